@@ -1,0 +1,156 @@
+"""What travels between client, proxy and worker, as both ends read and write it.
+
+Errors travel as `fingerpost.registry.FingerpostError.to_json` writes them, and load reports in the
+header `endpoint-load-metrics` (`fingerpost.registry.LoadReport.to_header`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
+
+__all__ = [
+    "DEADLINE_HEADER",
+    "INDEX_HEADER",
+    "ClassifyAnswer",
+    "ErrorBody",
+    "ImageAnswer",
+    "ResolveAnswer",
+    "ResolvedInstance",
+    "ServiceEntry",
+    "ServicesAnswer",
+    "TimingsMs",
+]
+
+# Milliseconds left when the request was sent; never a wall-clock time, so that clocks may differ.
+DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
+# The snapshot's index, on every answer to a resolve, errors too, for the next `index=`.
+INDEX_HEADER: Final = "Fingerpost-Index"
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The inside of `{"error": ...}`; `retryable` says whether another worker may succeed."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class TimingsMs(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds an image spent in the worker: decoding, waiting for its batch, inference."""
+
+    decode: float
+    queue: float
+    inference: float
+
+
+class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome for one image: either `predictions` (label and score, best first) or `error`.
+
+    `name` is the multipart field's file name, or `data` where there is none.
+    """
+
+    name: str
+    predictions: tuple[tuple[str, float], ...] = ()
+    error: ErrorBody | None = None
+    timings_ms: TimingsMs | None = None
+
+
+class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /v1/classify/{model}`: one result for each image, in the order sent.
+
+    A request with one image that fails is answered by that error alone, with its HTTP status.
+    """
+
+    model: str
+    version: str
+    results: tuple[ImageAnswer, ...]
+
+
+class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance as the proxy tells of it, with its last load report where one is known."""
+
+    id: str
+    host: str
+    ports: Mapping[str, int]
+    models: tuple[ModelInfo, ...]
+    address: str
+    weight: int = 1
+    zone: str = ""
+    boot_id: int = 0
+    meta: Mapping[str, str] = {}
+    load: LoadReport | None = None
+
+    @classmethod
+    def of(cls, instance: Instance, load: LoadReport | None = None) -> ResolvedInstance:
+        """What the proxy tells of a registered instance."""
+        return cls(
+            id=instance.id,
+            host=instance.host,
+            ports=instance.ports,
+            models=instance.models,
+            address=instance.address,
+            weight=instance.weight,
+            zone=instance.zone,
+            boot_id=instance.boot_id,
+            meta=instance.meta,
+            load=load,
+        )
+
+    def instance(self, service: str) -> Instance:
+        """The registered instance behind it. Raises `InvalidInstance` where it makes no sense."""
+        return Instance(
+            id=self.id,
+            service=service,
+            host=self.host,
+            ports=self.ports,
+            models=self.models,
+            weight=self.weight,
+            zone=self.zone,
+            boot_id=self.boot_id,
+            meta=self.meta,
+        )
+
+
+class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/resolve/{service}`.
+
+    `index` is to be sent with the next `index=`; `age_s` is how long ago the registry confirmed
+    the view; `lease_s` how many seconds it may be used without asking again.
+    """
+
+    service: str
+    index: int
+    age_s: float
+    lease_s: float
+    instances: tuple[ResolvedInstance, ...]
+
+    def snapshot(self, now: float) -> Snapshot:
+        """The snapshot it was made from, its age carried over to the local clock's `now`."""
+        return Snapshot(
+            service=self.service,
+            instances=tuple(each.instance(self.service) for each in self.instances),
+            known=True,
+            index=self.index,
+            taken_at=now - self.age_s,
+        )
+
+
+class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One service in `GET /v1/services`: versions newest first, label to version, and its count."""
+
+    name: str
+    instances: int
+    versions: tuple[str, ...]
+    labels: Mapping[str, str]
+    age_s: float
+
+
+class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/services`."""
+
+    services: tuple[ServiceEntry, ...]

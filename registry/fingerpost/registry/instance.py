@@ -1,0 +1,146 @@
+"""One registered worker process, and the models it serves."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from fingerpost.registry.errors import InvalidInstance
+from fingerpost.registry.names import (
+    check_id,
+    check_label,
+    check_service,
+    check_version,
+    split_reference,
+)
+
+__all__ = ["Instance", "ModelInfo", "ModelReference", "format_address"]
+
+_HOSTNAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def format_address(host: str, port: int) -> str:
+    """`host:port` as URLs have it, an IPv6 host in brackets (RFC 3986)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class ModelReference(msgspec.Struct, frozen=True):
+    """What a caller asks for: `flowers`, `flowers@3` or `flowers@stable`."""
+
+    model: str
+    version: str | None = None
+    label: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelReference:
+        """Read the written form. Raises `InvalidName` where it is none."""
+        return cls(*split_reference(text))
+
+    def __str__(self) -> str:
+        wanted = self.version or self.label
+        return f"{self.model}@{wanted}" if wanted else self.model
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that an instance serves: its versions, newest first, and the labels on them."""
+
+    name: str
+    versions: tuple[str, ...]
+    labels: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        check_service(self.name)
+        if not self.versions:
+            raise InvalidInstance(f"model {self.name!r} lists no version")
+        for version in self.versions:
+            check_version(version)
+        for label, version in self.labels.items():
+            check_label(label)
+            if version not in self.versions:
+                raise InvalidInstance(
+                    f"model {self.name!r}: label {label!r} points to version {version!r}, which "
+                    f"is not among {', '.join(self.versions)}"
+                )
+
+    def serves(self, reference: ModelReference) -> bool:
+        """Whether this model has the version or label asked for (any, where none is)."""
+        if reference.model != self.name:
+            return False
+        if reference.version is not None:
+            return reference.version in self.versions
+        return reference.label is None or reference.label in self.labels
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered worker process.
+
+    Attributes:
+        id: unique for every process that ever ran: name-host-port-nonce.
+        service: the name clients ask for.
+        host: an IP address or a host name that clients can reach.
+        ports: port by transport; `http` is always there.
+        models: what it serves.
+        weight: its share of requests relative to others, 1 to 65535 (Consul's `Weights.Passing`).
+        zone: where it stands (rack, availability zone); empty when unknown.
+        boot_id: the random number that its load reports carry too.
+        meta: framework, device, wanted image size and the like, for people and tools; keys of
+            letters, digits, `_` and `-`.
+    """
+
+    id: str
+    service: str
+    host: str
+    ports: Mapping[str, int]
+    models: tuple[ModelInfo, ...]
+    weight: int = 1
+    zone: str = ""
+    boot_id: int = 0
+    meta: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        check_service(self.service)
+        if not _is_host(self.host):
+            raise InvalidInstance(
+                f"instance {self.id}: {self.host!r} is neither an IP address nor a host name"
+            )
+        if "http" not in self.ports:
+            raise InvalidInstance(f"instance {self.id}: no port for transport 'http'")
+        for transport, port in self.ports.items():
+            if not 1 <= port <= 65535:
+                raise InvalidInstance(
+                    f"instance {self.id}: port {port} of {transport!r} is not in 1..65535"
+                )
+        if not 1 <= self.weight <= 65535:
+            raise InvalidInstance(f"instance {self.id}: weight {self.weight} is not in 1..65535")
+        if not self.models:
+            raise InvalidInstance(f"instance {self.id}: it serves no model")
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the HTTP transport."""
+        return format_address(self.host, self.ports["http"])
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`."""
+        return f"http://{self.address}"
+
+    def serves(self, reference: ModelReference) -> bool:
+        """Whether one of its models has the version or label asked for."""
+        return any(model.serves(reference) for model in self.models)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        # A name of digits and dots alone is a mistyped address, never a host name.
+        return bool(_HOSTNAME.fullmatch(host)) and not host.replace(".", "").isdigit()

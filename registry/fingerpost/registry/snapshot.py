@@ -1,0 +1,55 @@
+"""Immutable views of what the registry knows."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import msgspec
+
+from fingerpost.registry.instance import Instance, ModelReference
+
+__all__ = ["Catalog", "Snapshot"]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry knew of one service at one moment.
+
+    Attributes:
+        service: the service's name.
+        instances: its healthy instances, sorted by id; empty only when the registry said so.
+        known: whether the registry lists the service at all, healthy instances or not.
+        index: the registry's index when this content was first seen; 1 or more.
+        taken_at: when the registry last confirmed it, in seconds of a monotonic clock.
+    """
+
+    service: str
+    instances: tuple[Instance, ...]
+    known: bool
+    index: int
+    taken_at: float
+
+    def age_s(self, now: float) -> float:
+        """Seconds since the registry last confirmed this view."""
+        return max(0.0, now - self.taken_at)
+
+    def same_content(self, other: Self) -> bool:
+        """Whether both say the same, whenever they were taken."""
+        return (self.known, self.instances) == (other.known, other.instances)
+
+    def matching(self, reference: ModelReference) -> tuple[Instance, ...]:
+        """The instances that serve the version or label asked for."""
+        if reference.version is None and reference.label is None:
+            return self.instances
+        return tuple(each for each in self.instances if each.serves(reference))
+
+
+class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of all Fingerpost services, sorted; `index` and `taken_at` as in `Snapshot`."""
+
+    services: tuple[str, ...]
+    index: int
+    taken_at: float
+
+    def same_content(self, other: Self) -> bool:
+        """Whether both list the same services, whenever they were taken."""
+        return self.services == other.services
