@@ -1,17 +1,24 @@
 """What is known about workers: instances, load reports, snapshots, and the registries."""
 
+from typing import TYPE_CHECKING
+
 from fingerpost.registry.base import Registration, Registry
 from fingerpost.registry.errors import *  # noqa: F403
 from fingerpost.registry.errors import __all__ as _errors
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.urls import open_registry
 from fingerpost.registry.watch import Watch
 from fingerpost.registry.watch_rules import WatchConfig
+
+if TYPE_CHECKING:
+    from fingerpost.registry.consul import ConsulRegistry
 
 __all__ = [
     "LOAD_HEADER",
     "Catalog",
+    "ConsulRegistry",
     "Instance",
     "LoadReport",
     "ModelInfo",
@@ -23,5 +30,15 @@ __all__ = [
     "WatchConfig",
     "WorkerState",
     "format_address",
+    "open_registry",
 ]
 __all__ += _errors
+
+
+def __getattr__(name: str) -> object:
+    # On first use (PEP 562), because it brings aiohttp, and most users want only the types.
+    if name == "ConsulRegistry":
+        from fingerpost.registry.consul import ConsulRegistry
+
+        return ConsulRegistry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

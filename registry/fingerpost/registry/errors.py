@@ -14,6 +14,7 @@ The tree stands in the lowest room because an error crosses rooms: a worker answ
     |   +-- Unauthorized                403 unauthorized
     |   +-- UnknownService              404 unknown_service      no such service in the registry
     |   +-- UnknownModel                404 unknown_model        model, version or label not served
+    |   +-- UnknownPath                 404 unknown_path
     |   +-- MethodNotAllowed            405 method_not_allowed
     |   +-- ImageError                  400 bad_image
     |       +-- EmptyImage              400 empty_image
@@ -63,6 +64,7 @@ __all__ = [
     "RegistryUnreachable",
     "Unauthorized",
     "UnknownModel",
+    "UnknownPath",
     "UnknownService",
     "Unreachable",
     "UnsupportedImage",
@@ -147,6 +149,13 @@ class UnknownModel(CallerError):
 
     status = 404
     code = "unknown_model"
+
+
+class UnknownPath(CallerError):
+    """The server has nothing at that path."""
+
+    status = 404
+    code = "unknown_path"
 
 
 class MethodNotAllowed(CallerError):

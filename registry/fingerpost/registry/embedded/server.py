@@ -1,0 +1,369 @@
+"""The embedded registry's HTTP server: sockets and time around the pure `Store`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, Self
+
+from aiohttp import web
+
+from fingerpost.registry.embedded import views
+from fingerpost.registry.embedded.checker import Checker
+from fingerpost.registry.embedded.definitions import (
+    CheckReport,
+    Refused,
+    Status,
+    parse_bool,
+    parse_duration_s,
+    parse_report,
+    parse_service,
+)
+from fingerpost.registry.embedded.store import Store
+from fingerpost.registry.errors import ConfigurationError
+from fingerpost.registry.instance import format_address
+from fingerpost.registry.web import bind, json_response, serve
+
+__all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
+
+DEFAULT_PORT: Final = 12481
+
+# One machine has tens of watchers; past this many something is looping, and is told so (429).
+MAX_WAITING: Final = 1000
+# A registration is some 3 KB; Consul's limits on metadata allow 40 KB.
+_MAX_BODY_BYTES: Final = 256 * 1024
+_DEFAULT_WAIT_S: Final = 300.0
+_MAX_WAIT_S: Final = 600.0
+
+
+class EmbeddedRegistry:
+    """A registry for one machine; `async with EmbeddedRegistry() as registry: registry.url`.
+
+    It speaks the part of Consul's HTTP API that Fingerpost uses, checks the workers over HTTP as
+    a Consul agent does, and persists nothing: after a restart it is empty until the workers,
+    which notice, have registered again.
+
+    Args:
+        host: the address to listen on. There is no access control, and whoever reaches it can
+            make it send requests (the checks), so that only a loopback address is taken...
+        port: 0 lets the system choose; `port` then says which.
+        allow_remote: ...unless this says that the network is trusted.
+
+    Raises:
+        ConfigurationError: not a loopback address.
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, *, allow_remote: bool = False
+    ) -> None:
+        if not allow_remote and not _is_loopback(host):
+            raise ConfigurationError(
+                f"the embedded registry has no access control and does not listen on {host!r}: "
+                "use 127.0.0.1, or Consul for more than one machine (or allow_remote=True where "
+                "the whole network is trusted)"
+            )
+        self._host = host
+        self._port = port
+        self._store = Store()
+        self._rng = random.Random()
+        self._checker = Checker(self._checked)
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._closing = False
+        self._runner: web.AppRunner | None = None
+        self._clock_task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on, once started."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`, for `open_registry`."""
+        return f"http://{format_address(self._host, self._port)}"
+
+    async def start(self) -> Self:
+        """Listen, with no entries.
+
+        Raises:
+            ConfigurationError: the port is in use, or cannot be listened on.
+        """
+        self._store = Store()
+        self._closing = False
+        # Without cancellation, a watcher that went away would be waited for until its time is up.
+        runner = web.AppRunner(
+            self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        )
+        await runner.setup()
+        try:
+            await serve(runner, bind(self._host, self._port))
+        except ConfigurationError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._port = runner.addresses[0][1]
+        self._clock_task = asyncio.create_task(self._keep_time(), name=f"registry {self.url}")
+        return self
+
+    async def aclose(self) -> None:
+        """Stop listening, answer those who wait, end the checks; all entries are gone."""
+        self._closing = True
+        self._announce()
+        task, self._clock_task = self._clock_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        await self._checker.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _application(self) -> web.Application:
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_refusals])
+        agent, check = "/v1/agent/service", "/v1/agent/check"
+        app.add_routes(
+            [
+                web.get("/v1/status/leader", self._leader, allow_head=False),
+                web.get("/v1/agent/self", self._self, allow_head=False),
+                web.get("/v1/agent/services", self._agent_services, allow_head=False),
+                web.get("/v1/agent/checks", self._agent_checks, allow_head=False),
+                web.put(f"{agent}/register", self._register),
+                # Not `register`, so that GET of it is answered 405 and not 404.
+                web.get(f"{agent}/{{id:(?!register$)[^/]+}}", self._service, allow_head=False),
+                web.put(f"{agent}/deregister/{{id}}", self._deregister),
+                web.put(f"{agent}/maintenance/{{id}}", self._maintenance),
+                web.put(f"{check}/pass/{{id}}", self._reporter("passing")),
+                web.put(f"{check}/warn/{{id}}", self._reporter("warning")),
+                web.put(f"{check}/fail/{{id}}", self._reporter("critical")),
+                web.put(f"{check}/update/{{id}}", self._update),
+                web.get("/v1/health/service/{name}", self._health, allow_head=False),
+                web.get("/v1/health/checks/{name}", self._health_checks, allow_head=False),
+                web.get("/v1/catalog/services", self._catalog, allow_head=False),
+                web.get("/v1/catalog/service/{name}", self._catalog_service, allow_head=False),
+            ]
+        )
+        return app
+
+    # Time
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _keep_time(self) -> None:
+        while True:
+            changed = self._changed
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._store.next_due_at()):
+                    await changed.wait()
+            before = self._store.index
+            self._store.tick(self._now())
+            if self._store.index != before:
+                self._announce()
+
+    def _announce(self) -> None:
+        """Something changed: wake all who wait, and run the checks that are wanted now."""
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+        checks = [] if self._closing else self._store.checks()
+        self._checker.follow(
+            {each.definition.id: each.definition for each in checks if each.definition.http}
+        )
+
+    def _checked(self, check_id: str, report: CheckReport) -> None:
+        before = self._store.index
+        self._store.report_http(check_id, report, now=self._now())
+        if self._store.index != before:
+            self._announce()
+
+    # The agent's part: writing
+
+    async def _register(self, request: web.Request) -> web.Response:
+        replace = request.query.get("replace-existing-checks") in ("", "true")
+        definition = parse_service(await request.read())
+        self._store.register(definition, now=self._now(), replace_checks=replace)
+        self._announce()
+        return web.Response()
+
+    async def _deregister(self, request: web.Request) -> web.Response:
+        # Consul 1.8 answers 200 for an unknown id, later ones 404; the client takes both.
+        if self._store.deregister(request.match_info["id"]):
+            self._announce()
+        return web.Response()
+
+    async def _maintenance(self, request: web.Request) -> web.Response:
+        service_id = request.match_info["id"]
+        text = request.query.get("enable", "")
+        enable = parse_bool(text)
+        if enable is None:
+            raise Refused(
+                f"Invalid value for enable: {text!r}" if text else "Missing value for enable"
+            )
+        reason = request.query.get("reason", "")
+        if not self._store.set_maintenance(
+            service_id, enable=enable, reason=reason, now=self._now()
+        ):
+            return web.Response(status=404, text=f"No service registered with ID {service_id!r}")
+        self._announce()
+        return web.Response()
+
+    def _reporter(self, status: Status) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            return self._report(request, CheckReport(status, request.query.get("note", "")))
+
+        return handler
+
+    async def _update(self, request: web.Request) -> web.Response:
+        return self._report(request, parse_report(await request.read()))
+
+    def _report(self, request: web.Request, report: CheckReport) -> web.Response:
+        check_id = request.match_info["id"]
+        if not self._store.report_ttl(check_id, report, now=self._now()):
+            return web.Response(
+                status=404, text=f"CheckID {check_id!r} does not have associated TTL"
+            )
+        self._announce()
+        return web.Response()
+
+    # The agent's part: reading
+
+    async def _leader(self, _: web.Request) -> web.Response:
+        return json_response(format_address(self._host, self._port))
+
+    async def _self(self, _: web.Request) -> web.Response:
+        return json_response(views.agent_self(self._host))
+
+    async def _agent_services(self, _: web.Request) -> web.Response:
+        services = self._store.services()
+        return json_response({each.definition.id: views.agent_service(each) for each in services})
+
+    async def _agent_checks(self, _: web.Request) -> web.Response:
+        return json_response(
+            {
+                check.definition.id: views.check_view(check, self._store.service(check.service_id))
+                for check in self._store.checks()
+            }
+        )
+
+    async def _service(self, request: web.Request) -> web.Response:
+        service_id = request.match_info["id"]
+        service = self._store.service(service_id)
+        if service is None:
+            return web.Response(status=404, text=f"unknown service ID: {service_id}")
+        return json_response(views.agent_service(service))
+
+    # The catalog's part: blocking queries
+
+    async def _health(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        tags = request.query.getall("tag", [])
+        passing = _flag(request, "passing")
+
+        def content() -> object:
+            services = self._store.instances(name, tags=tags, passing=passing)
+            return views.health_entries(self._store, services, self._host)
+
+        return await self._answer(request, lambda: self._store.service_index(name), content)
+
+    async def _health_checks(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+
+        def content() -> object:
+            return views.health_checks(self._store, self._store.instances(name))
+
+        return await self._answer(request, lambda: self._store.service_index(name), content)
+
+    async def _catalog(self, request: web.Request) -> web.Response:
+        return await self._answer(
+            request, lambda: self._store.catalog_index, self._store.tags_by_service
+        )
+
+    async def _catalog_service(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        tags = request.query.getall("tag", [])
+
+        def content() -> object:
+            return views.catalog_entries(self._store.instances(name, tags=tags), self._host)
+
+        return await self._answer(request, lambda: self._store.service_index(name), content)
+
+    async def _answer(
+        self, request: web.Request, index: Callable[[], int], content: Callable[[], object]
+    ) -> web.Response:
+        """Answer once the index is above the one asked for, or the time to wait is over."""
+        seen, wait_s = _blocking(request)
+        if index() <= seen and not self._closing:
+            if self._waiting >= MAX_WAITING:
+                return web.Response(status=429, text=f"{MAX_WAITING} queries are waiting already")
+            self._waiting += 1
+            try:
+                # Up to a sixteenth more, as Consul does, so that watchers do not return in step.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s * (1 + self._rng.uniform(0, 1 / 16))):
+                        while index() <= seen and not self._closing:
+                            await self._changed.wait()
+            finally:
+                self._waiting -= 1
+        headers = {
+            "X-Consul-Index": str(index()),
+            "X-Consul-KnownLeader": "true",
+            "X-Consul-LastContact": "0",
+        }
+        return json_response(content(), headers=headers)
+
+
+def _blocking(request: web.Request) -> tuple[int, float]:
+    """The index (0: do not wait) and seconds to wait that a query asks for. Raises `Refused`."""
+    if "stale" in request.query and "consistent" in request.query:
+        raise Refused("Cannot specify ?stale with ?consistent, conflicting semantics.")
+    datacenter = request.query.get("dc", "")
+    if datacenter not in ("", views.DATACENTER):
+        raise web.HTTPInternalServerError(text=f"No path to datacenter {datacenter!r}")
+    text = request.query.get("index", "") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise Refused("Invalid index")
+    wait = request.query.get("wait", "")
+    try:
+        wait_s = parse_duration_s(wait) if wait else _DEFAULT_WAIT_S
+    except Refused:
+        raise Refused("Invalid wait time") from None
+    return int(text), min(wait_s, _MAX_WAIT_S)
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    """A query's switch: `?name` and `?name=true`. Raises `Refused` for anything but a boolean."""
+    text = request.query.get(name)
+    if text is None:
+        return False
+    value = parse_bool(text or "true")
+    if value is None:
+        raise Refused(f"Invalid value for ?{name}")
+    return value
+
+
+@web.middleware
+async def _refusals(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return web.Response(status=400, text=str(refused))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

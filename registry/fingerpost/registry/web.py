@@ -1,0 +1,128 @@
+"""What Fingerpost's HTTP servers share: a port, JSON answers, and errors in their typed form."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import hdrs, web
+
+from fingerpost.registry.errors import (
+    ConfigurationError,
+    FingerpostError,
+    MethodNotAllowed,
+    UnknownPath,
+)
+from fingerpost.registry.instance import format_address
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+__all__ = ["Handler", "bind", "error_response", "json_response", "serve", "typed_errors"]
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound TCP socket, not yet listening; port 0 picks a free one.
+
+    Raises:
+        ConfigurationError: the port is in use, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {format_address(host, port)}: {error.strerror}; "
+            "give another --port, or 0 for a free one"
+        ) from error
+    return listener
+
+
+async def serve(runner: web.AppRunner, listener: socket.socket) -> None:
+    """Listen on a bound socket with a set-up runner; the socket is closed where that fails.
+
+    Raises:
+        ConfigurationError: another process that had bound the same port listens on it already.
+    """
+    try:
+        await web.SockSite(runner, listener, backlog=1024).start()
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {format_address(host, port)}: {error.strerror}; "
+            "give another --port, or 0 for a free one"
+        ) from error
+
+
+def json_response(
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Any msgspec struct or plain value as JSON."""
+    return web.Response(
+        body=msgspec.json.encode(value),
+        status=status,
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+def error_response(error: FingerpostError) -> web.Response:
+    """The error's own status and JSON body, and `Retry-After` in whole seconds."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
+    return web.Response(
+        body=error.to_json(),
+        status=error.status,
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+def typed_errors(hint: str) -> Middleware:
+    """A middleware that answers every failure in its typed form.
+
+    Args:
+        hint: what an unknown path is answered with, such as `images go to POST /`.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except FingerpostError as error:
+            return error_response(error)
+        except web.HTTPNotFound:
+            return error_response(UnknownPath(f"there is nothing at {request.path}: {hint}"))
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            response = error_response(
+                MethodNotAllowed(f"{request.method} {request.path} is not allowed: use {allowed}")
+            )
+            response.headers[hdrs.ALLOW] = allowed
+            return response
+        except (web.HTTPException, asyncio.CancelledError):
+            raise
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            return error_response(FingerpostError("this server has a fault: see its log"))
+
+    return middleware

@@ -1,0 +1,83 @@
+"""The load report and its ORCA header."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerpost.registry import BadAnswer, LoadReport, WorkerState
+
+REPORT = LoadReport(
+    rif=3,
+    slots=8,
+    state=WorkerState.READY,
+    boot_id=2**53 - 1,
+    seq=7,
+    queued_cost=1.5,
+    latency_per_cost_s=0.125,
+)
+counts = st.integers(min_value=0, max_value=2**53 - 1)
+figures = st.floats(min_value=0, max_value=1e12)
+
+
+def test_the_header_is_orcas_text_form():
+    assert REPORT.to_header() == (
+        "TEXT application_utilization=0.375,named_metrics.rif=3,named_metrics.slots=8,"
+        "named_metrics.queued_cost=1.5,named_metrics.latency_per_cost_s=0.125,"
+        f"named_metrics.state=1,named_metrics.boot_id={2**53 - 1},named_metrics.seq=7"
+    )
+
+
+@given(
+    st.builds(
+        LoadReport,
+        rif=counts,
+        slots=counts,
+        state=st.sampled_from(WorkerState),
+        boot_id=counts,
+        seq=counts,
+        queued_cost=figures,
+        latency_per_cost_s=figures,
+    )
+)
+def test_a_report_survives_its_header(report):
+    back = LoadReport.from_header(report.to_header())
+    assert (back.rif, back.slots, back.state) == (report.rif, report.slots, report.state)
+    assert (back.boot_id, back.seq) == (report.boot_id, report.seq)
+    assert back.queued_cost == pytest.approx(report.queued_cost, rel=1e-5)
+    assert back.latency_per_cost_s == pytest.approx(report.latency_per_cost_s, rel=1e-5)
+
+
+def test_unknown_metrics_and_spaces_are_passed_over():
+    header = REPORT.to_header().replace(",", ", ") + ",named_metrics.new=7,cpu_utilization=0.5"
+    assert LoadReport.from_header(header) == REPORT
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "TEXT",
+        "JSON {}",
+        "BIN AAAA",
+        "TEXT rif=1",
+        REPORT.to_header().replace("rif=3", "rif=three"),
+        REPORT.to_header().replace("rif=3", "rif=-3"),
+        REPORT.to_header().replace("state=1", "state=9"),
+        REPORT.to_header().replace("queued_cost=1.5", "queued_cost=nan"),
+        REPORT.to_header().replace("queued_cost=1.5", "queued_cost=inf"),
+        REPORT.to_header().replace("cost_s=0.125", "cost_s=-1"),
+        REPORT.to_header().replace(",named_metrics.seq=7", ""),
+        REPORT.to_header().replace("seq=7", "seq=" + "7" * 5000),
+    ],
+)
+def test_what_is_no_report_is_a_bad_answer(header):
+    with pytest.raises(BadAnswer):
+        LoadReport.from_header(header)
+
+
+@given(st.text())
+def test_no_text_raises_anything_else(text):
+    with pytest.raises(BadAnswer):
+        LoadReport.from_header("TEXT " + text)
