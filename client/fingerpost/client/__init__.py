@@ -1,0 +1,24 @@
+"""Resolve, route, stream: the Python API for programs that have images.
+
+`Client` is the asynchronous one, `SyncClient` its twin for threads. What travels between client,
+proxy and worker is in `fingerpost.client.wire`; which worker is picked, in
+`fingerpost.client.routing`.
+"""
+
+from fingerpost.client.client import DEFAULT_PROXY, Client
+from fingerpost.client.config import ClientConfig
+from fingerpost.client.image import ImageSource
+from fingerpost.client.result import Result, Stats
+from fingerpost.client.routing import RoutingConfig
+from fingerpost.client.sync import SyncClient
+
+__all__ = [
+    "DEFAULT_PROXY",
+    "Client",
+    "ClientConfig",
+    "ImageSource",
+    "Result",
+    "RoutingConfig",
+    "Stats",
+    "SyncClient",
+]

@@ -1,0 +1,260 @@
+"""The asynchronous client: where a program that has images begins."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from fingerpost.client.config import ClientConfig
+from fingerpost.client.dispatch import Dispatcher, Job
+from fingerpost.client.image import image_key
+from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
+from fingerpost.client.result import Result, Stats
+from fingerpost.client.stream import Stream, StreamOptions, check_several
+from fingerpost.client.transport import Transport
+from fingerpost.registry import ConfigurationError, FingerpostError, ModelReference
+from fingerpost.registry.urls import open_registry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from types import TracebackType
+
+    from fingerpost.client.image import ImageSource
+    from fingerpost.client.resolver import Resolver
+    from fingerpost.client.stream import OnError
+    from fingerpost.registry import Registry, Snapshot
+
+__all__ = ["DEFAULT_PROXY", "Client", "Request"]
+
+DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
+
+_parse: Final = lru_cache(maxsize=256)(ModelReference.parse)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of each image of a call: see `Client.classify`."""
+
+    reference: ModelReference
+    top: int
+    timeout_s: float
+
+
+class Client:
+    """Asks where the workers are, and sends images straight to them.
+
+    ::
+
+        async with Client("http://proxy-1:12480", "http://proxy-2:12480") as client:
+            result = await client.classify("cat.jpg", "flowers")
+            print(result.label, result.score)
+
+    It learns of workers from proxies, in the order given, or straight from a registry: a URL such
+    as `consul://127.0.0.1:8500`, or a `Registry`, which stays the caller's to close. Without
+    either it asks a proxy on this machine. Nothing is read from the environment, and the
+    constructor does no I/O. A client belongs to the event loop in which it is first used.
+
+    Raises:
+        ConfigurationError: an address that is none, or both proxies and a registry.
+    """
+
+    def __init__(
+        self,
+        *proxies: str,
+        registry: str | Registry | None = None,
+        config: ClientConfig | None = None,
+    ) -> None:
+        if proxies and registry is not None:
+            raise ConfigurationError("both proxies and a registry were given: use either")
+        self._proxies = [proxy_url(each) for each in proxies or (DEFAULT_PROXY,)]
+        self._config = config or ClientConfig()
+        self._stats = Stats()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._resolver: Resolver | None = None
+        if isinstance(registry, str):
+            self._resolver = RegistryResolver(open_registry(registry), owned=True)
+        elif registry is not None:
+            self._resolver = RegistryResolver(registry, owned=False)
+        self._transport: Transport | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all streams, watches and connections. Calling it again does nothing.
+
+        Calls of `classify` that are still waiting fail; end them first.
+        """
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        resolver, self._resolver = self._resolver, None
+        transport, self._transport = self._transport, None
+        try:
+            if resolver is not None:
+                await resolver.aclose()
+        finally:
+            if transport is not None:
+                await transport.aclose()
+
+    @property
+    def stats(self) -> Stats:
+        """The counters; the same object every time, brought up to date by this call."""
+        if self._dispatcher is not None:
+            self._stats.lookups = self._dispatcher.lookups
+        return self._stats
+
+    async def classify(
+        self, image: ImageSource, model: str, *, top: int = 5, timeout_s: float | None = None
+    ) -> Result:
+        """Classify one image on whichever worker answers.
+
+        Failed attempts go to another worker at once, and after all were tried, again after a
+        pause, until the deadline.
+
+        Args:
+            image: a path, encoded bytes, a PIL image, or a uint8 array `[H, W]`, `[H, W, 1]`,
+                `[H, W, 3]` or `[H, W, 4]`; the last two are sent as PNG.
+            model: `digits`, `digits@3` or `digits@canary`.
+            top: how many labels to ask for, 1 or more.
+            timeout_s: seconds from this call to the result; `ClientConfig.timeout_s` if None.
+
+        Raises:
+            ImageError: the image is none, is broken or too large; no worker would take it.
+            InvalidName: `model` is no model reference.
+            UnknownService, UnknownModel: nobody serves it, or not that version or label.
+            NoWorker: known, but no worker came within `no_worker_s`.
+            RegistryError: no proxy or registry answered within `no_worker_s`, at first use.
+            DeadlineExceeded: no answer in time; its cause is the last attempt's error.
+            ModelFailed: the model itself failed on this image.
+        """
+        request = self.request(model, top=top, timeout_s=timeout_s)
+        result = await self.outcome(0, image, request)
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def stream(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        model: str,
+        top: int = 5,
+        concurrency: int = 16,
+        timeout_s: float | None = None,
+        on_error: OnError = "yield",
+        ordered: bool = False,
+    ) -> AsyncGenerator[Result]:
+        """Classify many images; the results come as they are ready.
+
+        At most `concurrency` images are in flight, and at most twice as many are read and not yet
+        handed out. A plain iterable is read in the event loop, so one that blocks should be an
+        async iterable. Leaving the loop early cancels what is in flight; to wait for that, use
+        `async with contextlib.aclosing(client.stream(...)) as results`.
+
+        Args:
+            images: what `classify` takes, in any iterable, endless ones too.
+            model, top, timeout_s: as in `classify`; the time counts for each image on its own.
+            concurrency: images in flight. More fills more workers; less spares memory.
+            on_error: `yield` gives a failed image's error in its result; `raise` raises it.
+            ordered: results in the order of the images; one slow image then holds up the others.
+
+        Raises:
+            ConfigurationError, InvalidName: at once, by this call.
+        """
+        check_several(images)
+        options = StreamOptions(concurrency=concurrency, on_error=on_error, ordered=ordered)
+        request = self.request(model, top=top, timeout_s=timeout_s)
+        classify = partial(self.outcome, request=request)
+        return Stream(images, classify, options, self._tasks).results()
+
+    async def resolve(self, model: str) -> Snapshot:
+        """The workers that serve `model` now, with the age of that knowledge.
+
+        Raises:
+            InvalidName, UnknownService, RegistryError: see `classify`.
+        """
+        reference = _parse(model)
+        view = await self._open().resolve(reference.model)
+        return msgspec.structs.replace(view, instances=view.matching(reference))
+
+    async def services(self) -> tuple[str, ...]:
+        """The names of all services. Raises `RegistryError`."""
+        self._open()
+        if self._resolver is None:
+            raise RuntimeError("the client was closed")
+        return await self._resolver.services()
+
+    def request(self, model: str, *, top: int, timeout_s: float | None) -> Request:
+        """Check what is asked of each image. Raises `InvalidName`, `ConfigurationError`."""
+        timeout_s = self._config.timeout_s if timeout_s is None else timeout_s
+        if top < 1:
+            raise ConfigurationError(f"top={top}: use 1 or more")
+        if not 0 < timeout_s < float("inf"):
+            raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
+        return Request(reference=_parse(model), top=top, timeout_s=timeout_s)
+
+    async def outcome(self, index: int, image: ImageSource, request: Request) -> Result:
+        """Classify one image of a stream; a `FingerpostError` becomes the result's `error`."""
+        dispatcher = self._open()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        job = Job(request.reference, top=request.top, deadline=started + request.timeout_s)
+        key = image_key(image, index)
+        try:
+            answer = await dispatcher.run(job, image)
+        except FingerpostError as error:
+            return Result(
+                index=index,
+                key=key,
+                error=error,
+                worker="" if job.worker is None else job.worker.id,
+                address="" if job.worker is None else job.worker.address,
+                attempts=job.attempts,
+                elapsed_s=loop.time() - started,
+            )
+        one = answer.results[0]
+        return Result(
+            index=index,
+            key=key,
+            predictions=one.predictions,
+            model=answer.model,
+            version=answer.version,
+            worker="" if job.worker is None else job.worker.id,
+            address="" if job.worker is None else job.worker.address,
+            attempts=job.attempts,
+            elapsed_s=loop.time() - started,
+            timings_ms=one.timings_ms,
+        )
+
+    def _open(self) -> Dispatcher:
+        """What needs a running loop is made at first use."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise RuntimeError("this client was closed: make a new one")
+        if self._dispatcher is None:
+            self._loop = loop
+            if self._resolver is None:
+                self._resolver = ProxyResolver(self._proxies, connect_s=self._config.connect_s)
+            self._transport = Transport(self._config)
+            self._dispatcher = Dispatcher(
+                self._resolver, self._transport, self._config, self._stats
+            )
+        elif self._loop is not loop:
+            raise RuntimeError("this client belongs to another event loop: make one for each")
+        return self._dispatcher

@@ -1,0 +1,54 @@
+"""The seam between the fleet, which knows who may be picked, and the rule that picks one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from fingerpost.registry import LoadReport
+
+__all__ = ["Candidate", "Policy"]
+
+
+class Candidate(Protocol):
+    """What a policy may know of a worker. The values are live: read them in `pick`, keep none."""
+
+    @property
+    def id(self) -> str:
+        """The instance's id, the key for whatever a policy remembers of it."""
+
+    @property
+    def weight(self) -> int:
+        """Its share relative to others, 1 to 65535."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests this client has sent it and not yet seen the end of."""
+
+    @property
+    def load(self) -> LoadReport | None:
+        """Its freshest load report; None before its first answer."""
+
+    @property
+    def load_at(self) -> float:
+        """When that report arrived, in monotonic seconds; meaningless while `load` is None."""
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class Policy(Protocol):
+    """A rule that picks one of several workers.
+
+    `pick` is called for every attempt, so it is synchronous and does not read all the candidates.
+    """
+
+    def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
+        """Return one of `candidates`, which is never empty and must not be changed.
+
+        Draining, ejected and already tried workers are not among them, unless there are no
+        others. The one returned counts as in flight before the next call.
+        """

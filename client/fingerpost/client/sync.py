@@ -1,0 +1,201 @@
+"""The same client for programs without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from fingerpost.client.client import Client
+from fingerpost.client.stream import Arrivals, StreamOptions, check_several
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterable
+    from types import TracebackType
+
+    from fingerpost.client.client import Request
+    from fingerpost.client.config import ClientConfig
+    from fingerpost.client.image import ImageSource
+    from fingerpost.client.result import Result, Stats
+    from fingerpost.client.stream import OnError
+    from fingerpost.registry import Registry, Snapshot
+
+__all__ = ["SyncClient"]
+
+T = TypeVar("T")
+
+_END: Final[Any] = object()
+
+
+class SyncClient:
+    """`Client` for threads: the same methods and errors, each waiting for its result.
+
+    ::
+
+        with SyncClient() as client:
+            for result in client.stream(paths, model="flowers"):
+                print(result.key, result.label)
+
+    One event loop runs in a daemon thread from the first call to `close`. Several threads may use
+    one client at the same time, and share its connections and what it knows of the workers.
+    """
+
+    def __init__(
+        self,
+        *proxies: str,
+        registry: str | Registry | None = None,
+        config: ClientConfig | None = None,
+    ) -> None:
+        self._client = Client(*proxies, registry=registry, config=config)
+        self._lock = threading.Lock()
+        self._runner: _Runner | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the event loop and its thread; calls still waiting in other threads fail."""
+        with self._lock:
+            self._closed = True
+            runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.stop()
+
+    @property
+    def stats(self) -> Stats:
+        """See `Client.stats`."""
+        return self._client.stats
+
+    def classify(
+        self, image: ImageSource, model: str, *, top: int = 5, timeout_s: float | None = None
+    ) -> Result:
+        """See `Client.classify`."""
+        return self._call(lambda: self._client.classify(image, model, top=top, timeout_s=timeout_s))
+
+    def resolve(self, model: str) -> Snapshot:
+        """See `Client.resolve`."""
+        return self._call(lambda: self._client.resolve(model))
+
+    def services(self) -> tuple[str, ...]:
+        """See `Client.services`."""
+        return self._call(self._client.services)
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str,
+        top: int = 5,
+        concurrency: int = 16,
+        timeout_s: float | None = None,
+        on_error: OnError = "yield",
+        ordered: bool = False,
+    ) -> Generator[Result]:
+        """See `Client.stream`; `images` is read in the calling thread, between results."""
+        check_several(images)
+        options = StreamOptions(concurrency=concurrency, on_error=on_error, ordered=ordered)
+        request = self._client.request(model, top=top, timeout_s=timeout_s)
+        return self._stream(images, options, request)
+
+    def _stream(
+        self, images: Iterable[ImageSource], options: StreamOptions, request: Request
+    ) -> Generator[Result]:
+        source = iter(images)
+        limit = asyncio.Semaphore(options.concurrency)
+        arrivals = Arrivals(ordered=options.ordered)
+        finished: queue.SimpleQueue[concurrent.futures.Future[Result]] = queue.SimpleQueue()
+        sent: set[concurrent.futures.Future[Result]] = set()
+        read = yielded = 0
+        ended = False
+
+        async def limited(index: int, image: ImageSource) -> Result:
+            async with limit:
+                return await self._client.outcome(index, image, request)
+
+        def start(index: int, image: ImageSource) -> None:
+            future = self._start(lambda: limited(index, image))
+            sent.add(future)
+            future.add_done_callback(finished.put)
+
+        try:
+            while True:
+                # Read on while there is room, but never while a result waits to be handed out.
+                while not ended and read - yielded < options.window:
+                    image = next(source, _END)
+                    if image is _END:
+                        ended = True
+                        break
+                    start(read, image)
+                    read += 1
+                    if not finished.empty():
+                        break
+                if yielded == read:
+                    return
+                future = finished.get()
+                sent.discard(future)
+                arrivals.add(_result(future))
+                while (result := arrivals.take()) is not None:
+                    yielded += 1
+                    yield options.checked(result)
+        finally:
+            for future in sent:
+                future.cancel()
+
+    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        future = self._start(make)
+        try:
+            return _result(future)
+        finally:
+            future.cancel()  # where this thread was interrupted; otherwise it has ended
+
+    def _start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this client was closed: make a new one")
+            if self._runner is None:
+                self._runner = _Runner(self._client)
+            return asyncio.run_coroutine_threadsafe(make(), self._runner.loop)
+
+
+class _Runner:
+    """A daemon thread that runs the client's event loop until `stop`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._stop: asyncio.Event = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="fingerpost client", daemon=True)
+        started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._started = started
+        self._thread.start()
+        self.loop = started.result()
+
+    def stop(self) -> None:
+        """Close the client, cancel what is left, and wait for the thread's end."""
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        async with self._client:
+            self._started.set_result(asyncio.get_running_loop())
+            await self._stop.wait()
+
+
+def _result(future: concurrent.futures.Future[T]) -> T:
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        raise RuntimeError("the client was closed during this call") from None

@@ -1,0 +1,263 @@
+"""Small real workers and proxies that speak the wire, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from fingerpost.client import Client, ClientConfig
+from fingerpost.client.wire import (
+    INDEX_HEADER,
+    ClassifyAnswer,
+    ImageAnswer,
+    ResolveAnswer,
+    ResolvedInstance,
+    ServiceEntry,
+    ServicesAnswer,
+)
+from fingerpost.registry import (
+    LOAD_HEADER,
+    FingerpostError,
+    Instance,
+    LoadReport,
+    ModelInfo,
+    NoWorker,
+    UnknownService,
+    WorkerState,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; the test's own timeout ends a wait in vain."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+class Server:
+    """A real HTTP server on a free port of this machine."""
+
+    def __init__(self, handler: Handler) -> None:
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_route("*", "/{tail:.*}", handler)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, shutdown_timeout=0.01, access_log=None
+        )
+        self.port = 0
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def connections(self) -> int:
+        server = self._runner.server
+        return 0 if server is None else len(server.connections)
+
+
+class Worker:
+    """Answers every image by its length; `behave` replaces what it does."""
+
+    def __init__(self, name: str, version: str = "1", labels: dict[str, str] | None = None) -> None:
+        self.name = name
+        self.version = version
+        self.labels = labels or {}
+        self.server = Server(self._serve)
+        self.behave: Handler | None = None
+        self.state = WorkerState.READY
+        self.requests: list[str] = []
+        self.deadlines_ms: list[int] = []
+        self.bodies: list[bytes] = []
+        self.running = 0
+        self.most_running = 0
+        self.boot_id = sum(name.encode()) + 1
+        self.seq = 0
+
+    @property
+    def instance(self) -> Instance:
+        return Instance(
+            id=self.name,
+            service="digits",
+            host="127.0.0.1",
+            ports={"http": self.server.port},
+            models=(ModelInfo(name="digits", versions=(self.version,), labels=self.labels),),
+            boot_id=self.boot_id,
+        )
+
+    def load(self) -> dict[str, str]:
+        self.seq += 1
+        report = LoadReport(
+            rif=self.running, slots=4, state=self.state, boot_id=self.boot_id, seq=self.seq
+        )
+        return {LOAD_HEADER: report.to_header()}
+
+    def refuse(self, error: FingerpostError, **headers: str) -> web.Response:
+        fields = {key.replace("_", "-"): value for key, value in headers.items()}
+        return web.Response(
+            status=error.status, body=error.to_json(), headers={**self.load(), **fields}
+        )
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.bodies.append(body)
+        top = int(request.query["top"])
+        predictions = ((str(len(body)), 0.75), ("other", 0.25))[:top]
+        answer = ClassifyAnswer(
+            model="digits",
+            version=self.version,
+            results=(ImageAnswer(name="data", predictions=predictions),),
+        )
+        return web.Response(body=msgspec.json.encode(answer), headers=self.load())
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request.path)
+        self.deadlines_ms.append(int(request.headers["Fingerpost-Deadline-Ms"]))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await (self.behave or self.answer)(request)
+        finally:
+            self.running -= 1
+
+
+class Proxy:
+    """Resolves `digits` from a list of instances, holding polls as Consul would."""
+
+    def __init__(self) -> None:
+        self.server = Server(self._serve)
+        self.instances: list[Instance] = []
+        self.index = 1
+        self.polls: list[int] = []
+        self.fail: web.Response | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    def publish(self, *workers: Worker) -> None:
+        self.instances = [each.instance for each in workers]
+        self.index += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if self.fail is not None:
+            return web.Response(status=self.fail.status, body=self.fail.body)
+        if request.path == "/v1/services":
+            entry = ServiceEntry(name="digits", instances=1, versions=("1",), labels={}, age_s=0.0)
+            return web.Response(body=msgspec.json.encode(ServicesAnswer(services=(entry,))))
+        index = int(request.query.get("index", "0"))
+        self.polls.append(index)
+        while index == self.index:
+            await self._changed.wait()
+        headers = {INDEX_HEADER: str(self.index)}
+        service = request.path.rpartition("/")[2]
+        error: FingerpostError | None = None
+        if service != "digits":
+            error = UnknownService(service)
+        elif not self.instances:
+            error = NoWorker(service)
+        if error is not None:
+            return web.Response(status=error.status, body=error.to_json(), headers=headers)
+        answer = ResolveAnswer(
+            service=service,
+            index=self.index,
+            age_s=0.0,
+            lease_s=5.0,
+            instances=tuple(ResolvedInstance.of(each) for each in self.instances),
+        )
+        return web.Response(body=msgspec.json.encode(answer), headers=headers)
+
+
+class Cluster:
+    """Starts what a test asks for, and stops it all."""
+
+    def __init__(self) -> None:
+        self.servers: list[Server] = []
+        self.clients: list[Client] = []
+        self.proxies: list[Proxy] = []
+
+    async def worker(self, name: str, **options: object) -> Worker:
+        worker = Worker(name, **options)  # type: ignore[arg-type]
+        await self.start(worker.server)
+        return worker
+
+    async def workers(self, *names: str) -> list[Worker]:
+        return [await self.worker(each) for each in names]
+
+    async def proxy(self, *workers: Worker) -> Proxy:
+        proxy = Proxy()
+        self.proxies.append(proxy)
+        await self.start(proxy.server)
+        proxy.publish(*workers)
+        return proxy
+
+    async def proxy_at(self, port: int, *workers: Worker) -> Proxy:
+        proxy = Proxy()
+        proxy.server.port = port
+        await self.start(proxy.server)
+        proxy.publish(*workers)
+        return proxy
+
+    async def start(self, server: Server) -> None:
+        await server.start()
+        self.servers.append(server)
+
+    async def client(self, *workers: Worker, **config: object) -> Client:
+        proxy = await self.proxy(*workers)
+        return self.client_of(proxy, **config)
+
+    def client_of(self, *proxies: Proxy, **config: object) -> Client:
+        client = Client(
+            *(each.url for each in proxies),
+            config=ClientConfig(**config),  # type: ignore[arg-type]
+        )
+        self.clients.append(client)
+        return client
+
+
+def open_sockets() -> int:
+    """How many sockets this process holds; 0 where the system does not tell."""
+    folder = Path("/proc/self/fd")
+    count = 0
+    for each in folder.iterdir() if folder.exists() else ():
+        try:
+            count += each.readlink().name.startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return count
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    """A cluster, and the proof that its clients and servers left no task and no socket."""
+    sockets = open_sockets()
+    tasks = asyncio.all_tasks()
+    cluster = Cluster()
+    yield cluster
+    for client in cluster.clients:
+        await client.aclose()
+    assert [each for each in asyncio.all_tasks() - tasks if "fingerpost/client" in repr(each)] == []
+    # What the clients closed, the servers notice: none of them is asked to close anything.
+    await until(lambda: sum(each.connections for each in cluster.servers) == 0)
+    for server in cluster.servers:
+        await server.stop()
+    await until(lambda: asyncio.all_tasks() <= tasks | {asyncio.current_task()})
+    await until(lambda: open_sockets() <= sockets)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    return until

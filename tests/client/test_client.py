@@ -1,0 +1,480 @@
+"""Going on whatever workers and proxies do; against real servers on free ports."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from fingerpost.client import Client, RoutingConfig
+from fingerpost.registry import (
+    BadAnswer,
+    BrokenImage,
+    ConfigurationError,
+    DeadlineExceeded,
+    Draining,
+    InvalidName,
+    ModelFailed,
+    NoWorker,
+    Overloaded,
+    RegistryUnreachable,
+    UnknownModel,
+    UnknownService,
+    Unreachable,
+    WorkerState,
+)
+
+
+async def test_classify_goes_straight_to_a_worker_and_tells_all_about_it(cluster):
+    [worker] = await cluster.workers("one")
+    client = await cluster.client(worker)
+    result = await client.classify(b"12345", "digits", top=1, timeout_s=7)
+    assert (result.label, result.score) == ("5", 0.75)
+    assert result.predictions == (("5", 0.75),)
+    assert (result.model, result.version, result.worker) == ("digits", "1", "one")
+    assert result.address == worker.instance.address
+    assert (result.attempts, result.index, result.key) == (1, 0, "0")
+    assert 0 < result.elapsed_s < 7
+    assert worker.requests == ["/v1/classify/digits"]
+    assert 0 < worker.deadlines_ms[0] <= 7000
+
+
+async def test_no_lookup_is_made_for_an_image(cluster):
+    workers = await cluster.workers("one", "two", "three")
+    client = await cluster.client(*workers)
+    for _ in range(50):
+        await client.classify(b"123", "digits")
+    assert client.stats.lookups <= 2  # the first poll, and the one that is held
+    assert (client.stats.attempts, client.stats.bytes_sent) == (50, 150)
+    assert client.stats.retries == {}
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, 5_000_000])
+async def test_large_images_arrive_whole(cluster, size):
+    [worker] = await cluster.workers("one")
+    client = await cluster.client(worker)
+    assert (await client.classify(b"x" * size, "digits")).label == str(size)
+
+
+async def test_versions_and_labels_go_to_the_workers_that_serve_them(cluster):
+    old = await cluster.worker("old", version="2", labels={"stable": "2"})
+    new = await cluster.worker("new", version="3", labels={"canary": "3"})
+    client = await cluster.client(old, new)
+    for _ in range(5):
+        assert (await client.classify(b"1", "digits@3")).worker == "new"
+        assert (await client.classify(b"1", "digits@stable")).worker == "old"
+    assert set(new.requests) == {"/v1/classify/digits@3"}
+    with pytest.raises(UnknownModel, match="versions 2, 3 and labels canary, stable"):
+        await client.classify(b"1", "digits@4")
+
+
+async def test_resolve_and_services(cluster):
+    old = await cluster.worker("old", version="2")
+    new = await cluster.worker("new", version="3")
+    client = await cluster.client(old, new)
+    assert (await client.resolve("digits")).instances == (old.instance, new.instance)
+    assert (await client.resolve("digits@3")).instances == (new.instance,)
+    assert await client.services() == ("digits",)
+    with pytest.raises(UnknownService, match="'flowers'"):
+        await client.resolve("flowers")
+
+
+def reset(worker, status=None):
+    async def behave(request: web.Request) -> web.Response:
+        await request.content.readany()
+        request.transport.abort()
+        return web.Response()
+
+    return behave
+
+
+def silent(worker):
+    async def behave(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    return behave
+
+
+def refusing(error, **headers):
+    def make(worker):
+        async def behave(request: web.Request) -> web.Response:
+            return worker.refuse(error, **headers)
+
+        return behave
+
+    return make
+
+
+def garbage(**response):
+    def make(worker):
+        async def behave(request: web.Request) -> web.Response:
+            return web.Response(**response)
+
+        return behave
+
+    return make
+
+
+def cut_answer(worker):
+    async def behave(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"model":')
+        request.transport.abort()
+        return response
+
+    return behave
+
+
+def retryable_500(worker):
+    async def behave(request: web.Request) -> web.Response:
+        error = ModelFailed("out of memory")
+        error.retryable = True
+        return worker.refuse(error)
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        pytest.param(reset, "unreachable", id="reset in the middle of a request"),
+        pytest.param(cut_answer, "bad_answer", id="answer cut off"),
+        pytest.param(silent, "unreachable", id="silent"),
+        pytest.param(refusing(Draining("leaving")), "draining", id="draining"),
+        pytest.param(refusing(Overloaded("full")), "overloaded", id="overloaded"),
+        pytest.param(refusing(Overloaded("full"), Retry_After="9"), "overloaded", id="retry-after"),
+        pytest.param(refusing(BadAnswer("upstream")), "bad_answer", id="502"),
+        pytest.param(garbage(status=502, text="<html>"), "bad_answer", id="502 of a stranger"),
+        pytest.param(garbage(text="hello"), "bad_answer", id="garbage with 200"),
+        pytest.param(
+            garbage(text='{"model":"m","version":"1","results":[]}'), "bad_answer", id="no result"
+        ),
+        pytest.param(retryable_500, "model_failed", id="retryable 500"),
+    ],
+)
+async def test_another_worker_answers(cluster, make, code):
+    bad, good = await cluster.workers("bad", "good")
+    bad.behave = make(bad)
+    client = await cluster.client(bad, good, silence_s=0.2)
+    tried_bad = False
+    while not tried_bad:
+        result = await client.classify(b"x" * 300_000, "digits")
+        assert result.worker == "good"
+        assert result.attempts <= 2
+        tried_bad = result.attempts == 2
+    assert client.stats.retries == {code: 1}
+
+
+async def test_a_refused_connection_ejects_at_once(cluster):
+    gone, good = await cluster.workers("gone", "good")
+    client = await cluster.client(gone, good)
+    await gone.server.stop()
+    results = [await client.classify(b"1", "digits") for _ in range(40)]
+    assert {each.worker for each in results} == {"good"}
+    assert client.stats.retries.get("unreachable", 0) <= 1
+
+
+async def test_a_single_worker_that_comes_back_is_used_again(cluster, until):
+    [worker] = await cluster.workers("one")
+    client = await cluster.client(worker)
+    await client.classify(b"1", "digits")
+    await worker.server.stop()
+    call = asyncio.create_task(client.classify(b"12", "digits"))
+    await until(lambda: client.stats.retries.get("unreachable", 0) >= 3)
+    replacement = await cluster.worker("one-again")
+    worker.server, worker.boot_id = replacement.server, 77
+    cluster.proxies[0].publish(worker)
+    assert (await call).label == "2"
+
+
+async def test_the_deadline_ends_it_with_the_last_error_as_cause(cluster):
+    [worker] = await cluster.workers("one")
+    client = await cluster.client(worker)
+    await client.classify(b"1", "digits")
+    await worker.server.stop()
+    with pytest.raises(DeadlineExceeded, match="digits: no answer by the deadline") as caught:
+        await client.classify(b"1", "digits", timeout_s=0.3)
+    assert isinstance(caught.value.__cause__, Unreachable)
+
+
+async def test_a_worker_that_is_too_slow_meets_the_deadline(cluster):
+    [worker] = await cluster.workers("one")
+    worker.behave = silent(worker)
+    client = await cluster.client(worker)
+    with pytest.raises(DeadlineExceeded, match="give more time"):
+        await client.classify(b"1", "digits", timeout_s=0.1)
+
+
+async def test_retry_after_is_honoured(cluster):
+    [worker] = await cluster.workers("one")
+    asked_at: list[float] = []
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        asked_at.append(asyncio.get_running_loop().time())
+        if len(asked_at) == 1:
+            return worker.refuse(Overloaded("full"), Retry_After="1")
+        return await worker.answer(request)
+
+    worker.behave = behave
+    client = await cluster.client(worker)
+    result = await client.classify(b"1", "digits")
+    assert result.attempts == 2
+    assert 1.0 <= asked_at[1] - asked_at[0] < 1.5
+
+
+async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(cluster):
+    [worker] = await cluster.workers("one")
+    worker.behave = refusing(Overloaded("full"), Retry_After="20")(worker)
+    client = await cluster.client(worker)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client.classify(b"1", "digits", timeout_s=10)
+    assert isinstance(caught.value.__cause__, Overloaded)
+    assert len(worker.requests) == 1
+
+
+async def test_an_overloaded_worker_may_refuse_before_it_has_read_the_body(cluster):
+    bad, good = await cluster.workers("bad", "good")
+    bad.behave = refusing(Overloaded("full"))(bad)
+    client = await cluster.client(bad, good)
+    for _ in range(5):
+        assert (await client.classify(b"x" * 20_000_000, "digits")).worker == "good"
+
+
+@pytest.mark.parametrize("error", [BrokenImage("half of it"), ModelFailed("NaN")])
+async def test_what_another_worker_would_say_too_is_not_retried(cluster, error):
+    workers = await cluster.workers("one", "two")
+    for each in workers:
+        each.behave = refusing(error)(each)
+    client = await cluster.client(*workers)
+    with pytest.raises(type(error), match=str(error)):
+        await client.classify(b"1", "digits")
+    assert client.stats.attempts == 1
+
+
+async def test_a_load_report_that_says_draining_turns_requests_away(cluster):
+    leaving, good = await cluster.workers("leaving", "good")
+    leaving.state = WorkerState.DRAINING
+    client = await cluster.client(leaving, good)
+    for _ in range(40):
+        await client.classify(b"1", "digits")
+    assert len(leaving.requests) <= 1
+    assert client.stats.retries == {}
+
+
+async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(cluster, until):
+    old, new = await cluster.workers("old", "new")
+    proxy = await cluster.proxy(old)
+    client = cluster.client_of(proxy)
+    let_go = asyncio.Event()
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        await let_go.wait()
+        return await old.answer(request)
+
+    old.behave = behave
+    in_flight = asyncio.create_task(client.classify(b"1", "digits"))
+    await until(lambda: old.running == 1)
+    proxy.publish(new)
+    await until(lambda: len(proxy.polls) == 3)
+    for _ in range(10):
+        assert (await client.classify(b"1", "digits")).worker == "new"
+    let_go.set()
+    result = await in_flight
+    assert (result.worker, result.attempts) == ("old", 1)
+
+
+async def test_it_waits_for_the_first_worker_of_a_known_service(cluster, until):
+    proxy = await cluster.proxy()
+    client = cluster.client_of(proxy)
+    call = asyncio.create_task(client.classify(b"1", "digits"))
+    await until(lambda: len(proxy.polls) == 2)
+    assert not call.done()
+    proxy.publish(await cluster.worker("one"))
+    assert (await call).worker == "one"
+
+
+async def test_no_worker_within_the_grace(cluster):
+    client = await cluster.client(no_worker_s=0.1)
+    with pytest.raises(NoWorker, match="'digits' is known"):
+        await client.classify(b"1", "digits")
+
+
+async def test_an_unknown_service_is_told_at_once(cluster):
+    client = await cluster.client()
+    with pytest.raises(UnknownService, match="'flowers'"):
+        await client.classify(b"1", "flowers")
+
+
+async def test_the_next_proxy_answers_with_index_zero(cluster, until):
+    one, two = await cluster.workers("one", "two")
+    first, second = await cluster.proxy(one), await cluster.proxy(two)
+    client = cluster.client_of(first, second)
+    assert (await client.classify(b"1", "digits")).worker == "one"
+    await until(lambda: len(first.polls) == 2)
+    await first.server.stop()
+    await until(lambda: second.polls)
+    assert second.polls[0] == 0
+    result = await client.classify(b"1", "digits")
+    assert result.worker in {"one", "two"}
+    await until(lambda: len(second.polls) == 2)
+    assert (await client.classify(b"1", "digits")).worker == "two"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        web.Response(status=503, text='{"error":{"code":"registry","message":"","retryable":1}}'),
+        web.Response(status=500, text="oops"),
+        web.Response(status=200, text="<html>"),
+    ],
+    ids=["registry", "500", "html"],
+)
+async def test_a_proxy_that_fails_is_not_an_empty_answer(cluster, answer):
+    [worker] = await cluster.workers("one")
+    broken, good = await cluster.proxy(), await cluster.proxy(worker)
+    broken.fail = answer
+    client = cluster.client_of(broken, good)
+    assert (await client.classify(b"1", "digits")).worker == "one"
+    assert await client.services() == ("digits",)
+
+
+async def test_no_proxy_at_all(cluster):
+    proxy = await cluster.proxy()
+    await proxy.server.stop()
+    client = cluster.client_of(proxy, no_worker_s=0.2)
+    for _ in range(2):
+        with pytest.raises(RegistryUnreachable, match=f"no proxy answered.*{proxy.server.port}"):
+            await client.classify(b"1", "digits")
+    with pytest.raises(RegistryUnreachable):
+        await client.services()
+
+
+async def test_a_proxy_that_comes_up_late_is_found(cluster):
+    [worker] = await cluster.workers("one")
+    proxy = await cluster.proxy(worker)
+    await proxy.server.stop()
+    client = cluster.client_of(proxy, no_worker_s=0.2)
+    with pytest.raises(RegistryUnreachable):
+        await client.classify(b"1", "digits")
+    replacement = await cluster.proxy_at(proxy.server.port, worker)
+    call = client.classify(b"1", "digits", timeout_s=20)
+    while True:
+        try:
+            assert (await call).worker == "one"
+            break
+        except RegistryUnreachable:
+            call = client.classify(b"1", "digits", timeout_s=20)
+    assert replacement.polls
+
+
+async def test_workers_outlive_all_proxies(cluster, until):
+    [worker] = await cluster.workers("one")
+    proxy = await cluster.proxy(worker)
+    client = cluster.client_of(proxy)
+    await client.classify(b"1", "digits")
+    await proxy.server.stop()
+    for _ in range(5):
+        await client.classify(b"1", "digits")
+
+
+async def test_cancelling_a_call_closes_its_connection_and_frees_the_worker(cluster, until):
+    [worker] = await cluster.workers("one")
+    worker.behave = silent(worker)
+    client = await cluster.client(worker)
+    call = asyncio.create_task(client.classify(b"1", "digits"))
+    await until(lambda: worker.running == 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: worker.server.connections == 0)
+    worker.behave = None
+    assert (await client.classify(b"1", "digits")).attempts == 1
+
+
+async def test_a_closed_client_says_so(cluster):
+    [worker] = await cluster.workers("one")
+    client = await cluster.client(worker)
+    async with client:
+        await client.classify(b"1", "digits")
+    await client.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.classify(b"1", "digits")
+
+
+def test_a_constructor_does_no_io_and_checks_what_it_is_given():
+    Client()
+    Client("http://proxy:12480", "https://other")
+    for wrong in ("proxy:12480", "ftp://proxy", "http://proxy/path", "http://", "http://a:b"):
+        with pytest.raises(ConfigurationError, match="no proxy address"):
+            Client(wrong)
+    with pytest.raises(ConfigurationError, match="either"):
+        Client("http://proxy:12480", registry="consul://127.0.0.1:8500")
+    with pytest.raises(ConfigurationError, match="registry URL"):
+        Client(registry="nonsense")
+    with pytest.raises(ConfigurationError, match="eject_base_s=-1"):
+        RoutingConfig(eject_base_s=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"model": "Digits"}, InvalidName),
+        ({"model": "digits@"}, InvalidName),
+        ({"model": "digits", "top": 0}, ConfigurationError),
+        ({"model": "digits", "timeout_s": 0}, ConfigurationError),
+    ],
+)
+async def test_wrong_arguments_are_told_before_any_call(arguments, error):
+    async with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(error):
+            await client.classify(b"1", **arguments)
+
+
+class OneWatch:
+    """A registry that knows `digits`, and notes whether it was closed."""
+
+    def __init__(self, poll):
+        self._poll = poll
+        self.closed = False
+        self.watches = {}
+
+    def watch(self, service):
+        from fingerpost.registry import Watch
+
+        if service not in self.watches:
+            self.watches[service] = Watch(self._poll, name=service).start()
+        return self.watches[service]
+
+    async def catalog(self):
+        from fingerpost.registry import Catalog
+
+        return Catalog(services=("digits",), index=1, taken_at=0.0)
+
+    async def aclose(self):
+        self.closed = True
+        for each in self.watches.values():
+            await each.aclose()
+
+
+async def test_a_registry_instead_of_a_proxy_stays_its_owners(cluster):
+    from fingerpost.registry import Snapshot
+
+    [worker] = await cluster.workers("one")
+
+    async def poll(index, wait_s):
+        if index:
+            await asyncio.Event().wait()
+        snapshot = Snapshot(
+            service="digits", instances=(worker.instance,), known=True, index=3, taken_at=0.0
+        )
+        return snapshot, 3
+
+    registry = OneWatch(poll)
+    async with Client(registry=registry) as client:
+        assert (await client.classify(b"1", "digits")).worker == "one"
+        assert await client.services() == ("digits",)
+    assert not registry.closed
+    await registry.aclose()

@@ -1,0 +1,50 @@
+"""What the room offers, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, sys
+before = os.times().user
+import fingerpost.client
+spent = os.times().user - before
+print(spent, *sorted({each.partition(".")[0] for each in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("module", ["fingerpost.client", "fingerpost.client.routing"])
+def test_public_names(module):
+    room = importlib.import_module(module)
+    assert len(set(room.__all__)) == len(room.__all__)
+    assert all(hasattr(room, name) for name in room.__all__)
+
+
+def test_public_names_of_the_room():
+    room = importlib.import_module("fingerpost.client")
+    assert set(room.__all__) == {
+        "DEFAULT_PROXY",
+        "Client",
+        "ClientConfig",
+        "ImageSource",
+        "Result",
+        "RoutingConfig",
+        "Stats",
+        "SyncClient",
+    }
+
+
+def test_import_is_quick_and_pulls_in_no_framework():
+    spent = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        )
+        seconds, *modules = done.stdout.split()
+        spent.append(float(seconds))
+        assert not {"tensorflow", "numpy", "PIL", "consul", "requests"} & set(modules)
+    assert min(spent) < 0.5
