@@ -1,0 +1,320 @@
+"""A real worker on a real socket, with a real model and the embedded registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import FormData
+
+from fingerpost.client.wire import ClassifyAnswer
+from fingerpost.registry import (
+    LOAD_HEADER,
+    ConfigurationError,
+    LoadReport,
+    RegistryError,
+    WorkerState,
+    open_registry,
+)
+from fingerpost.registry.embedded import EmbeddedRegistry
+from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
+from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.worker import Worker
+from tests.worker.colours import Models, encoded
+from tests.worker.test_images import png_claiming
+
+
+@pytest.fixture
+async def registry_url() -> AsyncIterator[str]:
+    async with EmbeddedRegistry(port=0) as registry:
+        yield registry.url
+
+
+def make(models: Models, registry_url: str, **settings: object) -> Worker:
+    settings = {"lease_s": 0.0, "limits": ImageLimits(max_bytes=200_000), **settings}
+    config = WorkerConfig(registry=registry_url, **settings)
+    return Worker(
+        find_model(models.saved_model),
+        lambda files: load_tensorflow(files, TensorFlowOptions()),
+        config,
+    )
+
+
+@pytest.fixture
+async def worker(models: Models, registry_url: str) -> AsyncIterator[Worker]:
+    async with make(models, registry_url) as worker:
+        await worker.register()
+        yield worker
+
+
+@pytest.fixture
+async def http(worker: Worker) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(worker.instance.url) as session:
+        yield session
+
+
+async def error_of(response: aiohttp.ClientResponse) -> tuple[int, str]:
+    body = await response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message", "retryable"}
+    assert LOAD_HEADER in response.headers
+    return response.status, body["error"]["code"]
+
+
+async def test_one_raw_image(http: aiohttp.ClientSession) -> None:
+    async with http.post("/", data=encoded("green")) as response:
+        assert response.status == 200
+        assert response.content_type == "application/json"
+        answer = await response.json()
+        report = LoadReport.from_header(response.headers[LOAD_HEADER])
+    assert [label for label, _ in answer][0] == "green"
+    assert [score for _, score in answer] == sorted((s for _, s in answer), reverse=True)
+    assert report.state is WorkerState.READY
+    assert report.rif == 0
+
+
+async def test_one_multipart_image_under_data(http: aiohttp.ClientSession) -> None:
+    form = FormData()
+    form.add_field("comment", "passed over")
+    form.add_field("data", encoded("blue"), filename="sky.png")
+    async with http.post("/", data=form, params={"top": "1"}) as response:
+        ((label, score),) = await response.json()
+    assert label == "blue"
+    assert score > 0.99
+
+
+async def test_classify_says_model_version_and_timings(http: aiohttp.ClientSession) -> None:
+    for path in ("colours", "colours@7"):
+        async with http.post(f"/v1/classify/{path}", data=encoded("red", form="JPEG")) as response:
+            answer = msgspec.json.decode(await response.read(), type=ClassifyAnswer)
+        assert (answer.model, answer.version) == ("colours", "7")
+        assert answer.results[0].predictions[0][0] == "red"
+        assert answer.results[0].timings_ms.inference > 0
+
+
+async def test_several_images_each_with_its_own_outcome(http: aiohttp.ClientSession) -> None:
+    form = FormData()
+    for number in range(15):
+        colour = ("red", "green", "blue")[number % 3]
+        form.add_field("data", encoded(colour), filename=f"{number}-{colour}.png")
+    form.add_field("data", encoded("red")[:50], filename="broken.png")
+    async with http.post("/v1/classify/colours", data=form) as response:
+        assert response.status == 200
+        answer = msgspec.json.decode(await response.read(), type=ClassifyAnswer)
+    good, bad = answer.results[:15], answer.results[15]
+    assert all(each.predictions[0][0] in each.name for each in good)
+    assert bad.name == "broken.png"
+    assert bad.error.code == "broken_image"
+
+
+BAD_BODIES = {
+    "empty": (b"", 400, "empty_image"),
+    "text": (b"not an image at all", 415, "unsupported_image"),
+    "truncated jpeg": (encoded("red", (300, 300), "JPEG")[:400], 422, "broken_image"),
+    "100 megapixels in 12 KB": (png_claiming(10_000, 10_000), 413, "image_too_large"),
+    "too many bytes": (b"\xff\xd8\xff" + bytes(200_001), 413, "image_too_large"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("name", BAD_BODIES)
+@pytest.mark.parametrize("path", ["/", "/v1/classify/colours"])
+async def test_bad_images(http: aiohttp.ClientSession, path: str, name: str) -> None:
+    body, status, code = BAD_BODIES[name]
+    async with http.post(path, data=body) as response:
+        assert await error_of(response) == (status, code)
+
+
+async def test_an_oversized_chunked_body_is_refused_before_it_is_read_whole(
+    http: aiohttp.ClientSession,
+) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 500_000_000:
+            sent += 100_000
+            yield bytes(100_000)
+
+    with contextlib.suppress(aiohttp.ClientError):
+        async with http.post("/", data=endless()) as response:
+            assert await error_of(response) == (413, "image_too_large")
+    assert sent < 50_000_000
+
+
+BAD_REQUESTS = {
+    "unknown model": ("POST", "/v1/classify/flowers", {}, 404, "unknown_model"),
+    "unknown version": ("POST", "/v1/classify/colours@8", {}, 404, "unknown_model"),
+    "unknown label": ("POST", "/v1/classify/colours@canary", {}, 404, "unknown_model"),
+    "bad name": ("POST", "/v1/classify/..%2f..%2fetc", {}, 400, "invalid_name"),
+    "bad top": ("POST", "/?top=-1", {}, 400, "invalid_request"),
+    "unknown path": ("GET", "/v3/nothing", {}, 404, "unknown_path"),
+    "wrong method": ("GET", "/v1/classify/colours", {}, 405, "method_not_allowed"),
+    "gzip": ("POST", "/", {"Content-Encoding": "gzip"}, 415, "unsupported_image"),
+    "no deadline left": ("POST", "/", {"Fingerpost-Deadline-Ms": "0"}, 504, "deadline"),
+    "nonsense deadline": ("POST", "/", {"Fingerpost-Deadline-Ms": "x"}, 400, "invalid_request"),
+    "no boundary": ("POST", "/", {"Content-Type": "multipart/form-data"}, 400, "invalid_request"),
+    "bad boundary": (
+        "POST",
+        "/",
+        {"Content-Type": "multipart/form-data; boundary=b"},
+        400,
+        "invalid_request",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+async def test_bad_requests(http: aiohttp.ClientSession, name: str) -> None:
+    method, path, headers, status, code = BAD_REQUESTS[name]
+    from yarl import URL
+
+    url = URL(f"{http._base_url}".rstrip("/") + path, encoded=True)
+    body = encoded("red") if method == "POST" else None
+    async with aiohttp.request(method, url, data=body, headers=headers) as response:
+        assert await error_of(response) == (status, code)
+
+
+async def test_multipart_without_an_image(http: aiohttp.ClientSession) -> None:
+    form = FormData()
+    form.add_field("data2", "x", content_type="text/plain")
+    async with http.post("/", data=form) as response:
+        assert await error_of(response) == (400, "invalid_request")
+    two = FormData()
+    for _ in range(2):
+        two.add_field("data", encoded("red"), filename="a.png")
+    async with http.post("/", data=two) as response:
+        assert await error_of(response) == (400, "invalid_request")
+
+
+async def test_bad_input_disturbs_nothing_else(http: aiohttp.ClientSession) -> None:
+    async def good() -> str:
+        async with http.post("/", data=encoded("green")) as response:
+            return (await response.json())[0][0]
+
+    async def bad() -> int:
+        async with http.post("/", data=encoded("green")[:70]) as response:
+            return response.status
+
+    answers = await asyncio.gather(*(good() if n % 3 else bad() for n in range(60)))
+    assert answers == ["green" if n % 3 else 422 for n in range(60)]
+
+
+async def test_expect_continue_is_answered_by_an_error_before_the_body(worker: Worker) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
+    try:
+        for length, path, expected in (
+            (10_000_000, "/", b"413"),
+            (100, "/v1/classify/flowers", b"404"),
+        ):
+            writer.write(
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n"
+                "Expect: 100-continue\r\n\r\n".encode()
+            )
+            line = await asyncio.wait_for(reader.readline(), 5)
+            assert expected in line
+            writer.close()
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", worker.instance.ports["http"]
+            )
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert b"100 Continue" in await asyncio.wait_for(reader.readline(), 5)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_stalled_upload_is_closed(models: Models, registry_url: str) -> None:
+    async with make(models, registry_url, body_timeout_s=0.2) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        answer = await asyncio.wait_for(reader.read(10_000), 10)
+        writer.close()
+        await writer.wait_closed()
+    assert b" 400 " in answer
+    assert b"no byte came for 0.2 s" in answer
+
+
+async def test_too_many_in_flight_is_429_at_the_headers(models: Models, registry_url: str) -> None:
+    async with (
+        make(models, registry_url, max_in_flight=1) as worker,
+        aiohttp.ClientSession(worker.instance.url) as http,
+    ):
+        _, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        while (await (await http.get("/load")).json())["rif"] == 0:
+            await asyncio.sleep(0.005)
+        async with http.post("/", data=encoded("red")) as response:
+            assert await error_of(response) == (429, "overloaded")
+            assert response.headers["Retry-After"] == "1"
+        writer.close()
+        while (await (await http.get("/load")).json())["rif"]:
+            await asyncio.sleep(0.005)  # released although the client went away
+        async with http.post("/", data=encoded("red")) as response:
+            assert response.status == 200
+
+
+async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
+    async with http.post("/", data=encoded("red")) as response:
+        assert response.status == 200
+    async with http.get("/load") as response:
+        report = msgspec.json.decode(await response.read(), type=LoadReport)
+    assert (report.rif, report.slots, report.state) == (0, 32, WorkerState.READY)
+    assert report.latency_per_cost_s > 0
+    for path in ("/health/live", "/health/engine", "/health/ready"):
+        async with http.get(path) as response:
+            assert response.status == 200
+    async with http.get("/metrics") as response:
+        text = await response.text()
+    assert 'fingerpost_worker_requests_total{status="200"} 1.0' in text
+    assert "fingerpost_worker_images_total 1.0" in text
+    assert f"fingerpost_worker_body_bytes_total {float(len(encoded('red')))}" in text
+    assert "fingerpost_worker_batch_size_images_count 1.0" in text
+
+
+async def test_the_life_of_a_worker(models: Models, registry_url: str) -> None:
+    registry = open_registry(registry_url)
+    async with (
+        make(models, registry_url) as worker,
+        aiohttp.ClientSession(worker.instance.url) as http,
+    ):
+        async with http.get("/health/ready") as response:
+            assert response.status == 503
+        assert (await registry.list("colours")).instances == ()
+        await worker.register()
+        async with http.get("/health/ready") as response:
+            assert response.status == 200
+        (instance,) = (await registry.list("colours")).instances
+        assert instance == worker.instance
+        assert instance.meta["framework"].startswith("tensorflow")
+        assert instance.meta["image"] == "16x16x3"
+        await worker.leave()
+        assert (await registry.list("colours")).instances == ()
+        async with http.get("/health/ready") as response:
+            assert (response.status, await response.json()) == (503, {"status": "draining"})
+        async with http.post("/", data=encoded("red")) as response:
+            assert await error_of(response) == (503, "draining")
+    assert not (await registry.list("colours")).known
+    await registry.aclose()
+
+
+async def test_a_start_that_cannot_succeed_says_why(
+    models: Models, registry_url: str, worker: Worker
+) -> None:
+    port = worker.instance.ports["http"]
+    with pytest.raises(ConfigurationError, match=rf"127.0.0.1:{port}: .*in use; .*--port"):
+        async with make(models, registry_url, port=port):
+            pass
+    with pytest.raises(RegistryError, match="127.0.0.1:9"):
+        async with make(models, "http://127.0.0.1:9"):
+            pass
+    with pytest.raises(ConfigurationError, match="max_batch is 0"):
+        make(models, registry_url, max_batch=0)

@@ -1,0 +1,1 @@
+"""Models, batching, image decoding, HTTP serving, training. Importing it loads no framework."""

@@ -1,0 +1,1 @@
+"""Frameworks that run a model, each behind the `Backend` interface."""

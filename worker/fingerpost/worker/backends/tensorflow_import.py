@@ -1,0 +1,71 @@
+"""Importing TensorFlow: quickly, and without its banner."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any, Final
+
+from fingerpost.registry import ConfigurationError
+
+__all__ = ["import_tensorflow"]
+
+_LOG_LEVEL: Final = "TF_CPP_MIN_LOG_LEVEL"
+_KERAS: Final = "TF_USE_LEGACY_KERAS"
+
+
+def import_tensorflow(*, keras: bool = False) -> Any:
+    """Import TensorFlow, without Keras unless it is asked for.
+
+    `import tensorflow` imports Keras for its optimizers, and Keras what it can find (scikit-learn,
+    matplotlib): 4.8 s instead of 2.3 s of start-up, measured with TensorFlow 2.21 on 2 cores.
+    Asking for the legacy Keras 2, which is not installed, makes TensorFlow go on without.
+
+    Raises:
+        ConfigurationError: TensorFlow is not installed, or does not fit this machine.
+    """
+    before = os.environ.get(_KERAS)
+    if not keras:
+        os.environ[_KERAS] = "1"
+    try:
+        with _without_banner():
+            import tensorflow as tf
+    except ImportError as error:
+        raise ConfigurationError(
+            f"TensorFlow cannot be imported ({error}): pip install 'fingerpost[tensorflow]'"
+        ) from error
+    finally:
+        if before is None:
+            os.environ.pop(_KERAS, None)
+        else:
+            os.environ[_KERAS] = before
+    return tf
+
+
+@contextlib.contextmanager
+def _without_banner() -> Iterator[None]:
+    """Hold back what TensorFlow's native code writes to standard error while it is imported.
+
+    It writes there before any of its log levels is in force. Nothing is held back where
+    `TF_CPP_MIN_LOG_LEVEL` is set, which is how to see why a process dies during the import.
+    """
+    if _LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LOG_LEVEL] = "3"
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

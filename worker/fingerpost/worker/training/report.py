@@ -1,0 +1,131 @@
+"""How well the model does: `report.json` for machines, `confusion.png` for eyes."""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Evaluation", "draw_confusion", "library_versions", "write_report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What the model said about the validation images.
+
+    Attributes:
+        labels: the classes' names.
+        confusion: int64 `[classes, classes]`; row: the true class, column: the model's first
+            choice, value: how many images.
+    """
+
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, labels: tuple[str, ...], truth: Sequence[int], predicted: Sequence[int]
+    ) -> Evaluation:
+        """Count; `truth` and `predicted` are indices into `labels`, one per image."""
+        confusion = np.zeros((len(labels), len(labels)), np.int64)
+        np.add.at(confusion, (np.asarray(truth), np.asarray(predicted)), 1)
+        return cls(labels=labels, confusion=confusion)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose first choice is right, 0 to 1."""
+        return float(self.confusion.trace() / self.confusion.sum())
+
+    def classes(self) -> list[dict[str, str | int | float | None]]:
+        """Per class: label, images, precision and recall.
+
+        Precision is the share of right ones among the images called so, None where none was;
+        recall the share found among those that are so.
+        """
+        right = self.confusion.diagonal().tolist()
+        called = self.confusion.sum(axis=0).tolist()
+        true = self.confusion.sum(axis=1).tolist()
+        return [
+            {
+                "label": label,
+                "validation_images": true[i],
+                "precision": right[i] / called[i] if called[i] else None,
+                "recall": right[i] / true[i] if true[i] else None,
+            }
+            for i, label in enumerate(self.labels)
+        ]
+
+
+def library_versions() -> dict[str, str]:
+    """Version of Python and of each library that shapes a model."""
+    versions = {"python": platform.python_version()}
+    for name in ("fingerpost", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # TensorFlow goes by one of two names
+            continue
+    return versions
+
+
+def write_report(path: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+    """Write `facts` and the evaluation as JSON, UTF-8."""
+    report = {
+        "accuracy": evaluation.accuracy,
+        "accuracy_of": "the validation images, which also chose the best epoch",
+        **facts,
+        "classes": evaluation.classes(),
+        "confusion": evaluation.confusion.tolist(),
+    }
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+    # A skipped file's name need not be UTF-8.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def draw_confusion(path: Path, evaluation: Evaluation) -> None:
+    """Draw the confusion matrix as PNG: rows are true classes, in shares of the row.
+
+    The figure grows with the number of classes, to 40 inches (4,000 pixels), where names of 100
+    classes stand apart. Beyond 30 classes the cells carry no numbers; beyond 200 only every n-th
+    class is named.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+
+    classes = len(evaluation.labels)
+    counts = evaluation.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    inches = min(4 + 0.36 * classes, 40)
+    figure = Figure(figsize=(inches + 1, inches), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=axes, shrink=0.6, label="share of the true class")
+    ticks = range(0, classes, -(-classes // 200))
+    names = [_short(evaluation.labels[i]) for i in ticks]
+    size = 10 if classes <= 100 else 7
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    axes.set(
+        xlabel="first choice", ylabel="true class", title=f"accuracy {evaluation.accuracy:.1%}"
+    )
+    if classes <= 30:
+        for row, column in zip(*counts.nonzero(), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
+    with warnings.catch_warnings():
+        # Matplotlib's font lacks Chinese and others; the names are whole in report.json.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=100)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 24 else label[:23] + "…"

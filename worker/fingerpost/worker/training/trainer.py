@@ -1,0 +1,260 @@
+"""The training run, from a folder of images to a version that can be served."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from fingerpost.registry import ConfigurationError, ImageError
+from fingerpost.worker.training.dataset import CHANNELS, read_image, scan, split
+from fingerpost.worker.training.network import build_network, find_backbone, import_keras
+from fingerpost.worker.training.progress import Progress, Silent
+from fingerpost.worker.training.report import (
+    Evaluation,
+    draw_confusion,
+    library_versions,
+    write_report,
+)
+from fingerpost.worker.training.versions import publish, staging_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fingerpost.worker.training.config import TrainConfig
+    from fingerpost.worker.training.dataset import Dataset, Sample, Skipped
+    from fingerpost.worker.training.network import Network
+
+__all__ = ["TrainResult", "train"]
+
+_CACHE_BYTES: Final = 512 * 2**20
+"""Decoded pixels that are kept between epochs: 3,500 images of 224 x 224, or every small data set.
+What is over is decoded again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What came out.
+
+    Attributes:
+        folder: the new version, such as `models/flowers/3`.
+        accuracy: share of right first choices among the validation images, 0 to 1.
+        labels: the classes, in the order of the model's outputs.
+        image_size: height and width in pixels that the model takes.
+        training_images: how many it was trained on.
+        validation_images: how many `accuracy` was measured on.
+        skipped: files in the class folders that were no usable images.
+        seconds: the whole run, reading and writing included.
+    """
+
+    folder: Path
+    accuracy: float
+    labels: tuple[str, ...]
+    image_size: int
+    training_images: int
+    validation_images: int
+    skipped: tuple[Skipped, ...]
+    seconds: float
+
+
+def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
+    """Train on `config.images` and write the next version into `config.out`.
+
+    A version holds a SavedModel (`saved_model.pb`, `variables/`) whose `serving_default` takes
+    uint8 `[N, S, S, 3]` in 0..255, RGB, and gives softmax float32 `[N, classes]`; `labels.txt`, one
+    a line in the order of the outputs; `report.json` and `confusion.png`. Images are made ready as
+    the workers do it, by `fingerpost.worker.images.decode`.
+
+    It appears by one rename when all is written: an error, an interrupt or a crash leaves no
+    version. Sets the seeds of Python, NumPy and TensorFlow, so it is for a process of its own.
+
+    Raises:
+        ConfigurationError: the images, the backbone, its weights or `out` will not do, or the
+            training came to nothing; the message is one line.
+    """
+    started = time.monotonic()
+    progress = progress or Silent()
+    keras = import_keras()
+    backbone = find_backbone(config.backbone)
+    with staging_folder(config.out) as folder:
+        dataset = scan(config.images, progress)
+        training, validation = split(dataset, config.validation_split, config.seed)
+        image_size = config.image_size or backbone.size_for(dataset.median_side)
+        keras.utils.set_random_seed(config.seed)
+        progress.begin("loading weights", None)
+        network = build_network(
+            config, backbone, image_size=image_size, classes=len(dataset.labels)
+        )
+        scores, epochs = _fit(config, network, training, validation, image_size, progress)
+        evaluation = Evaluation.of(
+            dataset.labels,
+            [sample.label for sample in validation],
+            scores.argmax(axis=1).tolist(),
+        )
+        progress.begin("writing", None)
+        network.serving.export(folder, verbose=False)
+        (folder / "labels.txt").write_text(
+            "".join(f"{label}\n" for label in dataset.labels), encoding="utf-8"
+        )
+        draw_confusion(folder / "confusion.png", evaluation)
+        seconds = time.monotonic() - started
+        facts = {
+            "seconds": round(seconds, 1),
+            "epochs": epochs,
+            "backbone": backbone.name,
+            "image_size": image_size,
+            **_counts(dataset, training, validation),
+            "config": config.to_json(),
+            "versions": library_versions(),
+        }
+        write_report(folder / "report.json", evaluation, facts)
+        return TrainResult(
+            folder=publish(folder, config.out),
+            accuracy=evaluation.accuracy,
+            labels=dataset.labels,
+            image_size=image_size,
+            training_images=len(training),
+            validation_images=len(validation),
+            skipped=dataset.skipped,
+            seconds=time.monotonic() - started,
+        )
+
+
+def _counts(
+    dataset: Dataset, training: list[Sample], validation: list[Sample]
+) -> dict[str, int | list[dict[str, str]]]:
+    return {
+        "training_images": len(training),
+        "validation_images": len(validation),
+        "skipped": [{"path": str(s.path), "reason": s.reason} for s in dataset.skipped],
+    }
+
+
+def _fit(
+    config: TrainConfig,
+    network: Network,
+    training: list[Sample],
+    validation: list[Sample],
+    image_size: int,
+    progress: Progress,
+) -> tuple[NDArray[np.float32], int]:
+    """Train; return the scores of the validation images, `[N, classes]`, and the epochs run."""
+    import tensorflow as tf
+
+    reader = _Reader(image_size)
+    batches = reader.batches(training, config.batch_size, seed=config.seed)
+    held_back = reader.batches(validation, config.batch_size)
+    rounds = [("training", config.learning_rate)]
+    if config.fine_tune:
+        rounds.append(("fine-tuning", config.learning_rate / 100))
+    epochs = 0
+    best_loss = np.inf
+    try:
+        for stage, rate in rounds:
+            before = network.training.get_weights()
+            if stage == "fine-tuning":
+                network.backbone.trainable = True
+            epochs += _run(config, network, batches, held_back, stage, rate, progress)
+            loss = network.training.evaluate(held_back, verbose=0, return_dict=True)["loss"]
+            if loss < best_loss:
+                best_loss = loss
+            else:  # a NaN comes here too
+                network.training.set_weights(before)
+        scores = network.serving.predict(held_back, verbose=0)
+    except tf.errors.OpError as error:
+        if reader.failure is None:
+            raise
+        raise ConfigurationError(f"an image changed while it was used: {reader.failure}") from error
+    if not np.isfinite(best_loss):
+        raise ConfigurationError(
+            f"the training diverged with learning_rate {config.learning_rate} and weights "
+            f"{config.starting_weights!r}: give a smaller rate or other weights"
+        )
+    return scores, epochs
+
+
+def _run(
+    config: TrainConfig,
+    network: Network,
+    batches: Any,
+    held_back: Any,
+    stage: str,
+    rate: float,
+    progress: Progress,
+) -> int:
+    """Train until it no longer gets better, keep the best epoch's weights; return the epochs."""
+    keras = import_keras()
+    progress.begin(stage, config.epochs * len(batches))
+    network.training.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    history = network.training.fit(
+        batches,
+        validation_data=held_back,
+        epochs=config.epochs,
+        shuffle=False,  # the data set does that itself, and Keras warns otherwise
+        verbose=0,
+        callbacks=[
+            keras.callbacks.EarlyStopping(
+                "val_loss", patience=config.patience, restore_best_weights=True
+            ),
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: progress.advance(1),
+                on_epoch_end=lambda epoch, logs: progress.epoch(
+                    epoch + 1,
+                    loss=logs["loss"],
+                    accuracy=logs["accuracy"],
+                    val_accuracy=logs["val_accuracy"],
+                ),
+            ),
+        ],
+    )
+    return len(history.epoch)
+
+
+class _Reader:
+    """Reads samples when their turn comes, in TensorFlow's own threads.
+
+    `failure` keeps what went wrong there, because TensorFlow turns it into an error of its own.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.failure: str | None = None
+        self._size = image_size
+        room = _CACHE_BYTES // (image_size * image_size * CHANNELS)
+        self._cached = functools.lru_cache(maxsize=room)(read_image)
+
+    def batches(self, samples: list[Sample], batch_size: int, *, seed: int | None = None) -> Any:
+        """A `tf.data.Dataset` of uint8 `[n, S, S, 3]` and int32 `[n]`; shuffled if seeded."""
+        import tensorflow as tf
+
+        paths = [sample.path for sample in samples]
+        labels = tf.constant([sample.label for sample in samples], tf.int32)
+        shape = (self._size, self._size, CHANNELS)
+
+        def load(index: Any) -> tuple[Any, Any]:
+            pixels = tf.numpy_function(lambda i: self._read(paths[i]), [index], tf.uint8)
+            return tf.ensure_shape(pixels, shape), labels[index]
+
+        indices = tf.data.Dataset.range(len(samples))
+        if seed is not None:
+            indices = indices.shuffle(len(samples), seed=seed)
+        return (
+            indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .batch(batch_size)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        try:
+            return self._cached(path, self._size)
+        except (ImageError, OSError) as error:
+            self.failure = f"{path}: {error}"
+            raise

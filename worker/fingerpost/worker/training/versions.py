@@ -1,0 +1,70 @@
+"""A model's version folders: written beside, then renamed, so that a version is whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from fingerpost.registry import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["next_version", "publish", "staging_folder"]
+
+
+def next_version(out: Path) -> int:
+    """One more than the highest version in `out`; 1 where there is none.
+
+    Gaps are not filled: a number that was once served must not come back as another model.
+    """
+    return 1 + max(
+        (
+            int(entry.name)
+            for entry in out.iterdir()
+            if entry.name.isascii() and entry.name.isdigit()
+        ),
+        default=0,
+    )
+
+
+@contextlib.contextmanager
+def staging_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder in `out`, on the same disk, to write a version into; gone afterwards.
+
+    It is made at once, so that an unwritable `out` is known before the training and not after it.
+    `out` itself is removed again if it was made here and stayed empty.
+
+    Raises:
+        ConfigurationError: `out` cannot be written to.
+    """
+    folder = out / f".training-{secrets.token_hex(4)}"  # readers take only numbers for versions
+    existed = out.exists()
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"out {str(out)!r} cannot be written to: {error.strerror or error}"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):  # not empty: it holds the version
+                out.rmdir()
+
+
+def publish(folder: Path, out: Path) -> Path:
+    """Rename `folder` to the next free version in `out`, in one step, and return it."""
+    while True:
+        version = out / str(next_version(out))
+        try:
+            return folder.rename(version)
+        except OSError as error:  # another run took the number in between
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
