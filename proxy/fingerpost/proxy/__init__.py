@@ -1,0 +1,6 @@
+"""The fingerpost itself: it answers "where?" over HTTP, and carries no image unless told to."""
+
+from fingerpost.proxy.config import ProxyConfig
+from fingerpost.proxy.proxy import Proxy
+
+__all__ = ["Proxy", "ProxyConfig"]

@@ -1,0 +1,172 @@
+"""What the proxy knows: a snapshot of every service, kept current by watching the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from fingerpost.registry import (
+    Catalog,
+    FingerpostError,
+    InvalidRequest,
+    RegistryError,
+    RegistryUnreachable,
+    Snapshot,
+    UnknownService,
+    Watch,
+)
+
+if TYPE_CHECKING:
+    from fingerpost.registry import Registry
+
+__all__ = ["Directory"]
+
+
+class Directory:
+    """One watch of the catalog and one of each service in it; lookups are answered from memory.
+
+    A service that leaves the catalog stays watched, so that its clients get "no worker, try again"
+    rather than "no such service" while its last worker restarts.
+
+    Args:
+        registry: where to look; closed by whoever made it.
+        default: a service to watch whether or not the catalog lists it, and to take for lookups
+            that name none.
+        first_snapshot_s: how long a lookup waits for a first snapshot, in seconds.
+    """
+
+    def __init__(self, registry: Registry, *, default: str | None, first_snapshot_s: float) -> None:
+        self._registry = registry
+        self._default = default
+        self._first_snapshot_s = first_snapshot_s
+        self._watches: dict[str, Watch[Snapshot]] = {}
+        self._catalog: Watch[Catalog] | None = None
+        self._follower: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch; returns at once."""
+        self._catalog = self._registry.watch_catalog()
+        if self._default is not None:
+            self._watches[self._default] = self._registry.watch(self._default)
+        self._follower = asyncio.create_task(self._follow(self._catalog), name="catalog")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the catalog and every service in it have a snapshot."""
+        return (
+            self._catalog is not None
+            and self._catalog.view is not None
+            and all(watch.view is not None for watch in self._watches.values())
+        )
+
+    @property
+    def error(self) -> FingerpostError | None:
+        """What keeps the catalog from being refreshed, or None while all is well."""
+        return self._catalog.error if self._catalog is not None else None
+
+    @property
+    def catalog_index(self) -> int:
+        """The index of the list of services; 0 before it is known."""
+        return self._catalog.view.index if self._catalog and self._catalog.view else 0
+
+    def watches(self) -> dict[str, Watch[Snapshot]]:
+        """Every watch, by service."""
+        return self._watches
+
+    def snapshots(self) -> list[Snapshot]:
+        """The last good snapshot of every service, sorted by name."""
+        views = (watch.view for _, watch in sorted(self._watches.items()))
+        return [view for view in views if view is not None]
+
+    async def only_service(self) -> str:
+        """The service for lookups that name none.
+
+        Raises:
+            InvalidRequest: there are several, and none was made the default.
+            UnknownService: there is none.
+            RegistryUnreachable: no list of services came since the start.
+        """
+        if self._default is not None:
+            return self._default
+        if not self._watches:
+            await self._first_catalog()
+        names = sorted(self._watches)
+        if len(names) == 1:
+            return names[0]
+        if names:
+            raise InvalidRequest(
+                f"there are {len(names)} services ({', '.join(names[:5])}): name one, as in "
+                f"/v1/resolve/{names[0]}, or start the proxy with --service"
+            )
+        raise UnknownService("no service is registered yet: start a worker")
+
+    def snapshot(self, service: str) -> Snapshot | None:
+        """The last good snapshot, if there is one in memory; the quick path."""
+        watch = self._watches.get(service)
+        return watch.view if watch is not None else None
+
+    async def resolve(self, service: str, *, index: int = 0, wait_s: float = 0.0) -> Snapshot:
+        """The last good snapshot; held until its index is not `index`, `wait_s` at most.
+
+        Raises:
+            UnknownService: the catalog does not list it.
+            RegistryUnreachable: no snapshot came since the start.
+        """
+        if service not in self._watches:
+            await self._first_catalog()
+        if service not in self._watches:
+            raise UnknownService(f"no service is called {service!r}; GET /v1/services lists them")
+        watch = self._watches[service]
+        try:
+            async with asyncio.timeout(self._first_snapshot_s):
+                snapshot = await watch.changed(0)
+        except TimeoutError:
+            raise self._no_snapshot(f"service {service!r}") from None
+        if snapshot.index == index:
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await watch.changed(index)
+            except TimeoutError:
+                return watch.view or snapshot
+        return snapshot
+
+    async def catalog_changed(self, wait_s: float) -> None:
+        """Return when the list of services has changed, or `wait_s` seconds have passed."""
+        if self._catalog is not None:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._catalog.changed(self.catalog_index)
+            except TimeoutError:
+                return
+
+    async def _first_catalog(self) -> None:
+        """Return once the list of services has been read. Raises `RegistryUnreachable`."""
+        if self._catalog is None:
+            return
+        try:
+            async with asyncio.timeout(self._first_snapshot_s):
+                await self._catalog.changed(0)
+        except TimeoutError:
+            raise self._no_snapshot("the services") from None
+        self._watch_all(self._catalog)
+
+    async def _follow(self, catalog: Watch[Catalog]) -> None:
+        async for _ in catalog:
+            self._watch_all(catalog)
+
+    def _watch_all(self, catalog: Watch[Catalog]) -> None:
+        for service in catalog.view.services if catalog.view else ():
+            if service not in self._watches:
+                self._watches[service] = self._registry.watch(service)
+
+    def _no_snapshot(self, what: str) -> RegistryError:
+        cause = f": {self.error}" if self.error else ""
+        return RegistryUnreachable(
+            f"the registry has told nothing of {what} yet{cause}", retry_after_s=1.0
+        )

@@ -1,0 +1,76 @@
+"""One proxy process: registry, directory, probes, relay and HTTP side, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+from fingerpost.proxy.directory import Directory
+from fingerpost.proxy.metrics import ProxyMetrics
+from fingerpost.proxy.probes import LoadProbes
+from fingerpost.proxy.relay import Relay
+from fingerpost.proxy.service import ProxyService
+from fingerpost.registry import format_address, open_registry
+from fingerpost.registry.web import bind, serve
+
+if TYPE_CHECKING:
+    from fingerpost.proxy.config import ProxyConfig
+
+__all__ = ["Proxy"]
+
+
+class Proxy:
+    """Listens from `async with` on. A registry that cannot be reached yet is no reason not to."""
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self._config = config
+        self._stack = AsyncExitStack()
+        self.port = config.port
+
+    @property
+    def url(self) -> str:
+        """Where it listens: `http://host:port`."""
+        return f"http://{format_address(self._config.host, self.port)}"
+
+    async def __aenter__(self) -> Self:
+        """Start everything.
+
+        Raises:
+            ConfigurationError: the port is in use, or the registry's URL is none.
+        """
+        config = self._config
+        async with AsyncExitStack() as stack:
+            listener = stack.enter_context(bind(config.host, config.port))
+            registry = open_registry(config.registry)
+            stack.push_async_callback(registry.aclose)
+            directory = await stack.enter_async_context(
+                Directory(
+                    registry, default=config.service, first_snapshot_s=config.first_snapshot_s
+                )
+            )
+            metrics = ProxyMetrics()
+            probes = LoadProbes(directory, config)
+            if config.probe_interval_s:
+                stack.push_async_callback(_cancel, asyncio.create_task(probes.run(), name="probes"))
+            relay = await stack.enter_async_context(Relay(metrics))
+            service = ProxyService(directory, probes, relay, config=config, metrics=metrics)
+            runner = web.AppRunner(
+                service.app(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+            )
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await serve(runner, listener)
+            self.port = listener.getsockname()[1]
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

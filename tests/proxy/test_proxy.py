@@ -1,0 +1,368 @@
+"""A real proxy on a real socket, with the embedded registry and small servers as workers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ServicesAnswer
+from fingerpost.proxy import Proxy, ProxyConfig
+from fingerpost.registry import (
+    ConfigurationError,
+    Instance,
+    LoadReport,
+    ModelInfo,
+    Registration,
+    Registry,
+    WorkerState,
+    open_registry,
+)
+from fingerpost.registry.embedded import EmbeddedRegistry
+
+
+class FakeWorker:
+    """Answers `/load` and classify requests, and counts the body bytes it gets."""
+
+    def __init__(self) -> None:
+        self.body_bytes = 0
+        self.paths: list[str] = []
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, port: int = 0) -> None:
+        app = web.Application()
+        app.router.add_get("/load", self._load)
+        app.router.add_get("/health/engine", self._well)
+        app.router.add_post("/v1/classify/{model}", self._classify)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _load(self, request: web.Request) -> web.Response:
+        report = LoadReport(rif=3, slots=8, state=WorkerState.READY, boot_id=self.port, seq=1)
+        return web.Response(body=msgspec.json.encode(report))
+
+    async def _well(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _classify(self, request: web.Request) -> web.Response:
+        self.body_bytes += len(await request.read())
+        self.paths.append(str(request.rel_url))
+        return web.json_response({"worker": self.port}, status=201)
+
+
+def instance(name: str, port: int, *, service: str = "digits", **fields: object) -> Instance:
+    models = fields.pop("models", (ModelInfo(name=service, versions=("1",)),))
+    return Instance(
+        id=name, service=service, host="127.0.0.1", ports={"http": port}, models=models, **fields
+    )
+
+
+class World:
+    """Registry, proxy, workers, and what it takes to talk to them."""
+
+    def __init__(self, embedded: EmbeddedRegistry, registry: Registry, proxy: Proxy) -> None:
+        self.embedded = embedded
+        self.registry = registry
+        self.proxy = proxy
+        self.http = aiohttp.ClientSession(proxy.url)
+        self.workers: dict[str, FakeWorker] = {}
+
+    async def add(self, name: str, **fields: object) -> Registration:
+        worker = self.workers[name] = FakeWorker()
+        await worker.start()
+        return await self.registry.register(instance(name, worker.port, **fields))
+
+    async def addresses(self, path: str = "/v1/resolve/digits") -> set[str]:
+        async with self.http.get(path, headers={"Accept": "text/plain"}) as response:
+            return set((await response.text()).split()) if response.status == 200 else set()
+
+    async def until(self, count: int, path: str = "/v1/resolve/digits") -> None:
+        async with asyncio.timeout(10):
+            while len(await self.addresses(path)) != count:
+                await asyncio.sleep(0.01)
+
+    async def aclose(self) -> None:
+        await self.http.close()
+        for worker in self.workers.values():
+            await worker.stop()
+
+
+@pytest.fixture
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    settings = getattr(request, "param", {})
+    async with EmbeddedRegistry(port=0) as embedded:
+        registry = open_registry(embedded.url)
+        config = ProxyConfig(
+            registry=embedded.url, port=0, **{"probe_interval_s": 0.05, **settings}
+        )
+        async with Proxy(config) as proxy:
+            world = World(embedded, registry, proxy)
+            yield world
+            await world.aclose()
+        await registry.aclose()
+
+
+async def error_of(response: aiohttp.ClientResponse) -> tuple[int, str]:
+    return response.status, (await response.json())["error"]["code"]
+
+
+async def test_get_root_names_each_worker_in_turn(world: World) -> None:
+    for name in ("a", "b", "c"):
+        await world.add(name)
+    await world.until(3)
+    seen = []
+    for _ in range(6):
+        async with world.http.get("/") as response:
+            assert response.content_type == "text/plain"
+            seen.append(await response.text())
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+\n", each) for each in seen)
+    assert len(set(seen[:3])) == 3
+    assert seen[:3] == seen[3:]
+
+
+async def test_resolve_tells_all_there_is_to_know(world: World) -> None:
+    await world.add("a", zone="rack-1", weight=7, meta={"device": "cpu"}, boot_id=5)
+    await world.until(1)
+    async with asyncio.timeout(10):
+        while True:
+            async with world.http.get("/v1/resolve/digits") as response:
+                answer = msgspec.json.decode(await response.read(), type=ResolveAnswer)
+            (one,) = answer.instances
+            if one.load is not None:
+                break
+            await asyncio.sleep(0.01)
+    assert response.headers[INDEX_HEADER] == str(answer.index)
+    assert one.address == f"127.0.0.1:{world.workers['a'].port}"
+    assert (one.zone, one.weight, one.meta["device"], one.boot_id) == ("rack-1", 7, "cpu", 5)
+    assert one.load.rif == 3
+    assert 0 <= answer.age_s < 30
+    assert answer.lease_s > 0
+
+
+async def test_versions_labels_counts_and_zones(world: World) -> None:
+    old = ModelInfo(name="digits", versions=("1",), labels={"stable": "1"})
+    new = ModelInfo(name="digits", versions=("2", "1"), labels={"canary": "2", "stable": "1"})
+    await world.add("a", models=(old,), zone="x")
+    await world.add("b", models=(new,), zone="y")
+    await world.until(2)
+    port = {name: f"127.0.0.1:{worker.port}" for name, worker in world.workers.items()}
+    for query, expected in {
+        "digits@2": {port["b"]},
+        "digits?version=2": {port["b"]},
+        "digits?label=canary": {port["b"]},
+        "digits@stable": {port["a"], port["b"]},
+        "digits?zone=y&n=1": {port["b"]},
+        "digits?zone=x&n=1": {port["a"]},
+    }.items():
+        assert await world.addresses(f"/v1/resolve/{query}") == expected, query
+    async with world.http.get("/v1/services") as response:
+        answer = msgspec.json.decode(await response.read(), type=ServicesAnswer)
+    (entry,) = answer.services
+    assert (entry.name, entry.instances, entry.versions) == ("digits", 2, ("2", "1"))
+    assert entry.labels == {"canary": "2", "stable": "1"}
+
+
+BAD = {
+    "unknown service": ("GET", "/v1/resolve/flowers", 404, "unknown_service"),
+    "unknown service, redirect": ("POST", "/v1/classify/flowers", 404, "unknown_service"),
+    "unknown version": ("GET", "/v1/resolve/digits@9", 404, "unknown_model"),
+    "bad name": ("GET", "/v1/resolve/..%2fkv", 400, "invalid_name"),
+    "two versions": ("GET", "/v1/resolve/digits@1?version=2", 400, "invalid_request"),
+    "no version": ("GET", "/v1/resolve/digits?version=canary", 400, "invalid_request"),
+    "bad index": ("GET", "/v1/resolve/digits?index=x", 400, "invalid_request"),
+    "bad wait": ("GET", "/v1/resolve/digits?index=1&wait=soon", 400, "invalid_request"),
+    "bad count": ("GET", "/v1/resolve/digits?n=-1", 400, "invalid_request"),
+    "unknown path": ("GET", "/v2/x", 404, "unknown_path"),
+    "wrong method": ("DELETE", "/v1/services", 405, "method_not_allowed"),
+    "relay off": ("POST", "/v1/relay/digits", 403, "unauthorized"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_requests(world: World, name: str) -> None:
+    await world.add("a")
+    await world.until(1)
+    method, path, status, code = BAD[name]
+    from yarl import URL
+
+    url = URL(world.proxy.url + path, encoded=True)
+    async with world.http.request(method, url) as response:
+        assert await error_of(response) == (status, code)
+
+
+async def test_no_default_among_several_services(world: World) -> None:
+    async with world.http.get("/") as response:
+        assert await error_of(response) == (404, "unknown_service")
+    await world.add("a")
+    await world.add("b", service="flowers")
+    await world.until(1)
+    await world.until(1, "/v1/resolve/flowers")
+    async with world.http.get("/") as response:
+        assert await error_of(response) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("world", [{"service": "digits"}], indirect=True)
+async def test_the_default_service_without_a_worker_is_503(world: World) -> None:
+    async with world.http.get("/") as response:
+        assert await error_of(response) == (503, "no_worker")
+        assert response.headers["Retry-After"] == "1"
+    await world.add("b", service="flowers")
+    registration = await world.add("a")
+    await world.until(1)
+    async with world.http.get("/") as response:
+        assert (await response.text()).strip() in await world.addresses()
+    await registration.deregister()
+    await world.until(0)
+    async with world.http.get("/v1/resolve/digits") as response:
+        assert await error_of(response) == (503, "no_worker")
+        assert int(response.headers[INDEX_HEADER]) > 0
+
+
+async def test_a_held_lookup_returns_at_the_change(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    async with world.http.get("/v1/resolve/digits") as response:
+        index = response.headers[INDEX_HEADER]
+    started = time.monotonic()
+    path = f"/v1/resolve/digits?index={index}&wait=200ms"
+    async with world.http.get(path) as response:
+        assert response.headers[INDEX_HEADER] == index
+    assert 0.15 < time.monotonic() - started < 5
+    held = asyncio.create_task(world.addresses(f"/v1/resolve/digits?index={index}&wait=30s"))
+    async with asyncio.timeout(5):
+        while "waiting_lookups 1.0" not in await (await world.http.get("/metrics")).text():
+            await asyncio.sleep(0.01)
+    await world.add("b")
+    assert len(await asyncio.wait_for(held, 2)) == 2
+
+
+@pytest.mark.parametrize("world", [{"max_waiting": 0}], indirect=True)
+async def test_too_many_held_lookups_are_refused(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    async with world.http.get("/v1/resolve/digits?index=1") as response:
+        assert await error_of(response) == (429, "overloaded")
+
+
+async def test_a_lookup_held_for_an_unknown_service_learns_of_it(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    async with world.http.get("/v1/resolve/flowers") as response:
+        assert response.status == 404
+        index = response.headers[INDEX_HEADER]
+    held = asyncio.create_task(world.addresses(f"/v1/resolve/flowers?index={index}&wait=30s"))
+    await asyncio.sleep(0)
+    await world.add("b", service="flowers")
+    assert len(await asyncio.wait_for(held, 5)) == 1
+
+
+async def test_the_redirect_comes_before_the_body(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    port = int(world.proxy.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /v1/classify/digits?top=2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
+    answer = await asyncio.wait_for(reader.read(), 5)  # to the end: the proxy closes
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 307")
+    location = f"Location: http://127.0.0.1:{world.workers['a'].port}/v1/classify/digits?top=2"
+    assert location.encode() in answer
+    assert b"100 Continue" not in answer
+    assert (
+        "fingerpost_proxy_body_bytes_total 0.0" in await (await world.http.get("/metrics")).text()
+    )
+
+
+@pytest.mark.parametrize("world", [{"relay": True}], indirect=True)
+async def test_the_relay_carries_and_counts(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield bytes(10_000)
+
+    async with world.http.post("/v1/relay/digits@1?top=1", data=pieces()) as response:
+        assert response.status == 201
+        assert await response.json() == {"worker": world.workers["a"].port}
+    assert world.workers["a"].body_bytes == 500_000
+    assert world.workers["a"].paths == ["/v1/classify/digits@1?top=1"]
+    metrics = await (await world.http.get("/metrics")).text()
+    assert "fingerpost_proxy_relayed_bytes_total 500000.0" in metrics
+    assert 'fingerpost_proxy_relayed_requests_total{status="201"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("world", [{"relay": True}], indirect=True)
+async def test_the_relay_goes_on_to_a_worker_that_accepts(world: World) -> None:
+    for name in ("a", "b"):
+        await world.add(name)
+    await world.until(2)
+    await world.workers["a"].stop()
+    for _ in range(4):
+        async with world.http.post("/v1/relay/digits", data=b"x" * 100) as response:
+            assert (await response.json())["worker"] == world.workers["b"].port
+
+
+async def test_a_worker_that_refuses_connections_is_not_handed_out(world: World) -> None:
+    await world.add("a")
+    await world.add("b")
+    await world.until(2)
+    dead = f"127.0.0.1:{world.workers['a'].port}"
+    await world.workers["a"].stop()
+    async with asyncio.timeout(5):
+        quiet = 0
+        while quiet < 10:
+            async with world.http.get("/") as response:
+                quiet = 0 if (await response.text()).strip() == dead else quiet + 1
+            await asyncio.sleep(0.005)
+
+
+async def test_an_outage_keeps_the_last_good_snapshot_and_shows_its_age(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    await world.embedded.aclose()
+    async with asyncio.timeout(15):
+        while "registry" not in await (await world.http.get("/health/ready")).json():
+            await asyncio.sleep(0.02)
+    async with world.http.get("/health/ready") as response:
+        assert response.status == 200
+    async with world.http.get("/v1/resolve/digits") as response:
+        first = msgspec.json.decode(await response.read(), type=ResolveAnswer)
+    assert len(first.instances) == 1
+    await asyncio.sleep(0.02)
+    async with world.http.get("/v1/resolve/digits") as response:
+        second = msgspec.json.decode(await response.read(), type=ResolveAnswer)
+    assert second.age_s > first.age_s > 0
+
+
+async def test_before_the_first_snapshot() -> None:
+    config = ProxyConfig(registry="http://127.0.0.1:9", port=0, first_snapshot_s=0.1)
+    async with Proxy(config) as proxy, aiohttp.ClientSession(proxy.url) as http:
+        async with http.get("/health/live") as response:
+            assert response.status == 200
+        async with http.get("/health/ready") as response:
+            assert response.status == 503
+        for path in ("/", "/v1/resolve/digits"):
+            async with http.get(path) as response:
+                assert await error_of(response) == (503, "registry_unreachable")
+        with pytest.raises(ConfigurationError, match=r"in use.*--port"):
+            async with Proxy(ProxyConfig(registry="http://127.0.0.1:9", port=proxy.port)):
+                pass
