@@ -101,7 +101,10 @@ class ConsulHttp:
         except TimeoutError as error:
             raise RegistryUnreachable(f"{method} {url}: timed out") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise RegistryUnreachable(f"{method} {url}: {error or type(error).__name__}") from error
+            raise RegistryUnreachable(
+                f"the registry at {self.base_url} cannot be reached: "
+                f"{error or type(error).__name__}; is it running there?"
+            ) from error
         status = response.status
         if status == 200 or (status == 404 and not_found_ok):
             return Answer(status=status, headers=response.headers, body=body)

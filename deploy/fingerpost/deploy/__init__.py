@@ -1,0 +1,1 @@
+"""The `fingerpost` command, the local cluster, and the demo."""

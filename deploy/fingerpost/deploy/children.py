@@ -1,0 +1,129 @@
+"""Supervised child processes of the local cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from fingerpost.registry import ConfigurationError
+
+__all__ = ["Child"]
+
+# A child that lived this long is well again: the next restart comes at once.
+_WELL_AFTER_S: Final = 10.0
+_BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Child:
+    """One `fingerpost` subcommand, started again whenever it dies, until `stop`.
+
+    It has its own session, so that Ctrl-C at the terminal reaches the supervisor alone, and a pipe
+    as standard input whose end makes it leave, should the supervisor be killed.
+
+    Args:
+        name: what its lines are marked with.
+        arguments: the subcommand and its options.
+        say: called with each line the child writes.
+    """
+
+    def __init__(self, name: str, arguments: list[str], say: Callable[[str, str], None]) -> None:
+        self.name = name
+        self.restarts = 0
+        self._arguments = arguments
+        self._say = say
+        self._last_lines: deque[str] = deque(maxlen=5)
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """The running process's id, None between two lives."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it, and keep it running in the background."""
+        await self._spawn()
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would: the supervisor starts it again."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    async def failed(self) -> None:
+        """Return only by raising: the child ended with an error of its own making.
+
+        Raises:
+            ConfigurationError: it exited with status 1 or 2, which starting again cannot mend;
+                the message is the last line it wrote.
+        """
+        assert self._supervisor is not None  # noqa: S101 - set by `start`
+        await asyncio.shield(self._supervisor)
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL for what is still there after `grace_s` seconds."""
+        self._stopping = True
+        if self.pid is not None and self._process is not None:
+            self._process.terminate()
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._process.wait()
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+
+    async def _spawn(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "fingerpost.deploy.cli",
+            *self._arguments,
+            "--follow-parent",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while True:
+            started = time.monotonic()
+            code = await self._follow()
+            if self._stopping:
+                return
+            if code in (1, 2):
+                reason = self._last_lines[-1] if self._last_lines else f"exit status {code}"
+                raise ConfigurationError(f"{self.name}: {reason.removeprefix('fingerpost: ')}")
+            well = time.monotonic() - started > _WELL_AFTER_S
+            failures = 0 if well else min(failures + 1, len(_BACKOFF_S) - 1)
+            how = f"signal {-code}" if code < 0 else f"exit status {code}"
+            self._say(self.name, f"ended by {how}; starting it again")
+            await asyncio.sleep(_BACKOFF_S[failures])
+            self.restarts += 1
+            await self._spawn()
+
+    async def _follow(self) -> int:
+        """Pass on the running process's lines until it ends; return its exit status."""
+        process = self._process
+        assert process is not None  # noqa: S101 - spawned before
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        while line := await process.stdout.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                self._last_lines.append(text)
+                self._say(self.name, text)
+        return await process.wait()

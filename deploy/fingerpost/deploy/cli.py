@@ -1,0 +1,41 @@
+"""The `fingerpost` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from fingerpost.deploy.console import err, start_logging
+from fingerpost.registry import FingerpostError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fingerpost",
+    help="Service discovery with client-side routing for image inference: "
+    "ask where, then go there yourself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+_COMMANDS = ("train", "classify", "worker", "proxy", "registry", "resolve", "status", "up", "demo")
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on standard error and exit status 1."""
+    for name in _COMMANDS:
+        importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
+    start_logging("error")  # the services say more; see their --log-level
+    try:
+        app()
+    except FingerpostError as error:
+        err.print(f"fingerpost: {error}", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

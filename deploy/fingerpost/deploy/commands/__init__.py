@@ -1,0 +1,1 @@
+"""One module for each subcommand; each adds itself with `add_to`."""

@@ -1,0 +1,173 @@
+"""`fingerpost classify`: images in, labels out, with a cluster or without."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fingerpost.deploy.commands import options
+from fingerpost.deploy.commands.cluster_options import ClusterConsul, open_client
+from fingerpost.deploy.console import err, out, print_json
+from fingerpost.registry import FingerpostError, InvalidRequest
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    app.command()(classify)
+
+
+def classify(
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Image files, or - for names on standard input."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Model on disk; with a cluster, the service's name."),
+    ],
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option("--proxy", metavar="URL", help="Use the cluster behind this proxy."),
+    ] = None,
+    consul: ClusterConsul = None,
+    top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
+    json: options.Json = False,
+    name: options.ModelName = None,
+    labels: options.Labels = None,
+    input_layer: options.InputLayer = None,
+    output_layer: options.OutputLayer = None,
+    input_mean: options.InputMean = 0.0,
+    input_std: options.InputStd = 255.0,
+    image_size: options.ImageSize = None,
+) -> None:
+    """Classify image files.
+
+    Without --proxy or --consul the model is loaded here, once. With `-` each line of standard
+    input is answered as it comes. The exit status is 1 if an image failed.
+    """
+    show = _print_json if json else _print_line
+    if proxy or consul:
+        if "/" in model or Path(model).exists():
+            model = _service_of(Path(model))
+        failed = asyncio.run(_with_cluster(images, model, proxy, consul, top, show))
+    else:
+        from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
+        from fingerpost.worker.local import LocalModel
+        from fingerpost.worker.modelfiles import find_model
+
+        layers = TensorFlowOptions(
+            input_layer=input_layer,
+            output_layer=output_layer,
+            input_mean=input_mean,
+            input_std=input_std,
+            image_size=image_size,
+        )
+        files = find_model(Path(model), labels=labels, name=name)
+        local = LocalModel(files, load_tensorflow(files, layers))
+        failed = 0
+        for image in _names(images):
+            try:
+                predictions = local.classify(_read(image), top=top)
+            except FingerpostError as error:
+                failed += 1
+                show(image, {"error": error})
+            else:
+                show(
+                    image,
+                    {"model": local.name, "version": local.version, "predictions": predictions},
+                )
+    if failed:
+        raise typer.Exit(1)
+
+
+async def _with_cluster(
+    images: list[str],
+    model: str,
+    proxy: list[str] | None,
+    consul: str | None,
+    top: int,
+    show: Callable[[str, dict[str, Any]], None],
+) -> int:
+    failed = 0
+    # Standard input is a conversation: each line is answered before the next is read.
+    concurrency = 1 if images == ["-"] else 16
+    async with (
+        open_client(proxy, consul) as client,
+        aclosing(
+            client.stream(
+                _names_off_loop(images),
+                model=model,
+                top=top,
+                ordered=True,
+                concurrency=concurrency,
+            )
+        ) as results,
+    ):
+        async for result in results:
+            if result.error is not None:
+                failed += 1
+                show(result.key, {"error": result.error})
+                continue
+            show(
+                result.key,
+                {
+                    "model": result.model,
+                    "version": result.version,
+                    "worker": result.address,
+                    "predictions": result.predictions,
+                },
+            )
+    return failed
+
+
+def _service_of(path: Path) -> str:
+    """The service that a model's folder is served as: `digits` for `models/digits`."""
+    path = path.resolve()
+    return f"{path.parent.name}@{path.name}" if path.name.isdigit() else path.stem
+
+
+def _names(images: list[str]) -> Iterator[str]:
+    if images != ["-"]:
+        yield from images
+        return
+    for line in iter(sys.stdin.readline, ""):
+        if line.strip():
+            yield line.rstrip("\r\n")
+
+
+async def _names_off_loop(images: list[str]) -> AsyncIterator[str]:
+    names = _names(images)
+    while (name := await asyncio.to_thread(next, names, None)) is not None:
+        yield name
+
+
+def _read(image: str) -> bytes:
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"cannot be read: {error.strerror}") from error
+
+
+def _print_json(image: str, answer: dict[str, Any]) -> None:
+    error = answer.get("error")
+    if isinstance(error, FingerpostError):
+        answer = {"error": {"code": error.code, "message": error.message}}
+    print_json({"image": image, **answer})
+
+
+def _print_line(image: str, answer: dict[str, Any]) -> None:
+    error = answer.get("error")
+    if error is not None:
+        err.print(f"{image}: {error}", markup=False)
+        return
+    labels = "  ".join(f"{label} {score:.1%}" for label, score in answer["predictions"])
+    out.print(f"{image}: {labels}", markup=False)
+    sys.stdout.flush()

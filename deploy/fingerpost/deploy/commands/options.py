@@ -1,0 +1,74 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+__all__ = [
+    "DEFAULT_REGISTRY",
+    "FollowParent",
+    "Host",
+    "ImageSize",
+    "InputLayer",
+    "InputMean",
+    "InputStd",
+    "Json",
+    "Labels",
+    "LogLevel",
+    "ModelName",
+    "OutputLayer",
+    "RegistryUrl",
+]
+
+DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
+
+RegistryUrl = Annotated[
+    str,
+    typer.Option(
+        "--registry",
+        envvar="FINGERPOST_REGISTRY",
+        metavar="URL",
+        help="Consul's agent, as consul://HOST:8500, or `fingerpost registry`.",
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 serves other machines too.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        envvar="FINGERPOST_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning or error."
+    ),
+]
+FollowParent = Annotated[
+    bool,
+    typer.Option("--follow-parent", hidden=True, help="Leave when standard input ends."),
+]
+
+# A model on disk, for `worker` and for `classify` without a cluster.
+ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The model's name; by default its folder's."),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="One label a line; by default labels.txt beside the model."),
+]
+InputLayer = Annotated[
+    str | None,
+    typer.Option(metavar="TENSOR", help="A frozen graph's input, such as DecodeJpeg/contents:0."),
+]
+OutputLayer = Annotated[
+    str | None,
+    typer.Option(metavar="TENSOR", help="A frozen graph's output, such as final_result:0."),
+]
+InputMean = Annotated[
+    float, typer.Option(help="A frozen graph of float pixels gets (pixel - mean) / std.")
+]
+InputStd = Annotated[float, typer.Option(help="See --input-mean.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pixels a side, for a model that leaves its input's size open."),
+]

@@ -1,0 +1,49 @@
+"""`fingerpost registry`: the embedded registry, for one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Annotated
+
+import typer
+
+from fingerpost.deploy.commands import options
+from fingerpost.deploy.console import start_logging
+
+__all__ = ["add_to"]
+
+logger = logging.getLogger(__name__)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    app.command()(registry)
+
+
+def registry(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 12481,
+    host: options.Host = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Listen on an address others can reach.")
+    ] = False,
+    log_level: options.LogLevel = "info",
+    follow_parent: options.FollowParent = False,
+) -> None:
+    """Run the embedded registry: one machine, demos and tests. Clusters use Consul.
+
+    It keeps everything in memory: when it ends, workers register again with the next one.
+    """
+    from fingerpost.registry.embedded import EmbeddedRegistry
+
+    start_logging(log_level)
+
+    async def run() -> None:
+        from fingerpost.deploy.lifetime import Lifetime
+
+        async with EmbeddedRegistry(host, port, allow_remote=allow_remote) as serving:
+            lifetime = Lifetime(follow_parent=follow_parent)
+            logger.info("listening at %s; nothing is written to disk", serving.url)
+            await lifetime.wait()
+
+    asyncio.run(run())

@@ -1,0 +1,83 @@
+"""`fingerpost up`: a whole cluster on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fingerpost.deploy.commands import options
+from fingerpost.deploy.console import err, out
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    app.command()(up)
+
+
+def up(
+    model: Annotated[
+        list[Path],
+        typer.Option(metavar="PATH", help="Model to serve; may be given several times."),
+    ],
+    workers: Annotated[int, typer.Option(help="Worker processes for each model.")] = 3,
+    port: Annotated[int, typer.Option(help="The proxy's port.")] = 12480,
+    registry_port: Annotated[int, typer.Option(help="The embedded registry's port.")] = 12481,
+    registry: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Use this registry instead of the embedded one."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads for each worker's model; 0 is one a core.")
+    ] = 0,
+    log_level: options.LogLevel = "info",
+) -> None:
+    """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
+    from fingerpost.deploy.cluster import Cluster, ClusterConfig
+    from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.worker.modelfiles import find_model
+
+    files = [find_model(path) for path in model]
+    config = ClusterConfig(
+        models=tuple(model),
+        workers=workers,
+        proxy_port=port,
+        registry_port=registry_port,
+        registry=registry,
+        worker_options=("--threads", str(threads), "--log-level", log_level),
+    )
+
+    def say(name: str, line: str) -> None:
+        err.print(f"{name:>10} | {line}", markup=False)
+
+    async def run() -> None:
+        lifetime = Lifetime()
+        ending = asyncio.create_task(lifetime.wait())
+        async with Cluster(config, say) as cluster:
+            running = asyncio.create_task(_announce(cluster, files[0].name))
+            await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            err.print("stopping...")
+
+    async def _announce(cluster: Cluster, service: str) -> None:
+        await cluster.ready(timeout_s=120.0)
+        ask = cluster.proxy_url.removeprefix("http://")
+        out.print(
+            f"The cluster is up. Try:\n"
+            f'  curl -F data=@image.png "$(curl -s {ask}/v1/resolve/{service}?n=1 '
+            f"-H 'Accept: text/plain')\"\n"
+            f"  fingerpost classify --model {service} --proxy {cluster.proxy_url} image.png\n"
+            f"  fingerpost status --proxy {cluster.proxy_url}\n"
+            f"Ctrl-C stops it.",
+            markup=False,
+        )
+        await cluster.run()
+
+    asyncio.run(run())

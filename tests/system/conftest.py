@@ -1,0 +1,75 @@
+"""Whole clusters of real processes.
+
+`demo` runs the demo once for the session: its figures are tested, and its model and images serve
+all other system tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.system.processes import Processes
+
+FINGERPOST = (sys.executable, "-m", "fingerpost.deploy.cli")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One run of `fingerpost demo --json`, and what it left."""
+
+    figures: dict[str, Any]
+    text: str
+    model: Path
+    images: list[Path]
+    left_behind: list[str]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    run = subprocess.run(
+        [*FINGERPOST, "demo", "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "FINGERPOST_TEST_RUN": str(folder)},
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return Demo(
+        figures=json.loads(run.stdout),
+        text=run.stderr,
+        model=folder / "models" / "digits",
+        images=sorted((folder / "data" / "digits" / "held-out").glob("*/*.png")),
+        left_behind=_marked(str(folder)),
+    )
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Starts `fingerpost` processes, and ends them with the module."""
+    with Processes(tmp_path_factory.mktemp("logs")) as processes:
+        yield processes
+
+
+def _marked(value: str) -> list[str]:
+    """Command lines of running processes that inherited our mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FINGERPOST_TEST_RUN") == value:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found

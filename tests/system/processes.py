@@ -1,0 +1,172 @@
+"""Real `fingerpost` processes for tests, and a counting TCP forwarder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+__all__ = ["CountingForwarder", "Process", "Processes", "free_port", "get_json", "until"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    """Ask again and again until the answer is true; return it."""
+    end = time.monotonic() + timeout_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not within {timeout_s} s: {condition}"
+        time.sleep(0.02)
+
+
+def get_json(url: str) -> Any:
+    """The JSON at `url`, None where nobody answers or the answer is an error."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+            return json.load(answer)
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+class Process:
+    """One running `fingerpost` subcommand; its output goes to a file."""
+
+    def __init__(self, arguments: tuple[str, ...], log: Path) -> None:
+        self.log = log
+        self.started = time.monotonic()
+        with log.open("wb") as sink:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "fingerpost.deploy.cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, "PYTHONWARNINGS": "default"},
+            )
+        self.pid = self._popen.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        return self._popen.wait(timeout_s)
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def end(self) -> None:
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGCONT)
+            self._popen.kill()
+            self._popen.wait()
+
+
+class Processes:
+    """Starts processes and remembers them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._all: list[Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._all:
+            process.end()
+
+    def start(self, *arguments: object) -> Process:
+        log = self._folder / f"{len(self._all)}-{arguments[0]}.log"
+        process = Process(tuple(str(each) for each in arguments), log)
+        self._all.append(process)
+        return process
+
+    def registry(self) -> str:
+        port = free_port()
+        self.start("registry", "--port", port)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: get_json(f"{url}/v1/status/leader"))
+        return url
+
+    def proxy(self, registry: str, *options: object) -> str:
+        port = free_port()
+        self.start("proxy", "--port", port, "--registry", registry, *options)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: get_json(f"{url}/health/ready"))
+        return url
+
+    def worker(self, registry: str, model: Path, *options: object) -> Process:
+        return self.start(
+            "worker", "--registry", registry, "--model", model, "--threads", 1, *options
+        )
+
+    def workers(self, proxy: str, count: int, service: str = "digits") -> list[dict[str, Any]]:
+        """Wait until the proxy tells of so many workers; return what it tells."""
+
+        def told() -> list[dict[str, Any]] | None:
+            answer = get_json(f"{proxy}/v1/resolve/{service}")
+            found = answer["instances"] if answer else []
+            return found if len(found) == count else None
+
+        return list(until(told))
+
+
+class CountingForwarder:
+    """Passes TCP connections on to a server, and keeps every byte that clients sent to it."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.received = bytearray()
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        for source, sink, count in ((reader, back, True), (there, writer, False)):
+            task = asyncio.create_task(self._pump(source, sink, count))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, count: bool
+    ) -> None:
+        try:
+            while data := await source.read(65536):
+                if count:
+                    self.received += data
+                sink.write(data)
+                await sink.drain()
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()

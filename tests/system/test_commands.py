@@ -1,0 +1,131 @@
+"""The commands' errors: one line that names the thing and the remedy, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import FINGERPOST, Demo
+from tests.system.processes import Processes
+
+
+def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FINGERPOST, *(str(each) for each in arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def one_line(*arguments: object) -> str:
+    """Run a command that must fail; return the single line it says."""
+    done = run(*arguments)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("fingerpost: ")
+    return lines[0]
+
+
+def test_a_missing_model(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    for command in (
+        ("worker", "--model", missing),
+        ("classify", "--model", missing, "x.png"),
+        ("up", "--model", missing),
+    ):
+        assert f"no model at {missing}" in one_line(*command)
+
+
+def test_labels_that_do_not_fit(demo: Demo, tmp_path: Path, processes: Processes) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("one\ntwo\n")
+    line = one_line("classify", "--model", demo.model, "--labels", labels, demo.images[0])
+    assert "gives 10 scores, but its labels file has 2 lines" in line
+    registry = processes.registry()
+    line = one_line(
+        "worker", "--model", demo.model, "--labels", labels, "--registry", registry,
+        "--log-level", "error",
+    )  # fmt: skip
+    assert "--labels" in line
+
+
+def test_a_port_in_use(demo: Demo) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for command in (
+            ("registry", "--port", port),
+            ("proxy", "--port", port),
+            ("worker", "--model", demo.model, "--port", port),
+        ):
+            line = one_line(*command)
+            assert f"127.0.0.1:{port}" in line
+            assert "--port" in line
+
+
+def test_an_unreachable_registry(demo: Demo) -> None:
+    line = one_line("worker", "--model", demo.model, "--registry", "http://127.0.0.1:9")
+    assert "registry at http://127.0.0.1:9 cannot be reached" in line
+    assert "is it running there?" in line
+    for command in ("resolve", "digits"), ("status",):
+        assert "127.0.0.1:9" in one_line(*command, "--consul", "http://127.0.0.1:9")
+        assert "127.0.0.1:9" in one_line(*command, "--proxy", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8500", "http://"])
+def test_a_registry_url_that_is_none(url: str) -> None:
+    assert "registry URL" in one_line("proxy", "--registry", url)
+
+
+def test_classify_without_a_cluster(demo: Demo, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    missing = tmp_path / "missing.png"
+    done = run("classify", "--model", demo.model, "--json", demo.images[0], text, missing)
+    assert done.returncode == 1
+    good, bad, gone = (json.loads(line) for line in done.stdout.splitlines())
+    assert good["predictions"][0][0] == "0"
+    assert bad["error"]["code"] == "unsupported_image"
+    assert gone["error"]["code"] == "invalid_request"
+
+
+def test_classify_answers_each_line_as_it_comes(demo: Demo) -> None:
+    with subprocess.Popen(
+        [*FINGERPOST, "classify", "--model", str(demo.model), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for image in demo.images[:: len(demo.images) // 5]:
+            process.stdin.write(f"{image}\n")
+            process.stdin.flush()
+            # The pipe stays open: the answer must come before the next line is sent.
+            assert process.stdout.readline().startswith(f"{image}: ")
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_train_on_bad_folders(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    line = one_line("train", "--images", tmp_path / "nothing", "--out", tmp_path / "m")
+    assert "nothing" in line
+    line = one_line("train", "--images", tmp_path / "images", "--out", tmp_path / "m")
+    assert "class" in line
+
+
+def test_usage_errors_are_status_2() -> None:
+    assert run("worker").returncode == 2
+    assert run("frobnicate").returncode == 2
+    assert run("--help").returncode == 0
