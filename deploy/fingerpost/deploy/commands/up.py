@@ -69,10 +69,11 @@ def up(
     async def _announce(cluster: Cluster, service: str) -> None:
         await cluster.ready(timeout_s=120.0)
         ask = cluster.proxy_url.removeprefix("http://")
+        if len(files) > 1:  # GET / answers for the only service there is
+            ask += f"/v1/resolve/{service}?n=1 -H 'Accept: text/plain'"
         out.print(
             f"The cluster is up. Try:\n"
-            f'  curl -F data=@image.png "$(curl -s {ask}/v1/resolve/{service}?n=1 '
-            f"-H 'Accept: text/plain')\"\n"
+            f'  curl -F data=@image.png "$(curl -s {ask})"\n'
             f"  fingerpost classify --model {service} --proxy {cluster.proxy_url} image.png\n"
             f"  fingerpost status --proxy {cluster.proxy_url}\n"
             f"Ctrl-C stops it.",
