@@ -1,0 +1,3 @@
+"""`make bench`: there are no benchmarks yet."""
+
+print("No benchmarks yet.")
