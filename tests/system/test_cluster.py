@@ -140,18 +140,18 @@ def test_cli_resolve_status_and_classify(cluster: Cluster, demo: Demo) -> None:
 
     addresses = fingerpost("resolve", "digits", "--proxy", cluster.proxy).split()
     assert len(addresses) == 3
-    assert sorted(fingerpost("resolve", "digits", "--consul", cluster.registry).split()) == sorted(
-        addresses
-    )
+    assert sorted(
+        fingerpost("resolve", "digits", "--registry", cluster.registry).split()
+    ) == sorted(addresses)
     (status,) = json.loads(fingerpost("status", "--json", "--proxy", cluster.proxy))
     assert {each["address"] for each in status["workers"]} == set(addresses)
-    table = fingerpost("status", "--consul", cluster.registry)
+    table = fingerpost("status", "--registry", cluster.registry)
     assert table.count("ready") == 3
     image = str(demo.images[0])
     line = fingerpost("classify", "--model", "digits", "--proxy", cluster.proxy, "--json", image)
     assert json.loads(line)["predictions"][0][0] == "0"
     lines = fingerpost(
-        "classify", "--model", "digits", "--consul", cluster.registry, "-", stdin=f"{image}\n" * 3
+        "classify", "--model", "digits", "--registry", cluster.registry, "-", stdin=f"{image}\n" * 3
     )
     assert lines.count(f"{image}: 0 ") == 3
 

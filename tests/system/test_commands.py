@@ -78,7 +78,7 @@ def test_an_unreachable_registry(demo: Demo) -> None:
     assert "registry at http://127.0.0.1:9 cannot be reached" in line
     assert "is it running there?" in line
     for command in ("resolve", "digits"), ("status",):
-        assert "127.0.0.1:9" in one_line(*command, "--consul", "http://127.0.0.1:9")
+        assert "127.0.0.1:9" in one_line(*command, "--registry", "http://127.0.0.1:9")
         assert "127.0.0.1:9" in one_line(*command, "--proxy", "http://127.0.0.1:9")
 
 

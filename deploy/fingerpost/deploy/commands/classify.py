@@ -7,14 +7,22 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import ClusterConsul, open_client
+from fingerpost.deploy.commands.cluster_options import (
+    ClusterConsul,
+    ClusterProxy,
+    ClusterRegistry,
+    open_client,
+)
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.registry import FingerpostError, InvalidRequest
+
+if TYPE_CHECKING:
+    from fingerpost.client import Client
 
 __all__ = ["add_to"]
 
@@ -33,11 +41,9 @@ def classify(
         str,
         typer.Option(metavar="DIR", help="Model on disk; with a cluster, the service's name."),
     ],
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option("--proxy", metavar="URL", help="Use the cluster behind this proxy."),
-    ] = None,
-    consul: ClusterConsul = None,
+    proxy: ClusterProxy = None,
+    registry: ClusterRegistry = None,
+    consul: ClusterConsul = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
     name: options.ModelName = None,
@@ -50,14 +56,15 @@ def classify(
 ) -> None:
     """Classify image files.
 
-    Without --proxy or --consul the model is loaded here, once. With `-` each line of standard
-    input is answered as it comes. The exit status is 1 if an image failed.
+    Without --proxy, --registry or --consul the model is loaded here, once. With `-` each line of
+    standard input is answered as it comes. The exit status is 1 if an image failed.
     """
     show = _print_json if json else _print_line
-    if proxy or consul:
+    if proxy or registry or consul:
+        client = open_client(proxy, registry, consul=consul)
         if "/" in model or Path(model).exists():
             model = _service_of(Path(model))
-        failed = asyncio.run(_with_cluster(images, model, proxy, consul, top, show))
+        failed = asyncio.run(_with_cluster(client, images, model, top, show))
     else:
         from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
         from fingerpost.worker.local import LocalModel
@@ -89,10 +96,9 @@ def classify(
 
 
 async def _with_cluster(
+    client: Client,
     images: list[str],
     model: str,
-    proxy: list[str] | None,
-    consul: str | None,
     top: int,
     show: Callable[[str, dict[str, Any]], None],
 ) -> int:
@@ -100,7 +106,7 @@ async def _with_cluster(
     # Standard input is a conversation: each line is answered before the next is read.
     concurrency = 1 if images == ["-"] else 16
     async with (
-        open_client(proxy, consul) as client,
+        client,
         aclosing(
             client.stream(
                 _names_off_loop(images),

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import ClusterConsul, ClusterProxy, open_client
+from fingerpost.deploy.commands.cluster_options import (
+    ClusterConsul,
+    ClusterProxy,
+    ClusterRegistry,
+    open_client,
+)
 from fingerpost.deploy.console import out, print_json
 
 __all__ = ["add_to"]
@@ -22,14 +27,15 @@ def add_to(app: typer.Typer) -> None:
 def resolve(
     model: Annotated[str, typer.Argument(help="digits, digits@3 or digits@stable")],
     proxy: ClusterProxy = None,
-    consul: ClusterConsul = None,
+    registry: ClusterRegistry = None,
+    consul: ClusterConsul = False,
     json: options.Json = False,
 ) -> None:
     """Print the address of every healthy worker of a model, one a line."""
     from fingerpost.registry import NoWorker
 
     async def run() -> None:
-        async with open_client(proxy, consul) as client:
+        async with open_client(proxy, registry, consul=consul) as client:
             snapshot = await client.resolve(model)
         if json:
             print_json(snapshot)

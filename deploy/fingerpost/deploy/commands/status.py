@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import ClusterConsul, ClusterProxy, open_client
+from fingerpost.deploy.commands.cluster_options import (
+    ClusterConsul,
+    ClusterProxy,
+    ClusterRegistry,
+    open_client,
+)
 from fingerpost.deploy.console import out, print_json
 
 if TYPE_CHECKING:
@@ -26,12 +31,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
-    proxy: ClusterProxy = None, consul: ClusterConsul = None, json: options.Json = False
+    proxy: ClusterProxy = None,
+    registry: ClusterRegistry = None,
+    consul: ClusterConsul = False,
+    json: options.Json = False,
 ) -> None:
     """Show every service and worker, and what each worker says of its load."""
 
     async def run() -> None:
-        async with open_client(proxy, consul) as client:
+        async with open_client(proxy, registry, consul=consul) as client:
             snapshots = [await client.resolve(name) for name in await client.services()]
         instances = [each for snapshot in snapshots for each in snapshot.instances]
         loads = await _ask_loads(instances)
