@@ -24,6 +24,16 @@ app = typer.Typer(
 
 _COMMANDS = ("train", "classify", "worker", "proxy", "registry", "resolve", "status", "up", "demo")
 
+# What the bare install leaves out, and the extra that brings it.
+_EXTRAS = {
+    "numpy": "tensorflow",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+    "matplotlib": "tensorflow",
+    "sklearn": "demo",
+    "kazoo": "zookeeper",
+}
+
 
 def main() -> None:
     """Run the command; an error of ours is one line on standard error and exit status 1."""
@@ -33,8 +43,17 @@ def main() -> None:
     try:
         app()
     except FingerpostError as error:
-        err.print(f"fingerpost: {error}", markup=False)
-        sys.exit(1)
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _fail(f"this needs {error.name}, which is not installed: pip install 'fingerpost[{extra}]'")
+
+
+def _fail(message: str) -> None:
+    err.print(f"fingerpost: {message}", markup=False)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

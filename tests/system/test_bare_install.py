@@ -1,0 +1,63 @@
+"""`pip install fingerpost` without extras, from the wheel, in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ML = {"tensorflow", "tensorflow_cpu", "keras", "torch", "onnxruntime", "numpy", "scikit_learn"}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=True)
+    subprocess.run(
+        [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", ROOT],
+        check=True,
+        timeout=110,
+    )
+    return folder / "bin"
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(each) for each in command], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_it_brings_no_ml_framework(bare: Path) -> None:
+    listed = json.loads(run(bare / "pip", "list", "--format=json").stdout)
+    names = {each["name"].lower().replace("-", "_") for each in listed}
+    assert "fingerpost" in names
+    assert not names & ML
+
+
+def test_client_proxy_and_registry_work_without_one(bare: Path) -> None:
+    code = (
+        "import fingerpost.client, fingerpost.proxy, fingerpost.registry.embedded, pathlib;"
+        "root = pathlib.Path(fingerpost.client.__file__).parents[1];"
+        "print(sorted(p.parent.name for p in root.glob('*/py.typed')))"
+    )
+    done = run(bare / "python", "-c", code)
+    assert done.stdout.strip() == "['client', 'deploy', 'proxy', 'registry', 'worker']", done
+    assert run(bare / "fingerpost", "--help").returncode == 0
+
+
+def test_what_needs_one_says_how_to_get_it(bare: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.keras").write_bytes(b"")
+    for command in (
+        ("worker", "--model", tmp_path / "model.keras"),
+        ("classify", "--model", tmp_path / "model.keras", "x.png"),
+        ("train", "--images", tmp_path, "--out", tmp_path / "m"),
+        ("demo",),
+    ):
+        done = run(bare / "fingerpost", *command)
+        assert done.returncode == 1
+        assert "pip install 'fingerpost[" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
