@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test test-faults check bench clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
 	@echo "make test    run all tests (real Consul, real workers, real curl)"
+	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make check   ruff, mypy --strict, import contracts"
 	@echo "make bench   run the benchmarks"
 	@echo "make clean   remove the virtual environment, caches and the demo's files"
@@ -28,7 +29,10 @@ demo: $(STAMP)
 	@$(BIN)/fingerpost demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore tests/faults
+
+test-faults: $(STAMP)
+	@$(BIN)/python -m pytest tests/faults -s
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

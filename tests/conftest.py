@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import time
 import urllib.request
@@ -13,6 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.consul_cluster import ConsulCluster, free_ports
 
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 
@@ -30,13 +31,29 @@ class ConsulProcess:
     """A Consul development agent on loopback, on ports of its own, that can be stopped and started.
 
     It keeps everything in memory, so that a restart forgets all entries.
+
+    Args:
+        binary: `consul`.
+        log: the file its log goes to.
+        datacenter: its datacenter's name.
+        joining: an agent of another datacenter, already started, to join over the WAN.
     """
 
-    def __init__(self, binary: str, log: Path) -> None:
+    def __init__(
+        self,
+        binary: str,
+        log: Path,
+        *,
+        datacenter: str = "dc1",
+        joining: ConsulProcess | None = None,
+    ) -> None:
         self._binary = binary
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self.http_port, self._serf_port, self._server_port = _free_ports(3)
+        self._datacenter = datacenter
+        self._joining = joining
+        ports = free_ports(5)
+        self.http_port, self.dns_port, self._serf_port, self._server_port, self._wan_port = ports
         self.url = f"http://127.0.0.1:{self.http_port}"
 
     def start(self) -> None:
@@ -52,9 +69,16 @@ class ConsulProcess:
                     f"-http-port={self.http_port}",
                     f"-serf-lan-port={self._serf_port}",
                     f"-server-port={self._server_port}",
-                    "-serf-wan-port=-1",
-                    "-dns-port=-1",
+                    f"-serf-wan-port={self._wan_port}",
+                    f"-dns-port={self.dns_port}",
                     "-grpc-port=-1",
+                    f"-datacenter={self._datacenter}",
+                    f"-node=node-{self._datacenter}",
+                    *(
+                        [f"-retry-join-wan=127.0.0.1:{self._joining._wan_port}"]
+                        if self._joining
+                        else []
+                    ),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -108,9 +132,29 @@ def consul_process(consul_binary: str, tmp_path: Path) -> Iterator[ConsulProcess
     process.stop()
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+@pytest.fixture(scope="session")
+def consul_cluster(
+    consul_binary: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ConsulCluster]:
+    """Three servers and a client agent that the session shares: leave all of them running."""
+    with ConsulCluster(consul_binary, tmp_path_factory.mktemp("consul-cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def secured_cluster(
+    consul_binary: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ConsulCluster]:
+    """The same with ACLs, TLS and encrypted gossip; for the services `digits` and `cats`."""
+    folder = tmp_path_factory.mktemp("secured-cluster")
+    services = ("digits", "cats")
+    with ConsulCluster(consul_binary, folder, secured=True, services=services) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def consul_cluster_process(consul_binary: str, tmp_path: Path) -> Iterator[ConsulCluster]:
+    """A plain cluster of the test's own, not yet started, for tests that kill and freeze."""
+    cluster = ConsulCluster(consul_binary, tmp_path)
+    yield cluster
+    cluster.stop()

@@ -366,3 +366,39 @@ async def test_before_the_first_snapshot() -> None:
         with pytest.raises(ConfigurationError, match=r"in use.*--port"):
             async with Proxy(ProxyConfig(registry="http://127.0.0.1:9", port=proxy.port)):
                 pass
+
+
+async def test_hostile_registrations_are_counted_and_never_handed_out(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    entry = {
+        "Name": "digits",
+        "ID": "metadata",
+        "Address": "169.254.169.254",
+        "Port": 80,
+        "Tags": ["fingerpost"],
+    }
+    async with world.http.put(f"{world.embedded.url}/v1/agent/service/register", json=entry) as put:
+        assert put.status == 200
+    async with asyncio.timeout(5):
+        while "refused_registrations{" not in (
+            metrics := await (await world.http.get("/metrics")).text()
+        ):
+            await asyncio.sleep(0.01)
+    assert 'fingerpost_proxy_refused_registrations{reason="' in metrics
+    assert await world.addresses() == {f"127.0.0.1:{world.workers['a'].port}"}
+
+
+async def test_not_modified(world: World) -> None:
+    await world.add("a")
+    await world.until(1)
+    async with world.http.get("/v1/resolve/digits") as response:
+        tag = response.headers["ETag"]
+    headers = {"If-None-Match": tag}
+    async with world.http.get("/v1/resolve/digits", headers=headers) as response:
+        assert response.status == 304
+        assert await response.read() == b""
+    await world.add("b")
+    await world.until(2)
+    async with world.http.get("/v1/resolve/digits", headers=headers) as response:
+        assert response.status == 200

@@ -45,11 +45,13 @@ def eventually() -> Eventually:
     return wait
 
 
-@pytest.fixture(params=["embedded", "consul"])
+@pytest.fixture(params=["embedded", "consul", "consul-cluster"])
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The URL of a registry: the embedded one, then a real Consul agent."""
+    """The URL of a registry: the embedded one, a real Consul agent, three servers and a client."""
     if request.param == "consul":
         yield request.getfixturevalue("consul_url")
+    elif request.param == "consul-cluster":
+        yield request.getfixturevalue("consul_cluster").url
     else:
         async with EmbeddedRegistry(port=0) as embedded:
             yield embedded.url

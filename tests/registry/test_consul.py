@@ -18,6 +18,7 @@ from fingerpost.registry import (
     RegistryUnreachable,
     WatchConfig,
 )
+from fingerpost.registry.options import RegistryOptions
 
 INDEX = {"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}
 
@@ -74,7 +75,7 @@ async def test_a_bad_status_is_a_typed_error_that_shows_it(agent, connect, worke
         assert type(caught.value) is error
     with pytest.raises(RegistryError):
         await registry.register(worker.instance("flowers"))
-    assert len(agent.requests) <= 4, "neither redirects nor errors are followed up"
+    assert len(agent.requests) <= 6, "neither redirects nor errors are followed up"
 
 
 @pytest.mark.parametrize(
@@ -150,9 +151,8 @@ async def test_the_token_travels_with_every_call_and_the_environment_is_not_aske
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     registry = connect(
         agent.url,
-        token="ours",  # noqa: S106 (no secret)
+        options=RegistryOptions(token="ours", datacenters=("dc7",)),  # noqa: S106 (no secret)
         call_timeout_s=0.2,
-        datacenter="dc7",
     )
     await registry.list("flowers")
     with pytest.raises(RegistryUnreachable):  # registered, but never to be read back
@@ -160,7 +160,59 @@ async def test_the_token_travels_with_every_call_and_the_environment_is_not_aske
     assert "PUT" in {request.method for request in agent.requests}
     assert {request.headers["X-Consul-Token"] for request in agent.requests} == {"ours"}
     assert agent.requests[0].query["dc"] == "dc7"
-    assert "stale" in agent.requests[0].query
+    assert "dc" not in agent.requests[-1].query, "registering is local"
+
+
+async def test_a_namespace_travels_with_every_call(agent, connect, worker):
+    registry = connect(agent.url, options=RegistryOptions(namespace="team-a"), call_timeout_s=0.2)
+    await registry.list("flowers")
+    with pytest.raises(RegistryUnreachable):
+        await registry.register(worker.instance("flowers"))
+    assert len({each.method for each in agent.requests}) == 3
+    assert {each.query.get("ns") for each in agent.requests} == {"team-a"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "filtered", "error"),
+    [
+        (200, [{"Resource": "node", "Allow": False}], "false", RegistryDenied),
+        (200, [{"Resource": "node", "Allow": True}], "false", None),
+        (200, [{"Resource": "node", "Allow": True}], "true", RegistryDenied),
+        (200, "nonsense", "false", None),
+        (401, "ACL support disabled", "false", None),
+        (404, None, "false", None),
+        (405, None, "true", RegistryDenied),
+        (403, "ACL not found", "false", RegistryDenied),
+        (500, "no leader", "false", RegistryError),
+    ],
+)
+async def test_an_empty_list_is_believed_only_if_the_token_may_read_it(
+    agent, connect, status, body, filtered, error
+):
+    def answer(request):
+        if request.method == "POST":
+            return web.json_response(body, status=status)
+        headers = INDEX | {"X-Consul-Results-Filtered-By-ACLs": filtered}
+        return web.json_response([], headers=headers)
+
+    agent.answer = answer
+    if error is None:
+        assert not (await connect(agent.url).list("flowers")).known
+    else:
+        with pytest.raises(RegistryError) as caught:
+            await connect(agent.url).list("flowers")
+        assert type(caught.value) is error
+
+
+async def test_a_resolve_asks_the_leader_first_and_then_any_server(agent, connect):
+    def answer(request):
+        if "stale" not in request.query and request.method == "GET":
+            return web.Response(status=500, text="No cluster leader")
+        return web.json_response([], headers=INDEX)
+
+    agent.answer = answer
+    assert not (await connect(agent.url).list("flowers")).known
+    assert ["stale" in each.query for each in agent.requests[:2]] == [False, True]
 
 
 async def test_an_instance_that_does_not_fit_reaches_no_agent(agent, connect, worker):

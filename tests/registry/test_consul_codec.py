@@ -15,12 +15,11 @@ from fingerpost.registry import (
     ModelInfo,
     RegistryError,
 )
+from fingerpost.registry.consul_checks import CheckConfig, format_duration
 from fingerpost.registry.consul_codec import (
-    CheckConfig,
     decode_catalog,
     decode_entries,
     encode_instance,
-    format_duration,
 )
 
 INSTANCE = Instance(
@@ -144,12 +143,7 @@ def test_every_instance_survives_the_round_trip(instance):
         {"meta": {f"k{number}": "" for number in range(64)}},
         {"zone": "z" * 513},
         {"ports": {"http": 1, "a.b": 2}},
-        {
-            "models": tuple(
-                ModelInfo(name=f"m{number}", versions=tuple(str(10**17 + n) for n in range(99)))
-                for number in range(30)
-            )
-        },
+        {"ports": {"http": 1} | {f"p{number}": 2 for number in range(63)}},
     ],
     ids=lambda fields: str(fields)[:40],
 )
@@ -157,6 +151,39 @@ def test_what_does_not_fit_into_consul_is_refused_before_any_call(fields):
     given_ = {name: getattr(INSTANCE, name) for name in INSTANCE.__struct_fields__}
     with pytest.raises(InvalidInstance, match=INSTANCE.id):
         encode_instance(Instance(**given_ | fields), CheckConfig())
+
+
+def test_a_wan_address_is_what_other_datacenters_use():
+    sent = encode_instance(INSTANCE, CheckConfig(), wan_address="gpu7.example")
+    addresses = {
+        "lan": {"Address": "10.0.0.1", "Port": 8501},
+        "wan": {"Address": "gpu7.example", "Port": 8501},
+    }
+    assert sent["tagged_addresses"] == addresses
+    body = json.dumps([entry(TaggedAddresses=addresses)]).encode()
+    assert decode_entries(body, "flowers")[0].instance == INSTANCE
+    assert decode_entries(body, "flowers", remote=True)[0].instance.host == "gpu7.example"
+    (plain,) = decode_entries(json.dumps([entry()]).encode(), "flowers", remote=True)
+    assert plain.instance == INSTANCE
+
+
+@pytest.mark.parametrize("wan", [{"Address": "not a host!", "Port": 1}, {"Port": 1}, 7, None])
+def test_a_wan_address_that_makes_no_sense_is_refused(wan):
+    body = json.dumps([entry(TaggedAddresses={"wan": wan})]).encode()
+    assert decode_entries(body, "flowers", remote=True)[0].instance is None
+
+
+def test_a_ttl_check_has_no_url_and_its_reports_come_every_third():
+    check = CheckConfig(mode="ttl", ttl_s=45)
+    assert encode_instance(INSTANCE, check)["check"] == {
+        "CheckID": "service:flowers-10.0.0.1-8501-x7",
+        "Name": "engine of flowers-10.0.0.1-8501-x7",
+        "TTL": "45000ms",
+        "DeregisterCriticalServiceAfter": "60000ms",
+        "Status": "passing",
+    }
+    assert check.beat_s == 15
+    assert CheckConfig().beat_s is None
 
 
 @pytest.mark.parametrize(
@@ -258,7 +285,14 @@ def test_a_catalog_that_cannot_be_read_is_an_error(body):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"path": "x"}, {"interval_s": 0.5}, {"timeout_s": 0}, {"deregister_after_s": 59}],
+    [
+        {"path": "x"},
+        {"interval_s": 0.5},
+        {"timeout_s": 0},
+        {"deregister_after_s": 59},
+        {"mode": "ttl", "ttl_s": 29.9},
+        {"mode": "tcp"},
+    ],
     ids=str,
 )
 def test_a_check_that_consul_would_not_take_is_a_configuration_error(fields):

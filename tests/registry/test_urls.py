@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from fingerpost.registry import ConfigurationError, ConsulRegistry, open_registry
+from fingerpost.registry.consul_checks import CheckConfig
+from fingerpost.registry.options import RegistryOptions
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,9 @@ def test_consul(url, wanted):
         "127.0.0.1:8500",
         "consul:",
         "consul://",
-        "zookeeper://127.0.0.1:2181",
+        "zookeeper://",
+        "static://",
+        "etcd://127.0.0.1:2379",
         "file:///etc/passwd",
         "consul+ftp://x",
         "consul://host:0x50",
@@ -50,6 +54,36 @@ def test_anything_else_is_refused_with_its_value(url):
     with pytest.raises(ConfigurationError) as caught:
         open_registry(url)
     assert repr(url) in str(caught.value) or url.partition("://")[2] in str(caught.value)
+
+
+def test_other_registries():
+    assert type(open_registry("static://10.0.0.1:12500")).__name__ == "StaticRegistry"
+    zookeeper = open_registry(
+        "ZooKeeper://10.0.0.1:2181/fingerpost",
+        RegistryOptions(token="me:secret"),  # noqa: S106
+    )
+    assert type(zookeeper).__name__ == "ZooKeeperRegistry"
+
+
+@pytest.mark.parametrize(
+    ("url", "fields"),
+    [
+        ("static://10.0.0.1:1", {"token": "x"}),
+        ("static://10.0.0.1:1", {"verify": False}),
+        ("zookeeper://10.0.0.1/x", {"ca_file": "x"}),
+        ("zookeeper://10.0.0.1/x", {"datacenters": ("dc1",)}),
+        ("zookeeper://10.0.0.1/x", {"check": CheckConfig(mode="ttl")}),
+    ],
+    ids=str,
+)
+def test_an_option_that_would_do_nothing_is_refused(url, fields):
+    with pytest.raises(ConfigurationError, match=next(iter(fields))):
+        open_registry(url, RegistryOptions(**fields))
+
+
+def test_a_token_may_be_given_beside_options():
+    with pytest.raises(ConfigurationError, match="token_file"):
+        open_registry("consul://host", RegistryOptions(token_file="x"), token="y")  # noqa: S106
 
 
 @pytest.mark.parametrize("url", ["consul://me:secret@host", "ftp://me:secret@host"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.stream import OnError
     from fingerpost.registry import Registry, Snapshot
+    from fingerpost.registry.options import RegistryOptions
 
 __all__ = ["DEFAULT_PROXY", "Client", "Request"]
 
@@ -52,9 +53,10 @@ class Client:
             print(result.label, result.score)
 
     It learns of workers from proxies, in the order given, or straight from a registry: a URL such
-    as `consul://127.0.0.1:8500`, or a `Registry`, which stays the caller's to close. Without
-    either it asks a proxy on this machine. Nothing is read from the environment, and the
-    constructor does no I/O. A client belongs to the event loop in which it is first used.
+    as `consul://127.0.0.1:8500`, with `registry_options` to be let in there, or a `Registry`,
+    which stays the caller's to close. Without either it asks a proxy on this machine. Nothing is
+    read from the environment, and the constructor does no I/O. A client belongs to the event loop
+    in which it is first used.
 
     Raises:
         ConfigurationError: an address that is none, or both proxies and a registry.
@@ -64,6 +66,7 @@ class Client:
         self,
         *proxies: str,
         registry: str | Registry | None = None,
+        registry_options: RegistryOptions | None = None,
         config: ClientConfig | None = None,
     ) -> None:
         if proxies and registry is not None:

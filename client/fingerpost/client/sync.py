@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fingerpost.client.result import Result, Stats
     from fingerpost.client.stream import OnError
     from fingerpost.registry import Registry, Snapshot
+    from fingerpost.registry.options import RegistryOptions
 
 __all__ = ["SyncClient"]
 
@@ -46,9 +47,12 @@ class SyncClient:
         self,
         *proxies: str,
         registry: str | Registry | None = None,
+        registry_options: RegistryOptions | None = None,
         config: ClientConfig | None = None,
     ) -> None:
-        self._client = Client(*proxies, registry=registry, config=config)
+        self._client = Client(
+            *proxies, registry=registry, registry_options=registry_options, config=config
+        )
         self._lock = threading.Lock()
         self._runner: _Runner | None = None
         self._closed = False

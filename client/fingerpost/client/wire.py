@@ -120,7 +120,9 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/resolve/{service}`.
 
     `index` is to be sent with the next `index=`; `age_s` is how long ago the registry confirmed
-    the view; `lease_s` how many seconds it may be used without asking again.
+    the view; `lease_s` how many seconds it may be used without asking again. `kept` names the
+    instances that the registry no longer lists, but that answer when asked themselves;
+    `from_disk` says that this proxy has not reached the registry since it started.
     """
 
     service: str
@@ -128,6 +130,8 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
     lease_s: float
     instances: tuple[ResolvedInstance, ...]
+    kept: tuple[str, ...] = ()
+    from_disk: bool = False
 
     def snapshot(self, now: float) -> Snapshot:
         """The snapshot it was made from, its age carried over to the local clock's `now`."""
@@ -137,6 +141,8 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
             known=True,
             index=self.index,
             taken_at=now - self.age_s,
+            kept=self.kept,
+            from_disk=self.from_disk,
         )
 
 

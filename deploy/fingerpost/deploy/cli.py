@@ -22,7 +22,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_COMMANDS = ("train", "classify", "worker", "proxy", "registry", "resolve", "status", "up", "demo")
+_COMMANDS = (
+    "train",
+    "classify",
+    "worker",
+    "proxy",
+    "registry",
+    "resolve",
+    "status",
+    "drain",
+    "up",
+    "demo",
+)
 
 # What the bare install leaves out, and the extra that brings it.
 _EXTRAS = {

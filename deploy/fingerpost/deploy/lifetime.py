@@ -13,6 +13,8 @@ __all__ = ["Lifetime"]
 class Lifetime:
     """Turns the first SIGTERM or SIGINT into `wait` returning, the second into an immediate end.
 
+    SIGHUP sets `restart_wanted`, for those that can restart; others go on.
+
     With `follow_parent`, the end of standard input counts as a first signal: whoever started this
     process holds the other end of that pipe, so that no death of its leaves this process behind.
     It is portable, where Linux's `PR_SET_PDEATHSIG` is not.
@@ -20,9 +22,11 @@ class Lifetime:
 
     def __init__(self, *, follow_parent: bool = False) -> None:
         self._ending = asyncio.Event()
+        self.restart_wanted = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self.restart_wanted.set)
         if follow_parent:
             loop.add_reader(sys.stdin.fileno(), self._stdin_ready)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fingerpost.registry import ConfigurationError
 from fingerpost.registry.names import check_service
+from fingerpost.registry.options import RegistryOptions
 
 __all__ = ["ProxyConfig"]
 
@@ -16,6 +17,7 @@ class ProxyConfig:
 
     Attributes:
         registry: the registry's URL, such as `http://127.0.0.1:12481`.
+        access: how to be let in there, and in which datacenters to look.
         host: address to listen on; loopback by default, so that nothing is open by accident.
         port: port to listen on; 0 lets the system pick one.
         service: the service that `GET /` answers for; by default the only one there is.
@@ -32,6 +34,7 @@ class ProxyConfig:
     """
 
     registry: str
+    access: RegistryOptions = field(default_factory=RegistryOptions)
     host: str = "127.0.0.1"
     port: int = 12480
     service: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.registry import (
@@ -17,7 +18,10 @@ from fingerpost.registry import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from fingerpost.registry import Registry
+    from fingerpost.registry.admission import Refusals
 
 __all__ = ["Directory"]
 
@@ -42,6 +46,7 @@ class Directory:
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._catalog: Watch[Catalog] | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._holds: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
         """Begin to watch; returns at once."""
@@ -74,6 +79,11 @@ class Directory:
     def catalog_index(self) -> int:
         """The index of the list of services; 0 before it is known."""
         return self._catalog.view.index if self._catalog and self._catalog.view else 0
+
+    @property
+    def refusals(self) -> Refusals:
+        """What the registry lists, but is not handed out."""
+        return self._registry.refusals
 
     def watches(self) -> dict[str, Watch[Snapshot]]:
         """Every watch, by service."""
@@ -129,21 +139,34 @@ class Directory:
         except TimeoutError:
             raise self._no_snapshot(f"service {service!r}") from None
         if snapshot.index == index:
-            try:
-                async with asyncio.timeout(wait_s):
+            with contextlib.suppress(TimeoutError):
+                async with self._hold(wait_s):
                     return await watch.changed(index)
-            except TimeoutError:
-                return watch.view or snapshot
+            return watch.view or snapshot
         return snapshot
+
+    def end_holds(self) -> None:
+        """Answer all held lookups now, with what is known."""
+        now = asyncio.get_running_loop().time()
+        for hold in self._holds:
+            hold.reschedule(now)
 
     async def catalog_changed(self, wait_s: float) -> None:
         """Return when the list of services has changed, or `wait_s` seconds have passed."""
         if self._catalog is not None:
-            try:
-                async with asyncio.timeout(wait_s):
+            with contextlib.suppress(TimeoutError):
+                async with self._hold(wait_s):
                     await self._catalog.changed(self.catalog_index)
-            except TimeoutError:
-                return
+
+    @contextlib.asynccontextmanager
+    async def _hold(self, wait_s: float) -> AsyncIterator[None]:
+        """Like `asyncio.timeout`, but over at once when `end_holds` is called."""
+        async with asyncio.timeout(wait_s) as hold:
+            self._holds.add(hold)
+            try:
+                yield
+            finally:
+                self._holds.discard(hold)
 
     async def _first_catalog(self) -> None:
         """Return once the list of services has been read. Raises `RegistryUnreachable`."""

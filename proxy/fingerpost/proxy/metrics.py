@@ -50,16 +50,30 @@ class ProxyMetrics:
         self.waiting = self._gauge("waiting_lookups", "Lookups held until something changes")
         self._instances = self._gauge("instances", "Healthy workers", "service")
         self._age = self._gauge("snapshot_age_seconds", "Since the registry's last word", "service")
+        self._kept = self._gauge("kept_instances", "In use on their own word alone", "service")
+        # The watches count by themselves; these gauges show how far they are.
+        self._polls = self._gauge("watch_polls", "Polls of the registry", "service")
         self._errors = self._gauge("watch_errors", "Failed polls of the registry", "service")
+        self._changes = self._gauge("watch_changes", "Snapshots that differed", "service")
+        self._suspicions = self._gauge("watch_suspicions", "Lists that were doubted", "service")
+        self._probes = self._gauge("watch_probes", "Workers asked because of a doubt", "service")
+        self._refused = self._gauge("refused_registrations", "Entries left out", "reason")
 
     def render(self, directory: Directory) -> bytes:
         """The text that Prometheus scrapes."""
         now = time.monotonic()
         for service, watch in directory.watches().items():
+            self._polls.labels(service).set(watch.polls)
             self._errors.labels(service).set(watch.errors)
+            self._changes.labels(service).set(watch.changes)
+            self._suspicions.labels(service).set(watch.suspicions)
+            self._probes.labels(service).set(watch.probes)
             if watch.view is not None:
                 self._instances.labels(service).set(len(watch.view.instances))
+                self._kept.labels(service).set(len(watch.view.kept))
                 self._age.labels(service).set(watch.view.age_s(now))
+        for reason, count in directory.refusals.by_reason.items():
+            self._refused.labels(reason.value).set(count)
         return generate_latest(self._registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:

@@ -17,16 +17,27 @@ from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.web import bind, serve
 
 if TYPE_CHECKING:
+    import socket
+
     from fingerpost.proxy.config import ProxyConfig
 
 __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Listens from `async with` on. A registry that cannot be reached yet is no reason not to."""
+    """Listens from `async with` on. A registry that cannot be reached yet is no reason not to.
 
-    def __init__(self, config: ProxyConfig) -> None:
+    Args:
+        config: see `ProxyConfig`.
+        listener: a bound socket to listen on, handed over by a predecessor or by systemd; by
+            default one is bound to the config's host and port.
+    """
+
+    def __init__(self, config: ProxyConfig, listener: socket.socket | None = None) -> None:
         self._config = config
+        self._listener = listener
+        self._service: ProxyService | None = None
+        self._site: web.SockSite | None = None
         self._stack = AsyncExitStack()
         self.port = config.port
 
@@ -43,8 +54,9 @@ class Proxy:
         """
         config = self._config
         async with AsyncExitStack() as stack:
-            listener = stack.enter_context(bind(config.host, config.port))
-            registry = open_registry(config.registry)
+            listener = self._listener or bind(config.host, config.port)
+            self._listener = stack.enter_context(listener)
+            registry = open_registry(config.registry, config.access)
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
@@ -62,10 +74,27 @@ class Proxy:
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
-            await serve(runner, listener)
+            self._site = await serve(runner, listener)
+            self._service = service
             self.port = listener.getsockname()[1]
             self._stack = stack.pop_all()
         return self
+
+    @property
+    def listener(self) -> socket.socket:
+        """The listening socket, for a successor; only while it listens."""
+        if self._listener is None:
+            raise RuntimeError("the proxy does not listen")
+        return self._listener
+
+    async def leave(self, grace_s: float) -> None:
+        """Stop accepting, and end what is there politely within `grace_s` seconds.
+
+        Where a successor holds the same socket, connections go on to it without a gap.
+        """
+        if self._site is not None and self._service is not None:
+            await self._site.stop()
+            await self._service.leave(grace_s)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import time
@@ -30,7 +31,7 @@ from fingerpost.registry import (
     UnknownModel,
     UnknownService,
 )
-from fingerpost.registry.web import error_response, json_response, typed_errors
+from fingerpost.registry.web import Handler, error_response, json_response, typed_errors
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -66,10 +67,12 @@ class ProxyService:
         self._turns: dict[ModelReference, RoundRobin] = {}
         self._rng = random.Random()
         self._waiting = 0
+        self._leaving = False
 
     def app(self) -> web.Application:
         """The routes."""
-        app = web.Application(middlewares=[typed_errors("GET /v1/services lists the services")])
+        errors = typed_errors("GET /v1/services lists the services")
+        app = web.Application(middlewares=[self._close_when_leaving, errors])
         app.add_routes(
             [
                 web.get("/", self._get_address),
@@ -85,6 +88,24 @@ class ProxyService:
             "/v1/classify/{service}", self._redirect, expect_handler=self._redirect_early
         )
         return app
+
+    async def leave(self, grace_s: float) -> None:
+        """Let clients go elsewhere: held lookups are answered, kept connections end politely.
+
+        An idle connection cannot be told; after `grace_s` seconds what is left will be closed.
+        """
+        self._leaving = True
+        self._directory.end_holds()
+        await asyncio.sleep(grace_s)
+
+    @web.middleware
+    async def _close_when_leaving(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        if self._leaving:
+            response.force_close()
+        return response
 
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port` of one worker of the default service, in plain text."""
@@ -115,7 +136,11 @@ class ProxyService:
             response.headers[INDEX_HEADER] = str(index)
             return response
         self._metrics.resolves.inc()
-        headers = {INDEX_HEADER: str(index)}
+        # The index alone does not tell one representation from another, so the tag is weak.
+        tag = f'W/"{index}"'
+        headers = {INDEX_HEADER: str(index), hdrs.ETAG: tag}
+        if request.headers.get(hdrs.IF_NONE_MATCH) == tag:
+            return web.Response(status=304, headers=headers)
         if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
             text = "".join(f"{each.address}\n" for each in instances)
             return web.Response(text=text, headers=headers)
@@ -129,6 +154,8 @@ class ProxyService:
                     ResolvedInstance.of(each, self._probes.reports.get(each.id))
                     for each in instances
                 ),
+                kept=snapshot.kept,
+                from_disk=snapshot.from_disk,
             ),
             headers=headers,
         )

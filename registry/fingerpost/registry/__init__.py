@@ -2,11 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from fingerpost.registry.admission import Admission, Reason
 from fingerpost.registry.base import Registration, Registry
+from fingerpost.registry.consul_checks import CheckConfig
 from fingerpost.registry.errors import *  # noqa: F403
 from fingerpost.registry.errors import __all__ as _errors
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
+from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.urls import open_registry
 from fingerpost.registry.watch import Watch
@@ -17,14 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOAD_HEADER",
+    "Admission",
     "Catalog",
+    "CheckConfig",
     "ConsulRegistry",
     "Instance",
     "LoadReport",
     "ModelInfo",
     "ModelReference",
+    "Reason",
     "Registration",
     "Registry",
+    "RegistryOptions",
     "Snapshot",
     "Watch",
     "WatchConfig",

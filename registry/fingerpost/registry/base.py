@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from fingerpost.registry.errors import RegistryError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fingerpost.registry.admission import Refusals
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.snapshot import Catalog, Snapshot
     from fingerpost.registry.watch import Watch
 
-__all__ = ["Registration", "Registry"]
+__all__ = ["Registration", "Registry", "SharedWatches"]
 
 
 class Registration(Protocol):
@@ -44,20 +49,105 @@ class Registry(Protocol):
     `RegistryError`; names and ids outside the allow-list raise `InvalidName` before any call.
     """
 
-    async def register(self, instance: Instance) -> Registration:
-        """Record the instance, and return once the registry has shown it to be there."""
+    async def register(
+        self, instance: Instance, *, healthy: Callable[[], bool] | None = None
+    ) -> Registration:
+        """Record the instance, and return once the registry has shown it to be there.
+
+        `healthy` tells whether the instance can work now, where the registry cannot ask it itself;
+        it is called often, and must not block.
+        """
+
+    @property
+    def refusals(self) -> Refusals:
+        """The entries left out of every list, because they make no sense or are not let in."""
+
+    async def set_draining(self, instance_id: str, reason: str | None) -> None:
+        """Drain an instance that another process registered, or put it back (`reason` None).
+
+        Raises:
+            InvalidRequest: there is no such instance, or it cannot be drained from here.
+            RegistryError: the registry could not be told.
+        """
 
     async def list(self, service: str) -> Snapshot:
-        """Resolve once: the healthy instances now. An unknown service gives `known=False`."""
+        """Resolve once: the healthy instances now. An unknown service gives `known=False`.
+
+        This is the registry's list as it is; only a watch, which knows an older one, can doubt it.
+        """
 
     async def catalog(self) -> Catalog:
         """The names of all Fingerpost services."""
 
     def watch(self, service: str) -> Watch[Snapshot]:
-        """A started watch of one service; every caller of this registry shares the same one."""
+        """A started watch of one service; every caller of this registry shares the same one.
+
+        Each call is one use of it, which `release` gives back.
+        """
 
     def watch_catalog(self) -> Watch[Catalog]:
-        """A started watch of the service names, shared likewise."""
+        """A started watch of the service names, shared likewise; it runs until `aclose`."""
+
+    async def release(self, service: str) -> None:
+        """Give one use of a service's watch back; the last one ends it, its view staying readable.
+
+        Who never calls it loses nothing but a connection: `aclose` ends all watches. A service
+        that nobody watches is no error.
+        """
 
     async def aclose(self) -> None:
-        """End all watches and registrations' background work; entries stay in the registry."""
+        """End all watches and registrations' background work.
+
+        Entries stay in the registry, but for those that live only as long as the connection
+        (ZooKeeper's).
+        """
+
+
+class SharedWatches:
+    """One watch for each service, however many callers: what a registry's `watch` is made of.
+
+    Args:
+        make: makes the watch of a service, not yet started.
+        limit: most watches that run at once; each holds a connection to the registry.
+    """
+
+    def __init__(self, make: Callable[[str], Watch[Snapshot]], *, limit: int) -> None:
+        self._make = make
+        self._limit = limit
+        self._watches: dict[str, Watch[Snapshot]] = {}
+        self._uses: dict[str, int] = {}
+
+    def watch(self, service: str) -> Watch[Snapshot]:
+        """See `Registry.watch`.
+
+        Raises:
+            RegistryError: `limit` services are being watched already.
+        """
+        watch = self._watches.get(service)
+        if watch is None:
+            # One that somebody closed holds no connection any more.
+            running = {name: each for name, each in self._watches.items() if each.running}
+            self._watches = running
+            self._uses = {name: self._uses[name] for name in running}
+            if len(running) >= self._limit:
+                raise RegistryError(
+                    f"cannot watch {service!r}: {self._limit} services are being watched already; "
+                    "release those that are no longer needed"
+                )
+            watch = self._watches[service] = self._make(service)
+        self._uses[service] = self._uses.get(service, 0) + 1
+        return watch.start()
+
+    async def release(self, service: str) -> None:
+        """See `Registry.release`."""
+        uses = self._uses.get(service, 0)
+        if uses > 1:
+            self._uses[service] = uses - 1
+        elif uses == 1:
+            del self._uses[service]
+            await self._watches.pop(service).aclose()
+
+    async def aclose(self) -> None:
+        """End all of them."""
+        for watch in self._watches.values():
+            await watch.aclose()

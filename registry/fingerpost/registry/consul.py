@@ -8,26 +8,36 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from fingerpost.registry.admission import Admission, Reason, Refusal, Refusals
+from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.consul_agent import ConsulAgent
-from fingerpost.registry.consul_codec import (
-    TAG,
-    CheckConfig,
-    Entry,
-    decode_catalog,
-    decode_entries,
-    format_duration,
-)
+from fingerpost.registry.consul_checks import format_duration
+from fingerpost.registry.consul_codec import TAG, Entry, decode_catalog, decode_entries
+from fingerpost.registry.consul_datacenters import DatacenterOrder
 from fingerpost.registry.consul_http import Answer, ConsulHttp, Pool, deadline
 from fingerpost.registry.consul_registration import ConsulRegistration
-from fingerpost.registry.errors import ConfigurationError, RegistryError
-from fingerpost.registry.names import check_service
+from fingerpost.registry.consul_rights import check_rights
+from fingerpost.registry.consul_tls import make_context
+from fingerpost.registry.consul_token import Token
+from fingerpost.registry.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    RegistryDenied,
+    RegistryError,
+)
+from fingerpost.registry.liveness import Liveness
+from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.shrinkage import withdrawn_ids
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.watch import Poll, V, Watch
+from fingerpost.registry.urls import parse_base_url
+from fingerpost.registry.watch import ServiceWatch, Store, Watch
 from fingerpost.registry.watch_rules import WatchConfig
 
 if TYPE_CHECKING:
     import builtins
-    import ssl
 
     from fingerpost.registry.instance import Instance
 
@@ -43,41 +53,49 @@ MAX_WATCHES: Final = 100
 class ConsulRegistry:
     """`Registry` over the HTTP API of one Consul agent, or of Fingerpost's embedded registry.
 
-    Reads are stale ones: any server answers them, with or without a leader, at the price of an
-    answer some milliseconds old. They ask for all of a service's entries and judge their checks
+    A resolve, and the first poll of a watch, ask the leader, so that they show what this process
+    has just registered or drained; where it does not answer within a third of the deadline, and in
+    every later poll, any server will do (`?stale`), with or without a leader, at the price of an
+    answer some milliseconds old. Reads ask for all of a service's entries and judge their checks
     here, because Consul's own `?passing` cannot tell an unknown service from one with nobody
-    healthy. A service is Fingerpost's if it has the tag `fingerpost`.
+    healthy. A service is Fingerpost's if it has the tag `fingerpost`. With several datacenters, a
+    service is read from the first that has a healthy instance: `consul_datacenters` has the rule;
+    the list of services is that of the first that answers.
 
-    An entry that makes no sense (a bad address, hostile metadata) is left out, logged once, and
-    counted in `refused`; the others are not disturbed.
+    An empty answer is believed only if the token may read what it is about. Consul answers with
+    an empty list where it may not; here that is `RegistryDenied`.
+
+    An entry that makes no sense (a bad address, hostile metadata) or is not admitted is left out,
+    logged once, and counted in `refused`; the others are not disturbed. A watched list that shrinks
+    suspiciously is not believed before the workers themselves were asked: `shrinkage` has the rule.
 
     Args:
         url: `http(s)://HOST:PORT` of the agent, best the one on this machine.
-        token: ACL token. A worker needs `service "X" { policy = "write" }`; a reader
-            `service_prefix` and `node_prefix` read: without node read, lists are silently empty.
-        datacenter: where to read from; the agent's own, if None. Registering is always local.
+        options: token, TLS, datacenters and the like; see `RegistryOptions`. The rights that a
+            token needs stand in `deploy/consul/policies`. Registering is always local.
         call_timeout_s: each call's deadline. More endures a slower agent; less fails sooner.
         keep_alive_s: how often a registration looks whether it is still there. More costs fewer
             calls; less is back sooner after an agent that lost its memory.
         watch: see `WatchConfig`.
-        check: see `CheckConfig`.
-        tls: for `https`: a context with your CA and client certificate; the system's CAs, if None.
+        admission: which addresses are let in; see `Admission` for the default.
+        store: where snapshots are kept across restarts, such as a `SnapshotStore`; nowhere, if
+            None. Closed by whoever made it.
 
     Raises:
-        ConfigurationError: the URL is none, or a duration is not positive.
+        ConfigurationError: the URL is none, a duration is not positive, or a file named in the
+            options is missing or holds something else.
     """
 
     def __init__(
         self,
         url: str = "http://127.0.0.1:8500",
         *,
-        token: str | None = None,
-        datacenter: str | None = None,
+        options: RegistryOptions | None = None,
         call_timeout_s: float = 3.0,
         keep_alive_s: float = 2.0,
         watch: WatchConfig | None = None,
-        check: CheckConfig | None = None,
-        tls: ssl.SSLContext | None = None,
+        admission: Admission | None = None,
+        store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -85,29 +103,57 @@ class ConsulRegistry:
             raise ConfigurationError(
                 f"call_timeout_s={call_timeout_s} and keep_alive_s={keep_alive_s} must be above 0"
             )
-        self._http = ConsulHttp(url, token=token, tls=tls)
+        options = options or RegistryOptions()
+        secure = url.startswith("https:")
+        if options.uses_tls and not secure:
+            raise ConfigurationError(
+                "ca_file, cert_file, key_file and verify=False need TLS, which "
+                f"{parse_base_url(url)} does not have; use consul+https://"
+            )
+        self._http = ConsulHttp(
+            url,
+            token=Token(options.token, options.token_file),
+            namespace=options.namespace,
+            tls=make_context(options) if secure else None,
+        )
         self._call_timeout_s = call_timeout_s
         self._keep_alive_s = keep_alive_s
-        self._datacenter = datacenter
+        self._datacenters = options.datacenters
         self._watch_config = watch or WatchConfig()
         self._clock = clock
         self._rng = rng or random.Random()
         self._agent = ConsulAgent(
-            self._http, call_timeout_s=call_timeout_s, check=check or CheckConfig()
+            self._http,
+            call_timeout_s=call_timeout_s,
+            check=options.check,
+            wan_address=options.wan_address,
         )
         self._registrations: list[ConsulRegistration] = []
-        self._watches: dict[str, Watch[Snapshot]] = {}
+        self._admission = admission or Admission()
+        self._store = store
+        doubts = self._watch_config.shrinkage
+        self._liveness = Liveness(deadline_s=doubts.ask_deadline_s) if doubts else None
+        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
-        self._refused_ids: dict[str, set[str]] = {}
-        self.refused = 0
+        self.refusals = Refusals()
 
     @property
     def url(self) -> str:
         """The agent's base URL."""
         return self._http.base_url
 
-    async def register(self, instance: Instance) -> ConsulRegistration:
+    @property
+    def refused(self) -> int:
+        """Entries refused so far; `refusals.by_reason` has them by reason."""
+        return self.refusals.total
+
+    async def register(
+        self, instance: Instance, *, healthy: Callable[[], bool] | None = None
+    ) -> ConsulRegistration:
         """Record the instance; returns once the catalog shows it. See `Registry.register`.
+
+        With a TTL check, `healthy` is what the registration's reports say; without it, an instance
+        is healthy for as long as its process runs. It is called often, and must not block.
 
         Raises:
             InvalidInstance: it does not fit into Consul's metadata.
@@ -115,15 +161,44 @@ class ConsulRegistry:
         """
         await self._agent.register(instance)
         registration = ConsulRegistration(
-            self._agent, instance, interval_s=self._keep_alive_s, rng=self._rng
+            self._agent, instance, interval_s=self._keep_alive_s, rng=self._rng, healthy=healthy
         ).start()
         self._registrations.append(registration)
         return registration
 
+    async def set_draining(self, instance_id: str, reason: str | None) -> None:
+        """Drain an instance of this agent's machine, or put it back (`reason` None).
+
+        It holds until changed, or until the agent loses its memory.
+
+        Raises:
+            InvalidRequest: there is no such instance, or it is another agent's, which only that
+                agent can drain: the message names it.
+            RegistryError: the registry could not be told.
+        """
+        check_id(instance_id)
+        for service in (await self.catalog()).services:
+            path = f"/v1/health/service/{service}"
+            answer = await self._read(path, {"tag": TAG}, 0, 0.0, pool="calls")
+            for entry in decode_entries(answer.body, service):
+                if entry.id != instance_id or entry.instance is None:
+                    continue
+                if await self._agent.maintenance(
+                    entry.instance, enable=reason is not None, reason=reason or ""
+                ):
+                    return
+                raise InvalidRequest(
+                    f"{instance_id} is registered at another agent, of machine {entry.node}; do "
+                    "this there, or name that agent as the registry"
+                )
+        raise InvalidRequest(
+            f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
+        )
+
     async def list(self, service: str) -> Snapshot:
         """Resolve once. See `Registry.list`."""
         check_service(service)
-        snapshot, _ = await self._read_service(service, 0, 0.0, pool="calls")
+        snapshot, _ = await self._order(service, pool="calls").poll(0, 0.0)
         return snapshot
 
     async def catalog(self) -> Catalog:
@@ -137,19 +212,11 @@ class ConsulRegistry:
         Raises:
             RegistryError: there are `MAX_WATCHES` of them already.
         """
-        check_service(service)
-        watch = self._watches.get(service)
-        if watch is None:
-            if len(self._watches) >= MAX_WATCHES:
-                raise RegistryError(
-                    f"cannot watch {service!r}: {MAX_WATCHES} services are being watched already"
-                )
+        return self._watches.watch(check_service(service))
 
-            async def poll(index: int, wait_s: float) -> tuple[Snapshot, int]:
-                return await self._read_service(service, index, wait_s, pool="watches")
-
-            watch = self._watches[service] = self._new_watch(poll, f"service {service}")
-        return watch.start()
+    async def release(self, service: str) -> None:
+        """Give one use of a watch back. See `Registry.release`."""
+        await self._watches.release(service)
 
     def watch_catalog(self) -> Watch[Catalog]:
         """A started watch of the service names, shared. See `Registry.watch_catalog`."""
@@ -158,82 +225,142 @@ class ConsulRegistry:
             async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
                 return await self._read_catalog(index, wait_s, pool="watches")
 
-            self._catalog_watch = self._new_watch(poll, "the catalog")
+            self._catalog_watch = Watch(
+                poll,
+                name=f"the catalog at {self.url}",
+                config=self._watch_config,
+                clock=self._clock,
+                rng=self._rng,
+            )
         return self._catalog_watch.start()
 
     async def aclose(self) -> None:
         """End all background work and close all connections; entries stay in the registry."""
         for registration in self._registrations:
             await registration.stop()
-        for watch in self._watches.values():
-            await watch.aclose()
+        await self._watches.aclose()
         if self._catalog_watch is not None:
             await self._catalog_watch.aclose()
+        if self._liveness is not None:
+            await self._liveness.aclose()
+        if self._store is not None:
+            await self._store.aclose()
         await self._http.aclose()
 
-    def _new_watch(self, poll: Poll[V], name: str) -> Watch[V]:
-        return Watch(
-            poll,
-            name=f"{name} at {self.url}",
+    def _new_watch(self, service: str) -> Watch[Snapshot]:
+        return ServiceWatch(
+            self._order(service, pool="watches").poll,
+            service=service,
+            name=f"service {service} at {self.url}",
+            ask=self._liveness.ask if self._liveness is not None else None,
+            store=self._store,
             config=self._watch_config,
             clock=self._clock,
             rng=self._rng,
         )
 
+    def _order(self, service: str, *, pool: Pool) -> DatacenterOrder:
+        listed: dict[int, set[str]] = {}
+
+        async def read(position: int, index: int, wait_s: float) -> tuple[Snapshot, int]:
+            snapshot, index = await self._read_service(service, position, index, wait_s, pool=pool)
+            if len(self._datacenters) > 1 and snapshot.instances:
+                # A turn to another datacenter is a word about the instances of the one before:
+                # without it they would be asked, found well, and kept in use beside the others.
+                listed[position] = {each.id for each in snapshot.instances}
+                others = (ids for at, ids in listed.items() if at != position)
+                told = set(snapshot.withdrawn).union(*others)
+                snapshot = msgspec.structs.replace(snapshot, withdrawn=tuple(sorted(told)))
+            return snapshot, index
+
+        return DatacenterOrder(service, self._datacenters, read)
+
     async def _read_service(
-        self, service: str, index: int, wait_s: float, *, pool: Pool
+        self, service: str, position: int, index: int, wait_s: float, *, pool: Pool
     ) -> tuple[Snapshot, int]:
         path = f"/v1/health/service/{service}"
-        answer = await self._read(path, {"tag": TAG}, index, wait_s, pool=pool)
-        entries = decode_entries(answer.body, service)
-        if not entries and not answer.knows_leader:
-            # A server that has just started and found no leader yet has an empty catalog. That is
-            # no statement about the service.
-            raise RegistryError(f"{self.url} has no leader, so its empty list is not believed")
+        where = self._where(position)
+        answer = await self._read(path, {"tag": TAG} | where, index, wait_s, pool=pool)
+        entries = decode_entries(answer.body, service, remote=position > 0)
+        if not entries:
+            await self._believe_empty(answer, service, where, pool=pool)
+        instances, refused = self._accept(service, entries)
         snapshot = Snapshot(
             service=service,
-            instances=self._accept(service, entries),
+            instances=instances,
             known=bool(entries),
             index=answer.index,
             taken_at=self._clock(),
+            withdrawn=tuple(sorted({*withdrawn_ids(answer.body), *refused})),
         )
         return snapshot, answer.index
 
     async def _read_catalog(self, index: int, wait_s: float, *, pool: Pool) -> tuple[Catalog, int]:
-        answer = await self._read("/v1/catalog/services", {}, index, wait_s, pool=pool)
-        services = decode_catalog(answer.body)
-        if not services and not answer.knows_leader:
-            raise RegistryError(f"{self.url} has no leader, so its empty catalog is not believed")
-        return Catalog(services=services, index=answer.index, taken_at=self._clock()), answer.index
+        failure: RegistryError | None = None
+        for position in range(max(1, len(self._datacenters))):
+            where = self._where(position)
+            try:
+                answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
+                services = decode_catalog(answer.body)
+                if not services:
+                    await self._believe_empty(answer, None, where, pool=pool)
+            except RegistryDenied:
+                raise
+            except RegistryError as error:
+                failure = failure or error
+                index = 0  # the next datacenter counts otherwise
+                continue
+            catalog = Catalog(services=services, index=answer.index, taken_at=self._clock())
+            return catalog, answer.index
+        raise failure or RegistryError(f"{self.url} did not answer")
+
+    def _where(self, position: int) -> dict[str, str]:
+        return {"dc": self._datacenters[position]} if self._datacenters else {}
+
+    async def _believe_empty(
+        self, answer: Answer, service: str | None, where: dict[str, str], *, pool: Pool
+    ) -> None:
+        if not answer.knows_leader:
+            # A server that has just started and found no leader yet has an empty catalog. That is
+            # no statement about the service.
+            raise RegistryError(f"{self.url} has no leader, so its empty list is not believed")
+        async with deadline(self._call_timeout_s, f"asking {self.url} what the token may read"):
+            await check_rights(self._http, answer, service, params=where, pool=pool)
 
     async def _read(
         self, path: str, params: dict[str, str], index: int, wait_s: float, *, pool: Pool
     ) -> Answer:
-        params["stale"] = ""
-        if self._datacenter is not None:
-            params["dc"] = self._datacenter
-        held_s = 0.0
+        what = f"GET {self.url}{path}"
+        stale = {"stale": ""} | params
         if index:
-            params |= {"index": str(index), "wait": format_duration(wait_s)}
+            stale |= {"index": str(index), "wait": format_duration(wait_s)}
             held_s = wait_s * 17 / 16  # Consul adds up to a sixteenth, so that watchers spread out
-        async with deadline(held_s + self._call_timeout_s, f"GET {self.url}{path}"):
-            return await self._http.call("GET", path, params=params, pool=pool)
+            async with deadline(held_s + self._call_timeout_s, what):
+                return await self._http.call("GET", path, params=stale, pool=pool)
+        async with deadline(self._call_timeout_s, what):
+            try:
+                async with deadline(self._call_timeout_s / 3, what):
+                    return await self._http.call("GET", path, params=params, pool=pool)
+            except RegistryDenied:
+                raise
+            except RegistryError:
+                return await self._http.call("GET", path, params=stale, pool=pool)
 
-    def _accept(self, service: str, entries: builtins.list[Entry]) -> tuple[Instance, ...]:
-        """The healthy instances, sorted by id; refusals logged and counted when first seen."""
+    def _accept(
+        self, service: str, entries: builtins.list[Entry]
+    ) -> tuple[tuple[Instance, ...], set[str]]:
+        """The healthy instances, sorted by id; and the ids refused, logged when first seen."""
         healthy: dict[str, Instance] = {}
-        refusals: dict[str, str] = {}
+        refused: dict[str, Refusal] = {}
         for entry in entries:
             if entry.instance is None:
-                refusals[entry.id] = entry.refusal
+                refused[entry.id] = Refusal(Reason.MALFORMED, entry.refusal)
+            elif (refusal := self._admission.refusal(entry.instance)) is not None:
+                refused[entry.id] = refusal
             elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
-                refusals[entry.id] = "another node has an entry of the same id"
-        seen = self._refused_ids.get(service, set())
-        for entry_id in refusals.keys() - seen:
-            self.refused += 1
-            logger.warning("%s: entry %r refused: %s", service, entry_id, refusals[entry_id])
-        if refusals:
-            self._refused_ids[service] = set(refusals)
-        else:
-            self._refused_ids.pop(service, None)
-        return tuple(healthy[entry_id] for entry_id in sorted(healthy))
+                refused[entry.id] = Refusal(
+                    Reason.DUPLICATE, "another node has an entry of the same id"
+                )
+        for entry_id, refusal in self.refusals.note(service, refused).items():
+            logger.warning("%s: entry %r refused: %s", service, entry_id, refusal.message)
+        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(refused)

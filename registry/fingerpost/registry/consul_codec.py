@@ -6,9 +6,12 @@ What goes where:
 ``ID``, ``Name``              the instance's id and service
 ``Address``, ``Port``         its host, and the port of transport ``http``
 ``Weights.Passing``           its weight
+``TaggedAddresses``           ``lan`` and ``wan``, where a WAN address is advertised
 ``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each label; so
-                              that ``v3.flowers.service.consul`` answers a DNS query
-``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON
+                              that ``v3.flowers.service.consul`` answers a DNS query; at most
+                              `MAX_TAGS`, the first models' before the last ones'
+``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `consul_models` for what
+                              is written where they are too many
 ``Meta[fingerpost-port-T]``   the port of each other transport T
 ``Meta[fingerpost-boot-id]``  the boot id, decimal
 ``Meta[fingerpost-zone]``     the zone, where there is one
@@ -25,16 +28,23 @@ from typing import Any, Final
 
 import msgspec
 
-from fingerpost.registry.errors import (
-    ConfigurationError,
-    InvalidInstance,
-    InvalidName,
-    RegistryError,
+from fingerpost.registry.consul_checks import CheckConfig, encode_check, format_duration
+from fingerpost.registry.consul_models import (
+    MAX_PAIRS,
+    MAX_VALUE_BYTES,
+    Budget,
+    decode_models,
+    encode_models,
 )
-from fingerpost.registry.instance import Instance, ModelInfo
+from fingerpost.registry.errors import InvalidInstance, InvalidName, RegistryError
+from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 
 __all__ = [
+    "MAX_KEY_BYTES",
+    "MAX_PAIRS",
+    "MAX_TAGS",
+    "MAX_VALUE_BYTES",
     "TAG",
     "CheckConfig",
     "Entry",
@@ -46,13 +56,12 @@ __all__ = [
 
 TAG: Final = "fingerpost"
 
-# Consul's limits on Meta (agent/structs, ValidateMetadata); lengths are in bytes.
-MAX_PAIRS: Final = 64
+# Consul's limit on a key of Meta, in bytes; `consul_models` has the others.
 MAX_KEY_BYTES: Final = 128
-MAX_VALUE_BYTES: Final = 512
+# Ours: Consul has no limit, and repeats all of an instance's tags in every answer about it.
+MAX_TAGS: Final = 128
 
 _OURS: Final = "fingerpost-"
-_MODELS: Final = f"{_OURS}models-"
 _PORT: Final = f"{_OURS}port-"
 _BOOT_ID: Final = f"{_OURS}boot-id"
 _ZONE: Final = f"{_OURS}zone"
@@ -61,81 +70,56 @@ _NUMBER: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
 _MAX_BOOT_ID: Final = 2**53
 
 
-class CheckConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The HTTP check that Consul's agent runs against the worker.
-
-    Attributes:
-        path: asked on transport `http`. The default follows the engine, not just the process: a
-            worker whose model hangs answers 503 there.
-        interval_s: seconds between checks, at least 1. More costs fewer requests, and notices a
-            dead worker later: with 1 s a killed one was off the list after 0.5 s (1.0 s at most).
-        timeout_s: seconds until a check counts as failed. With 0.5 s a stopped process was off the
-            list after 1.4 s at most; more spares a worker that has hiccups.
-        deregister_after_s: seconds of failure after which the entry is removed, at least 60.
-    """
-
-    path: str = "/health/engine"
-    interval_s: float = 1.0
-    timeout_s: float = 0.5
-    deregister_after_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        if not self.path.startswith("/"):
-            raise ConfigurationError(f"check path {self.path!r} does not start with '/'")
-        if self.interval_s < 1 or self.timeout_s <= 0 or self.deregister_after_s < 60:
-            raise ConfigurationError(
-                f"{self}: Consul takes an interval of 1 s or more, a timeout above 0, and a "
-                "deregistration after 60 s or more"
-            )
-
-
-def encode_instance(instance: Instance, check: CheckConfig) -> dict[str, Any]:
+def encode_instance(
+    instance: Instance, check: CheckConfig, *, wan_address: str | None = None
+) -> dict[str, Any]:
     """The arguments of py-consul's `agent.service.register` that record `instance`.
 
+    Args:
+        instance: what to record.
+        check: how the agent watches over it.
+        wan_address: where readers in other datacenters reach it, if not at its own host.
+
     Raises:
-        InvalidInstance: it does not fit into Consul's metadata (64 pairs; keys of at most 128
+        InvalidInstance: its own metadata does not fit into Consul's (64 pairs; keys of at most 128
             letters, digits, `_` and `-`; values of at most 512 bytes), or uses a reserved key.
+            Many models are no reason: see `consul_models`.
     """
-    meta = dict(_own_meta(instance))
+    meta = _own_meta(instance)
     for key, value in instance.meta.items():
         if key.startswith((_OURS, "consul-")):
             raise InvalidInstance(
                 f"instance {instance.id}: metadata key {key!r} has a reserved prefix; rename it"
             )
         meta[key] = value
-    if len(meta) > MAX_PAIRS:
+    if len(meta) >= MAX_PAIRS:
         raise InvalidInstance(
             f"instance {instance.id}: {len(meta)} metadata pairs, of which {len(instance.meta)} "
-            f"are its own, exceed Consul's {MAX_PAIRS}; use fewer models, labels or pairs"
+            f"are its own, leave no room for its models in Consul's {MAX_PAIRS}; use fewer pairs"
         )
     for key, value in meta.items():
         _check_pair(instance.id, key, value)
-    return {
+    try:
+        meta |= encode_models(instance.service, instance.models, MAX_PAIRS - len(meta))
+    except InvalidInstance as error:
+        raise InvalidInstance(f"instance {instance.id}: {error}") from error
+    port = instance.ports["http"]
+    arguments: dict[str, Any] = {
         "name": instance.service,
         "service_id": instance.id,
         "address": instance.host,
-        "port": instance.ports["http"],
+        "port": port,
         "tags": _tags(instance),
         "meta": meta,
         "weights": {"Passing": instance.weight, "Warning": 1},
-        "check": {
-            # An explicit id, so that registering again replaces the check and adds none.
-            "CheckID": f"service:{instance.id}",
-            "Name": f"engine of {instance.id}",
-            "HTTP": instance.url + check.path,
-            "Interval": format_duration(check.interval_s),
-            "Timeout": format_duration(check.timeout_s),
-            "DeregisterCriticalServiceAfter": format_duration(check.deregister_after_s),
-            # A worker registers after a successful warm-up; a check without a status starts
-            # critical and would keep it off the list until its first run.
-            "Status": "passing",
-        },
+        "check": encode_check(instance, check),
     }
-
-
-def format_duration(seconds: float) -> str:
-    """A duration as Go reads it, in whole milliseconds."""
-    return f"{round(seconds * 1000)}ms"
+    if wan_address is not None:
+        arguments["tagged_addresses"] = {
+            "lan": {"Address": instance.host, "Port": port},
+            "wan": {"Address": wan_address, "Port": port},
+        }
+    return arguments
 
 
 def _own_meta(instance: Instance) -> dict[str, str]:
@@ -145,9 +129,6 @@ def _own_meta(instance: Instance) -> dict[str, str]:
     for transport, port in instance.ports.items():
         if transport != "http":
             meta[f"{_PORT}{transport}"] = str(port)
-    models = msgspec.json.encode(instance.models).decode("ascii")
-    for number, start in enumerate(range(0, len(models), MAX_VALUE_BYTES)):
-        meta[f"{_MODELS}{number}"] = models[start : start + MAX_VALUE_BYTES]
     return meta
 
 
@@ -156,7 +137,7 @@ def _tags(instance: Instance) -> list[str]:
     for model in instance.models:
         tags += [f"v{version}" for version in model.versions]
         tags += sorted(model.labels)
-    return list(dict.fromkeys(tags))
+    return list(dict.fromkeys(tags))[:MAX_TAGS]
 
 
 def _check_pair(instance_id: str, key: str, value: str) -> None:
@@ -176,6 +157,11 @@ class _Weights(msgspec.Struct, rename="pascal"):
     passing: int
 
 
+class _Address(msgspec.Struct, rename="pascal"):
+    address: str
+    port: int
+
+
 class _Service(msgspec.Struct, rename="pascal"):
     id: str = msgspec.field(name="ID")
     service: str
@@ -183,14 +169,17 @@ class _Service(msgspec.Struct, rename="pascal"):
     weights: _Weights
     address: str = ""
     meta: dict[str, str] | None = None
+    tagged_addresses: dict[str, _Address] | None = None
 
 
 class _Node(msgspec.Struct, rename="pascal"):
+    node: str = ""
     address: str = ""
 
 
 class _Check(msgspec.Struct, rename="pascal"):
     status: str
+    check_id: str = msgspec.field(name="CheckID", default="")
 
 
 class _Entry(msgspec.Struct, rename="pascal"):
@@ -215,18 +204,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         instance: what it says, or None where it makes no sense.
         healthy: every check of it and of its node passes; maintenance counts as a failed check.
         refusal: what is wrong with it; empty if nothing is.
+        in_maintenance: whether it is in maintenance mode by itself (not its whole node).
+        node: the name and address of the machine whose agent has it.
     """
 
     id: str
     instance: Instance | None
     healthy: bool
     refusal: str = ""
+    in_maintenance: bool = False
+    node: str = ""
 
 
-def decode_entries(body: bytes, service: str) -> list[Entry]:
+def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[Entry]:
     """Read the answer of `/v1/health/service/NAME`, each entry by itself.
 
-    An entry that makes no sense becomes a refusal, and leaves the others undisturbed.
+    An entry that makes no sense becomes a refusal, and leaves the others undisturbed. Where the
+    answer is about another datacenter than the reader's own (`remote`), an instance's host is the
+    WAN address that it advertises, if it does.
 
     Raises:
         RegistryError: the answer as a whole is no JSON list.
@@ -237,24 +232,32 @@ def decode_entries(body: bytes, service: str) -> list[Entry]:
         raise RegistryError(
             f"the registry's answer about {service!r} is no JSON list: {body[:100]!r}"
         ) from error
-    return [_decode_entry(raw, service) for raw in raw_entries]
+    budget = Budget()
+    return [_decode_entry(raw, service, budget, remote=remote) for raw in raw_entries]
 
 
-def _decode_entry(raw: msgspec.Raw, service: str) -> Entry:
+def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: bool) -> Entry:
     entry_id = "?"
     try:
         entry_id = msgspec.json.decode(raw, type=_OnlyId).service.id[:MAX_KEY_BYTES]
         entry = msgspec.json.decode(raw, type=_Entry)
         if entry.service.service != service:
             raise InvalidInstance(f"it belongs to service {entry.service.service!r}")
-        instance = _decode_instance(entry)
+        instance = _decode_instance(entry, budget, remote=remote)
     except (msgspec.MsgspecError, InvalidInstance, InvalidName, ValueError, RecursionError) as bad:
         return Entry(id=entry_id, instance=None, healthy=False, refusal=str(bad)[:500])
     healthy = all(check.status == "passing" for check in entry.checks)
-    return Entry(id=entry_id, instance=instance, healthy=healthy)
+    maintained = any(check.check_id.startswith("_service_maintenance:") for check in entry.checks)
+    return Entry(
+        id=entry_id,
+        instance=instance,
+        healthy=healthy,
+        in_maintenance=maintained,
+        node=f"{entry.node.node} at {entry.node.address}",
+    )
 
 
-def _decode_instance(entry: _Entry) -> Instance:
+def _decode_instance(entry: _Entry, budget: Budget, *, remote: bool) -> Instance:
     meta = entry.service.meta or {}
     ports: dict[str, int] = {}
     own: dict[str, str] = {}
@@ -263,31 +266,24 @@ def _decode_instance(entry: _Entry) -> Instance:
             ports[key.removeprefix(_PORT)] = _number(key, value)
         elif not key.startswith(_OURS):
             own[key] = value
-    ports["http"] = entry.service.port
+    # Consul's own rule: a service without an address is at its node's.
+    host, ports["http"] = entry.service.address or entry.node.address, entry.service.port
+    if remote and (wan := (entry.service.tagged_addresses or {}).get("wan")) is not None:
+        host, ports["http"] = wan.address, wan.port
     boot_id = _number(_BOOT_ID, meta.get(_BOOT_ID, "0"))
     if boot_id >= _MAX_BOOT_ID:
         raise InvalidInstance(f"boot id {boot_id} is not below 2**53")
     return Instance(
         id=entry.service.id,
         service=entry.service.service,
-        # Consul's own rule: a service without an address is at its node's.
-        host=entry.service.address or entry.node.address,
+        host=host,
         ports=ports,
-        models=_decode_models(meta),
+        models=decode_models(meta, budget),
         weight=entry.service.weights.passing,
         zone=meta.get(_ZONE, ""),
         boot_id=boot_id,
         meta=own,
     )
-
-
-def _decode_models(meta: dict[str, str]) -> tuple[ModelInfo, ...]:
-    pieces: list[str] = []
-    while (key := f"{_MODELS}{len(pieces)}") in meta:
-        pieces.append(meta[key])
-    if not pieces:
-        raise InvalidInstance(f"no metadata {_MODELS}0: it was not registered by Fingerpost")
-    return msgspec.json.decode("".join(pieces), type=tuple[ModelInfo, ...])
 
 
 def _number(key: str, value: str) -> int:

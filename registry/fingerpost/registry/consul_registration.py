@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.registry.errors import RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from fingerpost.registry.consul_agent import ConsulAgent
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 # in a second or two; with these its workers are registered again within 5 s of its death.
 _BACKOFF_BASE_S: Final = 0.25
 _BACKOFF_CAP_S: Final = 4.0
+# Between the word that an instance leaves and its entry's removal: watchers wake in 2-7 ms.
+_WORD_S: Final = 0.1
 
 
 class ConsulRegistration:
@@ -31,16 +35,29 @@ class ConsulRegistration:
     check failed for long. Such an entry is registered again, but never while draining: it would
     come back as healthy.
 
+    Where the agent waits for reports (a TTL check), this task sends them, every third of the TTL
+    and as soon as `healthy` changes its mind. A draining instance goes on reporting: its entry
+    would be removed otherwise.
+
     One lock orders what is said to the agent, so that a re-registration under way cannot overtake
     a drain or a deregistration.
     """
 
     def __init__(
-        self, agent: ConsulAgent, instance: Instance, *, interval_s: float, rng: Random
+        self,
+        agent: ConsulAgent,
+        instance: Instance,
+        *,
+        interval_s: float,
+        rng: Random,
+        healthy: Callable[[], bool] | None = None,
     ) -> None:
         self._agent = agent
         self._instance = instance
-        self._interval_s = interval_s
+        self._interval_s = interval_s if agent.beat_s is None else min(interval_s, agent.beat_s)
+        self._healthy = healthy
+        self._reported = True
+        self._report_at = 0.0
         self._rng = rng
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -55,7 +72,8 @@ class ConsulRegistration:
         return self._instance
 
     def start(self) -> Self:
-        """Begin to keep the entry alive; needs a running loop."""
+        """Begin to keep the entry alive, just registered; needs a running loop."""
+        self._has_reported(healthy=True)
         self._task = asyncio.create_task(
             self._keep_alive(), name=f"registration {self._instance.id}"
         )
@@ -83,8 +101,8 @@ class ConsulRegistration:
         async with self._lock:
             if self._deregistered:
                 return
-            if not await self._agent.maintenance(self._instance.id, enable=False):
-                await self._agent.register(self._instance)
+            if not await self._agent.maintenance(self._instance, enable=False):
+                await self._register()
             self._draining = self._drain_told = False
 
     async def deregister(self) -> None:
@@ -94,10 +112,16 @@ class ConsulRegistration:
             RegistryError: the agent could not be told. The background work has ended all the same,
                 the agent's check removes the entry later, and a further call tries again.
         """
+        if not self._draining and not self._deregistered:
+            # An entry that just vanishes looks as if the agent had lost its memory, and watchers
+            # would ask the worker itself. Maintenance is a word that they believe at once.
+            with contextlib.suppress(RegistryError):
+                await self.drain("leaving")
+                await asyncio.sleep(_WORD_S)
         async with self._lock:
             await self.stop()
             if not self._deregistered:
-                await self._agent.deregister(self._instance.id)
+                await self._agent.deregister(self._instance)
                 self._deregistered = True
 
     async def stop(self) -> None:
@@ -111,7 +135,7 @@ class ConsulRegistration:
         if self._deregistered:
             return
         # No such entry means that it is off the list already.
-        await self._agent.maintenance(self._instance.id, enable=True, reason=self._drain_reason)
+        await self._agent.maintenance(self._instance, enable=True, reason=self._drain_reason)
         self._drain_told = True
 
     async def _keep_alive(self) -> None:
@@ -140,11 +164,38 @@ class ConsulRegistration:
 
     async def _beat(self) -> None:
         async with self._lock:
-            if self._draining:
-                if not self._drain_told:
-                    await self._tell_drain()
-            elif not await self._agent.knows(self._instance.id) and not self._draining:
+            if self._draining and not self._drain_told:
+                await self._tell_drain()
+            if self._draining and not self._report_due():
+                return
+            if await self._agent.knows(self._instance.id):
+                if self._report_due():
+                    await self._report()
+            elif not self._draining:
                 logger.warning(
                     "registration %s: the registry forgot it; registering again", self._instance.id
                 )
-                await self._agent.register(self._instance)
+                await self._register()
+
+    async def _register(self) -> None:
+        await self._agent.register(self._instance)
+        self._has_reported(healthy=True)
+
+    async def _report(self) -> None:
+        healthy = self._is_healthy()
+        await self._agent.report(self._instance.id, healthy=healthy)
+        self._has_reported(healthy=healthy)
+
+    def _report_due(self) -> bool:
+        if self._agent.beat_s is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        return now >= self._report_at or self._is_healthy() != self._reported
+
+    def _has_reported(self, *, healthy: bool) -> None:
+        self._reported = healthy
+        beat_s = self._agent.beat_s or 0.0
+        self._report_at = asyncio.get_running_loop().time() + beat_s
+
+    def _is_healthy(self) -> bool:
+        return self._healthy is None or self._healthy()

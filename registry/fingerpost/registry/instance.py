@@ -18,12 +18,15 @@ from fingerpost.registry.names import (
     split_reference,
 )
 
-__all__ = ["Instance", "ModelInfo", "ModelReference", "format_address"]
+__all__ = ["Instance", "ModelInfo", "ModelReference", "format_address", "is_host"]
 
 _HOSTNAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
     re.IGNORECASE | re.ASCII,
 )
+# A name whose last part is a number is an address, mistyped or in disguise: getaddrinfo takes
+# 0xa9fea9fe and 0251.254.43518 for 169.254.169.254 (inet_aton; URL Standard, 'ends in a number').
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE | re.ASCII)
 
 
 def format_address(host: str, port: int) -> str:
@@ -107,7 +110,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_id(self.id)
         check_service(self.service)
-        if not _is_host(self.host):
+        if not is_host(self.host):
             raise InvalidInstance(
                 f"instance {self.id}: {self.host!r} is neither an IP address nor a host name"
             )
@@ -138,9 +141,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return any(model.serves(reference) for model in self.models)
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
     try:
-        return not ipaddress.ip_address(host).is_unspecified
+        # A zone (fe80::1%eth0) means something on its own machine only, and may hold any character.
+        return "%" not in host and not ipaddress.ip_address(host).is_unspecified
     except ValueError:
-        # A name of digits and dots alone is a mistyped address, never a host name.
-        return bool(_HOSTNAME.fullmatch(host)) and not host.replace(".", "").isdigit()
+        return bool(_HOSTNAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rpartition(".")[2])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.registry.admission import Admission
 from fingerpost.registry.errors import ConfigurationError
+from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
@@ -14,35 +19,93 @@ if TYPE_CHECKING:
 __all__ = ["open_registry", "parse_base_url"]
 
 _DEFAULT_PORTS: Final = {"http": 8500, "https": 8501}
-_CONSUL: Final = {
-    "http": "http",
-    "https": "https",
-    "consul": "http",
-    "consul+http": "http",
-    "consul+https": "https",
-}
 
 
-def open_registry(url: str, *, token: str | None = None) -> Registry:
-    """The registry at `url`; no I/O happens until it is used.
+def open_registry(
+    url: str, options: RegistryOptions | None = None, *, token: str | None = None
+) -> Registry:
+    """The registry at `url`; the network is not touched until it is used.
 
     `consul://HOST:PORT` or `http://HOST:PORT` is a Consul agent or the embedded registry;
-    `consul+https://` or `https://` the same with TLS. `token` is the ACL token.
+    `consul+https://` or `https://` the same with TLS; `zookeeper://HOST:PORT,HOST:PORT/PATH` is a
+    ZooKeeper ensemble; `static://HOST:PORT,HOST:PORT` is a fixed list of workers. `options` says
+    how to be let in, and where else to look; `token` is short for its field of that name. To
+    ZooKeeper the token is `USER:PASSWORD`.
 
     Raises:
-        ConfigurationError: another scheme, or no such URL.
+        ConfigurationError: another scheme, no such URL, an option that this registry does not
+            have, or a file named in the options that is missing or holds something else.
     """
-    scheme, separator, rest = url.partition("://")
-    transport = _CONSUL.get(scheme.lower())
-    if not separator or transport is None:
+    options = options or RegistryOptions()
+    if token is not None:
+        options = dataclasses.replace(options, token=token)
+    scheme = url.partition("://")[0].lower()
+    opener = _OPENERS.get(scheme)
+    if opener is None or "://" not in url:
         raise ConfigurationError(
             f"registry URL {_masked(url)!r}: expected consul://HOST:PORT, "
-            "consul+https://HOST:PORT, http://HOST:PORT or https://HOST:PORT"
+            "consul+https://HOST:PORT, http://HOST:PORT, https://HOST:PORT, "
+            "zookeeper://HOST:PORT/PATH or static://HOST:PORT"
         )
-    # Imported here because aiohttp takes longer to import than all else in this room.
+    return opener(url, options)
+
+
+# Each imports its registry itself, because aiohttp takes longer to import than all else here.
+
+
+def _consul(url: str, options: RegistryOptions) -> Registry:
     from fingerpost.registry.consul import ConsulRegistry
 
-    return ConsulRegistry(f"{transport}://{rest}", token=token)
+    scheme, _, rest = url.partition("://")
+    transport = "https" if scheme.lower().endswith("https") else "http"
+    return ConsulRegistry(f"{transport}://{rest}", options=options, **_reading(options))
+
+
+def _zookeeper(url: str, options: RegistryOptions) -> Registry:
+    from fingerpost.registry.consul_token import Token
+    from fingerpost.registry.zookeeper import ZooKeeperRegistry
+
+    _refuse(url, options, {"token", "token_file", "allow_networks", "snapshot_folder"})
+    auth = Token(options.token, options.token_file).current()
+    return ZooKeeperRegistry(url, auth=auth, **_reading(options))
+
+
+def _static(url: str, options: RegistryOptions) -> Registry:
+    from fingerpost.registry.static import StaticRegistry
+
+    _refuse(url, options, set())
+    return StaticRegistry(url)
+
+
+def _reading(options: RegistryOptions) -> dict[str, Any]:
+    """What every registry that is watched takes: whom to let in, and where to keep snapshots."""
+    from fingerpost.registry.snapshot_store import SnapshotStore
+
+    admission = Admission.parse(options.allow_networks)
+    folder = options.snapshot_folder
+    store = SnapshotStore(Path(folder), admission=admission) if folder is not None else None
+    return {"admission": admission, "store": store}
+
+
+def _refuse(url: str, options: RegistryOptions, known: set[str]) -> None:
+    """An option that would silently do nothing is an error."""
+    default = RegistryOptions()
+    for field in dataclasses.fields(options):
+        name = field.name
+        if name not in known and getattr(options, name) != getattr(default, name):
+            raise ConfigurationError(f"registry URL {_masked(url)!r}: {name} is for Consul only")
+
+
+# By scheme in lower case; each is given the whole URL.
+_OPENERS: Final[dict[str, Callable[[str, RegistryOptions], Registry]]] = {
+    "consul": _consul,
+    "consul+http": _consul,
+    "consul+https": _consul,
+    "http": _consul,
+    "https": _consul,
+    "static": _static,
+    "zookeeper": _zookeeper,
+}
 
 
 def parse_base_url(url: str) -> str:

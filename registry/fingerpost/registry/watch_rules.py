@@ -12,6 +12,8 @@ The rules are those of Consul's blocking queries
 4. Errors back off with full jitter, so that watchers do not return in step.
 5. Answers are rate limited by a token bucket, so that a flapping registry, or one that does not
    block, costs a bounded number of polls.
+
+What a new list is worth is judged in `shrinkage`; what differs between two lists, by `diff`.
 """
 
 from __future__ import annotations
@@ -20,10 +22,43 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fingerpost.registry.instance import Instance
+from fingerpost.registry.shrinkage import ShrinkageConfig
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from random import Random
 
-__all__ = ["WatchConfig", "WatchRules"]
+__all__ = ["Change", "WatchConfig", "WatchRules", "diff"]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between two lists of instances, each part sorted by id.
+
+    Attributes:
+        added: new ids.
+        removed: ids that are no longer there.
+        changed: the new form of those whose id stayed and that differ in anything else.
+    """
+
+    added: tuple[Instance, ...] = ()
+    removed: tuple[Instance, ...] = ()
+    changed: tuple[Instance, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def diff(old: Iterable[Instance], new: Iterable[Instance]) -> Change:
+    """What has to be done to `old` to get `new`, by id; of an id's repetitions the last counts."""
+    before = {each.id: each for each in old}
+    after = {each.id: each for each in new}
+    stayed = sorted(before.keys() & after.keys())
+    return Change(
+        added=tuple(after[id_] for id_ in sorted(after.keys() - before.keys())),
+        removed=tuple(before[id_] for id_ in sorted(before.keys() - after.keys())),
+        changed=tuple(after[id_] for id_ in stayed if before[id_] != after[id_]),
+    )
 
 
 class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +71,11 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
         backoff_cap_s: the longest delay. More spares a registry in trouble; less returns sooner.
         polls_per_s: polls that are sustained; one change each, so this bounds the update rate.
         burst: polls that may follow each other at once, for a rolling update's sake.
+        disk_after_s: how long a first poll may take, in seconds, before the last good snapshot of
+            an earlier process is used, where one is stored; a poll that fails brings it at once.
+            More waits for the registry's own word; less answers sooner, with what may be stale.
+        shrinkage: when a list that shrank is not believed, and the workers are asked themselves;
+            None believes every list.
     """
 
     wait_s: float = 20.0
@@ -43,6 +83,8 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap_s: float = 10.0
     polls_per_s: float = 5.0
     burst: int = 10
+    disk_after_s: float = 1.0
+    shrinkage: ShrinkageConfig | None = ShrinkageConfig()
 
     @property
     def deadline_s(self) -> float:

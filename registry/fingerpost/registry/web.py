@@ -55,14 +55,15 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(runner: web.AppRunner, listener: socket.socket) -> None:
+async def serve(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
     """Listen on a bound socket with a set-up runner; the socket is closed where that fails.
 
     Raises:
         ConfigurationError: another process that had bound the same port listens on it already.
     """
+    site = web.SockSite(runner, listener, backlog=1024)
     try:
-        await web.SockSite(runner, listener, backlog=1024).start()
+        await site.start()
     except OSError as error:
         host, port = listener.getsockname()[:2]
         listener.close()
@@ -70,6 +71,7 @@ async def serve(runner: web.AppRunner, listener: socket.socket) -> None:
             f"cannot listen on {format_address(host, port)}: {error.strerror}; "
             "give another --port, or 0 for a free one"
         ) from error
+    return site
 
 
 def json_response(

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from fingerpost.registry import ConfigurationError
+from fingerpost.registry.options import RegistryOptions
 from fingerpost.worker.images import ImageLimits
 
 __all__ = ["WorkerConfig"]
@@ -17,6 +18,7 @@ class WorkerConfig:
 
     Attributes:
         registry: the registry's URL, such as `http://127.0.0.1:12481`.
+        access: how to be let in there, and how it watches over this worker.
         host: address to listen on. Loopback by default, so that nothing is open by accident;
             `0.0.0.0` serves other machines.
         port: port to listen on; 0 lets the system pick a free one, so that many workers fit on
@@ -39,6 +41,7 @@ class WorkerConfig:
     """
 
     registry: str
+    access: RegistryOptions = field(default_factory=RegistryOptions)
     host: str = "127.0.0.1"
     port: int = 0
     advertise: str | None = None

@@ -102,6 +102,10 @@ class WorkerService:
             return False
         return True
 
+    def engine_well(self) -> bool:
+        """False while the model has been at one batch for longer than `stall_s`."""
+        return self._engine.running_s() <= self._config.stall_s
+
     def load(self) -> LoadReport:
         """This moment's load report, newer than every one before it."""
         self._seq += 1
@@ -264,16 +268,14 @@ class WorkerService:
 
     async def _get_engine(self, request: web.Request) -> web.Response:
         """What the registry's check asks: can this engine work? True before it is registered."""
-        running_s = self._engine.running_s()
-        if running_s > self._config.stall_s:
-            return json_response(
-                {"status": "stalled", "running_s": round(running_s, 1)}, status=503
-            )
+        if not self.engine_well():
+            running_s = round(self._engine.running_s(), 1)
+            return json_response({"status": "stalled", "running_s": running_s}, status=503)
         return json_response({"status": "well"})
 
     async def _get_ready(self, request: web.Request) -> web.Response:
         """Loaded, warmed up, registered, not draining, and not stalled."""
-        stalled = self._engine.running_s() > self._config.stall_s
+        stalled = not self.engine_well()
         ready = self.state is WorkerState.READY and not stalled
         status = "stalled" if stalled else self.state.name.lower()
         return json_response({"status": status}, status=200 if ready else 503)

@@ -61,7 +61,7 @@ class Worker:
         self._files = files
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry)
+        self._registry = open_registry(config.registry, config.access)
         self._registration: Registration | None = None
         self._runner: web.AppRunner | None = None
         self._engine: Engine | None = None
@@ -134,7 +134,9 @@ class Worker:
     async def register(self) -> None:
         """Let clients find this worker. Raises `RegistryError` where that fails."""
         assert self._service is not None  # noqa: S101 - set by the start
-        self._registration = await self._registry.register(self.instance)
+        self._registration = await self._registry.register(
+            self.instance, healthy=self._service.engine_well
+        )
         self._service.state = WorkerState.READY
         logger.info("ready at %s as %s", self.instance.url, self.instance.id)
 

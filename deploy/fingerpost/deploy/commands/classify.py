@@ -18,8 +18,10 @@ from fingerpost.deploy.commands.cluster_options import (
     ClusterRegistry,
     open_client,
 )
+from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.registry import FingerpostError, InvalidRequest
+from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from fingerpost.client import Client
@@ -29,10 +31,11 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(classify)
+    app.command()(takes_registry_options(classify))
 
 
 def classify(
+    *,
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE...", help="Image files, or - for names on standard input."),
@@ -53,6 +56,7 @@ def classify(
     input_mean: options.InputMean = 0.0,
     input_std: options.InputStd = 255.0,
     image_size: options.ImageSize = None,
+    access: RegistryOptions,
 ) -> None:
     """Classify image files.
 
@@ -61,7 +65,7 @@ def classify(
     """
     show = _print_json if json else _print_line
     if proxy or registry or consul:
-        client = open_client(proxy, registry, consul=consul)
+        client = open_client(proxy, registry, consul=consul, access=access)
         if "/" in model or Path(model).exists():
             model = _service_of(Path(model))
         failed = asyncio.run(_with_cluster(client, images, model, top, show))

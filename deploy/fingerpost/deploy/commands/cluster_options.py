@@ -10,6 +10,7 @@ from fingerpost.registry import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.client import Client
+    from fingerpost.registry.options import RegistryOptions
 
 __all__ = ["LOCAL_AGENT", "ClusterConsul", "ClusterProxy", "ClusterRegistry", "open_client"]
 
@@ -35,7 +36,13 @@ ClusterConsul = Annotated[
 ]
 
 
-def open_client(proxies: list[str] | None, registry: str | None, *, consul: bool) -> Client:
+def open_client(
+    proxies: list[str] | None,
+    registry: str | None,
+    *,
+    consul: bool,
+    access: RegistryOptions,
+) -> Client:
     """A client of the cluster that the options name; without any, the proxy on this machine.
 
     Raises:
@@ -46,5 +53,5 @@ def open_client(proxies: list[str] | None, registry: str | None, *, consul: bool
     if sum(map(bool, (proxies, registry, consul))) > 1:
         raise ConfigurationError("--proxy, --registry and --consul exclude each other: use one")
     if consul or registry:
-        return Client(registry=registry or LOCAL_AGENT)
+        return Client(registry=registry or LOCAL_AGENT, registry_options=access)
     return Client(*(proxies or ()))

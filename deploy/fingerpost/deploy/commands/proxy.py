@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from fingerpost.deploy.commands import options
+from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.handover import inherited_listener, start_successor, tell_predecessor
+from fingerpost.registry import FingerpostError
+from fingerpost.registry.options import RegistryOptions
+
+if TYPE_CHECKING:
+    from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.proxy import Proxy
 
 __all__ = ["add_to"]
 
 logger = logging.getLogger(__name__)
 
+# How long connections may stay while it leaves, and how long a successor may take to serve.
+_GRACE_S: Final = 1.0
+_SUCCESSOR_S: Final = 20.0
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(proxy)
+    app.command()(takes_registry_options(proxy))
 
 
 def proxy(
+    *,
     registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 12480,
     host: options.Host = "127.0.0.1",
@@ -38,21 +52,53 @@ def proxy(
     ] = 2.0,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
+    access: RegistryOptions,
 ) -> None:
-    """Tell clients where the workers are. Run as many as you like."""
+    """Tell clients where the workers are. Run as many as you like.
+
+    SIGHUP restarts it without refusing a connection: a successor takes over the listening socket.
+    """
     from fingerpost.proxy import Proxy, ProxyConfig
 
     start_logging(log_level)
     config = ProxyConfig(
-        registry=registry, host=host, port=port, service=service, relay=relay, lease_s=lease
+        registry=registry,
+        access=access,
+        host=host,
+        port=port,
+        service=service,
+        relay=relay,
+        lease_s=lease,
     )
 
     async def run() -> None:
         from fingerpost.deploy.lifetime import Lifetime
 
-        async with Proxy(config) as serving:
+        async with Proxy(config, inherited_listener(os.environ)) as serving:
             lifetime = Lifetime(follow_parent=follow_parent)
             logger.info("listening at %s, registry %s", serving.url, registry)
-            await lifetime.wait()
+            tell_predecessor(os.environ)
+            await _until_leaving(lifetime, serving)
+            await serving.leave(_GRACE_S)
 
     asyncio.run(run())
+
+
+async def _until_leaving(lifetime: Lifetime, serving: Proxy) -> None:
+    """Return at the first signal to end, or once a successor has taken over."""
+    ending = asyncio.create_task(lifetime.wait())
+    while not ending.done():
+        restart = asyncio.create_task(lifetime.restart_wanted.wait())
+        await asyncio.wait((ending, restart), return_when=asyncio.FIRST_COMPLETED)
+        restart.cancel()
+        if not lifetime.restart_wanted.is_set():
+            continue
+        lifetime.restart_wanted.clear()
+        try:
+            pid = await start_successor(serving.listener, _SUCCESSOR_S)
+        except FingerpostError as error:
+            logger.error("restart failed, serving on: %s", error)  # noqa: TRY400 - one line
+            continue
+        logger.info("process %d has taken over", pid)
+        ending.cancel()
+        return

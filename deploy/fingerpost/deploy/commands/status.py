@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +16,15 @@ from fingerpost.deploy.commands.cluster_options import (
     ClusterRegistry,
     open_client,
 )
+from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import out, print_json
+from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession
+    from rich.table import Table
+
+    from fingerpost.client import Client
     from fingerpost.registry import Instance, LoadReport, Snapshot
 
 __all__ = ["add_to"]
@@ -27,87 +34,148 @@ _TIMEOUT_S = 1.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(status)
+    app.command()(takes_registry_options(status))
 
 
 def status(
+    *,
     proxy: ClusterProxy = None,
     registry: ClusterRegistry = None,
     consul: ClusterConsul = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="With --watch, seconds between two looks.")
+    ] = 1.0,
     json: options.Json = False,
+    access: RegistryOptions,
 ) -> None:
-    """Show every service and worker, and what each worker says of its load."""
+    """Show every service and worker, and what each worker says of its load.
+
+    With --json and --watch, one line of JSON for each look.
+    """
 
     async def run() -> None:
-        async with open_client(proxy, registry, consul=consul) as client:
-            snapshots = [await client.resolve(name) for name in await client.services()]
-        instances = [each for snapshot in snapshots for each in snapshot.instances]
-        loads = await _ask_loads(instances)
-        if json:
-            print_json([_as_json(snapshot, loads) for snapshot in snapshots])
-        else:
-            _print_table(snapshots, loads)
+        from aiohttp import ClientSession, ClientTimeout
 
-    asyncio.run(run())
+        async with (
+            open_client(proxy, registry, consul=consul, access=access) as client,
+            ClientSession(timeout=ClientTimeout(total=_TIMEOUT_S)) as http,
+        ):
+            first = await _look(client, http)
+            if not watch:
+                _show(first, json=json)
+            elif json:
+                await _repeat(first, client, http, interval, lambda look: _show(look, json=True))
+            else:
+                from rich.live import Live
+
+                with Live(first.table(), console=out, auto_refresh=False, screen=True) as live:
+                    await _repeat(
+                        first,
+                        client,
+                        http,
+                        interval,
+                        lambda look: live.update(look.table(), refresh=True),
+                    )
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        if not watch:
+            raise
 
 
-async def _ask_loads(instances: list[Instance]) -> dict[str, LoadReport | None]:
-    """Each worker's own word, None for one that does not answer within a second."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """The cluster at one moment; `loads` has None for a worker that did not answer."""
+
+    snapshots: list[Snapshot]
+    loads: dict[str, LoadReport | None]
+    at: float
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "service": snapshot.service,
+                "age_s": round(snapshot.age_s(self.at), 3),
+                "workers": [
+                    {
+                        "id": each.id,
+                        "address": each.address,
+                        "zone": each.zone,
+                        "weight": each.weight,
+                        "models": each.models,
+                        "meta": each.meta,
+                        "load": self.loads[each.id],
+                    }
+                    for each in snapshot.instances
+                ],
+            }
+            for snapshot in self.snapshots
+        ]
+
+    def table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        right = {"IN FLIGHT", "QUEUED MB", "AGE"}
+        for name in ("SERVICE", "WORKER", "VERSION", "STATE", "IN FLIGHT", "QUEUED MB", "AGE",
+                     "DEVICE", "ID"):  # fmt: skip
+            table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+        for snapshot in self.snapshots:
+            age = f"{snapshot.age_s(self.at):.0f} s"
+            if not snapshot.instances:
+                table.add_row(snapshot.service, "none healthy", "", "", "", "", age)
+            for each in snapshot.instances:
+                load = self.loads[each.id]
+                table.add_row(
+                    snapshot.service,
+                    each.address,
+                    ", ".join(version for model in each.models for version in model.versions),
+                    load.state.name.lower() if load else "no answer",
+                    str(load.rif) if load else "",
+                    f"{load.queued_cost:.1f}" if load else "",
+                    age,
+                    each.meta.get("device", ""),
+                    each.id,
+                )
+        return table
+
+
+async def _repeat(
+    look: _Look, client: Client, http: ClientSession, pause_s: float, show: Any
+) -> None:
+    while True:
+        show(look)
+        await asyncio.sleep(pause_s)
+        look = await _look(client, http)
+
+
+async def _look(client: Client, http: ClientSession) -> _Look:
+    """Ask the registry or the proxy for the workers, and each worker for its load."""
     import msgspec
-    from aiohttp import ClientError, ClientSession, ClientTimeout
+    from aiohttp import ClientError
 
     from fingerpost.registry import LoadReport
 
-    async def ask(session: ClientSession, instance: Instance) -> LoadReport | None:
+    async def ask(instance: Instance) -> LoadReport | None:
         try:
-            async with session.get(f"{instance.url}/load") as response:
+            async with http.get(f"{instance.url}/load") as response:
                 return msgspec.json.decode(await response.read(), type=LoadReport)
         except (ClientError, TimeoutError, msgspec.MsgspecError):
             return None
 
-    async with ClientSession(timeout=ClientTimeout(total=_TIMEOUT_S)) as session:
-        reports = await asyncio.gather(*(ask(session, instance) for instance in instances))
-    return {each.id: report for each, report in zip(instances, reports, strict=True)}
+    snapshots = [await client.resolve(name) for name in await client.services()]
+    instances = [each for snapshot in snapshots for each in snapshot.instances]
+    reports = await asyncio.gather(*(ask(instance) for instance in instances))
+    loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
+    return _Look(snapshots=snapshots, loads=loads, at=time.monotonic())
 
 
-def _as_json(snapshot: Snapshot, loads: dict[str, LoadReport | None]) -> dict[str, Any]:
-    return {
-        "service": snapshot.service,
-        "age_s": round(snapshot.age_s(time.monotonic()), 3),
-        "workers": [
-            {
-                "id": each.id,
-                "address": each.address,
-                "models": each.models,
-                "meta": each.meta,
-                "load": loads[each.id],
-            }
-            for each in snapshot.instances
-        ],
-    }
-
-
-def _print_table(snapshots: list[Snapshot], loads: dict[str, LoadReport | None]) -> None:
-    from rich.table import Table
-
-    if not snapshots:
+def _show(look: _Look, *, json: bool) -> None:
+    if json:
+        print_json(look.as_json())
+    elif not look.snapshots:
         out.print("No service is registered. Start one: fingerpost worker --model models/NAME")
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("SERVICE", "WORKER", "VERSION", "STATE", "IN FLIGHT", "FRAMEWORK", "DEVICE"):
-        table.add_column(column, justify="right" if column == "IN FLIGHT" else "left")
-    for snapshot in snapshots:
-        if not snapshot.instances:
-            table.add_row(snapshot.service, "none healthy")
-        for each in snapshot.instances:
-            load = loads[each.id]
-            table.add_row(
-                snapshot.service,
-                each.address,
-                ", ".join(version for model in each.models for version in model.versions),
-                load.state.name.lower() if load else "no answer",
-                str(load.rif) if load else "",
-                each.meta.get("framework", ""),
-                each.meta.get("device", ""),
-            )
-    out.print(table)
+    else:
+        out.print(look.table())

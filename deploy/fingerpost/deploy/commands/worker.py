@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fingerpost.deploy.commands import options
+from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
+from fingerpost.registry.options import RegistryOptions
 
 __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(worker)
+    app.command()(takes_registry_options(worker))
 
 
 def worker(
+    *,
     model: Annotated[
         Path,
         typer.Option(
@@ -46,6 +50,14 @@ def worker(
     ] = None,
     weight: Annotated[int, typer.Option(help="Share of requests, relative to other workers.")] = 1,
     zone: Annotated[str, typer.Option(help="Where it stands: rack or availability zone.")] = "",
+    check: Annotated[
+        Literal["http", "ttl"],
+        typer.Option(help="How Consul watches over it; ttl where the agent cannot reach it."),
+    ] = "http",
+    wan_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="Where other datacenters reach it, if elsewhere."),
+    ] = None,
     max_batch: Annotated[int, typer.Option(help="Most images in one run of the model.")] = 32,
     max_queue: Annotated[
         int, typer.Option(help="Most images waiting; beyond it the answer is 429.")
@@ -64,8 +76,10 @@ def worker(
     ] = 2.0,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
+    access: RegistryOptions,
 ) -> None:
     """Load a model, warm it up, register it, and serve it until SIGTERM."""
+    from fingerpost.registry.consul_checks import CheckConfig
     from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.images import ImageLimits
@@ -74,6 +88,7 @@ def worker(
     start_logging(log_level)
     config = WorkerConfig(
         registry=registry,
+        access=dataclasses.replace(access, check=CheckConfig(mode=check), wan_address=wan_address),
         host=host,
         port=port,
         advertise=advertise,

@@ -1,0 +1,58 @@
+"""`fingerpost drain` and `fingerpost undrain`: take a worker out of service, and put it back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from fingerpost.deploy.commands import options
+from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.console import out
+from fingerpost.registry.options import RegistryOptions
+
+__all__ = ["add_to"]
+
+InstanceId = Annotated[
+    str, typer.Argument(metavar="ID", help="The worker's id, as `fingerpost status` shows it.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add both subcommands."""
+    app.command()(takes_registry_options(drain))
+    app.command()(takes_registry_options(undrain))
+
+
+def drain(
+    *,
+    instance: InstanceId,
+    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    reason: Annotated[str, typer.Option(help="Shown by Consul beside the worker.")] = "drained",
+    access: RegistryOptions,
+) -> None:
+    """Give a worker no new requests; it finishes what it has and goes on running."""
+    asyncio.run(_set(instance, registry, access, reason))
+    out.print(f"{instance} gets no new requests; `fingerpost undrain {instance}` ends that")
+
+
+def undrain(
+    *,
+    instance: InstanceId,
+    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    access: RegistryOptions,
+) -> None:
+    """Put a drained worker back into service."""
+    asyncio.run(_set(instance, registry, access, None))
+    out.print(f"{instance} is back in service")
+
+
+async def _set(instance: str, url: str, access: RegistryOptions, reason: str | None) -> None:
+    from fingerpost.registry import open_registry
+
+    registry = open_registry(url, access)
+    try:
+        await registry.set_draining(instance, reason)
+    finally:
+        await registry.aclose()

@@ -1,0 +1,158 @@
+"""The options by which a subcommand is let in by its registry, the same ones everywhere."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from fingerpost.registry.options import RegistryOptions
+
+__all__ = ["takes_registry_options"]
+
+_PANEL: Final = "Registry access"
+
+
+def _option(name: str, text: str, *, env: str | None = None, metavar: str | None = None) -> Any:
+    return typer.Option(
+        f"--{name}",
+        envvar=f"FINGERPOST_{env}" if env else None,
+        metavar=metavar,
+        help=text,
+        rich_help_panel=_PANEL,
+        show_default=False,
+    )
+
+
+# Name, type with its option, default: in the order of the help text.
+_OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
+    (
+        "registry_token",
+        Annotated[
+            str | None,
+            _option("registry-token", "ACL token; a file keeps it out of sight.",
+                    env="REGISTRY_TOKEN", metavar="TOKEN"),
+        ],
+        None,
+    ),
+    (
+        "registry_token_file",
+        Annotated[
+            Path | None,
+            _option("registry-token-file", "File with the ACL token; read again when it changes.",
+                    env="REGISTRY_TOKEN_FILE", metavar="FILE"),
+        ],
+        None,
+    ),
+    (
+        "registry_ca_file",
+        Annotated[
+            Path | None,
+            _option("registry-ca-file", "Who may sign the registry's certificate (PEM).",
+                    env="REGISTRY_CA_FILE", metavar="FILE"),
+        ],
+        None,
+    ),
+    (
+        "registry_cert_file",
+        Annotated[
+            Path | None,
+            _option("registry-cert-file", "Our own certificate (PEM).",
+                    env="REGISTRY_CERT_FILE", metavar="FILE"),
+        ],
+        None,
+    ),
+    (
+        "registry_key_file",
+        Annotated[
+            Path | None,
+            _option("registry-key-file", "Its private key (PEM).",
+                    env="REGISTRY_KEY_FILE", metavar="FILE"),
+        ],
+        None,
+    ),
+    (
+        "registry_insecure",
+        Annotated[
+            bool,
+            _option("registry-insecure", "Do not check the registry's certificate; to try out."),
+        ],
+        False,
+    ),
+    (
+        "datacenter",
+        Annotated[
+            list[str] | None,
+            _option("datacenter", "Where to look, in this order; our own first. May be repeated.",
+                    metavar="NAME"),
+        ],
+        None,
+    ),
+    (
+        "namespace",
+        Annotated[str | None, _option("namespace", "Of Consul Enterprise.", metavar="NAME")],
+        None,
+    ),
+    (
+        "allow_network",
+        Annotated[
+            list[str] | None,
+            _option("allow-network", "Where workers may be; others are refused. May be repeated.",
+                    metavar="CIDR"),
+        ],
+        None,
+    ),
+    (
+        "snapshots",
+        Annotated[
+            Path | None,
+            _option("snapshots", "Keep last good snapshots here, for a start during an outage.",
+                    metavar="DIR"),
+        ],
+        None,
+    ),
+)  # fmt: skip
+
+
+def takes_registry_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a subcommand these options; it gets them as its argument `access`, a `RegistryOptions`.
+
+    Typer reads a function's signature, so the decorated one carries one with `access` replaced.
+    """
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        values = {name: given.pop(name) for name, _, _ in _OPTIONS}
+        access = RegistryOptions(
+            token=values["registry_token"],
+            token_file=_text(values["registry_token_file"]),
+            ca_file=_text(values["registry_ca_file"]),
+            cert_file=_text(values["registry_cert_file"]),
+            key_file=_text(values["registry_key_file"]),
+            verify=not values["registry_insecure"],
+            datacenters=tuple(values["datacenter"] or ()),
+            namespace=values["namespace"],
+            allow_networks=tuple(values["allow_network"] or ()),
+            snapshot_folder=_text(values["snapshots"]),
+        )
+        command(**given, access=access)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.name != "access"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, kind, default in _OPTIONS
+    ]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + added
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    del wrapped.__wrapped__
+    return wrapped
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,54 @@
+"""TLS towards the registry: whom to believe, and who we are."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fingerpost.registry.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fingerpost.registry.options import RegistryOptions
+
+__all__ = ["make_context"]
+
+
+def make_context(options: RegistryOptions) -> ssl.SSLContext:
+    """A client's context of TLS 1.2 or later, as the options say. Reads the files they name.
+
+    Raises:
+        ConfigurationError: a file is missing, cannot be read, or holds something else; it is named.
+    """
+    for field in ("ca_file", "cert_file", "key_file"):
+        name = getattr(options, field)
+        if name is not None:
+            _check_readable(field, name)
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"ca_file {options.ca_file!r} holds no PEM certificate: {error.reason or error}"
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.cert_file is not None:
+        try:
+            # With an empty pass phrase, because OpenSSL would else ask for one on the terminal.
+            context.load_cert_chain(options.cert_file, options.key_file, password="")
+        except ssl.SSLError as error:
+            raise ConfigurationError(
+                f"cert_file {options.cert_file!r} and key_file {options.key_file!r} are no PEM "
+                f"certificate and its private key without a pass phrase: {error.reason or error}"
+            ) from error
+    return context
+
+
+def _check_readable(field: str, name: str) -> None:
+    try:
+        with Path(name).open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"{field} {name!r} cannot be read: {error.strerror}") from error

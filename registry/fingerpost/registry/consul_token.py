@@ -1,0 +1,69 @@
+"""The ACL token that travels with every call, and the file it may come from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from fingerpost.registry.errors import ConfigurationError
+from fingerpost.registry.options import check_token
+
+__all__ = ["Token"]
+
+logger = logging.getLogger(__name__)
+
+
+class Token:
+    """A token as given, or as its file has it now.
+
+    The file is looked at before each call (one `stat`), and read when it was replaced or written
+    to. While it is gone or makes no sense, as in the middle of a rotation, the last good token
+    stays in use.
+
+    Raises:
+        ConfigurationError: `file` cannot be read, or holds no token.
+    """
+
+    def __init__(self, token: str | None = None, file: str | None = None) -> None:
+        self._token = token
+        self._path = None if file is None else Path(file)
+        self._seen: tuple[int, int, int] | None = None
+        self._in_trouble = False
+        if self._path is not None:
+            self._read(self._path)
+
+    def current(self) -> str | None:
+        """The token to send now; None for none."""
+        if self._path is not None:
+            try:
+                if self._state(self._path) != self._seen:
+                    self._read(self._path)
+                    logger.info("the ACL token was read again from %s", self._path)
+                self._in_trouble = False
+            except (OSError, ConfigurationError) as error:
+                if not self._in_trouble:
+                    logger.warning("%s; the last token stays in use", error)
+                self._in_trouble = True
+        return self._token
+
+    def _read(self, path: Path) -> None:
+        try:
+            # The state first: what is written in between is read at the next call.
+            seen = self._state(path)
+            text = path.read_text("ascii")
+        except OSError as error:
+            raise ConfigurationError(
+                f"token_file {str(path)!r} cannot be read: {error.strerror}; it must hold the ACL "
+                "token"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"token_file {str(path)!r} is no ASCII text; it must hold the ACL token"
+            ) from error
+        self._token = check_token(text.strip(), f"what token_file {str(path)!r} holds")
+        self._seen = seen
+
+    @staticmethod
+    def _state(path: Path) -> tuple[int, int, int]:
+        state = path.stat()
+        return state.st_mtime_ns, state.st_ino, state.st_size

@@ -1,0 +1,124 @@
+"""How to reach a registry that is secured, or spread over datacenters. Pure: opens no file.
+
+`open_registry` reads the files named here. Nothing here asks the environment: the command line
+does, and passes the values on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Final
+
+from fingerpost.registry.consul_checks import CheckConfig
+from fingerpost.registry.errors import ConfigurationError
+from fingerpost.registry.instance import is_host
+
+__all__ = ["RegistryOptions"]
+
+# Consul's own rule for a datacenter's name; a namespace is named alike.
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RegistryOptions:
+    """What a registry's URL does not say. Every field may be left out.
+
+    Attributes:
+        token: ACL token, sent with every call; shown in no message and no `repr`. A process list
+            shows arguments to everybody on the machine: prefer `token_file`.
+        token_file: a file that holds the token and nothing else. Read again when it changes, so
+            that a new token needs no restart.
+        ca_file: PEM file of the authorities that may sign the registry's certificate; those of
+            the system, if None.
+        cert_file: PEM file of our own certificate, for a registry that asks for one.
+        key_file: PEM file of its private key, without a pass phrase; may be `cert_file` itself.
+        verify: check the registry's certificate and host name. Without it, whoever is on the path
+            reads the token and answers as the registry: for experiments only.
+        datacenters: where to read from, in this order; the first is our own, where instances are
+            registered. The next is asked while one has no healthy instance or fails. Empty: only
+            the agent's own.
+        namespace: of Consul Enterprise; sent with every call where given. Other editions refuse
+            or ignore it.
+        allow_networks: where workers may be, as CIDR (`10.0.0.0/8`); every address outside is
+            refused, and every host name. Empty lets in all that make sense; see `Admission`.
+        snapshot_folder: where to keep the last good snapshot of every service, so that a process
+            that starts while the registry is away knows the workers; nowhere, if None.
+        check: how the registry watches over an instance registered here; see `CheckConfig`.
+        wan_address: host name or IP address at which readers in other datacenters reach what is
+            registered here, where it differs from the instance's own.
+
+    Raises:
+        ConfigurationError: on construction; the message names the field, its value and the remedy.
+    """
+
+    token: str | None = dataclasses.field(default=None, repr=False)
+    token_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    datacenters: tuple[str, ...] = ()
+    namespace: str | None = None
+    allow_networks: tuple[str, ...] = ()
+    snapshot_folder: str | None = None
+    check: CheckConfig = dataclasses.field(default_factory=CheckConfig)
+    wan_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            if self.token_file is not None:
+                raise ConfigurationError(
+                    f"a token and token_file {self.token_file!r} are both given; leave one out"
+                )
+            check_token(self.token, "the token given")
+        if self.cert_file is not None and self.key_file is None:
+            raise ConfigurationError(
+                f"cert_file {self.cert_file!r} has no key_file; name the certificate's private "
+                "key, which may be in the same file"
+            )
+        if self.key_file is not None and self.cert_file is None:
+            raise ConfigurationError(
+                f"key_file {self.key_file!r} has no cert_file; name the key's certificate"
+            )
+        if not self.verify and self.ca_file is not None:
+            raise ConfigurationError(
+                f"ca_file {self.ca_file!r} is of no use with verify=False; leave one of them out"
+            )
+        for name in self.datacenters:
+            _check_name("datacenter", name)
+        if len(set(self.datacenters)) != len(self.datacenters):
+            raise ConfigurationError(
+                f"datacenters {', '.join(self.datacenters)}: one is named twice; name each once"
+            )
+        if self.namespace is not None:
+            _check_name("namespace", self.namespace)
+        if self.wan_address is not None and not is_host(self.wan_address):
+            raise ConfigurationError(
+                f"wan_address {self.wan_address!r} is neither an IP address nor a host name"
+            )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether an option is given that means something over TLS only."""
+        return not self.verify or self.ca_file is not None or self.cert_file is not None
+
+
+def check_token(token: str, where: str) -> str:
+    """Return `token` if it can travel in an HTTP header. Never shows it.
+
+    Raises:
+        ConfigurationError: it is empty, longer than 8 KiB, or not printable ASCII.
+    """
+    if not 0 < len(token) <= 8192 or not all("!" <= letter <= "~" for letter in token):
+        raise ConfigurationError(
+            f"{where} is no ACL token: expected 1 to 8192 printable characters without spaces"
+        )
+    return token
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{what} {name!r}: use 1 to 64 letters, digits, hyphens and underscores"
+        )

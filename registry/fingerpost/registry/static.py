@@ -1,0 +1,190 @@
+"""A list of workers instead of a registry: `static://host:port,host:port`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import urllib.parse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.registry.admission import Refusals
+from fingerpost.registry.base import SharedWatches
+from fingerpost.registry.errors import ConfigurationError, InvalidInstance, InvalidName
+from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
+from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.watch import Watch
+from fingerpost.registry.watch_rules import WatchConfig
+
+if TYPE_CHECKING:
+    from fingerpost.registry.base import Registration
+
+__all__ = ["StaticRegistry"]
+
+_FORM: Final = "static://HOST:PORT,HOST:PORT, with ?model=NAME or ?model=NAME@VERSION if you like"
+_SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})", re.ASCII)
+MAX_WATCHES: Final = 1000
+
+
+class StaticRegistry:
+    """`Registry` over a fixed list: for one's first steps, tests, and clusters that never change.
+
+    Whatever service is asked for, all workers listed are its instances; with `?model=`, only that
+    service is known. Nobody asks the workers how they are, so the list never shrinks: it is the
+    client that leaves out those that fail. Nothing can be registered or drained. Snapshots are
+    always new, for nothing can be known better, and a watch has one view, which never changes.
+
+    An instance's id is `static-HOST-PORT`. Its model is named like the service, with version `1`;
+    `?model=flowers@3` says otherwise, for clients that ask for `flowers@3`.
+
+    Args:
+        url: `static://HOST:PORT,HOST:PORT`, an IPv6 host in brackets; `?model=NAME[@VERSION]`.
+        watch: see `WatchConfig`.
+
+    Raises:
+        ConfigurationError: not of that form; an entry twice; an address that makes no sense.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        watch: WatchConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        scheme, separator, rest = url.partition("://")
+        servers, _, query = rest.partition("?")
+        servers = servers.removesuffix("/")
+        if scheme.lower() != "static" or not separator or not servers:
+            raise ConfigurationError(f"registry URL {url!r}: expected {_FORM}")
+        self._model = _model(query, url)
+        self._addresses = [_address(each, url) for each in servers.split(",")]
+        for number, each in enumerate(self._addresses):
+            if each in self._addresses[:number]:
+                raise ConfigurationError(
+                    f"registry URL {url!r}: {format_address(*each)} is listed twice; leave one out"
+                )
+        self._url = url
+        self._clock = clock
+        self._watch_config = watch or WatchConfig()
+        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
+        self._catalog_watch: Watch[Catalog] | None = None
+        self.refusals = Refusals()  # what is listed by hand is not judged
+        self._instances(self._model.model if self._model else "any")  # refuses bad hosts and ports
+
+    @property
+    def url(self) -> str:
+        """The list as given."""
+        return self._url
+
+    async def register(
+        self, instance: Instance, *, healthy: Callable[[], bool] | None = None
+    ) -> Registration:
+        """Always refused. Raises `ConfigurationError`."""
+        raise ConfigurationError(
+            f"cannot register {instance.id}: {self._url} is a fixed list; add "
+            f"{instance.address} to it, or use a registry such as consul://127.0.0.1:8500"
+        )
+
+    async def set_draining(self, instance_id: str, reason: str | None) -> None:
+        """Always refused. Raises `ConfigurationError`."""
+        raise ConfigurationError(
+            f"cannot drain {instance_id}: {self._url} is a fixed list; start its readers with a "
+            "list without it"
+        )
+
+    async def list(self, service: str) -> Snapshot:
+        """All workers listed, as instances of `service`. See `Registry.list`."""
+        check_service(service)
+        known = self._model is None or service == self._model.model
+        return Snapshot(
+            service=service,
+            instances=self._instances(service) if known else (),
+            known=known,
+            index=1,
+            taken_at=self._clock(),
+        )
+
+    async def catalog(self) -> Catalog:
+        """The service of `?model=`; without it none, because every name is one."""
+        services = (self._model.model,) if self._model else ()
+        return Catalog(services=services, index=1, taken_at=self._clock())
+
+    def watch(self, service: str) -> Watch[Snapshot]:
+        """A watch with one view. See `Registry.watch`."""
+        return self._watches.watch(check_service(service))
+
+    async def release(self, service: str) -> None:
+        """Give one use of a watch back. See `Registry.release`."""
+        await self._watches.release(service)
+
+    def watch_catalog(self) -> Watch[Catalog]:
+        """A watch with one view. See `Registry.watch_catalog`."""
+        if self._catalog_watch is None:
+
+            async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
+                await asyncio.sleep(wait_s if index else 0)
+                return await self.catalog(), 1
+
+            self._catalog_watch = Watch(
+                poll, name=f"the catalog of {self._url}", config=self._watch_config
+            )
+        return self._catalog_watch.start()
+
+    async def aclose(self) -> None:
+        """End all watches."""
+        await self._watches.aclose()
+        if self._catalog_watch is not None:
+            await self._catalog_watch.aclose()
+
+    def _new_watch(self, service: str) -> Watch[Snapshot]:
+        async def poll(index: int, wait_s: float) -> tuple[Snapshot, int]:
+            # Nothing changes; it only comes back to keep the view's age low.
+            await asyncio.sleep(wait_s if index else 0)
+            return await self.list(service), 1
+
+        return Watch(poll, name=f"service {service} of {self._url}", config=self._watch_config)
+
+    def _instances(self, service: str) -> tuple[Instance, ...]:
+        version = self._model.version if self._model else None
+        model = ModelInfo(name=service, versions=(version or "1",))
+        try:
+            instances = [
+                Instance(
+                    id=check_id(f"static-{host.replace(':', '-').strip('-')}-{port}"),
+                    service=service,
+                    host=host,
+                    ports={"http": port},
+                    models=(model,),
+                )
+                for host, port in self._addresses
+            ]
+        except (InvalidInstance, InvalidName) as error:
+            raise ConfigurationError(f"registry URL {self._url!r}: {error}") from error
+        return tuple(sorted(instances, key=lambda each: each.id))
+
+
+def _model(query: str, url: str) -> ModelReference | None:
+    if not query:
+        return None
+    try:
+        options = urllib.parse.parse_qsl(query, strict_parsing=True)
+        if len(options) != 1 or options[0][0] != "model":
+            raise ValueError("the only option is one ?model=NAME or ?model=NAME@VERSION")
+        reference = ModelReference.parse(options[0][1])
+        if reference.label is not None:
+            raise ValueError(f"{reference} names a label; give a version, such as @3")
+    except (ValueError, InvalidName) as error:
+        raise ConfigurationError(f"registry URL {url!r}: {error}") from error
+    return reference
+
+
+def _address(text: str, url: str) -> tuple[str, int]:
+    match = _SERVER.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(
+            f"registry URL {url!r}: {text!r} is not HOST:PORT; expected {_FORM}"
+        )
+    return match[1].strip("[]"), int(match[2])

@@ -1,0 +1,119 @@
+"""Does this instance's engine answer? Asked from a thread, told to ZooKeeper.
+
+An ephemeral node says only that a process keeps up its session: kazoo's threads go on doing so
+while a model hangs, or the event loop does. Consul's agent asks each worker over HTTP; ZooKeeper
+asks nobody, so the process that registered the instance asks, at the address that clients use, and
+from a thread, because an event loop that hangs must fail the check and not stop it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fingerpost.registry.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fingerpost.registry.instance import Instance
+
+__all__ = ["EngineCheck", "HttpCheck"]
+
+logger = logging.getLogger(__name__)
+
+
+class HttpCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance's own check asks it; as Consul's agent would.
+
+    Attributes:
+        path: asked on transport `http`; any status from 200 to 299 is well. The default follows
+            the engine: a worker whose model hangs answers 503 there.
+        interval_s: seconds between checks. More costs fewer requests, and notices a stalled
+            engine later: it is off the list after `interval_s` + `timeout_s` at most.
+        timeout_s: seconds until a check counts as failed. More spares a worker that has hiccups.
+    """
+
+    path: str = "/health/engine"
+    interval_s: float = 1.0
+    timeout_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/"):
+            raise ConfigurationError(f"check path {self.path!r} does not start with '/'")
+        if self.interval_s <= 0 or self.timeout_s <= 0:
+            raise ConfigurationError(f"{self}: interval_s and timeout_s must be above 0")
+
+
+class EngineCheck:
+    """Asks from `start` to `stop`, and calls `tell(sick)` from its thread.
+
+    `tell` is called at the first check, when the answer changes, and at every check while the
+    engine is sick, because the registry may have lost the word. It may raise: then it is called
+    again at the next check.
+    """
+
+    def __init__(self, instance: Instance, config: HttpCheck, tell: Callable[[bool], None]) -> None:
+        self._instance = instance
+        self._config = config
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"fingerpost-check-{instance.id}", daemon=True
+        )
+        self.sick = False
+
+    def start(self) -> None:
+        """Begin to ask, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking. Blocks for as long as a check in progress takes: call it in a thread."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        told: bool | None = None
+        while not self._stopping.wait(self._config.interval_s):
+            problem = self._ask()
+            if self._stopping.is_set():
+                return
+            sick = bool(problem)
+            if sick and not self.sick:
+                logger.warning(
+                    "registration %s: off the list: %s%s: %s; it must answer at the address that "
+                    "clients use",
+                    self._instance.id,
+                    self._instance.url,
+                    self._config.path,
+                    problem,
+                )
+            elif self.sick and not sick:
+                logger.info("registration %s: the engine answers again", self._instance.id)
+            self.sick = sick
+            if sick or told is not False:
+                try:
+                    self._tell(sick)
+                    told = sick
+                except Exception as error:  # whatever it is, the next check tries again
+                    told = None
+                    logger.debug("registration %s: %r", self._instance.id, error)
+
+    def _ask(self) -> str:
+        """What is wrong; empty if nothing is."""
+        instance, config = self._instance, self._config
+        connection = http.client.HTTPConnection(
+            instance.host, instance.ports["http"], timeout=config.timeout_s
+        )
+        try:
+            connection.request("GET", config.path, headers={"Connection": "close"})
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            return str(error) or type(error).__name__
+        finally:
+            connection.close()
+        return "" if 200 <= status < 300 else f"HTTP {status}"
