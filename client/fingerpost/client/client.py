@@ -77,7 +77,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resolver: Resolver | None = None
         if isinstance(registry, str):
-            self._resolver = RegistryResolver(open_registry(registry), owned=True)
+            self._resolver = RegistryResolver(open_registry(registry, registry_options), owned=True)
         elif registry is not None:
             self._resolver = RegistryResolver(registry, owned=False)
         self._transport: Transport | None = None
