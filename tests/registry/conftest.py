@@ -10,10 +10,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
-from fingerpost.registry import ConsulRegistry, Instance, ModelInfo, WatchConfig
+from fingerpost.registry import (
+    ConsulRegistry,
+    Instance,
+    LoadReport,
+    ModelInfo,
+    WatchConfig,
+    WorkerState,
+)
 from fingerpost.registry.embedded import EmbeddedRegistry
 
 
@@ -116,16 +124,18 @@ def service() -> str:
 
 
 class Worker:
-    """What the registry sees of a worker: `/health/engine`, healthy or not."""
+    """What the registry sees of a worker: `/health/engine`, healthy or not, and `/load`."""
 
     def __init__(self) -> None:
         self.healthy = True
+        self.leaving = False
         self.port = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/health/engine", self._health)
+        app.router.add_get("/load", self._load)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -135,6 +145,13 @@ class Worker:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    async def _load(self, request: web.Request) -> web.Response:
+        state = WorkerState.READY if self.healthy else WorkerState.FAILED
+        if self.leaving:
+            state = WorkerState.DRAINING
+        report = LoadReport(rif=0, slots=1, state=state, boot_id=0, seq=1)
+        return web.Response(body=msgspec.json.encode(report))
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)

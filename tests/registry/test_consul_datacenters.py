@@ -197,6 +197,7 @@ async def test_a_service_is_read_from_the_next_datacenter_while_the_own_one_has_
     await eventually(lambda: watch.view.instances == (here.instance,), within_s=RETURN_S + 2)
     await here.drain("leaving")
     await eventually(lambda: [each.host for each in watch.view.instances] == ["localhost"])
+    worker.leaving = True  # as a real worker says of itself before it goes
     await here.deregister()
     await there.deregister()
     await eventually(lambda: watch.view.instances == (), within_s=RETURN_S + 2)

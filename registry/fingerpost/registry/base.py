@@ -28,6 +28,10 @@ class Registration(Protocol):
     def instance(self) -> Instance:
         """What was registered."""
 
+    @property
+    def reregistrations(self) -> int:
+        """How often the registry had forgotten the entry, and got it again."""
+
     async def drain(self, reason: str) -> None:
         """Take the instance off the healthy list, its entry staying. Raises `RegistryError`."""
 

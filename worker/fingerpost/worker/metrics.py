@@ -36,6 +36,9 @@ class WorkerMetrics:
         )
         self.in_flight = self._gauge("in_flight_requests", "Requests from their headers on")
         self.queued = self._gauge("queued_images", "Images waiting for the model")
+        self.reregistrations = self._gauge(
+            "reregistrations", "Times the registry had forgotten this worker"
+        )
         self.state = self._gauge("state", "0 starting, 1 ready, 2 draining, 3 failed")
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:

@@ -62,6 +62,7 @@ class Worker:
         self._load = load
         self._config = config
         self._registry = open_registry(config.registry, config.access)
+        self._metrics = WorkerMetrics()
         self._registration: Registration | None = None
         self._runner: web.AppRunner | None = None
         self._engine: Engine | None = None
@@ -87,14 +88,13 @@ class Worker:
         try:
             await self._registry.catalog()
             backend = await asyncio.to_thread(self._load, self._files)
-            metrics = WorkerMetrics()
             self._engine = Engine(
                 backend,
                 limits=self._config.limits,
                 max_batch=self._config.max_batch,
                 max_queue=self._config.max_queue,
                 decode_threads=self._config.decode_threads,
-                metrics=metrics,
+                metrics=self._metrics,
             )
             classes = await asyncio.to_thread(self._engine.warm_up)
             labels = check_labels(self._files, classes)
@@ -105,7 +105,7 @@ class Worker:
                 labels=labels,
                 boot_id=self._instance.boot_id,
                 config=self._config,
-                metrics=metrics,
+                metrics=self._metrics,
             )
             self._runner = web.AppRunner(
                 self._service.app(), access_log=None, handle_signals=False, shutdown_timeout=1.0
@@ -137,6 +137,8 @@ class Worker:
         self._registration = await self._registry.register(
             self.instance, healthy=self._service.engine_well
         )
+        registration = self._registration
+        self._metrics.reregistrations.set_function(lambda: registration.reregistrations)
         self._service.state = WorkerState.READY
         logger.info("ready at %s as %s", self.instance.url, self.instance.id)
 

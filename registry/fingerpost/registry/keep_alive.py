@@ -1,0 +1,172 @@
+"""What registrations that are kept alive share: when to look, what to try again, in what order.
+
+A registry's own subclass says how its entry is told of, looked after and removed.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Self
+
+from fingerpost.registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from fingerpost.registry.instance import Instance
+
+__all__ = ["KeptRegistration"]
+
+logger = logging.getLogger(__name__)
+
+# The delay after the first failure and the longest one, in seconds. An agent that restarts is back
+# in a second or two; with these its workers are registered again within 5 s of its death.
+_BACKOFF_BASE_S: Final = 0.25
+_BACKOFF_CAP_S: Final = 4.0
+
+
+class KeptRegistration(abc.ABC):
+    """Looks every `interval_s`, give or take a quarter, whether the registry still has the entry.
+
+    An entry that was forgotten is registered again, but never while draining: it would come back
+    as healthy. Failures are tried again with jittered back-off, logged once, and never raised.
+
+    One lock orders what is said to the registry, so that a re-registration under way cannot
+    overtake a drain or a deregistration; the methods that subclasses give are called holding it.
+    """
+
+    def __init__(self, instance: Instance, *, interval_s: float, rng: Random) -> None:
+        self._instance = instance
+        self._interval_s = interval_s
+        self._rng = rng
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._drain_reason: str | None = None
+        self._drain_told = False
+        self._deregistered = False
+        self._reregistrations = 0
+
+    @property
+    def instance(self) -> Instance:
+        """What was registered."""
+        return self._instance
+
+    @property
+    def reregistrations(self) -> int:
+        """How often the registry had forgotten the entry, and got it again."""
+        return self._reregistrations
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is to be off the healthy list, told to the registry or not yet."""
+        return self._drain_reason is not None
+
+    def start(self) -> Self:
+        """Begin to keep the entry alive, just registered; needs a running loop."""
+        self._task = asyncio.create_task(
+            self._keep_alive(), name=f"registration {self._instance.id}"
+        )
+        return self
+
+    async def drain(self, reason: str) -> None:
+        """Take the instance off the healthy list, its entry staying.
+
+        If the registry cannot be told now, it raises, and the background work goes on trying.
+
+        Raises:
+            RegistryError: the registry could not be told.
+        """
+        self._drain_reason = reason  # before the lock, so that no re-registration begins meanwhile
+        async with self._lock:
+            await self._drain_once_told()
+
+    async def undrain(self) -> None:
+        """Put it back on the healthy list, registering it anew where it was forgotten.
+
+        Raises:
+            RegistryError: the registry could not be told; the instance goes on draining.
+        """
+        async with self._lock:
+            if not self._deregistered:
+                await self._tell_undrain()
+                self._drain_reason = None
+                self._drain_told = False
+
+    async def deregister(self) -> None:
+        """Remove the entry and stop keeping it alive. Calling it again does nothing.
+
+        Raises:
+            RegistryError: the registry could not be told. The background work has ended all the
+                same, the entry goes by itself later, and a further call tries again.
+        """
+        async with self._lock:
+            await self.stop()
+            if not self._deregistered:
+                await self._remove()
+                self._deregistered = True
+
+    async def stop(self) -> None:
+        """End the background work; the entry stays."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @abc.abstractmethod
+    async def _tell_drain(self, reason: str) -> None:
+        """Take the entry off the healthy list; one that is gone is off it already."""
+
+    @abc.abstractmethod
+    async def _tell_undrain(self) -> None:
+        """Put the entry back on the healthy list, making it anew where it is gone."""
+
+    @abc.abstractmethod
+    async def _remove(self) -> None:
+        """Remove the entry; one that is gone is no error."""
+
+    @abc.abstractmethod
+    async def _look(self) -> None:
+        """See after the entry: once in a while, and soon again after a failure."""
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait before the next look; a subclass may cut it short."""
+        await asyncio.sleep(delay_s)
+
+    def _forgotten(self, why: str) -> None:
+        """Count and log that the entry is about to be registered again."""
+        self._reregistrations += 1
+        logger.warning("registration %s: %s; registering again", self._instance.id, why)
+
+    async def _drain_once_told(self) -> None:
+        if self._drain_reason is not None and not self._deregistered:
+            await self._tell_drain(self._drain_reason)
+            self._drain_told = True
+
+    async def _keep_alive(self) -> None:
+        failures = 0
+        while True:
+            await self._pause(self._delay_s(failures))
+            try:
+                async with self._lock:
+                    if not self._drain_told:
+                        await self._drain_once_told()
+                    await self._look()
+            except RegistryError as error:
+                if not failures:
+                    logger.warning("registration %s: %s", self._instance.id, error)
+                failures += 1
+            except Exception:  # the worker goes on serving, and the entry being kept
+                logger.exception("registration %s: unexpected error", self._instance.id)
+                failures += 1
+            else:
+                if failures:
+                    logger.info("registration %s: the registry answers again", self._instance.id)
+                failures = 0
+
+    def _delay_s(self, failures: int) -> float:
+        if not failures:
+            return self._interval_s * self._rng.uniform(0.75, 1.25)
+        ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2.0 ** min(failures, 16))
+        return ceiling * self._rng.uniform(0.5, 1.0)
