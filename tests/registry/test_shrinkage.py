@@ -393,3 +393,17 @@ def test_an_answer_that_is_no_list_is_an_error_or_says_nothing(body):
         assert withdrawn_ids(body) == ()
     except RegistryError as error:
         assert "no JSON list" in str(error)
+
+
+def test_after_a_suspicion_one_that_vanishes_is_enough() -> None:
+    """An agent that comes back lists all, and takes them off one by one until checks have run."""
+    shrinkage = told(("abc", ""), ("", ""))
+    assert kept(shrinkage) == "abc"
+    shrinkage.registry_said(workers("abc"), "", now=20.0)
+    assert not shrinkage.suspicious
+    shrinkage.registry_said(workers("ab"), "", now=20.1)
+    assert used(shrinkage) == "abc"
+    assert kept(shrinkage) == "c"
+    shrinkage.registry_said(workers("abc"), "", now=20.2)
+    shrinkage.registry_said(workers("ab"), "", now=20.2 + ShrinkageConfig().window_s + 1)
+    assert used(shrinkage) == "ab"

@@ -51,30 +51,40 @@ class ProxyMetrics:
         self._instances = self._gauge("instances", "Healthy workers", "service")
         self._age = self._gauge("snapshot_age_seconds", "Since the registry's last word", "service")
         self._kept = self._gauge("kept_instances", "In use on their own word alone", "service")
-        # The watches count by themselves; these gauges show how far they are.
-        self._polls = self._gauge("watch_polls", "Polls of the registry", "service")
-        self._errors = self._gauge("watch_errors", "Failed polls of the registry", "service")
-        self._changes = self._gauge("watch_changes", "Snapshots that differed", "service")
-        self._suspicions = self._gauge("watch_suspicions", "Lists that were doubted", "service")
-        self._probes = self._gauge("watch_probes", "Workers asked because of a doubt", "service")
-        self._refused = self._gauge("refused_registrations", "Entries left out", "reason")
+        self._polls = self._counter("watch_polls", "Polls of the registry", "service")
+        self._errors = self._counter("watch_errors", "Failed polls of the registry", "service")
+        self._changes = self._counter("watch_changes", "Snapshots that differed", "service")
+        self._suspicions = self._counter("watch_suspicions", "Lists that were doubted", "service")
+        self._probes = self._counter("watch_probes", "Workers asked because of a doubt", "service")
+        self._refused = self._counter("refused_registrations", "Entries left out", "reason")
+        self._counted: dict[tuple[Counter, str], int] = {}
 
     def render(self, directory: Directory) -> bytes:
         """The text that Prometheus scrapes."""
         now = time.monotonic()
         for service, watch in directory.watches().items():
-            self._polls.labels(service).set(watch.polls)
-            self._errors.labels(service).set(watch.errors)
-            self._changes.labels(service).set(watch.changes)
-            self._suspicions.labels(service).set(watch.suspicions)
-            self._probes.labels(service).set(watch.probes)
+            self._count(self._polls, service, watch.polls)
+            self._count(self._errors, service, watch.errors)
+            self._count(self._changes, service, watch.changes)
+            self._count(self._suspicions, service, watch.suspicions)
+            self._count(self._probes, service, watch.probes)
             if watch.view is not None:
                 self._instances.labels(service).set(len(watch.view.instances))
                 self._kept.labels(service).set(len(watch.view.kept))
                 self._age.labels(service).set(watch.view.age_s(now))
         for reason, count in directory.refusals.by_reason.items():
-            self._refused.labels(reason.value).set(count)
+            self._count(self._refused, reason.value, count)
         return generate_latest(self._registry)
+
+    def _count(self, counter: Counter, label: str, value: int) -> None:
+        """Bring a counter up to what was counted elsewhere."""
+        before = self._counted.get((counter, label), 0)
+        # A watch that was ended and begun anew counts from 0 again.
+        counter.labels(label).inc(value - before if value >= before else value)
+        self._counted[counter, label] = value
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(f"fingerpost_proxy_{name}", text, [label], registry=self._registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"fingerpost_proxy_{name}", text, labels, registry=self._registry)

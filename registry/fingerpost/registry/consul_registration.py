@@ -20,6 +20,8 @@ __all__ = ["ConsulRegistration"]
 
 # Between the word that an instance leaves and its entry's removal: watchers wake in 2-7 ms.
 _WORD_S: Final = 0.1
+# The word is a courtesy: an agent in trouble must not double the time of a deregistration.
+_WORD_DEADLINE_S: Final = 1.0
 
 
 class ConsulRegistration(KeptRegistration):
@@ -63,9 +65,10 @@ class ConsulRegistration(KeptRegistration):
         ask the worker itself. Maintenance is a word that they believe at once, so it comes first.
         """
         if not self.draining and not self._deregistered:
-            with contextlib.suppress(RegistryError):
-                await self.drain("leaving")
-                await asyncio.sleep(_WORD_S)
+            with contextlib.suppress(RegistryError, TimeoutError):
+                async with asyncio.timeout(_WORD_DEADLINE_S):
+                    await self.drain("leaving")
+                    await asyncio.sleep(_WORD_S)
         await super().deregister()
 
     async def _tell_drain(self, reason: str) -> None:

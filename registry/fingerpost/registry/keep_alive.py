@@ -65,9 +65,7 @@ class KeptRegistration(abc.ABC):
 
     def start(self) -> Self:
         """Begin to keep the entry alive, just registered; needs a running loop."""
-        self._task = asyncio.create_task(
-            self._keep_alive(), name=f"registration {self._instance.id}"
-        )
+        self._begin()
         return self
 
     async def drain(self, reason: str) -> None:
@@ -79,8 +77,14 @@ class KeptRegistration(abc.ABC):
             RegistryError: the registry could not be told.
         """
         self._drain_reason = reason  # before the lock, so that no re-registration begins meanwhile
-        async with self._lock:
-            await self._drain_once_told()
+        # A look that hangs in a call holds the lock; it is cut short, and begun anew afterwards.
+        running = await self._end()
+        try:
+            async with self._lock:
+                await self._drain_once_told()
+        finally:
+            if running:
+                self._begin()
 
     async def undrain(self) -> None:
         """Put it back on the healthy list, registering it anew where it was forgotten.
@@ -101,18 +105,29 @@ class KeptRegistration(abc.ABC):
             RegistryError: the registry could not be told. The background work has ended all the
                 same, the entry goes by itself later, and a further call tries again.
         """
+        await self.stop()  # before the lock, which a look that hangs in a call holds
         async with self._lock:
-            await self.stop()
             if not self._deregistered:
                 await self._remove()
                 self._deregistered = True
 
     async def stop(self) -> None:
         """End the background work; the entry stays."""
+        await self._end()
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(
+            self._keep_alive(), name=f"registration {self._instance.id}"
+        )
+
+    async def _end(self) -> bool:
+        """End the task; False where there was none."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if task is None:
+            return False
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return True
 
     @abc.abstractmethod
     async def _tell_drain(self, reason: str) -> None:

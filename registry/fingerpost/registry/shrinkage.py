@@ -24,6 +24,9 @@ its memory removes their entries, though the workers go on serving. Rules:
    that a worker that dies meanwhile is dropped and a stalled one returns.
 7. The suspicion ends when none of them is left: listed again, withdrawn, or gone. Or after
    `keep_s`: then the registry is believed.
+8. For `window_s` after a suspicion ended, one that vanishes is enough for the next. An agent that
+   comes back lists its services before their checks have run, and takes them off again one by
+   one until they have.
 
 Rejected: Eureka's self-preservation (no expiry at all below 85 % of the renewals) and Envoy's
 panic mode (below 50 % all hosts are used, well or not). Both send requests to dead workers; a
@@ -120,6 +123,7 @@ class Shrinkage:
         self._listed: dict[str, Instance] = {}
         self._vanished: dict[str, _Vanished] = {}
         self._since: float | None = None
+        self._ended_at: float | None = None
 
     @property
     def suspicious(self) -> bool:
@@ -158,7 +162,7 @@ class Shrinkage:
             and (self.suspicious or now - each.since <= self._config.window_s)
         } | {each.instance.id: each for each in new}
         self._listed = listed
-        if not self.suspicious and self._is_suspicious():
+        if not self.suspicious and self._is_suspicious(now):
             self._since = now
         for each in new:
             each.in_use = self.suspicious
@@ -206,9 +210,10 @@ class Shrinkage:
             del self._vanished[instance.id]
         self._settle(now)
 
-    def _is_suspicious(self) -> bool:
+    def _is_suspicious(self, now: float) -> bool:
         gone, left = len(self._vanished), len(self._listed)
-        if gone and not left:
+        warned = self._ended_at is not None and now - self._ended_at <= self._config.window_s
+        if gone and (warned or not left):
             return True
         return gone >= self._config.least and gone >= self._config.fraction * (gone + left)
 
@@ -220,6 +225,7 @@ class Shrinkage:
             self._vanished.clear()
         if not self._vanished:
             self._since = None
+            self._ended_at = now
 
 
 # What Consul says of an entry, beyond whether all its checks pass.

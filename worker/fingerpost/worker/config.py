@@ -37,6 +37,8 @@ class WorkerConfig:
         lease_s: how long after the registry was told that it leaves the worker goes on accepting,
             because a client may still hold its address.
         drain_timeout_s: longest wait for requests in flight while leaving.
+        register_timeout_s: how long to try to register with a registry in trouble before giving
+            up, and letting whoever started this worker decide.
         stall_s: a model that runs longer than this on one batch makes the worker unhealthy.
     """
 
@@ -55,6 +57,7 @@ class WorkerConfig:
     body_timeout_s: float = 10.0
     lease_s: float = 2.0
     drain_timeout_s: float = 30.0
+    register_timeout_s: float = 120.0
     stall_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -66,6 +69,6 @@ class WorkerConfig:
         for name in ("body_timeout_s", "stall_s"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("lease_s", "drain_timeout_s"):
+        for name in ("lease_s", "drain_timeout_s", "register_timeout_s"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 0 or more")

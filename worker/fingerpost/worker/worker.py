@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import random
 import secrets
 import socket
+import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +20,9 @@ from fingerpost.registry import (
     Instance,
     ModelInfo,
     Registration,
+    RegistryDenied,
     RegistryError,
+    RegistryUnreachable,
     WorkerState,
     open_registry,
 )
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "check_labels"]
 
 logger = logging.getLogger(__name__)
+
+# The first and the longest pause between two tries to register, in seconds.
+_PAUSES_S = (0.25, 4.0)
 
 
 class Worker:
@@ -86,7 +93,7 @@ class Worker:
         """
         listener = bind(self._config.host, self._config.port)
         try:
-            await self._registry.catalog()
+            await self._find_registry()
             backend = await asyncio.to_thread(self._load, self._files)
             self._engine = Engine(
                 backend,
@@ -132,15 +139,47 @@ class Worker:
         await self._registry.aclose()
 
     async def register(self) -> None:
-        """Let clients find this worker. Raises `RegistryError` where that fails."""
+        """Let clients find this worker.
+
+        A registry in trouble (an election takes up to 20 s) is asked again with growing, jittered
+        pauses, for `register_timeout_s`.
+
+        Raises:
+            RegistryDenied: this worker may not register; at once.
+            RegistryError: the last failure, when the time is over.
+        """
         assert self._service is not None  # noqa: S101 - set by the start
-        self._registration = await self._registry.register(
-            self.instance, healthy=self._service.engine_well
-        )
+        until = time.monotonic() + self._config.register_timeout_s
+        pause_s = _PAUSES_S[0]
+        while self._registration is None:
+            try:
+                self._registration = await self._registry.register(
+                    self.instance, healthy=self._service.engine_well
+                )
+            except RegistryDenied:
+                raise
+            except RegistryError as error:
+                if time.monotonic() + pause_s > until:
+                    raise
+                logger.warning("not registered yet: %s", error)
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+                pause_s = min(_PAUSES_S[1], pause_s * 2)
         registration = self._registration
         self._metrics.reregistrations.set_function(lambda: registration.reregistrations)
         self._service.state = WorkerState.READY
         logger.info("ready at %s as %s", self.instance.url, self.instance.id)
+
+    async def _find_registry(self) -> None:
+        """Fail before the model is loaded if the registry is not there or does not let us in.
+
+        One that answers, but cannot serve now, is no reason to give up: see `register`.
+        """
+        try:
+            await self._registry.catalog()
+        except (RegistryUnreachable, RegistryDenied):
+            raise
+        except RegistryError as error:
+            logger.warning("the registry is in trouble, going on: %s", error)
 
     async def leave(self) -> None:
         """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
