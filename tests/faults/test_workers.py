@@ -1,0 +1,155 @@
+"""Workers die, hang, leave and come, at a single agent."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from fingerpost.client import Client
+from tests.faults.field import Field
+from tests.faults.sightings import AtConsul, AtProxy
+from tests.faults.table import Table
+
+
+@pytest.mark.timeout(180)
+async def test_a_worker_is_killed(field: Field, table: Table) -> None:
+    row = table.row("1", "worker `kill -9`, one of three")
+    row.done = "One of three workers was killed under load; three times, a new one in between"
+    off_list, last_sent, after_failure = [], [], []
+    again = 0
+    for _ in range(3):
+        await field.ready(3)
+        async with (
+            AtConsul(field.registry) as consul,
+            AtProxy(field.proxy) as proxy,
+            field.traffic() as load,
+        ):
+            await asyncio.sleep(2.0)
+            victim = field.workers[0]
+            killed = field.kill(victim)
+            for sightings in (consul, proxy):
+                await sightings.until_without(victim.id)
+            off_list.append(consul.seen[-1][0] - killed)
+            await asyncio.sleep(3.0)
+        row.load(load)
+        sent = load.sent_to(victim.address, killed)
+        last_sent.append(max(each.began for each in sent) - killed if sent else 0.0)
+        late = load.after_the_first_failure(victim.address, killed)
+        after_failure.append([round(each, 3) for each in late])
+        refused = load.after_the_first_failure(victim.address, killed, outcomes=("REFUSED",))
+        again += sum(each < 1.0 for each in refused)
+    row.at_most("off the passing list after", max(off_list), 1.5, " s")
+    row.at_most("last request to it after", max(last_sent), 1.5, " s")
+    # A client leaves a worker that refused a connection out for a second, then tries it once.
+    at_once = [each for late in after_failure for each in late if each < 1.0]
+    row.at_most("a client went on sending to it for", max(at_once, default=0.0), 0.1, " s")
+    row.at_most("attempts of a client that it had refused", again, 0)
+    row.note(f"Attempts begun after a client's own first failure, in s: {after_failure}")
+    row.judge()
+
+
+@pytest.mark.timeout(180)
+async def test_a_worker_is_stopped(field: Field, table: Table) -> None:
+    row = table.row("2", "worker stopped (SIGSTOP), one of three")
+    row.done = "One of three workers was stopped for 14 s under load, then continued"
+    await field.ready(3)
+    async with AtConsul(field.registry) as consul, field.traffic() as load:
+        began = time.monotonic()
+        await asyncio.sleep(6.0)
+        victim = field.workers[0]
+        stopped = victim.signal(signal.SIGSTOP)
+        try:
+            off = await consul.until_without(victim.id)
+            await asyncio.sleep(14.0 - (time.monotonic() - stopped))
+        finally:
+            continued = victim.signal(signal.SIGCONT)
+        back = await consul.until(lambda ids: victim.id in ids, "the continued one is back")
+        await load.used(victim.address, since=continued)
+    row.load(load)
+    sent = [each for each in load.sent_to(victim.address, stopped) if each.began < continued]
+    row.at_most("off the passing list after", off - stopped, 2.0, " s")
+    row.at_most("last request to it after", max(each.began for each in sent) - stopped, 2.0, " s")
+    before = load.p99_ms(began, stopped)
+    after = load.p99_ms(stopped + 2.0, continued)
+    row.at_most("p99 afterwards, times the one before", after / before, 2.0)
+    held = [each for each in load.calls if each.began <= stopped + 2.0 and each.latency_s > 1.0]
+    row.note(
+        f"p99 {before:.0f} ms before and {after:.0f} ms from 2 s after; {len(held)} calls that "
+        f"it held took up to {max((each.latency_s for each in held), default=0):.1f} s; "
+        f"back on the list {back - continued:.2f} s after SIGCONT"
+    )
+    row.judge()
+
+
+async def test_a_worker_is_drained(field: Field, table: Table) -> None:
+    row = table.row("3a", "drain of one worker of three (SIGTERM)")
+    row.done = "SIGTERM to one of three workers under load"
+    await field.ready(3)
+    async with field.traffic() as load:
+        await asyncio.sleep(2.0)
+        victim = field.workers[0]
+        ordered = time.monotonic()
+        took_s = await field.leave(victim)
+        await asyncio.sleep(2.0)
+    row.load(load)
+    sent = load.sent_to(victim.address, ordered)
+    bad = [each for each in sent if each.outcome in ("REFUSED", "FAILED")]
+    row.at_most("attempts that met a closed door", len(bad), 0)
+    row.note(
+        f"It left {took_s:.1f} s after the order; last request to it "
+        f"{max((each.began for each in sent), default=ordered) - ordered:.2f} s after it"
+    )
+    row.judge()
+
+
+@pytest.mark.timeout(240)
+async def test_all_workers_are_replaced_one_after_the_other(field: Field, table: Table) -> None:
+    row = table.row("3b", "rolling restart of all workers")
+    row.done = "Each of three workers got SIGTERM, left, and was replaced before the next one"
+    await field.ready(3)
+    first = field.ids
+    async with field.traffic() as load:
+        began = time.monotonic()
+        for worker in list(field.workers):
+            await field.leave(worker)
+            await field.adopt(field.launch())
+        took_s = time.monotonic() - began
+        await load.settle(field.addresses)
+    assert not first & field.ids
+    row.load(load)
+    row.note(f"It took {took_s:.0f} s")
+    row.judge()
+
+
+@pytest.mark.timeout(180)
+async def test_a_new_worker_is_used(field: Field, table: Table) -> None:
+    row = table.row("12", "a worker joins")
+    row.done = (
+        "A fourth worker joined under load, twice; counted from Consul's list to its requests"
+    )
+    await field.ready(3)
+    used: dict[str, float] = {}
+    for _ in range(2):
+        clients = {
+            "by the proxy": Client(field.proxy),
+            "by the registry": Client(registry=field.registry),
+        }
+        async with AtConsul(field.registry) as consul, field.traffic(clients) as load:
+            process = field.launch()
+            registered = await consul.until(
+                field.ids.__lt__, "the new one is listed", timeout_s=60.0
+            )
+            worker = await field.adopt(process)
+            for name in clients:
+                await load.used(worker.address, name)
+                first = load.sent_to(worker.address, 0.0, name)[0]
+                used[name] = max(used.get(name, 0.0), first.ended - registered)
+            field.kill(worker)
+            await consul.until_without(worker.id)
+        row.load(load)
+    for name, seconds in used.items():
+        row.at_most(f"first answer to a client {name} after", seconds, 1.0, " s")
+    row.judge()
