@@ -18,6 +18,7 @@ from fingerpost.registry.options import RegistryOptions
         ("http://127.0.0.1:8500", "http://127.0.0.1:8500"),
         ("http://127.0.0.1:12481/", "http://127.0.0.1:12481"),
         ("https://consul.example", "https://consul.example:8501"),
+        ("embedded", "http://127.0.0.1:12481"),
         ("consul://consul.example:1", "http://consul.example:1"),
         ("consul://consul.example", "http://consul.example:8500"),
         ("consul+https://consul.example:8501", "https://consul.example:8501"),

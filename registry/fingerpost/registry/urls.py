@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_registry", "parse_base_url"]
 
+_EMBEDDED: Final = "http://127.0.0.1:12481"
 _DEFAULT_PORTS: Final = {"http": 8500, "https": 8501}
 
 
@@ -27,7 +28,8 @@ def open_registry(
     """The registry at `url`; the network is not touched until it is used.
 
     `consul://HOST:PORT` or `http://HOST:PORT` is a Consul agent or the embedded registry;
-    `consul+https://` or `https://` the same with TLS; `zookeeper://HOST:PORT,HOST:PORT/PATH` is a
+    `embedded` is the one that `fingerpost registry` runs on this machine by default;
+    `consul+https://` or `https://` is Consul with TLS; `zookeeper://HOST:PORT,HOST:PORT/PATH` is a
     ZooKeeper ensemble; `static://HOST:PORT,HOST:PORT` is a fixed list of workers. `options` says
     how to be let in, and where else to look; `token` is short for its field of that name. To
     ZooKeeper the token is `USER:PASSWORD`.
@@ -39,13 +41,15 @@ def open_registry(
     options = options or RegistryOptions()
     if token is not None:
         options = dataclasses.replace(options, token=token)
+    if url == "embedded":
+        url = _EMBEDDED
     scheme = url.partition("://")[0].lower()
     opener = _OPENERS.get(scheme)
     if opener is None or "://" not in url:
         raise ConfigurationError(
             f"registry URL {_masked(url)!r}: expected consul://HOST:PORT, "
             "consul+https://HOST:PORT, http://HOST:PORT, https://HOST:PORT, "
-            "zookeeper://HOST:PORT/PATH or static://HOST:PORT"
+            "zookeeper://HOST:PORT/PATH, static://HOST:PORT or embedded"
         )
     return opener(url, options)
 
