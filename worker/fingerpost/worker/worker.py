@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import random
+import re
 import secrets
 import socket
 import time
@@ -13,7 +14,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
-from yarl import URL
 
 from fingerpost.registry import (
     ConfigurationError,
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.modelfiles import ModelFiles
 
-__all__ = ["Worker", "check_labels"]
+__all__ = ["Worker", "check_labels", "reachable_host"]
 
 logger = logging.getLogger(__name__)
 
+# The first host of a registry's URL; ZooKeeper's may have several.
+_FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
 # The first and the longest pause between two tries to register, in seconds.
 _PAUSES_S = (0.25, 4.0)
 
@@ -203,7 +205,7 @@ class Worker:
 
     def _describe(self, backend: Backend, port: int) -> Instance:
         config, files = self._config, self._files
-        host = config.advertise or _reachable_host(config.host, config.registry)
+        host = config.advertise or reachable_host(config.host, config.registry)
         nonce = secrets.token_hex(4)
         wanted = backend.input
         return Instance(
@@ -245,22 +247,36 @@ def check_labels(files: ModelFiles, classes: int) -> tuple[str, ...]:
     return files.labels
 
 
-def _reachable_host(host: str, registry: str) -> str:
-    """The address to give to clients when listening on a wildcard: the one facing the registry."""
-    try:
-        wildcard = ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        wildcard = False
-    if not wildcard:
+def reachable_host(host: str, registry: str) -> str:
+    """The address to give to clients when listening on `host`: `host` itself, if it is one.
+
+    On a wildcard it is the address that faces the registry, or where that is on this machine, as
+    Consul's agent is, the one that faces the rest of the world.
+
+    Raises:
+        ConfigurationError: this machine has no such address.
+    """
+    if not _is(host, "is_unspecified"):
         return host
-    url = URL(registry)
+    match = _FIRST_HOST.match(registry)
+    target = match[1].strip("[]") if match else "localhost"
+    if target == "localhost" or _is(target, "is_loopback"):
+        # Addresses for documentation (RFC 5737, RFC 3849), so that the default route decides.
+        target = "2001:db8::1" if ":" in host else "192.0.2.1"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((url.host or "127.0.0.1", url.port or 8500))  # sends nothing
+            probe.connect((target, 9))  # chooses a route, and sends nothing
             return str(probe.getsockname()[0])
     except OSError as error:
         raise ConfigurationError(
             f"cannot tell which address of this machine clients reach ({error.strerror}): "
             "name it with --advertise"
         ) from error
+
+
+def _is(host: str, what: str) -> bool:
+    try:
+        return bool(getattr(ipaddress.ip_address(host), what))
+    except ValueError:
+        return False
