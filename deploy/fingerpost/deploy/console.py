@@ -13,7 +13,8 @@ from fingerpost.registry import ConfigurationError
 
 __all__ = ["err", "out", "print_json", "start_logging"]
 
-out = Console(highlight=False, soft_wrap=True)
+# Rich takes a pipe for 80 columns wide and cuts tables off; a pipe has any width.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -121,7 +121,12 @@ class _Look:
         right = {"IN FLIGHT", "QUEUED MB", "AGE"}
         for name in ("SERVICE", "WORKER", "VERSION", "STATE", "IN FLIGHT", "QUEUED MB", "AGE",
                      "DEVICE", "ID"):  # fmt: skip
-            table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+            table.add_column(
+                name,
+                justify="right" if name in right else "left",
+                no_wrap=name != "ID",
+                overflow="fold",
+            )
         for snapshot in self.snapshots:
             age = f"{snapshot.age_s(self.at):.0f} s"
             if not snapshot.instances:
