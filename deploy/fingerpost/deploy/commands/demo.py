@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import shutil
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,6 +108,11 @@ async def _show(cluster: Cluster, files: list[Path], *, json: bool) -> DemoResul
         _print_table(result)
     err.rule("4  The same with nothing but curl", align="left")
     proxy = cluster.proxy_url.removeprefix("http://")
+    if shutil.which("curl") is None:
+        err.print("curl is not installed here; with it, these two lines are complete clients:")
+        for line in CURL_LINES:
+            err.print(f"$ {line.format(proxy=proxy, image=files[-1])}", markup=False)
+        return result
     for line in CURL_LINES:
         command, output = await run_curl(line, proxy, files[-1])
         err.print(f"$ {command}", markup=False)
