@@ -28,6 +28,7 @@ from fingerpost.registry import (
 )
 from fingerpost.registry.web import bind, serve
 from fingerpost.worker.engine import Engine
+from fingerpost.worker.host import ServedVersion, SingleModel
 from fingerpost.worker.metrics import WorkerMetrics
 from fingerpost.worker.service import WorkerService
 
@@ -108,10 +109,14 @@ class Worker:
             classes = await asyncio.to_thread(self._engine.warm_up)
             labels = check_labels(self._files, classes)
             self._instance = self._describe(backend, listener.getsockname()[1])
-            self._service = WorkerService(
-                self._engine,
-                model=self._instance.models[0],
+            served = ServedVersion(
+                model=self._files.name,
+                version=self._files.version,
                 labels=labels,
+                engine=self._engine,
+            )
+            self._service = WorkerService(
+                SingleModel(served),
                 boot_id=self._instance.boot_id,
                 config=self._config,
                 metrics=self._metrics,
@@ -168,7 +173,7 @@ class Worker:
                 pause_s = min(_PAUSES_S[1], pause_s * 2)
         registration = self._registration
         self._metrics.reregistrations.set_function(lambda: registration.reregistrations)
-        self._service.state = WorkerState.READY
+        self._service.admission.state = WorkerState.READY
         logger.info("ready at %s as %s", self.instance.url, self.instance.id)
 
     async def _find_registry(self) -> None:
@@ -186,20 +191,20 @@ class Worker:
     async def leave(self) -> None:
         """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
         assert self._service is not None  # noqa: S101 - set by the start
-        service, config = self._service, self._config
+        admission, config = self._service.admission, self._config
         logger.info("leaving: no new work after %g s", config.lease_s)
-        service.state = WorkerState.DRAINING
+        admission.state = WorkerState.DRAINING
         if self._registration is not None:
             try:
                 await self._registration.drain("leaving")
             except RegistryError as error:
                 logger.warning("the registry could not be told of the drain: %s", error)
         await asyncio.sleep(config.lease_s)
-        service.refusing = True
-        if not await service.idle(config.drain_timeout_s):
+        admission.refusing = True
+        if not await admission.idle(config.drain_timeout_s):
             logger.warning(
                 "%d requests still in flight after %g s: leaving all the same",
-                service.rif,
+                admission.rif,
                 config.drain_timeout_s,
             )
 

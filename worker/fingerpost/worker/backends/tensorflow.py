@@ -88,6 +88,9 @@ class TensorFlowBackend:
             parts.append(self._scores(self._stack(padded))[: len(part)])
         return np.concatenate(parts)
 
+    def close(self) -> None:
+        """Nothing but memory to free."""
+
     def _stack(self, images: Sequence[NDArray[np.uint8] | bytes]) -> Any:
         if self.input.encoded:
             return np.array(images, dtype=object)
