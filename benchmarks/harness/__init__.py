@@ -1,0 +1,1 @@
+"""What benchmarks share: environments for peers, servers, load, pictures, results."""

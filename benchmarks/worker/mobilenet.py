@@ -1,0 +1,171 @@
+"""`python -m benchmarks.worker.mobilenet`: a real network, real JPEGs, and other model servers.
+
+MobileNetV2 at 224 pixels, 1600 x 1200 JPEGs of 640 KB, 16 connections; against mosec and LitServe
+with the same SavedModel, and the in-process limit of each backend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.harness.environments import CACHE, environment, installed
+from benchmarks.harness.load import post
+from benchmarks.harness.pictures import photo
+from benchmarks.harness.results import Goal, in_turn, report
+from benchmarks.harness.servers import free_port, running, wait_for
+from benchmarks.worker.fingerpost import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+_SERVERS = Path(__file__).with_name("servers")
+_TENSORFLOW = "tensorflow-cpu"
+_BOUNDARY = "benchmark"
+
+_BUILD = """
+import sys
+import keras
+
+keras.utils.set_random_seed(1)
+model = keras.applications.MobileNetV2(weights=None, input_shape=(224, 224, 3))
+inputs = keras.Input((224, 224, 3))
+outputs = model(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs))
+keras.Model(inputs, outputs).export(sys.argv[1], format="tf_saved_model", verbose=False)
+"""
+
+
+def models() -> tuple[Path, Path]:
+    """The network as a SavedModel, and its ONNX version made by `fingerpost model export`."""
+    saved = CACHE / "models" / "mobilenet" / "1"
+    if not (saved / "saved_model.pb").exists():
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-c", _BUILD, saved], check=True, timeout=300)
+    onnx = CACHE / "models" / "mobilenet-onnx" / "1"
+    if not onnx.exists():
+        command = [sys.executable, "-m", "fingerpost.deploy.cli", "model", "export", saved,
+                   "--out", onnx]  # fmt: skip
+        subprocess.run(command, check=True, timeout=600)
+    return saved, onnx
+
+
+def _limit(model: Path, image: Path, seconds: float) -> dict[str, float]:
+    output = subprocess.run(
+        [sys.executable, "-m", "benchmarks.worker.limit", model, image, str(seconds)],
+        check=True, capture_output=True, text=True, timeout=seconds + 120,
+    ).stdout  # fmt: skip
+    return {"images/s": float(output.split()[-1])}
+
+
+@contextmanager
+def _mosec(model: Path) -> Iterator[str]:
+    port = free_port()
+    python = environment("mosec-tf", "mosec", _TENSORFLOW, "pillow")
+    command = [python, _SERVERS / "mosec_mobilenet.py", "--address", "127.0.0.1", "--port", port,
+               "--timeout", 60000]  # fmt: skip
+    with running(command, environ={"MODEL": str(model)}) as process:
+        wait_for(f"http://127.0.0.1:{port}/", process)
+        yield f"http://127.0.0.1:{port}/inference"
+
+
+@contextmanager
+def _litserve(model: Path) -> Iterator[str]:
+    port = free_port()
+    python = environment("litserve-tf", "litserve", _TENSORFLOW, "pillow", "python-multipart")
+    command = [python, _SERVERS / "litserve_mobilenet.py", port]
+    with running(command, environ={"MODEL": str(model)}) as process:
+        wait_for(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}/predict"
+
+
+@contextmanager
+def _fingerpost(model: Path) -> Iterator[str]:
+    with worker(model) as url:
+        yield f"{url}/v1/classify/{model.parent.name}"
+
+
+def _measure(
+    server: Callable[[], AbstractContextManager[str]], body: Path, seconds: float, kind: str
+) -> dict[str, float]:
+    with server() as url:
+        post(url, body, connections=16, seconds=3, content_type=kind)  # warm
+        load = post(url, body, connections=16, seconds=seconds, content_type=kind)
+    return {"images/s": load.per_s, "p50 ms": load.p50_ms, "p99 ms": load.p99_ms}
+
+
+def main() -> int:
+    """Measure, report, and return 1 if a goal was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--only", nargs="*", help="contestants, by default all")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    saved, onnx = models()
+    image = photo(1600, 1200, 640)
+    seconds = arguments.seconds
+    with tempfile.TemporaryDirectory() as folder:
+        form = Path(folder) / "form"
+        head = (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="data"; filename="a.jpg"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n"
+        )
+        form.write_bytes(head.encode() + image.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode())
+        raw, multipart = "image/jpeg", f"multipart/form-data; boundary={_BOUNDARY}"
+        contestants: dict[str, Callable[[], dict[str, float]]] = {
+            "limit, TensorFlow": lambda: _limit(saved, image, seconds),
+            "fingerpost, TensorFlow": lambda: _measure(
+                lambda: _fingerpost(saved), image, seconds, raw
+            ),
+            "mosec, TensorFlow": lambda: _measure(lambda: _mosec(saved), image, seconds, raw),
+            "litserve, TensorFlow": lambda: _measure(
+                lambda: _litserve(saved), form, seconds, multipart
+            ),
+            "limit, ONNX": lambda: _limit(onnx, image, seconds),
+            "fingerpost, ONNX": lambda: _measure(lambda: _fingerpost(onnx), image, seconds, raw),
+        }
+        chosen = {
+            name: run
+            for name, run in contestants.items()
+            if not arguments.only or name in arguments.only
+        }
+        figures = in_turn(chosen, rounds=arguments.rounds)
+    goals = [
+        Goal(
+            claim=f"{first} / {second}",
+            ratio=figures[first]["images/s"] / figures[second]["images/s"],
+            bound=bound,
+        )
+        for first, second, bound in (
+            ("fingerpost, TensorFlow", "limit, TensorFlow", 0.9),
+            ("fingerpost, TensorFlow", "mosec, TensorFlow", 2.0),
+            ("fingerpost, TensorFlow", "litserve, TensorFlow", 2.8),
+            ("fingerpost, ONNX", "limit, ONNX", 0.9),
+            ("fingerpost, ONNX", "mosec, TensorFlow", 3.0),
+        )
+        if first in figures and second in figures
+    ]
+    versions = {
+        **installed(Path(sys.executable), _TENSORFLOW, "onnxruntime"),
+        **installed(environment("mosec-tf", "mosec", _TENSORFLOW, "pillow"), "mosec"),
+    }
+    kept = report(
+        "worker-mobilenet",
+        "MobileNetV2, 1600 x 1200 JPEGs of 640 KB, 16 connections",
+        figures,
+        goals,
+        versions=versions,
+        settings={"rounds": arguments.rounds, "seconds": seconds, "connections": 16},
+    )
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
