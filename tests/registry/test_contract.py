@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
 
 from fingerpost.registry import (
+    InvalidInstance,
     InvalidName,
     ModelInfo,
+    RegistryError,
     RegistryUnreachable,
     WatchConfig,
 )
@@ -102,6 +105,100 @@ async def test_a_forgotten_entry_can_be_deregistered(registry, worker, service, 
     await _forget(raw, url, registration.instance)
     await registration.deregister()
     assert not await _agent_knows(raw, url, registration.instance)
+
+
+# Updating
+
+
+async def test_an_update_is_seen_and_the_instance_never_leaves_the_list(
+    registry, worker, service, url, connect, eventually
+):
+    registration = await registry.register(worker.instance(service))
+    watch = connect(url).watch(service)
+    await eventually(lambda: watch.view is not None and watch.view.instances)
+    seen = []
+
+    async def follow():
+        async for view in watch:
+            seen.append(view.instances)  # noqa: PERF401 - read while it grows
+
+    following = asyncio.create_task(follow())
+    for version in ("2", "3", "4"):
+        models = (ModelInfo(name="flowers", versions=(version, "1"), labels={"canary": version}),)
+        wanted = worker.instance(service, models=models, meta={"load-error": f"x{version}"})
+        await registration.update(wanted)
+        assert registration.instance == wanted
+        assert (await registry.list(service)).instances == (wanted,)
+    await eventually(lambda: seen and seen[-1] == (wanted,), within_s=2)
+    assert all(len(instances) == 1 for instances in seen)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    with pytest.raises(InvalidInstance, match="another instance"):
+        await registration.update(worker.instance(service, nonce="2"))
+    await registration.deregister()
+    await registration.update(worker.instance(service))  # nothing comes back
+    assert not (await registry.list(service)).known
+
+
+async def test_what_is_registered_again_is_the_newest(
+    registry, worker, service, raw, url, eventually
+):
+    registration = await registry.register(worker.instance(service))
+    newest = worker.instance(service, models=(ModelInfo(name="flowers", versions=("2",)),))
+    await registration.update(newest)
+    await _forget(raw, url, newest)
+    await eventually(lambda: registration.reregistrations, within_s=4)
+    await eventually(lambda: _agent_knows(raw, url, newest), within_s=4)
+    assert (await registry.list(service)).instances == (newest,)
+    await registration.deregister()
+
+
+async def test_an_update_undoes_neither_a_drain_nor_a_failed_check(
+    registry, worker, service, raw, url, eventually
+):
+    def newer(version):
+        models = (ModelInfo(name="flowers", versions=(version,)),)
+        return worker.instance(service, models=models)
+
+    registration = await registry.register(newer("1"))
+    await registration.drain("leaving")
+    await registration.update(newer("2"))
+    snapshot = await registry.list(service)
+    assert snapshot.known
+    assert snapshot.instances == ()
+    await registration.undrain()
+    assert (await registry.list(service)).instances == (newer("2"),)
+    worker.healthy = False
+    watch = registry.watch(service)
+    await eventually(lambda: watch.view is not None and watch.view.instances == (), within_s=4)
+    await registration.update(newer("3"))
+    assert (await registry.list(service)).instances == ()
+    worker.healthy = True
+    await eventually(lambda: watch.view.instances == (newer("3"),), within_s=4)
+    await registration.drain("leaving")
+    await _forget(raw, url, registration.instance)
+    await registration.update(newer("4"))
+    assert not await _agent_knows(raw, url, registration.instance)
+    await registration.deregister()
+
+
+async def test_an_update_during_an_outage_is_told_afterwards(
+    restartable, connect, worker, service, eventually
+):
+    registry = connect(await restartable.start(), call_timeout_s=1.0)
+    registration = await registry.register(worker.instance(service))
+    await restartable.stop()
+    newest = worker.instance(service, models=(ModelInfo(name="flowers", versions=("2",)),))
+    with pytest.raises(RegistryError):
+        await registration.update(newest)
+    await restartable.start()
+
+    async def told():
+        with contextlib.suppress(RegistryError):
+            return (await registry.list(service)).instances == (newest,)
+
+    await eventually(told, within_s=20)
+    await registration.deregister()
 
 
 # Draining

@@ -32,6 +32,16 @@ class Registration(Protocol):
     def reregistrations(self) -> int:
         """How often the registry had forgotten the entry, and got it again."""
 
+    async def update(self, instance: Instance) -> None:
+        """Replace what is registered by other facts about the same instance (id and service).
+
+        It stays on the healthy list meanwhile, or off it where it is draining. From the call on,
+        what is registered again is the new one, and where it raises, the background work goes on
+        telling it.
+
+        Raises `InvalidInstance` for another id or service, and `RegistryError`.
+        """
+
     async def drain(self, reason: str) -> None:
         """Take the instance off the healthy list, its entry staying. Raises `RegistryError`."""
 

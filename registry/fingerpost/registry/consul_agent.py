@@ -126,6 +126,10 @@ class ConsulAgent:
         except RegistryError as error:
             logger.debug("%s: the servers do not show the change yet: %s", instance.id, error)
 
+    async def shown(self, instance: Instance) -> None:
+        """Return once the servers show the entry as it is now, or after `_SETTLE_S`."""
+        await self._settle(instance, lambda entry: entry is not None and entry.instance == instance)
+
     async def report(self, instance_id: str, *, healthy: bool) -> None:
         """Tell the agent how the instance is; for a TTL check."""
         check_id(instance_id)

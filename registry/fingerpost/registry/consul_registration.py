@@ -71,6 +71,14 @@ class ConsulRegistration(KeptRegistration):
                     await asyncio.sleep(_WORD_S)
         await super().deregister()
 
+    async def _tell_update(self) -> None:
+        if self.draining and not await self._agent.knows(self._instance.id):
+            return  # it would come back as healthy
+        await self._register()
+        if self._report_due():
+            await self._report()
+        await self._agent.shown(self._instance)
+
     async def _tell_drain(self, reason: str) -> None:
         await self._agent.maintenance(self._instance, enable=True, reason=reason)
 

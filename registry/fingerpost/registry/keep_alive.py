@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
-from fingerpost.registry.errors import RegistryError
+from fingerpost.registry.errors import InvalidInstance, RegistryError
 
 if TYPE_CHECKING:
     from random import Random
@@ -45,6 +45,7 @@ class KeptRegistration(abc.ABC):
         self._task: asyncio.Task[None] | None = None
         self._drain_reason: str | None = None
         self._drain_told = False
+        self._update_told = True
         self._deregistered = False
         self._reregistrations = 0
 
@@ -67,6 +68,32 @@ class KeptRegistration(abc.ABC):
         """Begin to keep the entry alive, just registered; needs a running loop."""
         self._begin()
         return self
+
+    async def update(self, instance: Instance) -> None:
+        """Replace what is registered; see `Registration.update`.
+
+        If the registry cannot be told now, it raises, and the background work goes on trying.
+
+        Raises:
+            InvalidInstance: it is another instance, or does not fit into the registry; what was
+                registered before stays.
+            RegistryError: the registry could not be told.
+        """
+        before = self._instance
+        if (instance.id, instance.service) != (before.id, before.service):
+            raise InvalidInstance(
+                f"{instance.service}/{instance.id} cannot replace {before.service}/{before.id}: "
+                "register it as another instance"
+            )
+        async with self._lock:
+            if instance == self._instance:
+                return
+            before, self._instance, self._update_told = self._instance, instance, False
+            try:
+                await self._update_once_told()
+            except InvalidInstance:
+                self._instance, self._update_told = before, True
+                raise
 
     async def drain(self, reason: str) -> None:
         """Take the instance off the healthy list, its entry staying.
@@ -130,6 +157,10 @@ class KeptRegistration(abc.ABC):
         return True
 
     @abc.abstractmethod
+    async def _tell_update(self) -> None:
+        """Replace the entry in one step; a draining one that is gone is left gone."""
+
+    @abc.abstractmethod
     async def _tell_drain(self, reason: str) -> None:
         """Take the entry off the healthy list; one that is gone is off it already."""
 
@@ -159,6 +190,11 @@ class KeptRegistration(abc.ABC):
             await self._tell_drain(self._drain_reason)
             self._drain_told = True
 
+    async def _update_once_told(self) -> None:
+        if not self._deregistered:
+            await self._tell_update()
+        self._update_told = True
+
     async def _keep_alive(self) -> None:
         failures = 0
         while True:
@@ -167,6 +203,8 @@ class KeptRegistration(abc.ABC):
                 async with self._lock:
                     if not self._drain_told:
                         await self._drain_once_told()
+                    if not self._update_told:
+                        await self._update_once_told()
                     await self._look()
             except RegistryError as error:
                 if not failures:

@@ -123,6 +123,18 @@ class ZooKeeperEntries:
             async with deadline(self._call_timeout_s, "removing old drain markers"):
                 await self._remove_orphans(instance.service, path)
 
+    async def replace(self, instance: Instance) -> None:
+        """Write other content into the instance's node, or make it; its markers stay.
+
+        In one transaction, so that no reader misses the instance.
+
+        Raises:
+            InvalidInstance: it does not fit into a node.
+        """
+        data = encode_instance(instance)
+        async with deadline(self._call_timeout_s, f"updating {instance.id}"):
+            await self._put(self.path(instance.service, instance.id), data)
+
     async def _put(self, path: str, data: bytes) -> None:
         for _ in range(_ATTEMPTS):
             node = await self.node(path)

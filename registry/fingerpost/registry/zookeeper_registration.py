@@ -80,6 +80,12 @@ class ZooKeeperRegistration(KeptRegistration):
             with self._session.expected("NoNodeError"):
                 client.delete_async(path).get(timeout=self._call_timeout_s)
 
+    async def _tell_update(self) -> None:
+        if await self._entries.is_kept(self._instance) is not False:
+            await self._entries.replace(self._instance)
+        elif not self.draining:  # else it would come back as healthy
+            await self._put()
+
     async def _tell_drain(self, reason: str) -> None:
         await self._entries.drain(self._instance.service, self._instance.id, reason)
 
