@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults check bench clean
+.PHONY: help install demo test test-faults fuzz check bench clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
 	@echo "make test    run all tests (real Consul, real workers, real curl)"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
+	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
 	@echo "make check   ruff, mypy --strict, import contracts"
 	@echo "make bench   run the benchmarks"
 	@echo "make clean   remove the virtual environment, caches and the demo's files"
@@ -39,6 +40,9 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.worker.protocols.fuzz --seconds 300
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

@@ -66,7 +66,7 @@ def report(
     settings: Mapping[str, Any],
 ) -> bool:
     """Print the table and the verdicts, and write `benchmarks/results/NAME.json`."""
-    console = Console()
+    console = Console(width=160)  # a pipe has no width of its own
     columns = list(dict.fromkeys(key for row in figures.values() for key in row))
     table = Table("", *columns, title=title)
     for row, values in figures.items():

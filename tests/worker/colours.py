@@ -38,34 +38,52 @@ class Models:
 
 
 def build(root: Path) -> Models:
-    from fingerpost.worker.backends.tensorflow_import import import_tensorflow
-
-    tf = import_tensorflow(keras=True)
-    import keras
-
-    inputs = keras.Input((SIDE, SIDE, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
-    outputs = keras.layers.Dense(3, activation="softmax", use_bias=False)(pooled)
-    network = keras.Model(inputs, outputs)
-    network.layers[-1].set_weights([np.eye(3, dtype=np.float32) / 16])
-
+    """One model of each kind that TensorFlow has, as a worker's tests use them."""
     saved = root / "colours" / "7"
-    network.export(saved, verbose=False)
-    _write_labels(saved)
-    keras_file = root / "keras-colours" / "colours.keras"
-    keras_file.parent.mkdir()
-    network.save(keras_file)
-    _write_labels(keras_file.parent)
+    write_saved_model(saved)
+    keras = root / "keras-colours"
+    write_keras(keras)
+    for name in ("frozen-pixels", "frozen-jpeg"):
+        write_frozen_graph(root / name, encoded_input=name == "frozen-jpeg")
     return Models(
         saved_model=root / "colours",
-        keras=keras_file,
-        frozen_pixels=_freeze(tf, root / "frozen-pixels", encoded_input=False),
-        frozen_jpeg=_freeze(tf, root / "frozen-jpeg", encoded_input=True),
+        keras=keras / "colours.keras",
+        frozen_pixels=root / "frozen-pixels",
+        frozen_jpeg=root / "frozen-jpeg",
     )
 
 
-def _freeze(tf, folder: Path, *, encoded_input: bool) -> Path:
-    """Write a graph as the retraining tutorial does: output_graph.pb, output_labels.txt."""
+def network(**wanted):
+    """The Keras model; `wanted` goes to its input, such as `dtype` or `batch_size`."""
+    from fingerpost.worker.backends.tensorflow_import import import_tensorflow
+
+    import_tensorflow(keras=True)
+    import keras
+
+    inputs = keras.Input((SIDE, SIDE, 3), **wanted)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.ops.cast(inputs, "float32"))
+    outputs = keras.layers.Dense(3, activation="softmax", use_bias=False)(pooled)
+    model = keras.Model(inputs, outputs)
+    model.layers[-1].set_weights([np.eye(3, dtype=np.float32) / 16])
+    return model
+
+
+def write_saved_model(folder: Path, **wanted) -> None:
+    network(**wanted).export(folder, verbose=False)
+    write_labels(folder)
+
+
+def write_keras(folder: Path, **wanted) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    network(**wanted).save(folder / "colours.keras")
+    write_labels(folder)
+
+
+def write_frozen_graph(folder: Path, *, encoded_input: bool) -> None:
+    """As the retraining tutorial does it: output_graph.pb, output_labels.txt."""
+    from fingerpost.worker.backends.tensorflow_import import import_tensorflow
+
+    tf = import_tensorflow(keras=True)
     v1 = tf.compat.v1
     graph = v1.Graph()
     with graph.as_default():
@@ -80,11 +98,10 @@ def _freeze(tf, folder: Path, *, encoded_input: bool) -> Path:
         pooled = tf.reduce_mean(scaled, [1, 2])
         logits = tf.matmul(pooled, tf.constant(np.eye(3, dtype=np.float32) * 255 / 16))
         tf.nn.softmax(logits, name="final_result")
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "output_graph.pb").write_bytes(graph.as_graph_def().SerializeToString())
     (folder / "output_labels.txt").write_text("\n".join(LABELS) + "\n")
-    return folder
 
 
-def _write_labels(folder: Path) -> None:
+def write_labels(folder: Path) -> None:
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")

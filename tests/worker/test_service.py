@@ -21,7 +21,8 @@ from fingerpost.registry import (
     open_registry,
 )
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
+from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageLimits
 from fingerpost.worker.modelfiles import find_model
@@ -41,7 +42,7 @@ def make(models: Models, registry_url: str, **settings: object) -> Worker:
     config = WorkerConfig(registry=registry_url, **settings)
     return Worker(
         find_model(models.saved_model),
-        lambda files: load_tensorflow(files, TensorFlowOptions()),
+        lambda files: load_backend(files, LoadOptions()),
         config,
     )
 
@@ -193,6 +194,23 @@ async def test_multipart_without_an_image(http: aiohttp.ClientSession) -> None:
         assert await error_of(response) == (400, "invalid_request")
 
 
+async def test_names_that_are_no_text_come_back_escaped(worker: Worker) -> None:
+    for disposition, status in ((b'name="data"; filename="\xff.png"', 200), (b"\xff", 400)):
+        body = b"--B\r\nContent-Disposition: form-data; " + disposition + b"\r\n"
+        body += b"Content-Type: multipart/mixe\xff\r\n\r\n" if status == 400 else b"\r\n"
+        body += encoded("red") + b"\r\n--B--\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
+        writer.write(
+            b"POST /v1/classify/colours HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Type: multipart/form-data; boundary=B\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body
+        )
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        await writer.wait_closed()
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+
+
 async def test_bad_input_disturbs_nothing_else(http: aiohttp.ClientSession) -> None:
     async def good() -> str:
         async with http.post("/", data=encoded("green")) as response:
@@ -274,10 +292,11 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
             assert response.status == 200
     async with http.get("/metrics") as response:
         text = await response.text()
-    assert 'fingerpost_worker_requests_total{status="200"} 1.0' in text
-    assert "fingerpost_worker_images_total 1.0" in text
-    assert f"fingerpost_worker_body_bytes_total {float(len(encoded('red')))}" in text
-    assert "fingerpost_worker_batch_size_images_count 1.0" in text
+    assert 'fingerpost_worker_requests_total{model="colours",status="200"} 1.0' in text
+    assert 'fingerpost_worker_images_total{model="colours"} 1.0' in text
+    size = float(len(encoded("red")))
+    assert f'fingerpost_worker_body_bytes_total{{model="colours"}} {size}' in text
+    assert 'fingerpost_worker_batch_size_images_count{model="colours"} 1.0' in text
 
 
 async def test_the_life_of_a_worker(models: Models, registry_url: str) -> None:

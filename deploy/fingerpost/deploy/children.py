@@ -95,6 +95,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            limit=2**20,  # the longest line
             start_new_session=True,
         )
 

@@ -25,6 +25,7 @@ app = typer.Typer(
 _COMMANDS = (
     "train",
     "classify",
+    "model",
     "worker",
     "proxy",
     "registry",
@@ -41,6 +42,13 @@ _EXTRAS = {
     "tensorflow": "tensorflow",
     "keras": "tensorflow",
     "matplotlib": "tensorflow",
+    "onnxruntime": "onnx",
+    "onnx": "export",
+    "tf2onnx": "export",
+    "torch": "torch",
+    "cv2": "caffe",
+    "opentelemetry": "otel",
+    "pynvml": "gpu",
     "sklearn": "demo",
     "kazoo": "zookeeper",
 }

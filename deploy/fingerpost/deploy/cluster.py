@@ -24,13 +24,17 @@ class ClusterConfig:
 
     Attributes:
         models: one folder or file for each model to serve.
-        workers: worker processes for each model.
+        repository: a folder of models, which every worker serves; instead of `models`.
+        services: how many models that are.
+        workers: worker processes for each model, or for the repository.
         proxy_port, registry_port: where the proxy and the embedded registry listen.
         registry: an existing registry's URL, instead of the embedded one.
         worker_options: further options for every `fingerpost worker`.
     """
 
-    models: tuple[Path, ...]
+    models: tuple[Path, ...] = ()
+    repository: Path | None = None
+    services: int = 1
     workers: int = 3
     proxy_port: int = 12480
     registry_port: int = 12481
@@ -103,9 +107,12 @@ class Cluster:
         proxy = ["proxy", "--port", str(config.proxy_port), "--registry", self.registry_url]
         await self._serve("proxy", proxy)
         await self._unless_failed(_answers(f"{self.proxy_url}/health/live"))
-        for model in config.models:
+        sources = [("--model", path) for path in config.models]
+        if config.repository is not None:
+            sources.append(("--models", config.repository))
+        for option, path in sources:
             for _ in range(config.workers):
-                arguments = ["worker", "--model", str(model), "--registry", self.registry_url]
+                arguments = ["worker", option, str(path), "--registry", self.registry_url]
                 child = Child(
                     f"worker-{len(self.workers) + 1}",
                     [*arguments, "--lease", "0.2", *config.worker_options],
@@ -141,7 +148,7 @@ class Cluster:
                     async for snapshot in registry.watch(service):
                         if len(snapshot.instances) >= self._config.workers:
                             break
-                if len(catalog.services) >= len(self._config.models):
+                if len(catalog.services) >= (len(self._config.models) or self._config.services):
                     return
         finally:
             await registry.aclose()

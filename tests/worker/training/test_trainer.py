@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from fingerpost.deploy.digits import write_digits
 from fingerpost.registry import ConfigurationError
-from fingerpost.worker.modelfiles import ModelFormat, find_model
+from fingerpost.worker.manifest import Framework, Layout, Preprocessing
+from fingerpost.worker.modelfiles import find_model
 from fingerpost.worker.training import Silent, TrainConfig, TrainResult, train
 from fingerpost.worker.training.dataset import read_image
 from fingerpost.worker.training.network import build_network, find_backbone
@@ -95,8 +96,14 @@ def test_the_version_is_whole_and_found_by_the_worker(
     names = {path.name for path in folder.iterdir()}
     assert names >= {"saved_model.pb", "variables", "labels.txt", "report.json", "confusion.png"}
     found = find_model(folder.parent)
-    assert (found.name, found.version, found.format) == ("digits", "1", ModelFormat.SAVED_MODEL)
+    assert (found.name, found.version, found.path) == ("digits", "1", folder)
     assert found.labels == ("0", "1", "4", "6")
+    manifest = found.manifest
+    assert not found.inferred
+    assert (manifest.framework, manifest.labels) == (Framework.TENSORFLOW, "labels.txt")
+    assert (manifest.input.height, manifest.input.width, manifest.input.channels) == (32, 32, 3)
+    assert (manifest.input.layout, manifest.preprocessing) == (Layout.NHWC, Preprocessing())
+    assert manifest.batch.max == 32
     report = json.loads((folder / "report.json").read_text("utf-8"))
     assert report["accuracy"] == trained[0].accuracy
     assert report["config"]["backbone"] == "small"

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
@@ -21,16 +22,21 @@ from fingerpost.registry import (
     Overloaded,
     WorkerState,
 )
-from fingerpost.registry.web import error_response
+from fingerpost.worker.protocols.errors import response_for
 from fingerpost.worker.uploads import check_headers
 
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.host import ModelHost, ServedVersion
-    from fingerpost.worker.metrics import WorkerMetrics
+    from fingerpost.worker.observer import Observed, Observer
 
-__all__ = ["Admission", "Admitted", "ErrorForm", "Work"]
+__all__ = ["PATIENCE_S", "Admission", "Admitted", "Check", "Work", "deadline_s"]
+
+# What a request without a deadline gets, in seconds.
+PATIENCE_S: Final = 600.0
+
+_parse: Final = lru_cache(maxsize=256)(ModelReference.parse)
 
 
 class Admitted:
@@ -44,18 +50,18 @@ class Admitted:
 
 
 Work = Callable[[web.Request, Admitted], Awaitable[web.StreamResponse]]
-ErrorForm = Callable[[FingerpostError], web.Response]
+Check = Callable[[web.Request], None]
 
 
 class Admission:
     """Counts requests in flight, and refuses what can be refused by the headers.
 
     Args:
+        observer: counts, logs and traces every request.
         load: makes this moment's load report.
 
     Attributes:
-        rif: requests in flight, from their headers on.
-        state: set by the worker.
+        rif: requests in flight, from their headers on; of streams, the images.
         refusing: a draining worker refuses new work only once no client can hold its address.
     """
 
@@ -63,69 +69,117 @@ class Admission:
         self,
         host: ModelHost,
         config: WorkerConfig,
-        metrics: WorkerMetrics,
+        observer: Observer,
         load: Callable[[], LoadReport],
     ) -> None:
         self._host = host
         self._load = load
         self._config = config
-        self._metrics = metrics
+        self._observer = observer
         self._idle = asyncio.Event()
         self._idle.set()
+        self._streams: set[Callable[[], object]] = set()
+        self._state = WorkerState.STARTING
         self.rif = 0
-        self.state = WorkerState.STARTING
         self.refusing = False
 
+    @property
+    def state(self) -> WorkerState:
+        """Set by the worker; streams end when it begins to drain, whoever sends may go on."""
+        return self._state
+
+    @state.setter
+    def state(self, state: WorkerState) -> None:
+        self._state = state
+        if state is WorkerState.DRAINING:
+            for end in tuple(self._streams):
+                end()
+
     def post(
-        self,
-        app: web.Application,
-        path: str,
-        work: Work,
-        *,
-        error_form: ErrorForm = error_response,
+        self, app: web.Application, path: str, work: Work, *, check: Check | None = None
     ) -> None:
         """Add a route whose requests are judged before a client is told to send its body.
 
         Args:
             path: the route; its `model`, `version` and `label` say what is asked for.
             work: answers an admitted request within its deadline.
-            error_form: how the route's protocol writes errors.
+            check: refuses by the headers; by default `check_headers`, for bodies of images.
         """
+        judged = check or self._check_images
 
+        async def answer(request: web.Request, seen: Observed) -> web.StreamResponse:
+            with self._host.use(self.reference(request)) as served:
+                seen.served_by(served)
+                left_s = self._judge(request, served, judged)
+                deadline = asyncio.get_running_loop().time() + left_s
+                with self.count():
+                    if left_s >= PATIENCE_S:  # nobody set one: the engine's own bound is enough
+                        return await work(request, Admitted(served, deadline))
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            return await work(request, Admitted(served, deadline))
+                    except TimeoutError:
+                        raise DeadlineExceeded(
+                            "the deadline passed while the image was here"
+                        ) from None
+
+        self._add(app, path, answer, judged)
+
+    def stream(
+        self,
+        app: web.Application,
+        path: str,
+        work: Callable[[web.Request, Observed], Awaitable[web.StreamResponse]],
+        *,
+        check: Check,
+    ) -> None:
+        """Add a route whose requests last, and whose images are counted one by one: `count`."""
+
+        async def answer(request: web.Request, seen: Observed) -> web.StreamResponse:
+            self.judge(request, check)
+            if len(self._streams) >= self._config.max_in_flight:
+                raise Overloaded(
+                    f"{len(self._streams)} streams are open here already: use another worker",
+                    retry_after_s=1.0,
+                )
+            return await work(request, seen)
+
+        self._add(app, path, answer, check)
+
+    def _add(
+        self,
+        app: web.Application,
+        path: str,
+        answer: Callable[[web.Request, Observed], Awaitable[web.StreamResponse]],
+        check: Check,
+    ) -> None:
         async def handler(request: web.Request) -> web.StreamResponse:
-            status = 500
-            try:
-                with self.admit(request) as admitted:
-                    async with asyncio.timeout_at(admitted.deadline):
-                        response = await work(request, admitted)
-                status = response.status
-            except TimeoutError:
-                status = DeadlineExceeded.status
-                return error_form(DeadlineExceeded("the deadline passed while the image was here"))
-            except FingerpostError as error:
-                status = error.status
-                return error_form(error)
-            except asyncio.CancelledError:
-                status = 499  # the client went away
-                raise
-            finally:
-                self._metrics.requests.labels(str(status)).inc()
-            return response
+            with self._observer.request(request) as seen:
+                try:
+                    response = await answer(request, seen)
+                except FingerpostError as error:
+                    seen.failed(error)
+                    return response_for(request, error)
+                except ConnectionError:  # the client went away: nobody will read this
+                    seen.status = 499
+                    return web.Response(status=499)
+                seen.status = response.status
+                return response
 
         async def expect(request: web.Request) -> web.StreamResponse | None:
             """Answer `Expect: 100-continue`: an error at once, or 'go on'."""
-            if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-                return error_form(InvalidRequest("Expect: only 100-continue is known"))
             try:
-                self.judge(request)
+                if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+                    raise InvalidRequest("Expect: only 100-continue is known")
+                self.judge(request, check)
             except FingerpostError as error:
-                self._metrics.requests.labels(str(error.status)).inc()
-                response = error_form(error)
+                self._observer.refused(request, error)
+                response = response_for(request, error)
                 response.headers[LOAD_HEADER] = self._load().to_header()
                 response.force_close()  # the body will not be read
                 return response
-            assert request.transport is not None  # noqa: S101 - it is there until the response is
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if request.transport is not None:  # else the client went away already
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return None
 
         app.router.add_post(path, handler, expect_handler=expect)
@@ -139,58 +193,91 @@ class Admission:
             return False
         return True
 
-    def judge(self, request: web.Request) -> float:
+    def judge(self, request: web.Request, check: Check) -> float:
         """Refuse what can be refused by the headers; return the seconds the caller still waits.
 
         Raises:
             Draining, Overloaded, DeadlineExceeded, UnknownModel, ImageTooLarge, InvalidRequest,
             UnsupportedImage.
         """
+        with self._host.use(self.reference(request)) as served:
+            return self._judge(request, served, check)
+
+    def _judge(self, request: web.Request, served: ServedVersion, check: Check) -> float:
         if self.refusing:
             raise Draining("this worker is leaving: use another one")
-        with self._host.use(self.reference(request)):
-            pass
-        left_s = _deadline_s(request)
-        if left_s <= 0:
+        left_s = deadline_s(request)
+        if left_s is None:
+            left_s = PATIENCE_S
+        elif left_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        check_headers(request, self._config)
+        check(request)
         if self.rif >= self._config.max_in_flight:
             raise Overloaded(
                 f"{self.rif} requests are in flight here already: use another worker, "
                 "or try again in a second",
                 retry_after_s=1.0,
             )
+        served.engine.judge(left_s)
         return left_s
 
     def reference(self, request: web.Request) -> ModelReference:
-        """The model that a request's path names (`model`, `version` and `label` of its route)."""
+        """The model that a request's path names (`model`, `version` and `label` of its route).
+
+        Raises:
+            InvalidName: something that cannot be one.
+        """
         info = request.match_info
-        found = ModelReference.parse(info.get("model") or self._host.default)
-        if "version" in info:
-            return ModelReference.parse(f"{found.model}@{info['version']}")
-        if "label" in info:
-            return ModelReference.parse(f"{found.model}@{info['label']}")
+        model = info.get("model") or self._host.default
+        wanted = info.get("version") or info.get("label")
+        found = _parse(f"{model}@{wanted}" if wanted else model)
+        if ("version" in info and not found.version) or ("label" in info and not found.label):
+            raise InvalidRequest(
+                f"{request.path}: after /versions/ goes a number, after /labels/ a label"
+            )
         return found
 
     @contextlib.contextmanager
-    def admit(self, request: web.Request) -> Iterator[Admitted]:
-        """Judge, count in flight until the end whatever happens, and hold the model's version."""
-        left_s = self.judge(request)
+    def count(self) -> Iterator[None]:
+        """One more in flight, until the end whatever happens."""
         self.rif += 1
         self._idle.clear()
         try:
-            with self._host.use(self.reference(request)) as served:
-                loop = asyncio.get_running_loop()
-                yield Admitted(served, loop.time() + left_s)
+            yield
         finally:
             self.rif -= 1
-            if not self.rif:
-                self._idle.set()
+            self._rest()
+
+    @contextlib.contextmanager
+    def streaming(self, end: Callable[[], object]) -> Iterator[None]:
+        """A stream is open; `end` is called, once or more, when this worker drains."""
+        self._streams.add(end)
+        self._idle.clear()
+        if self._state is WorkerState.DRAINING:
+            end()
+        try:
+            yield
+        finally:
+            self._streams.discard(end)
+            self._rest()
+
+    def classified(self, model: str, images: int) -> None:
+        """So many images have their scores."""
+        self._observer.metrics.of(model).images.inc(images)
+
+    def _rest(self) -> None:
+        if not self.rif and not self._streams:
+            self._idle.set()
+
+    def _check_images(self, request: web.Request) -> None:
+        check_headers(request, self._config)
 
 
-def _deadline_s(request: web.Request) -> float:
-    """Seconds the caller still waits; without a header, ten minutes."""
-    text = request.headers.get(DEADLINE_HEADER, "600000")
+def deadline_s(request: web.Request) -> float | None:
+    """Seconds the caller still waits; None where it does not say. Raises `InvalidRequest`."""
+    text = request.headers.get(DEADLINE_HEADER)
+    if text is None:
+        return None
     try:
         left_ms = float(text)
     except ValueError:

@@ -3,58 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
+import math
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from PIL import Image
 
 from fingerpost.client.wire import TimingsMs
-from fingerpost.registry import ConfigurationError, FingerpostError, ModelFailed
-from fingerpost.worker.batching import Batcher, Pending
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.registry import (
+    DeadlineExceeded,
+    Draining,
+    EmptyImage,
+    FingerpostError,
+    InvalidRequest,
+)
+from fingerpost.worker.batching import Batcher, BatchingOptions, Pending
+from fingerpost.worker.images import ImageLimits, fit, prepare
+from fingerpost.worker.model_thread import Job, ModelThread, Ran
+from fingerpost.worker.observer import observed
+from fingerpost.worker.outcome import Outcome, best
+from fingerpost.worker.pools import decode_pool
+from fingerpost.worker.runs import warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
 
     from numpy.typing import NDArray
 
-    from fingerpost.worker.backends.base import Backend
+    from fingerpost.worker.backends.base import Backend, Item
     from fingerpost.worker.metrics import WorkerMetrics
-
-    Scores = NDArray[np.float32]
 
 __all__ = ["Engine", "Outcome", "best", "warm_up"]
 
 logger = logging.getLogger(__name__)
 
+# With nothing waiting, an image that has so many seconds is let in without a look at the estimates.
+LONG_S: Final = 60.0
 # Weight of the newest sample in the moving average of seconds per megabyte.
 _SMOOTHING = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One image's scores, float32 `[classes]`, and where its time went."""
-
-    scores: Scores
-    timings: TimingsMs
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    pixels: NDArray[np.uint8] | bytes
-    future: asyncio.Future[tuple[Scores, float, float]]
-
-
 class Engine:
-    """Runs a backend without ever blocking the event loop. `start` and `aclose` frame its use.
+    """Runs a backend without ever blocking the event loop; `aclose` ends its use.
 
-    Two pools: `decode_threads` decode images (Pillow releases the interpreter lock), and a single
-    thread runs the model, so that a backend need not be thread-safe.
+    Three parties share one `Batcher` under one lock, which each holds for microseconds: the event
+    loop submits and cancels; `decode_threads` at most decode images (Pillow releases the
+    interpreter lock); a single thread runs the model, so that a backend need not be thread-safe.
+    That thread takes its next batch by itself, so the model does not wait for a loop that is busy
+    with bodies; the loop hears once a batch. An image that needs no decoding costs one handover.
+
+    Args:
+        backend: the model; closed by `aclose`.
+        limits: what is refused before decoding.
+        batching: how images are gathered. A backend with a fixed batch overrides its sizes.
+        decoders: a pool shared with other engines; by default one of its own.
+        decode_threads: most images decoded at once for this engine.
+        model: its name in the metrics.
     """
 
     def __init__(
@@ -62,174 +71,273 @@ class Engine:
         backend: Backend,
         *,
         limits: ImageLimits,
-        max_batch: int,
-        max_queue: int,
-        decode_threads: int,
         metrics: WorkerMetrics,
+        batching: BatchingOptions | None = None,
+        decoders: ThreadPoolExecutor | None = None,
+        decode_threads: int = 1,
+        model: str = "",
     ) -> None:
         self._backend = backend
         self._input = backend.input
         self._limits = limits
-        self._max_batch = max_batch
-        self._metrics = metrics
-        self._batcher: Batcher[_Job] = Batcher(max_batch=max_batch, max_queue=max_queue)
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._runner = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._batch: asyncio.Task[None] | None = None
+        self._metrics = metrics.of(model)
+        options = batching or BatchingOptions()
+        if self._input.batch is not None:
+            options = replace(options, max_batch=self._input.batch, sizes=(self._input.batch,))
+        if self._input.instant:
+            options = replace(options, max_wait_s=0.0)  # nobody would wake the loop
+        self._options = options
+        self._batcher: Batcher[Job] = Batcher(options, width=decode_threads)
+        self._lock = threading.Lock()
+        self._own_decoders = decoders is None
+        self._decoders = decoders or decode_pool(decode_threads)
+        self._model = ModelThread(
+            backend, options, self._batcher, self._lock, ran=self._ran, late=self._late
+        )
+        self._waking = False
+        self._closed = False
         self.latency_per_cost_s = 0.0
 
     @property
     def queued_cost(self) -> float:
-        """Megabytes of encoded images waiting for the model."""
+        """Megabytes of images waiting for a decoder or the model."""
         return self._batcher.queued_cost
 
     @property
     def queued(self) -> int:
-        """Images waiting for the model."""
+        """Images waiting for a decoder, being decoded, or waiting for the model."""
         return len(self._batcher)
+
+    @property
+    def ready(self) -> int:
+        """Images waiting for the model alone."""
+        return self._batcher.ready
 
     def running_s(self) -> float:
         """Seconds that the present batch has been running, 0 when the model is idle."""
         since = self._batcher.running_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def judge(self, left_s: float) -> None:
+        """Refuse an image that is only announced, if it would be refused or late when here.
+
+        With too little known of the model's times it lets everything in.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see `Batcher.judge`.
+        """
+        if left_s >= LONG_S and not self._batcher:
+            return
+        now = time.monotonic()
+        with self._lock:
+            self._batcher.judge(now, now + left_s)
+
     def warm_up(self) -> int:
         """Run real inferences, blocking; return the number of classes. See `warm_up`."""
-        return warm_up(self._backend, self._max_batch)
+        options = self._options
+        return self._model.call(partial(warm_up, self._backend, options.max_batch, options.sizes))
 
-    async def classify(self, data: bytes) -> Outcome:
-        """Decode, wait for a batch, run; at most one queue's worth of batches (see `batching`).
+    async def classify(
+        self, data: bytes | bytearray | memoryview, *, deadline: float | None = None
+    ) -> Outcome:
+        """Decode, wait for a batch, run; `batching` says how long that is at most.
+
+        Args:
+            data: an encoded image, not to be changed meanwhile.
+            deadline: the latest time, by the loop's clock, at which the answer is of use.
 
         Raises:
             ImageError: the image cannot be decoded.
             Overloaded: the queue is full.
+            DeadlineExceeded: the deadline cannot be met; told before the model ran.
             ModelFailed: the model raised on this image, or gave it scores that are no numbers.
+            Draining: the engine is closed.
         """
-        loop = asyncio.get_running_loop()
-        started = time.monotonic()
-        pixels = await loop.run_in_executor(
-            self._decoders, prepare, data, self._input, self._limits
-        )
-        decoded = time.monotonic()
-        job = _Job(pixels, loop.create_future())
-        cost = len(data) / 1e6
-        pending = self._batcher.submit(job, cost=cost, now=decoded)
-        self._kick()
-        try:
-            scores, began, ended = await job.future
-        finally:
-            pending.cancelled = True  # no effect once it has run
-        self._metrics.decode_seconds.observe(decoded - started)
-        self._metrics.queue_seconds.observe(began - decoded)
-        sample = (ended - started) / max(cost, 1e-6)
-        self.latency_per_cost_s += _SMOOTHING * (sample - self.latency_per_cost_s)
-        return Outcome(
-            scores,
-            TimingsMs(
-                decode=_ms(decoded - started),
-                queue=_ms(began - decoded),
-                inference=_ms(ended - began),
-            ),
-        )
+        if self._input.encoded and not self._input.check_encoded:
+            if not data:
+                raise EmptyImage("the body is empty: send the image's bytes")
+            item = bytes(data)  # which does not copy bytes
+            return await self._run(len(data) / 1e6, deadline, item=item)
+        make = partial(prepare, data, self._input, self._limits)
+        return await self._run(len(data) / 1e6, deadline, make=make)
+
+    async def infer(self, image: NDArray[Any], *, deadline: float | None = None) -> Outcome:
+        """Run an image that is an array already, as `classify` does.
+
+        Args:
+            image: uint8 `[height, width, channels]` in 0..255, RGB, of any size, which is brought
+                to the model's; or float32 `input.tensor_shape`, which goes in as it is.
+            deadline: as for `classify`.
+
+        Raises:
+            InvalidRequest: an array of another shape or type; and as for `classify`.
+        """
+        wanted = self._input
+        if wanted.encoded:
+            raise InvalidRequest("this model decodes images itself: send encoded images")
+        make: Callable[[], Item] | None = None
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == wanted.channels:
+            if image.shape[:2] != (wanted.height, wanted.width):
+                self._check_sides(image)
+                make = partial(fit, image, wanted)
+        elif image.dtype != np.float32 or image.shape != wanted.tensor_shape:
+            raise InvalidRequest(
+                f"the image is {image.dtype} {list(image.shape)}: this model takes float32 "
+                f"{list(wanted.tensor_shape)} as it is, or uint8 [rows, columns, {wanted.channels}]"
+            )
+        return await self._run(image.nbytes / 1e6, deadline, make=make, item=image)
 
     async def aclose(self) -> None:
-        """Let the running batch end, and the threads; what still waits is cancelled."""
-        for pending in self._batcher.drain():
+        """Cancel what waits, let the running batch end, and close the backend and the threads."""
+        with self._lock:
+            self._closed = True
+            waiting = self._batcher.drain()
+        for pending in waiting:
             pending.item.future.cancel()
-        if self._batch is not None:
-            await asyncio.gather(self._batch, return_exceptions=True)
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._runner.shutdown(wait=True, cancel_futures=True)
+        if self._own_decoders:
+            self._decoders.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._close)
 
-    def _kick(self) -> None:
-        batch = self._batcher.take(time.monotonic())
-        if batch:
-            self._batch = asyncio.create_task(self._run(batch))
-
-    async def _run(self, batch: list[Pending[_Job]]) -> None:
+    async def _run(
+        self,
+        cost: float,
+        deadline: float | None,
+        *,
+        make: Callable[[], Item] | None = None,
+        item: Item = b"",
+    ) -> Outcome:
         loop = asyncio.get_running_loop()
-        began = time.monotonic()
-        try:
-            outcomes = await loop.run_in_executor(
-                self._runner, self._predict, [pending.item.pixels for pending in batch]
+        now = time.monotonic()  # what asyncio's loops go by, too
+        job = Job(loop.create_future(), now, cost, make, item)
+        with self._lock:
+            if self._closed:
+                raise Draining("this model is being unloaded: try again")
+            pending = self._batcher.submit(
+                job,
+                cost=cost,
+                now=now,
+                deadline=math.inf if deadline is None else deadline,
+                prepared=make is None,
             )
-        finally:
-            self._batcher.complete()
-        ended = time.monotonic()
-        self._metrics.batch_size.observe(len(batch))
-        self._metrics.inference_seconds.observe(ended - began)
-        self._kick()  # first the next batch, then the answers
-        for pending, outcome in zip(batch, outcomes, strict=True):
-            future = pending.item.future
-            if future.done():
+        if make is not None:
+            self._decode_next()
+        elif not self._waking:
+            # At the end of this turn of the loop, so that all that came with it is one batch.
+            self._waking = True
+            loop.call_soon(self._wake)
+        try:
+            outcome = await job.future
+        except asyncio.CancelledError:
+            with self._lock:
+                self._batcher.cancel(pending)
+            raise
+        seen = observed()
+        if seen is not None:
+            seen.image(now, outcome.timings)
+        return outcome
+
+    def _wake(self) -> None:
+        self._waking = False
+        if not self._input.instant:
+            self._model.wake()
+            return
+        for ran in self._model.run_here():
+            self._finish(ran)
+
+    def _close(self) -> None:
+        self._model.close()
+        if self._own_decoders:
+            self._decoders.shutdown(wait=True)
+
+    def _check_sides(self, image: NDArray[Any]) -> None:
+        height, width = image.shape[:2]
+        if not 1 <= min(height, width) <= max(height, width) <= self._limits.max_side:
+            raise InvalidRequest(
+                f"the image is {width} x {height}: a side must be 1 to {self._limits.max_side} "
+                "pixels"
+            )
+
+    # In the decoding threads.
+
+    def _decode_next(self) -> None:
+        """Hand one image to the decoders, if they have room for it; called from any thread."""
+        with self._lock:
+            pending = None if self._closed else self._batcher.prepare()
+            if pending is not None:
+                # Within the lock, so that `aclose` does not shut the pool down in between.
+                self._decoders.submit(self._decode, pending, time.monotonic())
+
+    def _decode(self, pending: Pending[Job], handed_over: float) -> None:
+        job = pending.item
+        began = time.monotonic()
+        error: Exception | None = None
+        try:
+            if job.make is not None and not job.future.done():
+                job.item = job.make()
+        except Exception as raised:
+            error = raised
+        job.make = None  # the encoded image is not needed any more
+        now = time.monotonic()
+        job.decode_s = now - began
+        with self._lock:
+            if error is not None:
+                self._batcher.cancel(pending)
+            self._batcher.prepared(pending, now=now, took_s=now - handed_over)
+        if error is not None:
+            self._tell(job.future, _fail, job.future, error)
+        if self._input.instant:
+            self._tell(job.future, self._wake)
+        else:
+            self._model.wake()
+        self._decode_next()
+
+    # From any thread to the loop.
+
+    def _tell(
+        self, future: asyncio.Future[Outcome], function: Callable[..., None], *args: object
+    ) -> None:
+        try:
+            future.get_loop().call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            logger.debug("the event loop has ended before its images")
+
+    def _ran(self, ran: Ran) -> None:
+        self._tell(ran.jobs[0].future, self._finish, ran)
+
+    def _late(self, pending: Pending[Job]) -> None:
+        future = pending.item.future
+        error = DeadlineExceeded("the deadline cannot be met: the image was not run")
+        self._tell(future, _fail, future, error)
+
+    def _finish(self, ran: Ran) -> None:
+        """Give out a batch's results; on the loop."""
+        metrics = self._metrics
+        inference_s = ran.ended - ran.began
+        inference_ms = _ms(inference_s)
+        for job, outcome in zip(ran.jobs, ran.outcomes, strict=True):
+            queue_s = max(0.0, ran.began - job.arrived - job.decode_s)
+            if job.decode_s:
+                metrics.decode_seconds.observe(job.decode_s)
+            metrics.queue_seconds.observe(queue_s)
+            sample = (ran.ended - job.arrived) / max(job.cost, 1e-6)
+            self.latency_per_cost_s += _SMOOTHING * (sample - self.latency_per_cost_s)
+            if job.future.done():
                 continue
             if isinstance(outcome, FingerpostError):
-                future.set_exception(outcome)
-            else:
-                future.set_result((outcome, began, ended))
-
-    def _predict(self, images: Sequence[NDArray[np.uint8] | bytes]) -> list[Scores | ModelFailed]:
-        """One outcome an image: if the batch raises, each runs alone, so that one fails alone."""
-        try:
-            scores = self._backend.predict(images)
-        except Exception as error:
-            if len(images) == 1:
-                logger.warning("the model failed on an image: %s", error)
-                return [ModelFailed(f"the model failed on this image: {str(error)[:300]}")]
-            return [outcome for image in images for outcome in self._predict([image])]
-        return [
-            row
-            if np.isfinite(row).all()
-            else ModelFailed("the model gave scores that are no numbers")
-            for row in scores
-        ]
-
-
-def warm_up(backend: Backend, max_batch: int) -> int:
-    """Run real inferences on gray images, blocking; return the number of classes.
-
-    The smallest and the largest batch both run, because frameworks plan memory and choose kernels
-    at a shape's first use (a graph that decodes by itself runs images one by one, so two are
-    enough).
-
-    Raises:
-        ConfigurationError: the model raises, or gives something other than one row of finite
-            scores an image.
-    """
-    wanted = backend.input
-    blank: NDArray[np.uint8] | bytes
-    if wanted.encoded:
-        blank, max_batch = _gray_jpeg(), min(2, max_batch)
-    else:
-        blank = np.full((wanted.height, wanted.width, wanted.channels), 128, np.uint8)
-    classes = 0
-    for size in sorted({1, max_batch}):
-        try:
-            scores = backend.predict([blank] * size)
-        except Exception as error:
-            raise ConfigurationError(
-                f"the model fails on a gray image (batch of {size}): {error}"
-            ) from error
-        if scores.ndim != 2 or scores.shape[0] != size or not np.isfinite(scores).all():
-            raise ConfigurationError(
-                f"the model gives {scores.dtype} {list(scores.shape)} for {size} images: "
-                f"expected finite scores [{size}, classes]"
+                job.future.set_exception(outcome)
+                continue
+            timings = TimingsMs(
+                decode=_ms(job.decode_s), queue=_ms(queue_s), inference=inference_ms
             )
-        classes = int(scores.shape[1])
-    return classes
+            job.future.set_result(Outcome(outcome, timings))
+        metrics.batch_size.observe(len(ran.jobs))
+        metrics.inference_seconds.observe(inference_s)
 
 
-def best(scores: Scores, labels: tuple[str, ...], top: int) -> tuple[tuple[str, float], ...]:
-    """The `top` labels with their scores, best first; all of them where `top` is 0."""
-    order = np.argsort(scores)[::-1][: top or None]
-    return tuple((labels[i], round(float(scores[i]), 6)) for i in order)
+def _fail(future: asyncio.Future[Outcome], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def _gray_jpeg() -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (224, 224), (128, 128, 128)).save(out, "JPEG")
-    return out.getvalue()

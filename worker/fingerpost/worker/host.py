@@ -64,9 +64,12 @@ class ModelHost(Protocol):
     def use(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
         """The version asked for, held against unloading within the `with` block.
 
-        Without version or label it is the newest. Raises `UnknownModel` on entering where it is
-        not served; the message says what is.
+        Without version or label it is the newest that the policy chooses. Raises `UnknownModel` on
+        entering, or before, where it is not served; the message says what is.
         """
+
+    def known(self) -> tuple[str, ...]:
+        """The names of all models, those of which no version could be loaded among them."""
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
         """Every version known of, newest first. Raises `UnknownModel`."""
@@ -100,6 +103,10 @@ class SingleModel:
                 f"{self._served.model}@{self._served.version}"
             )
         yield self._served
+
+    def known(self) -> tuple[str, ...]:
+        """One."""
+        return (self.default,)
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
         """Available."""

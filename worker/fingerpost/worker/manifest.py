@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -54,7 +54,9 @@ __all__ = [
     "OutputSpec",
     "Preprocessing",
     "Resize",
+    "encode_manifest",
     "read_manifest",
+    "write_manifest",
 ]
 
 MANIFEST: Final = "model.toml"
@@ -256,5 +258,27 @@ def read_manifest(path: Path) -> Manifest:
         return msgspec.toml.decode(path.read_bytes(), type=Manifest)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a `model.toml`: every key that has a value, the defaults among them.
+
+    So it means the same to a later version with other defaults, and `read_manifest` gives back an
+    equal manifest.
+    """
+    path.write_text(encode_manifest(manifest), encoding="utf-8")
+
+
+def encode_manifest(manifest: Manifest) -> str:
+    """The text of a `model.toml`; see `write_manifest`."""
+    return msgspec.toml.encode(_said(msgspec.to_builtins(manifest))).decode()
+
+
+def _said(table: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None, empty, or becomes so; TOML has no null."""
+    inner = {
+        key: _said(value) if isinstance(value, dict) else value for key, value in table.items()
+    }
+    return {key: value for key, value in inner.items() if value not in (None, {}, ())}

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
+from fingerpost.registry import (
+    LOAD_HEADER,
+    LoadReport,
+    ModelReference,
+    UnknownModel,
+    WorkerState,
+)
 from fingerpost.registry.web import Handler, json_response, typed_errors
 from fingerpost.worker.admission import Admission
+from fingerpost.worker.observer import Observer
 from fingerpost.worker.protocols.classify import ClassifyProtocol
+from fingerpost.worker.protocols.errors import plain_errors
+from fingerpost.worker.protocols.stream import StreamProtocol
+from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
+from fingerpost.worker.protocols.v2 import OpenInferenceProtocol
+from fingerpost.worker.protocols.v2_metadata import OpenInferenceMetadata
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
@@ -19,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerService"]
 
+# What a connection may hold before its reader comes. aiohttp's 64 KB make it stop and go on, two
+# system calls each time, several times for every photo.
+_READ_BYTES: Final = 1 << 19
+
 
 class WorkerService:
     """Handlers around the models that `host` serves; `app` makes the routes.
@@ -26,22 +44,32 @@ class WorkerService:
     Args:
         host: the models.
         boot_id: this process's number, below 2**53.
+        observer: logs and traces requests too; by default they are only counted.
+        extra: adds further routes, such as an administrator's.
     """
 
     def __init__(
-        self, host: ModelHost, *, boot_id: int, config: WorkerConfig, metrics: WorkerMetrics
+        self,
+        host: ModelHost,
+        *,
+        boot_id: int,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+        observer: Observer | None = None,
+        extra: Callable[[web.Application], object] | None = None,
     ) -> None:
         self._host = host
         self._boot_id = boot_id
         self._config = config
         self._metrics = metrics
+        self._extra = extra
         self._seq = 0
-        self.admission = Admission(host, config, metrics, self.load)
+        self.admission = Admission(host, config, observer or Observer(metrics), self.load)
 
     def app(self) -> web.Application:
         """The routes; POST routes judge the headers before a client is told to send its body."""
         hint = "images go to POST /v1/classify/MODEL"
-        app = web.Application(middlewares=[self._report_load, typed_errors(hint)])
+        app = web.Application(middlewares=[self._report_load, plain_errors, typed_errors(hint)])
         app.add_routes(
             [
                 web.get("/load", self._get_load),
@@ -51,8 +79,33 @@ class WorkerService:
                 web.get("/metrics", self._get_metrics),
             ]
         )
-        ClassifyProtocol(self.admission, self._config, self._metrics).add_to(app)
+        admission, host, config = self.admission, self._host, self._config
+        ClassifyProtocol(admission, config).add_to(app)
+        StreamProtocol(admission, host, config, self.load).add_to(app)
+        TensorFlowServingProtocol(admission, host, config).add_to(app)
+        OpenInferenceProtocol(admission, config).add_to(app)
+        OpenInferenceMetadata(admission, host, config).add_to(app)
+        if self._extra is not None:
+            self._extra(app)
         return app
+
+    def runner(self) -> web.AppRunner:
+        """What serves `app`, not yet set up.
+
+        A client that goes away cancels its request, so that its image is not run; bodies are not
+        decompressed, as none may be compressed; and a connection that is idle, or has not sent
+        all of its headers, is closed after 75 s, as nginx does.
+        """
+        return web.AppRunner(
+            self.app(),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            handler_cancellation=True,
+            auto_decompress=False,
+            keepalive_timeout=75.0,
+            read_bufsize=_READ_BYTES,
+        )
 
     def engine_well(self) -> bool:
         """False while a model has been at one batch for longer than `stall_s`."""
@@ -104,10 +157,21 @@ class WorkerService:
         return json_response({"status": status}, status=200 if ready else 503)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        self._metrics.in_flight.set(self.admission.rif)
-        self._metrics.queued.set(sum(engine.queued for engine in self._host.engines()))
-        self._metrics.state.set(self.admission.state.value)
-        return web.Response(
-            body=generate_latest(self._metrics.registry),
-            headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
+        queued: dict[str, int] = {}
+        versions = {}
+        for model in self._host.known():
+            versions[model] = self._host.statuses(model)
+        for info in self._host.models():
+            for version in info.versions:
+                with (
+                    contextlib.suppress(UnknownModel),
+                    self._host.use(ModelReference(info.name, version)) as served,
+                ):
+                    queued[info.name] = queued.get(info.name, 0) + served.engine.queued
+        text = self._metrics.render(
+            rif=self.admission.rif,
+            state=self.admission.state.value,
+            queued=queued,
+            versions=versions,
         )
+        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})

@@ -1,9 +1,18 @@
-"""Read images out of a request's body, raw or multipart, within limits."""
+"""Read a request's body, raw or multipart, within limits.
+
+A body is gathered in one growing `bytearray`, which the pieces leave as soon as they are copied,
+and becomes `bytes` once. Measured on 640 KB bodies (2 cores, per request): 0.28 ms; pieces kept in
+a list and joined 0.65 ms, one buffer of the announced length 0.8 ms, `readexactly` 0.9 ms. The
+last three touch fresh pages for every body (300 page faults), the first uses the same ones again.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import BodyPartReader, ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -11,24 +20,27 @@ from aiohttp.http_exceptions import HttpProcessingError
 from fingerpost.registry import ImageTooLarge, InvalidRequest, UnsupportedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
     from fingerpost.worker.config import WorkerConfig
 
     T = TypeVar("T")
 
-__all__ = ["check_headers", "read_images"]
+__all__ = ["check_headers", "read_body", "read_images"]
 
-# How much longer than its images a multipart body may be: boundaries and part headers.
-_MULTIPART_ROOM = 64_000
+# How much of a multipart body is searched for its boundary at a time. aiohttp's own 8 KB take a
+# third more time on 640 KB images.
+_PIECE_BYTES: Final = 1 << 18
+# How precisely a stalled body is noticed, in seconds.
+_TIMER_S: Final = 0.1
 
 
 def check_headers(request: web.Request, config: WorkerConfig) -> None:
-    """Refuse what the headers alone give away, before a byte of the body is read.
+    """Refuse what the headers of a body of images give away, before a byte of it is read.
 
     Raises:
-        ImageTooLarge: a declared length over the limit.
+        ImageTooLarge: a declared length over the limit: an image's, or a multipart body's.
         UnsupportedImage: a Content-Encoding; images are compressed already, and a small body
             could unfold to any size.
     """
@@ -37,12 +49,23 @@ def check_headers(request: web.Request, config: WorkerConfig) -> None:
         raise UnsupportedImage(
             f"Content-Encoding {encoding!r} is not accepted: send the image's bytes as they are"
         )
-    declared = request.content_length or 0
-    limit = config.limits.max_bytes
-    if declared > limit + (_MULTIPART_ROOM if _is_multipart(request) else 0):
-        raise ImageTooLarge(
-            f"the body has {declared:,} bytes, over the limit of {limit:,}: send a smaller image"
-        )
+    multipart = _is_multipart(request)
+    _check_length(request, config.max_request_bytes if multipart else config.limits.max_bytes)
+
+
+async def read_body(request: web.Request, config: WorkerConfig, limit: int) -> bytes:
+    """Read the whole body as it is, at most `limit` bytes of it.
+
+    Raises:
+        ImageTooLarge: more bytes than the limit, declared or sent; reading stops there.
+        InvalidRequest: a stalled upload, or one cut short.
+    """
+    _check_length(request, limit)
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # all of it came with the headers
+        _check(content.total_bytes, limit)
+        return content.read_nowait()
+    return await _Upload(config.body_timeout_s, limit).read(content.readany)
 
 
 async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[str, bytes]]:
@@ -50,24 +73,25 @@ async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[
 
     A multipart body gives one image for each part that has a file name or is called `data`; other
     parts are passed over. Any other body is one image, called `data`, whatever its Content-Type:
-    `curl --data-binary` claims a form. The byte limit holds for all images together.
+    `curl --data-binary` claims a form.
 
     Raises:
-        ImageTooLarge: more bytes than the limit; reading stops there.
+        ImageTooLarge: an image over `limits.max_bytes`, or a multipart body over
+            `max_request_bytes`; reading stops there.
         InvalidRequest: malformed multipart, no image among its parts, or a stalled upload.
     """
-    budget = _Budget(config)
+    limit = config.limits.max_bytes
     if not _is_multipart(request):
-        return [("data", await budget.read_all(request.content.readany))]
+        return [("data", await read_body(request, config, limit))]
+    upload = _Upload(config.body_timeout_s, config.max_request_bytes)
+    images: list[tuple[str, bytes]] = []
     try:
         reader = await request.multipart()
-        images = []
-        while (part := await budget.within(reader.next())) is not None:
+        while (part := await upload.within(reader.next())) is not None:
             if not isinstance(part, BodyPartReader):
                 raise InvalidRequest("multipart inside multipart is not read: send flat parts")
-            wanted = part.filename is not None or part.name == "data"
-            data = await budget.read_all(part.read_chunk)
-            if wanted:
+            data = await upload.read(partial(part.read_chunk, _PIECE_BYTES), limit)
+            if part.filename is not None or part.name == "data":
                 images.append((part.filename or "data", data))
             if len(images) > config.max_queue:
                 raise ImageTooLarge(
@@ -80,18 +104,49 @@ async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[
     return images
 
 
-class _Budget:
-    """Bytes left for one request, and the longest pause within it."""
+class _Upload:
+    """One request's body: the longest pause within it, and the bytes it may still have."""
 
-    def __init__(self, config: WorkerConfig) -> None:
-        self._limit = config.limits.max_bytes
-        self._left = self._limit
-        self._pause_s = config.body_timeout_s
+    def __init__(self, pause_s: float, limit: int) -> None:
+        self._pause_s = pause_s
+        self._limit = limit
+        self._left = limit
 
     async def within(self, step: Awaitable[T]) -> T:
-        try:
+        with self._translated():
             async with asyncio.timeout(self._pause_s):
                 return await step
+
+    async def read(
+        self, next_piece: Callable[[], Awaitable[bytes]], limit: int | None = None
+    ) -> bytes:
+        """All pieces until an empty one, together at most `limit`: that of an image within."""
+        data = bytearray()
+        now = asyncio.get_running_loop().time
+        moved_at = now()
+        with self._translated():
+            async with asyncio.timeout_at(moved_at + self._pause_s) as pause:
+                while piece := await next_piece():
+                    data += piece
+                    self._left -= len(piece)
+                    if limit is not None and len(data) > limit:
+                        raise ImageTooLarge(
+                            f"an image has more than {limit:,} bytes: send a smaller one"
+                        )
+                    if self._left < 0:
+                        raise ImageTooLarge(
+                            f"the body has more than {self._limit:,} bytes: send less"
+                        )
+                    # Setting a timer for every piece would take a tenth of the whole time.
+                    if now() > moved_at + _TIMER_S:
+                        moved_at = now()
+                        pause.reschedule(moved_at + _TIMER_S + self._pause_s)
+        return bytes(data)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
             raise InvalidRequest(
                 f"the body stalled: no byte came for {self._pause_s:g} s"
@@ -99,16 +154,16 @@ class _Budget:
         except ClientPayloadError as error:
             raise InvalidRequest(f"the body ended before its announced length: {error}") from error
 
-    async def read_all(self, read: object) -> bytes:
-        chunks: list[bytes] = []
-        while chunk := await self.within(read()):  # type: ignore[operator]
-            chunks.append(chunk)
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise ImageTooLarge(
-                    f"the body has more than {self._limit:,} bytes: send a smaller image"
-                )
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+def _check_length(request: web.Request, limit: int) -> None:
+    _check(request.content_length or 0, limit)
+
+
+def _check(length: int, limit: int) -> None:
+    if length > limit:
+        raise ImageTooLarge(
+            f"the body has {length:,} bytes, over the limit of {limit:,}: send less"
+        )
 
 
 def _is_multipart(request: web.Request) -> bool:

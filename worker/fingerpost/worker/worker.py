@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import random
+import os
 import re
 import secrets
 import socket
-import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
-
-from aiohttp import web
 
 from fingerpost.registry import (
     ConfigurationError,
     Instance,
-    ModelInfo,
-    Registration,
     RegistryDenied,
     RegistryError,
     RegistryUnreachable,
@@ -27,17 +24,25 @@ from fingerpost.registry import (
     open_registry,
 )
 from fingerpost.registry.web import bind, serve
-from fingerpost.worker.engine import Engine
-from fingerpost.worker.host import ServedVersion, SingleModel
+from fingerpost.worker.access_log import AccessLog
 from fingerpost.worker.metrics import WorkerMetrics
+from fingerpost.worker.modelfiles import ModelFiles
+from fingerpost.worker.observer import Observer
+from fingerpost.worker.pools import decode_pool
+from fingerpost.worker.protocols.admin import AdminProtocol
+from fingerpost.worker.registrations import Registrations
+from fingerpost.worker.repository.loader import EngineLoader, check_labels
+from fingerpost.worker.repository.repository import ModelRepository
+from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
+from fingerpost.worker.tracing import start_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.repository.sources import Source
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
 
@@ -45,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 # The first host of a registry's URL; ZooKeeper's may have several.
 _FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
-# The first and the longest pause between two tries to register, in seconds.
-_PAUSES_S = (0.25, 4.0)
 
 
 class Worker:
@@ -54,130 +57,154 @@ class Worker:
 
     ::
 
-        async with Worker(files, load, config) as worker:  # loaded, warmed up, listening
-            await worker.register()                        # now clients find it
+        async with Worker(models, load, config) as worker:  # loaded, warmed up, listening
+            await worker.register()                         # now clients find it
             await stop.wait()
-            await worker.leave()                           # drained
+            await worker.leave()                            # drained
 
     Args:
-        files: the model on disk.
-        load: makes the backend from it; called in a thread.
+        models: where the models stand; or the files of the only one.
+        load: makes the backend from a version's files; called in a thread.
         config: see `WorkerConfig`.
     """
 
     def __init__(
-        self, files: ModelFiles, load: Callable[[ModelFiles], Backend], config: WorkerConfig
+        self,
+        models: Source | ModelFiles,
+        load: Callable[[ModelFiles], Backend],
+        config: WorkerConfig,
     ) -> None:
-        self._files = files
+        self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
         self._registry = open_registry(config.registry, config.access)
         self._metrics = WorkerMetrics()
-        self._registration: Registration | None = None
-        self._runner: web.AppRunner | None = None
-        self._engine: Engine | None = None
-        self._service: WorkerService | None = None
-        self._instance: Instance | None = None
+        self._boot_id = secrets.randbits(53)
+        self._nonce = secrets.token_hex(4)
+        self._running: _Running | None = None
+        self._leaving = AsyncExitStack()
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """What is, or will be, registered: one for each model, by name; only after the start."""
+        running, config = self._now(), self._config
+        host = running.host.replace(":", "-").strip("-")
+        return tuple(
+            Instance(
+                id=f"{info.name}-{host}-{running.port}-{self._nonce}",
+                service=info.name,
+                host=running.host,
+                ports={"http": running.port},
+                models=(info,),
+                weight=config.weight,
+                zone=config.zone,
+                boot_id=self._boot_id,
+                meta=running.repository.meta(info.name) | {"fingerpost": version("fingerpost")},
+            )
+            for info in running.repository.models()
+        )
 
     @property
     def instance(self) -> Instance:
-        """What is, or will be, registered; only after the start."""
-        if self._instance is None:
-            raise RuntimeError("the worker has not started")
-        return self._instance
+        """The first of them."""
+        return self.instances[0]
 
     async def __aenter__(self) -> Self:
-        """Load and warm up the model, and listen.
+        """Load and warm up the models, and listen.
 
         Raises:
-            ConfigurationError: a port in use, a model that cannot be loaded or run, labels that do
-                not fit it.
-            RegistryError: the registry cannot be reached; told before the model is loaded.
+            ConfigurationError: a port in use, or no model that can be loaded and run.
+            RegistryError: the registry cannot be reached; told before a model is loaded.
         """
-        listener = bind(self._config.host, self._config.port)
-        try:
+        config, metrics = self._config, self._metrics
+        async with AsyncExitStack() as leaving:
+            leaving.push_async_callback(self._registry.aclose)
+            listener = bind(config.host, config.port)
+            leaving.callback(listener.close)
+            host = config.advertise or reachable_host(config.host, config.registry)
             await self._find_registry()
-            backend = await asyncio.to_thread(self._load, self._files)
-            self._engine = Engine(
-                backend,
-                limits=self._config.limits,
-                max_batch=self._config.max_batch,
-                max_queue=self._config.max_queue,
-                decode_threads=self._config.decode_threads,
-                metrics=self._metrics,
+            observer = _observer(config, metrics)
+            leaving.push_async_callback(observer.aclose)
+            decoders = decode_pool(config.decode_threads)
+            leaving.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)
+            repository = ModelRepository(
+                self._source,
+                EngineLoader(self._load, config, decoders, metrics),
+                metrics=metrics,
+                poll_s=config.poll_s,
+                lease_s=config.lease_s,
+                announce=self._announce,
             )
-            classes = await asyncio.to_thread(self._engine.warm_up)
-            labels = check_labels(self._files, classes)
-            self._instance = self._describe(backend, listener.getsockname()[1])
-            served = ServedVersion(
-                model=self._files.name,
-                version=self._files.version,
-                labels=labels,
-                engine=self._engine,
+            leaving.push_async_callback(repository.aclose)
+            await repository.start()
+            service = WorkerService(
+                repository,
+                boot_id=self._boot_id,
+                config=config,
+                metrics=metrics,
+                observer=observer,
+                extra=AdminProtocol(repository, config.admin_token).add_to
+                if config.admin_token
+                else None,
             )
-            self._service = WorkerService(
-                SingleModel(served),
-                boot_id=self._instance.boot_id,
-                config=self._config,
-                metrics=self._metrics,
+            runner = service.runner()
+            leaving.push_async_callback(runner.cleanup)
+            await runner.setup()
+            port = listener.getsockname()[1]
+            await serve(runner, listener)
+            registrations = Registrations(
+                self._registry,
+                lambda: self.instances,
+                healthy=service.engine_well,
+                lease_s=config.lease_s,
             )
-            self._runner = web.AppRunner(
-                self._service.app(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+            leaving.push_async_callback(registrations.deregister)
+            self._running = _Running(
+                host=host,
+                port=port,
+                repository=repository,
+                service=service,
+                registrations=registrations,
             )
-            await self._runner.setup()
-            await serve(self._runner, listener)
-        except BaseException:
-            listener.close()
-            await self.__aexit__()
-            raise
+            self._leaving = leaving.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop listening and free everything, without waiting for requests in flight."""
-        if self._registration is not None:
-            try:
-                await self._registration.deregister()
-            except RegistryError as error:
-                logger.warning("the registry could not be told that this worker ends: %s", error)
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._engine is not None:
-            await self._engine.aclose()
-        await self._registry.aclose()
+        """Deregister, stop listening and free all, without waiting for requests in flight."""
+        await self._leaving.aclose()
 
     async def register(self) -> None:
-        """Let clients find this worker.
-
-        A registry in trouble (an election takes up to 20 s) is asked again with growing, jittered
-        pauses, for `register_timeout_s`.
+        """Let clients find this worker, trying for `register_timeout_s`.
 
         Raises:
-            RegistryDenied: this worker may not register; at once.
-            RegistryError: the last failure, when the time is over.
+            RegistryError: see `Registrations.register`.
         """
-        assert self._service is not None  # noqa: S101 - set by the start
-        until = time.monotonic() + self._config.register_timeout_s
-        pause_s = _PAUSES_S[0]
-        while self._registration is None:
-            try:
-                self._registration = await self._registry.register(
-                    self.instance, healthy=self._service.engine_well
-                )
-            except RegistryDenied:
-                raise
-            except RegistryError as error:
-                if time.monotonic() + pause_s > until:
-                    raise
-                logger.warning("not registered yet: %s", error)
-                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
-                pause_s = min(_PAUSES_S[1], pause_s * 2)
-        registration = self._registration
-        self._metrics.reregistrations.set_function(lambda: registration.reregistrations)
-        self._service.admission.state = WorkerState.READY
-        logger.info("ready at %s as %s", self.instance.url, self.instance.id)
+        running = self._now()
+        registrations = running.registrations
+        await registrations.register(self._config.register_timeout_s)
+        self._metrics.reregistrations.set_function(lambda: registrations.reregistrations)
+        running.service.admission.state = WorkerState.READY
+        for instance in self.instances:
+            logger.info("ready at %s as %s", instance.url, instance.id)
+
+    async def leave(self) -> None:
+        """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
+        running, config = self._now(), self._config
+        admission = running.service.admission
+        logger.info("leaving: no new work after %g s", config.lease_s)
+        admission.state = WorkerState.DRAINING
+        await running.registrations.drain("leaving")
+        await asyncio.sleep(config.lease_s)
+        admission.refusing = True
+        if not await admission.idle(config.drain_timeout_s):
+            logger.warning(
+                "%d requests still in flight after %g s: leaving all the same",
+                admission.rif,
+                config.drain_timeout_s,
+            )
 
     async def _find_registry(self) -> None:
-        """Fail before the model is loaded if the registry is not there or does not let us in.
+        """Fail before a model is loaded if the registry is not there or does not let us in.
 
         One that answers, but cannot serve now, is no reason to give up: see `register`.
         """
@@ -188,68 +215,34 @@ class Worker:
         except RegistryError as error:
             logger.warning("the registry is in trouble, going on: %s", error)
 
-    async def leave(self) -> None:
-        """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
-        assert self._service is not None  # noqa: S101 - set by the start
-        admission, config = self._service.admission, self._config
-        logger.info("leaving: no new work after %g s", config.lease_s)
-        admission.state = WorkerState.DRAINING
-        if self._registration is not None:
-            try:
-                await self._registration.drain("leaving")
-            except RegistryError as error:
-                logger.warning("the registry could not be told of the drain: %s", error)
-        await asyncio.sleep(config.lease_s)
-        admission.refusing = True
-        if not await admission.idle(config.drain_timeout_s):
-            logger.warning(
-                "%d requests still in flight after %g s: leaving all the same",
-                admission.rif,
-                config.drain_timeout_s,
-            )
+    async def _announce(self) -> None:
+        if self._running is not None:
+            await self._running.registrations.sync()
 
-    def _describe(self, backend: Backend, port: int) -> Instance:
-        config, files = self._config, self._files
-        host = config.advertise or reachable_host(config.host, config.registry)
-        nonce = secrets.token_hex(4)
-        wanted = backend.input
-        return Instance(
-            id=f"{files.name}-{host.replace(':', '-').strip('-')}-{port}-{nonce}",
-            service=files.name,
-            host=host,
-            ports={"http": port},
-            models=(ModelInfo(name=files.name, versions=(files.version,)),),
-            weight=config.weight,
-            zone=config.zone,
-            boot_id=secrets.randbits(53),
-            meta={
-                "framework": backend.framework,
-                "device": backend.device,
-                "image": "any"
-                if wanted.encoded
-                else f"{wanted.height}x{wanted.width}x{wanted.channels}",
-                "fingerpost": version("fingerpost"),
-            },
-        )
+    def _now(self) -> _Running:
+        if self._running is None:
+            raise RuntimeError("the worker has not started")
+        return self._running
 
 
-def check_labels(files: ModelFiles, classes: int) -> tuple[str, ...]:
-    """The labels for `classes` scores; the classes' numbers where the model has no labels file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """A worker that has started: the address that clients are given, and its parts."""
 
-    Raises:
-        ConfigurationError: another number of labels than scores.
-    """
-    if not files.labels:
-        logger.warning(
-            "model %s has no labels file: answers name classes 0 to %d", files.name, classes - 1
-        )
-        return tuple(str(number) for number in range(classes))
-    if len(files.labels) != classes:
-        raise ConfigurationError(
-            f"model {files.name} gives {classes} scores, but its labels file has "
-            f"{len(files.labels)} lines: give the file it was trained with (--labels)"
-        )
-    return files.labels
+    host: str
+    port: int
+    repository: ModelRepository
+    service: WorkerService
+    registrations: Registrations
+
+
+def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
+    path = config.access_log
+    return Observer(
+        metrics,
+        access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
+        tracing=start_tracing(os.environ, asked=config.tracing),
+    )
 
 
 def reachable_host(host: str, registry: str) -> str:

@@ -53,8 +53,8 @@ def classify(
     labels: options.Labels = None,
     input_layer: options.InputLayer = None,
     output_layer: options.OutputLayer = None,
-    input_mean: options.InputMean = 0.0,
-    input_std: options.InputStd = 255.0,
+    input_mean: options.InputMean = None,
+    input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
     access: RegistryOptions,
 ) -> None:
@@ -70,19 +70,20 @@ def classify(
             model = _service_of(Path(model))
         failed = asyncio.run(_with_cluster(client, images, model, top, show))
     else:
-        from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
+        from fingerpost.worker.backends.base import LoadOptions
+        from fingerpost.worker.backends.loading import load_backend
         from fingerpost.worker.local import LocalModel
-        from fingerpost.worker.modelfiles import find_model
+        from fingerpost.worker.modelfiles import ManifestOverrides, find_model
 
-        layers = TensorFlowOptions(
+        overrides = ManifestOverrides(
             input_layer=input_layer,
             output_layer=output_layer,
             input_mean=input_mean,
             input_std=input_std,
             image_size=image_size,
         )
-        files = find_model(Path(model), labels=labels, name=name)
-        local = LocalModel(files, load_tensorflow(files, layers))
+        files = find_model(Path(model), labels=labels, name=name, overrides=overrides)
+        local = LocalModel(files, load_backend(files, LoadOptions()))
         failed = 0
         for image in _names(images):
             try:

@@ -58,16 +58,21 @@ Labels = Annotated[
 ]
 InputLayer = Annotated[
     str | None,
-    typer.Option(metavar="TENSOR", help="A frozen graph's input, such as DecodeJpeg/contents:0."),
+    typer.Option(
+        metavar="TENSOR", help="The model's input, such as DecodeJpeg/contents:0 of a frozen graph."
+    ),
 ]
 OutputLayer = Annotated[
     str | None,
-    typer.Option(metavar="TENSOR", help="A frozen graph's output, such as final_result:0."),
+    typer.Option(
+        metavar="TENSOR", help="The model's output, such as final_result:0 of a frozen graph."
+    ),
 ]
 InputMean = Annotated[
-    float, typer.Option(help="A frozen graph of float pixels gets (pixel - mean) / std.")
+    float | None,
+    typer.Option(help="The model gets (pixel - mean) / std; by default as model.toml says."),
 ]
-InputStd = Annotated[float, typer.Option(help="See --input-mean.")]
+InputStd = Annotated[float | None, typer.Option(help="See --input-mean.")]
 ImageSize = Annotated[
     int | None,
     typer.Option(min=1, help="Pixels a side, for a model that leaves its input's size open."),

@@ -114,6 +114,15 @@ class _Look:
             for snapshot in self.snapshots
         ]
 
+    def problems(self) -> list[str]:
+        """What workers say is wrong with their models."""
+        return [
+            f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
+            for snapshot in self.snapshots
+            for each in snapshot.instances
+            if "load-error" in each.meta
+        ]
+
     def table(self) -> Table:
         from rich.table import Table
 
@@ -136,7 +145,7 @@ class _Look:
                 table.add_row(
                     snapshot.service,
                     each.address,
-                    ", ".join(version for model in each.models for version in model.versions),
+                    ", ".join(_versions(each)),
                     load.state.name.lower() if load else "no answer",
                     str(load.rif) if load else "",
                     f"{load.queued_cost:.1f}" if load else "",
@@ -145,6 +154,16 @@ class _Look:
                     each.id,
                 )
         return table
+
+
+def _versions(instance: Instance) -> list[str]:
+    """Such as `4 (canary)`."""
+    written = []
+    for model in instance.models:
+        for version in model.versions:
+            labels = [label for label, target in model.labels.items() if target == version]
+            written.append(f"{version} ({', '.join(labels)})" if labels else version)
+    return written
 
 
 async def _repeat(
@@ -184,3 +203,5 @@ def _show(look: _Look, *, json: bool) -> None:
         out.print("No service is registered. Start one: fingerpost worker --model models/NAME")
     else:
         out.print(look.table())
+        for line in look.problems():
+            out.print(line, markup=False)

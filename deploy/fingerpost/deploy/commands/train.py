@@ -58,7 +58,8 @@ def train(
 ) -> None:
     """Train on a folder of class folders, such as flower_photos.
 
-    Writes a new numbered version: a SavedModel, labels.txt, report.json and confusion.png.
+    Writes a new numbered version: a SavedModel, model.toml, labels.txt, report.json and
+    confusion.png.
     Images that cannot be read are named and skipped.
     """
     from fingerpost.worker.training import RichProgress, TrainConfig

@@ -21,9 +21,13 @@ def add_to(app: typer.Typer) -> None:
 
 def up(
     model: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(metavar="PATH", help="Model to serve; may be given several times."),
-    ],
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Serve every model in it, all in each worker."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Worker processes for each model.")] = 3,
     port: Annotated[int, typer.Option(help="The proxy's port.")] = 12480,
     registry_port: Annotated[int, typer.Option(help="The embedded registry's port.")] = 12481,
@@ -40,10 +44,20 @@ def up(
     from fingerpost.deploy.cluster import Cluster, ClusterConfig
     from fingerpost.deploy.lifetime import Lifetime
     from fingerpost.worker.modelfiles import find_model
+    from fingerpost.worker.repository.policy import VersionPolicy
+    from fingerpost.worker.repository.sources import ModelsFolder
 
-    files = [find_model(path) for path in model]
+    if bool(model) == bool(models):
+        raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
+    if models is not None:
+        found = ModelsFolder(models, policy=VersionPolicy(latest=1)).look()
+        names = [name for name, each in found.items() if each.versions]
+    else:
+        names = [find_model(path).name for path in model or ()]
     config = ClusterConfig(
-        models=tuple(model),
+        models=tuple(model or ()),
+        repository=models,
+        services=len(names),
         workers=workers,
         proxy_port=port,
         registry_port=registry_port,
@@ -58,7 +72,7 @@ def up(
         lifetime = Lifetime()
         ending = asyncio.create_task(lifetime.wait())
         async with Cluster(config, say) as cluster:
-            running = asyncio.create_task(_announce(cluster, files[0].name))
+            running = asyncio.create_task(_announce(cluster, names[0]))
             await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
@@ -69,7 +83,7 @@ def up(
     async def _announce(cluster: Cluster, service: str) -> None:
         await cluster.ready(timeout_s=120.0)
         ask = cluster.proxy_url.removeprefix("http://")
-        if len(files) > 1:  # GET / answers for the only service there is
+        if len(names) > 1:  # GET / answers for the only service there is
             ask += f"/v1/resolve/{service}?n=1 -H 'Accept: text/plain'"
         out.print(
             f"The cluster is up. Try:\n"

@@ -1,20 +1,35 @@
-"""`fingerpost worker`: serve a model."""
+"""`fingerpost worker`: serve a model, or several."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from fingerpost.deploy.commands import options
+from fingerpost.deploy.commands import device_options, options
 from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.eventloop import run_quickly
+from fingerpost.registry import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
+if TYPE_CHECKING:
+    from fingerpost.worker.modelfiles import ManifestOverrides
+    from fingerpost.worker.repository.sources import Source
+
 __all__ = ["add_to"]
+
+_MODEL: Final = "One model (--model)"
+_MODELS: Final = "Versions, and several models"
+_NETWORK: Final = "Network"
+_LIMITS: Final = "Batches and limits"
+
+
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,67 +40,111 @@ def add_to(app: typer.Typer) -> None:
 def worker(
     *,
     model: Annotated[
-        Path,
-        typer.Option(
-            metavar="PATH",
-            help="SavedModel folder, .keras file, frozen graph (.pb), or folder of versions.",
+        Path | None,
+        _option(_MODEL, "A model's file or folder, or its folder of versions.", metavar="PATH"),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        _option(_MODELS, "Serve every model in this folder, NAME/VERSION/.", metavar="FOLDER"),
+    ] = None,
+    only: Annotated[
+        str | None, _option(_MODELS, "Of --models, serve these alone.", metavar="NAME,...")
+    ] = None,
+    versions: Annotated[
+        str,
+        _option(
+            _MODELS,
+            "Which versions, where a model's versions.toml says nothing: latest:N, specific:1,3 "
+            "or all.",
+            metavar="POLICY",
         ),
-    ],
+    ] = "latest:1",
+    poll: Annotated[
+        float, _option(_MODELS, "Seconds between two looks for new versions; 0 never looks again.")
+    ] = 1.0,
+    admin_token_file: Annotated[
+        Path | None,
+        _option(
+            _MODELS,
+            "Open /v1/admin to whoever knows the token in this file, or in FINGERPOST_ADMIN_TOKEN.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
     name: options.ModelName = None,
     version: Annotated[
-        str | None, typer.Option(metavar="N", help="Version to serve; by default the highest.")
+        str | None,
+        _option(_MODEL, "Version to serve; by default the highest, and new ones.", metavar="N"),
     ] = None,
     labels: options.Labels = None,
     input_layer: options.InputLayer = None,
     output_layer: options.OutputLayer = None,
-    input_mean: options.InputMean = 0.0,
-    input_std: options.InputStd = 255.0,
+    input_mean: options.InputMean = None,
+    input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
     host: options.Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 0,
+    port: Annotated[int, _option(_NETWORK, "Port to listen on; 0 picks a free one.")] = 0,
     advertise: Annotated[
         str | None,
-        typer.Option(metavar="HOST", help="Address given to clients, if not the one listened on."),
+        _option(_NETWORK, "Address given to clients, if not the one listened on.", metavar="HOST"),
     ] = None,
-    weight: Annotated[int, typer.Option(help="Share of requests, relative to other workers.")] = 1,
-    zone: Annotated[str, typer.Option(help="Where it stands: rack or availability zone.")] = "",
+    weight: Annotated[int, _option(_NETWORK, "Share of requests, relative to others.")] = 1,
+    zone: Annotated[str, _option(_NETWORK, "Where it stands: rack or availability zone.")] = "",
     check: Annotated[
         Literal["http", "ttl"],
-        typer.Option(help="How Consul watches over it; ttl where the agent cannot reach it."),
+        _option(_NETWORK, "How Consul watches over it; ttl where the agent cannot reach it."),
     ] = "http",
     wan_address: Annotated[
         str | None,
-        typer.Option(metavar="HOST", help="Where other datacenters reach it, if elsewhere."),
+        _option(_NETWORK, "Where other datacenters reach it, if elsewhere.", metavar="HOST"),
     ] = None,
-    max_batch: Annotated[int, typer.Option(help="Most images in one run of the model.")] = 32,
+    lease: Annotated[
+        float, _option(_NETWORK, "Seconds to go on accepting after the order to leave.")
+    ] = 2.0,
+    max_batch: Annotated[int, _option(_LIMITS, "Most images in one run of the model.")] = 32,
     max_queue: Annotated[
-        int, typer.Option(help="Most images waiting; beyond it the answer is 429.")
+        int, _option(_LIMITS, "Most images waiting; beyond it the answer is 429.")
     ] = 512,
+    max_wait_ms: Annotated[
+        float, _option(_LIMITS, "How long an image may wait for company at an idle model.")
+    ] = 0.0,
+    latency_ms: Annotated[
+        float | None,
+        _option(_LIMITS, "Keep waiting and running under this, by smaller batches and by 429."),
+    ] = None,
     max_bytes: Annotated[
-        int, typer.Option(help="Largest image in bytes; beyond it the answer is 413.")
+        int, _option(_LIMITS, "Largest image in bytes; beyond it the answer is 413.")
     ] = 20_000_000,
     max_megapixels: Annotated[
-        float, typer.Option(help="Largest image in megapixels; beyond it the answer is 413.")
+        float, _option(_LIMITS, "Largest image in megapixels; beyond it the answer is 413.")
     ] = 64.0,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads for the model; 0 is one a core.")
-    ] = 0,
-    lease: Annotated[
-        float, typer.Option(help="Seconds to go on accepting after the order to leave.")
-    ] = 2.0,
+    threads: Annotated[int, _option(_LIMITS, "Threads for the model; 0 is one a core.", min=0)] = 0,
+    device: device_options.Device = "auto",
+    memory_fraction: device_options.MemoryFraction = None,
+    devices: device_options.Devices = None,
+    processes_per_device: device_options.ProcessesPerDevice = 1,
+    access_log: device_options.AccessLogFile = None,
+    tracing: device_options.Tracing = False,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
     access: RegistryOptions,
 ) -> None:
-    """Load a model, warm it up, register it, and serve it until SIGTERM."""
+    """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.registry.consul_checks import CheckConfig
-    from fingerpost.worker.backends.tensorflow import TensorFlowOptions, load_tensorflow
+    from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.images import ImageLimits
-    from fingerpost.worker.modelfiles import find_model
+    from fingerpost.worker.modelfiles import ManifestOverrides
 
     start_logging(log_level)
+    chosen = device_options.placements(device, devices, processes_per_device, memory_fraction)
+    if len(chosen) > 1:
+        device_options.run_on_each(
+            chosen, port=port, threads=threads, grace_s=lease + 40, follow_parent=follow_parent
+        )
+        return
+    os.environ.update(chosen[0].environment())
     config = WorkerConfig(
         registry=registry,
         access=dataclasses.replace(access, check=CheckConfig(mode=check), wan_address=wan_address),
@@ -96,24 +155,41 @@ def worker(
         zone=zone,
         max_batch=max_batch,
         max_queue=max_queue,
+        max_wait_s=max_wait_ms / 1000,
+        latency_s=None if latency_ms is None else latency_ms / 1000,
         limits=ImageLimits(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         lease_s=lease,
+        poll_s=poll,
+        admin_token=_admin_token(admin_token_file),
+        placement=chosen[0],
+        access_log=access_log,
+        tracing=tracing,
     )
-    layers = TensorFlowOptions(
+    overrides = ManifestOverrides(
         input_layer=input_layer,
         output_layer=output_layer,
         input_mean=input_mean,
         input_std=input_std,
         image_size=image_size,
-        threads=threads,
     )
-    files = find_model(model, labels=labels, name=name, version=version)
+    own = {"--name": name, "--version": version, "--labels": labels}
+    if model is not None and models is None and only is None:
+        source = _one(model, name, version, labels, overrides, versions)
+    elif models is not None and model is None:
+        given = [option for option, value in own.items() if value is not None]
+        if given or overrides != ManifestOverrides():
+            what = ", ".join(given) or "--input-..., --output-... and --image-size"
+            raise typer.BadParameter(f"{what} with --models: a version's model.toml says it")
+        source = _many(models, only, versions)
+    else:
+        raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
+    loading = chosen[0].load_options(threads)
 
     async def run() -> None:
         from fingerpost.deploy.lifetime import Lifetime
         from fingerpost.worker.worker import Worker
 
-        serving = Worker(files, lambda found: load_tensorflow(found, layers), config)
+        serving = Worker(source, lambda files: load_backend(files, loading), config)
         async with serving:
             # Before this line a signal ends the process at once: nobody knows of it yet.
             lifetime = Lifetime(follow_parent=follow_parent)
@@ -121,4 +197,46 @@ def worker(
             await lifetime.wait()
             await serving.leave()
 
-    asyncio.run(run())
+    run_quickly(run())
+
+
+def _one(
+    path: Path,
+    name: str | None,
+    version: str | None,
+    labels: Path | None,
+    overrides: ManifestOverrides,
+    policy: str,
+) -> Source:
+    """A model that never changes, or all the versions in its folder."""
+    from functools import partial
+
+    from fingerpost.worker.manifest import MANIFEST
+    from fingerpost.worker.modelfiles import find_model, find_versions
+    from fingerpost.worker.repository.policy import VersionPolicy
+    from fingerpost.worker.repository.sources import FixedModel, ModelFolder
+
+    find = partial(find_model, labels=labels, overrides=overrides)
+    if (path / MANIFEST).is_file() or not find_versions(path):
+        return FixedModel(find(path, name=name, version=version))
+    if version is not None:
+        find(path, name=name, version=version)  # says which versions there are
+        policy = f"specific:{version}"
+    return ModelFolder(path, name=name, policy=VersionPolicy.parse(policy), find=find)
+
+
+def _many(folder: Path, only: str | None, policy: str) -> Source:
+    from fingerpost.worker.repository.policy import VersionPolicy
+    from fingerpost.worker.repository.sources import ModelsFolder
+
+    names = [each.strip() for each in only.split(",")] if only else []
+    return ModelsFolder(folder, only=names, policy=VersionPolicy.parse(policy))
+
+
+def _admin_token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get("FINGERPOST_ADMIN_TOKEN") or None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the admin token in {file} cannot be read: {error}") from error

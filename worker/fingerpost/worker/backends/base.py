@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from fingerpost.worker.manifest import Preprocessing
+from fingerpost.registry.errors import ConfigurationError
+from fingerpost.worker.manifest import Layout, Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +30,12 @@ class ImageInput:
         channels: 3 (RGB) or 1 (gray).
         encoded: the graph takes encoded image bytes and decodes them itself; the three above then
             do not count.
+        check_encoded: such bytes are decoded once as a check before the model gets them.
+        layout: the order of the model's own axes; items of pixels come as `[H, W, C]` all the same.
+        dtype: NumPy's name of what the model takes, such as `float32` or `uint8`.
         batch: how many images one call takes: None for any number, else exactly this many.
+        instant: a call takes microseconds and waits for nothing, so that it is made in the event
+            loop; two changes of threads would cost more than it.
         preprocessing: how images come to that size (`resize`, `filter`, `crop_fraction`), and what
             the backend does to the pixels then (`order`, `mean`, `std`).
     """
@@ -37,8 +44,21 @@ class ImageInput:
     width: int = 0
     channels: int = 3
     encoded: bool = False
+    check_encoded: bool = True
+    layout: Layout = Layout.NHWC
+    dtype: str = "float32"
     batch: int | None = None
+    instant: bool = False
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """One image as the model's own tensor, without the batch; `()` where it takes bytes."""
+        if self.encoded:
+            return ()
+        if self.layout is Layout.NCHW:
+            return (self.channels, self.height, self.width)
+        return (self.height, self.width, self.channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +75,16 @@ class LoadOptions:
     device: str = "auto"
     memory_fraction: float | None = None
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda:[0-9]{1,3}", self.device):
+            raise ConfigurationError(f"device is {self.device!r}: it must be auto, cpu or cuda:N")
+        if self.memory_fraction is not None and not 0 < self.memory_fraction <= 1:
+            raise ConfigurationError(
+                f"memory_fraction is {self.memory_fraction}: it must be above 0, to 1"
+            )
+        if not 0 <= self.threads <= 1024:
+            raise ConfigurationError(f"threads is {self.threads}: it must be 0 to 1024")
 
 
 class Backend(Protocol):
@@ -78,7 +108,10 @@ class Backend(Protocol):
         Args:
             images: 1 or more, each uint8 `[height, width, channels]` in 0..255, RGB (the backend
                 does the rest of the preprocessing); or encoded bytes where `input.encoded`; or
-                float32 in the model's own layout, which goes in as it is.
+                float32 `input.tensor_shape`, which goes in as it is.
+
+        Raises:
+            InvalidRequest: an item of another shape.
         """
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.registry import FingerpostError, InvalidRequest
 from fingerpost.registry.web import json_response
 from fingerpost.worker.engine import best
+from fingerpost.worker.protocols.errors import printable
 from fingerpost.worker.uploads import read_images
 
 if TYPE_CHECKING:
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from fingerpost.worker.admission import Admission, Admitted
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine import Outcome
-    from fingerpost.worker.metrics import WorkerMetrics
 
-__all__ = ["ClassifyProtocol"]
+__all__ = ["ClassifyProtocol", "error_body", "image_answer", "labels_wanted"]
 
 _DEFAULT_TOP: Final = 5
 
@@ -27,10 +27,9 @@ _DEFAULT_TOP: Final = 5
 class ClassifyProtocol:
     """Raw or multipart images in, labels and scores out; `add_to` makes the routes."""
 
-    def __init__(self, admission: Admission, config: WorkerConfig, metrics: WorkerMetrics) -> None:
+    def __init__(self, admission: Admission, config: WorkerConfig) -> None:
         self._admission = admission
         self._config = config
-        self._metrics = metrics
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -39,52 +38,49 @@ class ClassifyProtocol:
 
     async def _one(self, request: web.Request, admitted: Admitted) -> web.Response:
         """`POST /`: one image in, `[[label, score], ...]` out."""
-        top = _top(request)
-        images = await self._read(request)
+        top = labels_wanted(request)
+        images = await read_images(request, self._config)
         if len(images) != 1:
             raise InvalidRequest(
                 f"POST / takes one image, this body has {len(images)}: "
                 "POST /v1/classify/MODEL takes several"
             )
         served = admitted.served
-        outcome = await served.engine.classify(images[0][1])
-        self._metrics.images.inc()
+        outcome = await served.engine.classify(images[0][1], deadline=admitted.deadline)
+        self._admission.classified(served.model, 1)
         return json_response(best(outcome.scores, served.labels, top))
 
     async def _all(self, request: web.Request, admitted: Admitted) -> web.Response:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
-        top = _top(request)
-        images = await self._read(request)
+        top = labels_wanted(request)
+        images = await read_images(request, self._config)
         served = admitted.served
         if len(images) == 1:
             name, data = images[0]
-            outcome = await served.engine.classify(data)
-            results: tuple[ImageAnswer, ...] = (_answer(name, outcome, served.labels, top),)
+            outcome = await served.engine.classify(data, deadline=admitted.deadline)
+            results: tuple[ImageAnswer, ...] = (image_answer(name, outcome, served.labels, top),)
         else:
             outcomes = await asyncio.gather(
-                *(served.engine.classify(data) for _, data in images), return_exceptions=True
+                *(served.engine.classify(data, deadline=admitted.deadline) for _, data in images),
+                return_exceptions=True,
             )
             results = tuple(
-                _answer(name, outcome, served.labels, top)
+                image_answer(name, outcome, served.labels, top)
                 for (name, _), outcome in zip(images, outcomes, strict=True)
             )
-        self._metrics.images.inc(sum(not result.error for result in results))
+        self._admission.classified(served.model, sum(not result.error for result in results))
         return json_response(
             ClassifyAnswer(model=served.model, version=served.version, results=results)
         )
 
-    async def _read(self, request: web.Request) -> list[tuple[str, bytes]]:
-        images = await read_images(request, self._config)
-        self._metrics.body_bytes.inc(sum(len(data) for _, data in images))
-        return images
 
-
-def _answer(
+def image_answer(
     name: str, outcome: Outcome | BaseException, labels: tuple[str, ...], top: int
 ) -> ImageAnswer:
+    """An image's scores, or its error, in the protocol's form; raises what is no error of ours."""
+    name = printable(name)
     if isinstance(outcome, FingerpostError):
-        body = ErrorBody(code=outcome.code, message=outcome.message, retryable=outcome.retryable)
-        return ImageAnswer(name=name, error=body)
+        return ImageAnswer(name=name, error=error_body(outcome))
     if isinstance(outcome, BaseException):
         raise outcome
     return ImageAnswer(
@@ -94,7 +90,15 @@ def _answer(
     )
 
 
-def _top(request: web.Request) -> int:
+def error_body(error: FingerpostError) -> ErrorBody:
+    """An error's place in an answer that carries others."""
+    return ErrorBody(code=error.code, message=printable(error.message), retryable=error.retryable)
+
+
+def labels_wanted(request: web.Request) -> int:
+    """How many labels `?top=` asks for, 5 by default, 0 for all. Raises `InvalidRequest`."""
+    if not request.query_string:
+        return _DEFAULT_TOP
     text = request.query.get("top", str(_DEFAULT_TOP))
     if not (text.isascii() and text.isdigit() and len(text) < 7):
         raise InvalidRequest(f"top={text!r}: give the number of labels wanted, 0 for all")

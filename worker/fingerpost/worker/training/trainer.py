@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fingerpost.registry import ConfigurationError, ImageError
+from fingerpost.worker.manifest import (
+    MANIFEST,
+    BatchSpec,
+    Framework,
+    InputSpec,
+    Layout,
+    Manifest,
+    write_manifest,
+)
 from fingerpost.worker.training.dataset import CHANNELS, read_image, scan, split
 from fingerpost.worker.training.network import build_network, find_backbone, import_keras
 from fingerpost.worker.training.progress import Progress, Silent
@@ -35,6 +44,10 @@ __all__ = ["TrainResult", "train"]
 _CACHE_BYTES: Final = 512 * 2**20
 """Decoded pixels that are kept between epochs: 3,500 images of 224 x 224, or every small data set.
 What is over is decoded again."""
+
+_MAX_BATCH: Final = 32
+"""What `model.toml` allows in one run, a worker's own limit too: larger batches of these networks
+are no faster on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +79,10 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
     """Train on `config.images` and write the next version into `config.out`.
 
     A version holds a SavedModel (`saved_model.pb`, `variables/`) whose `serving_default` takes
-    uint8 `[N, S, S, 3]` in 0..255, RGB, and gives softmax float32 `[N, classes]`; `labels.txt`, one
-    a line in the order of the outputs; `report.json` and `confusion.png`. Images are made ready as
-    the workers do it, by `fingerpost.worker.images.decode`.
+    uint8 `[N, S, S, 3]` in 0..255, RGB, and gives softmax float32 `[N, classes]`; `model.toml`,
+    which says so; `labels.txt`, one a line in the order of the outputs; `report.json` and
+    `confusion.png`. Images are made ready as the workers do it, by
+    `fingerpost.worker.images.decode`.
 
     It appears by one rename when all is written: an error, an interrupt or a crash leaves no
     version. Sets the seeds of Python, NumPy and TensorFlow, so it is for a process of its own.
@@ -101,6 +115,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
         (folder / "labels.txt").write_text(
             "".join(f"{label}\n" for label in dataset.labels), encoding="utf-8"
         )
+        write_manifest(folder / MANIFEST, _manifest(image_size))
         draw_confusion(folder / "confusion.png", evaluation)
         seconds = time.monotonic() - started
         facts = {
@@ -123,6 +138,15 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
             skipped=dataset.skipped,
             seconds=time.monotonic() - started,
         )
+
+
+def _manifest(image_size: int) -> Manifest:
+    return Manifest(
+        framework=Framework.TENSORFLOW,
+        labels="labels.txt",
+        input=InputSpec(height=image_size, width=image_size, channels=CHANNELS, layout=Layout.NHWC),
+        batch=BatchSpec(max=_MAX_BATCH),
+    )
 
 
 def _counts(

@@ -1,0 +1,1 @@
+"""Decoding JPEGs: which library, and how much smaller."""

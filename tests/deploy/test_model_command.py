@@ -1,0 +1,73 @@
+"""`fingerpost model`: each subcommand as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from tests.system.conftest import FINGERPOST
+from tests.worker.backends.builders_onnx import channels_first
+from tests.worker.colours import write_frozen_graph
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*FINGERPOST, "model", *(str(each) for each in arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == code, done
+    return done
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "colours"
+    folder.mkdir()
+    channels_first(folder)
+    return folder
+
+
+def test_show_prints_a_model_toml(colours: Path) -> None:
+    shown = run("show", colours).stdout
+    assert "colours@1: onnxruntime" in shown.splitlines()[0]
+    table = tomllib.loads(shown)
+    assert table["input"] == {"height": 16, "width": 16, "channels": 3, "layout": "NCHW"}
+    written = colours.parent / "written"
+    written.mkdir()
+    (written / "model.onnx").write_bytes((colours / "model.onnx").read_bytes())
+    (written / "model.toml").write_text(shown)
+    assert tomllib.loads(run("show", written).stdout) == table
+
+
+def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
+    assert run("check", colours).stdout.startswith("OK: colours@1, onnxruntime ")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("one\ntwo\n")
+    failed = run("check", colours, "--labels", labels, code=1)
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores, but its labels file")
+
+
+def test_export_then_bench(tmp_path: Path) -> None:
+    write_frozen_graph(tmp_path / "colours", encoded_input=False)
+    out = tmp_path / "models" / "colours" / "2"
+    said = run("export", tmp_path / "colours", "--out", out, "--count", 8).stdout
+    assert said.startswith(f"wrote {out}: the same best label for 8 of 8 made-up images, largest")
+    refused = run("export", tmp_path / "colours", "--out", out, code=1)
+    assert "exists already" in refused.stderr
+
+    quick = ("--seconds", 0.3, "--batch-sizes", "1,2", "--threads", 1, "--device", "cpu")
+    table = run("bench", out.parent, *quick).stdout.splitlines()
+    assert table[0].split()[:5] == ["model", "framework", "device", "threads", "batch"]
+    assert [line.split()[0] for line in table[1:3]] == ["colours@2"] * 2
+    assert "For throughput: colours@2 (onnxruntime" in table[-1]
+    found = json.loads(run("bench", out.parent, *quick, "--json").stdout)
+    assert [each["batch"] for each in found["measurements"]] == [1, 2]
+    assert found["best_latency"]["batch"] == 1
+    assert "--batch-sizes 0,x: give" in run("bench", out, "--batch-sizes", "0,x", code=1).stderr

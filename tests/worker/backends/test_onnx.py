@@ -1,0 +1,111 @@
+"""What is ONNX's own: layouts that cannot be told, ends by name, and files that are damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from fingerpost.registry import ConfigurationError
+from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.onnx import OnnxBackend, load
+from fingerpost.worker.manifest import Layout
+from fingerpost.worker.modelfiles import find_model
+from tests.worker.backends.builders_onnx import write
+from tests.worker.colours import SIDE
+
+
+def load_from(folder: Path, **options: object) -> OnnxBackend:
+    return load(find_model(folder, name="m"), LoadOptions(**options))
+
+
+def test_the_layout_is_told_from_the_channels(tmp_path: Path) -> None:
+    write(tmp_path, ["N", 3, SIDE, SIDE])
+    assert load_from(tmp_path).input.layout is Layout.NCHW
+    write(tmp_path, ["N", SIDE, SIDE, 3], channels_last=True)
+    assert load_from(tmp_path).input.layout is Layout.NHWC
+    write(tmp_path, ["N", 3, 3, 3])
+    with pytest.raises(ConfigurationError, match=r'say input.layout = "NCHW" or "NHWC"'):
+        load_from(tmp_path)
+    write(tmp_path, ["N", 3, 3, 3], toml='input.layout = "NCHW"')
+    assert load_from(tmp_path).input.layout is Layout.NCHW
+
+
+def test_a_model_of_bytes_gets_bytes(tmp_path: Path) -> None:
+    write(tmp_path, ["N", SIDE, SIDE, 3], channels_last=True, dtype=TensorProto.UINT8)
+    assert load_from(tmp_path).input.dtype == "uint8"
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    write(tmp_path, ["N", 3, SIDE, SIDE], dtype=TensorProto.FLOAT16)
+    backend = load_from(tmp_path, threads=1)
+    assert backend.input.dtype == "float16"
+    scores = backend.predict([np.full((SIDE, SIDE, 3), (9, 9, 250), np.uint8)])
+    assert scores.dtype == np.float32
+    assert scores[0, 2] > 0.99
+
+
+def test_clear_errors(tmp_path: Path) -> None:
+    table = {
+        "input.name = 'pixels'": r"has no input 'pixels' \(input.name\); it has image",
+        "output.name = 'softmax'": r"has no output 'softmax' \(output.name\); it has scores",
+        "input.height = 17": r"input.height is 17 .*the model takes 16",
+    }
+    for toml, message in table.items():
+        write(tmp_path, ["N", 3, SIDE, SIDE], toml=toml)
+        with pytest.raises(ConfigurationError, match=message):
+            load_from(tmp_path)
+    (tmp_path / "model.toml").unlink()
+    write(tmp_path, ["N", SIDE, SIDE, 3], channels_last=True, dtype=TensorProto.INT64)
+    with pytest.raises(
+        ConfigurationError, match=r"input 'image' is int64 \[\?, 16, 16, 3\]; expec"
+    ):
+        load_from(tmp_path)
+    write(tmp_path, ["N", 3, "H", "W"])
+    with pytest.raises(ConfigurationError, match="images of any size"):
+        load_from(tmp_path)
+    whole = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigurationError, match=r"model.onnx cannot be loaded: .*\w"):
+        load_from(tmp_path)
+
+
+def several(folder: Path, *, inputs: int = 1, outputs: int = 1, toml: str = "") -> None:
+    """A model of several ends; its scores are the first pixel."""
+    names = [f"image{i}" for i in range(inputs)]
+    shape = ["N", 3, 1, 1]
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["image0"], [f"out{i}"], axis=1) for i in range(outputs)],
+        "several",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
+        [
+            helper.make_tensor_value_info(f"out{i}", TensorProto.FLOAT, ["N", 3])
+            for i in range(outputs)
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    (folder / "model.toml").write_text(f'framework = "onnx"\ninput.layout = "NCHW"\n{toml}')
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    several(tmp_path, inputs=2)
+    with pytest.raises(ConfigurationError, match="takes image0, image1: it must take images alone"):
+        load_from(tmp_path)
+    several(tmp_path, outputs=2)
+    with pytest.raises(ConfigurationError, match=r"2 outputs \(out0, out1\): name one as output"):
+        load_from(tmp_path)
+    several(tmp_path, outputs=2, toml='output.name = "out1"')
+    assert load_from(tmp_path).predict([np.full((1, 1, 3), 7, np.uint8)]).tolist() == [[7, 7, 7]]
+
+
+def test_a_gpu_that_this_build_cannot_use(tmp_path: Path) -> None:
+    write(tmp_path, ["N", 3, SIDE, SIDE])
+    assert load_from(tmp_path, device="cpu").device == "cpu"
+    with pytest.raises(ConfigurationError, match=r"cuda:77.* use --device cpu"):
+        load_from(tmp_path, device="cuda:77")
+    assert load_from(tmp_path).framework == f"onnxruntime {onnxruntime.__version__}"

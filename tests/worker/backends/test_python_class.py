@@ -1,0 +1,128 @@
+"""Python classes: what they may be, and whose fault it is where they are not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fingerpost.registry import ConfigurationError
+from fingerpost.worker.backends.base import Backend, LoadOptions
+from fingerpost.worker.backends.loading import load_backend
+from fingerpost.worker.modelfiles import find_model
+
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+
+
+def write(folder: Path, code: str, target: str = "mine:Model", more: str = "") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "mine.py").write_text(code)
+    (folder / "model.toml").write_text(f'framework = "python"\nclass = "{target}"\n{more}')
+    return folder
+
+
+def load(folder: Path, **options: object) -> Backend:
+    return load_backend(find_model(folder, name="m"), LoadOptions(**options))
+
+
+def answering(number: int) -> str:
+    return f"""
+from helper import answer
+
+class Model:
+    height = width = 1
+
+    def __init__(self, folder, *, device="cpu"):
+        self.device = device
+        self.number = answer() + {number}
+
+    def predict(self, batch):
+        return [[self.number]] * len(batch)
+
+    def close(self):
+        self.number = -1
+"""
+
+
+def test_two_versions_side_by_side(tmp_path: Path) -> None:
+    """Modules of the same names, and each version keeps its own."""
+    loaded = []
+    for version in (1, 2):
+        folder = write(tmp_path / "m" / str(version), answering(version))
+        (folder / "helper.py").write_text(f"def answer(): return {version * 10}\n")
+        loaded.append(load(folder, device="cuda:3"))
+    first, second = loaded
+    assert first.predict([PIXEL]).tolist() == [[11]]
+    assert second.predict([PIXEL] * 2).tolist() == [[22]] * 2
+    assert second.device == "cuda:3"
+    first.close()
+    assert first.predict([PIXEL]).tolist() == [[-1]]
+    assert second.predict([PIXEL]).tolist() == [[22]]
+    assert not any(str(tmp_path) in path for path in sys.path)
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_a_class_in_a_package_or_installed(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", "", target="kit.inner:Model")
+    (folder / "kit").mkdir()
+    (folder / "kit" / "inner.py").write_text(
+        "from .parts import SIDE\nclass Model:\n  height = width = SIDE\n"
+        "  def __init__(self, folder): pass\n  def predict(self, batch): return batch[:, 0, 0]\n"
+    )
+    (folder / "kit" / "parts.py").write_text("SIDE = 1\n")
+    assert load(folder).predict([PIXEL + 9]).tolist() == [[9, 9, 9]]
+    installed = write(tmp_path / "i", "", target="tests.worker.backends.installed:Model")
+    assert load(installed).predict([PIXEL + 9]).tolist() == [[9, 9, 9]]
+
+
+def test_the_manifest_is_over_the_class(tmp_path: Path) -> None:
+    code = (
+        "class Model:\n  width = 2\n  def __init__(self, folder): pass\n"
+        "  def predict(self, batch): return batch.reshape(len(batch), -1)\n"
+    )
+    more = "[input]\nheight = 1\nchannels = 1\n[preprocessing]\nstd = 2\n"
+    backend = load(write(tmp_path / "m", code, more=more))
+    assert (backend.input.dtype, backend.input.tensor_shape) == ("float32", (1, 2, 1))
+    assert backend.predict([np.array([[[4], [8]]], np.uint8)]).tolist() == [[2, 4]]
+    assert backend.device == "cpu"
+
+
+_INIT = "class Model:\n  height = width = 1\n  def __init__(self, folder): "
+
+
+@pytest.mark.parametrize(
+    ("code", "target", "message"),
+    [
+        ("", "mine", "it must be 'package.module:Class'"),
+        ("", "mine:Model", "class 'mine:Model' cannot be loaded: AttributeError: .*'Model'"),
+        ("", "yours:Model", "ModuleNotFoundError: No module named 'yours'"),
+        ("import nothing_of_the_kind", "mine:Model", "No module named 'nothing_of_the_kind'"),
+        ("def", "mine:Model", "SyntaxError: "),
+        (_INIT + "1 / 0", "mine:Model", "ZeroDivisionError: division by zero"),
+        (_INIT + "(folder / 'weights').read_bytes()", "mine:Model", "FileNotFoundError: .*weights"),
+        (_INIT + "pass", "mine:Model", "has no method predict"),
+        ("class Model:\n  def __init__(self): pass", "mine:Model", "TypeError: .*takes 1"),
+        (
+            "class Model:\n  def __init__(self, f): pass\n  def predict(s, b): ...",
+            "mine:Model",
+            "any",
+        ),
+        (
+            _INIT.replace("= 1", "= 2") + "pass\n  def predict(s, b): ...",
+            "mine:Model",
+            "height is 1",
+        ),
+        ("", "json:Model", "another module 'json' loaded already"),
+    ],
+)
+def test_clear_errors(tmp_path: Path, code: str, target: str, message: str) -> None:
+    folder = write(tmp_path / "m", code, target=target, more="[input]\nheight = 1")
+    (folder / "json.py").write_text("")
+    if target.startswith("mine") and "height" not in code:
+        (folder / "model.toml").write_text(f'framework = "python"\nclass = "{target}"')
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) not in sys.path

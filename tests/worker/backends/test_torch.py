@@ -1,0 +1,132 @@
+"""What is PyTorch's own: which files are models, and which are pickles that are never opened."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fingerpost.registry import ConfigurationError
+from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.torch import TorchBackend, load
+from fingerpost.worker.modelfiles import find_model
+from tests.worker.backends.builders_torch import Colours, example, exported, torchscript
+from tests.worker.colours import SIDE
+
+RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
+
+
+def load_from(path: Path) -> TorchBackend:
+    return load(find_model(path, name="m"), LoadOptions(device="cpu"))
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (self.path,)
+
+
+def test_the_contents_count_and_not_the_suffix(tmp_path: Path) -> None:
+    exported(tmp_path)
+    (tmp_path / "model.pt2").rename(tmp_path / "model.pt")
+    backend = load_from(tmp_path)
+    assert (backend.input.height, backend.input.width, backend.input.batch) == (SIDE, SIDE, None)
+    assert backend.predict([RED]).argmax() == 0
+
+
+def test_pickles_are_refused_unopened(tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    torch.save(Colours().state_dict(), tmp_path / "state.pt")
+    torch.save(Trap(sprung), tmp_path / "module.pt")
+    torch.save(Trap(sprung), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "text.pt2").write_text("no archive")
+    for name, what in (
+        ("state.pt", r"is a pickle .*torch.export.save\(torch.export.export\(model"),
+        ("module.pt", "is a pickle"),
+        ("old.pt", "is no PyTorch model"),
+        ("text.pt2", "is no PyTorch model: expected an exported program or TorchScript"),
+    ):
+        with pytest.raises(ConfigurationError, match=what):
+            load_from(tmp_path / name)
+    assert not sprung.exists()
+
+
+def test_a_pickle_inside_an_exported_program_is_not_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`torch.export.load` by itself falls back to unpickling whatever it finds."""
+    exported(tmp_path)
+    sprung, trap = tmp_path / "sprung", tmp_path / "trap"
+    torch.save(Trap(sprung), trap)
+    bad = tmp_path / "bad.pt2"
+    with zipfile.ZipFile(tmp_path / "model.pt2") as good, zipfile.ZipFile(bad, "w") as archive:
+        for name in good.namelist():
+            pickled = name.endswith("sample_inputs/model.pt")
+            archive.writestr(name, trap.read_bytes() if pickled else good.read(name))
+    caplog.set_level(logging.CRITICAL, logger="torch")
+    with pytest.raises(ConfigurationError, match=r"bad.pt2 cannot be loaded: .*[Ww]eights"):
+        load_from(bad)
+    assert not sprung.exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_an_exported_program_of_any_size(tmp_path: Path) -> None:
+    shapes = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    program = torch.export.export(Colours().eval(), (example(2),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(ConfigurationError, match="images of any size: .*input.height"):
+        load_from(tmp_path)
+    (tmp_path / "model.toml").write_text('framework = "torch"\n[input]\nheight = 8\nwidth = 24\n')
+    backend = load_from(tmp_path)
+    assert backend.input.tensor_shape == (3, 8, 24)
+    assert backend.predict([RED[:8].repeat(2, axis=1)[:, :24]]).argmax() == 0
+
+
+def test_torchscript_needs_a_size_and_warns_nobody(tmp_path: Path) -> None:
+    torchscript(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        backend = load_from(tmp_path)
+        backend.predict([RED, RED])
+    assert caught == []
+    (tmp_path / "model.toml").unlink()
+    with pytest.raises(ConfigurationError, match="images of any size"):
+        load_from(tmp_path)
+
+
+class Pair(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.mean((2, 3)), images.amax((2, 3))
+
+
+class TwoInputs(torch.nn.Module):
+    def forward(self, images: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+        return (images + more).mean((2, 3))
+
+
+def test_clear_errors(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(TwoInputs(), (example(2), example(2))), path)
+    with pytest.raises(ConfigurationError, match="takes 2 inputs: expected one"):
+        load_from(path)
+    torch.export.save(torch.export.export(Pair(), (example(1),)), path)
+    with pytest.raises(TypeError, match="returns a tuple, not a tensor"):
+        load_from(path).predict([RED])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigurationError, match="no PyTorch model"):
+        load_from(path)
+    exported(tmp_path)
+    (tmp_path / "model.toml").write_text('framework = "torch"\ninput.name = "x"\n')
+    with pytest.raises(ConfigurationError, match="input.name is 'x', but .* leave it out"):
+        load_from(tmp_path)

@@ -1,0 +1,66 @@
+"""Hostile requests by the hundred: no status 500, no hang, and nothing left in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.worker.protocols.fuzz import SETTINGS, attempt, check_well
+from tests.worker.protocols.rig import serving
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A worker service on a loop of its own, so that the requests may block."""
+    started: Future[tuple[int, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with serving(**SETTINGS) as rig:
+            started.set_result((rig.port, lambda: loop.call_soon_threadsafe(stop.set)))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    port, stop = started.result(30)
+    yield port
+    stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """aiohttp logs what is no HTTP with a traceback each; not what this is about."""
+    log = logging.getLogger("aiohttp.server")
+    log.disabled = True
+    yield
+    log.disabled = False
+
+
+# aiohttp says of a bad part header what the answer says too.
+@pytest.mark.filterwarnings("ignore::aiohttp.multipart.BadContentDispositionHeader")
+@pytest.mark.filterwarnings("ignore::aiohttp.multipart.BadContentDispositionParam")
+@settings(
+    max_examples=1000,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32))
+def test_hostile_requests(port: int, seed: int) -> None:
+    attempt(port, seed)
+    if seed % 20 == 0:
+        check_well(port)
+
+
+def test_and_it_is_well_afterwards(port: int) -> None:
+    check_well(port)

@@ -1,0 +1,100 @@
+"""Orders over HTTP: who may, what they do, and what cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.worker.repository.models import write_version
+
+
+@pytest.fixture
+async def worker(tmp_path, serve):
+    folder = tmp_path / "flowers"
+    for version in (1, 2, 3):
+        write_version(folder, version)
+    (folder / "versions.toml").write_text('policy = "latest:1"\n[labels]\nstable = 2\n')
+    return await serve(tmp_path)
+
+
+async def test_what_is_loaded(worker, order):
+    status, answer = await order(worker, "GET", "")
+    assert status == 200
+    assert answer["models"] == [
+        {
+            "name": "flowers",
+            "default": "3",
+            "labels": {"stable": "2"},
+            "versions": [
+                {"version": "3", "state": "AVAILABLE", "error": ""},
+                {"version": "2", "state": "AVAILABLE", "error": ""},
+            ],
+            "problems": [],
+        }
+    ]
+
+
+ORDERS = [
+    ("GET", ""),
+    ("POST", "flowers/versions/1/load"),
+    ("POST", "flowers/versions/3/unload"),
+    ("POST", "flowers/rollback"),
+    ("PUT", "flowers/labels/stable"),
+]
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "a-token-for-tests-onlyX", "é"])
+@pytest.mark.parametrize(("method", "path"), ORDERS)
+async def test_without_the_token_nothing_is_done(worker, order, method, path, token):
+    before = worker.instances
+    status, answer = await order(worker, method, path, token=token, json={"version": "3"})
+    assert (status, answer["error"]["code"]) == (403, "unauthorized")
+    assert worker.instances == before
+
+
+@pytest.mark.parametrize(("method", "path"), ORDERS)
+async def test_it_is_not_there_unless_asked_for(tmp_path, serve, order, method, path):
+    write_version(tmp_path / "flowers", 1)
+    worker = await serve(tmp_path, admin_token=None)
+    status, answer = await order(worker, method, path)
+    assert (status, answer["error"]["code"]) == (404, "unknown_path")
+
+
+async def test_orders_are_answered_when_they_are_done(worker, order, ask, eventually):
+    status, answer = await order(worker, "POST", "flowers/versions/1/load")
+    assert (status, answer["default"]) == (200, "3")
+    assert await ask(worker, "flowers@1") == ("1", "v1")
+    status, answer = await order(worker, "PUT", "flowers/labels/canary", json={"version": "1"})
+    assert (status, answer["labels"]) == (200, {"canary": "1", "stable": "2"})
+    assert await ask(worker, "flowers@canary") == ("1", "v1")
+    status, answer = await order(worker, "POST", "flowers/rollback")
+    assert (status, answer["default"]) == (200, "2")
+    assert await ask(worker, "flowers") == ("2", "v2")
+    status, answer = await order(worker, "PUT", "flowers/labels/canary", json={"version": "2"})
+    assert (status, answer["labels"]["canary"]) == (200, "2")
+    status, answer = await order(worker, "POST", "flowers/versions/1/unload")
+    assert status == 200
+    await eventually(lambda: worker.instance.models[0].versions == ("2",))
+    assert worker.instance.models[0].labels == {"canary": "2", "stable": "2"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code", "says"),
+    [
+        ("POST", "cats/rollback", None, 404, "unknown_model", "this worker has flowers@3"),
+        ("POST", "flowers/versions/9/load", None, 404, "unknown_model", "no version 9"),
+        ("POST", "flowers/versions/x/load", None, 400, "invalid_request", "no model version"),
+        ("POST", "flowers/versions/2/unload", None, 400, "invalid_request", "move the label"),
+        ("PUT", "flowers/labels/Stable", b'{"version": "3"}', 400, "invalid_name", "Stable"),
+        ("PUT", "flowers/labels/stable", b'{"version": "9"}', 404, "unknown_model", "version 9"),
+        ("PUT", "flowers/labels/stable", b'{"version": 3}', 400, "invalid_request", "version"),
+        ("PUT", "flowers/labels/stable", b"3", 400, "invalid_request", "the body must be"),
+        ("PUT", "flowers/labels/stable", b"x" * 5000, 400, "invalid_request", "the body must"),
+        ("GET", "flowers/rollback", None, 405, "method_not_allowed", "POST"),
+    ],
+)
+async def test_orders_that_cannot_be(worker, order, method, path, body, status, code, says):
+    before = worker.instances
+    given, answer = await order(worker, method, path, data=body)
+    assert (given, answer["error"]["code"]) == (status, code)
+    assert says in answer["error"]["message"]
+    assert worker.instances == before

@@ -1,0 +1,35 @@
+"""Mutated images give pixels or a typed error: a short run of `fuzz_images`, the same each time."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worker.fuzz_images import check, mutate
+from tests.worker.pictures import specimens
+
+SPECIMENS = specimens()
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(name=st.sampled_from(sorted(SPECIMENS)), rng=st.randoms(use_true_random=True))
+def test_a_mutated_image_gives_pixels_or_a_typed_error(name: str, rng: random.Random) -> None:
+    check(mutate(SPECIMENS[name], rng), rng)
+
+
+@pytest.mark.timeout(3600)
+def test_warnings_are_no_way_out_either() -> None:
+    """As a worker runs, but with every warning an error; `FUZZ_SECONDS` makes it a long run."""
+    seconds = os.environ.get("FUZZ_SECONDS", "2")
+    script = [sys.executable, "-W", "error", "-m", "tests.worker.fuzz_images"]
+    done = subprocess.run([*script, "--seconds", seconds], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    assert "pixels" in done.stdout

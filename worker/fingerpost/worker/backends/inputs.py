@@ -1,0 +1,134 @@
+"""What a model's own file says of its input, and what `model.toml` says, made into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fingerpost.registry import ConfigurationError
+from fingerpost.worker.backends.base import ImageInput
+from fingerpost.worker.manifest import Layout
+
+if TYPE_CHECKING:
+    from fingerpost.worker.manifest import Preprocessing
+    from fingerpost.worker.modelfiles import ModelFiles
+
+__all__ = ["encoded_input", "image_input"]
+
+_DTYPES: Final = ("uint8", "float16", "float32", "float64")
+
+
+def image_input(
+    files: ModelFiles,
+    shape: Sequence[int | None],
+    dtype: str,
+    *,
+    layout: Layout | None,
+    name: str = "input",
+) -> ImageInput:
+    """The input of a model that takes pixels.
+
+    The layout is what `model.toml` says, else what the shape tells (3 or 1 channels, first or
+    last), else `layout`.
+
+    Args:
+        files: the model; its manifest fills in what the shape leaves open.
+        shape: the input's axes, the batch first; None for one of any length.
+        dtype: NumPy's name of its type.
+        layout: the framework's custom; None where it has none, and the manifest must say.
+        name: what to call the input in errors.
+
+    Raises:
+        ConfigurationError: it takes no images, or the two contradict each other.
+    """
+    said = files.manifest.input
+    where = f"model {files.name}"
+    if len(shape) != 4 or dtype not in _DTYPES:
+        axes = ", ".join("?" if side is None else str(side) for side in shape)
+        raise ConfigurationError(
+            f"{where}: its {name} is {dtype} [{axes}]; expected pixels [N, height, width, "
+            f"channels] or [N, channels, height, width] of {', '.join(_DTYPES)}"
+        )
+    if said.encoded:
+        raise ConfigurationError(f"{where}: input.encoded is true, but the model takes {dtype}")
+    found = said.layout or _layout_of(shape) or layout
+    if found is None:
+        raise ConfigurationError(
+            f"{where}: whether channels come first or last in {list(shape)} cannot be told: "
+            'say input.layout = "NCHW" or "NHWC" in model.toml'
+        )
+    batch, *rest = shape
+    channels, height, width = rest if found is Layout.NCHW else (rest[2], rest[0], rest[1])
+    if channels not in (1, 3, None):
+        raise ConfigurationError(
+            f"{where} takes {channels} channels ({found.value}): expected 1 (gray) or 3 (RGB)"
+        )
+    sides = {}
+    for key, own in (("height", height), ("width", width), ("channels", channels)):
+        wanted = getattr(said, key)
+        if None not in (wanted, own) and wanted != own:
+            raise ConfigurationError(
+                f"{where}: input.{key} is {wanted} in model.toml (or --image-size), "
+                f"but the model takes {own}"
+            )
+        sides[key] = own or wanted
+    if not sides["height"] or not sides["width"]:
+        raise ConfigurationError(
+            f"{where} takes images of any size: choose one with --image-size, or with input.height "
+            "and input.width in model.toml"
+        )
+    channels = sides["channels"] or 3
+    return ImageInput(
+        height=sides["height"],
+        width=sides["width"],
+        channels=channels,
+        layout=found,
+        dtype=dtype,
+        batch=batch,
+        preprocessing=_preprocessing(files, channels, scaled=dtype != "uint8"),
+    )
+
+
+def encoded_input(files: ModelFiles, batch: int | None, *, check: bool = True) -> ImageInput:
+    """The input of a model that decodes images itself; `batch` and `check` as in `ImageInput`.
+
+    Raises:
+        ConfigurationError: `model.toml` has it otherwise.
+    """
+    if files.manifest.input.encoded is False:
+        raise ConfigurationError(
+            f"model {files.name}: input.encoded is false, but the model takes encoded images"
+        )
+    preprocessing = _preprocessing(files, 3, scaled=False)
+    return ImageInput(
+        encoded=True, check_encoded=check, dtype="object", batch=batch, preprocessing=preprocessing
+    )
+
+
+def _layout_of(shape: Sequence[int | None]) -> Layout | None:
+    first, last = (shape[axis] in (1, 3) for axis in (1, 3))
+    if first == last:
+        return None
+    return Layout.NCHW if first else Layout.NHWC
+
+
+def _preprocessing(files: ModelFiles, channels: int, *, scaled: bool) -> Preprocessing:
+    """As in the manifest, if it fits a model that is fed scaled floats, or as they are."""
+    said = files.manifest.preprocessing
+    if not scaled and (said.mean, said.std) != (0.0, 1.0):
+        if not files.inferred:
+            raise ConfigurationError(
+                f"model {files.name} scales pixels itself, because it takes "
+                "uint8 or encoded images: take mean and std out of model.toml"
+            )
+        return msgspec.structs.replace(said, mean=0.0, std=1.0)
+    for key in ("mean", "std"):
+        value = getattr(said, key)
+        if isinstance(value, tuple) and len(value) not in (1, channels):
+            raise ConfigurationError(
+                f"model {files.name}: preprocessing.{key} has {len(value)} numbers, but the model "
+                f"takes {channels} channel"
+            )
+    return said

@@ -1,0 +1,41 @@
+"""Load any model: the framework is imported here and nowhere before."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final, cast
+
+from fingerpost.registry import ConfigurationError
+from fingerpost.worker.manifest import Framework
+
+if TYPE_CHECKING:
+    from fingerpost.worker.backends.base import Backend, LoadOptions
+    from fingerpost.worker.modelfiles import ModelFiles
+
+__all__ = ["load_backend"]
+
+# Each module offers `load(files, options) -> Backend`; the extra is what brings its framework.
+_MODULES: Final = {
+    Framework.TENSORFLOW: ("tensorflow", "TensorFlow", "tensorflow"),
+    Framework.ONNX: ("onnx", "ONNX Runtime", "onnx"),
+    Framework.TORCH: ("torch", "PyTorch", "torch"),
+    Framework.CAFFE: ("caffe", "OpenCV", "caffe"),
+    Framework.PYTHON: ("python_class", "NumPy", "python"),
+}
+
+
+def load_backend(files: ModelFiles, options: LoadOptions) -> Backend:
+    """Load a model from disk, blocking. Takes seconds, most of them for importing its framework.
+
+    Raises:
+        ConfigurationError: the framework is missing or does not fit this machine, the files are
+            damaged, the device is not there, or the model does not map images to rows of scores.
+    """
+    module, name, extra = _MODULES[files.manifest.framework]
+    try:
+        backend = importlib.import_module(f"fingerpost.worker.backends.{module}")
+        return cast("Backend", backend.load(files, options))
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{name} cannot be imported ({error}): pip install 'fingerpost[{extra}]'"
+        ) from error

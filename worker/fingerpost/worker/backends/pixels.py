@@ -1,0 +1,147 @@
+"""From single images to the one array that a model takes, and from its output to scores.
+
+The arithmetic is done image by image in the batch's own memory, where it stays in the cache, and
+along whole rows: `(np.stack(images).astype(float32) - mean) / std` takes 9 times as long for 16
+images of 224 x 224 (12.4 ms against 1.3 ms), because NumPy's inner loop is then 3 numbers long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fingerpost.registry import InvalidRequest
+from fingerpost.worker.manifest import Activation, ChannelOrder, Layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fingerpost.worker.backends.base import ImageInput, Item
+
+__all__ = ["finish", "in_batches", "stack"]
+
+
+def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None) -> NDArray[Any]:
+    """One contiguous batch, `[N, *wanted.tensor_shape]` of `wanted.dtype`.
+
+    Pixels get the channels' order, `(pixel - mean) / std` unless the model takes uint8, and the
+    model's layout. Float32 items are tensors already and only copied in; a model of uint8 takes
+    them where they are whole numbers from 0 to 255. Encoded images make an object array `[N]`.
+
+    Args:
+        images: 1 or more, as `Backend.predict` gets them.
+        wanted: the model's input.
+        size: N, where that is more than the images: the last one is repeated.
+
+    Raises:
+        InvalidRequest: an item that is not of the model's shape or kind.
+    """
+    count = len(images)
+    if wanted.encoded:
+        batch: NDArray[Any] = np.empty(size or count, object)
+        for place, image in enumerate(images):
+            if isinstance(image, np.ndarray):
+                raise InvalidRequest("the model decodes images itself: send encoded images")
+            batch[place] = bytes(image)  # no copy of what is bytes already
+    else:
+        batch = np.empty((size or count, *wanted.tensor_shape), wanted.dtype)
+        scale = _scaler(wanted)
+        for slot, image in zip(batch, images, strict=False):
+            _put(slot, image, wanted, scale)
+    batch[count:] = batch[count - 1]
+    return batch
+
+
+def in_batches(
+    images: Sequence[Item], wanted: ImageInput, run: Callable[[NDArray[Any]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Run `stack`ed images; a model with a fixed batch runs as often as it takes, filled up.
+
+    Args:
+        images, wanted: as for `stack`.
+        run: maps a batch to its scores `[N, classes]`.
+    """
+    size, count = wanted.batch, len(images)
+    if size is None or size == count:
+        return run(stack(images, wanted))
+    parts = [
+        run(stack(images[start : start + size], wanted, size=size))
+        for start in range(0, count, size)
+    ]
+    return np.concatenate(parts)[:count]
+
+
+def finish(output: Any, activation: Activation, count: int) -> NDArray[np.float32]:
+    """Scores, float32 `[count, classes]`, of a model's output for `count` images or more.
+
+    Further axes of length 1 are dropped, as fully convolutional classifiers leave them; softmax is
+    applied where the manifest asks for it.
+
+    Raises:
+        ValueError: an output of another shape.
+    """
+    scores = np.asarray(output, dtype=np.float32)
+    classes = math.prod(scores.shape[1:])
+    if scores.ndim < 2 or len(scores) < count or not classes or classes != max(scores.shape[1:]):
+        raise ValueError(
+            f"the output is {list(scores.shape)} for {count} images: "
+            f"expected one row of scores an image, [{count}, classes]"
+        )
+    scores = scores.reshape(scores.shape[0], classes)[:count]
+    if activation is Activation.SOFTMAX:
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    return scores
+
+
+def _put(
+    slot: NDArray[Any],
+    image: Item,
+    wanted: ImageInput,
+    scale: Callable[[NDArray[Any]], None] | None,
+) -> None:
+    """Write one image into its place in the batch."""
+    if not isinstance(image, np.ndarray):
+        raise InvalidRequest("the model takes pixels: send them decoded")
+    pixels = image.dtype == np.uint8
+    shape = (wanted.height, wanted.width, wanted.channels) if pixels else wanted.tensor_shape
+    if image.shape != shape:
+        raise InvalidRequest(
+            f"the image's shape is {list(image.shape)}, but the model takes {list(shape)} "
+            f"({'rows, columns, channels' if pixels else wanted.layout.value[1:]})"
+        )
+    if not pixels:
+        with np.errstate(invalid="ignore"):  # a NaN or 1e9 to uint8; refused by the comparison
+            slot[...] = image
+        if wanted.dtype == "uint8" and not np.array_equal(slot, image):
+            raise InvalidRequest("the model takes uint8: whole numbers from 0 to 255")
+        return
+    if wanted.preprocessing.order is ChannelOrder.BGR:
+        image = image[..., ::-1]
+    slot[...] = image.transpose(2, 0, 1) if wanted.layout is Layout.NCHW else image
+    if scale is not None:
+        scale(slot)
+
+
+def _scaler(wanted: ImageInput) -> Callable[[NDArray[Any]], None] | None:
+    """What scales one image in place; None where pixels go in as they are."""
+    said = wanted.preprocessing
+    if wanted.dtype == "uint8" or (said.mean, said.std) == (0.0, 1.0):
+        return None
+    channels_first = wanted.layout is Layout.NCHW
+
+    def spread(values: float | tuple[float, ...]) -> NDArray[np.float32]:
+        channels = np.broadcast_to(np.asarray(values, np.float32), wanted.channels)
+        return channels[:, None, None] if channels_first else np.tile(channels, wanted.width)
+
+    mean, factor = spread(said.mean), np.reciprocal(spread(said.std))
+
+    def scale(slot: NDArray[Any]) -> None:
+        rows = slot if channels_first else slot.reshape(wanted.height, -1)
+        rows -= mean
+        rows *= factor
+
+    return scale

@@ -1,0 +1,10 @@
+"""From bytes that somebody sent to the pixels a model takes.
+
+`opening` judges an image by its header, `resizing` brings it to a model's size, and `preparing`
+does both for one image.
+"""
+
+from fingerpost.worker.images.opening import FORMATS, ImageLimits, open_image
+from fingerpost.worker.images.preparing import decode, fit, prepare, reencode
+
+__all__ = ["FORMATS", "ImageLimits", "decode", "fit", "open_image", "prepare", "reencode"]

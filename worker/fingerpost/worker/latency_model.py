@@ -1,0 +1,92 @@
+"""How long a model takes for a batch: `t(n) = a + b n`, learned while it runs.
+
+A run costs something once (the call, reading the weights) and something for each image; measured
+on CPUs and GPUs alike the sum is close to a line until the device's memory ends. Clipper
+(Crankshaw et al., NSDI 2017, 4.3.1) and BentoML's dispatcher fit the same line. Here it is done
+online, as weighted least squares in five sums:
+
+- **forgetting**: a run's weight falls by 5 % with every later one, so that some twenty runs count,
+  and a machine that becomes slower is noticed within as many;
+- **robust**: a run is counted as at most four times what was expected. One stall of a minute moves
+  the line by a fifth, a lasting change still gets through in a few runs;
+- **one size only**: where all batches had the same size, the two unknowns cannot be told apart. A
+  weak pull of `a` towards 0 (ridge) then gives the line through the origin, which is pessimistic
+  for larger batches and optimistic for smaller ones: nothing is tried that may take too long, and
+  nothing refused that may well succeed.
+
+Rejected: additive increase, multiplicative decrease of the batch size (Clipper's default), which
+says nothing of any other size and so cannot predict a wait; quantile regression (Clipper's other
+way), which needs hundreds of runs; a table of sizes, which learns each size anew.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LatencyModel"]
+
+_KEEP: Final = 0.95
+_LIMIT: Final = 4.0
+_RIDGE: Final = 0.001
+_ENOUGH: Final = 3
+# What is added to the mean for a bound that holds most of the time, in mean absolute deviations,
+# as TCP's retransmission timeout does (RFC 6298).
+_DEVIATIONS: Final = 3.0
+
+
+class LatencyModel:
+    """See the module. Sizes are images of one run, times are seconds."""
+
+    def __init__(self) -> None:
+        self._runs = 0
+        self._weight = self._n = self._nn = self._t = self._nt = 0.0
+        self._deviation = 0.0
+        self._fixed = self._each = 0.0
+
+    @property
+    def known(self) -> bool:
+        """False until three runs were seen; predictions are 0 until then."""
+        return self._runs >= _ENOUGH
+
+    def observe(self, size: int, took_s: float) -> None:
+        """Learn from a run."""
+        expected = self._line(size)
+        if self.known:
+            took_s = min(took_s, _LIMIT * expected)
+            self._deviation += (1 - _KEEP) * (abs(took_s - expected) - self._deviation)
+        self._runs += 1
+        self._weight = _KEEP * self._weight + 1
+        self._n = _KEEP * self._n + size
+        self._nn = _KEEP * self._nn + size * size
+        self._t = _KEEP * self._t + took_s
+        self._nt = _KEEP * self._nt + size * took_s
+        self._fit()
+
+    def predict(self, size: int) -> float:
+        """Seconds that a batch of `size` takes on average; 0 while too little is known."""
+        return self._line(size) if self.known else 0.0
+
+    def bound(self, size: int) -> float:
+        """Seconds that a batch of `size` hardly ever exceeds; 0 while too little is known."""
+        return self._line(size) + self.spread if self.known else 0.0
+
+    @property
+    def spread(self) -> float:
+        """By how many seconds a run hardly ever exceeds what is predicted."""
+        return _DEVIATIONS * self._deviation
+
+    def _line(self, size: int) -> float:
+        return self._fixed + self._each * size
+
+    def _fit(self) -> None:
+        """Minimise `sum w (t - a - b n)^2 + ridge a^2`, then keep both from going below 0."""
+        weight = self._weight * (1 + _RIDGE)
+        determinant = weight * self._nn - self._n * self._n
+        fixed = (self._t * self._nn - self._n * self._nt) / determinant
+        each = (weight * self._nt - self._n * self._t) / determinant
+        if fixed < 0:
+            fixed, each = 0.0, self._nt / self._nn
+        elif each < 0:
+            fixed, each = self._t / self._weight, 0.0
+        # A clock may be too coarse for a model that does nothing.
+        self._fixed, self._each = max(fixed, 1e-9), each

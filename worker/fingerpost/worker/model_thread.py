@@ -1,0 +1,180 @@
+"""The one thread that runs a model, and takes its batches by itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
+
+from fingerpost.worker.pools import step_back
+from fingerpost.worker.runs import run
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fingerpost.registry import FingerpostError
+    from fingerpost.worker.backends.base import Backend, Item
+    from fingerpost.worker.batching import Batch, Batcher, Pending
+    from fingerpost.worker.batching_options import BatchingOptions
+    from fingerpost.worker.outcome import Outcome, Scores
+
+__all__ = ["Job", "ModelThread", "Ran"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One image on its way: `item` is for the model, once `make` (None: nothing to do) made it."""
+
+    future: asyncio.Future[Outcome]
+    arrived: float
+    cost: float
+    make: Callable[[], Item] | None = None
+    item: Item = b""
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A batch that has run, with an outcome for each job; times on the monotonic clock."""
+
+    jobs: list[Job]
+    outcomes: list[Scores | FingerpostError]
+    began: float
+    ended: float
+
+
+class ModelThread:
+    """Starts at first use; after `close` the running batch ends, and then the backend is closed.
+
+    Args:
+        batcher: shared with other threads under `lock`.
+        ran, late: told in this thread of what has run and of what was dropped before.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: BatchingOptions,
+        batcher: Batcher[Job],
+        lock: threading.Lock,
+        *,
+        ran: Callable[[Ran], None],
+        late: Callable[[Pending[Job]], None],
+    ) -> None:
+        self._backend = backend
+        self._options = options
+        self._batcher = batcher
+        self._lock = lock
+        self._ran = ran
+        self._late = late
+        self._thread: threading.Thread | None = None
+        self._asleep = False
+        self._closing = False
+        # None wakes the thread; anything else is called in it.
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def wake(self) -> None:
+        """Something may be ready; from any thread, without the lock."""
+        if self._thread is None:
+            self._start()
+        # A token once a sleep: set under the lock after an empty poll, so none is missed.
+        if self._asleep:
+            self._asleep = False
+            self._calls.put(None)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function in the thread, between batches, and wait for its result."""
+        result: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                result.set_result(function())
+            except BaseException as error:
+                result.set_exception(error)
+
+        self._start()
+        self._calls.put(call)
+        return result.result()
+
+    def close(self) -> None:
+        """Let the running batch end, close the backend, and end; blocks meanwhile."""
+        self._closing = True
+        self._start()  # the backend is closed there, even if it never ran
+        self._calls.put(None)
+        assert self._thread is not None  # noqa: S101 - just started
+        self._thread.join()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                # A daemon, so that a model that hangs does not keep the process from ending.
+                self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+                self._thread.start()
+
+    def run_here(self) -> list[Ran]:
+        """Run all that is ready in the calling thread, which must not be held up: see `instant`.
+
+        Not beside `wake`: a model runs in one thread at a time.
+        """
+        ran: list[Ran] = []
+        while True:
+            with self._lock:
+                batch = None if self._closing else self._batcher.poll(time.monotonic())
+            if batch is None:
+                return ran
+            for pending in batch.dropped:
+                self._late(pending)
+            if batch.items:
+                ran.append(self._run(batch))
+
+    def _run(self, batch: Batch[Job]) -> Ran:
+        began = time.monotonic()
+        jobs = [pending.item for pending in batch.items]
+        outcomes, clean = run(self._backend, [job.item for job in jobs], self._options)
+        ended = time.monotonic()
+        with self._lock:
+            self._batcher.complete(ended, learn=clean)
+        return Ran(jobs=jobs, outcomes=outcomes, began=began, ended=ended)
+
+    def _work(self) -> None:
+        step_back()
+        while (batch := self._next()) is not None:
+            self._ran(self._run(batch))
+            del batch  # nothing is held while it sleeps
+        try:
+            self._backend.close()
+        except Exception:
+            logger.exception("the model could not be closed")
+
+    def _next(self) -> Batch[Job] | None:
+        """Wait for a batch with something to run; None to end."""
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                batch = self._batcher.poll(now)
+                wake = self._batcher.next_wake(now)
+                if batch is None:
+                    if self._closing:
+                        return None
+                    self._asleep = True
+            if batch is not None:
+                for pending in batch.dropped:
+                    self._late(pending)
+                if batch.items:
+                    return batch
+                continue
+            try:
+                call = self._calls.get(timeout=None if wake is None else wake - now)
+            except Empty:
+                continue
+            if call is not None:
+                call()

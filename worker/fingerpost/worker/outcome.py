@@ -1,0 +1,37 @@
+"""What comes of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fingerpost.client.wire import TimingsMs
+
+__all__ = ["Outcome", "Scores", "best"]
+
+Scores = NDArray[np.float32]
+
+# Up to here Python sorts faster than NumPy is called: 1.3 us against 4.5 for 10 classes.
+_FEW: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image's scores, float32 `[classes]`, and where its time went."""
+
+    scores: Scores
+    timings: TimingsMs
+
+
+def best(scores: Scores, labels: tuple[str, ...], top: int) -> tuple[tuple[str, float], ...]:
+    """The `top` labels with their scores, best first; all of them where `top` is 0."""
+    if len(labels) <= _FEW:
+        few = scores.tolist()
+        ranks = sorted(range(len(few)), key=few.__getitem__, reverse=True)[: top or None]
+        return tuple((labels[i], round(few[i], 6)) for i in ranks)
+    order = np.argsort(scores)[::-1][: top or None]
+    return tuple((labels[i], round(float(scores[i]), 6)) for i in order)

@@ -1,0 +1,37 @@
+"""The threads beside the event loop, which comes first for a processor and for Python's lock.
+
+A worker that is asked for its load, or has an answer to write, must not wait until a decoder or
+the model has used up its share of a processor. Without special rights a thread can only be made
+less important, so those that compute are, by `NICE`. Threads that a framework starts from them
+(OpenMP's) inherit it. docs/decisions/0009-batching.md has the measurements: more makes a lone
+question faster still, and starves the model while the loop refuses a storm of requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+__all__ = ["NICE", "decode_pool", "step_back"]
+
+NICE: Final = 5
+
+
+def step_back() -> None:
+    """Make the calling thread less important than the main one, by `NICE`.
+
+    On Linux only, where each thread has a priority of its own; elsewhere without effect.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICE
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice))
+
+
+def decode_pool(threads: int) -> ThreadPoolExecutor:
+    """A pool for decoding images, which all engines of a process may share."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=step_back)

@@ -1,0 +1,123 @@
+"""For operators: what is loaded, and orders to load, unload, roll back and label.
+
+| request | does |
+|---|---|
+| `GET /v1/admin/models` | every model: its default version, labels, versions and problems |
+| `POST /v1/admin/models/M/versions/V/load` | loads a version, whatever the policy says |
+| `POST /v1/admin/models/M/versions/V/unload` | does without a version |
+| `POST /v1/admin/models/M/rollback` | serves the version below the default one |
+| `PUT /v1/admin/models/M/labels/L` | `{"version": "3"}`: points a label to a version |
+
+Each needs `Authorization: Bearer TOKEN`, and is answered when it is done, with the model as
+`GET` shows it. An order holds until the worker ends, or the model's `versions.toml` changes (for
+labels) or the version's folder goes.
+
+Without a token these paths do not exist: whoever may classify may not switch models. Rejected:
+Triton's `/v2/repository/models/M/load`, whose `unload` takes a whole model away, which nothing
+here does while the model's folder stands; and an answer before the work is done, which every caller
+would have to poll for.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import hdrs, web
+
+from fingerpost.registry import InvalidRequest, Unauthorized
+from fingerpost.registry.errors import InvalidName
+from fingerpost.registry.names import check_version
+from fingerpost.registry.web import Handler, json_response
+
+if TYPE_CHECKING:
+    from fingerpost.worker.repository.repository import ModelRepository
+
+__all__ = ["AdminProtocol"]
+
+_MAX_BODY_BYTES = 4096
+
+
+class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: str
+
+
+class AdminProtocol:
+    """Orders to `repository` by whoever knows `token`; `add_to` makes the routes."""
+
+    def __init__(self, repository: ModelRepository, token: str) -> None:
+        self._repository = repository
+        self._credential = f"Bearer {token}".encode()
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        base = "/v1/admin/models"
+        guarded = self._guarded
+        app.add_routes(
+            [
+                web.get(base, guarded(self._list)),
+                web.post(base + "/{model}/versions/{version}/load", guarded(self._load)),
+                web.post(base + "/{model}/versions/{version}/unload", guarded(self._unload)),
+                web.post(base + "/{model}/rollback", guarded(self._rollback)),
+                web.put(base + "/{model}/labels/{label}", guarded(self._label)),
+            ]
+        )
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(given, self._credential):
+                raise Unauthorized("this needs the worker's admin token: Authorization: Bearer ...")
+            return await handler(request)
+
+        return checked
+
+    async def _list(self, _: web.Request) -> web.Response:
+        return json_response({"models": [self._model(name) for name in self._repository.known()]})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        model = request.match_info["model"]
+        await self._repository.load(model, _version(request.match_info["version"]))
+        return json_response(self._model(model))
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        model = request.match_info["model"]
+        await self._repository.unload(model, _version(request.match_info["version"]))
+        return json_response(self._model(model))
+
+    async def _rollback(self, request: web.Request) -> web.Response:
+        model = request.match_info["model"]
+        await self._repository.rollback(model)
+        return json_response(self._model(model))
+
+    async def _label(self, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
+            raise InvalidRequest('the body must be {"version": "3"}, with its Content-Length')
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=_Label)
+        except msgspec.MsgspecError as error:
+            raise InvalidRequest(f'the body must be {{"version": "3"}}: {error}') from error
+        model = request.match_info["model"]
+        await self._repository.label(model, request.match_info["label"], _version(wanted.version))
+        return json_response(self._model(model))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        repository = self._repository
+        return {
+            "name": name,
+            "default": repository.default_version(name),
+            "labels": next((m.labels for m in repository.models() if m.name == name), {}),
+            "versions": [
+                {"version": each.version, "state": each.state.value, "error": each.error}
+                for each in repository.statuses(name)
+            ],
+            "problems": repository.problems(name),
+        }
+
+
+def _version(text: str) -> int:
+    try:
+        return int(check_version(text))
+    except InvalidName as error:
+        raise InvalidRequest(error.message) from error

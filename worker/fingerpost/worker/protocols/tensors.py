@@ -1,0 +1,194 @@
+"""What the tensor protocols share: JSON and bytes in, items for the engine, scores out."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from math import prod
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+from aiohttp import hdrs
+
+from fingerpost.registry import (
+    DeadlineExceeded,
+    FingerpostError,
+    ImageTooLarge,
+    InvalidRequest,
+    UnsupportedImage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aiohttp import web
+    from numpy.typing import NDArray
+
+    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine import Outcome
+    from fingerpost.worker.host import ServedVersion
+    from fingerpost.worker.images import ImageLimits
+
+    Scores = NDArray[np.float32]
+    Item = bytes | memoryview | NDArray[Any]
+    T = TypeVar("T")
+
+__all__ = [
+    "check_length",
+    "classify_all",
+    "decode_json",
+    "from_base64",
+    "numbers",
+    "split_batch",
+    "tensor",
+]
+
+_FLOAT32: Final = np.dtype("<f4")
+
+
+def check_length(request: web.Request, config: WorkerConfig) -> None:
+    """Refuse by the headers a body of JSON or tensors; see `check_headers`.
+
+    Raises:
+        ImageTooLarge: a declared length over the limit for a whole request.
+        UnsupportedImage: a Content-Encoding: a small body could unfold to any size, and images
+            are compressed already.
+    """
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedImage(
+            f"Content-Encoding {encoding!r} is not accepted: send the request as it is"
+        )
+    declared = request.content_length or 0
+    if declared > config.max_request_bytes:
+        raise ImageTooLarge(
+            f"the body has {declared:,} bytes, over the limit of {config.max_request_bytes:,}: "
+            "send fewer images at a time"
+        )
+
+
+def decode_json(data: bytes | memoryview | msgspec.Raw, kind: type[T], what: str) -> T:
+    """Read JSON of a known form. Raises `InvalidRequest`, which says where it differs."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{what} is not as it should be: {error}") from error
+
+
+def from_base64(text: object, what: str) -> bytes:
+    """The bytes behind a base64 string, with or without its padding. Raises `InvalidRequest`."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{what} is no string: an image in JSON is a base64 string")
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as error:  # other characters among them
+        raise InvalidRequest(f"{what} is not base64: {error}") from error
+
+
+def numbers(values: object, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    """Numbers out of nested JSON lists, as an array.
+
+    Raises:
+        InvalidRequest: ragged or too deeply nested lists, something that is no number, or a number
+            that the type does not hold.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(values, dtype=dtype)
+    except (ValueError, TypeError, OverflowError, FloatingPointError, RecursionError) as error:
+        raise InvalidRequest(f"{what} cannot be read as {dtype.name}: {error}") from error
+
+
+def split_batch(array: NDArray[Any], limits: ImageLimits, what: str) -> list[NDArray[Any]]:
+    """The items of a tensor `[N, ...]` of three axes each, or the one of a tensor of three.
+
+    uint8 is pixels, `[N, height, width, 1 or 3]`; every other type becomes float32, and is what
+    the model itself takes.
+
+    Raises:
+        InvalidRequest: another number of axes, pixels without a right last axis, or numbers that
+            are not finite as float32.
+        ImageTooLarge: more pixels than the limit.
+    """
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise InvalidRequest(
+            f"{what} has shape {list(array.shape)}: an image has three axes, a batch of them four, "
+            "and none is empty"
+        )
+    if array.dtype == np.uint8:
+        height, width, channels = array.shape[-3:]
+        if channels not in (1, 3):
+            raise InvalidRequest(
+                f"{what} has shape {list(array.shape)}: uint8 pixels are [N, height, width, 3], "
+                "or 1 for gray"
+            )
+        if height * width > limits.max_pixels or max(height, width) > limits.max_side:
+            raise ImageTooLarge(
+                f"{what} has images of {width} x {height}, over the limit of "
+                f"{limits.max_pixels / 1e6:.0f} megapixels or {limits.max_side} a side"
+            )
+    else:
+        with np.errstate(over="ignore"):
+            array = array.astype(_FLOAT32, copy=False)
+        if not np.isfinite(array).all():
+            raise InvalidRequest(f"{what} has numbers that are not finite as float32")
+    return [array] if array.ndim == 3 else list(array)
+
+
+def tensor(data: memoryview, dtype: np.dtype[Any], shape: Sequence[int], what: str) -> NDArray[Any]:
+    """An array over bytes as they came. Raises `InvalidRequest` for another number of bytes."""
+    expected = prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise InvalidRequest(
+            f"{what} has {len(data):,} bytes, but {dtype.name} {list(shape)} has {expected:,}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+async def classify_all(
+    served: ServedVersion,
+    items: Sequence[Item],
+    *,
+    deadline: float,
+    name: Callable[[int], str],
+) -> Scores:
+    """Run items together, encoded images and arrays alike; float32 `[len(items), classes]`.
+
+    These protocols have no outcome for a single item: the first that fails, in their order, fails
+    the request.
+
+    Args:
+        deadline: by the loop's clock.
+        name: an item's name in errors, by its number.
+
+    Raises:
+        FingerpostError: what the engine raised, with the item's name before its message.
+    """
+    engine = served.engine
+
+    async def one(item: Item) -> Outcome:
+        if isinstance(item, np.ndarray):
+            return await engine.infer(item, deadline=deadline)
+        return await engine.classify(item, deadline=deadline)
+
+    try:
+        async with asyncio.timeout_at(deadline):
+            if len(items) == 1:
+                outcomes: Sequence[Outcome | BaseException] = [await one(items[0])]
+            else:
+                outcomes = await asyncio.gather(*map(one, items), return_exceptions=True)
+    except TimeoutError:
+        raise DeadlineExceeded("the deadline passed before the scores were there") from None
+    except FingerpostError as error:
+        outcomes = [error]
+    rows = []
+    for number, outcome in enumerate(outcomes):
+        if isinstance(outcome, FingerpostError):
+            raise type(outcome)(
+                f"{name(number)}: {outcome.message}", retry_after_s=outcome.retry_after_s
+            ) from outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        rows.append(outcome.scores)
+    return np.stack(rows)

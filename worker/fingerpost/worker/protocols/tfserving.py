@@ -1,0 +1,210 @@
+"""TensorFlow Serving's REST API, so that its clients work unmodified.
+
+Written after https://www.tensorflow.org/tfx/serving/api_rest. A model here has one input and one
+output, so what a client calls them does not matter. The input is encoded images, `{"b64": ...}`,
+which are decoded, resized and preprocessed here; or numbers, which go in as float32 as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+
+from fingerpost.registry import ImageTooLarge, InvalidRequest, UnknownModel
+from fingerpost.registry.web import json_response
+from fingerpost.worker.engine import best
+from fingerpost.worker.host import VersionState, VersionStatus
+from fingerpost.worker.protocols.tensors import (
+    check_length,
+    classify_all,
+    decode_json,
+    from_base64,
+    numbers,
+    split_batch,
+)
+from fingerpost.worker.uploads import read_body
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from fingerpost.worker.admission import Admission, Admitted
+    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.host import ModelHost
+    from fingerpost.worker.protocols.tensors import Item, Scores
+
+__all__ = ["TensorFlowServingProtocol"]
+
+_SIGNATURE: Final = "serving_default"
+_FLOAT32: Final = np.dtype(np.float32)
+_ABSENT: Final = msgspec.Raw()
+
+
+class _Predict(msgspec.Struct):
+    signature_name: str = ""
+    instances: list[msgspec.Raw] | None = None
+    inputs: msgspec.Raw = _ABSENT
+
+
+class _Classify(msgspec.Struct):
+    examples: list[msgspec.Raw]
+    signature_name: str = ""
+
+
+class TensorFlowServingProtocol:
+    """Predict, classify, status and metadata; `add_to` makes the routes."""
+
+    def __init__(self, admission: Admission, host: ModelHost, config: WorkerConfig) -> None:
+        self._admission = admission
+        self._host = host
+        self._config = config
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+
+        def check(request: web.Request) -> None:
+            check_length(request, self._config)
+
+        for chosen in ("", "/versions/{version}", "/labels/{label}"):
+            path = f"/v1/models/{{model}}{chosen}"
+            self._admission.post(app, f"{path}:predict", self._predict, check=check)
+            self._admission.post(app, f"{path}:classify", self._classify, check=check)
+            app.router.add_get(f"{path}/metadata", self._metadata)
+            app.router.add_get(path, self._status)
+
+    async def _predict(self, request: web.Request, admitted: Admitted) -> web.Response:
+        """Rows (`instances`) are answered by `predictions`, columns (`inputs`) by `outputs`."""
+        body = await read_body(request, self._config, self._config.max_request_bytes)
+        asked = decode_json(body, _Predict, "the body")
+        _check_signature(asked.signature_name)
+        if (asked.instances is None) == (asked.inputs == _ABSENT):
+            raise InvalidRequest("give exactly one of 'instances' (rows) and 'inputs' (columns)")
+        if asked.instances is not None:
+            scores = await self._run(asked.instances, "instances", admitted)
+            return json_response({"predictions": scores.tolist()})
+        scores = await self._run(_column(asked.inputs), "inputs", admitted)
+        return json_response({"outputs": scores.tolist()})
+
+    async def _classify(self, request: web.Request, admitted: Admitted) -> web.Response:
+        """Each example's one feature is an image; answered by all labels with their scores."""
+        body = await read_body(request, self._config, self._config.max_request_bytes)
+        asked = decode_json(body, _Classify, "the body")
+        _check_signature(asked.signature_name)
+        scores = await self._run(asked.examples, "examples", admitted)
+        labels = admitted.served.labels
+        return json_response({"result": [best(row, labels, 0) for row in scores]})
+
+    async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
+        if not rows:
+            raise InvalidRequest(f"{what!r} is empty: give one image or more")
+        if len(rows) > self._config.max_queue:
+            raise ImageTooLarge(
+                f"{what!r} has {len(rows)} images, over the limit of {self._config.max_queue}: "
+                "send fewer at a time"
+            )
+        items = []
+        for number, row in enumerate(rows):
+            items.append(self._item(row, f"{what}[{number}]"))
+            await asyncio.sleep(0)  # lists of numbers take milliseconds each
+        scores = await classify_all(
+            admitted.served,
+            items,
+            deadline=admitted.deadline,
+            name=lambda number: f"{what}[{number}]",
+        )
+        self._admission.classified(admitted.served.model, len(items))
+        return scores
+
+    def _item(self, row: msgspec.Raw, what: str) -> Item:
+        value = decode_json(row, object, what)
+        if isinstance(value, dict) and "b64" not in value and len(value) == 1:
+            (value,) = value.values()  # under the input's name
+        if isinstance(value, dict) and value.keys() == {"b64"}:
+            return from_base64(value["b64"], what)
+        if not isinstance(value, list):
+            raise InvalidRequest(
+                f'{what} is neither an image, {{"b64": "..."}}, nor lists of numbers, '
+                "bare or under the name of the input"
+            )
+        array = numbers(value, _FLOAT32, what)
+        if array.ndim != 3:
+            raise InvalidRequest(f"{what} has shape {list(array.shape)}: an image has three axes")
+        return split_batch(array, self._config.limits, what)[0]
+
+    async def _status(self, request: web.Request) -> web.Response:
+        reference = self._admission.reference(request)
+        statuses = self._host.statuses(reference.model)
+        version = reference.version
+        if reference.label is not None:
+            version = self._version_of(reference.model, reference.label)
+        if version is not None:
+            statuses = tuple(each for each in statuses if each.version == version)
+        if not statuses:
+            raise UnknownModel(f"{str(reference)!r} is not known here")
+        return json_response({"model_version_status": [_status(each) for each in statuses]})
+
+    def _version_of(self, model: str, label: str) -> str:
+        for info in self._host.models():
+            if info.name == model and label in info.labels:
+                return info.labels[label]
+        raise UnknownModel(f"model {model!r} has no label {label!r}")
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        with self._host.use(self._admission.reference(request)) as served:
+            classes = len(served.labels)
+            model, version = served.model, served.version
+        signature = {
+            "inputs": {"image": _tensor_info("image", "DT_STRING", [-1])},
+            "outputs": {"scores": _tensor_info("scores", "DT_FLOAT", [-1, classes])},
+            "method_name": "tensorflow/serving/predict",
+        }
+        return json_response(
+            {
+                "model_spec": {"name": model, "signature_name": "", "version": version},
+                "metadata": {"signature_def": {"signature_def": {_SIGNATURE: signature}}},
+            }
+        )
+
+
+def _column(inputs: msgspec.Raw) -> list[msgspec.Raw]:
+    """The items of `inputs`: a list, or an object with a list (or one image) under its one name."""
+    if not _is_object(inputs):
+        return decode_json(inputs, list[msgspec.Raw], "inputs")
+    named = decode_json(inputs, dict[str, msgspec.Raw], "inputs")
+    if "b64" in named:
+        return [inputs]
+    if len(named) != 1:
+        raise InvalidRequest(f"inputs names {len(named)} inputs: the model has one")
+    (inputs,) = named.values()
+    return [inputs] if _is_object(inputs) else _column(inputs)
+
+
+def _is_object(value: msgspec.Raw) -> bool:
+    return bytes(memoryview(value)[:1]) == b"{"
+
+
+def _check_signature(name: str) -> None:
+    if name not in ("", _SIGNATURE):
+        raise InvalidRequest(
+            f"signature_name {name!r} is not known: leave it out, or {_SIGNATURE!r}"
+        )
+
+
+def _status(status: VersionStatus) -> dict[str, object]:
+    failed = status.state is VersionState.END and status.error
+    return {
+        "version": status.version,
+        "state": status.state.value,
+        "status": {"error_code": "UNKNOWN" if failed else "OK", "error_message": status.error},
+    }
+
+
+def _tensor_info(name: str, dtype: str, shape: list[int]) -> dict[str, object]:
+    dims = [{"size": str(size), "name": ""} for size in shape]
+    return {
+        "dtype": dtype,
+        "tensor_shape": {"dim": dims, "unknown_rank": False},
+        "name": f"{name}:0",
+    }

@@ -1,0 +1,166 @@
+"""One entry in the registry for each model that a worker serves, kept in step with what it has."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+from fingerpost.registry import (
+    FingerpostError,
+    InvalidInstance,
+    RegistryDenied,
+    RegistryError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fingerpost.registry import Instance, Registration, Registry
+
+__all__ = ["Registrations"]
+
+logger = logging.getLogger(__name__)
+
+# The first and the longest pause between two tries to register, in seconds.
+_PAUSES_S = (0.25, 4.0)
+
+
+class Registrations:
+    """A worker's entries: each model is a service, and the worker an instance of each.
+
+    Args:
+        registry: where they are recorded.
+        wanted: the instances as they are now.
+        healthy: see `Registry.register`.
+        lease_s: how long the entry of a model that is served no more stays, drained.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        wanted: Callable[[], tuple[Instance, ...]],
+        *,
+        healthy: Callable[[], bool],
+        lease_s: float,
+    ) -> None:
+        self._registry = registry
+        self._wanted = wanted
+        self._healthy = healthy
+        self._lease_s = lease_s
+        self._entries: dict[str, Registration] = {}
+        self._gone: dict[str, tuple[Registration, float]] = {}
+        self._lock = asyncio.Lock()
+        self._following = False
+        self._trouble = ""
+        self._forgotten = 0
+
+    @property
+    def reregistrations(self) -> int:
+        """How often the registry had forgotten one of them, and got it again."""
+        return self._forgotten + sum(each.reregistrations for each in self._all())
+
+    async def register(self, timeout_s: float) -> None:
+        """Register all; from here on, `sync` follows what changes.
+
+        A registry in trouble (an election takes up to 20 s) is asked again with growing, jittered
+        pauses.
+
+        Raises:
+            RegistryDenied: this worker may not register; at once.
+            RegistryError: the last failure, when the time is over.
+        """
+        until = time.monotonic() + timeout_s
+        pause_s = _PAUSES_S[0]
+        self._following = True
+        while True:
+            try:
+                async with self._lock:
+                    return await self._sync()
+            except RegistryDenied:
+                raise
+            except RegistryError as error:
+                if time.monotonic() + pause_s > until:
+                    raise
+                logger.warning("not registered yet: %s", error)
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+                pause_s = min(_PAUSES_S[1], pause_s * 2)
+
+    async def sync(self) -> None:
+        """Tell the registry what has changed since; called again, it tries again what failed."""
+        if not self._following:
+            return
+        async with self._lock:
+            try:
+                await self._sync()
+            except FingerpostError as error:
+                if str(error) != self._trouble:
+                    logger.warning("the registry does not know all that is served: %s", error)
+                self._trouble = str(error)
+            else:
+                self._trouble = ""
+
+    async def drain(self, reason: str) -> None:
+        """Take all of them off the healthy lists; nothing is followed any more."""
+        self._following = False
+        async with self._lock:  # one that is being registered is drained too
+            results = await asyncio.gather(
+                *(entry.drain(reason) for entry in self._entries.values()), return_exceptions=True
+            )
+        _warn(results, "of the drain")
+
+    async def deregister(self) -> None:
+        """Remove all of them."""
+        self._following = False
+        async with self._lock:
+            results = await asyncio.gather(
+                *(entry.deregister() for entry in self._all()), return_exceptions=True
+            )
+        _warn(results, "that this worker ends")
+
+    def _all(self) -> list[Registration]:
+        return [*self._entries.values(), *(entry for entry, _ in self._gone.values())]
+
+    async def _sync(self) -> None:
+        wanted = {instance.service: instance for instance in self._wanted()}
+        trouble: FingerpostError | None = None
+        for service, instance in wanted.items():
+            try:
+                await self._put(service, instance)
+            except (InvalidInstance, RegistryError) as error:
+                trouble = error
+        now = time.monotonic()
+        for service in self._entries.keys() - wanted.keys():
+            entry = self._entries.pop(service)
+            self._gone[service] = entry, now + self._lease_s
+            try:
+                await entry.drain("no longer served")
+            except RegistryError as error:  # it goes on trying by itself
+                trouble = error
+        for service, (entry, leaves_at) in list(self._gone.items()):
+            if now >= leaves_at:
+                await entry.deregister()
+                self._forgotten += entry.reregistrations
+                del self._gone[service]
+        if trouble is not None:
+            raise trouble
+
+    async def _put(self, service: str, instance: Instance) -> None:
+        if service in self._gone:  # and back
+            await self._gone[service][0].undrain()
+            self._entries[service], _ = self._gone.pop(service)
+        entry = self._entries.get(service)
+        if entry is None:
+            self._entries[service] = await self._registry.register(instance, healthy=self._healthy)
+        elif entry.instance != instance:
+            await entry.update(instance)
+
+
+def _warn(results: list[BaseException | None], of_what: str) -> None:
+    for result in results:
+        if isinstance(result, RegistryError):
+            logger.warning("the registry could not be told %s: %s", of_what, result)
+        elif result is not None:
+            raise result

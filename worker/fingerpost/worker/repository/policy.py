@@ -1,0 +1,83 @@
+"""Which versions of a model are wanted: policies and labels. Pure.
+
+A model's folder may say it in `versions.toml`, beside its versions::
+
+    policy = "latest:2"      # latest:N, specific:1,3 or all; latest:1 without it
+
+    [labels]
+    stable = 3               # clients ask for flowers@stable
+    canary = 4
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from fingerpost.registry.errors import ConfigurationError, InvalidName
+from fingerpost.registry.names import check_label
+
+__all__ = ["SETTINGS_FILE", "VersionPolicy", "VersionSettings", "parse_settings"]
+
+SETTINGS_FILE: Final = "versions.toml"
+
+_FORM: Final = re.compile(r"latest:([1-9][0-9]{0,3})|specific:([0-9]{1,18}(?:,[0-9]{1,18})*)|(all)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPolicy:
+    """The newest `latest` versions; or the `specific` ones; or, where neither is given, all."""
+
+    latest: int = 0
+    specific: frozenset[int] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> VersionPolicy:
+        """Read `latest:N`, `specific:1,3` or `all`. Raises `ConfigurationError`."""
+        match = _FORM.fullmatch(text.replace(" ", ""))
+        if match is None:
+            raise ConfigurationError(
+                f"version policy {text!r}: expected latest:N (N of 1 to 9999), specific:1,3 or all"
+            )
+        if match[1]:
+            return cls(latest=int(match[1]))
+        return cls(specific=frozenset(map(int, match[2].split(","))) if match[2] else frozenset())
+
+    def choose(self, versions: Iterable[int]) -> frozenset[int]:
+        """Those of `versions` that are wanted."""
+        if self.latest:
+            return frozenset(sorted(versions, reverse=True)[: self.latest])
+        return frozenset(versions) & self.specific if self.specific else frozenset(versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSettings:
+    """What an operator says of a model's versions."""
+
+    policy: VersionPolicy = field(default_factory=lambda: VersionPolicy(latest=1))
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    policy: str | None = None
+    labels: dict[str, int] = {}
+
+
+def parse_settings(text: bytes, default: VersionPolicy) -> VersionSettings:
+    """Read `versions.toml`; where it names no policy, `default` is in force.
+
+    Raises:
+        ConfigurationError: no TOML, an unknown key, or a value that cannot be.
+    """
+    try:
+        read = msgspec.toml.decode(text, type=_File)
+        for label in read.labels:
+            check_label(label)
+    except (msgspec.MsgspecError, InvalidName) as error:
+        raise ConfigurationError(f"{SETTINGS_FILE}: {error}") from error
+    policy = default if read.policy is None else VersionPolicy.parse(read.policy)
+    return VersionSettings(policy=policy, labels=read.labels)
