@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-from fingerpost.client import Client
+from fingerpost.client import Client, ClientConfig
 
 
 async def _run(send: Callable[[], Awaitable[None]], seconds: float, streams: int) -> int:
@@ -40,7 +40,7 @@ async def main(how: str, url: str, image: bytes, seconds: float, streams: int) -
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=0)
     if how == "direct":
-        async with Client(url, timeout_s=120) as client:
+        async with Client(url, config=ClientConfig(timeout_s=120)) as client:
 
             async def send() -> None:
                 await client.classify(image, model="nothing")

@@ -83,6 +83,9 @@ class Worker:
         self.most_running = 0
         self.boot_id = sum(name.encode()) + 1
         self.seq = 0
+        self.probes = 0
+        self.meta: dict[str, str] = {}
+        self.answer_load: Handler = self._answer_load
 
     @property
     def instance(self) -> Instance:
@@ -93,14 +96,20 @@ class Worker:
             ports={"http": self.server.port},
             models=(ModelInfo(name="digits", versions=(self.version,), labels=self.labels),),
             boot_id=self.boot_id,
+            meta=self.meta,
         )
 
-    def load(self) -> dict[str, str]:
+    def report(self) -> LoadReport:
         self.seq += 1
-        report = LoadReport(
+        return LoadReport(
             rif=self.running, slots=4, state=self.state, boot_id=self.boot_id, seq=self.seq
         )
-        return {LOAD_HEADER: report.to_header()}
+
+    async def _answer_load(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=msgspec.json.encode(self.report()))
+
+    def load(self) -> dict[str, str]:
+        return {LOAD_HEADER: self.report().to_header()}
 
     def refuse(self, error: FingerpostError, **headers: str) -> web.Response:
         fields = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -121,6 +130,9 @@ class Worker:
         return web.Response(body=msgspec.json.encode(answer), headers=self.load())
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/load":
+            self.probes += 1
+            return await self.answer_load(request)
         self.requests.append(request.path)
         self.deadlines_ms.append(int(request.headers["Fingerpost-Deadline-Ms"]))
         self.running += 1

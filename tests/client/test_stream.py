@@ -195,3 +195,88 @@ def test_arrivals_otherwise_leave_as_they_came(order):
     for index in order:
         arrivals.add(Result(index=index, key=""))
     assert [arrivals.take().index for _ in order] == list(order)
+
+
+async def test_keys_come_back_with_the_results(cluster):
+    client = await cluster.client(*await cluster.workers("one"))
+    items = [("a", b"1"), (7, b"22"), b"333", ("c", b"")]
+    results = [each async for each in client.stream(items, "digits", ordered=True)]
+    assert [each.key for each in results] == ["a", "7", "2", "c"]
+    assert [each.image_bytes for each in results] == [1, 2, 3, 0]
+    with pytest.raises(ConfigurationError, match="not 3"):
+        async for _ in client.stream([(1, 2, 3)], "digits"):
+            pass
+
+
+async def test_a_consumer_that_pauses_stops_the_reading(cluster, until):
+    [worker] = await cluster.workers("one")
+    client = await cluster.client(worker)
+    read = 0
+
+    async def source():
+        nonlocal read
+        for read in itertools.count(1):  # noqa: B007
+            yield b"image"
+
+    async with contextlib.aclosing(client.stream(source(), "digits")) as results:
+        for taken in range(1, 300):
+            await anext(results)
+            if taken % 100 == 0:
+                await until(lambda: worker.running == 0 and client.stats.attempts == read)
+                assert read - taken <= 2 * 1024
+
+
+async def test_a_hundred_thousand_images_in_constant_memory(tmp_path):
+    import sys
+    from pathlib import Path
+
+    import psutil
+    from tests.client.test_client import OneWatch
+
+    from fingerpost.client import Client
+    from fingerpost.registry import Instance, ModelInfo, Snapshot
+
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "benchmarks.client.tiny_worker",
+        cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert worker.stdout is not None
+        port = int(await worker.stdout.readline())
+        instance = Instance(
+            id="tiny",
+            service="digits",
+            host="127.0.0.1",
+            ports={"http": port},
+            models=(ModelInfo(name="digits", versions=("1",)),),
+        )
+
+        async def poll(index, wait_s):
+            if index:
+                await asyncio.Event().wait()
+            return Snapshot(
+                service="digits", instances=(instance,), known=True, index=3, taken_at=0.0
+            ), 3
+
+        registry = OneWatch(poll)
+        memory = psutil.Process().memory_info
+        early = 0
+        async with Client(registry=registry) as client:
+            count = 0
+            images = (b"%d" % number for number in range(100_000))
+            async for result in client.stream(images, "digits"):
+                assert result.error is None
+                count += 1
+                if count == 20_000:
+                    early = memory().rss
+            assert count == 100_000
+            assert client.stats.lookups <= 20  # one each 26 s, and not one for an image
+        assert memory().rss - early < 10_000_000
+        await registry.aclose()
+    finally:
+        worker.terminate()
+        await worker.wait()
+        worker._transport.close()

@@ -14,6 +14,7 @@ from fingerpost.client.image import image_key
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.stream import Stream, StreamOptions, check_several
+from fingerpost.client.sweep import Sweep
 from fingerpost.client.transport import Transport
 from fingerpost.registry import ConfigurationError, FingerpostError, ModelReference
 from fingerpost.registry.urls import open_registry
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fingerpost.client.image import ImageSource
+    from fingerpost.client.pace import Concurrency
     from fingerpost.client.resolver import Resolver
-    from fingerpost.client.stream import OnError
+    from fingerpost.client.stream import Item, OnError
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions
 
@@ -41,6 +43,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     reference: ModelReference
     top: int
     timeout_s: float
+    shrink: bool = False
+    sticky: str | None = None
 
 
 class Client:
@@ -106,6 +110,8 @@ class Client:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._dispatcher is not None:
+            await self._dispatcher.aclose()
         resolver, self._resolver = self._resolver, None
         transport, self._transport = self._transport, None
         try:
@@ -113,6 +119,7 @@ class Client:
                 await resolver.aclose()
         finally:
             if transport is not None:
+                self._sweep.close()
                 await transport.aclose()
 
     @property
@@ -123,19 +130,30 @@ class Client:
         return self._stats
 
     async def classify(
-        self, image: ImageSource, model: str, *, top: int = 5, timeout_s: float | None = None
+        self,
+        image: ImageSource,
+        model: str,
+        *,
+        top: int = 5,
+        timeout_s: float | None = None,
+        shrink: bool = False,
+        sticky: str | None = None,
     ) -> Result:
         """Classify one image on whichever worker answers.
 
-        Failed attempts go to another worker at once, and after all were tried, again after a
-        pause, until the deadline.
+        Failed attempts go to another worker at once, as far as the budget of retries allows; after
+        all were tried, again after a pause, until the deadline.
 
         Args:
-            image: a path, encoded bytes, a PIL image, or a uint8 array `[H, W]`, `[H, W, 1]`,
-                `[H, W, 3]` or `[H, W, 4]`; the last two are sent as PNG.
+            image: a path, encoded bytes, a file object, a PIL image, or a uint8 array `[H, W]`,
+                `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`; the last two are sent as PNG. A file
+                object that cannot seek, or an iterator of bytes, sync or async, is sent as it
+                is read, and cannot be sent again once that has begun.
             model: `digits`, `digits@3` or `digits@canary`.
             top: how many labels to ask for, 1 or more.
             timeout_s: seconds from this call to the result; `ClientConfig.timeout_s` if None.
+            shrink: make the image as small as the model wants it before it is sent.
+            sticky: requests of the same word go to the same worker while it is usable.
 
         Raises:
             ImageError: the image is none, is broken or too large; no worker would take it.
@@ -145,35 +163,42 @@ class Client:
             RegistryError: no proxy or registry answered within `no_worker_s`, at first use.
             DeadlineExceeded: no answer in time; its cause is the last attempt's error.
             ModelFailed: the model itself failed on this image.
+            Unreachable, BadAnswer: `routing.attempts` workers began on it and broke off, or one
+                did and the image can be read only once.
         """
-        request = self.request(model, top=top, timeout_s=timeout_s)
-        result = await self.outcome(0, image, request)
+        request = self.request(model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky)
+        result = await self.outcome(0, image_key(image, 0), image, request)
         if result.error is not None:
             raise result.error
         return result
 
     def stream(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        *,
+        images: Iterable[Item] | AsyncIterable[Item],
         model: str,
+        *,
         top: int = 5,
-        concurrency: int = 16,
+        concurrency: Concurrency = "auto",
         timeout_s: float | None = None,
         on_error: OnError = "yield",
         ordered: bool = False,
+        shrink: bool = False,
     ) -> AsyncGenerator[Result]:
         """Classify many images; the results come as they are ready.
 
         At most `concurrency` images are in flight, and at most twice as many are read and not yet
-        handed out. A plain iterable is read in the event loop, so one that blocks should be an
-        async iterable. Leaving the loop early cancels what is in flight; to wait for that, use
-        `async with contextlib.aclosing(client.stream(...)) as results`.
+        handed out: memory does not grow with the stream, and a slow consumer slows the reading. A
+        plain iterable is read in the event loop, so one that blocks should be an async iterable.
+        Leaving the loop early cancels what is in flight; to wait for that, use `async with
+        contextlib.aclosing(client.stream(...)) as results`.
 
         Args:
-            images: what `classify` takes, in any iterable, endless ones too.
-            model, top, timeout_s: as in `classify`; the time counts for each image on its own.
-            concurrency: images in flight. More fills more workers; less spares memory.
+            images: what `classify` takes, or pairs `(key, image)`, in any iterable, endless ones
+                too.
+            model, top, timeout_s, shrink: as in `classify`; the time counts for each image on its
+                own.
+            concurrency: images in flight; `auto` raises it while that brings more answers a
+                second, within `ClientConfig.stream_mb`.
             on_error: `yield` gives a failed image's error in its result; `raise` raises it.
             ordered: results in the order of the images; one slow image then holds up the others.
 
@@ -181,8 +206,8 @@ class Client:
             ConfigurationError, InvalidName: at once, by this call.
         """
         check_several(images)
-        options = StreamOptions(concurrency=concurrency, on_error=on_error, ordered=ordered)
-        request = self.request(model, top=top, timeout_s=timeout_s)
+        options = self.stream_options(concurrency, on_error, ordered=ordered)
+        request = self.request(model, top=top, timeout_s=timeout_s, shrink=shrink)
         classify = partial(self.outcome, request=request)
         return Stream(images, classify, options, self._tasks).results()
 
@@ -203,22 +228,48 @@ class Client:
             raise RuntimeError("the client was closed")
         return await self._resolver.services()
 
-    def request(self, model: str, *, top: int, timeout_s: float | None) -> Request:
+    def stream_options(
+        self, concurrency: Concurrency, on_error: OnError, *, ordered: bool
+    ) -> StreamOptions:
+        """Check how a stream shall run. Raises `ConfigurationError`."""
+        return StreamOptions(
+            concurrency=concurrency,
+            on_error=on_error,
+            ordered=ordered,
+            most_bytes=self._config.stream_mb * 1e6,
+        )
+
+    def request(
+        self,
+        model: str,
+        *,
+        top: int,
+        timeout_s: float | None,
+        shrink: bool = False,
+        sticky: str | None = None,
+    ) -> Request:
         """Check what is asked of each image. Raises `InvalidName`, `ConfigurationError`."""
         timeout_s = self._config.timeout_s if timeout_s is None else timeout_s
         if top < 1:
             raise ConfigurationError(f"top={top}: use 1 or more")
         if not 0 < timeout_s < float("inf"):
             raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
-        return Request(reference=_parse(model), top=top, timeout_s=timeout_s)
+        return Request(
+            reference=_parse(model), top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+        )
 
-    async def outcome(self, index: int, image: ImageSource, request: Request) -> Result:
+    async def outcome(self, index: int, key: str, image: ImageSource, request: Request) -> Result:
         """Classify one image of a stream; a `FingerpostError` becomes the result's `error`."""
         dispatcher = self._open()
         loop = asyncio.get_running_loop()
         started = loop.time()
-        job = Job(request.reference, top=request.top, deadline=started + request.timeout_s)
-        key = image_key(image, index)
+        job = Job(
+            request.reference,
+            top=request.top,
+            deadline=started + request.timeout_s,
+            shrink=request.shrink,
+            sticky=request.sticky,
+        )
         try:
             answer = await dispatcher.run(job, image)
         except FingerpostError as error:
@@ -230,6 +281,8 @@ class Client:
                 address="" if job.worker is None else job.worker.address,
                 attempts=job.attempts,
                 elapsed_s=loop.time() - started,
+                retried=job.retried,
+                image_bytes=job.image_bytes,
             )
         one = answer.results[0]
         return Result(
@@ -242,6 +295,8 @@ class Client:
             address="" if job.worker is None else job.worker.address,
             attempts=job.attempts,
             elapsed_s=loop.time() - started,
+            retried=job.retried,
+            image_bytes=job.image_bytes,
             timings_ms=one.timings_ms,
         )
 
@@ -254,9 +309,10 @@ class Client:
             self._loop = loop
             if self._resolver is None:
                 self._resolver = ProxyResolver(self._proxies, connect_s=self._config.connect_s)
-            self._transport = Transport(self._config)
+            self._sweep = Sweep()
+            self._transport = Transport(self._config, self._sweep)
             self._dispatcher = Dispatcher(
-                self._resolver, self._transport, self._config, self._stats
+                self._resolver, self._transport, self._sweep, self._config, self._stats
             )
         elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop: make one for each")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.image import load_image
-from fingerpost.client.routing import Fleet, Outcome, Pick, PowerOfTwo
+from fingerpost.client.oneshot import OneShot
+from fingerpost.client.routing import Budget, Outcome, Pick
+from fingerpost.client.service import Service
+from fingerpost.client.shrink import shrink
+from fingerpost.client.sweep import Limited
 from fingerpost.registry import DeadlineExceeded, NoWorker, UnknownModel, UnknownService
 
 if TYPE_CHECKING:
@@ -17,9 +20,11 @@ if TYPE_CHECKING:
     from fingerpost.client.image import ImageSource
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.result import Stats
+    from fingerpost.client.sweep import Sweep
     from fingerpost.client.transport import Reply, Transport
+    from fingerpost.client.upload import Upload
     from fingerpost.client.wire import ClassifyAnswer
-    from fingerpost.registry import FingerpostError, Instance, ModelReference, Snapshot, Watch
+    from fingerpost.registry import FingerpostError, Instance, ModelReference, Snapshot
 
 __all__ = ["Dispatcher", "Job"]
 
@@ -30,58 +35,85 @@ class Job:
     """One image on its way; the dispatcher notes here how far it has come.
 
     `deadline` is in the event loop's time; `worker` is the one that answered, or else the last
-    one that was asked.
+    one that was asked; `failed` counts the attempts that a worker began and did not finish.
     """
 
-    __slots__ = ("attempts", "deadline", "last_error", "reference", "top", "worker")
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "failed",
+        "image_bytes",
+        "last_error",
+        "reference",
+        "retried",
+        "shrink",
+        "sticky",
+        "top",
+        "worker",
+    )
 
-    def __init__(self, reference: ModelReference, *, top: int, deadline: float) -> None:
+    def __init__(
+        self,
+        reference: ModelReference,
+        *,
+        top: int,
+        deadline: float,
+        shrink: bool = False,
+        sticky: str | None = None,
+    ) -> None:
         self.reference = reference
         self.top = top
         self.deadline = deadline
+        self.shrink = shrink
+        self.sticky = sticky
         self.attempts = 0
+        self.failed = 0
+        self.image_bytes = 0
+        self.retried: tuple[str, ...] = ()
         self.worker: Instance | None = None
         self.last_error: FingerpostError | None = None
 
 
-class _Service:
-    """One service's watch, and the routing table that is fed from it."""
+class _Deadline(Limited):
+    """A request, which ends at its deadline."""
 
-    __slots__ = ("fleet", "watch")
+    __slots__ = ("at",)
 
-    def __init__(self, watch: Watch[Snapshot], config: ClientConfig) -> None:
-        self.watch = watch
-        self.fleet = Fleet(PowerOfTwo(), config.routing)
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = at
 
-    def refresh(self) -> None:
-        """Bring the routing table up to the watch's view; without waiting, for every attempt."""
-        view, seen = self.watch.view, self.fleet.snapshot
-        if view is None:
-            return
-        if seen is None or view.index != seen.index or view.instances is not seen.instances:
-            self.fleet.update(view)
-
-    async def changed(self, within_s: float) -> None:
-        """Wait for a change of the snapshot, `within_s` seconds at most."""
-        seen = self.fleet.snapshot
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self.watch.changed(0 if seen is None else seen.index)
+    def check(self, now: float) -> None:
+        """See `Sweep`."""
+        if now >= self.at:
+            self.cut("deadline")
 
 
 class Dispatcher:
     """Sends images to workers. It owns neither the resolver nor the transport."""
 
     def __init__(
-        self, resolver: Resolver, transport: Transport, config: ClientConfig, stats: Stats
+        self,
+        resolver: Resolver,
+        transport: Transport,
+        sweep: Sweep,
+        config: ClientConfig,
+        stats: Stats,
     ) -> None:
+        self._sweep = sweep
         self._resolver = resolver
         self._transport = transport
         self._config = config
         self._stats = stats
-        self._services: dict[str, _Service] = {}
+        self._budget = Budget(config.routing)
+        self._services: dict[str, Service] = {}
         self._rng = random.Random()
         self._clock = asyncio.get_running_loop().time
+
+    async def aclose(self) -> None:
+        """End what runs in the background."""
+        for service in self._services.values():
+            await service.prober.aclose()
 
     @property
     def lookups(self) -> int:
@@ -106,32 +138,53 @@ class Dispatcher:
 
         Raises what `Client.classify` says.
         """
+        limited = _Deadline(job.deadline)
+        self._sweep.add(limited)
         try:
-            async with asyncio.timeout_at(job.deadline):
-                return await self._run(job, await load_image(image))
-        except TimeoutError:
-            last = job.last_error
-            raise DeadlineExceeded(
-                f"{job.reference}: no answer by the deadline, after {job.attempts} attempts; "
-                f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
-            ) from last
+            return await self._run(job, image)
+        except asyncio.CancelledError:
+            if limited.was_cut():
+                raise _late(job) from job.last_error
+            raise
+        finally:
+            self._sweep.discard(limited)
 
-    async def _run(self, job: Job, image: bytes) -> ClassifyAnswer:
+    async def _run(self, job: Job, image: ImageSource) -> ClassifyAnswer:
+        if not job.shrink:
+            data = await load_image(image)
         service = self._services.get(job.reference.model)
         if service is None or service.watch.view is None:
             service = await self._service(job.reference.model)
+        if job.shrink:
+            data = await self._shrunk(job, service, image)
+        body_bytes = 0 if isinstance(data, OneShot) else len(data)
+        job.image_bytes = body_bytes
+        now = self._clock()
+        self._refresh(service, now)
+        self._budget.request(now, body_bytes)
+        await service.begin(job.reference, body_bytes / 1e6, now)
         tried = _NOBODY
         rounds = 0
         empty_until: float | None = None
+        in_vain: int | None = None  # bytes of a failed attempt whose retry is not paid for yet
         while True:
             now = self._clock()
-            service.refresh()
-            pick = service.fleet.pick(job.reference, tried=tried, now=now, rng=self._rng)
+            self._refresh(service, now)
+            if in_vain is not None and not self._budget.spend(now, in_vain):
+                # The budget limits how fast, not whether: an image that waits harms nobody.
+                await service.changed(self._config.routing.backoff_s(rounds, self._rng))
+                rounds += 1
+                continue
+            in_vain = None
+            pick = service.fleet.pick(
+                job.reference, tried=tried, now=now, rng=self._rng, key=job.sticky
+            )
             if isinstance(pick, Pick):
-                reply = await self._attempt(job, pick, image, left_s=job.deadline - now)
+                upload, reply = await self._send(job, service, pick, data, tried)
                 if reply.answer is not None:
                     return reply.answer
-                self._failed(job, reply.error)
+                self._failed(job, reply, data)
+                in_vain = upload.sent_bytes
                 tried = tried | {pick.worker.id}
                 empty_until = None
             elif pick is None:
@@ -141,54 +194,147 @@ class Dispatcher:
                 await service.changed(empty_until - now)
             else:
                 if pick.until >= job.deadline:
-                    raise TimeoutError
+                    raise _late(job) from job.last_error
                 jitter_s = self._config.routing.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
                 tried = _NOBODY
                 rounds += 1
 
-    async def _attempt(self, job: Job, pick: Pick, image: bytes, *, left_s: float) -> Reply:
+    async def _send(
+        self,
+        job: Job,
+        service: Service,
+        pick: Pick,
+        data: bytes | OneShot,
+        tried: AbstractSet[str],
+    ) -> tuple[Upload, Reply]:
+        """One attempt, or two where the first is late and hedging is on."""
+        upload = self._transport.upload(data, deadline=job.deadline)
+        if not self._config.hedge or isinstance(data, OneShot):
+            return upload, await self._attempt(job, service, pick, upload)
+        first = asyncio.create_task(self._attempt(job, service, pick, upload))
+        tasks = {first}
+        try:
+            if await self._late(first, upload, service):
+                second = self._second(job, service, len(data), tried | {pick.worker.id})
+                if second is not None:
+                    again = self._transport.upload(data, deadline=job.deadline)
+                    tasks.add(asyncio.create_task(self._attempt(job, service, second, again)))
+            waiting = tasks
+            while True:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    reply = task.result()
+                    if reply.answer is not None or not waiting:
+                        return upload, reply
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _late(self, attempt: asyncio.Task[Reply], upload: Upload, service: Service) -> bool:
+        """Wait until the attempt ends, or is past the delay after its upload: True."""
+        delay_s = min(service.hedge.delay_s, self._config.silence_s)
+        while not attempt.done():
+            since = self._clock() if upload.sent_at is None else upload.sent_at
+            left_s = since + delay_s - self._clock()
+            if left_s <= 0:
+                return True
+            await asyncio.wait((attempt,), timeout=left_s)
+        return False
+
+    def _second(
+        self, job: Job, service: Service, body_bytes: int, tried: AbstractSet[str]
+    ) -> Pick | None:
+        now = self._clock()
+        pick = service.fleet.pick(job.reference, tried=tried, now=now, rng=self._rng)
+        if not isinstance(pick, Pick):
+            return None
+        if not self._budget.spend(now, body_bytes):
+            pick.release(Outcome.ABANDONED, now=now, rng=self._rng)
+            return None
+        self._stats.hedges += 1
+        return pick
+
+    async def _attempt(self, job: Job, service: Service, pick: Pick, upload: Upload) -> Reply:
         job.attempts += 1
         job.worker = instance = pick.worker.instance
-        self._stats.attempts += 1
-        outcome, load, retry_after_s = Outcome.ABANDONED, None, None
+        stats = self._stats
+        stats.attempts += 1
+        outcome, reply = Outcome.ABANDONED, None
         try:
             reply = await self._transport.classify(
-                instance.address, str(job.reference), job.top, image, left_s=left_s
+                instance.address, str(job.reference), job.top, upload
             )
-            outcome, load = reply.outcome, reply.load
-            if reply.error is not None:
-                retry_after_s = reply.error.retry_after_s
-            if outcome is not Outcome.REFUSED:
-                self._stats.bytes_sent += len(image)
+            outcome = reply.outcome
+            if outcome is Outcome.ANSWERED:
+                job.worker = instance
+            elif outcome is Outcome.REFUSED:
+                stats.stale_addresses += 1
         except asyncio.CancelledError:
             # The deadline came: the worker was slow. Anything else is the caller's own wish.
             if self._clock() >= job.deadline:
                 outcome = Outcome.FAILED
             raise
         finally:
-            pick.release(
-                outcome, now=self._clock(), rng=self._rng, load=load, retry_after_s=retry_after_s
-            )
+            stats.bytes_sent += upload.sent_bytes
+            job.image_bytes = upload.sent_bytes or job.image_bytes
+            service.ended(pick, outcome, upload, reply)
         return reply
 
-    def _failed(self, job: Job, error: FingerpostError | None) -> None:
-        """Note a failed attempt; raise its error where another worker would say the same."""
+    def _failed(self, job: Job, reply: Reply, data: bytes | OneShot) -> None:
+        """Note a failed attempt; raise its error where there is to be no other."""
+        error = reply.error
         if error is None:
             raise RuntimeError("an attempt ended with neither an answer nor an error")
-        if not error.retryable:
+        job.failed += reply.outcome is Outcome.FAILED
+        if not error.retryable or job.failed >= self._config.routing.attempts:
+            raise error
+        if isinstance(data, OneShot) and data.begun:
+            error.add_note("The image was read from a source that can be read only once.")
             raise error
         job.last_error = error
+        job.retried = (*job.retried, error.code)
         retries = self._stats.retries
         retries[error.code] = retries.get(error.code, 0) + 1
 
-    async def _service(self, name: str) -> _Service:
+    async def _shrunk(self, job: Job, service: Service, image: ImageSource) -> bytes | OneShot:
+        size = service.wanted_size(job.reference)
+        original = await load_image(image)
+        if size is None or isinstance(original, OneShot):
+            return original
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(None, shrink, original, *size)
+        self._stats.bytes_spared += len(original) - len(data)
+        return data
+
+    def _refresh(self, service: Service, now: float) -> None:
+        if service.refresh(now):
+            self._transport.retain(
+                {
+                    each.instance.address
+                    for one in self._services.values()
+                    for each in one.fleet.workers
+                }
+            )
+
+    async def _service(self, name: str) -> Service:
         """The service's watch and table, once the first snapshot is there."""
         service = self._services.get(name)
         if service is None:
-            service = self._services[name] = _Service(self._resolver.watch(name), self._config)
+            service = self._services[name] = Service(
+                self._resolver.watch(name), self._transport, self._config, self._rng, self._stats
+            )
         await service.watch.ready(self._config.no_worker_s)
         return service
+
+
+def _late(job: Job) -> DeadlineExceeded:
+    last = job.last_error
+    return DeadlineExceeded(
+        f"{job.reference}: no answer by the deadline, after {job.attempts} attempts; "
+        f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
+    )
 
 
 def _check_served(snapshot: Snapshot | None, job: Job, *, late: bool) -> None:

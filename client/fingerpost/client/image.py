@@ -6,9 +6,11 @@ import asyncio
 import io
 import os
 import sys
+from collections.abc import AsyncIterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from fingerpost.client.oneshot import OneShot, Readable
 from fingerpost.registry import BrokenImage, EmptyImage, ImageError, UnsupportedImage
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Array(Protocol):
 
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | PIL.Image.Image | Array"
+    "| Readable | AsyncIterable[bytes] | Iterator[bytes]"
 )
 
 # zlib's fastest level: the network is not the bottleneck that the encoder would be at level 6.
@@ -42,10 +45,12 @@ def image_key(image: ImageSource, index: int) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
 
 
-async def load_image(image: ImageSource) -> bytes:
+async def load_image(image: ImageSource) -> bytes | OneShot:
     """Return the encoded image. Files are read, and pixels encoded as PNG, in a thread.
 
-    An array is uint8 `[H, W]`, `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA).
+    An array is uint8 `[H, W]`, `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA). A file
+    object that can seek is read from where it stands, as a path is; one that cannot, and an
+    iterator of bytes, are handed on unread.
 
     Raises:
         EmptyImage: no bytes or no pixels.
@@ -53,18 +58,22 @@ async def load_image(image: ImageSource) -> bytes:
         BrokenImage: Pillow cannot decode the image that it was asked to encode.
         ImageError: the file cannot be read.
     """
+    data: bytes | OneShot
     if isinstance(image, bytes):
         data = image
     elif isinstance(image, bytearray | memoryview):
         data = bytes(image)
+    elif isinstance(image, AsyncIterable):
+        return OneShot(image)
     else:
-        data = await asyncio.get_running_loop().run_in_executor(None, _load, image)
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(None, _load, image)
     if not data:
         raise EmptyImage("the image has no bytes")
     return data
 
 
-def _load(image: str | os.PathLike[str] | PIL.Image.Image | Array) -> bytes:
+def _load(image: Any) -> bytes | OneShot:
     if isinstance(image, str | os.PathLike):
         try:
             return Path(image).read_bytes()
@@ -76,9 +85,24 @@ def _load(image: str | os.PathLike[str] | PIL.Image.Image | Array) -> bytes:
         return _encode(image)
     if hasattr(image, "__array_interface__"):
         return _encode(_from_array(image))
+    if hasattr(image, "read"):
+        return _read(image)
+    if isinstance(image, Iterator):
+        return OneShot(image)
     raise UnsupportedImage(
-        f"{type(image).__name__} is no image: use a path, bytes, a PIL image or a uint8 NumPy array"
+        f"{type(image).__name__} is no image: use a path, bytes, a file object, a PIL image, "
+        "a uint8 NumPy array or an iterator of bytes"
     )
+
+
+def _read(file: Any) -> bytes | OneShot:
+    try:
+        data = file.read() if getattr(file, "seekable", bool)() else OneShot(file)
+    except (OSError, ValueError) as error:  # ValueError: a closed file
+        raise ImageError(f"cannot read {file!r}: {error}") from error
+    if not isinstance(data, bytes | OneShot):
+        raise UnsupportedImage(f"{file!r} gives {type(data).__name__}: open it for bytes ('rb')")
+    return data
 
 
 def _from_array(array: Any) -> PIL.Image.Image:

@@ -17,13 +17,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         index: its position in the stream, from 0.
-        key: the path as it was given; the index in decimal for an image that had none.
+        key: the key as it was given with the image, or its path; the index in decimal for an
+            image that had neither.
         predictions: label and score (0 to 1), best first; empty where there is an error.
         error: why there is no answer; None where there is one.
         model, version: what classified it.
         worker, address: id and `host:port` of the worker that answered.
         attempts: how many workers were asked, the one that answered included.
         elapsed_s: seconds from the call to the answer, reading and waiting included.
+        retried: why earlier attempts failed, by the code of their error, in their order.
+        image_bytes: the size of what was sent, 0 where nothing was.
         timings_ms: what the worker says it spent.
     """
 
@@ -37,6 +40,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     attempts: int = 0
     elapsed_s: float = 0.0
+    retried: tuple[str, ...] = ()
+    image_bytes: int = 0
     timings_ms: TimingsMs | None = None
 
     @property
@@ -64,11 +69,27 @@ class Stats:
         retries: attempts that failed and were followed by another, by the code of their error
             (`unreachable`, `overloaded`, `draining`, `bad_answer`, ...).
         lookups: polls of proxies or registries; not one of them is made for an image.
-        bytes_sent: image bytes that went straight to workers, counted when an answer or a failure
-            came after the connection was there.
+        bytes_sent: image bytes that went straight to workers.
+        bytes_spared: what shrinking saved of them.
+        stale_addresses: attempts at workers that are listed, but refused the connection.
+        hedges: second attempts made because an answer was late.
+        ejections: how often a worker was left out after failures.
+        probes, probes_lost: load reports asked for, and those that did not come in time.
+        silences: how often a worker was given up because it left such a question unanswered.
+        snapshot_age_s: the sum, over all images, of the age of the list of workers that was used.
+        images: the images that it is the sum of.
     """
 
     attempts: int = 0
     retries: dict[str, int] = field(default_factory=dict)
     lookups: int = 0
     bytes_sent: int = 0
+    bytes_spared: int = 0
+    stale_addresses: int = 0
+    hedges: int = 0
+    ejections: int = 0
+    probes: int = 0
+    probes_lost: int = 0
+    silences: int = 0
+    snapshot_age_s: float = 0.0
+    images: int = 0

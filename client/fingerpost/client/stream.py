@@ -7,16 +7,20 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from fingerpost.client.image import image_key
+from fingerpost.client.pace import Pace
 from fingerpost.registry import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.client.image import ImageSource
+    from fingerpost.client.pace import Concurrency
     from fingerpost.client.result import Result
 
-__all__ = ["Arrivals", "OnError", "Stream", "StreamOptions", "check_several"]
+__all__ = ["Arrivals", "Item", "OnError", "Stream", "StreamOptions", "check_several", "keyed"]
 
 OnError: TypeAlias = Literal["yield", "raise"]
-Classify: TypeAlias = "Callable[[int, ImageSource], Awaitable[Result]]"
+Item: TypeAlias = "ImageSource | tuple[object, ImageSource]"
+Classify: TypeAlias = "Callable[[int, str, ImageSource], Awaitable[Result]]"
 
 _END: Final[Any] = object()
 
@@ -28,25 +32,41 @@ class StreamOptions:
         ConfigurationError: a value that makes no sense.
     """
 
-    __slots__ = ("concurrency", "on_error", "ordered", "window")
+    __slots__ = ("concurrency", "most_bytes", "on_error", "ordered")
 
-    def __init__(self, *, concurrency: int, on_error: OnError, ordered: bool) -> None:
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency={concurrency}: use 1 or more")
+    def __init__(
+        self, *, concurrency: Concurrency, on_error: OnError, ordered: bool, most_bytes: float
+    ) -> None:
+        if concurrency != "auto" and not (isinstance(concurrency, int) and concurrency >= 1):
+            raise ConfigurationError(f"concurrency={concurrency!r}: use 'auto', or 1 or more")
         if on_error not in {"yield", "raise"}:
             raise ConfigurationError(f"on_error={on_error!r}: use 'yield' or 'raise'")
         self.concurrency = concurrency
+        self.most_bytes = most_bytes
         self.on_error = on_error
         self.ordered = ordered
-        # Images read and not yet handed out as results: as many waiting as in flight, so that a
-        # consumer that pauses for one answer's time starves no worker.
-        self.window = 2 * concurrency
+
+    def pace(self) -> Pace:
+        """The pace of one stream."""
+        return Pace(self.concurrency, self.most_bytes)
 
     def checked(self, result: Result) -> Result:
         """The result, or its error raised where the caller wants that."""
         if result.error is not None and self.on_error == "raise":
             raise result.error
         return result
+
+
+def keyed(item: Item, index: int) -> tuple[str, ImageSource]:
+    """An image and its key: as given with it, or its path, or its index."""
+    if isinstance(item, tuple):
+        if len(item) != 2:
+            raise ConfigurationError(
+                f"a stream takes images or (key, image), not {len(item)} of them"
+            )
+        key, image = item
+        return str(key), image
+    return image_key(item, index), item
 
 
 def check_several(images: object) -> None:
@@ -82,69 +102,94 @@ class Arrivals:
 
 
 class Stream:
-    """Reads images as there is room for them and classifies `concurrency` at a time.
+    """Reads images as there is room for them and classifies as many at a time as its pace says.
+
+    Each task reads an image, classifies it, and goes on to the next; it ends where there are too
+    many or no room, and the consumer starts one again when it takes a result. So a pause of the
+    consumer stops the reading, and an image is read by the task that sends it, just before.
 
     `tasks` is the owner's set of everything that runs: the stream adds its tasks and removes them.
     """
 
     def __init__(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[Item] | AsyncIterable[Item],
         classify: Classify,
         options: StreamOptions,
         tasks: set[asyncio.Task[None]],
     ) -> None:
         self._classify = classify
         self._options = options
-        self._tasks = tasks
-        self._sync: Iterator[ImageSource] | None = None
+        self._owner = tasks
+        self._sync: Iterator[Item] | None = None
         if isinstance(images, AsyncIterable):
             self._async = aiter(images)
         else:
             self._sync = iter(images)
+        self._clock = asyncio.get_running_loop().time
+        self._pace = options.pace()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Lock()
-        self._room = asyncio.Semaphore(options.window)
         self._arrivals = Arrivals(ordered=options.ordered)
         self._wake = asyncio.Event()
         self._ended = False
         self._error: BaseException | None = None
+        self._claimed = 0  # read, or about to be
         self._read = 0
+        self._yielded = 0
+        self._busy = 0
 
     async def results(self) -> AsyncGenerator[Result]:
         """The results; closing this generator cancels what is in flight and waits for that."""
-        tasks = [asyncio.create_task(self._work()) for _ in range(self._options.concurrency)]
-        self._tasks.update(tasks)
-        for task in tasks:
-            task.add_done_callback(self._done)
-        yielded = 0
         try:
             while True:
+                self._fill()
                 result = self._arrivals.take()
                 if result is not None:
-                    self._room.release()
-                    yielded += 1
+                    self._yielded += 1
                     yield self._options.checked(result)
                 elif self._error is not None:
                     raise self._error
-                elif self._ended and yielded == self._read:
+                elif self._ended and not self._tasks and self._yielded == self._read:
                     return
                 else:
                     self._wake.clear()
                     await self._wake.wait()
         finally:
+            tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _room(self) -> bool:
+        return not self._ended and self._claimed - self._yielded < self._pace.window
+
+    def _fill(self) -> None:
+        """Start as many tasks as there is room for."""
+        while len(self._tasks) < self._pace.limit and self._room() and self._error is None:
+            self._claimed += 1
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            self._owner.add(task)
+            task.add_done_callback(self._done)
+
     async def _work(self) -> None:
+        """Called with a place claimed for one image."""
         while True:
-            await self._room.acquire()
-            index, image = await self._next()
-            if image is _END:
-                self._room.release()  # for the others, so that they see the end too
+            index, item = await self._next()
+            if item is _END:
+                self._claimed -= 1
                 return
-            self._arrivals.add(await self._classify(index, image))
+            key, image = keyed(item, index)
+            self._busy += 1
+            result = await self._classify(index, key, image)
+            self._pace.answered(self._clock(), self._busy, result)
+            self._busy -= 1
+            self._arrivals.add(result)
             self._wake.set()
+            if not self._room() or len(self._tasks) > self._pace.limit:
+                return
+            self._claimed += 1
 
     async def _next(self) -> tuple[int, Any]:
         if self._sync is not None:
@@ -161,6 +206,7 @@ class Stream:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._owner.discard(task)
         if task.cancelled():
             error: BaseException | None = RuntimeError("the client was closed while it streamed")
         else:

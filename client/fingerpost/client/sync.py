@@ -9,7 +9,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fingerpost.client.client import Client
-from fingerpost.client.stream import Arrivals, StreamOptions, check_several
+from fingerpost.client.pace import Gate
+from fingerpost.client.stream import Arrivals, check_several, keyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from fingerpost.client.client import Request
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.image import ImageSource
+    from fingerpost.client.pace import Concurrency
     from fingerpost.client.result import Result, Stats
-    from fingerpost.client.stream import OnError
+    from fingerpost.client.stream import Item, OnError, StreamOptions
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions
 
@@ -82,10 +84,21 @@ class SyncClient:
         return self._client.stats
 
     def classify(
-        self, image: ImageSource, model: str, *, top: int = 5, timeout_s: float | None = None
+        self,
+        image: ImageSource,
+        model: str,
+        *,
+        top: int = 5,
+        timeout_s: float | None = None,
+        shrink: bool = False,
+        sticky: str | None = None,
     ) -> Result:
         """See `Client.classify`."""
-        return self._call(lambda: self._client.classify(image, model, top=top, timeout_s=timeout_s))
+        return self._call(
+            lambda: self._client.classify(
+                image, model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+            )
+        )
 
     def resolve(self, model: str) -> Snapshot:
         """See `Client.resolve`."""
@@ -97,50 +110,55 @@ class SyncClient:
 
     def stream(
         self,
-        images: Iterable[ImageSource],
-        *,
+        images: Iterable[Item],
         model: str,
+        *,
         top: int = 5,
-        concurrency: int = 16,
+        concurrency: Concurrency = "auto",
         timeout_s: float | None = None,
         on_error: OnError = "yield",
         ordered: bool = False,
+        shrink: bool = False,
     ) -> Generator[Result]:
         """See `Client.stream`; `images` is read in the calling thread, between results."""
         check_several(images)
-        options = StreamOptions(concurrency=concurrency, on_error=on_error, ordered=ordered)
-        request = self._client.request(model, top=top, timeout_s=timeout_s)
+        options = self._client.stream_options(concurrency, on_error, ordered=ordered)
+        request = self._client.request(model, top=top, timeout_s=timeout_s, shrink=shrink)
         return self._stream(images, options, request)
 
     def _stream(
-        self, images: Iterable[ImageSource], options: StreamOptions, request: Request
+        self, images: Iterable[Item], options: StreamOptions, request: Request
     ) -> Generator[Result]:
         source = iter(images)
-        limit = asyncio.Semaphore(options.concurrency)
+        pace = options.pace()
+        gate = Gate(pace)
         arrivals = Arrivals(ordered=options.ordered)
         finished: queue.SimpleQueue[concurrent.futures.Future[Result]] = queue.SimpleQueue()
         sent: set[concurrent.futures.Future[Result]] = set()
         read = yielded = 0
         ended = False
 
-        async def limited(index: int, image: ImageSource) -> Result:
-            async with limit:
-                return await self._client.outcome(index, image, request)
+        async def limited(index: int, key: str, image: ImageSource) -> Result:
+            async with gate.entered():
+                result = await self._client.outcome(index, key, image, request)
+                pace.answered(asyncio.get_running_loop().time(), gate.inside, result)
+                return result
 
-        def start(index: int, image: ImageSource) -> None:
-            future = self._start(lambda: limited(index, image))
+        def start(index: int, item: Item) -> None:
+            key, image = keyed(item, index)
+            future = self._start(lambda: limited(index, key, image))
             sent.add(future)
             future.add_done_callback(finished.put)
 
         try:
             while True:
                 # Read on while there is room, but never while a result waits to be handed out.
-                while not ended and read - yielded < options.window:
-                    image = next(source, _END)
-                    if image is _END:
+                while not ended and read - yielded < pace.window:
+                    item = next(source, _END)
+                    if item is _END:
                         ended = True
                         break
-                    start(read, image)
+                    start(read, item)
                     read += 1
                     if not finished.empty():
                         break

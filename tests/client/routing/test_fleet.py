@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fingerpost.client.routing import (
+    Ejection,
     Fleet,
     Outcome,
     Pause,
@@ -52,7 +53,7 @@ def snapshot(*instances: Instance) -> Snapshot:
 def fleet_of(*instances: Instance | str, policy=None) -> Fleet:
     fleet = Fleet(policy or PowerOfTwo(), RoutingConfig())
     made = (instance(each) if isinstance(each, str) else each for each in instances)
-    fleet.update(snapshot(*made))
+    fleet.update(snapshot(*made), 0.0)
     return fleet
 
 
@@ -115,7 +116,7 @@ def test_refused_rests_one_second_then_one_trial_doubles_or_clears():
     trial = pick(fleet, 1.0, but={"b"})
     assert trial.trial
     assert usable(fleet, 1.0) == {"b"}, "one trial at a time"
-    trial.release(Outcome.FAILED, now=1.0, rng=RNG)
+    trial.release(Outcome.REFUSED, now=1.0, rng=RNG)
     assert usable(fleet, 1.0 + 2 * 0.75 - 0.01) == {"b"}
     assert usable(fleet, 1.0 + 2 * 1.25) == {"a", "b"}
     send(fleet, "a", Outcome.ANSWERED, 4.0)
@@ -148,24 +149,75 @@ def test_a_late_success_does_not_end_a_rest():
     assert usable(fleet, 0.7) == {"b"}
 
 
-def test_ejection_grows_to_its_cap():
-    config = RoutingConfig()
-    lengths = [config.eject_s(count, RNG) for count in range(40)]
-    assert lengths[0] == 1.0
-    assert all(0.75 * 2**count <= each <= 1.25 * 2**count for count, each in enumerate(lengths[:5]))
-    assert all(0.75 * 30 <= each <= 30.0 for each in lengths[5:])
+@pytest.mark.parametrize(
+    ("outcome", "first_s", "cap_s"), [(Outcome.REFUSED, 1.0, 30.0), (Outcome.FAILED, 5.0, 300.0)]
+)
+def test_ejection_grows_to_its_cap(outcome, first_s, cap_s):
+    ejection, now, lengths = Ejection(RoutingConfig()), 0.0, []
+    while len(lengths) < 40:
+        trial = ejection.dispatched(now)
+        ejection.finished(outcome, picked_at=now, trial=trial, now=now, rng=RNG, retry_after_s=None)
+        if ejection.usable_from() > now:
+            lengths.append(ejection.usable_from() - now)
+        now = max(now, ejection.usable_from()) + 0.001
+    assert lengths[0] == pytest.approx(first_s)
+    for count, each in enumerate(lengths):
+        nominal_s = first_s * 2**count
+        assert min(cap_s, 0.75 * nominal_s) - 0.001 <= each <= min(cap_s, 1.25 * nominal_s) + 0.001
 
 
-def test_five_failures_in_a_row_eject_and_a_success_between_does_not():
+def test_five_failures_in_a_row_eject():
     fleet = fleet_of("a", "b")
-    for _ in range(4):
-        send(fleet, "a", Outcome.FAILED)
-    send(fleet, "a", Outcome.ANSWERED)
     for _ in range(4):
         send(fleet, "a", Outcome.FAILED)
     assert usable(fleet, 0.0) == {"a", "b"}
     send(fleet, "a", Outcome.FAILED)
-    assert usable(fleet, 0.0) == {"b"}
+    assert usable(fleet, 4.9) == {"b"}
+
+
+@pytest.mark.parametrize(("good", "ejected"), [(4, True), (9, False)])
+def test_a_worker_that_succeeds_too_rarely_is_ejected(good, ejected):
+    """One failure to `good` successes: 80 % or more is well, and 5 requests are needed."""
+    fleet = fleet_of("a", "b")
+    for number in range(20):
+        outcome = Outcome.ANSWERED if (number + 1) % (good + 1) else Outcome.FAILED
+        send(fleet, "a", outcome, number * 0.5)
+    assert usable(fleet, 9.9) == {"a", "b"}, "exactly 80 % is enough"
+    send(fleet, "a", Outcome.FAILED, 9.9)
+    assert usable(fleet, 9.9) == ({"b"} if ejected else {"a", "b"})
+
+
+def test_old_failures_are_forgotten():
+    fleet = fleet_of("a", "b")
+    for _ in range(4):
+        send(fleet, "a", Outcome.FAILED, 0.0)
+    send(fleet, "a", Outcome.ANSWERED, 30.0)
+    for _ in range(3):
+        send(fleet, "a", Outcome.FAILED, 31.0)
+    assert usable(fleet, 31.0) == {"a", "b"}
+
+
+def fail(fleet: Fleet, *names: str) -> None:
+    for name in names:
+        for _ in range(5):
+            send(fleet, name, Outcome.FAILED)
+
+
+def test_at_most_half_are_ejected_for_failures():
+    fleet = fleet_of("a", "b", "c", "d")
+    fail(fleet, "a", "b")
+    assert usable(fleet, 0.0) == {"c", "d"}
+    fail(fleet, "c")
+    assert usable(fleet, 0.0) == {"a", "b", "c", "d"}, "panic"
+    send(fleet, "d", Outcome.REFUSED)
+    assert usable(fleet, 0.0) == {"a", "b", "c"}, "a refused connection is certain"
+
+
+def test_refused_connections_are_no_panic():
+    fleet = fleet_of("a", "b", "c", "d")
+    for name in "abc":
+        send(fleet, name, Outcome.REFUSED)
+    assert usable(fleet, 0.5) == {"d"}
 
 
 def test_all_ejected_is_panic_and_all_are_picked_from():
@@ -223,14 +275,14 @@ def test_an_older_report_never_replaces_a_newer_one():
 def test_another_process_has_no_record(change):
     fleet = fleet_of("a", "b")
     send(fleet, "a", Outcome.REFUSED)
-    fleet.update(snapshot(instance("a", **change), instance("b")))
-    assert usable(fleet, 0.0) == {"a", "b"}
+    fleet.update(snapshot(instance("a", **change), instance("b")), 0.0)
+    assert usable(fleet, 0.0) == {"a", "b"}, "slowly, as a new one"
 
 
 def test_the_same_process_keeps_its_record_and_takes_new_facts():
     fleet = fleet_of("a", "b")
     send(fleet, "a", Outcome.REFUSED)
-    fleet.update(snapshot(instance("a", weight=9, version="2"), instance("b")))
+    fleet.update(snapshot(instance("a", weight=9, version="2"), instance("b")), 0.0)
     assert usable(fleet, 0.0) == {"b"}
     assert fleet.workers[0].weight == 9
     new = fleet.pick(ModelReference.parse("digits@2"), tried=(), now=1.0, rng=RNG)
@@ -241,7 +293,7 @@ def test_the_same_process_keeps_its_record_and_takes_new_facts():
 def test_a_new_boot_id_in_a_report_clears_the_record():
     fleet = fleet_of("a", "b")
     send(fleet, "a", Outcome.ANSWERED, load=report(seq=9))
-    for _ in range(4):
+    for _ in range(3):
         send(fleet, "a", Outcome.FAILED)
     send(fleet, "a", Outcome.FAILED, load=report(seq=1, boot_id=2))
     assert usable(fleet, 0.0) == {"a", "b"}
@@ -250,7 +302,7 @@ def test_a_new_boot_id_in_a_report_clears_the_record():
 def test_a_pick_outlives_its_worker():
     fleet = fleet_of("a")
     made = pick(fleet)
-    fleet.update(snapshot(instance("b")))
+    fleet.update(snapshot(instance("b")), 0.0)
     made.release(Outcome.ANSWERED, now=0, rng=RNG)
     assert usable(fleet, 0.0) == {"b"}
 
@@ -373,7 +425,9 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(names=st.sets(st.sampled_from("abcd")), boot_id=st.integers(1, 2))
     def change(self, names, boot_id):
-        self.fleet.update(snapshot(*(instance(each, boot_id=boot_id) for each in sorted(names))))
+        self.fleet.update(
+            snapshot(*(instance(each, boot_id=boot_id) for each in sorted(names))), self.now
+        )
 
     @invariant()
     def counts_are_right(self):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from fingerpost.registry import ModelInfo, ModelReference, UnknownModel
+from fingerpost.registry.errors import UnknownModel
+from fingerpost.registry.instance import ModelInfo, ModelReference
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -30,11 +30,35 @@ class Candidate(Protocol):
 
     @property
     def load(self) -> LoadReport | None:
-        """Its freshest load report; None before its first answer."""
+        """Its freshest load report; None before its first answer or probe."""
 
     @property
     def load_at(self) -> float:
-        """When that report arrived, in monotonic seconds; meaningless while `load` is None."""
+        """When that report arrived, in monotonic seconds; minus infinity while there is none."""
+
+    @property
+    def per_slot(self) -> float:
+        """What one request adds to its pressure."""
+
+    @property
+    def pressure(self) -> float:
+        """Requests there per slot: those of the report, and those sent since; unweighted."""
+
+    @property
+    def local_pressure(self) -> float:
+        """The same from this client's own count alone, for a report that is too old."""
+
+    @property
+    def seconds_per_mb(self) -> float:
+        """Expected upload and answer for a megabyte of image; 0 while nothing is known."""
+
+    @property
+    def sent_at(self) -> float:
+        """When it was last sent a request; minus infinity before the first."""
+
+    @property
+    def failed_until(self) -> float:
+        """Until when a recent failure keeps it from being called cold."""
 
 
 C = TypeVar("C", bound=Candidate)
@@ -43,12 +67,16 @@ C = TypeVar("C", bound=Candidate)
 class Policy(Protocol):
     """A rule that picks one of several workers.
 
-    `pick` is called for every attempt, so it is synchronous and does not read all the candidates.
+    `pick` is called for every attempt, so it is synchronous and reads at most some 16 candidates.
     """
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
-        """Return one of `candidates`, which is never empty and must not be changed.
+        """Return one of `candidates`, which is never empty and is never changed afterwards.
 
         Draining, ejected and already tried workers are not among them, unless there are no
         others. The one returned counts as in flight before the next call.
         """
+
+    def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
+        """A fresh report came, of a probe or with an answer; most rules have nothing to do."""
+        return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fingerpost.client.routing.policy import Policy
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["PowerOfTwo"]
 
 
-class PowerOfTwo:
+class PowerOfTwo(Policy):
     """Draws two different workers and takes the one with fewer requests in flight per weight.
 
     Mitzenmacher, 'The Power of Two Choices in Randomized Load Balancing' (1996): the longest queue

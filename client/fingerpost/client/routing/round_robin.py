@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from fingerpost.client.routing.policy import Policy
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
@@ -13,7 +15,7 @@ __all__ = ["RoundRobin"]
 T = TypeVar("T")
 
 
-class RoundRobin:
+class RoundRobin(Policy):
     """Hands out the candidates in turn, whatever their load and weight.
 
     For a party that does not see requests end, such as the proxy: it has no in-flight counts to

@@ -1,11 +1,12 @@
-"""What one client knows of one worker, and whether it may be picked."""
+"""What one client knows of one worker."""
 
 from __future__ import annotations
 
-import enum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.routing.ejection import Ejection
+from fingerpost.client.routing.outcome import Outcome
 from fingerpost.registry.load import WorkerState
 
 if TYPE_CHECKING:
@@ -14,69 +15,75 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
     from fingerpost.registry import Instance, LoadReport
 
-__all__ = ["Outcome", "Worker"]
+__all__ = ["Worker"]
 
-
-class Outcome(enum.Enum):
-    """How an attempt ended, as far as it says something about the worker."""
-
-    ANSWERED = enum.auto()  # it works, even where it refused the image
-    REFUSED = enum.auto()  # no connection could be made
-    FAILED = enum.auto()  # reset, silent for too long, a 5xx or a senseless answer
-    OVERLOADED = enum.auto()  # hot, not failed
-    DRAINING = enum.auto()
-    ABANDONED = enum.auto()  # the caller gave up: nothing is known
+# Own latency samples: how long the mean of them is believed against the worker's report, which
+# knows more requests, but forgets only with new ones; and the weight of the newest, which grows
+# with the pause before it, so that few suffice to notice that a slow worker has recovered.
+_OWN_S: Final = 10.0
+_SMOOTHING: Final = 0.1
+_NEWEST: Final = 0.6
+_MEAN_S: Final = 2.0
+_LEAST_MB: Final = 1e-6
 
 
 class Worker:
-    """A `Candidate` with its record of failures.
+    """A `Candidate`: counts, load report, expected time, and its record of failures.
 
-    ::
-
-        usable --REFUSED, or the 5th FAILED in a row--> resting 1 s --time--> half open
-        half open: one request is the trial; the others see a worker that is not usable
-        trial --ANSWERED--> usable      --REFUSED, FAILED--> resting, twice as long, 30 s at most
-        any --DRAINING, or a report that says so--> resting 10 s --time--> half open
-        any --OVERLOADED--> busy until Retry-After --time--> as before; no trial, no record
-
-    What was picked before the worker began to rest says nothing about it afterwards: sixteen
-    requests that die together are one failure, and a late success does not end the rest.
+    The expected time of a megabyte is upload plus answer. It is kept as a ratio of two means,
+    seconds and megabytes, and not as a mean of ratios, in which a thumbnail's fixed cost counts
+    as much as a photograph's.
     """
 
     __slots__ = (
         "_config",
-        "_ejections",
-        "_failures",
-        "_on_trial",
-        "_rested_at",
-        "_rests_until",
-        "busy_until",
+        "_mb",
+        "_own_at",
+        "_own_s",
+        "_transfer_s",
+        "credit",
+        "credit_at",
+        "ejection",
+        "failed_until",
         "id",
         "in_flight",
         "instance",
         "load",
         "load_at",
+        "local_pressure",
+        "new_at",
+        "per_slot",
+        "pressure",
+        "seconds_per_mb",
+        "sent_at",
         "weight",
     )
 
-    def __init__(self, instance: Instance, config: RoutingConfig) -> None:
+    def __init__(self, instance: Instance, config: RoutingConfig, new_at: float = -inf) -> None:
+        """`new_at` is when it joined others that were there before: it starts slowly then."""
         self.instance = instance
         self.id = instance.id
         self.weight = instance.weight
         self.in_flight = 0
-        self.load: LoadReport | None = None
-        self.load_at = 0.0
-        self.busy_until = -inf
+        self.ejection = Ejection(config)
+        self.new_at = new_at
+        self.credit = 0.0
+        self.credit_at = 0
+        if new_at > -inf:
+            self.ejection.require_trial(new_at)
+        self.sent_at = -inf
         self._config = config
-        self._forget()
+        self._no_figures()
 
-    def _forget(self) -> None:
-        """Begin without a record."""
-        self._failures = 0
-        self._ejections = 0
-        self._rested_at = -inf
-        self._rests_until = -inf
-        self._on_trial = False
+    def _no_figures(self) -> None:
+        self.load: LoadReport | None = None
+        self.load_at = -inf
+        self.per_slot = 1.0
+        self.pressure = self.local_pressure = float(self.in_flight)
+        self.seconds_per_mb = 0.0
+        self.failed_until = -inf
+        self._mb = self._own_s = self._transfer_s = 0.0
+        self._own_at = -inf
 
     def renew(self, instance: Instance) -> bool:
         """Take what the registry says now; False where that is another process (see `Fleet`)."""
@@ -87,17 +94,13 @@ class Worker:
         self.weight = instance.weight
         return True
 
-    def usable_from(self) -> float:
-        """From when it may be picked, in monotonic seconds; infinite while its trial is out."""
-        return inf if self._on_trial else max(self._rests_until, self.busy_until)
-
     def dispatched(self, now: float) -> bool:
         """Count a request; True where it is the trial of a worker that has rested."""
         self.in_flight += 1
-        if self._rests_until == -inf or now < self._rests_until or self._on_trial:
-            return False
-        self._on_trial = True
-        return True
+        self.sent_at = now
+        self.pressure += self.per_slot
+        self.local_pressure += self.per_slot
+        return self.ejection.dispatched(now)
 
     def finished(
         self,
@@ -108,57 +111,74 @@ class Worker:
         now: float,
         rng: Random,
         retry_after_s: float | None,
+        sent_mb: float,
+        worker_s: float | None,
     ) -> bool:
-        """A dispatched request ended; True where `usable_from` may have changed."""
+        """A dispatched request ended; True where who is usable may have changed.
+
+        Only an answer is a sample of latency. A failure is none, however quick: it keeps the
+        worker from being called cold instead.
+        """
         self.in_flight -= 1
-        if trial:
-            self._on_trial = False
-        if outcome is Outcome.OVERLOADED:
-            config = self._config
-            wait_s = config.busy_s if retry_after_s is None else retry_after_s
-            self.busy_until = now + min(max(0.0, wait_s), config.busy_cap_s)
-        if outcome is Outcome.ABANDONED or picked_at <= self._rested_at:
-            return trial or outcome is Outcome.OVERLOADED
-        if outcome is Outcome.ANSWERED or outcome is Outcome.OVERLOADED:
-            return self._succeeded() or outcome is Outcome.OVERLOADED
-        if outcome is Outcome.DRAINING:
-            self._rest(now, self._config.drain_s)
-            return True
-        return self._failed(outcome, now=now, trial=trial, rng=rng)
+        self.local_pressure = self.in_flight * self.per_slot
+        self.pressure = max(self.local_pressure, self.pressure - self.per_slot)
+        if outcome is Outcome.ANSWERED:
+            if sent_mb > 0:
+                self._sample(now - picked_at, worker_s, sent_mb, now)
+        elif outcome in (Outcome.FAILED, Outcome.REFUSED):
+            self.failed_until = now + self._config.wary_s
+        return self.ejection.finished(
+            outcome,
+            picked_at=picked_at,
+            trial=trial,
+            now=now,
+            rng=rng,
+            retry_after_s=retry_after_s,
+        )
 
     def reported(self, load: LoadReport, now: float) -> bool:
-        """Take a load report; True where `usable_from` may have changed."""
+        """Take a load report; True where who is usable may have changed."""
         old = self.load
         restarted = old is not None and old.boot_id != load.boot_id
         if old is not None and not restarted and load.seq <= old.seq:
             return False
+        if restarted:
+            self._no_figures()
+            self.ejection.clear()
         self.load = load
         self.load_at = now
-        if restarted:
-            self._forget()
+        self.per_slot = 1.0 / max(1, load.slots)
+        self.local_pressure = self.in_flight * self.per_slot
+        # Those of ours that have not arrived yet are not in it.
+        self.pressure = max(load.rif, self.in_flight) * self.per_slot
+        self._expect(now)
         if load.state is WorkerState.READY:
             return restarted
-        self._rest(now, self._config.drain_s)
+        self.ejection.drain(now)
         return True
 
-    def _succeeded(self) -> bool:
-        had_rested = self._rests_until > -inf
-        self._failures = 0
-        if had_rested:
-            self._forget()
-        return had_rested
+    def suspected(self, now: float) -> None:
+        """It left a probe unanswered: it is not called cold for a while."""
+        self.failed_until = max(self.failed_until, now + self._config.wary_s)
 
-    def _failed(self, outcome: Outcome, *, now: float, trial: bool, rng: Random) -> bool:
-        self._failures += 1
-        at_once = outcome is Outcome.REFUSED or trial
-        if not at_once and self._failures < self._config.failures_in_a_row:
-            return False
-        if now < self._rests_until:
-            return False  # picked in panic mode while it rested: it is known to fail
-        self._rest(now, self._config.eject_s(self._ejections, rng))
-        self._ejections += 1
-        return True
+    def _sample(self, elapsed_s: float, worker_s: float | None, mb: float, now: float) -> None:
+        # After a long pause the old mean says nothing any more.
+        pause_s = now - self._own_at
+        new = 1.0 if pause_s > _OWN_S else min(_NEWEST, max(_SMOOTHING, pause_s / _MEAN_S))
+        self._mb += new * (max(mb, _LEAST_MB) - self._mb)
+        self._own_s += new * (elapsed_s - self._own_s)
+        transfer_s = 0.0 if worker_s is None else max(0.0, elapsed_s - worker_s)
+        self._transfer_s += new * (transfer_s - self._transfer_s)
+        self._own_at = now
+        self._expect(now)
 
-    def _rest(self, now: float, seconds: float) -> None:
-        self._rested_at = now
-        self._rests_until = now + seconds
+    def _expect(self, now: float) -> None:
+        told_s = 0.0
+        if self.load is not None and self.load.latency_per_cost_s > 0:
+            told_s = self.load.latency_per_cost_s
+            if self._mb:
+                told_s += self._transfer_s / self._mb
+        if self._mb and now - self._own_at <= _OWN_S:
+            own_s = self._own_s / self._mb
+            told_s = min(told_s, own_s) if told_s else own_s
+        self.seconds_per_mb = told_s

@@ -69,3 +69,4 @@ def _without_banner() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            del os.environ[_LOG_LEVEL]  # TensorFlow has read it, and child processes decide anew

@@ -1,0 +1,181 @@
+"""`python -m benchmarks.routing`: the tables, sweeps and plots of docs/routing.md.
+
+Everything is seeded; the figures are simulated milliseconds and do not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.routing.scenarios import EQUAL, MIXED, POLICIES, RAMP, SPREAD, TESTBED, TWO_SLOW
+from benchmarks.routing.simulator import simulate
+from fingerpost.client.routing import RoutingConfig
+
+if TYPE_CHECKING:
+    from benchmarks.routing.scenario import Result, Scenario
+
+SWEEPS: dict[str, Sequence[float]] = {
+    "quantile": (0.3, 0.5, 0.6, 0.7, 0.84, 1.0),
+    "tolerance": (1.0, 1.25, 1.5, 2.0, 3.0),
+    "probes_per_request": (0.25, 0.5, 1.0, 2.0, 3.0),
+    "pool_size": (4, 8, 16, 32),
+    "report_age_s": (0.1, 0.3, 1.0, 3.0),
+    "explore": (0.0, 1 / 1024, 1 / 256, 1 / 64),
+}
+Row = dict[str, Any]
+
+
+def run(scenario: Scenario, policy: str, **routing: float) -> Result:
+    """Simulate it under a rule and routing settings."""
+    return simulate(replace(scenario, routing=RoutingConfig(policy=policy, **routing)))
+
+
+def ms(result: Result, share: float) -> float:
+    """A quantile of the latency in milliseconds."""
+    return round(1000 * result.quantile(share), 1)
+
+
+def table(scenarios: dict[str, Scenario]) -> list[Row]:
+    """p50, p90 and p99 of every rule in every scenario."""
+    rows = []
+    for policy in POLICIES:
+        row: Row = {"rule": policy}
+        for name, scenario in scenarios.items():
+            result = run(scenario, policy)
+            row[name] = [ms(result, share) for share in (0.5, 0.9, 0.99)]
+        rows.append(row)
+        print(f"| {policy} |", *(f"{a:.0f} / {b:.0f} / {c:.0f} |" for _, (a, b, c) in pairs(row)))
+    return rows
+
+
+def pairs(row: Row) -> list[tuple[str, Any]]:
+    """The columns after the first."""
+    return list(row.items())[1:]
+
+
+def ramp(scenario: Scenario, steps: int) -> list[Row]:
+    """By load: p99.9, and the share of requests that met the timeout."""
+    assert isinstance(scenario.load, tuple)
+    low, high = scenario.load
+    rows = []
+    for policy in POLICIES:
+        result = run(replace(scenario, warmup_s=0.0), policy)
+        born = zip(result.arrivals, result.latencies, strict=True)
+        bins: list[list[float]] = [[] for _ in range(steps)]
+        for at, latency in born:
+            bins[min(steps - 1, int(at / scenario.duration_s * steps))].append(latency)
+        row: Row = {"rule": policy}
+        for index, latencies in enumerate(bins):
+            latencies.sort()
+            load = low + (high - low) * (index + 0.5) / steps
+            late = sum(each >= scenario.timeout_s for each in latencies)
+            row[f"{load:.2f}"] = [
+                round(1000 * latencies[int(0.999 * len(latencies))]),
+                late / len(latencies),
+            ]
+        rows.append(row)
+        first = next((load for load, (_, late) in pairs(row) if late), "none")
+        print(f"| {policy} | first timeouts at load {first} |")
+    return rows
+
+
+def by_load(scenario: Scenario, loads: Sequence[float]) -> list[Row]:
+    """p50 and p99 of every rule at each load."""
+    rows = []
+    for policy in POLICIES:
+        row: Row = {"rule": policy}
+        for load in loads:
+            result = run(replace(scenario, load=load), policy)
+            row[str(load)] = [ms(result, 0.5), ms(result, 0.99)]
+        rows.append(row)
+        print(f"| {policy} |", *(f"{half:.0f} / {tail:.0f} |" for _, (half, tail) in pairs(row)))
+    return rows
+
+
+def sweep(scenarios: dict[str, Scenario], sweeps: dict[str, Sequence[float]]) -> list[Row]:
+    """p99 for each value of each default, the others as they are."""
+    rows = []
+    for name, values in sweeps.items():
+        for value in values:
+            row: Row = {"setting": f"{name} = {value:.4g}"}
+            for label, scenario in scenarios.items():
+                result = run(scenario, "hot-cold", **{name: value})
+                row[label] = [ms(result, 0.5), ms(result, 0.99)]
+            rows.append(row)
+            figures = (f"{half:.0f} / {tail:.0f} |" for _, (half, tail) in pairs(row))
+            print(f"| {row['setting']} |", *figures)
+    return rows
+
+
+def plot(rows: list[Row], timeout_s: float, title: str, path: Path) -> None:
+    """p50 and p99 against load, one line a rule."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["svg.hashsalt"] = "fingerpost"
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for column, (axis, label) in enumerate(zip(axes, ("p50", "p99"), strict=True)):
+        for row in rows:
+            points = pairs(row)
+            loads = [float(load) for load, _ in points]
+            width = 2.4 if row["rule"] == "hot-cold" else 1.2
+            values = [figures[column] for _, figures in points]
+            axis.plot(loads, values, label=row["rule"], linewidth=width, marker=".")
+        axis.axhline(1000 * timeout_s, color="gray", linewidth=0.6, linestyle=":")
+        axis.set(xlabel="load / capacity", title=f"{label}, {title}", yscale="log")
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].set_ylabel("ms")
+    axes[1].legend(fontsize="small")
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """Run it all, or a glimpse of it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.routing", description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="a glimpse: under 20 s, no claims")
+    parser.add_argument("--out", type=Path, default=Path(".cache/routing"), help="folder")
+    options = parser.parse_args()
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    testbed, spread, rising = TESTBED, SPREAD, RAMP
+    small = {"equal": EQUAL, "two slow": TWO_SLOW, "mixed": MIXED}
+    loads: Sequence[float] = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    spread_loads: Sequence[float] = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+    sweeps = SWEEPS
+    if options.smoke:
+        testbed = replace(TESTBED, clients=10, speeds=(1.0,) * 20, duration_s=5.0)
+        spread = replace(SPREAD, duration_s=8.0)
+        rising = replace(RAMP, clients=10, speeds=(1.0,) * 10, duration_s=10.0)
+        small = {name: replace(each, duration_s=10.0) for name, each in small.items()}
+        loads = spread_loads = (0.5, 0.9)
+        sweeps = {"quantile": (0.6, 0.84)}
+    report: dict[str, Any] = {}
+    print("## Testbed and small clusters: p50 / p90 / p99, ms")
+    columns = {f"testbed {load:.0%}": replace(testbed, load=load) for load in (0.7, 0.9)}
+    report["table"] = table({**columns, "spread": spread, **small})
+    print("## Ramp")
+    report["ramp"] = ramp(rising, steps=10)
+    size = len(testbed.speeds) // 2
+    half = replace(testbed, clients=size, speeds=(1.0,) * size, duration_s=10.0)
+    for name, cluster, at in (("testbed", half, loads), ("spread", spread, spread_loads)):
+        print(f"## {name} by load: p50 / p99, ms")
+        report[name] = rows = by_load(cluster, at)
+        plot(rows, cluster.timeout_s, name, out / f"routing-{name}.svg")
+    print("## Sweeps: p50 / p99, ms")
+    swept = {"testbed": replace(half, load=0.9), "spread": spread, "equal": small["equal"]}
+    report["sweeps"] = sweep(swept, sweeps)
+    (out / "routing.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{time.monotonic() - began:.0f} s; figures and plots are in {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The clusters that routing is judged on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.routing.scenario import Event, Scenario
+
+__all__ = [
+    "EQUAL",
+    "JOINING",
+    "MIXED",
+    "POLICIES",
+    "RAMP",
+    "SLOWED",
+    "SPREAD",
+    "TESTBED",
+    "TWO_SLOW",
+]
+
+POLICIES: Final = (
+    "hot-cold",
+    "c3",
+    "power-of-two",
+    "least-loaded",
+    "weighted-round-robin",
+    "round-robin",
+)
+
+# Prequal's: machines run at 1.6, 1.3 or 0.6 of what was paid for, as their neighbours let them;
+# 1.34 on average, and that is the physical limit of the ramp.
+_ANTAGONISTS: Final = (1.6, 1.6, 1.6, 1.3, 0.6)
+TESTBED: Final = Scenario(
+    clients=100, speeds=(1.0,) * 100, antagonists=_ANTAGONISTS, duration_s=16.0
+)
+RAMP: Final = Scenario(
+    clients=50, speeds=(1.0,) * 50, antagonists=_ANTAGONISTS, load=(0.75, 1.74), duration_s=40.0
+)
+# Workers 2, 4 and 16 times apart.
+SPREAD: Final = Scenario(
+    clients=10, speeds=(1.0,) * 8 + (0.5,) * 4 + (0.25,) * 2 + (1 / 16,) * 2, duration_s=40.0
+)
+# The public reproduction's: 14 fast ones, 2 sixteen times slower, one image at a time.
+TWO_SLOW: Final = Scenario(speeds=(1.0,) * 14 + (1 / 16,) * 2, slots=1, duration_s=200.0)
+# Where that reproduction lost to simple rules.
+EQUAL: Final = Scenario(clients=4, speeds=(1.0,) * 4, duration_s=200.0)
+# Image sizes, links and speeds that all differ.
+MIXED: Final = Scenario(
+    clients=10,
+    speeds=(1.0,) * 8 + (0.5,) * 8,
+    size_spread=0.8,
+    mb_per_s=(100.0, 100.0, 12.5),
+    load=0.6,
+    duration_s=40.0,
+)
+# One of four at a tenth of its speed from 20 s to 70 s.
+SLOWED: Final = Scenario(
+    speeds=(1.0,) * 4,
+    load=0.5,
+    duration_s=120.0,
+    events=(Event(at_s=20.0, worker=0, speed=0.1), Event(at_s=70.0, worker=0, speed=10.0)),
+)
+# A sixteenth worker joins fifteen.
+JOINING: Final = Scenario(
+    clients=4,
+    speeds=(1.0,) * 16,
+    duration_s=60.0,
+    events=(Event(at_s=20.0, worker=0, mode="joining"),),
+)

@@ -1,0 +1,355 @@
+"""A cluster in one thread and no time: production's routing classes, and workers that are queues.
+
+A worker has `slots` places; what finds none waits its turn. Each image takes `service_s` on average
+(a normal distribution with the mean as its deviation, cut off at zero, as in Prequal's testbed)
+divided by the worker's speed, which antagonists change every few seconds. It says what a real one
+says: requests in flight from the headers on, and seconds a megabyte as a moving average.
+Messages take half a round trip, uploads take bytes over bandwidth, reports are as old as that makes
+them. Clients probe, time out, and try again elsewhere, within their budget.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from typing import Any, Final
+
+from benchmarks.routing.scenario import Event, Result, Scenario
+from fingerpost.client.routing import (
+    Budget,
+    Fleet,
+    Outcome,
+    Pause,
+    Pick,
+    RoutingConfig,
+    make_policy,
+)
+from fingerpost.registry import (
+    Instance,
+    LoadReport,
+    ModelInfo,
+    ModelReference,
+    Snapshot,
+    WorkerState,
+)
+
+__all__ = ["simulate"]
+
+_MODEL: Final = ModelReference("m")
+_SMOOTHING: Final = 0.1  # the worker's own
+_FAIL_FAST_S: Final = 0.001
+_CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class _Request:
+    __slots__ = ("attempts", "born", "client", "done", "mb", "pick", "started", "tried", "work")
+
+    def __init__(self, client: _Client, born: float, mb: float, work: float) -> None:
+        self.client = client
+        self.born = born
+        self.mb = mb
+        self.work = work
+        self.started = 0.0
+        self.attempts = 0
+        self.tried: frozenset[str] = _NOBODY
+        self.pick: Pick | None = None
+        self.done = False
+
+
+class _Client:
+    __slots__ = ("budget", "fleet", "timer")
+
+    def __init__(self, config: RoutingConfig) -> None:
+        self.fleet = Fleet(make_policy(config), config)
+        self.budget = Budget(config)
+        self.timer = False
+
+
+class _Worker:
+    __slots__ = (
+        "busy",
+        "factor",
+        "latency",
+        "mb",
+        "mb_per_s",
+        "mode",
+        "queue",
+        "rif",
+        "seq",
+        "slots",
+        "speed",
+    )
+
+    def __init__(self, speed: float, slots: int, mb_per_s: float) -> None:
+        self.speed = speed
+        self.slots = slots
+        self.mb_per_s = mb_per_s
+        self.factor = 1.0
+        self.mode = "up"
+        self.busy = self.rif = self.seq = 0
+        self.latency = self.mb = 0.0
+        self.queue: deque[_Request] = deque()
+
+    def report(self) -> LoadReport:
+        self.seq += 1
+        return LoadReport(
+            rif=self.rif,
+            slots=self.slots,
+            state=WorkerState.READY,
+            boot_id=1,
+            seq=self.seq,
+            latency_per_cost_s=self.latency / self.mb if self.mb else 0.0,
+        )
+
+
+class _Simulation:
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.rng = random.Random(scenario.seed)
+        self.chance = random.Random(scenario.seed + 1)  # routing's, so that loads stay the same
+        self.now = 0.0
+        self.heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self.count = 0
+        self.half_s = scenario.rtt_s / 2
+        rates = scenario.mb_per_s
+        self.workers = [
+            _Worker(speed, scenario.slots, rates[index % len(rates)])
+            for index, speed in enumerate(scenario.speeds)
+        ]
+        self.capacity = sum(scenario.speeds) * scenario.slots / scenario.service_s
+        self.clients = [_Client(scenario.routing) for _ in range(scenario.clients)]
+        self.waiting: deque[_Request] = deque()  # in the order of their deadlines
+        self.listed = set(range(len(self.workers)))
+        self.listed -= {each.worker for each in scenario.events if each.mode == "joining"}
+        self.result = Result(sent=[[] for _ in self.workers])
+
+    def run(self) -> Result:
+        scenario = self.scenario
+        self.announce()
+        for event in scenario.events:
+            self.at(event.at_s, self.change, event)
+        if scenario.antagonists:
+            for worker in self.workers:
+                worker.factor = self.rng.choice(scenario.antagonists)
+                self.at(self.rng.expovariate(1 / scenario.antagonist_s), self.antagonise, worker)
+        self.at(0.0, self.arrive, None)
+        heap = self.heap
+        while heap:
+            self.now, _, action, argument = heappop(heap)
+            action(argument)
+        return self.result
+
+    def at(self, time: float, action: Callable[[Any], None], argument: Any) -> None:
+        self.count += 1
+        heappush(self.heap, (time, self.count, action, argument))
+
+    def announce(self) -> None:
+        instances = tuple(
+            Instance(
+                id=str(index),
+                service="m",
+                host="10.0.0.1",
+                ports={"http": 1 + index},
+                models=(ModelInfo(name="m", versions=("1",)),),
+                boot_id=1,
+            )
+            for index in sorted(self.listed)
+        )
+        view = Snapshot(
+            service="m", instances=instances, known=True, index=self.count + 1, taken_at=self.now
+        )
+        for client in self.clients:
+            client.fleet.update(view, self.now)
+
+    def change(self, event: Event) -> None:
+        worker = self.workers[event.worker]
+        worker.speed *= event.speed
+        if event.mode in ("joining", "leaving"):
+            (self.listed.add if event.mode == "joining" else self.listed.discard)(event.worker)
+            self.announce()
+        else:
+            worker.mode = event.mode
+
+    def antagonise(self, worker: _Worker) -> None:
+        scenario = self.scenario
+        if self.now < scenario.duration_s:
+            worker.factor = self.rng.choice(scenario.antagonists)
+            wait_s = self.rng.expovariate(1 / scenario.antagonist_s)
+            self.at(self.now + wait_s, self.antagonise, worker)
+
+    # The client
+
+    def arrive(self, _: None) -> None:
+        scenario, rng, now = self.scenario, self.rng, self.now
+        if now >= scenario.duration_s:
+            self.time_out(inf)
+            return
+        load = scenario.load
+        if isinstance(load, tuple):
+            load = load[0] + (load[1] - load[0]) * now / scenario.duration_s
+        self.at(now + rng.expovariate(load * self.capacity), self.arrive, None)
+        self.time_out(now)
+        client = self.clients[int(rng.random() * len(self.clients))]
+        size = rng.lognormvariate(0.0, scenario.size_spread) if scenario.size_spread else 1.0
+        work = max(0.01, rng.gauss(1.0, 1.0)) / _CUT_MEAN * scenario.service_s * size
+        request = _Request(client, now, size * scenario.image_mb, work)
+        client.budget.request(now, int(request.mb * 1e6))
+        self.waiting.append(request)
+        if scenario.probes:
+            probing = client.fleet.probing
+            self.probe(client, probing.on_request(now))
+            if not client.timer and probing.next_at() < inf:
+                client.timer = True
+                self.at(probing.next_at(), self.tick, client)
+        self.attempt(request)
+
+    def tick(self, client: _Client) -> None:
+        probing = client.fleet.probing
+        self.probe(client, probing.on_timer(self.now))
+        next_at = probing.next_at()
+        client.timer = next_at < self.scenario.duration_s
+        if client.timer:
+            self.at(max(next_at, self.now + 1e-6), self.tick, client)
+
+    def probe(self, client: _Client, count: int) -> None:
+        if count:
+            for each in client.fleet.to_probe(_MODEL, count, self.now, self.chance):
+                self.result.probes += 1
+                self.at(self.now + self.half_s, self.probed, (client, each))
+
+    def probed(self, argument: Any) -> None:
+        worker = self.workers[int(argument[1].id)]
+        if worker.mode == "up":
+            self.at(self.now + self.half_s, self.told, (*argument, worker.report()))
+
+    def told(self, argument: Any) -> None:
+        client, each, report = argument
+        client.fleet.reported(each, report, self.now, probed=True)
+
+    def attempt(self, request: _Request) -> None:
+        if request.done:
+            return
+        fleet, now = request.client.fleet, self.now
+        made = fleet.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
+        if isinstance(made, Pick):
+            request.attempts += 1
+            request.pick = made
+            self.result.sent[int(made.worker.id)].append(now)
+            self.at(now + self.half_s, self.reach, (request, made))
+            return
+        request.tried = _NOBODY
+        until = made.until if isinstance(made, Pause) else now
+        wait_s = self.scenario.routing.backoff_s(request.attempts, self.chance)
+        self.at(until + wait_s, self.attempt, request)
+
+    def time_out(self, now: float) -> None:
+        waiting, oldest = self.waiting, now - self.scenario.timeout_s
+        while waiting and (waiting[0].done or waiting[0].born <= oldest):
+            request = waiting.popleft()
+            if not request.done and now < inf:
+                self.end(request, error=True)
+                if request.pick is not None:
+                    request.pick.release(Outcome.ABANDONED, now=now, rng=self.chance)
+
+    def end(self, request: _Request, *, error: bool) -> None:
+        request.done = True
+        if request.born >= self.scenario.warmup_s:
+            elapsed = self.scenario.timeout_s if error else self.now - request.born
+            self.result.latencies.append(min(elapsed, self.scenario.timeout_s))
+            self.result.arrivals.append(request.born)
+            self.result.errors += error
+
+    def answer(self, argument: Any) -> None:
+        """An attempt's end has reached the client."""
+        request, made, outcome, report, worker_s, sent_mb = argument
+        if request.done:
+            return  # it had given up
+        request.pick = None
+        answered = outcome is Outcome.ANSWERED
+        made.release(
+            outcome,
+            now=self.now,
+            rng=self.chance,
+            load=report,
+            worker_s=worker_s,
+            sent_mb=sent_mb,
+        )
+        if answered:
+            self.end(request, error=self.now - request.born > self.scenario.timeout_s)
+            return
+        config = self.scenario.routing
+        if request.attempts >= config.attempts or not request.client.budget.spend(
+            self.now, int(sent_mb * 1e6)
+        ):
+            self.end(request, error=True)
+            return
+        self.result.retries += 1
+        request.tried |= {made.worker.id}
+        self.attempt(request)
+
+    # The worker
+
+    def reach(self, argument: Any) -> None:
+        """The headers are there."""
+        request, made = argument
+        worker = self.workers[int(made.worker.id)]
+        if worker.mode != "up":
+            outcome = Outcome.REFUSED if worker.mode == "refusing" else Outcome.FAILED
+            delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
+            self.at(self.now + delay_s, self.answer, (request, made, outcome, None, None, 0.0))
+        elif worker.rif >= self.scenario.max_in_flight:
+            said = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
+            self.at(self.now + self.half_s, self.answer, said)
+        else:
+            worker.rif += 1
+            self.at(self.now + request.mb / worker.mb_per_s, self.uploaded, (request, made))
+
+    def uploaded(self, argument: Any) -> None:
+        request, made = argument
+        worker = self.workers[int(made.worker.id)]
+        request.started = self.now
+        if worker.busy < worker.slots:
+            self.start(worker, argument)
+        else:
+            worker.queue.append(argument)
+
+    def start(self, worker: _Worker, argument: Any) -> None:
+        worker.busy += 1
+        took_s = argument[0].work / (worker.speed * worker.factor)
+        self.at(self.now + took_s, self.finish, (worker, argument))
+
+    def finish(self, arguments: Any) -> None:
+        worker, argument = arguments
+        request, made = argument
+        worker.busy -= 1
+        worker.rif -= 1
+        worker_s = self.now - request.started
+        weight = _SMOOTHING if worker.mb else 1.0
+        worker.latency += weight * (worker_s - worker.latency)
+        worker.mb += weight * (request.mb - worker.mb)
+        queue = worker.queue
+        while queue and worker.busy < worker.slots:
+            waiting = queue.popleft()
+            if waiting[0].done:  # its client has gone
+                worker.rif -= 1
+            else:
+                self.start(worker, waiting)
+        up = worker.mode == "up"
+        said = (
+            request,
+            made,
+            Outcome.ANSWERED if up else Outcome.FAILED,
+            worker.report() if up else None,
+            worker_s if up else None,
+            request.mb,
+        )
+        self.at(self.now + self.half_s, self.answer, said)
+
+
+def simulate(scenario: Scenario) -> Result:
+    """Run it to its end; the same scenario gives the same result."""
+    return _Simulation(scenario).run()

@@ -1,0 +1,47 @@
+"""Rendezvous hashing: who belongs to whom, without anybody keeping a list."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from heapq import nlargest
+from math import log
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["score", "subset"]
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def weight(self) -> int: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def score(key: str, worker: _Named) -> float:
+    """How much `key` belongs to `worker`; the highest wins, in proportion to the weights.
+
+    Highest random weight (Thaler and Ravishankar, 1998), weighted by the logarithm method. When
+    a worker comes or goes only its own keys move. Rejected: a hash ring, which needs hundreds of
+    points a worker to be as even, and keeps state.
+    """
+    digest = blake2b(f"{key}\0{worker.id}".encode(), digest_size=8).digest()
+    chance = (int.from_bytes(digest) + 1) / (2**64 + 1)
+    return -worker.weight / log(chance)
+
+
+def subset(workers: Sequence[N], client_id: str, size: int) -> Sequence[N]:
+    """The `size` workers that this client uses; all where there are no more.
+
+    Each client draws for itself, so that with many clients each worker belongs to about equally
+    many; with few some workers would get nothing, which is why a lone client uses all.
+    """
+    if len(workers) <= size:
+        return workers
+    return nlargest(size, workers, key=lambda worker: score(client_id, worker))

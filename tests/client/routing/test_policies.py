@@ -1,0 +1,239 @@
+"""Each rule on a table of loads, and what a pick costs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+
+import pytest
+
+from fingerpost.client.routing import (
+    POLICIES,
+    Fleet,
+    Outcome,
+    Pick,
+    RoutingConfig,
+    make_policy,
+)
+from fingerpost.registry import (
+    ConfigurationError,
+    Instance,
+    LoadReport,
+    ModelInfo,
+    ModelReference,
+    Snapshot,
+    WorkerState,
+)
+
+M = ModelReference("m")
+
+
+def fleet_of(count: int, policy: str, **more) -> Fleet:
+    config = RoutingConfig(policy=policy, **more)
+    instances = tuple(
+        Instance(
+            id=f"w{index:04}",
+            service="m",
+            host="10.0.0.1",
+            ports={"http": 1 + index},
+            models=(ModelInfo(name="m", versions=("1",)),),
+        )
+        for index in range(count)
+    )
+    fleet = Fleet(make_policy(config), config)
+    fleet.update(Snapshot(service="m", instances=instances, known=True, index=1, taken_at=0.0), 0.0)
+    return fleet
+
+
+def tell(fleet: Fleet, index: int, *, rif: int = 0, latency: float = 1.0, now: float = 0.0, seq=1):
+    report = LoadReport(
+        rif=rif,
+        slots=4,
+        state=WorkerState.READY,
+        boot_id=1,
+        seq=seq,
+        latency_per_cost_s=latency,
+    )
+    fleet.reported(fleet.workers[index], report, now, probed=True)
+
+
+def shares(fleet: Fleet, rng: random.Random, picks: int = 300, now: float = 0.0, **more) -> Counter:
+    """Who is picked, where each answer comes before the next pick."""
+    found: Counter = Counter()
+    for _ in range(picks):
+        made = fleet.pick(M, tried=(), now=now, rng=rng, **more)
+        assert isinstance(made, Pick)
+        found[made.worker.id] += 1
+        made.release(Outcome.ABANDONED, now=now, rng=rng)
+    return found
+
+
+def test_an_unknown_rule_is_told():
+    with pytest.raises(ConfigurationError, match=r"'fastest': use one of hot-cold, power-of-two"):
+        make_policy(RoutingConfig(policy="fastest"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("quantile", 1.5), ("tolerance", 0.9), ("probes_per_s", 0.0)]
+)
+def test_numbers_out_of_range_are_told(field, value):
+    with pytest.raises(ConfigurationError, match=f"{field}={value}"):
+        RoutingConfig(**{field: value})
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 100])
+def test_every_rule_uses_all_equal_workers(policy, count):
+    fleet, rng = fleet_of(count, policy), random.Random(3)
+    seen: Counter = Counter()
+    for step in range(40 * count):
+        now = step / (10 * count)
+        for worker in fleet.to_probe(M, 2, now, rng):
+            tell(fleet, int(worker.id[1:]), now=now, seq=step + 1)
+        made = fleet.pick(M, tried=(), now=now, rng=rng)
+        assert isinstance(made, Pick)
+        seen[made.worker.id] += 1
+        made.release(Outcome.ANSWERED, now=now, rng=rng)
+    assert len(seen) == count
+    assert max(seen.values()) < 40 * 2.5
+
+
+def test_the_fastest_of_the_cold_wins():
+    fleet = fleet_of(4, "hot-cold", explore=0.0)
+    for index, latency in enumerate((1.0, 4.0, 8.0, 16.0)):
+        tell(fleet, index, latency=latency)
+    assert set(shares(fleet, random.Random(1))) == {"w0000"}
+
+
+def test_near_times_are_shared_out_and_load_decides():
+    fleet = fleet_of(3, "hot-cold", explore=0.0)
+    tell(fleet, 0, latency=1.0, rif=1)
+    tell(fleet, 1, latency=1.4)
+    tell(fleet, 2, latency=1.3)
+    found = shares(fleet, random.Random(1))
+    assert set(found) == {"w0001", "w0002"}
+    assert min(found.values()) > 100
+
+
+def test_the_hot_are_left_out_whatever_their_latency():
+    fleet = fleet_of(4, "hot-cold", explore=0.0)
+    tell(fleet, 0, latency=0.1, rif=50)
+    for index in (1, 2, 3):
+        tell(fleet, index, latency=2.0, rif=4)
+    assert "w0000" not in shares(fleet, random.Random(1))
+
+
+def test_an_old_report_of_load_is_not_believed_for_ever():
+    fleet = fleet_of(2, "hot-cold", explore=0.0)
+    tell(fleet, 0, rif=50)
+    tell(fleet, 1, rif=0)
+    assert set(shares(fleet, random.Random(1), now=0.5)) == {"w0001"}
+    assert set(shares(fleet, random.Random(1), now=1.5)) == {"w0000", "w0001"}
+
+
+def test_a_failure_is_never_a_low_latency():
+    """The one that failed in a millisecond is not cold for 5 s, though it is idle and was fast."""
+    fleet, rng = fleet_of(3, "hot-cold", explore=0.0), random.Random(1)
+    for index, latency in enumerate((0.1, 1.0, 1.0)):
+        tell(fleet, index, latency=latency)
+    made = fleet.pick(M, tried=(), now=0.0, rng=rng)
+    assert isinstance(made, Pick)
+    assert made.worker.id == "w0000"
+    made.release(Outcome.FAILED, now=0.001, rng=rng, sent_mb=1.0)
+    assert made.worker.seconds_per_mb == 0.1
+    assert set(shares(fleet, rng, now=4.9)) == {"w0001", "w0002"}
+    assert set(shares(fleet, rng, now=5.1)) == {"w0000"}
+
+
+def test_a_slow_idle_worker_is_tried_now_and_then():
+    """Once in 256 picks, and not before 5 s have passed."""
+    fleet, rng = fleet_of(2, "hot-cold"), random.Random(1)
+    tell(fleet, 0, latency=1.0)
+    tell(fleet, 1, latency=100.0)
+    assert shares(fleet, rng, 256)["w0001"] == 1
+    assert shares(fleet, rng, 2560, now=0.9)["w0001"] == 0
+    assert shares(fleet, rng, 2560, now=5.0)["w0001"] == 1
+
+
+def test_expected_time_is_upload_and_answer_and_sizes_do_not_blur_it():
+    """Thumbnails and photographs at the same speed give the same seconds a megabyte."""
+    fleet, rng = fleet_of(1, "hot-cold"), random.Random(1)
+    worker = fleet.workers[0]
+    for number in range(400):
+        mb = 0.01 if number % 2 else 1.0
+        made = fleet.pick(M, tried=(), now=float(number), rng=rng)
+        assert isinstance(made, Pick)
+        took_s = 0.02 + 0.1 * mb
+        made.release(
+            Outcome.ANSWERED, now=number + took_s, rng=rng, sent_mb=mb, worker_s=0.5 * took_s
+        )
+    assert worker.seconds_per_mb == pytest.approx(0.072 / 0.505, rel=0.5)
+    tell(fleet, 0, latency=0.01, now=400.0)
+    upload = worker.seconds_per_mb - 0.01
+    assert 0 < upload < 0.072 / 0.505
+
+
+def test_weighted_round_robin_goes_by_capacity():
+    fleet = fleet_of(3, "weighted-round-robin")
+    for index, latency in enumerate((1.0, 2.0, 4.0)):
+        tell(fleet, index, latency=latency)
+    found = shares(fleet, random.Random(1), 700)
+    assert [found[f"w000{index}"] for index in range(3)] == pytest.approx([400, 200, 100], abs=2)
+
+
+def test_without_probes_a_large_fleet_is_not_narrowed_to_the_workers_in_use():
+    fleet, rng = fleet_of(100, "hot-cold"), random.Random(1)
+    seen: Counter = Counter()
+    for step in range(4000):
+        made = fleet.pick(M, tried=(), now=step / 1000, rng=rng)
+        assert isinstance(made, Pick)
+        seen[made.worker.id] += 1
+        load = LoadReport(rif=0, slots=4, state=WorkerState.READY, boot_id=1, seq=step + 1)
+        made.release(Outcome.ANSWERED, now=step / 1000, rng=rng, load=load)
+    assert len(seen) == 100
+    assert max(seen.values()) < 80
+
+
+def test_c3_goes_round_queues():
+    fleet = fleet_of(2, "c3")
+    tell(fleet, 0, latency=1.0, rif=8)
+    tell(fleet, 1, latency=3.0)
+    assert set(shares(fleet, random.Random(1))) == {"w0001"}
+
+
+def test_the_same_key_stays_and_only_a_lost_workers_keys_move():
+    fleet, rng = fleet_of(10, "hot-cold"), random.Random(1)
+    owner = {}
+    for key in map(str, range(500)):
+        (owner[key],) = shares(fleet, rng, 3, key=key)
+    counts = Counter(owner.values())
+    assert len(counts) == 10
+    assert max(counts.values()) < 90
+    gone = "w0003"
+    for key, before in owner.items():
+        made = fleet.pick(M, tried={gone}, now=0.0, rng=rng, key=key)
+        assert isinstance(made, Pick)
+        assert (made.worker.id == before) == (before != gone)
+        made.release(Outcome.ABANDONED, now=0.0, rng=rng)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_pick_of_a_thousand_is_quick(policy):
+    """The goal is 10 us; the bound is loose, for machines that do other things too."""
+    fleet, rng = fleet_of(1000, policy), random.Random(1)
+    best_s, seq = 1.0, 0
+    for batch in range(10):
+        spent_s = 0.0
+        for step in range(100):
+            now = batch + step / 100
+            for worker in fleet.to_probe(M, 2, now, rng):
+                seq += 1
+                tell(fleet, int(worker.id[1:]), latency=rng.random(), now=now, seq=seq)
+            began = time.perf_counter()
+            made = fleet.pick(M, tried=(), now=now, rng=rng)
+            spent_s += time.perf_counter() - began
+            assert isinstance(made, Pick)
+            made.release(Outcome.ANSWERED, now=now, rng=rng)
+        best_s = min(best_s, spent_s / 100)
+    assert best_s < 50e-6
