@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "Pools"]
 
 # How much the kernel holds that has not left yet. Without it megabytes of an upload are 'sent' as
-# soon as they are in the socket's buffer, and a slow link looks like a silent worker. With
-# 128 KB large images were slower on a fast link; with more than this nothing was gained.
+# soon as they are in the socket's buffer, and a slow link looks like a silent worker. Between
+# 128 KB and 64 MB no difference in speed could be told from noise.
 _UNSENT_BYTES: Final = 1 << 19
 
 
