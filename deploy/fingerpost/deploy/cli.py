@@ -25,6 +25,7 @@ app = typer.Typer(
 _COMMANDS = (
     "train",
     "classify",
+    "stream",
     "model",
     "worker",
     "proxy",

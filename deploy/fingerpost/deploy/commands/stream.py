@@ -1,0 +1,195 @@
+"""`fingerpost stream`: a folder of images through the cluster, into a file of results."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fingerpost.deploy.commands import options
+from fingerpost.deploy.commands.cluster_options import (
+    ClusterConsul,
+    ClusterProxy,
+    ClusterRegistry,
+    open_client,
+)
+from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.console import err, print_json
+from fingerpost.deploy.journal import Journal
+from fingerpost.registry import ConfigurationError
+from fingerpost.registry.options import RegistryOptions
+
+if TYPE_CHECKING:
+    from fingerpost.client import Client, Result
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    app.command()(takes_registry_options(stream))
+
+
+def stream(
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="DIR|GLOB|-", help="Folder, pattern, or - for names line by line."),
+    ],
+    model: Annotated[str, typer.Option(help="digits, digits@3 or digits@stable")],
+    results: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Results, one line of JSON an image.")
+    ],
+    proxy: ClusterProxy = None,
+    registry: ClusterRegistry = None,
+    consul: ClusterConsul = False,
+    top: Annotated[int, typer.Option(min=1, help="How many labels to write.")] = 5,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Images in flight; by default found by itself.")
+    ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Scale images down to what the model wants.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send again what failed in an earlier run.")
+    ] = False,
+    json: options.Json = False,
+    access: RegistryOptions,
+) -> None:
+    """Classify many images, and write each result as it comes.
+
+    The same command again goes on where an earlier run was cut off: images that have a line in
+    --out are not sent again. The exit status is 1 if an image failed, in this run or before.
+    """
+    with Journal(results) as journal:
+        skipped = journal.done - (journal.failed if retry_failed else set())
+        names = _off_loop(name for name in _names(source) if name not in skipped)
+        tally = _Tally()
+        client = open_client(proxy, registry, consul=consul, access=access)
+        try:
+            asyncio.run(
+                _run(client, names, model, top, concurrency or "auto", shrink, journal, tally)
+            )
+        finally:
+            failed = len(journal.failed)
+            if json:
+                print_json(tally.figures() | {"skipped": len(skipped), "failed": failed})
+            else:
+                err.print(tally.text(len(skipped), failed), markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+class _Tally:
+    """What this run has done."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.images = self.errors = self.bytes = 0
+        self.workers: Counter[str] = Counter()
+
+    def add(self, result: Result) -> None:
+        self.images += 1
+        self.errors += result.error is not None
+        self.bytes += result.image_bytes
+        if result.error is None:
+            self.workers[result.address] += 1
+
+    def figures(self) -> dict[str, Any]:
+        took = max(1e-9, time.monotonic() - self.began)
+        return {
+            "images": self.images,
+            "errors": self.errors,
+            "seconds": round(took, 3),
+            "images_per_s": round(self.images / took, 1),
+            "mb_per_s": round(self.bytes / took / 1e6, 2),
+            "workers": dict(self.workers),
+        }
+
+    def line(self) -> str:
+        figures = self.figures()
+        answered = max(1, sum(self.workers.values()))
+        shares = "  ".join(
+            f"{address} {count / answered:.0%}" for address, count in self.workers.most_common(4)
+        )
+        return (
+            f"{self.images:,} images, {figures['images_per_s']:,} images/s, "
+            f"{figures['mb_per_s']:,} MB/s, {self.errors:,} errors  {shares}"
+        )
+
+    def text(self, skipped: int, failed: int) -> str:
+        before = f"; {skipped:,} were done before" if skipped else ""
+        return f"{self.line()}{before}; {failed:,} failed in all"
+
+
+async def _run(
+    client: Client,
+    names: AsyncIterator[str],
+    model: str,
+    top: int,
+    concurrency: Any,
+    shrink: bool,
+    journal: Journal,
+    tally: _Tally,
+) -> None:
+    async with client:
+        results = client.stream(names, model, top=top, concurrency=concurrency, shrink=shrink)
+        with err.status("") as status:
+            shown = 0.0
+            async with aclosing(results):
+                async for result in results:
+                    journal.write(_line(result))
+                    (journal.failed.add if result.error else journal.failed.discard)(result.key)
+                    tally.add(result)
+                    if time.monotonic() > shown + 0.2:
+                        shown = time.monotonic()
+                        status.update(tally.line())
+
+
+def _line(result: Result) -> dict[str, Any]:
+    line: dict[str, Any] = {"key": result.key}
+    if result.error is not None:
+        line["error"] = {"code": result.error.code, "message": result.error.message}
+    else:
+        line |= {
+            "predictions": result.predictions,
+            "model": result.model,
+            "version": result.version,
+            "worker": result.address,
+        }
+    return line | {"attempts": result.attempts, "elapsed_s": round(result.elapsed_s, 4)}
+
+
+def _names(source: str) -> Iterator[str]:
+    """The images' paths, folders in order of their names; also those that are no images.
+
+    Raises:
+        ConfigurationError: nothing there.
+    """
+    if source == "-":
+        yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        return
+    folder = Path(source)
+    paths = (
+        (str(path) for path in sorted(folder.rglob("*")) if path.is_file())
+        if folder.is_dir()
+        else (path for path in sorted(glob.glob(source, recursive=True)) if Path(path).is_file())  # noqa: PTH207 - a pattern may be absolute
+    )
+    first = next(paths, None)
+    if first is None:
+        raise ConfigurationError(f"no image at {source!r}: give a folder, a file, or a pattern")
+    yield first
+    yield from paths
+
+
+async def _off_loop(names: Iterator[str]) -> AsyncIterator[str]:
+    while (name := await asyncio.to_thread(next, names, None)) is not None:
+        yield name
