@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,9 +70,10 @@ def stream(
     The same command again goes on where an earlier run was cut off: images that have a line in
     --out are not sent again. The exit status is 1 if an image failed, in this run or before.
     """
+    found = _names(source)
     with Journal(results) as journal:
         skipped = journal.done - (journal.failed if retry_failed else set())
-        names = _off_loop(name for name in _names(source) if name not in skipped)
+        names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
         client = open_client(proxy, registry, consul=consul, access=access)
         try:
@@ -82,7 +84,7 @@ def stream(
             failed = len(journal.failed)
             if json:
                 print_json(tally.figures() | {"skipped": len(skipped), "failed": failed})
-            else:
+            elif tally.images or skipped:
                 err.print(tally.text(len(skipped), failed), markup=False)
     if failed:
         raise typer.Exit(1)
@@ -175,8 +177,7 @@ def _names(source: str) -> Iterator[str]:
         ConfigurationError: nothing there.
     """
     if source == "-":
-        yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        return
+        return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
     folder = Path(source)
     paths = (
         (str(path) for path in sorted(folder.rglob("*")) if path.is_file())
@@ -186,8 +187,7 @@ def _names(source: str) -> Iterator[str]:
     first = next(paths, None)
     if first is None:
         raise ConfigurationError(f"no image at {source!r}: give a folder, a file, or a pattern")
-    yield first
-    yield from paths
+    return chain([first], paths)
 
 
 async def _off_loop(names: Iterator[str]) -> AsyncIterator[str]:
