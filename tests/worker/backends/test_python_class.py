@@ -64,6 +64,21 @@ def test_two_versions_side_by_side(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("__pycache__"))
 
 
+def test_a_thread_that_walks_the_path_meanwhile_misses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "walked", sys.path, raising=False)
+    folder = write(tmp_path / "m", answering(1))
+    (folder / "helper.py").write_text(
+        "import sys\nseen, path = [*sys.walked], [*sys.path]\ndef answer(): return 0\n"
+    )
+    known = [*sys.path]
+    load(folder)
+    helper = sys.modules["helper"]
+    assert helper.path == [str(folder), *known]
+    assert helper.seen == known == sys.path
+
+
 def test_a_class_in_a_package_or_installed(tmp_path: Path) -> None:
     folder = write(tmp_path / "m", "", target="kit.inner:Model")
     (folder / "kit").mkdir()

@@ -48,6 +48,8 @@ __all__ = ["Worker", "check_labels", "reachable_host"]
 
 logger = logging.getLogger(__name__)
 
+_VERSION = version("fingerpost")
+
 # The first host of a registry's URL; ZooKeeper's may have several.
 _FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
 
@@ -99,7 +101,7 @@ class Worker:
                 weight=config.weight,
                 zone=config.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": version("fingerpost")},
+                meta=running.repository.meta(info.name) | {"fingerpost": _VERSION},
             )
             for info in running.repository.models()
         )

@@ -133,7 +133,8 @@ def _construct(target: str, folder: Path, options: LoadOptions) -> Any:
         del sys.modules[name]
     before = set(sys.modules)
     importlib.invalidate_caches()
-    sys.path.insert(0, str(folder))
+    # A new list each time: other threads may be walking the one there is.
+    sys.path = [str(folder), *sys.path]
     # Nothing is written into a folder that is served, and perhaps watched for changes.
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
@@ -149,7 +150,7 @@ def _construct(target: str, folder: Path, options: LoadOptions) -> Any:
         return constructor(folder, **({"device": options.device} if takes_device else {}))
     finally:
         sys.dont_write_bytecode = bytecode
-        sys.path.remove(str(folder))
+        sys.path = [place for place in sys.path if place != str(folder)]
         _own_modules.update(
             name.partition(".")[0]
             for name in set(sys.modules) - before

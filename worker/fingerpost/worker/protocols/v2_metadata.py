@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenInferenceMetadata"]
 
 _PLATFORM: Final = "fingerpost"
+_VERSION: Final = version("fingerpost")
 # Triton's words for what a version is doing.
 _STATES: Final = {
     VersionState.START: "LOADING",
@@ -56,7 +57,7 @@ class OpenInferenceMetadata:
         return json_response(
             {
                 "name": "fingerpost",
-                "version": version("fingerpost"),
+                "version": _VERSION,
                 "extensions": [
                     "binary_tensor_data",
                     "classification",
