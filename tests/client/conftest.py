@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from aiohttp import web
+from tests.system.processes import Processes
 
 from fingerpost.client import Client, ClientConfig
 from fingerpost.client.wire import (
@@ -273,3 +274,33 @@ async def cluster() -> AsyncIterator[Cluster]:
 @pytest.fixture(name="until")
 def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
     return until
+
+
+_COLOURS = """
+class Model:
+    def __init__(self, folder):
+        pass
+
+    def predict(self, batch):
+        means = batch.mean(axis=(1, 2))
+        return means / means.sum(axis=1, keepdims=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A proxy's URL: real processes, two workers of a model that says `red`, `green` or `blue`."""
+    model = tmp_path_factory.mktemp("models") / "colours"
+    model.mkdir()
+    (model / "labels.txt").write_text("red\ngreen\nblue\n")
+    (model / "colours.py").write_text(_COLOURS)
+    (model / "model.toml").write_text(
+        'framework = "python"\nclass = "colours:Model"\n[input]\nheight = 16\nwidth = 16\n'
+    )
+    with Processes(tmp_path_factory.mktemp("colours")) as processes:
+        registry = processes.registry()
+        proxy = processes.proxy(registry)
+        for _ in range(2):
+            processes.worker(registry, model)
+        processes.workers(proxy, 2, "colours")
+        yield proxy

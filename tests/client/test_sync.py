@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fingerpost.client import SyncClient
+from fingerpost.client import Client, SyncClient
 from fingerpost.registry import ConfigurationError, EmptyImage, UnknownService
 
 
@@ -114,3 +116,32 @@ async def test_closing_ends_a_call_that_waits_in_another_thread(cluster, until):
     with pytest.raises(RuntimeError, match="closed during this call"):
         await call
     assert runners() == 0
+
+
+async def test_a_client_that_nobody_holds_ends_its_thread_and_connections(cluster, until):
+    [worker] = await cluster.workers("one")
+    proxy = await cluster.proxy(worker)
+
+    def use() -> None:
+        client = SyncClient(proxy.url)
+        client.classify(b"1", "digits")
+        stream = client.stream([b"1"] * 10, "digits")
+        next(stream)
+        del client, stream
+        gc.collect()
+
+    await asyncio.to_thread(use)
+    await until(lambda: runners() == 0)
+    await until(lambda: worker.server.connections == 0)
+
+
+@pytest.mark.parametrize("name", ["__init__", "classify", "resolve", "services", "stream"])
+def test_the_same_arguments(name):
+    ours, theirs = (
+        [
+            (each.name, each.kind, each.default)
+            for each in inspect.signature(getattr(kind, name)).parameters.values()
+        ]
+        for kind in (SyncClient, Client)
+    )
+    assert ours == theirs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -20,13 +20,14 @@ from fingerpost.registry import ConfigurationError, FingerpostError, ModelRefere
 from fingerpost.registry.urls import open_registry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Mapping
     from types import TracebackType
 
     from fingerpost.client.image import ImageSource
     from fingerpost.client.pace import Concurrency
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.stream import Item, OnError
+    from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions
 
@@ -60,7 +61,7 @@ class Client:
     as `consul://127.0.0.1:8500`, with `registry_options` to be let in there, or a `Registry`,
     which stays the caller's to close. Without either it asks a proxy on this machine. Nothing is
     read from the environment, and the constructor does no I/O. A client belongs to the event loop
-    in which it is first used.
+    in which it is first used. With `tracing` each image is an OpenTelemetry span.
 
     Raises:
         ConfigurationError: an address that is none, or both proxies and a registry.
@@ -72,11 +73,13 @@ class Client:
         registry: str | Registry | None = None,
         registry_options: RegistryOptions | None = None,
         config: ClientConfig | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         if proxies and registry is not None:
             raise ConfigurationError("both proxies and a registry were given: use either")
         self._proxies = [proxy_url(each) for each in proxies or (DEFAULT_PROXY,)]
         self._config = config or ClientConfig()
+        self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resolver: Resolver | None = None
@@ -258,8 +261,33 @@ class Client:
             reference=_parse(model), top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
         )
 
-    async def outcome(self, index: int, key: str, image: ImageSource, request: Request) -> Result:
+    def outcome(
+        self, index: int, key: str, image: ImageSource, request: Request
+    ) -> Coroutine[Any, Any, Result]:
         """Classify one image of a stream; a `FingerpostError` becomes the result's `error`."""
+        if self._tracing is None:
+            return self._outcome(index, key, image, request)
+        return self._traced(self._tracing, index, key, image, request)
+
+    async def _traced(
+        self, tracing: Tracing, index: int, key: str, image: ImageSource, request: Request
+    ) -> Result:
+        span, headers = tracing.begin(str(request.reference))
+        try:
+            result = await self._outcome(index, key, image, request, headers)
+            tracing.note(span, result)
+            return result
+        finally:
+            span.end()
+
+    async def _outcome(
+        self,
+        index: int,
+        key: str,
+        image: ImageSource,
+        request: Request,
+        headers: Mapping[str, str] | None = None,
+    ) -> Result:
         dispatcher = self._open()
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -269,6 +297,7 @@ class Client:
             deadline=started + request.timeout_s,
             shrink=request.shrink,
             sticky=request.sticky,
+            headers=headers,
         )
         try:
             answer = await dispatcher.run(job, image)

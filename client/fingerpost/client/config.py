@@ -29,7 +29,8 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
             images that wait there are sent to another one. It answers in milliseconds whatever
             its model does, so that this finds stopped machines long before `silence_s` is over.
         connections_per_worker: connections kept to one worker; further requests to it wait for
-            one. More than two full batches only move the queue from here to the worker.
+            one. More than two full batches only move the queue from here to the worker. A question
+            for the load may open one more.
         stream_mb: megabytes of images that one stream may have in flight. More fills longer
             links; less spares memory.
         hedge: ask a second worker where an answer is later than 95 % of the others, and take

@@ -16,6 +16,8 @@ from fingerpost.client.sweep import Limited
 from fingerpost.registry import DeadlineExceeded, NoWorker, UnknownModel, UnknownService
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.image import ImageSource
     from fingerpost.client.resolver import Resolver
@@ -35,13 +37,15 @@ class Job:
     """One image on its way; the dispatcher notes here how far it has come.
 
     `deadline` is in the event loop's time; `worker` is the one that answered, or else the last
-    one that was asked; `failed` counts the attempts that a worker began and did not finish.
+    one that was asked; `failed` counts the attempts that a worker began and did not finish;
+    `headers` go with every attempt.
     """
 
     __slots__ = (
         "attempts",
         "deadline",
         "failed",
+        "headers",
         "image_bytes",
         "last_error",
         "reference",
@@ -60,12 +64,14 @@ class Job:
         deadline: float,
         shrink: bool = False,
         sticky: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.reference = reference
         self.top = top
         self.deadline = deadline
         self.shrink = shrink
         self.sticky = sticky
+        self.headers = headers
         self.attempts = 0
         self.failed = 0
         self.image_bytes = 0
@@ -264,7 +270,7 @@ class Dispatcher:
         outcome, reply = Outcome.ABANDONED, None
         try:
             reply = await self._transport.classify(
-                instance.address, str(job.reference), job.top, upload
+                instance.address, str(job.reference), job.top, upload, job.headers
             )
             outcome = reply.outcome
             if outcome is Outcome.ANSWERED:

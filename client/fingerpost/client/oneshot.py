@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import aclosing
 from functools import partial
 from typing import Final, Protocol
 
@@ -29,32 +30,27 @@ class OneShot:
 
     Attributes:
         begun: whether anything was taken from the source.
-        error: what the source raised, if it did.
     """
 
-    __slots__ = ("_source", "begun", "error")
+    __slots__ = ("_source", "begun")
 
     def __init__(self, source: Readable | Iterator[bytes] | AsyncIterable[bytes]) -> None:
         self._source = source
         self.begun = False
-        self.error: Exception | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Its bytes. Raises what the source raises, and keeps it in `error`."""
+        """Its bytes. Raises what the source raises."""
         self.begun = True
-        try:
-            if isinstance(self._source, AsyncIterable):
-                async for chunk in self._source:
+        if isinstance(self._source, AsyncIterable):
+            async for chunk in self._source:
+                yield chunk
+        else:
+            async with aclosing(_in_thread(self._source)) as chunks:
+                async for chunk in chunks:
                     yield chunk
-            else:
-                async for chunk in _in_thread(self._source):
-                    yield chunk
-        except Exception as error:
-            self.error = error
-            raise
 
 
-async def _in_thread(source: Readable | Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _in_thread(source: Readable | Iterator[bytes]) -> AsyncGenerator[bytes]:
     # A file object is an iterator as well, of lines.
     chunks = source if not hasattr(source, "read") else iter(partial(source.read, CHUNK_BYTES), b"")
     loop = asyncio.get_running_loop()

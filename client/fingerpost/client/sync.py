@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import os
 import queue
 import threading
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fingerpost.client.client import Client
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from fingerpost.client.pace import Concurrency
     from fingerpost.client.result import Result, Stats
     from fingerpost.client.stream import Item, OnError, StreamOptions
+    from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions
 
@@ -30,6 +35,7 @@ __all__ = ["SyncClient"]
 T = TypeVar("T")
 
 _END: Final[Any] = object()
+_CLOSED: Final = "this client was closed: make a new one"
 
 
 class SyncClient:
@@ -41,8 +47,13 @@ class SyncClient:
             for result in client.stream(paths, model="flowers"):
                 print(result.key, result.label)
 
-    One event loop runs in a daemon thread from the first call to `close`. Several threads may use
-    one client at the same time, and share its connections and what it knows of the workers.
+    One event loop runs in a daemon thread from the first call to `close`, or until the client is
+    garbage. Several threads may use one client at the same time, and share its connections and
+    what it knows of the workers.
+
+    A fork's child gets a loop, connections and `stats` of its own with its first call, and leaves
+    its parent's alone. A client can be pickled, whatever it is doing: the copy is a new one with
+    the same arguments. Neither works with a `Registry`: name it by its URL.
     """
 
     def __init__(
@@ -51,13 +62,32 @@ class SyncClient:
         registry: str | Registry | None = None,
         registry_options: RegistryOptions | None = None,
         config: ClientConfig | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        self._client = Client(
-            *proxies, registry=registry, registry_options=registry_options, config=config
+        self._make = partial(
+            Client,
+            *proxies,
+            registry=registry,
+            registry_options=registry_options,
+            config=config,
+            tracing=tracing,
         )
+        self._client = self._make()
         self._lock = threading.Lock()
         self._runner: _Runner | None = None
-        self._closed = False
+        self._closed = ""  # why it is
+        _clients.add(self)
+
+    def __reduce__(self) -> tuple[partial[SyncClient], tuple[()]]:
+        if self._holds_registry:
+            raise TypeError(
+                "a client made with a Registry cannot be pickled: give it the registry's URL"
+            )
+        return partial(type(self), *self._make.args, **self._make.keywords), ()
+
+    def __del__(self) -> None:
+        if (runner := getattr(self, "_runner", None)) is not None:
+            runner.end()
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +103,7 @@ class SyncClient:
     def close(self) -> None:
         """End the event loop and its thread; calls still waiting in other threads fail."""
         with self._lock:
-            self._closed = True
+            self._closed = self._closed or _CLOSED
             runner, self._runner = self._runner, None
         if runner is not None:
             runner.stop()
@@ -129,6 +159,7 @@ class SyncClient:
     def _stream(
         self, images: Iterable[Item], options: StreamOptions, request: Request
     ) -> Generator[Result]:
+        client = self._client
         source = iter(images)
         pace = options.pace()
         gate = Gate(pace)
@@ -140,7 +171,7 @@ class SyncClient:
 
         async def limited(index: int, key: str, image: ImageSource) -> Result:
             async with gate.entered():
-                result = await self._client.outcome(index, key, image, request)
+                result = await client.outcome(index, key, image, request)
                 pace.answered(asyncio.get_running_loop().time(), gate.inside, result)
                 return result
 
@@ -164,6 +195,8 @@ class SyncClient:
                         break
                 if yielded == read:
                     return
+                if client is not self._client:
+                    raise RuntimeError("this stream was begun before a fork: begin one here")
                 future = finished.get()
                 sent.discard(future)
                 arrivals.add(_result(future))
@@ -171,8 +204,9 @@ class SyncClient:
                     yielded += 1
                     yield options.checked(result)
         finally:
-            for future in sent:
-                future.cancel()
+            if client is self._client:  # or else these are the parent process's
+                for future in sent:
+                    future.cancel()
 
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         future = self._start(make)
@@ -184,35 +218,79 @@ class SyncClient:
     def _start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
         with self._lock:
             if self._closed:
-                raise RuntimeError("this client was closed: make a new one")
+                raise RuntimeError(self._closed)
             if self._runner is None:
-                self._runner = _Runner(self._client)
+                try:
+                    self._runner = _Runner(self._client)
+                except BaseException:  # Ctrl-C, say: the thread may have begun
+                    self._client = self._make()
+                    raise
             return asyncio.run_coroutine_threadsafe(make(), self._runner.loop)
+
+    @property
+    def _holds_registry(self) -> bool:
+        return not isinstance(self._make.keywords["registry"], str | None)
+
+    def _forked(self) -> None:
+        """Begin anew in the child; it has neither the thread nor whoever held the lock."""
+        self._lock = threading.Lock()
+        if self._runner is None:
+            return
+        _abandoned.append(self._runner)
+        self._runner = None
+        self._client = self._make()
+        if self._holds_registry and not self._closed:
+            self._closed = (
+                "this client's Registry belongs to the process that this one was forked from: "
+                "name it by its URL, or make a client here"
+            )
+
+
+_clients: Final[weakref.WeakSet[SyncClient]] = weakref.WeakSet()
+# Kept, because closing a copy of the parent's event loop takes sockets out of the epoll set that
+# both processes have in common.
+_abandoned: Final[list[_Runner]] = []
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Runner:
-    """A daemon thread that runs the client's event loop until `stop`."""
+    """A daemon thread that runs the client's event loop until `stop` or `end`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._stop: asyncio.Event = asyncio.Event()
+        self._stop = asyncio.Event()
+        self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fingerpost client", daemon=True)
-        started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
-        self._started = started
-        self._thread.start()
-        self.loop = started.result()
+        try:
+            self._thread.start()
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Close the client and cancel what is left, without waiting for that."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self.loop.call_soon_threadsafe(self._stop.set)
 
     def stop(self) -> None:
-        """Close the client, cancel what is left, and wait for the thread's end."""
-        self.loop.call_soon_threadsafe(self._stop.set)
+        """The same, and wait for the thread's end."""
+        self.end()
         self._thread.join()
 
     def _run(self) -> None:
-        asyncio.run(self._main())
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._main())
 
     async def _main(self) -> None:
         async with self._client:
-            self._started.set_result(asyncio.get_running_loop())
             await self._stop.wait()
 
 

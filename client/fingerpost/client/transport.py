@@ -7,13 +7,11 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
 import msgspec
-from yarl import URL
 
+from fingerpost.client.oneshot import OneShot
 from fingerpost.client.pools import Pools
-from fingerpost.client.routing import Outcome, Phase, PhaseClock
-from fingerpost.client.sweep import Limited
+from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.upload import Upload
 from fingerpost.client.wire import DEADLINE_HEADER, ClassifyAnswer
 from fingerpost.registry import (
@@ -23,7 +21,6 @@ from fingerpost.registry import (
     DeadlineExceeded,
     Draining,
     FingerpostError,
-    ImageError,
     LoadReport,
     Overloaded,
     Unreachable,
@@ -34,11 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from fingerpost.client.config import ClientConfig
-    from fingerpost.client.oneshot import OneShot
+    from fingerpost.client.connection_answer import Answer
+    from fingerpost.client.pools import Pool
     from fingerpost.client.sweep import Sweep
 
 __all__ = ["Reply", "Transport"]
 
+_LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _decoder: Final = msgspec.json.Decoder(ClassifyAnswer)
 _load_decoder: Final = msgspec.json.Decoder(LoadReport)
 
@@ -55,27 +54,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     report: str | None = None
 
 
-class _Sending(Limited):
-    """An attempt under way, which fails where one of its phases takes too long."""
-
-    __slots__ = ("address", "upload")
-
-    def __init__(self, address: str, upload: Upload) -> None:
-        super().__init__()
-        self.address = address
-        self.upload = upload
-
-    def check(self, now: float) -> None:
-        """See `Sweep`; at the deadline it is the request that ends, and not this attempt."""
-        clock = self.upload.clock
-        if now < clock.expires_at() or now >= clock.deadline:
-            return
-        if clock.phase is not Phase.UPLOAD:
-            self.cut(f"silent for {clock.compute_s:g} s (silence_s)")
-        elif not self.upload.moved(now):
-            self.cut(f"the upload stood still for {clock.progress_s:g} s (progress_s)")
-
-
 class Transport:
     """The connections to all workers. Make it inside a running loop."""
 
@@ -84,11 +62,10 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._sweep = sweep
         self._pools = Pools(config)
-        self._sending: set[_Sending] = set()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._pools.aclose()
+        self._pools.close()
 
     def retain(self, addresses: Collection[str]) -> None:
         """Close the connections to all others, once nothing is in flight on them."""
@@ -106,45 +83,40 @@ class Transport:
         )
         return Upload(data, clock, now)
 
-    async def classify(self, address: str, model: str, top: int, upload: Upload) -> Reply:
+    async def classify(
+        self,
+        address: str,
+        model: str,
+        top: int,
+        upload: Upload,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Send one image to the worker at `address`; every failure is a `Reply` too.
+
+        Args:
+            address: `host:port`.
+            model: a model reference.
+            top: how many labels to ask for.
+            upload: the image.
+            headers: further header fields, as they go onto the wire.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        left_ms = upload.clock.left_ms(self._clock())
-        sending = _Sending(address, upload)
-        self._sending.add(sending)
+        head = _head(address, model, top)
+        if headers:
+            head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         pool = self._pools.take(address)
-        self._sweep.add(sending)
         try:
-            async with pool.session.post(
-                _url(address, model, top),
-                data=upload,
-                headers={DEADLINE_HEADER: str(left_ms)},
-                allow_redirects=False,
-            ) as response:
-                content = await response.read()
-                status, fields = response.status, response.headers
-        except asyncio.CancelledError:
-            if sending.was_cut():
-                error = Unreachable(f"{address}: {sending.reason}")
-                return Reply(outcome=Outcome.FAILED, error=error)
-            raise
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            answer = await self._exchange(pool, head, upload)
+        except OSError as error:
             # Refused, no such host, no route, or no answer to the connection attempt.
             return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error))
-        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
-            return Reply(outcome=Outcome.FAILED, error=BadAnswer(f"{address}: {error}"))
-        except (aiohttp.ClientError, OSError) as error:
-            if (cause := upload.source_error) is not None:
-                raise ImageError(f"reading the image failed: {cause!r}") from cause
-            return Reply(outcome=Outcome.FAILED, error=_unreachable(address, error))
+        except (BadAnswer, Unreachable) as error:
+            return Reply(outcome=Outcome.FAILED, error=error)
         finally:
             self._pools.release(address, pool)
-            self._sweep.discard(sending)
-            self._sending.discard(sending)
-        return _read(address, status, fields, content)
+        return _read(address, answer)
 
     async def load(self, address: str) -> LoadReport:
         """Ask a worker for its load report; the caller sets the limit.
@@ -155,44 +127,75 @@ class Transport:
         """
         pool = self._pools.take(address)
         try:
-            async with pool.session.get(_load_url(address), allow_redirects=False) as response:
-                body = await response.read()
-                if response.status != 200:
-                    raise BadAnswer(f"{address}/load: HTTP {response.status}")
-                return _load_decoder.decode(body)
-        except msgspec.MsgspecError as error:
-            raise BadAnswer(f"{address}/load: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
+            answer = await self._exchange(pool, _load_head(address), None)
+        except OSError as error:
             raise _unreachable(address, error) from error
         finally:
             self._pools.release(address, pool)
+        if answer.status != 200:
+            raise BadAnswer(f"{address}/load: HTTP {answer.status}")
+        try:
+            return _load_decoder.decode(answer.body)
+        except msgspec.MsgspecError as error:
+            raise BadAnswer(f"{address}/load: {error}") from error
 
     def give_up(self, address: str, reason: str) -> None:
         """End the attempts that have sent their image there and wait for the answer."""
-        for each in self._sending:
-            if each.address == address and each.upload.sent_at is not None:
-                each.cut(reason)
+        self._pools.give_up(address, reason)
+
+    async def _exchange(self, pool: Pool, head: bytes, upload: Upload | None) -> Answer:
+        """One request and its answer, on another connection where a kept one was closed."""
+        again = upload is None or not isinstance(upload.data, OneShot)
+        while True:
+            connection = await pool.take(probe=upload is None)
+            self._sweep.add(connection)
+            try:
+                return await connection.exchange(self._whole(head, upload), upload)
+            except Unreachable:
+                if not (again and connection.stale):
+                    raise
+                again = False
+            finally:
+                self._sweep.discard(connection)
+                pool.give(connection)
+            pool.tidy()  # the others have been idle for longer
+
+    def _whole(self, head: bytes, upload: Upload | None) -> bytes:
+        """The head of a request, with what is known of it only now."""
+        if upload is None:
+            return head + b"\r\n"
+        left_ms = upload.clock.left_ms(self._clock())
+        if isinstance(upload.data, OneShot):
+            return _CHUNKED % (head, left_ms)
+        return _SIZED % (head, left_ms, len(upload.data))
+
+
+_SIZED: Final = b"%%b%b: %%d\r\nContent-Length: %%d\r\n\r\n" % DEADLINE_HEADER.encode()
+_CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE_HEADER.encode()
 
 
 @lru_cache(maxsize=4096)
-def _url(address: str, model: str, top: int) -> URL:
-    # Made once for each worker: parsing a URL costs more than routing the request.
-    return URL(f"http://{address}/v1/classify/{model}?top={top}", encoded=True)
+def _head(address: str, model: str, top: int) -> bytes:
+    return (
+        f"POST /v1/classify/{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n"
+        "Content-Type: application/octet-stream\r\n"
+    ).encode()
 
 
-@lru_cache(maxsize=4096)
-def _load_url(address: str) -> URL:
-    return URL(f"http://{address}/load", encoded=True)
+def _load_head(address: str) -> bytes:
+    return f"GET /load HTTP/1.1\r\nHost: {address}\r\n".encode()
 
 
 def _unreachable(address: str, error: Exception) -> Unreachable:
     return Unreachable(f"{address}: {error or type(error).__name__}")
 
 
-def _read(address: str, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    report = headers.get(LOAD_HEADER)
+def _read(address: str, raw: Answer) -> Reply:
+    status, fields, body = raw
+    load = fields.get(_LOAD_FIELD)
+    report = None if load is None else load.decode("latin-1")
     if status != 200:
-        error = error_from_json(body, status=status, retry_after_s=_retry_after_s(headers))
+        error = error_from_json(body, status=status, retry_after_s=_retry_after_s(fields))
         return Reply(outcome=_outcome(error), error=error, report=report)
     try:
         answer = _decoder.decode(body)
@@ -219,7 +222,7 @@ def _outcome(error: FingerpostError) -> Outcome:
             return Outcome.FAILED
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def _retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
     # RFC 9110 also allows a date; Fingerpost's workers send seconds, and a date needs a clock.
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isascii() and value.isdigit() else None
+    value = fields.get(b"retry-after", b"")
+    return float(value) if value.isdigit() else None

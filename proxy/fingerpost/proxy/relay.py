@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay"]
 
-_FORWARDED: Final = (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING, DEADLINE_HEADER)
+_FORWARDED: Final = (
+    hdrs.CONTENT_TYPE,
+    hdrs.CONTENT_LENGTH,
+    hdrs.CONTENT_ENCODING,
+    DEADLINE_HEADER,
+    "traceparent",
+)
 _RETURNED: Final = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER, LOAD_HEADER)
 # Workers to try before giving up; only a connection that was never made is tried again, because
 # then no byte of the body has been used.

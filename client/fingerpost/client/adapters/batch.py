@@ -1,0 +1,94 @@
+"""A batch of a data pipeline with its images' labels added: for Ray Data, Dask, or no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fingerpost.client.adapters.classifier import Answer, Classifier
+from fingerpost.registry import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from typing import Unpack
+
+    from fingerpost.client.adapters.classifier import Options
+    from fingerpost.client.sync import SyncClient
+
+__all__ = ["BatchMapper"]
+
+
+class BatchMapper:
+    """Adds the columns `label`, `score` and `error` to a batch; see `Answer`.
+
+    ::
+
+        client = SyncClient("http://proxy:12480")
+        dataset.map_batches(  # Ray Data
+            BatchMapper,
+            fn_constructor_kwargs={"client": client, "model": "flowers", "column": "bytes"},
+            compute=ray.data.ActorPoolStrategy(size=4),
+        )
+        bag.map_partitions(BatchMapper(client, "flowers"))  # Dask
+
+    A batch is a dict of columns, a pandas DataFrame, or an iterable of rows: dicts, or images
+    alone. It comes back as the same, with lists as new columns and dicts as rows; what came in
+    is left as it was. It imports none of the frameworks.
+
+    Args:
+        client: as it is, or pickled where the framework sends it to another process.
+        model, options: see `Client.stream`.
+        column: where the images are: anything that `Client.classify` takes.
+        prefix: put before the three names, where there is a `label` already.
+
+    Raises:
+        InvalidName, ConfigurationError: on construction, or for a batch without `column` or with
+            one that would be overwritten.
+    """
+
+    def __init__(
+        self,
+        client: SyncClient,
+        model: str,
+        *,
+        column: str = "image",
+        prefix: str = "",
+        **options: Unpack[Options],
+    ) -> None:
+        self._classify = Classifier(client, model, options)
+        self._column = column
+        self._names = tuple(f"{prefix}{each}" for each in Answer._fields)
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch with the three columns."""
+        if isinstance(batch, Mapping):
+            return {**batch, **self._columns(batch)}
+        if hasattr(batch, "assign"):
+            return batch.assign(**self._columns(batch))
+        return self._rows(batch)
+
+    def _columns(self, batch: Any) -> dict[str, list[Any]]:
+        self._check(batch)
+        answers = list(self._classify(batch[self._column]))
+        return {name: [each[at] for each in answers] for at, name in enumerate(self._names)}
+
+    def _rows(self, batch: Iterable[Any]) -> list[dict[str, Any]]:
+        rows = [each if isinstance(each, Mapping) else {self._column: each} for each in batch]
+        for row in rows:
+            self._check(row)
+        answers = self._classify(row[self._column] for row in rows)
+        return [
+            {**row, **dict(zip(self._names, answer, strict=True))}
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+
+    def _check(self, columns: Collection[Any]) -> None:
+        there = ", ".join(map(str, columns))
+        if self._column not in columns:
+            raise ConfigurationError(
+                f"no column {self._column!r} among {there}: name the images' one (column=)"
+            )
+        if any(name in columns for name in self._names):
+            raise ConfigurationError(
+                f"{', '.join(self._names)} would overwrite one of {there}: use prefix="
+            )

@@ -1,0 +1,54 @@
+"""Images in, answers out, in the same order: what the adapters have in common."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import nan
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fingerpost.client.image import ImageSource
+    from fingerpost.client.pace import Concurrency
+    from fingerpost.client.stream import OnError
+    from fingerpost.client.sync import SyncClient
+
+__all__ = ["Answer", "Classifier", "Options"]
+
+
+class Answer(NamedTuple):
+    """The best label and its score (0 to 1); or `""`, NaN, and why: `code: message`."""
+
+    label: str
+    score: float
+    error: str
+
+
+class Options(TypedDict, total=False):
+    """See `Client.stream`."""
+
+    timeout_s: float | None
+    concurrency: Concurrency
+    shrink: bool
+    on_error: OnError
+
+
+class Classifier:
+    """Can be pickled, as its client can.
+
+    Raises:
+        InvalidName, ConfigurationError: on construction.
+    """
+
+    def __init__(self, client: SyncClient, model: str, options: Options) -> None:
+        self._stream = partial(client.stream, model=model, top=1, ordered=True, **options)
+        self._stream(())  # checks the arguments, and sends nothing
+
+    def __call__(self, images: Iterable[ImageSource]) -> Iterator[Answer]:
+        """The answers. Raises what `Client.classify` does with `on_error="raise"` only."""
+        for result in self._stream(enumerate(images)):
+            if result.error is None:
+                yield Answer(result.label, result.score, "")
+            else:
+                yield Answer("", nan, f"{result.error.code}: {result.error}")

@@ -1,0 +1,82 @@
+"""OpenTelemetry traces of what a client asks for (extra `otel`), off unless given to it.
+
+An image is a span `client.classify`, within the caller's own span where there is one, from the
+call to the result with all attempts in between. Its context goes to the worker as W3C
+`traceparent`, so that the worker's span is its child.
+
+Rejected: switching it on by the environment, as a worker does (a library traces by the provider
+that the program around it has set up, or not at all), and aiohttp's instrumentation package, which
+knows nothing of models and attempts, and would trace probes and lookups too.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fingerpost.registry import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import Span, TracerProvider
+
+    from fingerpost.client.result import Result
+
+__all__ = ["Tracing"]
+
+
+class Tracing:
+    """Makes a client's spans, `Client(tracing=Tracing())`.
+
+    Args:
+        provider: of the tracer; the program's global one if None.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        try:
+            from opentelemetry import trace
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ImportError as error:
+            raise ConfigurationError(
+                f"tracing needs OpenTelemetry ({error}): pip install 'fingerpost[otel]'"
+            ) from error
+        self._provider = provider
+        self._tracer = trace.get_tracer("fingerpost.client", version("fingerpost"), provider)
+        self._propagator = TraceContextTextMapPropagator()
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[type[Tracing], tuple[TracerProvider | None]]:
+        return Tracing, (self._provider,)
+
+    def begin(self, model: str) -> tuple[Span, Mapping[str, str]]:
+        """An image's span, and the headers that tell a worker of it."""
+        span = self._tracer.start_span(
+            "client.classify",
+            kind=self._trace.SpanKind.CLIENT,
+            attributes={"fingerpost.model": model},
+        )
+        headers: dict[str, str] = {}
+        self._propagator.inject(headers, self._trace.set_span_in_context(span))
+        return span, headers
+
+    def note(self, span: Span, result: Result) -> None:
+        """Write down what came of it."""
+        if not span.is_recording():
+            return
+        span.set_attributes(
+            {
+                "fingerpost.version": result.version,
+                "fingerpost.worker": result.worker,
+                "fingerpost.attempts": result.attempts,
+                "fingerpost.retried": result.retried,
+                "http.request.body.size": result.image_bytes,
+                "fingerpost.address": result.address,
+            }
+        )
+        if result.error is not None:
+            span.set_attribute("error.type", result.error.code)
+            span.set_status(self._trace.StatusCode.ERROR, str(result.error))
