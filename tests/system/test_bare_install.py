@@ -55,6 +55,7 @@ def test_what_needs_one_says_how_to_get_it(bare: Path, tmp_path: Path) -> None:
         ("worker", "--model", tmp_path / "model.keras"),
         ("classify", "--model", tmp_path / "model.keras", "x.png"),
         ("train", "--images", tmp_path, "--out", tmp_path / "m"),
+        ("bench", "digits", "--plot", tmp_path / "x.png"),
         ("demo",),
     ):
         done = run(bare / "fingerpost", *command)

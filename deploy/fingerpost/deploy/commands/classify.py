@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import (
-    ClusterConsul,
-    ClusterProxy,
-    ClusterRegistry,
-    open_client,
-)
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.registry import FingerpostError, InvalidRequest
-from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from fingerpost.client import Client
@@ -31,7 +24,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(classify))
+    app.command()(takes_cluster_options(classify))
 
 
 def classify(
@@ -44,9 +37,6 @@ def classify(
         str,
         typer.Option(metavar="DIR", help="Model on disk; with a cluster, the service's name."),
     ],
-    proxy: ClusterProxy = None,
-    registry: ClusterRegistry = None,
-    consul: ClusterConsul = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
     name: options.ModelName = None,
@@ -56,7 +46,7 @@ def classify(
     input_mean: options.InputMean = None,
     input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
-    access: RegistryOptions,
+    cluster: Cluster,
 ) -> None:
     """Classify image files.
 
@@ -64,8 +54,8 @@ def classify(
     standard input is answered as it comes. The exit status is 1 if an image failed.
     """
     show = _print_json if json else _print_line
-    if proxy or registry or consul:
-        client = open_client(proxy, registry, consul=consul, access=access)
+    if cluster.named:
+        client = cluster.client()
         if "/" in model or Path(model).exists():
             model = _service_of(Path(model))
         failed = asyncio.run(_with_cluster(client, images, model, top, show))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.registry import ConfigurationError
+from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
-    from fingerpost.client import Client
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.client import Client, ClientConfig
+    from fingerpost.client.resolver import Resolver
 
-__all__ = ["LOCAL_AGENT", "ClusterConsul", "ClusterProxy", "ClusterRegistry", "open_client"]
+__all__ = ["LOCAL_AGENT", "Cluster", "takes_cluster_options"]
 
 # Where Consul's agent listens on every machine that has one.
 LOCAL_AGENT: Final = "consul://127.0.0.1:8500"
@@ -36,22 +41,73 @@ ClusterConsul = Annotated[
 ]
 
 
-def open_client(
-    proxies: list[str] | None,
-    registry: str | None,
-    *,
-    consul: bool,
-    access: RegistryOptions,
-) -> Client:
-    """A client of the cluster that the options name; without any, the proxy on this machine.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The cluster that the options name; without any, the one of the proxy on this machine.
 
     Raises:
-        ConfigurationError: more than one of them was given.
+        ConfigurationError: more than one of proxies, registry and agent was given.
     """
-    from fingerpost.client import Client
 
-    if sum(map(bool, (proxies, registry, consul))) > 1:
-        raise ConfigurationError("--proxy, --registry and --consul exclude each other: use one")
-    if consul or registry:
-        return Client(registry=registry or LOCAL_AGENT, registry_options=access)
-    return Client(*(proxies or ()))
+    proxies: tuple[str, ...]
+    registry: str | None
+    consul: bool
+    access: RegistryOptions
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.proxies, self.registry, self.consul))) > 1:
+            raise ConfigurationError("--proxy, --registry and --consul exclude each other: use one")
+
+    @property
+    def named(self) -> bool:
+        """Whether an option named one."""
+        return bool(self.proxies or self.url)
+
+    @property
+    def url(self) -> str | None:
+        """The registry's URL; None where proxies are to be asked."""
+        return self.registry or (LOCAL_AGENT if self.consul else None)
+
+    def client(self, config: ClientConfig | None = None) -> Client:
+        """A client of it."""
+        from fingerpost.client import Client
+
+        if self.url is None:
+            return Client(*self.proxies, config=config)
+        return Client(registry=self.url, registry_options=self.access, config=config)
+
+    def resolver(self) -> Resolver:
+        """What a client asks there. Make it inside a running loop."""
+        from fingerpost.client import DEFAULT_PROXY, ClientConfig
+        from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
+        from fingerpost.registry import open_registry
+
+        if self.url is not None:
+            return RegistryResolver(open_registry(self.url, self.access), owned=True)
+        proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
+        return ProxyResolver(proxies, connect_s=ClientConfig().connect_s)
+
+
+def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a subcommand these options, and the registry's; it gets a `Cluster`, as `cluster`."""
+
+    def wrapped(
+        *,
+        proxy: ClusterProxy = None,
+        registry: ClusterRegistry = None,
+        consul: ClusterConsul = False,
+        access: RegistryOptions,
+        **given: Any,
+    ) -> None:
+        proxies = tuple(proxy or ())
+        command(
+            **given,
+            cluster=Cluster(proxies=proxies, registry=registry, consul=consul, access=access),
+        )
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    *added, _ = inspect.signature(wrapped, eval_str=True).parameters.values()
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [each for each in own if each.name != "cluster"]
+    wrapped.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    return takes_registry_options(wrapped)

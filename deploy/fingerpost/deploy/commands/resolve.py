@@ -3,50 +3,118 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import (
-    ClusterConsul,
-    ClusterProxy,
-    ClusterRegistry,
-    open_client,
-)
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import out, print_json
-from fingerpost.registry.options import RegistryOptions
+
+if TYPE_CHECKING:
+    from fingerpost.deploy.sightings import Event
 
 __all__ = ["add_to"]
+
+# A change wakes the watcher at once; how the registry is, it looks up so often.
+_LOOK_S: Final = 0.25
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(resolve))
+    app.command()(takes_cluster_options(resolve))
 
 
 def resolve(
     *,
     model: Annotated[str, typer.Argument(help="digits, digits@3 or digits@stable")],
-    proxy: ClusterProxy = None,
-    registry: ClusterRegistry = None,
-    consul: ClusterConsul = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with a line for each change, until Ctrl-C.")
+    ] = False,
     json: options.Json = False,
-    access: RegistryOptions,
+    cluster: Cluster,
 ) -> None:
-    """Print the address of every healthy worker of a model, one a line."""
+    """Print the address of every healthy worker of a model, one a line.
+
+    With --watch, workers that join, leave or change, and outages of the registry, as they happen:
+
+    fingerpost resolve digits --watch --json | jq .event
+    """
+    if watch:
+        show = _print_json if json else _print_line
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_follow(cluster, model, show))
+    else:
+        asyncio.run(_once(cluster, model, json=json))
+
+
+async def _once(cluster: Cluster, model: str, *, json: bool) -> None:
     from fingerpost.registry import NoWorker
 
-    async def run() -> None:
-        async with open_client(proxy, registry, consul=consul, access=access) as client:
-            snapshot = await client.resolve(model)
-        if json:
-            print_json(snapshot)
-        for instance in snapshot.instances:
-            if not json:
-                out.print(instance.address, markup=False)
-        if not snapshot.instances:
-            raise NoWorker(f"no healthy worker serves {model} now")
+    async with cluster.client() as client:
+        snapshot = await client.resolve(model)
+    if json:
+        print_json(snapshot)
+    for instance in snapshot.instances:
+        if not json:
+            out.print(instance.address, markup=False)
+    if not snapshot.instances:
+        raise NoWorker(f"no healthy worker serves {model} now")
 
-    asyncio.run(run())
+
+async def _follow(cluster: Cluster, model: str, show: Callable[[Event], None]) -> None:
+    """Show what changes, until it is cancelled. Raises `RegistryError` if nobody answers at first.
+
+    A service that is not known yet may come.
+    """
+    from fingerpost.client import ClientConfig
+    from fingerpost.deploy.sightings import Sightings
+    from fingerpost.registry import ModelReference
+
+    reference = ModelReference.parse(model)
+    sightings = Sightings(reference)
+    resolver = cluster.resolver()
+    try:
+        watch = resolver.watch(reference.model)
+        view = await watch.ready(ClientConfig().no_worker_s)
+        while True:
+            for event in sightings.look(view, watch.error, time.monotonic()):
+                show(event)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(watch.changed(view.index), _LOOK_S)
+            view = watch.view or view
+    finally:
+        await resolver.aclose()
+
+
+def _print_json(event: Event) -> None:
+    import msgspec
+
+    print_json({"time": _now(), **msgspec.to_builtins(event)})
+
+
+def _print_line(event: Event) -> None:
+    told = [_now(), f"{event.event:8}"]
+    if event.worker is not None:
+        told.append(event.worker.address)
+        if event.changes:
+            told += [f"{name} {_text(a)} -> {_text(b)}" for name, (a, b) in event.changes.items()]
+        else:
+            told.append(f"{_text(event.worker.versions)}  weight {event.worker.weight}")
+        told.append(event.worker.id)
+    if event.message:
+        told.append(event.message)
+    told.append(f"(index {event.index}, age {event.age_s:.1f} s)")
+    out.print("  ".join(told), markup=False)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")

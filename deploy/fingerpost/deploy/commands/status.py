@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import (
-    ClusterConsul,
-    ClusterProxy,
-    ClusterRegistry,
-    open_client,
-)
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import out, print_json
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.deploy.sightings import versions
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -34,20 +28,17 @@ _TIMEOUT_S = 1.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(status))
+    app.command()(takes_cluster_options(status))
 
 
 def status(
     *,
-    proxy: ClusterProxy = None,
-    registry: ClusterRegistry = None,
-    consul: ClusterConsul = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
     interval: Annotated[
         float, typer.Option(min=0.1, help="With --watch, seconds between two looks.")
     ] = 1.0,
     json: options.Json = False,
-    access: RegistryOptions,
+    cluster: Cluster,
 ) -> None:
     """Show every service and worker, and what each worker says of its load.
 
@@ -58,7 +49,7 @@ def status(
         from aiohttp import ClientSession, ClientTimeout
 
         async with (
-            open_client(proxy, registry, consul=consul, access=access) as client,
+            cluster.client() as client,
             ClientSession(timeout=ClientTimeout(total=_TIMEOUT_S)) as http,
         ):
             first = await _look(client, http)
@@ -145,7 +136,7 @@ class _Look:
                 table.add_row(
                     snapshot.service,
                     each.address,
-                    ", ".join(_versions(each)),
+                    ", ".join(versions(each)),
                     load.state.name.lower() if load else "no answer",
                     str(load.rif) if load else "",
                     f"{load.queued_cost:.1f}" if load else "",
@@ -154,16 +145,6 @@ class _Look:
                     each.id,
                 )
         return table
-
-
-def _versions(instance: Instance) -> list[str]:
-    """Such as `4 (canary)`."""
-    written = []
-    for model in instance.models:
-        for version in model.versions:
-            labels = [label for label, target in model.labels.items() if target == version]
-            written.append(f"{version} ({', '.join(labels)})" if labels else version)
-    return written
 
 
 async def _repeat(

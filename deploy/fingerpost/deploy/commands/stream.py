@@ -16,17 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import (
-    ClusterConsul,
-    ClusterProxy,
-    ClusterRegistry,
-    open_client,
-)
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, print_json
 from fingerpost.deploy.journal import Journal
 from fingerpost.registry import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, Result
@@ -36,7 +29,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(stream))
+    app.command()(takes_cluster_options(stream))
 
 
 def stream(
@@ -49,9 +42,6 @@ def stream(
     results: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Results, one line of JSON an image.")
     ],
-    proxy: ClusterProxy = None,
-    registry: ClusterRegistry = None,
-    consul: ClusterConsul = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to write.")] = 5,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Images in flight; by default found by itself.")
@@ -63,7 +53,7 @@ def stream(
         bool, typer.Option("--retry-failed", help="Send again what failed in an earlier run.")
     ] = False,
     json: options.Json = False,
-    access: RegistryOptions,
+    cluster: Cluster,
 ) -> None:
     """Classify many images, and write each result as it comes.
 
@@ -75,7 +65,7 @@ def stream(
         skipped = journal.done - (journal.failed if retry_failed else set())
         names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
-        client = open_client(proxy, registry, consul=consul, access=access)
+        client = cluster.client()
         try:
             asyncio.run(
                 _run(client, names, model, top, concurrency or "auto", shrink, journal, tally)

@@ -1,0 +1,73 @@
+"""The images that a load test sends."""
+
+from __future__ import annotations
+
+import io
+import random
+from typing import TYPE_CHECKING, Final
+
+from PIL import Image, ImageDraw
+
+from fingerpost.registry import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+__all__ = ["drawn_image", "read_images"]
+
+_SIZE: Final = (480, 360)
+_MOST_BYTES: Final = 256 << 20
+
+
+def drawn_image(seed: int = 0) -> bytes:
+    """A JPEG of 480 x 360, the same for the same seed: a gradient with shapes on it, some 20 KB.
+
+    The like of `fingerpost.worker.sample_images`, which needs NumPy.
+    """
+    rng = random.Random(seed)
+    image = Image.frombytes("RGB", (5, 4), rng.randbytes(60)).resize(_SIZE)
+    draw = ImageDraw.Draw(image)
+    for shape in (draw.ellipse, draw.rectangle) * 4:
+        left, right = sorted(rng.sample(range(_SIZE[0]), 2))
+        top, bottom = sorted(rng.sample(range(_SIZE[1]), 2))
+        shape((left, top, right, bottom), fill=tuple(rng.randbytes(3)))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def read_images(sources: Iterable[Path]) -> list[bytes]:
+    """The files named, and all images in the folders named and those below, in order.
+
+    They are held in memory, so that no disk takes part in what is measured.
+
+    Raises:
+        ConfigurationError: one is not there or cannot be read, a folder has none, or they are more
+            than 256 MB.
+    """
+    images, total = [], 0
+    for path in _files(sources):
+        try:
+            images.append(path.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"image {path} cannot be read: {error.strerror}") from error
+        total += len(images[-1])
+        if total > _MOST_BYTES:
+            raise ConfigurationError(
+                f"the images have more than {_MOST_BYTES >> 20} MB, and are held in memory: name "
+                "fewer of them"
+            )
+    return images
+
+
+def _files(sources: Iterable[Path]) -> Iterator[Path]:
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    for source in sources:
+        if not source.is_dir():
+            yield source
+            continue
+        files = sorted(each for each in source.rglob("*") if each.suffix.lower() in known)
+        if not files:
+            raise ConfigurationError(f"no images in {source}: name a folder that has some")
+        yield from files
