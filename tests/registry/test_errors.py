@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fingerpost.registry
 from fingerpost.registry import errors
@@ -90,3 +92,27 @@ def test_a_body_that_is_no_error_of_ours_is_a_bad_answer(body):
     error = error_from_json(body, status=502)
     assert type(error) is BadAnswer
     assert "HTTP 502" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no 'größe': 猫 \U0001f408", "no 'größe': 猫 \U0001f408"),
+        ("two\r\n  lines\tand\u2028more\n", "two lines and more"),
+        ("\x1b[31mred\x07 \x00", r"\x1b[31mred\x07 \x00"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("no UTF-8: \udcff", r"no UTF-8: \udcff"),
+    ],
+)
+def test_a_message_is_one_printable_line(text, told):
+    error = PeerError(text)
+    assert (error.message, str(error)) == (told, told)
+    body = {"error": {"code": "x", "message": text.replace("\udcff", ""), "retryable": True}}
+    assert error_from_json(msgspec.json.encode(body), status=500).message.isprintable()
+
+
+@given(st.text(st.characters()))
+def test_whatever_is_said_can_be_printed_and_sent(text):
+    error = PeerError(text)
+    assert str(error).isprintable()
+    assert msgspec.json.decode(error.to_json())["error"]["message"] == error.message

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.system.conftest import Demo
 from tests.system.processes import Processes, free_port, get_json, until
+from tests.worker.repository.models import write_version
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -48,3 +50,40 @@ def test_up_says_why_it_cannot(processes: Processes, demo: Demo) -> None:
     assert f"127.0.0.1:{port}" in up.output()
     assert "in use" in up.output()
     assert "Traceback" not in up.output()
+
+
+def test_up_goes_on_without_a_model_that_is_broken_and_says_why(
+    processes: Processes, tmp_path: Path
+) -> None:
+    for model in ("birds", "cats", "dogs"):
+        write_version(tmp_path / model, 1, broken=model == "cats")
+    (tmp_path / "dogs" / "versions.toml").write_text("policy = 7\n")
+    port = free_port()
+    up = processes.start(
+        "up", "--models", tmp_path, "--workers", 2, "--port", port,
+        "--registry-port", free_port(),
+    )  # fmt: skip
+    until(lambda: "The cluster is up" in up.output())
+    told = [line for line in up.output().splitlines() if " is not served: " in line]
+    assert [line.split()[0] for line in told] == ["dogs", "cats"]
+    assert "policy" in told[0]
+    assert "version 1: " in told[1]
+    assert told[1].endswith("its weights are damaged")
+    assert "--model birds" in up.output()
+    assert len(processes.workers(f"http://127.0.0.1:{port}", 2, "birds")) == 2
+    up.signal(signal.SIGINT)
+    assert up.wait() == 0
+
+
+def test_up_ends_when_no_model_can_be_served(processes: Processes, tmp_path: Path) -> None:
+    for named, says in ((True, "versions.toml"), (False, "its weights are damaged")):
+        folder = tmp_path / str(named) / "cats"
+        write_version(folder, 1, broken=True)
+        if named:
+            (folder / "versions.toml").write_text("policy = 7\n")
+        up = processes.start(
+            "up", "--models", folder.parent, "--workers", 1, "--port", free_port(),
+            "--registry-port", free_port(),
+        )  # fmt: skip
+        assert up.wait() == 1
+        assert says in up.output().splitlines()[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -26,8 +27,11 @@ from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageLimits
 from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.repository.policy import VersionPolicy
+from fingerpost.worker.repository.sources import ModelFolder
 from fingerpost.worker.worker import Worker
 from tests.worker.colours import Models, encoded
+from tests.worker.repository.models import write_version
 from tests.worker.test_images import png_claiming
 
 
@@ -297,6 +301,39 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
     size = float(len(encoded("red")))
     assert f'fingerpost_worker_body_bytes_total{{model="colours"}} {size}' in text
     assert 'fingerpost_worker_batch_size_images_count{model="colours"} 1.0' in text
+
+
+async def test_requests_by_a_label_count_for_the_model(tmp_path: Path, registry_url: str) -> None:
+    folder = tmp_path / "flowers"
+    for version in (1, 2):
+        write_version(folder, version)
+    (folder / "versions.toml").write_text("[labels]\nstable = 1\n")
+    config = WorkerConfig(registry=registry_url, admin_token="a-token-for-tests-only")  # noqa: S106
+    source = ModelFolder(folder, policy=VersionPolicy.parse("all"))
+    async with (
+        Worker(source, lambda files: load_backend(files, LoadOptions()), config) as worker,
+        aiohttp.ClientSession(worker.instance.url) as http,
+    ):
+
+        async def ask(label: str) -> str:
+            async with http.post(f"/v1/classify/flowers@{label}", data=b"image") as response:
+                body = await response.json()
+                return body["version"] if response.status == 200 else body["error"]["code"]
+
+        assert [await ask("stable") for _ in range(3)] == ["1"] * 3
+        order = {"Authorization": f"Bearer {config.admin_token}"}
+        path = "/v1/admin/models/flowers/labels/stable"
+        async with http.put(path, json={"version": "2"}, headers=order) as response:
+            assert response.status == 200
+        assert await ask("stable") == "2"
+        assert await ask("canary") == "unknown_model"
+        async with http.get("/metrics") as response:
+            text = await response.text()
+    assert 'fingerpost_worker_requests_total{model="flowers",status="200"} 4.0' in text
+    assert 'fingerpost_worker_requests_total{model="",status="404"} 1.0' in text
+    assert 'fingerpost_worker_images_total{model="flowers"} 4.0' in text
+    assert 'fingerpost_worker_total_seconds_count{model="flowers"} 4.0' in text
+    assert "stable" not in text
 
 
 async def test_the_life_of_a_worker(models: Models, registry_url: str) -> None:

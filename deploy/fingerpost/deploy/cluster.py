@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from fingerpost.deploy.children import Child
-from fingerpost.registry import ConfigurationError, NoWorker, open_registry
+from fingerpost.registry import ConfigurationError, NoWorker, RegistryError, open_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
 __all__ = ["Cluster", "ClusterConfig"]
+
+T = TypeVar("T")
+
+# Of a version that will not be served, in the words of `POST /v2/repository/index`.
+_UNAVAILABLE: Final = "UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +30,7 @@ class ClusterConfig:
     Attributes:
         models: one folder or file for each model to serve.
         repository: a folder of models, which every worker serves; instead of `models`.
-        services: how many models that are.
+        services: the names of all models.
         workers: worker processes for each model, or for the repository.
         proxy_port, registry_port: where the proxy and the embedded registry listen.
         registry: an existing registry's URL, instead of the embedded one.
@@ -34,7 +39,7 @@ class ClusterConfig:
 
     models: tuple[Path, ...] = ()
     repository: Path | None = None
-    services: int = 1
+    services: tuple[str, ...]
     workers: int = 3
     proxy_port: int = 12480
     registry_port: int = 12481
@@ -82,8 +87,11 @@ class Cluster:
                 for child in group:
                     tasks.create_task(child.stop(grace_s=10.0))
 
-    async def ready(self, timeout_s: float) -> None:
-        """Wait until every worker is on the registry's healthy list.
+    async def ready(self, timeout_s: float) -> dict[str, str]:
+        """Wait until every worker is on the registry's healthy list, with all that it can serve.
+
+        Returns:
+            The models of `repository` that none can serve, and why.
 
         Raises:
             ConfigurationError: a process cannot run.
@@ -91,7 +99,7 @@ class Cluster:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._unless_failed(self._all_registered())
+                return await self._unless_failed(self._all_registered())
         except TimeoutError:
             raise NoWorker(f"not all workers were ready within {timeout_s:g} s") from None
 
@@ -126,32 +134,43 @@ class Cluster:
         self._servers.append(child)
         await child.start()
 
-    async def _unless_failed(self, work: Awaitable[object]) -> None:
+    async def _unless_failed(self, work: Awaitable[T]) -> T:
         """Await `work`, but raise as soon as a child has failed for good."""
-        tasks = [asyncio.ensure_future(work)]
-        tasks += [asyncio.create_task(child.failed()) for child in (*self._servers, *self.workers)]
+        working = asyncio.ensure_future(work)
+        failing = [asyncio.create_task(each.failed()) for each in (*self._servers, *self.workers)]
+        tasks = (working, *failing)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            return await working
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _all_registered(self) -> None:
+    async def _all_registered(self) -> dict[str, str]:
         registry = open_registry(self.registry_url)
+        wanted = set(self._config.services)
         try:
             async for catalog in registry.watch_catalog():
+                url = ""
                 # Watched one after the other: what is ready stays ready.
-                for service in catalog.services:
+                for service in wanted.intersection(catalog.services):
                     async for snapshot in registry.watch(service):
                         if len(snapshot.instances) >= self._config.workers:
+                            url = snapshot.instances[0].url
                             break
-                if len(catalog.services) >= (len(self._config.models) or self._config.services):
-                    return
+                missing = wanted.difference(catalog.services)
+                broken: dict[str, str] = {}
+                if missing and url and self._config.repository is not None:
+                    # A worker registers when it has loaded, or failed to, all that it should.
+                    broken = await _broken(url, missing)
+                if missing <= broken.keys():
+                    return broken
         finally:
             await registry.aclose()
+        raise RegistryError("the registry's watch has ended")
 
 
 async def _answers(url: str) -> None:
@@ -163,3 +182,19 @@ async def _answers(url: str) -> None:
                     return
             except (ClientError, TimeoutError):
                 await asyncio.sleep(0.05)
+
+
+async def _broken(url: str, models: Iterable[str]) -> dict[str, str]:
+    """Those models of which a worker has no version and will have none, and why."""
+    async with (
+        ClientSession(timeout=ClientTimeout(total=10.0)) as session,
+        session.post(f"{url}/v2/repository/index") as response,
+    ):
+        index = await response.json()
+    broken = {}
+    for model in sorted(models):
+        versions = [each for each in index if each["name"] == model]
+        if all(each["state"] == _UNAVAILABLE for each in versions):
+            reasons = [f"version {each['version']}: {each['reason']}" for each in versions]
+            broken[model] = "; ".join(reasons) or "it has no version that is to be served"
+    return broken

@@ -156,6 +156,7 @@ def cluster_config(model: Path) -> ClusterConfig:
     """Three workers, and the usual ports where they are free."""
     return ClusterConfig(
         models=(model,),
+        services=(model.name,),
         workers=3,
         proxy_port=free_port(12480),
         registry_port=free_port(12481),

@@ -77,6 +77,8 @@ Fault = Literal["caller", "peer", "us"]
 class FingerpostError(Exception):
     """Base of all errors; the message says what was wrong, with the value, and what to do.
 
+    It is one printable line, whatever a peer or a file has put into it.
+
     `status` is the HTTP status that carries the error, `code` the stable name in its JSON body,
     `retryable` whether the same request may succeed on another worker or later, and
     `retry_after_s`, where known, how many seconds to wait before that.
@@ -88,8 +90,8 @@ class FingerpostError(Exception):
     retryable: bool = False
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _one_line(message)
+        super().__init__(self.message)
         self.retry_after_s = retry_after_s
 
     def to_json(self) -> bytes:
@@ -270,6 +272,20 @@ class ModelFailed(FingerpostError):
     """The model raised while it ran; the message names the model and the cause."""
 
     code = "model_failed"
+
+
+def _one_line(text: str) -> str:
+    r"""Text that cannot break a log, a terminal or a line of its own.
+
+    White space becomes a blank; what else is not printable (controls, text that turns its
+    direction, lone surrogates) is escaped, as in `\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in " ".join(text.split())
+    )
 
 
 def _tree(cls: type[FingerpostError]) -> list[type[FingerpostError]]:

@@ -20,6 +20,16 @@ from tests.worker.backends.registry import BUILDERS
 from tests.worker.colours import LABELS, SIDE, encoded
 
 CPU = LoadOptions(device="cpu")
+# Triton's words, by what the model's file is called; a SavedModel is a folder.
+PLATFORMS = {
+    "": "tensorflow_savedmodel",
+    ".keras": "tensorflow_keras",
+    ".pb": "tensorflow_graphdef",
+    ".onnx": "onnxruntime_onnx",
+    ".pt": "pytorch_libtorch",
+    ".pt2": "pytorch_libtorch",
+    ".prototxt": "opencv_caffe",
+}
 
 
 @pytest.fixture(scope="module", params=sorted(BUILDERS))
@@ -96,6 +106,8 @@ def test_an_item_that_does_not_fit_is_refused(backend: Backend) -> None:
 def test_it_says_what_it_is(files: ModelFiles, backend: Backend) -> None:
     assert re.match(r"[a-z][a-z ]* \d+\.\d+", backend.framework)
     assert backend.device == "cpu"
+    python = files.manifest.framework is Framework.PYTHON
+    assert backend.platform == ("python" if python else PLATFORMS[files.path.suffix])
     wanted = backend.input
     if not wanted.encoded:
         assert (wanted.height, wanted.width, wanted.channels) == (SIDE, SIDE, 3)

@@ -38,12 +38,61 @@ def test_explicit_layers_mean_and_std(models: Models) -> None:
     assert scores[1][0] > 0.99
 
 
+def test_an_input_in_the_middle_of_a_graph(models: Models) -> None:
+    backend = load_from(models.frozen_jpeg, input_layer="ResizeBilinear:0", input_std=1.0)
+    assert backend.predict([RED]).argmax() == 0
+
+
 def test_weights_as_constants_and_as_variables_answer_alike(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants = load_from(models.saved_model).predict([RED])
+    monkeypatch.setattr(tf.saved_model, "load", None)  # which is slow, and not needed
+    quick = load_from(models.saved_model).predict([RED])
+    monkeypatch.undo()
+    monkeypatch.setattr(tensorflow, "constant_graph", None)
+    assert load_from(models.saved_model).predict([RED]).tolist() == quick.tolist()
     monkeypatch.setattr(tensorflow, "_MOST_CONSTANTS", 0)
-    assert load_from(models.saved_model).predict([RED]) == pytest.approx(constants, abs=1e-6)
+    assert load_from(models.saved_model).predict([RED]) == pytest.approx(quick, abs=1e-6)
+
+
+class _Loop(tf.Module):
+    """Its variable is read within a loop, so that it cannot be written into its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = tf.Variable(tf.eye(3) * 2)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32)])
+    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+        means = tf.reduce_mean(pixels, [1, 2])
+        for _ in tf.range(3):
+            means = means @ self.weights
+        return means
+
+
+def _save_as_tensorflow_1_did(folder: Path, *, resource: bool) -> None:
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        image = v1.placeholder(tf.float32, [None, SIDE, SIDE, 3])
+        weights = v1.get_variable("weights", initializer=tf.eye(3) * 8, use_resource=resource)
+        scores = tf.reduce_mean(image, [1, 2]) @ weights
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.builder.SavedModelBuilder(str(folder))
+        ends = {"inputs": {"image": image}, "outputs": {"scores": scores}}
+        signature = v1.saved_model.predict_signature_def(**ends)
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+
+
+@pytest.mark.parametrize("kind", ["loop", "resource", "reference"])
+def test_other_kinds_of_variables(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / kind
+    if kind == "loop":
+        module = _Loop()
+        tf.saved_model.save(module, str(folder), signatures=module.__call__)
+    else:
+        _save_as_tensorflow_1_did(folder, resource=kind == "resource")
+    assert load_from(folder).predict([RED]).tolist() == [[2000, 80, 80]]
 
 
 class _TwoEnds(tf.Module):

@@ -29,6 +29,7 @@ class ColourBackend:
     """A model of 16 x 16 pixels; `gate` holds it up while cleared, `broken` makes it raise."""
 
     framework = "python 3"
+    platform = "python"
     device = "cpu"
     input = ImageInput(height=SIDE, width=SIDE, channels=3)
 

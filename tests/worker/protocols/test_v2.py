@@ -64,7 +64,9 @@ async def test_health_and_metadata(rig: Rig) -> None:
         assert (metadata["name"], metadata["versions"]) == ("colours", ["7"])
         assert metadata["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
         assert metadata["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": [-1, 3]}]
-        assert client.get_model_config("colours")["max_batch_size"] == 32
+        assert metadata["platform"] == "python"
+        config = client.get_model_config("colours")
+        assert (config["max_batch_size"], config["backend"]) == (32, "python")
         (entry,) = client.get_model_repository_index()
         assert entry == {"name": "colours", "version": "7", "state": "READY", "reason": ""}
         with pytest.raises(InferenceServerException, match="metrics"):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import urllib.parse
 
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.worker.repository.conftest import TOKEN
 from tests.worker.repository.models import write_version
+
+KEY = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
@@ -98,3 +106,98 @@ async def test_orders_that_cannot_be(worker, order, method, path, body, status, 
     assert (given, answer["error"]["code"]) == (status, code)
     assert says in answer["error"]["message"]
     assert worker.instances == before
+
+
+async def with_triton(worker, use):
+    """Run what blocks in a thread of its own."""
+
+    def run():
+        address = urllib.parse.urlsplit(worker.instances[0].url).netloc
+        with triton.InferenceServerClient(address, network_timeout=20) as client:
+            return use(client)
+
+    return await asyncio.to_thread(run)
+
+
+async def test_tritonclient_loads_and_unloads_models(
+    tmp_path, serve, ask, registry_url, http, eventually
+):
+    write_version(tmp_path / "flowers", 1)
+    write_version(tmp_path / "birds", 1)
+    worker = await serve(tmp_path)
+
+    def unload(client):
+        assert "model_repository" in client.get_server_metadata()["extensions"]
+        client.unload_model("birds", headers=KEY)
+        states = {each["name"]: each["state"] for each in client.get_model_repository_index()}
+        assert states["birds"] in ("UNLOADING", "UNAVAILABLE")
+        assert client.is_model_ready("flowers")
+        with pytest.raises(InferenceServerException, match="'cats' is not served here"):
+            client.unload_model("cats", headers=KEY)
+
+    await with_triton(worker, unload)
+    assert [each.service for each in worker.instances] == ["flowers"]
+    passing = f"{registry_url}/v1/health/service/birds?passing=1"
+    async with http.get(passing) as response:
+        assert await response.json() == []
+
+    async def gone():
+        return (await ask(worker, "birds"))[0] == "404"
+
+    await eventually(gone)  # after the lease
+
+    write_version(tmp_path / "birds", 2)
+    write_version(tmp_path / "cats", 1)
+
+    def load(client):
+        for model in ("birds", "cats"):
+            client.load_model(model, headers=KEY)
+            assert client.is_model_ready(model)
+        client.load_model("cats", headers=KEY)  # which is there already
+
+    await with_triton(worker, load)
+    assert await ask(worker, "birds") == ("2", "v2")
+    assert await ask(worker, "cats") == ("1", "v1")
+    async with http.get(passing) as response:
+        assert len(await response.json()) == 1
+
+
+async def test_what_a_load_of_a_model_cannot_do(tmp_path, serve, http):
+    write_version(tmp_path / "flowers", 1)
+    worker = await serve(tmp_path)
+    write_version(tmp_path / "flowers", 2, broken=True)
+
+    def use(client):
+        for key in (None, {"Authorization": "Bearer wrong"}):
+            for call in (client.load_model, client.unload_model):
+                with pytest.raises(InferenceServerException, match="admin token") as caught:
+                    call("flowers", headers=key)
+                assert caught.value.status() == "403"
+        with pytest.raises(InferenceServerException, match="version 2: .*its weights are damaged"):
+            client.load_model("flowers", headers=KEY)
+        with pytest.raises(InferenceServerException, match="takes no config: flowers is loaded as"):
+            client.load_model("flowers", headers=KEY, config="{}")
+        assert client.is_model_ready("flowers", "1")
+
+    await with_triton(worker, use)
+    url = f"{worker.instance.url}/v2/repository/models/flowers/load"
+    async with http.post(url, headers=KEY, data=b"[1]") as response:
+        assert (response.status, (await response.json())["error"][:16]) == (400, "the body must be")
+
+
+async def test_orders_that_cross_each_other_end(tmp_path, serve, order, http, eventually):
+    write_version(tmp_path / "flowers", 1)
+    worker = await serve(tmp_path)
+    write_version(tmp_path / "flowers", 2, warm_up_s=0.3)
+    loading = asyncio.create_task(order(worker, "POST", "flowers/versions/2/load"))
+
+    async def begun():
+        models = (await order(worker, "GET", ""))[1]["models"]
+        return models[0]["versions"][0]["state"] == "LOADING"
+
+    await eventually(begun)
+    url = f"{worker.instance.url}/v2/repository/models/flowers/unload"
+    async with http.post(url, headers=KEY) as response:
+        assert response.status == 200
+    status, answer = await loading
+    assert (status, "unloaded again" in answer["error"]["message"]) == (400, True)

@@ -262,10 +262,40 @@ def test_the_only_version_cannot_be_unloaded() -> None:
         Story().disk(3).work().cycle.unload(3)
 
 
+def test_a_model_ordered_away_comes_back_by_an_order_alone() -> None:
+    story = Story(stable=1).disk(1, 2).work()
+    story.cycle.order_away()
+    story.work()
+    assert (story.served, story.cycle.default, story.cycle.idle) == ((), None, True)
+    story.disk(1, 2, 3).look().work()
+    assert story.served == ()
+    assert not story.cycle.over
+    story.cycle.order_back()
+    story.work()
+    assert (story.served, story.cycle.default) == (("3", "1"), 3)
+    for order in (lambda: story.cycle.load(2), lambda: story.cycle.label("stable", 2)):
+        story.cycle.order_away()
+        story.work()
+        order()
+        story.work()
+        assert "2" in story.served
+
+
+def test_an_order_for_the_model_tries_again_at_once_what_failed() -> None:
+    story = Story().disk(1).work()
+    story.broken = {2}
+    story.disk(1, 2).look().work()
+    story.broken = set()
+    story.cycle.order_back()
+    story.work()
+    assert story.log == ["loaded 1", "failed 2", "loaded 2", "unloaded 1"]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_whatever_happens(data: st.DataObject) -> None:
-    """Never without a version once it had one; and in the end, what is wanted is what is served."""
+    """Never without a version once it had one, unless it was ordered away; and in the end, what is
+    wanted is what is served."""
     policy = data.draw(st.sampled_from(["latest:1", "latest:2", "all", "specific:1,2"]))
     labels = data.draw(st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 4)))
     cycle = Lifecycle("flowers", trusting=data.draw(st.booleans()))
@@ -274,7 +304,7 @@ def test_whatever_happens(data: st.DataObject) -> None:
     loading: list[tuple[int, str]] = []
     unloading: list[int] = []
     warm: set[int] = set()
-    had_one = False
+    had_one = away = False
     for now in range(data.draw(st.integers(1, 40))):
         match data.draw(st.integers(0, 9)):
             case 0 | 1:
@@ -300,18 +330,22 @@ def test_whatever_happens(data: st.DataObject) -> None:
                 cycle.unloaded(version)
             case 9:
                 version = data.draw(st.integers(1, 4))
-                orders = (
-                    lambda v: cycle.load(v),
-                    lambda v: cycle.unload(v),
-                    lambda v: cycle.label("stable", v),
-                    lambda _: cycle.rollback(),
-                )
+                orders = {
+                    "load": lambda v: cycle.load(v),
+                    "unload": lambda v: cycle.unload(v),
+                    "label": lambda v: cycle.label("stable", v),
+                    "rollback": lambda _: cycle.rollback(),
+                    "away": lambda _: cycle.order_away(),
+                    "back": lambda _: cycle.order_back(),
+                }
+                order = data.draw(st.sampled_from(sorted(orders)))
                 with contextlib.suppress(InvalidRequest, UnknownModel):
-                    data.draw(st.sampled_from(orders))(version)
+                    orders[order](version)
+                    away = order == "away" or (away and order in ("unload", "rollback"))
         info = cycle.info()
         served = {int(version) for version in info.versions} if info else set()
         assert served == warm - set(unloading), "what is told is warm, and stays"
-        had_one |= bool(served)
+        had_one = bool(served) if away else had_one or bool(served)
         assert bool(served) == had_one
         assert (cycle.default in served) if served else cycle.default is None
         assert set(cycle.labels.values()) <= served

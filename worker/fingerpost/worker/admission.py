@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from fingerpost.client.wire import DEADLINE_HEADER
 from fingerpost.registry import (
@@ -23,6 +24,7 @@ from fingerpost.registry import (
     WorkerState,
 )
 from fingerpost.worker.protocols.errors import response_for
+from fingerpost.worker.server import QuickJson
 from fingerpost.worker.uploads import check_headers
 
 if TYPE_CHECKING:
@@ -31,10 +33,16 @@ if TYPE_CHECKING:
     from fingerpost.worker.host import ModelHost, ServedVersion
     from fingerpost.worker.observer import Observed, Observer
 
-__all__ = ["PATIENCE_S", "Admission", "Admitted", "Check", "Work", "deadline_s"]
+__all__ = ["PATIENCE_S", "Admission", "Admitted", "Answer", "Check", "Work", "deadline_s"]
+
+logger = logging.getLogger(__name__)
 
 # What a request without a deadline gets, in seconds.
 PATIENCE_S: Final = 600.0
+
+# Far above the models, versions and labels that one worker has.
+_MAX_SHORTCUTS: Final = 1024
+_FAULT: Final = "this server has a fault: see its log"
 
 _parse: Final = lru_cache(maxsize=256)(ModelReference.parse)
 
@@ -49,7 +57,9 @@ class Admitted:
         self.deadline = deadline
 
 
-Work = Callable[[web.Request, Admitted], Awaitable[web.StreamResponse]]
+# Bytes are JSON, with status 200.
+Answer = bytes | web.StreamResponse
+Work = Callable[[web.Request, Admitted], Awaitable[Answer]]
 Check = Callable[[web.Request], None]
 
 
@@ -79,6 +89,7 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
         self._streams: set[Callable[[], object]] = set()
+        self._shortcuts: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
         self._state = WorkerState.STARTING
         self.rif = 0
         self.refusing = False
@@ -107,12 +118,13 @@ class Admission:
         """
         judged = check or self._check_images
 
-        async def answer(request: web.Request, seen: Observed) -> web.StreamResponse:
-            with self._host.use(self.reference(request)) as served:
+        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
+            with self._host.use(reference) as served:
                 seen.served_by(served)
                 left_s = self._judge(request, served, judged)
                 deadline = asyncio.get_running_loop().time() + left_s
-                with self.count():
+                self._enter()
+                try:
                     if left_s >= PATIENCE_S:  # nobody set one: the engine's own bound is enough
                         return await work(request, Admitted(served, deadline))
                     try:
@@ -122,6 +134,8 @@ class Admission:
                         raise DeadlineExceeded(
                             "the deadline passed while the image was here"
                         ) from None
+                finally:
+                    self._leave()
 
         self._add(app, path, answer, judged)
 
@@ -135,8 +149,9 @@ class Admission:
     ) -> None:
         """Add a route whose requests last, and whose images are counted one by one: `count`."""
 
-        async def answer(request: web.Request, seen: Observed) -> web.StreamResponse:
-            self.judge(request, check)
+        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
+            with self._host.use(reference) as served:
+                self._judge(request, served, check)
             if len(self._streams) >= self._config.max_in_flight:
                 raise Overloaded(
                     f"{len(self._streams)} streams are open here already: use another worker",
@@ -146,25 +161,49 @@ class Admission:
 
         self._add(app, path, answer, check)
 
+    def shortcut(self, request: web.Request) -> Awaitable[web.StreamResponse] | None:
+        """What answers a request to a path that was answered before, past the router; else None.
+
+        With the load report on it, as the application's middleware puts it on all others.
+        """
+        if request.method != hdrs.METH_POST:
+            return None
+        serve = self._shortcuts.get(request.raw_path.partition("?")[0])
+        if serve is None or hdrs.EXPECT in request.headers:
+            return None
+        return serve(request)
+
     def _add(
         self,
         app: web.Application,
         path: str,
-        answer: Callable[[web.Request, Observed], Awaitable[web.StreamResponse]],
+        answer: Callable[[web.Request, ModelReference, Observed], Awaitable[Answer]],
         check: Check,
     ) -> None:
-        async def handler(request: web.Request) -> web.StreamResponse:
+        async def observed(request: web.Request, reference: ModelReference | None = None) -> Answer:
             with self._observer.request(request) as seen:
                 try:
-                    response = await answer(request, seen)
+                    found = await answer(request, reference or self.reference(request), seen)
                 except FingerpostError as error:
                     seen.failed(error)
                     return response_for(request, error)
                 except ConnectionError:  # the client went away: nobody will read this
                     seen.status = 499
                     return web.Response(status=499)
-                seen.status = response.status
-                return response
+                except web.HTTPException:
+                    raise
+                except Exception:
+                    logger.exception("%s %s failed", request.method, request.path)
+                    return response_for(request, FingerpostError(_FAULT))
+                seen.status = 200 if isinstance(found, bytes) else found.status
+                return found
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            found = await observed(request)
+            if isinstance(found, bytes):
+                self._remember(request, observed)
+                return web.Response(body=found, content_type="application/json")
+            return found
 
         async def expect(request: web.Request) -> web.StreamResponse | None:
             """Answer `Expect: 100-continue`: an error at once, or 'go on'."""
@@ -183,6 +222,34 @@ class Admission:
             return None
 
         app.router.add_post(path, handler, expect_handler=expect)
+
+    def _remember(
+        self,
+        request: web.Request,
+        observed: Callable[[web.Request, ModelReference], Awaitable[Answer]],
+    ) -> None:
+        """Make a shortcut to a path that was answered with success, so only to what is served."""
+        path = request.raw_path.partition("?")[0]
+        if not path.startswith("/") or "%" in path or "#" in path:
+            return  # another spelling of a path
+        if "model" not in request.match_info:
+            return  # the default, which may change
+        reference = self.reference(request)
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            found = await observed(request, reference)
+            load = self._load().to_header()
+            if isinstance(found, bytes):
+                if request.keep_alive and request.version == HttpVersion11:
+                    return QuickJson(request, found, load)
+                found = web.Response(body=found, content_type="application/json")
+            if not found.prepared:
+                found.headers[LOAD_HEADER] = load
+            return found
+
+        if len(self._shortcuts) >= _MAX_SHORTCUTS:
+            self._shortcuts.clear()
+        self._shortcuts[path] = serve
 
     async def idle(self, timeout_s: float) -> bool:
         """Wait until no request is in flight; False where the time did not suffice."""
@@ -240,13 +307,11 @@ class Admission:
     @contextlib.contextmanager
     def count(self) -> Iterator[None]:
         """One more in flight, until the end whatever happens."""
-        self.rif += 1
-        self._idle.clear()
+        self._enter()
         try:
             yield
         finally:
-            self.rif -= 1
-            self._rest()
+            self._leave()
 
     @contextlib.contextmanager
     def streaming(self, end: Callable[[], object]) -> Iterator[None]:
@@ -264,6 +329,15 @@ class Admission:
     def classified(self, model: str, images: int) -> None:
         """So many images have their scores."""
         self._observer.metrics.of(model).images.inc(images)
+
+    def _enter(self) -> None:
+        if not self.rif:
+            self._idle.clear()
+        self.rif += 1
+
+    def _leave(self) -> None:
+        self.rif -= 1
+        self._rest()
 
     def _rest(self) -> None:
         if not self.rif and not self._streams:

@@ -64,4 +64,6 @@ class BatchingOptions:
 
     def size(self, images: int) -> int:
         """The size that a batch of so many images runs as."""
+        if not self.sizes:
+            return images
         return next((size for size in self.sizes if size >= images), images)

@@ -47,6 +47,8 @@ class WorkerConfig:
             the model busy; more takes memory, up to `max_request_bytes`.
         stream_idle_s: a stream that brings no byte, or takes none, for so long is ended.
         stream_heartbeat_s: a stream that has nothing to say says so this often.
+        headers_timeout_s: longest time that the headers of a request take from their first byte, or
+            from a new connection's start; then the connection is closed.
         body_timeout_s: longest pause between two pieces of a body; a stalled upload is closed.
         lease_s: how long after the registry was told that it leaves the worker goes on accepting,
             because a client may still hold its address.
@@ -80,6 +82,7 @@ class WorkerConfig:
     stream_window: int = 64
     stream_idle_s: float = 60.0
     stream_heartbeat_s: float = 5.0
+    headers_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
     lease_s: float = 2.0
     drain_timeout_s: float = 30.0
@@ -113,7 +116,7 @@ class WorkerConfig:
         for name in ("stream_idle_s", "stream_heartbeat_s"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("body_timeout_s", "stall_s"):
+        for name in ("headers_timeout_s", "body_timeout_s", "stall_s"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be above 0")
         for name in ("lease_s", "drain_timeout_s", "register_timeout_s"):

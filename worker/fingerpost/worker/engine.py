@@ -42,7 +42,8 @@ __all__ = ["Engine", "Outcome", "best", "warm_up"]
 
 logger = logging.getLogger(__name__)
 
-# With nothing waiting, an image that has so many seconds is let in without a look at the estimates.
+# An image that has so many seconds is let in without a look at the estimates while no more than one
+# batch waits: they could refuse it only for runs of 20 s, and do so when it is here.
 LONG_S: Final = 60.0
 # Weight of the newest sample in the moving average of seconds per megabyte.
 _SMOOTHING = 0.1
@@ -87,6 +88,8 @@ class Engine:
         if self._input.instant:
             options = replace(options, max_wait_s=0.0)  # nobody would wake the loop
         self._options = options
+        few = min(options.max_batch, options.max_queue - 1)
+        self._short_queue = few if options.latency_s is None else 0
         self._batcher: Batcher[Job] = Batcher(options, width=decode_threads)
         self._lock = threading.Lock()
         self._own_decoders = decoders is None
@@ -97,6 +100,11 @@ class Engine:
         self._waking = False
         self._closed = False
         self.latency_per_cost_s = 0.0
+
+    @property
+    def platform(self) -> str:
+        """See `Backend.platform`."""
+        return self._backend.platform
 
     @property
     def queued_cost(self) -> float:
@@ -126,7 +134,7 @@ class Engine:
         Raises:
             Overloaded, DeadlineExceeded: see `Batcher.judge`.
         """
-        if left_s >= LONG_S and not self._batcher:
+        if left_s >= LONG_S and len(self._batcher) <= self._short_queue:
             return
         now = time.monotonic()
         with self._lock:
@@ -330,7 +338,7 @@ class Engine:
                 decode=_ms(job.decode_s), queue=_ms(queue_s), inference=inference_ms
             )
             job.future.set_result(Outcome(outcome, timings))
-        metrics.batch_size.observe(len(ran.jobs))
+        metrics.batch_size_images.observe(len(ran.jobs))
         metrics.inference_seconds.observe(inference_s)
 
 

@@ -32,6 +32,6 @@ def best(scores: Scores, labels: tuple[str, ...], top: int) -> tuple[tuple[str, 
     if len(labels) <= _FEW:
         few = scores.tolist()
         ranks = sorted(range(len(few)), key=few.__getitem__, reverse=True)[: top or None]
-        return tuple((labels[i], round(few[i], 6)) for i in ranks)
+        return tuple([(labels[i], round(few[i], 6)) for i in ranks])
     order = np.argsort(scores)[::-1][: top or None]
     return tuple((labels[i], round(float(scores[i]), 6)) for i in order)

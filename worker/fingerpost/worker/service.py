@@ -25,6 +25,7 @@ from fingerpost.worker.protocols.stream import StreamProtocol
 from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
 from fingerpost.worker.protocols.v2 import OpenInferenceProtocol
 from fingerpost.worker.protocols.v2_metadata import OpenInferenceMetadata
+from fingerpost.worker.server import WorkerRunner
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
@@ -93,15 +94,14 @@ class WorkerService:
         """What serves `app`, not yet set up.
 
         A client that goes away cancels its request, so that its image is not run; bodies are not
-        decompressed, as none may be compressed; and a connection that is idle, or has not sent
-        all of its headers, is closed after 75 s, as nginx does.
+        decompressed, as none may be compressed; and a connection that is idle is closed after
+        75 s, as nginx does.
         """
-        return web.AppRunner(
+        return WorkerRunner(
             self.app(),
-            access_log=None,
-            handle_signals=False,
+            self.admission.shortcut,
+            headers_s=self._config.headers_timeout_s,
             shutdown_timeout=1.0,
-            handler_cancellation=True,
             auto_decompress=False,
             keepalive_timeout=75.0,
             read_bufsize=_READ_BYTES,
@@ -114,15 +114,18 @@ class WorkerService:
     def load(self) -> LoadReport:
         """This moment's load report, newer than every one before it."""
         self._seq += 1
-        engines = self._host.engines()
+        queued_cost = latency_per_cost_s = 0.0
+        for engine in self._host.engines():
+            queued_cost += engine.queued_cost
+            latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         return LoadReport(
             rif=self.admission.rif,
             slots=self._config.max_batch,
             state=self.admission.state,
             boot_id=self._boot_id,
             seq=self._seq,
-            queued_cost=sum(engine.queued_cost for engine in engines),
-            latency_per_cost_s=max((engine.latency_per_cost_s for engine in engines), default=0.0),
+            queued_cost=queued_cost,
+            latency_per_cost_s=latency_per_cost_s,
         )
 
     def _running_s(self) -> float:

@@ -43,21 +43,27 @@ def up(
     """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
     from fingerpost.deploy.cluster import Cluster, ClusterConfig
     from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.registry import ConfigurationError
     from fingerpost.worker.modelfiles import find_model
     from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelsFolder
 
     if bool(model) == bool(models):
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
+    told: dict[str, str] = {}
     if models is not None:
         found = ModelsFolder(models, policy=VersionPolicy(latest=1)).look()
-        names = [name for name, each in found.items() if each.versions]
+        names = [name for name, each in found.items() if each.versions and not each.error]
+        told = {name: each.error for name, each in found.items() if each.error}
+        if not names:
+            why = "; ".join(f"{name}: {error}" for name, error in told.items())
+            raise ConfigurationError(why or f"{models} holds no model that has a version")
     else:
         names = [find_model(path).name for path in model or ()]
     config = ClusterConfig(
         models=tuple(model or ()),
         repository=models,
-        services=len(names),
+        services=tuple(names),
         workers=workers,
         proxy_port=port,
         registry_port=registry_port,
@@ -72,7 +78,7 @@ def up(
         lifetime = Lifetime()
         ending = asyncio.create_task(lifetime.wait())
         async with Cluster(config, say) as cluster:
-            running = asyncio.create_task(_announce(cluster, names[0]))
+            running = asyncio.create_task(_announce(cluster))
             await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
@@ -80,10 +86,14 @@ def up(
             await asyncio.gather(running, return_exceptions=True)
             err.print("stopping...")
 
-    async def _announce(cluster: Cluster, service: str) -> None:
-        await cluster.ready(timeout_s=120.0)
+    async def _announce(cluster: Cluster) -> None:
+        broken = told | await cluster.ready(timeout_s=120.0)
+        for name, why in broken.items():
+            err.print(f"{name} is not served: {why}", markup=False)
+        served = [name for name in names if name not in broken]
+        service = served[0]
         ask = cluster.proxy_url.removeprefix("http://")
-        if len(names) > 1:  # GET / answers for the only service there is
+        if len(served) > 1:  # GET / answers for the only service there is
             ask += f"/v1/resolve/{service}?n=1 -H 'Accept: text/plain'"
         out.print(
             f"The cluster is up. Try:\n"

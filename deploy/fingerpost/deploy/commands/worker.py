@@ -116,8 +116,19 @@ def worker(
     max_bytes: Annotated[
         int, _option(_LIMITS, "Largest image in bytes; beyond it the answer is 413.")
     ] = 20_000_000,
+    max_request_bytes: Annotated[
+        int,
+        _option(
+            _LIMITS, "Largest body of several images, or of tensors; beyond it the answer is 413."
+        ),
+    ] = 64_000_000,
     max_megapixels: Annotated[
-        float, _option(_LIMITS, "Largest image in megapixels; beyond it the answer is 413.")
+        float,
+        _option(
+            _LIMITS,
+            "Largest image in megapixels; beyond it the answer is 413. A WebP's count four times, "
+            "for what decoding one takes.",
+        ),
     ] = 64.0,
     threads: Annotated[int, _option(_LIMITS, "Threads for the model; 0 is one a core.", min=0)] = 0,
     device: device_options.Device = "auto",
@@ -158,6 +169,7 @@ def worker(
         max_wait_s=max_wait_ms / 1000,
         latency_s=None if latency_ms is None else latency_ms / 1000,
         limits=ImageLimits(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        max_request_bytes=max_request_bytes,
         lease_s=lease,
         poll_s=poll,
         admin_token=_admin_token(admin_token_file),

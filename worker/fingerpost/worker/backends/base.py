@@ -95,6 +95,10 @@ class Backend(Protocol):
         """Name and version, such as `tensorflow 2.21.0`."""
 
     @property
+    def platform(self) -> str:
+        """Framework and format, such as `onnxruntime_onnx`: Triton's word, where it has one."""
+
+    @property
     def device(self) -> str:
         """Where it runs: `cpu`, or the GPU's name."""
 

@@ -30,6 +30,8 @@ __all__ = ["CaffeBackend", "load"]
 class CaffeBackend:
     """A loaded Caffe model. See `Backend`."""
 
+    platform = "opencv_caffe"
+
     def __init__(
         self, net: Any, wanted: ImageInput, *, source: str, result: str, activation: Activation
     ) -> None:

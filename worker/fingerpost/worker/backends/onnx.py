@@ -36,6 +36,8 @@ _FATAL: Final = 4
 class OnnxBackend:
     """A loaded ONNX model. See `Backend`."""
 
+    platform = "onnxruntime_onnx"
+
     def __init__(
         self,
         session: ort.InferenceSession,

@@ -70,6 +70,8 @@ class PythonModel(Protocol):
 class PythonClassBackend:
     """A loaded class behind the `Backend` interface."""
 
+    platform = "python"
+
     def __init__(
         self, model: PythonModel, wanted: ImageInput, activation: Activation, device: str
     ) -> None:

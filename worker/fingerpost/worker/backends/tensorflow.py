@@ -19,6 +19,7 @@ import numpy as np
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
+from fingerpost.worker.backends.tensorflow_constants import constant_graph, imported, needed
 from fingerpost.worker.backends.tensorflow_device import claim_device
 from fingerpost.worker.backends.tensorflow_import import import_tensorflow
 from fingerpost.worker.manifest import Layout
@@ -41,8 +42,8 @@ logger = logging.getLogger(__name__)
 _TUTORIAL_INPUT: Final = "DecodeJpeg/contents"
 _TUTORIAL_OUTPUT: Final = "final_result"
 # Variables of more bytes stay variables. Constants are copied many times while they are optimized:
-# MobileNetV2 (14 MB) takes 0.1 GB and 1 s more, ResNet-50 (102 MB) 0.9 GB and 15 s for a tenth of
-# its time, VGG16 (553 MB) 5 GB and a minute for nothing.
+# ResNet-50 (102 MB) takes 1.2 GB more, and twice the time to load, for a tenth of its time, VGG16
+# (553 MB) 5 GB and a minute for nothing.
 _MOST_CONSTANTS: Final = 64_000_000
 
 
@@ -59,6 +60,7 @@ class TensorFlowBackend:
         run: Callable[[Any], Any],
         wanted: ImageInput,
         *,
+        platform: str,
         device: str,
         activation: Activation,
         scalar: bool = False,
@@ -69,6 +71,7 @@ class TensorFlowBackend:
         self._activation = activation
         self.input = wanted
         self.framework = f"tensorflow {tf.__version__}"
+        self.platform = platform
         self.device = device
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
@@ -116,11 +119,25 @@ def load(files: ModelFiles, options: LoadOptions) -> TensorFlowBackend:
         raise ConfigurationError(
             f"model {files.name} cannot be traced: {_first_line(error)}"
         ) from error
-    activation = files.manifest.output.activation
-    return TensorFlowBackend(tf, run, wanted, device=device, activation=activation, scalar=scalar)
+    return TensorFlowBackend(
+        tf,
+        run,
+        wanted,
+        platform=_PLATFORMS.get(opener, "tensorflow_savedmodel"),
+        device=device,
+        activation=files.manifest.output.activation,
+        scalar=scalar,
+    )
 
 
 def _open_saved_model(tf: Any, files: ModelFiles) -> Traceable:
+    weights = sum(each.stat().st_size for each in files.path.glob("variables/variables.data-*"))
+    if weights <= _MOST_CONSTANTS:
+        said = files.manifest
+        try:
+            return constant_graph(tf, files.path, said.input.name, said.output.name)
+        except Exception as error:  # a table and the like; what is wrong with it is told below
+            logger.info("the model is loaded by tf.saved_model: %s", _first_line(error))
     try:
         loaded = tf.saved_model.load(str(files.path))
     except Exception as error:
@@ -178,20 +195,21 @@ def _open_frozen_graph(tf: Any, files: ModelFiles) -> Traceable:
         graph_def.ParseFromString(files.path.read_bytes())
         if not graph_def.node:
             raise ValueError("it has no nodes")
-        wrapped = tf.compat.v1.wrap_function(
-            lambda: tf.graph_util.import_graph_def(graph_def, name=""), []
-        )
+        with tf.Graph().as_default() as graph:
+            tf.graph_util.import_graph_def(graph_def, name="")
     except Exception as error:
         raise ConfigurationError(
             f"{files.path} is no frozen graph: {_first_line(error)}"
         ) from error
     said = files.manifest
-    source = _tensor(wrapped.graph, said.input.name or _guess_input(graph_def), "input")
-    result = _tensor(wrapped.graph, said.output.name or _TUTORIAL_OUTPUT, "output")
-    return wrapped.prune(source, result), tf.TensorSpec(source.shape, source.dtype)
+    source = _tensor(graph, said.input.name or _guess_input(graph_def), "input")
+    result = _tensor(graph, said.output.name or _TUTORIAL_OUTPUT, "output")
+    call = imported(tf, needed(graph_def, [result.name]), source.name, result.name)
+    return call, tf.TensorSpec(source.shape, source.dtype)
 
 
 _OPENERS: Final = {".keras": _open_keras, ".pb": _open_frozen_graph}
+_PLATFORMS: Final = {_open_keras: "tensorflow_keras", _open_frozen_graph: "tensorflow_graphdef"}
 
 
 def _compile(tf: Any, call: Callable[[Any], Any], spec: Any) -> Callable[[Any], Any]:
@@ -202,6 +220,8 @@ def _compile(tf: Any, call: Callable[[Any], Any], spec: Any) -> Callable[[Any], 
         return traced, traced.get_concrete_function()
 
     variable, concrete = trace(call)
+    if not concrete.captured_inputs:
+        return cast("Callable[[Any], Any]", concrete)
     weights = sum(int(np.prod(each.shape)) * each.dtype.size for each in concrete.variables)
     if weights <= _MOST_CONSTANTS:
         try:

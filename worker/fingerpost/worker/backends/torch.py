@@ -52,6 +52,8 @@ class TorchBackend:
         dtype: what it takes, where NumPy does not know the type (bfloat16).
     """
 
+    platform = "pytorch_libtorch"
+
     def __init__(
         self,
         module: Callable[[torch.Tensor], Any],

@@ -7,21 +7,22 @@
 | `POST /v1/admin/models/M/versions/V/unload` | does without a version |
 | `POST /v1/admin/models/M/rollback` | serves the version below the default one |
 | `PUT /v1/admin/models/M/labels/L` | `{"version": "3"}`: points a label to a version |
+| `POST /v2/repository/models/M/load` | loads a model's versions, as its policy says |
+| `POST /v2/repository/models/M/unload` | does without a model, whatever stands in its folder |
 
 Each needs `Authorization: Bearer TOKEN`, and is answered when it is done, with the model as
 `GET` shows it. An order holds until the worker ends, or the model's `versions.toml` changes (for
-labels) or the version's folder goes.
+labels) or the version's folder goes. The last two are Triton's, for its clients; a configuration
+or files that come with a load are refused, because what is loaded is what stands on disk.
 
-Without a token these paths do not exist: whoever may classify may not switch models. Rejected:
-Triton's `/v2/repository/models/M/load`, whose `unload` takes a whole model away, which nothing
-here does while the model's folder stands; and an answer before the work is done, which every caller
-would have to poll for.
+Without a token these paths do not exist: whoever may classify may not switch models. Rejected: an
+answer before the work is done, which every caller would have to poll for.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -30,6 +31,7 @@ from fingerpost.registry import InvalidRequest, Unauthorized
 from fingerpost.registry.errors import InvalidName
 from fingerpost.registry.names import check_version
 from fingerpost.registry.web import Handler, json_response
+from fingerpost.worker.repository.orders import ModelOrders
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository
@@ -38,9 +40,15 @@ __all__ = ["AdminProtocol"]
 
 _MAX_BODY_BYTES = 4096
 
+T = TypeVar("T")
+
 
 class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
+
+
+class _Load(msgspec.Struct, frozen=True):
+    parameters: dict[str, Any] = {}
 
 
 class AdminProtocol:
@@ -48,6 +56,7 @@ class AdminProtocol:
 
     def __init__(self, repository: ModelRepository, token: str) -> None:
         self._repository = repository
+        self._orders = ModelOrders(repository)
         self._credential = f"Bearer {token}".encode()
 
     def add_to(self, app: web.Application) -> None:
@@ -61,6 +70,8 @@ class AdminProtocol:
                 web.post(base + "/{model}/versions/{version}/unload", guarded(self._unload)),
                 web.post(base + "/{model}/rollback", guarded(self._rollback)),
                 web.put(base + "/{model}/labels/{label}", guarded(self._label)),
+                web.post("/v2/repository/models/{model}/load", guarded(self._load_model)),
+                web.post("/v2/repository/models/{model}/unload", guarded(self._unload_model)),
             ]
         )
 
@@ -78,28 +89,38 @@ class AdminProtocol:
 
     async def _load(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._repository.load(model, _version(request.match_info["version"]))
+        await self._orders.load(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _unload(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._repository.unload(model, _version(request.match_info["version"]))
+        await self._orders.unload(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _rollback(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._repository.rollback(model)
+        await self._orders.rollback(model)
         return json_response(self._model(model))
 
     async def _label(self, request: web.Request) -> web.Response:
-        if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
-            raise InvalidRequest('the body must be {"version": "3"}, with its Content-Length')
-        try:
-            wanted = msgspec.json.decode(await request.read(), type=_Label)
-        except msgspec.MsgspecError as error:
-            raise InvalidRequest(f'the body must be {{"version": "3"}}: {error}') from error
+        wanted = await _body(request, _Label, '{"version": "3"}')
         model = request.match_info["model"]
-        await self._repository.label(model, request.match_info["label"], _version(wanted.version))
+        await self._orders.label(model, request.match_info["label"], _version(wanted.version))
+        return json_response(self._model(model))
+
+    async def _load_model(self, request: web.Request) -> web.Response:
+        model = request.match_info["model"]
+        given = (await _body(request, _Load, "{}")).parameters if request.can_read_body else {}
+        if given:
+            raise InvalidRequest(
+                f"a load takes no {', '.join(given)[:200]}: {model} is loaded as it stands on disk"
+            )
+        await self._orders.load_model(model)
+        return json_response(self._model(model))
+
+    async def _unload_model(self, request: web.Request) -> web.Response:
+        model = request.match_info["model"]
+        await self._orders.unload_model(model)
         return json_response(self._model(model))
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -114,6 +135,15 @@ class AdminProtocol:
             ],
             "problems": repository.problems(name),
         }
+
+
+async def _body(request: web.Request, kind: type[T], such: str) -> T:
+    if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
+        raise InvalidRequest(f"the body must be {such}, with its Content-Length")
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"the body must be {such}: {error}") from error
 
 
 def _version(text: str) -> int:

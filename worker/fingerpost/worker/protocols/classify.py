@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.registry import FingerpostError, InvalidRequest
-from fingerpost.registry.web import json_response
 from fingerpost.worker.engine import best
 from fingerpost.worker.protocols.errors import printable
 from fingerpost.worker.uploads import read_images
@@ -36,7 +37,7 @@ class ClassifyProtocol:
         self._admission.post(app, "/", self._one)
         self._admission.post(app, "/v1/classify/{model}", self._all)
 
-    async def _one(self, request: web.Request, admitted: Admitted) -> web.Response:
+    async def _one(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /`: one image in, `[[label, score], ...]` out."""
         top = labels_wanted(request)
         images = await read_images(request, self._config)
@@ -48,9 +49,9 @@ class ClassifyProtocol:
         served = admitted.served
         outcome = await served.engine.classify(images[0][1], deadline=admitted.deadline)
         self._admission.classified(served.model, 1)
-        return json_response(best(outcome.scores, served.labels, top))
+        return msgspec.json.encode(best(outcome.scores, served.labels, top))
 
-    async def _all(self, request: web.Request, admitted: Admitted) -> web.Response:
+    async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
         top = labels_wanted(request)
         images = await read_images(request, self._config)
@@ -69,7 +70,7 @@ class ClassifyProtocol:
                 for (name, _), outcome in zip(images, outcomes, strict=True)
             )
         self._admission.classified(served.model, sum(not result.error for result in results))
-        return json_response(
+        return msgspec.json.encode(
             ClassifyAnswer(model=served.model, version=served.version, results=results)
         )
 
@@ -92,7 +93,7 @@ def image_answer(
 
 def error_body(error: FingerpostError) -> ErrorBody:
     """An error's place in an answer that carries others."""
-    return ErrorBody(code=error.code, message=printable(error.message), retryable=error.retryable)
+    return ErrorBody(code=error.code, message=error.message, retryable=error.retryable)
 
 
 def labels_wanted(request: web.Request) -> int:

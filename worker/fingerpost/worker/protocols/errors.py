@@ -26,7 +26,6 @@ def response_for(request: web.Request, error: FingerpostError) -> web.Response:
 
     TensorFlow Serving and the Open Inference Protocol both have `{"error": "message"}`.
     """
-    error.message = printable(error.message)
     response = error_response(error)
     if _is_plain(request):
         response.body = msgspec.json.encode({"error": error.message})

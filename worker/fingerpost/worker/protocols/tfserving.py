@@ -74,7 +74,7 @@ class TensorFlowServingProtocol:
             app.router.add_get(f"{path}/metadata", self._metadata)
             app.router.add_get(path, self._status)
 
-    async def _predict(self, request: web.Request, admitted: Admitted) -> web.Response:
+    async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
         """Rows (`instances`) are answered by `predictions`, columns (`inputs`) by `outputs`."""
         body = await read_body(request, self._config, self._config.max_request_bytes)
         asked = decode_json(body, _Predict, "the body")
@@ -83,18 +83,18 @@ class TensorFlowServingProtocol:
             raise InvalidRequest("give exactly one of 'instances' (rows) and 'inputs' (columns)")
         if asked.instances is not None:
             scores = await self._run(asked.instances, "instances", admitted)
-            return json_response({"predictions": scores.tolist()})
+            return msgspec.json.encode({"predictions": scores.tolist()})
         scores = await self._run(_column(asked.inputs), "inputs", admitted)
-        return json_response({"outputs": scores.tolist()})
+        return msgspec.json.encode({"outputs": scores.tolist()})
 
-    async def _classify(self, request: web.Request, admitted: Admitted) -> web.Response:
+    async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Each example's one feature is an image; answered by all labels with their scores."""
         body = await read_body(request, self._config, self._config.max_request_bytes)
         asked = decode_json(body, _Classify, "the body")
         _check_signature(asked.signature_name)
         scores = await self._run(asked.examples, "examples", admitted)
         labels = admitted.served.labels
-        return json_response({"result": [best(row, labels, 0) for row in scores]})
+        return msgspec.json.encode({"result": [best(row, labels, 0) for row in scores]})
 
     async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
         if not rows:

@@ -21,6 +21,7 @@ import numpy as np
 from aiohttp import web
 
 from fingerpost.registry import ImageTooLarge, InvalidRequest
+from fingerpost.worker.protocols.long_lists import EMPTY, LONG_BYTES, cut_out, read_flat
 from fingerpost.worker.protocols.tensors import (
     check_length,
     classify_all,
@@ -33,7 +34,7 @@ from fingerpost.worker.protocols.tensors import (
 from fingerpost.worker.uploads import read_body
 
 if TYPE_CHECKING:
-    from fingerpost.worker.admission import Admission, Admitted
+    from fingerpost.worker.admission import Admission, Admitted, Answer
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.images import ImageLimits
     from fingerpost.worker.protocols.tensors import Item, Scores
@@ -112,14 +113,14 @@ class OpenInferenceProtocol:
             path = f"/v2/models/{{model}}{chosen}/infer"
             self._admission.post(app, path, self._infer, check=check)
 
-    async def _infer(self, request: web.Request, admitted: Admitted) -> web.Response:
+    async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
         body = await read_body(request, self._config, self._config.max_request_bytes)
-        asked, binary = _split(body, _header_length(request))
+        asked, binary, flat = _split(body, _header_length(request))
         if len(asked.inputs) != 1:
             raise InvalidRequest(f"the request has {len(asked.inputs)} inputs: the model has one")
         (wanted,) = asked.inputs
         what = f"input {wanted.name!r}"
-        items = _items(wanted, binary, self._config.limits, what)
+        items = await _items(wanted, binary, self._config.limits, what, flat=flat)
         if not items:
             raise InvalidRequest(f"{what} is empty: give one image or more")
         if len(items) > self._config.max_queue:
@@ -157,17 +158,27 @@ def _header_length(request: web.Request) -> int | None:
     return int(text)
 
 
-def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview]:
+def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview, bool]:
+    """The request, the binary data after it, and whether its JSON data is a long flat list."""
     view = memoryview(body)
     length = len(view) if header_length is None else header_length
     if length > len(view):
         raise InvalidRequest(
             f"{_HEADER_LENGTH} is {length:,}, but the body has {len(view):,} bytes"
         )
-    return decode_json(view[:length], _Request, "the request"), view[length:]
+    text, listed = cut_out(body[:length])
+    asked = decode_json(text, _Request, "the request")
+    if listed is None:
+        return asked, view[length:], False
+    for each in asked.inputs:
+        if each.data == msgspec.Raw(EMPTY):
+            each.data = msgspec.Raw(listed)
+    return asked, view[length:], True
 
 
-def _items(wanted: _Input, binary: memoryview, limits: ImageLimits, what: str) -> list[Item]:
+async def _items(
+    wanted: _Input, binary: memoryview, limits: ImageLimits, what: str, *, flat: bool
+) -> list[Item]:
     """The images of an input, out of its JSON data or of all the binary data there is."""
     size = wanted.parameters.binary_data_size
     if (size is None) == (wanted.data == _ABSENT):
@@ -200,6 +211,9 @@ def _items(wanted: _Input, binary: memoryview, limits: ImageLimits, what: str) -
         raise InvalidRequest(f"{what} has shape {wanted.shape}: at most four axes")
     if size is not None:
         array = tensor(binary, dtype, wanted.shape, what)
+    elif flat and len(memoryview(wanted.data)) > LONG_BYTES:
+        count = prod(wanted.shape)
+        array = (await read_flat(memoryview(wanted.data), dtype, count, what)).reshape(wanted.shape)
     else:
         array = numbers(decode_json(wanted.data, list[Any], what), dtype, what)
         if array.size != prod(wanted.shape):
@@ -233,7 +247,7 @@ def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
 
 def _answer(
     head: dict[str, object], asked: _Request, scores: Scores, labels: tuple[str, ...]
-) -> web.Response:
+) -> Answer:
     outputs: list[dict[str, object]] = []
     payloads: list[bytes] = []
     for output in asked.outputs or [_Output(name="scores")]:
@@ -260,7 +274,7 @@ def _answer(
         outputs.append(entry)
     text = msgspec.json.encode({**head, "outputs": outputs})
     if not payloads:
-        return web.Response(body=text, content_type="application/json")
+        return text
     return web.Response(
         body=b"".join((text, *payloads)),
         content_type="application/octet-stream",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenInferenceMetadata"]
 
-_PLATFORM: Final = "fingerpost"
 _VERSION: Final = version("fingerpost")
 # Triton's words for what a version is doing.
 _STATES: Final = {
@@ -62,7 +61,7 @@ class OpenInferenceMetadata:
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
-                    "model_repository(index)",
+                    "model_repository" if self._config.admin_token else "model_repository(index)",
                 ],
             }
         )
@@ -90,7 +89,7 @@ class OpenInferenceMetadata:
                 {
                     "name": served.model,
                     "versions": versions,
-                    "platform": _PLATFORM,
+                    "platform": served.engine.platform,
                     "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}],
                     "outputs": [
                         {"name": "scores", "datatype": "FP32", "shape": [-1, len(served.labels)]}
@@ -104,7 +103,8 @@ class OpenInferenceMetadata:
             return json_response(
                 {
                     "name": served.model,
-                    "platform": _PLATFORM,
+                    "platform": served.engine.platform,
+                    "backend": served.engine.platform.partition("_")[0],
                     "max_batch_size": self._config.max_batch,
                     "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
                     "output": [

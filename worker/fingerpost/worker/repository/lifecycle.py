@@ -11,7 +11,9 @@ Rules, in the order in which they yield:
 4. Wanted are the versions that the policy chooses, those that the operator asked for, and those
    that a label points to. A label that points to a version that is not there yet goes on
    pointing to the one before.
-5. The default is the newest version that the policy chooses (a canary that is loaded only for its
+5. A model that the operator ordered away has no version, until it, or one of its versions or
+   labels, is ordered, or its folder made anew.
+6. The default is the newest version that the policy chooses (a canary that is loaded only for its
    label is none), or the last default until that is there.
 
 Rejected: unloading first where two versions do not fit into memory, since requests fail meanwhile;
@@ -20,13 +22,13 @@ start a worker with the new version and drain the old one instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.registry.errors import InvalidRequest, UnknownModel
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_label
 from fingerpost.worker.host import VersionState, VersionStatus
+from fingerpost.worker.repository.known import KnownVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,34 +40,6 @@ __all__ = ["Lifecycle"]
 # The pause after the first failure and the longest one, in seconds.
 _RETRY_BASE_S: Final = 5.0
 _RETRY_CAP_S: Final = 300.0
-
-
-@dataclass(slots=True, kw_only=True)
-class _Version:
-    """`files` is the fingerprint of the last look, None where the folder is gone."""
-
-    files: str | None
-    settled: bool
-    state: VersionState = VersionState.START
-    pinned: bool = False
-    withheld: bool = False
-    error: str = ""
-    failed_files: str | None = None
-    failures: int = 0
-    retry_at: float = 0.0
-
-    @property
-    def available(self) -> bool:
-        return self.state is VersionState.AVAILABLE
-
-    @property
-    def candidate(self) -> bool:
-        """Whether it can be wanted: it is there, or its folder is whole and has not failed."""
-        if self.files is None:
-            return False
-        if self.state in (VersionState.AVAILABLE, VersionState.LOADING):
-            return True
-        return self.settled and (not self.error or self.files != self.failed_files)
 
 
 class Lifecycle:
@@ -82,9 +56,10 @@ class Lifecycle:
         self._settings: VersionSettings | None = None
         self._labels: dict[str, int] = {}  # as ordered
         self._effective: dict[str, int] = {}  # as served
-        self._versions: dict[int, _Version] = {}
+        self._versions: dict[int, KnownVersion] = {}
         self._default: int | None = None
         self._gone = False
+        self._ordered_away = False
         self._settings_error = ""
 
     # What happens
@@ -108,7 +83,7 @@ class Lifecycle:
         for version, files in found.items():
             each = self._versions.get(version)
             if each is None:
-                self._versions[version] = _Version(files=files, settled=self._trusting)
+                self._versions[version] = KnownVersion(files=files, settled=self._trusting)
             else:
                 each.settled = each.files == files
                 each.files = files
@@ -160,10 +135,9 @@ class Lifecycle:
             UnknownModel: there is no such version.
         """
         each = self._known(version)
-        each.pinned, each.withheld, each.settled = True, False, True
-        each.failed_files, each.retry_at = None, 0.0
-        if not each.available and each.state is not VersionState.LOADING:
-            each.error = ""
+        each.pinned, each.withheld = True, False
+        each.try_again()
+        self._ordered_away = False
         self._turn()
 
     def unload(self, version: int) -> None:
@@ -188,6 +162,18 @@ class Lifecycle:
         each.withheld, each.pinned = True, False
         if not self._asked():
             self._versions[max(others)].pinned = True
+        self._turn()
+
+    def order_away(self) -> None:
+        """Do without the model, whatever stands in its folder."""
+        self._ordered_away = True
+        self._turn()
+
+    def order_back(self) -> None:
+        """Load what the policy and the labels say, and try again what failed."""
+        self._ordered_away = False
+        for each in self._versions.values():
+            each.try_again()
         self._turn()
 
     def rollback(self) -> int:
@@ -231,6 +217,7 @@ class Lifecycle:
             raise InvalidRequest(f"{self._name}@{version} cannot be labelled: {why}")
         each.retry_at = 0.0
         self._labels[label] = version
+        self._ordered_away = False
         self._turn()
 
     # What is to be done
@@ -333,7 +320,7 @@ class Lifecycle:
 
     # Inside
 
-    def _known(self, version: int) -> _Version:
+    def _known(self, version: int) -> KnownVersion:
         each = self._versions.get(version)
         if each is None or each.files is None:
             known = ", ".join(str(v) for v in sorted(self._versions)) or "none"
@@ -363,7 +350,9 @@ class Lifecycle:
         return {version for version, each in self._versions.items() if each.available}
 
     def _wanted(self) -> set[int]:
-        return set() if self._gone else self._asked() or self._available()
+        if self._gone or self._ordered_away:
+            return set()
+        return self._asked() or self._available()
 
     def _turn(self) -> None:
         """Point the labels and the default to what is there now."""

@@ -4,9 +4,9 @@ A full collection of garbage stops every thread while it looks at each object th
 alone brings 260,000, and every load makes enough garbage for one: 0.15 s, measured on 2 cores, in
 which no request is answered. So a framework is imported before its first model is loaded, and what
 is there by then is left out of all collections (`gc.freeze`). There are none during a load, but one
-after it, of the 85,000 objects that it made, and one after an unload: the longest stall is 40 ms
-then, where it was 130. Rejected: freezing after the load, because a model that is unloaded would
-never be freed.
+after it, of the objects that it made, and one after an unload: the longest stall is 40 ms then,
+where it was 130. Rejected: freezing after the load, because a model that is unloaded would never be
+freed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from fingerpost.registry import (
     ModelReference,
     UnknownModel,
 )
-from fingerpost.worker.host import ServedVersion, VersionState, VersionStatus
+from fingerpost.worker.host import ServedVersion, VersionStatus
 from fingerpost.worker.pools import step_back
 from fingerpost.worker.repository.held import HeldVersion
 from fingerpost.worker.repository.lifecycle import Lifecycle
@@ -68,7 +68,7 @@ class ModelRepository:
         self._metrics = metrics
         self._poll_s = poll_s
         self._lease_s = lease_s
-        self._announce = announce
+        self.announce = announce
         self._models: dict[str, Lifecycle] = {}
         self._entries: dict[str, dict[int, HeldVersion]] = {}
         self._engines: tuple[Engine, ...] = ()
@@ -121,7 +121,7 @@ class ModelRepository:
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
         """Every version, newest first."""
-        return self._known(model).statuses()
+        return self.lifecycle(model).statuses()
 
     def known(self) -> tuple[str, ...]:
         """All models' names, those among them of which nothing could be loaded."""
@@ -135,7 +135,7 @@ class ModelRepository:
 
     def meta(self, model: str) -> dict[str, str]:
         """Facts about the default version, and under `load-error` what is wrong."""
-        lifecycle = self._known(model)
+        lifecycle = self.lifecycle(model)
         entry = self._entries.get(model, {}).get(lifecycle.default or 0)
         meta = dict(entry.meta) if entry is not None else {}
         if problems := self.problems(model):
@@ -145,76 +145,28 @@ class ModelRepository:
 
     def default_version(self, model: str) -> str | None:
         """The version for requests that name none. Raises `UnknownModel`."""
-        default = self._known(model).default
+        default = self.lifecycle(model).default
         return None if default is None else str(default)
 
     def problems(self, model: str) -> tuple[str, ...]:
         """What is wrong with a model. Raises `UnknownModel`."""
-        own = self._known(model).problems()
+        own = self.lifecycle(model).problems()
         return (*own, self._problem) if self._problem else own
 
-    async def load(self, model: str, version: int) -> None:
-        """Load a version that stands on disk, whatever the policy says; returns once it is warm.
+    # For `orders`
 
-        Raises:
-            UnknownModel: no such model or version.
-            ConfigurationError: it cannot be loaded.
-        """
-        await self.look()
-        lifecycle = self._known(model)
-        lifecycle.load(version)
-        done = (None, VersionState.AVAILABLE)
-        await self._reached(lambda: lifecycle.state(version) in done or lifecycle.error(version))
-        if error := lifecycle.error(version):
-            raise ConfigurationError(f"{model}@{version} cannot be loaded: {error}")
+    def lifecycle(self, model: str) -> Lifecycle:
+        """One model's. Raises `UnknownModel`."""
+        lifecycle = self._models.get(model)
+        if lifecycle is None:
+            raise UnknownModel(f"{model!r} is not served here; {self._what_is()}")
+        return lifecycle
 
-    async def unload(self, model: str, version: int) -> None:
-        """Do without a version; returns once it is not told of any more. See `Lifecycle.unload`.
-
-        Raises:
-            ConfigurationError: what is to serve instead cannot be loaded, so it stays.
-        """
-        lifecycle = self._known(model)
-        lifecycle.unload(version)
-        await self._reached(
-            lambda: lifecycle.state(version) is not VersionState.AVAILABLE or lifecycle.idle
-        )
-        if lifecycle.state(version) is VersionState.AVAILABLE:
-            raise ConfigurationError("; ".join(lifecycle.problems()) or "it was loaded again")
-        await self._announce()
-
-    async def rollback(self, model: str) -> int:
-        """Serve the next lower version; its number, once that is served.
-
-        Raises:
-            UnknownModel: no such model.
-            InvalidRequest: there is no lower version.
-            ConfigurationError: none below could be loaded.
-        """
-        lifecycle = self._known(model)
-        before = lifecycle.default
-        target = lifecycle.rollback()
-        await self._reached(lambda: lifecycle.default == target or lifecycle.idle)
-        if lifecycle.default in (None, before):
-            raise ConfigurationError(
-                "; ".join(lifecycle.problems()) or f"{model} stays at {before}"
-            )
-        await self._announce()
-        return lifecycle.default or target
-
-    async def label(self, model: str, label: str, version: int) -> None:
-        """Point a label to a version; returns once it does. See `Lifecycle.label`.
-
-        Raises:
-            ConfigurationError: the version cannot be loaded; the label points where it did.
-        """
-        await self.look()
-        lifecycle = self._known(model)
-        lifecycle.label(label, version)
-        await self._reached(lambda: lifecycle.labels.get(label) == version or lifecycle.idle)
-        if lifecycle.labels.get(label) != version:
-            raise ConfigurationError("; ".join(lifecycle.problems()) or f"{label} was moved again")
-        await self._announce()
+    async def reached(self, condition: Callable[[], object]) -> None:
+        """Act until it is so."""
+        self._act()
+        while not condition():
+            await self._turned.wait()
 
     # Running
 
@@ -226,7 +178,7 @@ class ModelRepository:
         """
         await self.look()
         self._act()
-        await self._reached(lambda: all(each.idle for each in self._models.values()))
+        await self.reached(lambda: all(each.idle for each in self._models.values()))
         problems = [
             problem if self._source.alone else f"{name}: {problem}"
             for name in self.known()
@@ -285,7 +237,7 @@ class ModelRepository:
             else:
                 self._problem = ""
             self._act()
-            await self._announce()
+            await self.announce()
 
     def _act(self) -> None:
         """Begin what is to be done now."""
@@ -331,7 +283,7 @@ class ModelRepository:
         self._loading = False
         self._forget(name)
         self._act()
-        await self._announce()
+        await self.announce()
 
     async def _loaded(self, name: str, version: int, files: str) -> Loaded:
         def load() -> tuple[Loaded, str]:
@@ -354,7 +306,7 @@ class ModelRepository:
 
     async def _unload(self, name: str, version: int) -> None:
         entry = self._entries[name][version]
-        await self._announce()
+        await self.announce()
         await asyncio.sleep(self._lease_s)
         del self._entries[name][version]
         try:
@@ -371,24 +323,12 @@ class ModelRepository:
         logger.info("unloaded %s@%d", name, version)
         self._forget(name)
         self._act()
-        await self._announce()
+        await self.announce()
 
     def _forget(self, name: str) -> None:
         if self._models[name].over:
             del self._models[name]
             self._entries.pop(name, None)
-
-    async def _reached(self, condition: Callable[[], object]) -> None:
-        """Act until it is so."""
-        self._act()
-        while not condition():
-            await self._turned.wait()
-
-    def _known(self, model: str) -> Lifecycle:
-        lifecycle = self._models.get(model)
-        if lifecycle is None:
-            raise UnknownModel(f"{model!r} is not served here; {self._what_is()}")
-        return lifecycle
 
     def _what_is(self) -> str:
         served = [f"{info.name}@{version}" for info in self._infos for version in info.versions]
