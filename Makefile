@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults fuzz check bench clean
+.PHONY: help install demo test test-faults fuzz check bench bench-smoke clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
@@ -13,7 +13,9 @@ help:
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
 	@echo "make check   ruff, mypy --strict, import contracts"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
+	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
+	@echo "make bench-smoke  short versions of some, in a few minutes"
 	@echo "make clean   remove the virtual environment, caches and the demo's files"
 
 $(STAMP): pyproject.toml
@@ -46,6 +48,12 @@ fuzz: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+bench-smoke: $(STAMP)
+	@$(BIN)/python -m benchmarks --smoke
+
+bench-%: $(STAMP)
+	@$(BIN)/python -m benchmarks $*
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo

@@ -1,4 +1,8 @@
-"""`make bench`: all benchmarks in turn; `python -m benchmarks NAME...` runs some of them."""
+"""`make bench`: every claim of docs/benchmarks.md, and the page made anew from what was measured.
+
+`python -m benchmarks NAME...` (`make bench-NAME`) measures some rows and leaves the page as it is.
+`--smoke` runs short versions of those rows that need no peers, and judges by wide bounds.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,105 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from benchmarks.document.records import read_records
 from benchmarks.harness.environments import ROOT
+from benchmarks.harness.network import Network
+from benchmarks.harness.results import RESULTS, RESULTS_VARIABLE
+from benchmarks.rows import ROWS
 
-# Name, module, and what it measures.
-_ALL = {
-    "bandwidth": ("benchmarks.bandwidth", "bytes past a balancer and through it; needs root"),
-    "decoding": ("benchmarks.decoding", "JPEG decoders"),
-    "worker": ("benchmarks.worker.mobilenet", "a real network: mosec, LitServe, the limit"),
-    "shell": ("benchmarks.worker.nothing", "a model that does nothing: mosec, BentoML, Ray, ..."),
-    "load": ("benchmarks.worker.load_latency", "GET /load while the model is saturated"),
-    "switch": ("benchmarks.worker.version_switch", "p99 of other models during a version switch"),
-    "client": ("benchmarks.client", "the client against a bare aiohttp loop"),
-    "routing": ("benchmarks.routing", "routing policies, simulated"),
-}
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.rows import Row
+
+_ROW_S = 3600.0
 
 
 def main() -> int:
     """Run them; 1 if a goal was missed or a benchmark could not run."""
-    listed = "\n".join(f"  {name:10} {text}" for name, (_, text) in _ALL.items())
+    listed = "\n".join(f"  {row.name:10} {row.title}" for row in ROWS)
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\n\n{listed}", formatter_class=argparse.RawTextHelpFormatter
+        description=f"{__doc__}\n{listed}", formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("names", nargs="*", choices=[*_ALL, []], metavar="NAME")
-    names = parser.parse_args().names or [
-        name for name in _ALL if name != "bandwidth" or not os.geteuid()
-    ]
+    names = [row.name for row in ROWS]
+    parser.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME")
+    parser.add_argument("--smoke", action="store_true")
+    given = parser.parse_args()
+    rows = [row for row in ROWS if row.name in given.names]
+    if given.smoke:
+        return _smoke(rows or ROWS)
+    if rows:
+        return _measure(rows)
+    status = _measure([row for row in ROWS if row.in_all])
+    everything = [row.name for row in ROWS if row.in_all]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.document", "--take", *everything], cwd=ROOT, check=True
+    )
+    return status
+
+
+def _measure(rows: Sequence[Row]) -> int:
     missed = []
-    for name in names:
-        print(f"== {name}: {_ALL[name][1]}", flush=True)
-        run = subprocess.run([sys.executable, "-m", _ALL[name][0]], cwd=ROOT, check=False)
-        if run.returncode:
-            missed.append(name)
+    began = time.monotonic()
+    for row in rows:
+        for name in row.results:  # what an earlier run left must not pass for this one's
+            (RESULTS / f"{name}.json").unlink(missing_ok=True)
+        if not _run(row, row.options):
+            missed.append(row.name)
+    print(f"{len(rows)} rows in {time.monotonic() - began:.0f} s")
     if missed:
         print(f"not all as claimed: {', '.join(missed)}")
     return 1 if missed else 0
+
+
+def _smoke(rows: Sequence[Row]) -> int:
+    """Short runs, whose records nobody keeps; 1 if a ratio is far off its goal."""
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[RESULTS_VARIABLE] = folder
+        for row in rows:
+            if row.smoke is None:
+                continue
+            if row.root and (reason := _no_network()):
+                print(f"== {row.name}: left out: {reason}", flush=True)
+                continue
+            _run(row, row.smoke)
+            records = read_records(Path(folder))
+            for name in row.results:
+                if name not in records:
+                    wrong.append(f"{row.name}: it could not run")
+                    continue
+                wrong += [
+                    f"{row.name}: {goal.claim}: {goal.ratio:.3g}, far from {goal.bound:g}"
+                    for goal in records[name].goals
+                    if goal.far_off(row.slack)
+                ]
+    print("\n".join(wrong) or "no ratio is far off its goal")
+    return 1 if wrong else 0
+
+
+def _run(row: Row, options: Sequence[str]) -> bool:
+    """Whether it ran, and kept its goals."""
+    print(f"== {row.name}: {row.title}", flush=True)
+    began = time.monotonic()
+    command = [sys.executable, "-m", row.module, *options]
+    status = subprocess.run(command, cwd=ROOT, check=False, timeout=_ROW_S).returncode
+    print(f"-- {row.name}: {time.monotonic() - began:.0f} s", flush=True)
+    return status == 0
+
+
+def _no_network() -> str:
+    """Why there can be no network of hosts here; empty where there can."""
+    try:
+        with Network({"probe": 10.0}):
+            return ""
+    except RuntimeError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--beside", nargs="*", default=DECODERS, help="plain Pillow; all others")
     chosen = parser.parse_args()
     pictures = {name: photo(*size) for name, size in _PICTURES.items()}
     first = pictures["1600 x 1200"]
-    contestants = {name: made for name in DECODERS if (made := _pixels(name, first)) is not None}
+    names = dict.fromkeys(("fingerpost", "plain pillow", *chosen.beside))
+    contestants = {name: made for name in names if (made := _pixels(name, first)) is not None}
     figures = in_turn(
         {name: partial(_times, name, pictures, chosen.seconds) for name in contestants},
         rounds=chosen.rounds,

@@ -32,7 +32,7 @@ class Network:
         """Make it.
 
         Raises:
-            RuntimeError: not root, or the kernel lacks namespaces, bridges or `tbf`.
+            RuntimeError: not root, or the machine lacks `ip`, namespaces, bridges or `tbf`.
         """
         if os.geteuid():
             raise RuntimeError("network namespaces need root: run this benchmark with sudo")
@@ -79,14 +79,19 @@ class Network:
                       f"{mbit}mbit", "burst", "64kb", "latency", "50ms")  # fmt: skip
 
     def _add(self, host: str) -> None:
-        subprocess.run(["ip", "netns", "add", self._prefix + host], check=True, timeout=30)
+        _run("ip", "netns", "add", self._prefix + host)
         self._made.append(self._prefix + host)
 
     def _run(self, host: str, *command: str, optional: bool = False) -> str:
-        try:
-            return subprocess.run(
-                [*self.inside(host), *command],
-                check=not optional, capture_output=True, text=True, timeout=30,
-            ).stdout  # fmt: skip
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"{' '.join(command)}: {error.stderr.strip()}") from error
+        return _run(*self.inside(host), *command, optional=optional)
+
+
+def _run(*command: str, optional: bool = False) -> str:
+    try:
+        return subprocess.run(
+            command, check=not optional, capture_output=True, text=True, timeout=30
+        ).stdout
+    except OSError as error:
+        raise RuntimeError(f"{command[0]}: {error.strerror}; install iproute2") from error
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{' '.join(command)}: {error.stderr.strip()}") from error

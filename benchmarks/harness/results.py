@@ -1,4 +1,8 @@
-"""Results: rounds in turn, medians, a table, a verdict on each goal, and JSON."""
+"""Results: rounds in turn, medians, a table, a verdict on each goal, and JSON.
+
+Records go to `benchmarks/results/`, which git ignores, or to the folder that BENCHMARK_RESULTS
+names: a short run that somebody else judges leaves nothing there.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,9 +21,10 @@ from rich.table import Table
 
 from benchmarks.harness.environments import ROOT
 
-__all__ = ["Goal", "in_turn", "report"]
+__all__ = ["RESULTS", "RESULTS_VARIABLE", "Goal", "in_turn", "report"]
 
-_FOLDER = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
+RESULTS_VARIABLE = "BENCHMARK_RESULTS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +70,14 @@ def report(
     *,
     versions: Mapping[str, str],
     settings: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> bool:
-    """Print the table and the verdicts, and write `benchmarks/results/NAME.json`."""
+    """Print the table and the verdicts, write `NAME.json`, and tell whether all goals are kept.
+
+    Args:
+        figures: rows by name, each with its figures by column; a row may lack some.
+        notes: whole sentences that the figures must not be read without.
+    """
     console = Console(width=160)  # a pipe has no width of its own
     columns = list(dict.fromkeys(key for row in figures.values() for key in row))
     table = Table("", *columns, title=title)
@@ -75,8 +87,11 @@ def report(
     for goal in goals:
         sign = "<=" if goal.at_most else ">="
         verdict = "[green]kept[/]" if goal.kept else "[red]missed[/]"
-        console.print(f"{goal.claim}: {goal.ratio:.2f} ({sign} {goal.bound:g}) {verdict}")
-    _FOLDER.mkdir(exist_ok=True)
+        console.print(f"{goal.claim}: {goal.ratio:.3g} ({sign} {goal.bound:g}) {verdict}")
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    folder = Path(os.environ.get(RESULTS_VARIABLE, RESULTS))
+    folder.mkdir(parents=True, exist_ok=True)
     record = {
         "name": name,
         "title": title,
@@ -90,6 +105,7 @@ def report(
         "settings": dict(settings),
         "figures": figures,
         "goals": [{**asdict(goal), "kept": goal.kept} for goal in goals],
+        "notes": list(notes),
     }
-    (_FOLDER / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     return all(goal.kept for goal in goals)

@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.routing.scenarios import EQUAL, MIXED, POLICIES, RAMP, SPREAD, TESTBED, TWO_SLOW
+from benchmarks.routing.scenarios import (
+    EQUAL,
+    FEW,
+    FOUR,
+    HALF_SLOW,
+    MIXED,
+    POLICIES,
+    RAMP,
+    SPREAD,
+    TESTBED,
+    TWO_SLOW,
+    few,
+)
 from benchmarks.routing.simulator import simulate
 from fingerpost.client.routing import RoutingConfig
 
@@ -27,7 +41,11 @@ SWEEPS: dict[str, Sequence[float]] = {
     "pool_size": (4, 8, 16, 32),
     "report_age_s": (0.1, 0.3, 1.0, 3.0),
     "explore": (0.0, 1 / 1024, 1 / 256, 1 / 64),
+    "probe_ahead": (20.0, 1e9),
+    "probe_fresh_s": (0.0, 0.01, 0.1),
+    "report_every_s": (0.0, 0.005, 0.05),
 }
+_T_95 = {2: 12.71, 3: 4.30, 5: 2.78}  # Student's, for the mean of so many
 Row = dict[str, Any]
 
 
@@ -57,6 +75,29 @@ def table(scenarios: dict[str, Scenario]) -> list[Row]:
 def pairs(row: Row) -> list[tuple[str, Any]]:
     """The columns after the first."""
     return list(row.items())[1:]
+
+
+def duel(scenarios: dict[str, Scenario], other: str, seeds: int) -> list[Row]:
+    """Hot-cold's quantiles over another rule's: the mean of several seeds, +- its 95 % interval.
+
+    Of the logarithms, so that both rules are treated alike.
+    """
+    rows = []
+    for name, scenario in scenarios.items():
+        logs: list[list[float]] = [[], [], [], []]
+        for seed in range(1, seeds + 1):
+            seeded = replace(scenario, seed=seed)
+            ours, theirs = run(seeded, "hot-cold"), run(seeded, other)
+            for log, share in zip(logs, (0.5, 0.9, 0.99), strict=False):
+                log.append(math.log(ours.quantile(share) / theirs.quantile(share)))
+            logs[3].append(math.log(fmean(ours.latencies) / fmean(theirs.latencies)))
+        row: Row = {"cluster": name}
+        for label, log in zip(("p50", "p90", "p99", "mean"), logs, strict=True):
+            within = _T_95[seeds] * stdev(log) / math.sqrt(seeds)
+            row[label] = [round(math.exp(fmean(log)), 3), round(within, 3)]
+        rows.append(row)
+        print(f"| {name} |", *(f"{mean:.3f} +- {within:.3f} |" for _, (mean, within) in pairs(row)))
+    return rows
 
 
 def ramp(scenario: Scenario, steps: int) -> list[Row]:
@@ -148,6 +189,7 @@ def main() -> None:
     began = time.monotonic()
     testbed, spread, rising = TESTBED, SPREAD, RAMP
     small = {"equal": EQUAL, "two slow": TWO_SLOW, "mixed": MIXED}
+    half_slow, four, fews, seeds = HALF_SLOW, FOUR, FEW, 5
     loads: Sequence[float] = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
     spread_loads: Sequence[float] = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
     sweeps = SWEEPS
@@ -156,6 +198,7 @@ def main() -> None:
         spread = replace(SPREAD, duration_s=8.0)
         rising = replace(RAMP, clients=10, speeds=(1.0,) * 10, duration_s=10.0)
         small = {name: replace(each, duration_s=10.0) for name, each in small.items()}
+        half_slow, four, fews, seeds = {}, replace(FOUR, duration_s=10.0), FEW[:1], 2
         loads = spread_loads = (0.5, 0.9)
         sweeps = {"quantile": (0.6, 0.84)}
     report: dict[str, Any] = {}
@@ -170,6 +213,29 @@ def main() -> None:
         print(f"## {name} by load: p50 / p99, ms")
         report[name] = rows = by_load(cluster, at)
         plot(rows, cluster.timeout_s, name, out / f"routing-{name}.svg")
+    print("## Hot-cold / C3, by seeds")
+    quick = replace(half, duration_s=10.0)
+    clusters = {"testbed": quick, "spread": replace(spread, duration_s=24.0), **half_slow}
+    clusters |= {"two slow": replace(small["two slow"], duration_s=100.0), "four": four}
+    report["c3"] = duel(
+        {
+            **{
+                f"{name}, {load:.0%}": replace(each, load=load)
+                for name, each in clusters.items()
+                for load in (0.7, 0.9)
+            },
+            "equal, 70%": small["equal"],
+            "mixed, 60%": small["mixed"],
+        },
+        "c3",
+        seeds,
+    )
+    print("## Hot-cold / power of two, few equal workers, by seeds")
+    report["few"] = duel(
+        {f"{w} workers, {c} clients, {s} slots": few(w, c, s) for w, c, s in fews},
+        "power-of-two",
+        seeds,
+    )
     print("## Sweeps: p50 / p99, ms")
     swept = {"testbed": replace(half, load=0.9), "spread": spread, "equal": small["equal"]}
     report["sweeps"] = sweep(swept, sweeps)

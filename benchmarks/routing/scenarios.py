@@ -8,6 +8,9 @@ from benchmarks.routing.scenario import Event, Scenario
 
 __all__ = [
     "EQUAL",
+    "FEW",
+    "FOUR",
+    "HALF_SLOW",
     "JOINING",
     "MIXED",
     "POLICIES",
@@ -16,6 +19,7 @@ __all__ = [
     "SPREAD",
     "TESTBED",
     "TWO_SLOW",
+    "few",
 ]
 
 POLICIES: Final = (
@@ -44,6 +48,17 @@ SPREAD: Final = Scenario(
 TWO_SLOW: Final = Scenario(speeds=(1.0,) * 14 + (1 / 16,) * 2, slots=1, duration_s=200.0)
 # Where that reproduction lost to simple rules.
 EQUAL: Final = Scenario(clients=4, speeds=(1.0,) * 4, duration_s=200.0)
+# The real ones of benchmarks/routing/real.py.
+FOUR: Final = Scenario(clients=4, speeds=(8.0, 4.0, 1.0, 0.5), slots=1, duration_s=150.0)
+# Half of them slower.
+HALF_SLOW: Final = {
+    f"half {times} x slower": Scenario(
+        clients=4, speeds=(1.0,) * 8 + (1 / times,) * 8, duration_s=25.0
+    )
+    for times in (2, 4, 16)
+}
+# Workers, clients and slots of some small clusters; see `few`.
+FEW: Final = ((2, 1, 1), (3, 1, 8), (4, 1, 1), (4, 1, 8), (2, 4, 1), (4, 4, 1), (4, 4, 8))
 # Image sizes, links and speeds that all differ.
 MIXED: Final = Scenario(
     clients=10,
@@ -67,3 +82,13 @@ JOINING: Final = Scenario(
     duration_s=60.0,
     events=(Event(at_s=20.0, worker=0, mode="joining"),),
 )
+
+
+def few(workers: int, clients: int, slots: int) -> Scenario:
+    """Few equal workers, and some 10,000 images."""
+    return Scenario(
+        clients=clients,
+        speeds=(1.0,) * workers,
+        slots=slots,
+        duration_s=4.0 + 10_000 * 0.08 / (0.7 * slots * workers),
+    )

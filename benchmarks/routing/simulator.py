@@ -5,7 +5,10 @@ A worker has `slots` places; what finds none waits its turn. Each image takes `s
 divided by the worker's speed, which antagonists change every few seconds. It says what a real one
 says: requests in flight from the headers on, and seconds a megabyte as a moving average.
 Messages take half a round trip, uploads take bytes over bandwidth, reports are as old as that makes
-them. Clients probe, time out, and try again elsewhere, within their budget.
+them. Clients do as `Prober`, `Service` and `Dispatcher` do, without the sockets: they probe along
+with a request and, where it is worth it, before one; ask nobody twice at once, nor who has just
+spoken; leave out reports that follow another too soon; time out; and try again elsewhere, within
+their budget.
 """
 
 from __future__ import annotations
@@ -39,14 +42,17 @@ from fingerpost.registry import (
 __all__ = ["simulate"]
 
 _MODEL: Final = ModelReference("m")
-_SMOOTHING: Final = 0.1  # the worker's own
+_SMOOTHING: Final = 0.1  # the worker's, and the client's of its requests
 _FAIL_FAST_S: Final = 0.001
 _CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class _Request:
-    __slots__ = ("attempts", "born", "client", "done", "mb", "pick", "started", "tried", "work")
+    __slots__ = (
+        *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
+        *("pick", "started", "tried", "work"),
+    )
 
     def __init__(self, client: _Client, born: float, mb: float, work: float) -> None:
         self.client = client
@@ -54,34 +60,29 @@ class _Request:
         self.mb = mb
         self.work = work
         self.started = 0.0
-        self.attempts = 0
+        self.begun = False
+        self.awaits = self.attempts = 0
         self.tried: frozenset[str] = _NOBODY
         self.pick: Pick | None = None
         self.done = False
 
 
 class _Client:
-    __slots__ = ("budget", "fleet", "timer")
+    __slots__ = ("asked", "budget", "fleet", "mb", "reported_at", "seconds", "timer")
 
     def __init__(self, config: RoutingConfig) -> None:
         self.fleet = Fleet(make_policy(config), config)
         self.budget = Budget(config)
         self.timer = False
+        self.asked: set[str] = set()
+        self.reported_at = -inf
+        self.seconds = self.mb = 0.0
 
 
 class _Worker:
     __slots__ = (
-        "busy",
-        "factor",
-        "latency",
-        "mb",
-        "mb_per_s",
-        "mode",
-        "queue",
-        "rif",
-        "seq",
-        "slots",
-        "speed",
+        *("busy", "factor", "latency", "mb", "mb_per_s", "mode"),
+        *("queue", "rif", "seq", "slots", "speed"),
     )
 
     def __init__(self, speed: float, slots: int, mb_per_s: float) -> None:
@@ -200,11 +201,32 @@ class _Simulation:
         client.budget.request(now, int(request.mb * 1e6))
         self.waiting.append(request)
         if scenario.probes:
-            probing = client.fleet.probing
-            self.probe(client, probing.on_request(now))
-            if not client.timer and probing.next_at() < inf:
-                client.timer = True
-                self.at(probing.next_at(), self.tick, client)
+            self.ahead(request)
+        else:
+            self.attempt(request)
+
+    def ahead(self, request: _Request) -> None:
+        """Ask before the pick where that is worth it, and wait for two answers."""
+        client, now = request.client, self.now
+        probing, config = client.fleet.probing, self.scenario.routing
+        expected_s = client.seconds / client.mb * request.mb if client.mb else 0.0
+        if probing.worth_waiting(expected_s, client.reported_at, now):
+            request.awaits = min(2, self.probe(client, probing.ahead(now), request))
+        if request.awaits:
+            self.at(now + config.probe_wait_s, self.begin, request)
+        else:
+            self.begin(request)
+
+    def begin(self, request: _Request) -> None:
+        if request.begun:
+            return
+        request.begun = True
+        client, now = request.client, self.now
+        probing = client.fleet.probing
+        self.probe(client, probing.on_request(now))
+        if not client.timer and probing.next_at() < inf:
+            client.timer = True
+            self.at(probing.next_at(), self.tick, client)
         self.attempt(request)
 
     def tick(self, client: _Client) -> None:
@@ -215,20 +237,34 @@ class _Simulation:
         if client.timer:
             self.at(max(next_at, self.now + 1e-6), self.tick, client)
 
-    def probe(self, client: _Client, count: int) -> None:
-        if count:
-            for each in client.fleet.to_probe(_MODEL, count, self.now, self.chance):
-                self.result.probes += 1
-                self.at(self.now + self.half_s, self.probed, (client, each))
+    def probe(self, client: _Client, count: int, request: _Request | None = None) -> int:
+        """How many were asked; `request` waits for their answers."""
+        asked = 0
+        for each in client.fleet.to_probe(_MODEL, count, self.now, self.chance) if count else ():
+            if each.id not in client.asked:
+                asked += 1
+                client.asked.add(each.id)
+                self.at(self.now + self.half_s, self.probed, (client, each, request))
+        self.result.probes += asked
+        return asked
 
     def probed(self, argument: Any) -> None:
         worker = self.workers[int(argument[1].id)]
-        if worker.mode == "up":
-            self.at(self.now + self.half_s, self.told, (*argument, worker.report()))
+        report = worker.report() if worker.mode == "up" else None
+        self.at(self.now + self.half_s, self.told, (*argument, worker.mode, report))
 
     def told(self, argument: Any) -> None:
-        client, each, report = argument
-        client.fleet.reported(each, report, self.now, probed=True)
+        client, each, request, mode, report = argument
+        client.asked.discard(each.id)
+        if mode == "refusing":
+            each.suspected(self.now)
+        elif report is not None and 2 * self.half_s <= self.scenario.routing.probe_timeout_s:
+            client.fleet.probing.answered(2 * self.half_s)
+            client.fleet.reported(each, report, self.now, probed=True)
+        if request is not None:
+            request.awaits -= 1
+            if not request.awaits:
+                self.begin(request)
 
     def attempt(self, request: _Request) -> None:
         if request.done:
@@ -253,7 +289,7 @@ class _Simulation:
             if not request.done and now < inf:
                 self.end(request, error=True)
                 if request.pick is not None:
-                    request.pick.release(Outcome.ABANDONED, now=now, rng=self.chance)
+                    request.pick.release(Outcome.FAILED, now=now, rng=self.chance)
 
     def end(self, request: _Request, *, error: bool) -> None:
         request.done = True
@@ -269,7 +305,15 @@ class _Simulation:
         if request.done:
             return  # it had given up
         request.pick = None
+        client, config = request.client, self.scenario.routing
         answered = outcome is Outcome.ANSWERED
+        if answered:
+            client.seconds += _SMOOTHING * (self.now - made.at - client.seconds)
+            client.mb += _SMOOTHING * (sent_mb - client.mb)
+            if self.now - made.worker.load_at < config.report_every_s:
+                report = None
+        if report is not None:
+            client.reported_at = self.now
         made.release(
             outcome,
             now=self.now,
@@ -281,8 +325,7 @@ class _Simulation:
         if answered:
             self.end(request, error=self.now - request.born > self.scenario.timeout_s)
             return
-        config = self.scenario.routing
-        if request.attempts >= config.attempts or not request.client.budget.spend(
+        if request.attempts >= config.attempts or not client.budget.spend(
             self.now, int(sent_mb * 1e6)
         ):
             self.end(request, error=True)

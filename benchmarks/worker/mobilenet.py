@@ -1,7 +1,7 @@
 """`python -m benchmarks.worker.mobilenet`: a real network, real JPEGs, and other model servers.
 
-MobileNetV2 at 224 pixels, 1600 x 1200 JPEGs of 640 KB, 16 connections; against mosec and LitServe
-with the same SavedModel, and the in-process limit of each backend.
+MobileNetV2 at 224 pixels, 1600 x 1200 JPEGs of 640 KB, 16 connections; against mosec, LitServe,
+BentoML, Ray Serve and MLServer with the same SavedModel, and the in-process limit of each backend.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.environments import CACHE, environment, installed
+from benchmarks.harness.environments import CACHE, installed
 from benchmarks.harness.load import post
 from benchmarks.harness.pictures import photo
 from benchmarks.harness.results import Goal, in_turn, report
-from benchmarks.harness.servers import free_port, running, wait_for
 from benchmarks.worker.fingerpost import worker
+from benchmarks.worker.peers import PEERS, TENSORFLOW, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-_SERVERS = Path(__file__).with_name("servers")
-_TENSORFLOW = "tensorflow-cpu"
 _BOUNDARY = "benchmark"
+_TENSORFLOW, _ONNX = "Fingerpost, TensorFlow", "Fingerpost, ONNX"
 
 _BUILD = """
 import sys
@@ -65,27 +65,6 @@ def _limit(model: Path, image: Path, seconds: float) -> dict[str, float]:
 
 
 @contextmanager
-def _mosec(model: Path) -> Iterator[str]:
-    port = free_port()
-    python = environment("mosec-tf", "mosec", _TENSORFLOW, "pillow")
-    command = [python, _SERVERS / "mosec_mobilenet.py", "--address", "127.0.0.1", "--port", port,
-               "--timeout", 60000]  # fmt: skip
-    with running(command, environ={"MODEL": str(model)}) as process:
-        wait_for(f"http://127.0.0.1:{port}/", process)
-        yield f"http://127.0.0.1:{port}/inference"
-
-
-@contextmanager
-def _litserve(model: Path) -> Iterator[str]:
-    port = free_port()
-    python = environment("litserve-tf", "litserve", _TENSORFLOW, "pillow", "python-multipart")
-    command = [python, _SERVERS / "litserve_mobilenet.py", port]
-    with running(command, environ={"MODEL": str(model)}) as process:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}/predict"
-
-
-@contextmanager
 def _fingerpost(model: Path) -> Iterator[str]:
     with worker(model) as url:
         yield f"{url}/v1/classify/{model.parent.name}"
@@ -95,7 +74,7 @@ def _measure(
     server: Callable[[], AbstractContextManager[str]], body: Path, seconds: float, kind: str
 ) -> dict[str, float]:
     with server() as url:
-        post(url, body, connections=16, seconds=3, content_type=kind)  # warm
+        post(url, body, connections=16, seconds=3, content_type=kind, least=0)  # warm
         load = post(url, body, connections=16, seconds=seconds, content_type=kind)
     return {"images/s": load.per_s, "p50 ms": load.p50_ms, "p99 ms": load.p99_ms}
 
@@ -103,14 +82,14 @@ def _measure(
 def main() -> int:
     """Measure, report, and return 1 if a goal was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--only", nargs="*", help="contestants, by default all")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     saved, onnx = models()
     image = photo(1600, 1200, 640)
-    seconds = arguments.seconds
+    seconds = given.seconds
     with tempfile.TemporaryDirectory() as folder:
         form = Path(folder) / "form"
         head = (
@@ -118,25 +97,23 @@ def main() -> int:
             "Content-Type: image/jpeg\r\n\r\n"
         )
         form.write_bytes(head.encode() + image.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode())
-        raw, multipart = "image/jpeg", f"multipart/form-data; boundary={_BOUNDARY}"
+        raw = (image, seconds, "image/jpeg")
+        multipart = (form, seconds, f"multipart/form-data; boundary={_BOUNDARY}")
         contestants: dict[str, Callable[[], dict[str, float]]] = {
-            "limit, TensorFlow": lambda: _limit(saved, image, seconds),
-            "fingerpost, TensorFlow": lambda: _measure(
-                lambda: _fingerpost(saved), image, seconds, raw
-            ),
-            "mosec, TensorFlow": lambda: _measure(lambda: _mosec(saved), image, seconds, raw),
-            "litserve, TensorFlow": lambda: _measure(
-                lambda: _litserve(saved), form, seconds, multipart
-            ),
-            "limit, ONNX": lambda: _limit(onnx, image, seconds),
-            "fingerpost, ONNX": lambda: _measure(lambda: _fingerpost(onnx), image, seconds, raw),
+            "limit, TensorFlow": partial(_limit, saved, image, seconds),
+            _TENSORFLOW: partial(_measure, partial(_fingerpost, saved), *raw),
+            "limit, ONNX": partial(_limit, onnx, image, seconds),
+            _ONNX: partial(_measure, partial(_fingerpost, onnx), *raw),
+        } | {
+            name: partial(
+                _measure, partial(peer.serve, saved), *(multipart if peer.multipart else raw)
+            )
+            for name, peer in PEERS.items()
         }
         chosen = {
-            name: run
-            for name, run in contestants.items()
-            if not arguments.only or name in arguments.only
+            name: run for name, run in contestants.items() if not given.only or name in given.only
         }
-        figures = in_turn(chosen, rounds=arguments.rounds)
+        figures = in_turn(chosen, rounds=given.rounds)
     goals = [
         Goal(
             claim=f"{first} / {second}",
@@ -144,25 +121,29 @@ def main() -> int:
             bound=bound,
         )
         for first, second, bound in (
-            ("fingerpost, TensorFlow", "limit, TensorFlow", 0.9),
-            ("fingerpost, TensorFlow", "mosec, TensorFlow", 2.0),
-            ("fingerpost, TensorFlow", "litserve, TensorFlow", 2.8),
-            ("fingerpost, ONNX", "limit, ONNX", 0.9),
-            ("fingerpost, ONNX", "mosec, TensorFlow", 3.0),
+            (_TENSORFLOW, "limit, TensorFlow", 0.9),
+            (_TENSORFLOW, "mosec", 2.0),
+            (_TENSORFLOW, "LitServe", 2.8),
+            (_TENSORFLOW, "BentoML", 1.0),
+            (_TENSORFLOW, "Ray Serve", 1.0),
+            (_TENSORFLOW, "MLServer", 1.0),
+            (_ONNX, "limit, ONNX", 0.9),
+            (_ONNX, "mosec", 3.0),
         )
         if first in figures and second in figures
     ]
-    versions = {
-        **installed(Path(sys.executable), _TENSORFLOW, "onnxruntime"),
-        **installed(environment("mosec-tf", "mosec", _TENSORFLOW, "pillow"), "mosec"),
-    }
+    found = installed(Path(sys.executable), TENSORFLOW, "onnxruntime")
+    for name in PEERS:
+        if name in figures:
+            found |= versions(name)
     kept = report(
         "worker-mobilenet",
         "MobileNetV2, 1600 x 1200 JPEGs of 640 KB, 16 connections",
         figures,
         goals,
-        versions=versions,
-        settings={"rounds": arguments.rounds, "seconds": seconds, "connections": 16},
+        versions=found,
+        settings={"rounds": given.rounds, "seconds": seconds, "connections": 16},
+        notes=["The peers run the same SavedModel in TensorFlow, and decode with Pillow."],
     )
     return 0 if kept else 1
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
-from fingerpost.client import Client
+from fingerpost.client import Client, RoutingConfig
 from tests.faults.wait import until
 from tests.worker.colours import encoded
 
@@ -49,21 +50,34 @@ class Attempt:
 
 
 class Load:
-    """Classifies small images without end: `concurrency` at a time, shared among the clients.
+    """Classifies small images without end. An answer that names the wrong colour is a failure.
 
-    Each of them waits `pause_s` between an answer and the next image, so that a machine of two
-    cores is busy and not choked: a choked one would measure itself. An answer that names the wrong
-    colour is a failure.
+    Args:
+        clients: by name; they take turns, and are closed in the end.
+        concurrency: so many are under way at a time (a closed loop).
+        pause_s: each of them waits so long between an answer and the next image, so that a
+            machine of two cores is busy and not choked: a choked one would measure itself.
+        rate_per_s: instead of these two, so many come a second at random, whether the earlier
+            ones were answered or not (an open loop).
+        timeout_s: each image's deadline.
     """
 
     def __init__(
-        self, clients: dict[str, Client], *, concurrency: int = 8, pause_s: float = 0.02
+        self,
+        clients: dict[str, Client],
+        *,
+        concurrency: int = 8,
+        pause_s: float = 0.02,
+        rate_per_s: float | None = None,
+        timeout_s: float = 30.0,
     ) -> None:
         self.clients = clients
-        self.concurrency = concurrency
         self.calls: list[Call] = []
         self.attempts: list[Attempt] = []
+        self.timeout_s = timeout_s
+        self._concurrency = concurrency
         self._pause_s = pause_s
+        self._rate_per_s = rate_per_s
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
 
@@ -74,9 +88,11 @@ class Load:
             client._open()
             transport = client._transport
             transport.classify = self._recorded(name, transport.classify)
-        for number in range(self.concurrency):
-            name = names[number % len(names)]
-            self._tasks.append(asyncio.create_task(self._run(name, number), name=f"load {number}"))
+        if self._rate_per_s is None:
+            runs = [self._run(names[n % len(names)], n) for n in range(self._concurrency)]
+        else:
+            runs = [self._arrivals(names, self._rate_per_s)]
+        self._tasks = [asyncio.create_task(run, name="load") for run in runs]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -112,6 +128,29 @@ class Load:
     def errors(self) -> dict[str, int]:
         return dict(Counter(each.error for each in self.failed))
 
+    @property
+    def retries(self) -> dict[str, int]:
+        """Attempts that were followed by another, by cause, as the clients' metrics count them."""
+        counts: Counter[str] = Counter()
+        for client in self.clients.values():
+            counts.update(client.stats.retries)
+        return dict(counts)
+
+    @property
+    def budget_used(self) -> float:
+        """The largest part of its budget for retries that a client used up in `budget_ttl_s`."""
+        config = RoutingConfig()
+        most = 0.0
+        for name in self.clients:
+            calls = [each for each in self.calls if each.client == name]
+            for end in (each.ended for each in calls if each.attempts > 1):
+                recent = [each for each in calls if end - config.budget_ttl_s < each.ended <= end]
+                allowed = (
+                    config.budget_share * len(recent) + config.budget_per_s * config.budget_ttl_s
+                )
+                most = max(most, sum(max(0, each.attempts - 1) for each in recent) / allowed)
+        return most
+
     def latencies(self, since: float, before: float = float("inf")) -> list[float]:
         """Of the calls that began in that time, sorted."""
         return sorted(each.latency_s for each in self.calls if since <= each.began < before)
@@ -120,6 +159,18 @@ class Load:
         found = self.latencies(since, before)
         assert len(found) >= 100, f"{len(found)} calls are too few for a 99th percentile"
         return found[int(len(found) * 0.99)] * 1000
+
+    @property
+    def p999_s(self) -> float:
+        """Of all calls."""
+        found = self.latencies(0.0)
+        assert len(found) >= 1000, f"{len(found)} calls are too few for p99.9"
+        return found[int(len(found) * 0.999)]
+
+    def share(self, worker: str, since: float, before: float = float("inf")) -> float:
+        """The part that this worker answered of the images sent in that time."""
+        answered = Counter(each.worker for each in self.calls if since <= each.began < before)
+        return answered[worker] / max(1, answered.total())
 
     def sent_to(self, address: str, since: float = 0.0, client: str | None = None) -> list[Attempt]:
         """The attempts at an address that began since then, in the order of their beginning."""
@@ -161,18 +212,32 @@ class Load:
         return recorded
 
     async def _run(self, name: str, number: int) -> None:
-        client = self.clients[name]
         while not self._ending:
-            colour, image = _IMAGES[number % len(_IMAGES)]
+            await self._classify(name, number)
             number += 1
-            began = time.monotonic()
-            worker, attempts, error = "", 0, ""
-            try:
-                result = await client.classify(image, SERVICE)
-            except Exception as failure:
-                error = f"{type(failure).__name__}: {failure}"
-            else:
-                worker, attempts = result.worker, result.attempts
-                error = "" if result.label == colour else f"{colour} was called {result.label}"
-            self.calls.append(Call(name, began, time.monotonic(), worker, attempts, error))
             await asyncio.sleep(self._pause_s)
+
+    async def _arrivals(self, names: list[str], rate_per_s: float) -> None:
+        rng = random.Random(1)
+        number = 0
+        at = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            while not self._ending:
+                at += rng.expovariate(rate_per_s)
+                await asyncio.sleep(at - time.monotonic())
+                group.create_task(self._classify(names[number % len(names)], number))
+                number += 1
+
+    async def _classify(self, name: str, number: int) -> None:
+        client = self.clients[name]
+        colour, image = _IMAGES[number % len(_IMAGES)]
+        began = time.monotonic()
+        worker, attempts, error = "", 0, ""
+        try:
+            result = await client.classify(image, SERVICE, timeout_s=self.timeout_s)
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        else:
+            worker, attempts = result.worker, result.attempts
+            error = "" if result.label == colour else f"{colour} was called {result.label}"
+        self.calls.append(Call(name, began, time.monotonic(), worker, attempts, error))

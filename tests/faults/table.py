@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +61,21 @@ class Row:
         self.failed += len(load.failed)
         self.may_fail = failures
         self.notes += [f"{count} x {error}" for error, count in load.errors.items()]
+
+    def bounded(self, *loads: Load) -> None:
+        """Of loads by which workers were hurt: the slowest image, and what the retries cost."""
+        deadline_s = loads[0].timeout_s
+        self.at_most("p99.9", max(each.p999_s for each in loads), deadline_s, " s")
+        used = max(each.budget_used for each in loads)
+        self.at_most("of the budget for retries", 100 * used, 100.0, " %")
+        counts: Counter[str] = Counter()
+        for each in loads:
+            counts.update(each.retries)
+            made = sum(call.attempts - 1 for call in each.calls if not call.error)
+            assert each.failed or sum(each.retries.values()) == made, (each.retries, made)
+        self.note(
+            f"Retries: {', '.join(f'{n} x {cause}' for cause, n in counts.items()) or 'none'}"
+        )
 
     def count(self, requests: int, errors: list[str]) -> None:
         """The same for requests of another kind."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from typing import Self
+
+from tests.forwarder import Forwarder
 
 __all__ = ["Tap"]
 
 _REQUEST = re.compile(rb"(?:GET|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
 
 
-class Tap:
+class Tap(Forwarder):
     """Passes TCP connections on to an agent.
 
     Attributes:
@@ -20,13 +20,13 @@ class Tap:
     """
 
     def __init__(self, url: str) -> None:
-        self._host, port = url.removeprefix("http://").split(":")
-        self._port = int(port)
+        super().__init__(int(url.rpartition(":")[2]))
         self.requests: list[tuple[float, str]] = []
-        self.url = ""
-        self._unanswered: dict[asyncio.StreamWriter, str] = {}
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._unanswered: dict[object, str] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def held(self) -> list[str]:
@@ -36,54 +36,17 @@ class Tap:
     def count(self, prefix: str, since: float = 0.0) -> int:
         return sum(at >= since and path.startswith(prefix) for at, path in self.requests)
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
+    def asked(self, connection: object, data: bytes) -> None:
+        """See `Forwarder`."""
+        for match in _REQUEST.finditer(data):
+            path = match[1].decode("latin-1")
+            self.requests.append((time.monotonic(), path))
+            self._unanswered[connection] = path
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+    def answered(self, connection: object, data: bytes) -> None:
+        """See `Forwarder`."""
+        self._unanswered.pop(connection, None)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection(self._host, self._port)
-        except OSError:
-            writer.close()
-            return
-        for pump in (self._ask(reader, back), self._answer(there, writer, back)):
-            task = asyncio.create_task(pump)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _ask(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                for match in _REQUEST.finditer(data):
-                    path = match[1].decode("latin-1")
-                    self.requests.append((time.monotonic(), path))
-                    self._unanswered[back] = path
-                back.write(data)
-                await back.drain()
-        except ConnectionError:
-            pass
-        finally:
-            self._unanswered.pop(back, None)
-            back.close()
-
-    async def _answer(
-        self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
-    ) -> None:
-        try:
-            while data := await there.read(65536):
-                self._unanswered.pop(back, None)
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+    def ended(self, connection: object) -> None:
+        """See `Forwarder`."""
+        self._unanswered.pop(connection, None)

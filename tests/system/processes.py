@@ -1,8 +1,7 @@
-"""Real `fingerpost` processes for tests, and a counting TCP forwarder."""
+"""Real `fingerpost` processes for tests."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["CountingForwarder", "Process", "Processes", "free_port", "get_json", "until"]
+__all__ = ["Process", "Processes", "free_port", "get_json", "until"]
 
 
 def free_port() -> int:
@@ -125,48 +124,3 @@ class Processes:
             return found if len(found) == count else None
 
         return list(until(told))
-
-
-class CountingForwarder:
-    """Passes TCP connections on to a server, and keeps every byte that clients sent to it."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self.received = bytearray()
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        for source, sink, count in ((reader, back, True), (there, writer, False)):
-            task = asyncio.create_task(self._pump(source, sink, count))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, count: bool
-    ) -> None:
-        try:
-            while data := await source.read(65536):
-                if count:
-                    self.received += data
-                sink.write(data)
-                await sink.drain()
-        except ConnectionError:
-            pass
-        finally:
-            sink.close()

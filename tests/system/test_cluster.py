@@ -17,15 +17,9 @@ import psutil
 import pytest
 
 from fingerpost.client import Client, SyncClient
+from tests.forwarder import CountingForwarder
 from tests.system.conftest import Demo
-from tests.system.processes import (
-    CountingForwarder,
-    Process,
-    Processes,
-    free_port,
-    get_json,
-    until,
-)
+from tests.system.processes import Process, Processes, free_port, get_json, until
 
 
 @dataclass

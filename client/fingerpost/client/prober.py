@@ -20,8 +20,6 @@ __all__ = ["Prober"]
 
 # Limits what a thousand silent workers could hold.
 _MOST_ASKED: Final = 64
-# A worker whose last answer is no older has just said it.
-_FRESH_S: Final = 0.01
 
 
 class Prober:
@@ -112,8 +110,7 @@ class Prober:
     def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
         started = set()
         for worker in self._fleet.to_probe(reference, count, now, self._rng):
-            fresh = now - worker.load_at < _FRESH_S
-            if fresh or worker.id in self._asked or len(self._asked) >= _MOST_ASKED:
+            if worker.id in self._asked or len(self._asked) >= _MOST_ASKED:
                 continue
             task = asyncio.create_task(self._probe(worker), name=f"probe of {worker.id}")
             self._asked[worker.id] = task

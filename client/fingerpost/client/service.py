@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
-# A worker's reports are read no more often than this: reading one takes 12 us, and between two the
-# table counts for itself.
-_REPORT_EVERY_S: Final = 0.005
 _SMOOTHING: Final = 0.1
 
 
@@ -47,6 +44,7 @@ class Service:
         self.hedge = HedgeDelay()
         self._rng = rng
         self._stats = stats
+        self._report_every_s = config.routing.report_every_s
         self._reported_at = -inf
         self._seconds = 0.0
         self._mb = 0.0
@@ -116,7 +114,7 @@ class Service:
             self._stats.ejections += 1
 
     def _report(self, worker: Worker, header: str, outcome: Outcome, now: float) -> None:
-        if outcome is Outcome.ANSWERED and now - worker.load_at < _REPORT_EVERY_S:
+        if outcome is Outcome.ANSWERED and now - worker.load_at < self._report_every_s:
             return
         # An answer without a usable report is still an answer.
         with contextlib.suppress(BadAnswer):

@@ -109,17 +109,33 @@ def test_the_fastest_of_the_cold_wins():
 def test_near_times_are_shared_out_and_load_decides():
     fleet = fleet_of(3, "hot-cold", explore=0.0)
     tell(fleet, 0, latency=1.0, rif=1)
-    tell(fleet, 1, latency=1.4)
-    tell(fleet, 2, latency=1.3)
+    tell(fleet, 1, latency=1.2)
+    tell(fleet, 2, latency=1.1)
     found = shares(fleet, random.Random(1))
     assert set(found) == {"w0001", "w0002"}
     assert min(found.values()) > 100
 
 
+@pytest.mark.parametrize(("rif", "picked"), [(1, "w0000"), (4, "w0001")])
+def test_load_counts_in_the_cost(rif, picked):
+    """With a quarter of its slots taken the faster costs 0.3 x 1.25, with all of them 0.3 x 5."""
+    fleet = fleet_of(5, "hot-cold", explore=0, tolerance=1)
+    for index, (there, latency) in enumerate([(rif, 0.3), (0, 0.5), *[(8, 1.0)] * 3]):
+        tell(fleet, index, rif=there, latency=latency)
+    assert set(shares(fleet, random.Random(1), picks=1)) == {picked}
+
+
+def test_who_has_just_spoken_is_not_asked():
+    fleet, rng = fleet_of(3, "hot-cold"), random.Random(1)
+    tell(fleet, 1, now=1.0)
+    assert {each.id for each in fleet.to_probe(M, 3, 1.005, rng)} == {"w0000", "w0002"}
+    assert {each.id for each in fleet.to_probe(M, 3, 1.011, rng)} == {"w0000", "w0001", "w0002"}
+
+
 def test_the_hot_are_left_out_whatever_their_latency():
-    fleet = fleet_of(4, "hot-cold", explore=0.0)
+    fleet = fleet_of(8, "hot-cold", explore=0.0)
     tell(fleet, 0, latency=0.1, rif=50)
-    for index in (1, 2, 3):
+    for index in range(1, 8):
         tell(fleet, index, latency=2.0, rif=4)
     assert "w0000" not in shares(fleet, random.Random(1))
 

@@ -233,9 +233,16 @@ class Fleet:
     def to_probe(
         self, reference: ModelReference, count: int, now: float, rng: Random
     ) -> list[Worker]:
-        """`count` different workers to ask for a load report now; fewer where there are fewer."""
+        """`count` different workers to ask for a load report now.
+
+        Fewer where there are fewer, or where they said it less than `probe_fresh_s` ago.
+        """
         group = self._group(reference, now)
-        return [] if group is None else self.probing.draw(group.usable, count, rng)
+        if group is None:
+            return []
+        oldest = now - self._config.probe_fresh_s
+        drawn = self.probing.draw(group.usable, count, rng)
+        return [each for each in drawn if each.load_at <= oldest]
 
     def _group(self, reference: ModelReference, now: float) -> _Group | None:
         group = self._groups.get(reference)

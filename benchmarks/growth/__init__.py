@@ -1,0 +1,1 @@
+"""What grows with the fleet and with the clients, and what does not."""

@@ -1,0 +1,1 @@
+"""Step 1 alone: how many times a second "where?" is answered, and how often it must be asked."""
