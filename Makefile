@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FAULTS ?= tests/faults
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-faults fuzz check bench bench-smoke clean
@@ -35,7 +36,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore tests/faults
 
 test-faults: $(STAMP)
-	@$(BIN)/python -m pytest tests/faults -s
+	@$(BIN)/python -m pytest $(FAULTS) -s
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

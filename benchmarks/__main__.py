@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from benchmarks.rows import Row
 
-_ROW_S = 3600.0
+_ROW_S = 1800.0
+_END_S = 60.0
 
 
 def main() -> int:
@@ -96,8 +98,14 @@ def _run(row: Row, options: Sequence[str]) -> bool:
     """Whether it ran, and kept its goals."""
     print(f"== {row.name}: {row.title}", flush=True)
     began = time.monotonic()
-    command = [sys.executable, "-m", row.module, *options]
-    status = subprocess.run(command, cwd=ROOT, check=False, timeout=_ROW_S).returncode
+    process = subprocess.Popen([sys.executable, "-m", row.module, *options], cwd=ROOT)
+    try:
+        status = process.wait(_ROW_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+        process.send_signal(signal.SIGINT)  # so that it ends what it started
+        status = process.wait(_END_S)
+        if isinstance(error, KeyboardInterrupt):
+            raise
     print(f"-- {row.name}: {time.monotonic() - began:.0f} s", flush=True)
     return status == 0
 
