@@ -30,7 +30,12 @@ class Scenario:
     """What is simulated; times in seconds, sizes in megabytes.
 
     `load` is the offered share of the nominal capacity (the sum of slots x speed / service_s), or
-    what it is at the start and end of a ramp.
+    what it is at the start and end of a ramp. With `at_once` there is no rate: each client has so
+    many images under way, and the next follows each answer (a closed loop).
+
+    With `steady` all images of a size take as long, instead of as their distribution has it. With
+    `batch_s` a worker runs up to `slots` images at once, which takes the first figure and, for
+    each, the second.
     """
 
     clients: int = 1
@@ -38,8 +43,11 @@ class Scenario:
     slots: int = 4
     service_s: float = 0.08
     load: float | tuple[float, float] = 0.7
+    at_once: int = 0
     duration_s: float = 20.0
     warmup_s: float = 4.0
+    steady: bool = False
+    batch_s: tuple[float, float] | None = None
     rtt_s: float = 0.001
     image_mb: float = 0.5
     size_spread: float = 0.0  # sigma of a lognormal

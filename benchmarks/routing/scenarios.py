@@ -7,6 +7,7 @@ from typing import Final
 from benchmarks.routing.scenario import Event, Scenario
 
 __all__ = [
+    "BATCHES",
     "EQUAL",
     "FEW",
     "FOUR",
@@ -74,6 +75,16 @@ SLOWED: Final = Scenario(
     load=0.5,
     duration_s=120.0,
     events=(Event(at_s=20.0, worker=0, speed=0.1), Event(at_s=70.0, worker=0, speed=10.0)),
+)
+# Small images, and a model that runs all that wait for it at once.
+BATCHES: Final = Scenario(
+    speeds=(1.0,) * 3,
+    slots=32,
+    batch_s=(0.002, 0.0015),
+    at_once=16,
+    image_mb=0.0003,
+    duration_s=12.0,
+    warmup_s=0.0,
 )
 # A sixteenth worker joins fifteen.
 JOINING: Final = Scenario(

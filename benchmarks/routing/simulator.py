@@ -20,91 +20,27 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
+from benchmarks.routing.parties import NOBODY, Client, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
 from fingerpost.client.routing import (
-    Budget,
-    Fleet,
     Outcome,
     Pause,
     Pick,
-    RoutingConfig,
-    make_policy,
 )
 from fingerpost.registry import (
     Instance,
-    LoadReport,
     ModelInfo,
     ModelReference,
     Snapshot,
-    WorkerState,
 )
 
 __all__ = ["simulate"]
 
 _MODEL: Final = ModelReference("m")
 _SMOOTHING: Final = 0.1  # the worker's, and the client's of its requests
+_NEWEST: Final = 0.6  # the worker's
 _FAIL_FAST_S: Final = 0.001
 _CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
-_NOBODY: Final[frozenset[str]] = frozenset()
-
-
-class _Request:
-    __slots__ = (
-        *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
-        *("pick", "started", "tried", "work"),
-    )
-
-    def __init__(self, client: _Client, born: float, mb: float, work: float) -> None:
-        self.client = client
-        self.born = born
-        self.mb = mb
-        self.work = work
-        self.started = 0.0
-        self.begun = False
-        self.awaits = self.attempts = 0
-        self.tried: frozenset[str] = _NOBODY
-        self.pick: Pick | None = None
-        self.done = False
-
-
-class _Client:
-    __slots__ = ("asked", "budget", "fleet", "mb", "reported_at", "seconds", "timer")
-
-    def __init__(self, config: RoutingConfig) -> None:
-        self.fleet = Fleet(make_policy(config), config)
-        self.budget = Budget(config)
-        self.timer = False
-        self.asked: set[str] = set()
-        self.reported_at = -inf
-        self.seconds = self.mb = 0.0
-
-
-class _Worker:
-    __slots__ = (
-        *("busy", "factor", "latency", "mb", "mb_per_s", "mode"),
-        *("queue", "rif", "seq", "slots", "speed"),
-    )
-
-    def __init__(self, speed: float, slots: int, mb_per_s: float) -> None:
-        self.speed = speed
-        self.slots = slots
-        self.mb_per_s = mb_per_s
-        self.factor = 1.0
-        self.mode = "up"
-        self.busy = self.rif = self.seq = 0
-        self.latency = self.mb = 0.0
-        self.queue: deque[_Request] = deque()
-
-    def report(self) -> LoadReport:
-        self.seq += 1
-        return LoadReport(
-            rif=self.rif,
-            slots=self.slots,
-            state=WorkerState.READY,
-            boot_id=1,
-            seq=self.seq,
-            latency_per_cost_s=self.latency / self.mb if self.mb else 0.0,
-        )
 
 
 class _Simulation:
@@ -118,12 +54,12 @@ class _Simulation:
         self.half_s = scenario.rtt_s / 2
         rates = scenario.mb_per_s
         self.workers = [
-            _Worker(speed, scenario.slots, rates[index % len(rates)])
+            Worker(speed, scenario.slots, rates[index % len(rates)])
             for index, speed in enumerate(scenario.speeds)
         ]
         self.capacity = sum(scenario.speeds) * scenario.slots / scenario.service_s
-        self.clients = [_Client(scenario.routing) for _ in range(scenario.clients)]
-        self.waiting: deque[_Request] = deque()  # in the order of their deadlines
+        self.clients = [Client(scenario.routing) for _ in range(scenario.clients)]
+        self.waiting: deque[Request] = deque()  # in the order of their deadlines
         self.listed = set(range(len(self.workers)))
         self.listed -= {each.worker for each in scenario.events if each.mode == "joining"}
         self.result = Result(sent=[[] for _ in self.workers])
@@ -137,7 +73,11 @@ class _Simulation:
             for worker in self.workers:
                 worker.factor = self.rng.choice(scenario.antagonists)
                 self.at(self.rng.expovariate(1 / scenario.antagonist_s), self.antagonise, worker)
-        self.at(0.0, self.arrive, None)
+        if scenario.at_once:
+            for client in self.clients * scenario.at_once:
+                self.at(self.rng.random() * scenario.service_s, self.request, client)
+        else:
+            self.at(0.0, self.arrive, None)
         heap = self.heap
         while heap:
             self.now, _, action, argument = heappop(heap)
@@ -175,7 +115,7 @@ class _Simulation:
         else:
             worker.mode = event.mode
 
-    def antagonise(self, worker: _Worker) -> None:
+    def antagonise(self, worker: Worker) -> None:
         scenario = self.scenario
         if self.now < scenario.duration_s:
             worker.factor = self.rng.choice(scenario.antagonists)
@@ -185,6 +125,7 @@ class _Simulation:
     # The client
 
     def arrive(self, _: None) -> None:
+        """One is due, at one client or another, and so is the next."""
         scenario, rng, now = self.scenario, self.rng, self.now
         if now >= scenario.duration_s:
             self.time_out(inf)
@@ -193,11 +134,15 @@ class _Simulation:
         if isinstance(load, tuple):
             load = load[0] + (load[1] - load[0]) * now / scenario.duration_s
         self.at(now + rng.expovariate(load * self.capacity), self.arrive, None)
+        self.request(self.clients[int(rng.random() * len(self.clients))])
+
+    def request(self, client: Client) -> None:
+        scenario, rng, now = self.scenario, self.rng, self.now
         self.time_out(now)
-        client = self.clients[int(rng.random() * len(self.clients))]
         size = rng.lognormvariate(0.0, scenario.size_spread) if scenario.size_spread else 1.0
-        work = max(0.01, rng.gauss(1.0, 1.0)) / _CUT_MEAN * scenario.service_s * size
-        request = _Request(client, now, size * scenario.image_mb, work)
+        work = 1.0 if scenario.steady else max(0.01, rng.gauss(1.0, 1.0)) / _CUT_MEAN
+        work *= scenario.service_s * size
+        request = Request(client, now, size * scenario.image_mb, work)
         client.budget.request(now, int(request.mb * 1e6))
         self.waiting.append(request)
         if scenario.probes:
@@ -205,7 +150,7 @@ class _Simulation:
         else:
             self.attempt(request)
 
-    def ahead(self, request: _Request) -> None:
+    def ahead(self, request: Request) -> None:
         """Ask before the pick where that is worth it, and wait for two answers."""
         client, now = request.client, self.now
         probing, config = client.fleet.probing, self.scenario.routing
@@ -217,7 +162,7 @@ class _Simulation:
         else:
             self.begin(request)
 
-    def begin(self, request: _Request) -> None:
+    def begin(self, request: Request) -> None:
         if request.begun:
             return
         request.begun = True
@@ -229,7 +174,7 @@ class _Simulation:
             self.at(probing.next_at(), self.tick, client)
         self.attempt(request)
 
-    def tick(self, client: _Client) -> None:
+    def tick(self, client: Client) -> None:
         probing = client.fleet.probing
         self.probe(client, probing.on_timer(self.now))
         next_at = probing.next_at()
@@ -237,7 +182,7 @@ class _Simulation:
         if client.timer:
             self.at(max(next_at, self.now + 1e-6), self.tick, client)
 
-    def probe(self, client: _Client, count: int, request: _Request | None = None) -> int:
+    def probe(self, client: Client, count: int, request: Request | None = None) -> int:
         """How many were asked; `request` waits for their answers."""
         asked = 0
         for each in client.fleet.to_probe(_MODEL, count, self.now, self.chance) if count else ():
@@ -266,7 +211,7 @@ class _Simulation:
             if not request.awaits:
                 self.begin(request)
 
-    def attempt(self, request: _Request) -> None:
+    def attempt(self, request: Request) -> None:
         if request.done:
             return
         fleet, now = request.client.fleet, self.now
@@ -277,7 +222,7 @@ class _Simulation:
             self.result.sent[int(made.worker.id)].append(now)
             self.at(now + self.half_s, self.reach, (request, made))
             return
-        request.tried = _NOBODY
+        request.tried = NOBODY
         until = made.until if isinstance(made, Pause) else now
         wait_s = self.scenario.routing.backoff_s(request.attempts, self.chance)
         self.at(until + wait_s, self.attempt, request)
@@ -291,13 +236,15 @@ class _Simulation:
                 if request.pick is not None:
                     request.pick.release(Outcome.FAILED, now=now, rng=self.chance)
 
-    def end(self, request: _Request, *, error: bool) -> None:
+    def end(self, request: Request, *, error: bool) -> None:
         request.done = True
         if request.born >= self.scenario.warmup_s:
             elapsed = self.scenario.timeout_s if error else self.now - request.born
             self.result.latencies.append(min(elapsed, self.scenario.timeout_s))
             self.result.arrivals.append(request.born)
             self.result.errors += error
+        if self.scenario.at_once and self.now < self.scenario.duration_s:
+            self.at(self.now, self.request, request.client)
 
     def answer(self, argument: Any) -> None:
         """An attempt's end has reached the client."""
@@ -349,38 +296,59 @@ class _Simulation:
             self.at(self.now + self.half_s, self.answer, said)
         else:
             worker.rif += 1
+            request.queue = max(1.0, worker.rif / worker.slots)
             self.at(self.now + request.mb / worker.mb_per_s, self.uploaded, (request, made))
 
     def uploaded(self, argument: Any) -> None:
         request, made = argument
         worker = self.workers[int(made.worker.id)]
         request.started = self.now
-        if worker.busy < worker.slots:
-            self.start(worker, argument)
-        else:
-            worker.queue.append(argument)
+        worker.queue.append(argument)
+        self.work(worker)
 
-    def start(self, worker: _Worker, argument: Any) -> None:
-        worker.busy += 1
-        took_s = argument[0].work / (worker.speed * worker.factor)
-        self.at(self.now + took_s, self.finish, (worker, argument))
+    def work(self, worker: Worker) -> None:
+        """Start what there is room for."""
+        queue, batch_s = worker.queue, self.scenario.batch_s
+        speed = worker.speed * worker.factor
+        if batch_s is None:
+            while queue and worker.busy < worker.slots:
+                if (argument := self.next(worker)) is not None:
+                    worker.busy += 1
+                    took_s = argument[0].work / speed
+                    self.at(self.now + took_s, self.finish, (worker, [argument]))
+        elif not worker.busy:
+            batch = []
+            while queue and len(batch) < worker.slots:
+                if (argument := self.next(worker)) is not None:
+                    batch.append(argument)
+            if batch:
+                worker.busy = 1
+                took_s = (batch_s[0] + batch_s[1] * len(batch)) / speed
+                self.at(self.now + took_s, self.finish, (worker, batch))
+
+    def next(self, worker: Worker) -> Any:
+        argument = worker.queue.popleft()
+        if argument[0].done:  # its client has gone
+            worker.rif -= 1
+            return None
+        return argument
 
     def finish(self, arguments: Any) -> None:
-        worker, argument = arguments
-        request, made = argument
+        worker, batch = arguments
         worker.busy -= 1
+        for argument in batch:
+            self.finished(worker, argument)
+        self.work(worker)
+
+    def finished(self, worker: Worker, argument: Any) -> None:
+        request, made = argument
         worker.rif -= 1
         worker_s = self.now - request.started
-        weight = _SMOOTHING if worker.mb else 1.0
-        worker.latency += weight * (worker_s - worker.latency)
+        pause_s = self.now - worker.sampled_at
+        weight = min(_NEWEST, max(_SMOOTHING, pause_s)) if worker.mb else 1.0
+        worker.sampled_at = self.now
+        worker.latency += weight * (worker_s / request.queue - worker.latency)
         worker.mb += weight * (request.mb - worker.mb)
-        queue = worker.queue
-        while queue and worker.busy < worker.slots:
-            waiting = queue.popleft()
-            if waiting[0].done:  # its client has gone
-                worker.rif -= 1
-            else:
-                self.start(worker, waiting)
         up = worker.mode == "up"
         said = (
             request,

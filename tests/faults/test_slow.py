@@ -19,13 +19,12 @@ from tests.system.sleeper import SECONDS, Sleeper
 
 _WORKERS = 4
 _SLOWER = 10
-_MEASURED_S = 6.0
+_MEASURED_S = 10.0
 _NOTICED_S = 5.0  # it has lost its share so long after it slowed down,
 _BACK_S = 30.0  # and has it back so long after it recovered
 _BACK_SHARE = 0.8
-# Wanted are 1.5 and 5 %, which routing does not reach yet with one slot and deep queues.
-_MOST_P99 = 8.0
-_MOST_SHARE = 25.0
+_MOST_P99 = 1.5
+_MOST_SHARE = 5.0
 
 _LOADS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "closed": (
@@ -107,7 +106,6 @@ async def test_a_worker_at_a_tenth_of_its_speed(kind: str, four: Four, table: Ta
     )
     row.at_most(f"back to {_BACK_SHARE:.0%} of a quarter after", back_s, _BACK_S, " s")
     row.note(
-        "the goals are 1.5 and 5 %, and are missed; "
         f"p99 {p99_alone_ms:.0f} ms with three alone, "
         f"{load.p99_ms(slowed, noticed):.0f} ms in the first {_NOTICED_S:.0f} s, "
         f"{p99_ms:.0f} ms afterwards; share of a quarter in each second: "

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -126,6 +127,22 @@ def means(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 # Batches.
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+async def test_the_latency_told_is_the_models_and_not_the_queues(at_once: int) -> None:
+    """20 ms an image, one at a time; of eight at once the last waits for 160 ms. From the first."""
+
+    def slow(images: Sequence[np.ndarray]) -> np.ndarray:
+        time.sleep(0.02)
+        return means(images)
+
+    async with engine_of(Plain(slow), max_batch=1) as engine:
+        assert engine.latency_per_cost_s == 0
+        image = pixels()
+        for _ in range(2):
+            await asyncio.gather(*(engine.infer(image) for _ in range(at_once)))
+            assert 0.01 < engine.latency_per_cost_s * image.nbytes / 1e6 < 0.05
 
 
 async def test_what_arrives_during_a_run_makes_one_batch(

@@ -37,7 +37,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             progress are seen.
         slots: how many requests the worker works on at once without queueing (one full batch).
         queued_cost: megabytes of encoded images waiting for the model.
-        latency_per_cost_s: seconds per megabyte of encoded image at the present load.
+        latency_per_cost_s: seconds per megabyte of encoded image at the present load: what it
+            takes where slots are free, times `rif` / `slots` where there are more requests.
         state: see `WorkerState`.
         boot_id: random number of this process, below 2**53; a new one means a restart.
         seq: grows with every report, so that an older one never replaces a newer one.

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 
+import msgspec
 import pytest
 
 from fingerpost.client.routing import (
@@ -118,7 +119,7 @@ def test_near_times_are_shared_out_and_load_decides():
 
 @pytest.mark.parametrize(("rif", "picked"), [(1, "w0000"), (4, "w0001")])
 def test_load_counts_in_the_cost(rif, picked):
-    """With a quarter of its slots taken the faster costs 0.3 x 1.25, with all of them 0.3 x 5."""
+    """With a quarter of its slots taken the faster costs 0.3 x 1.375, with all of them 0.3 x 7."""
     fleet = fleet_of(5, "hot-cold", explore=0, tolerance=1)
     for index, (there, latency) in enumerate([(rif, 0.3), (0, 0.5), *[(8, 1.0)] * 3]):
         tell(fleet, index, rif=there, latency=latency)
@@ -142,8 +143,8 @@ def test_the_hot_are_left_out_whatever_their_latency():
 
 def test_an_old_report_of_load_is_not_believed_for_ever():
     fleet = fleet_of(2, "hot-cold", explore=0.0)
-    tell(fleet, 0, rif=50)
-    tell(fleet, 1, rif=0)
+    tell(fleet, 0, rif=50, latency=50 / 4)
+    tell(fleet, 1, rif=0, latency=1.0)
     assert set(shares(fleet, random.Random(1), now=0.5)) == {"w0001"}
     assert set(shares(fleet, random.Random(1), now=1.5)) == {"w0000", "w0001"}
 
@@ -163,13 +164,51 @@ def test_a_failure_is_never_a_low_latency():
 
 
 def test_a_slow_idle_worker_is_tried_now_and_then():
-    """Once in 256 picks, and not before 5 s have passed."""
+    """Once in 256 picks; after as long as it was in use before, and 5 s at most."""
     fleet, rng = fleet_of(2, "hot-cold"), random.Random(1)
     tell(fleet, 0, latency=1.0)
     tell(fleet, 1, latency=100.0)
-    assert shares(fleet, rng, 256)["w0001"] == 1
-    assert shares(fleet, rng, 2560, now=0.9)["w0001"] == 0
-    assert shares(fleet, rng, 2560, now=5.0)["w0001"] == 1
+
+    def tried(now: float, picks: int) -> bool:
+        return shares(fleet, rng, picks, now=now)["w0001"] == 1
+
+    assert not tried(0.0, 255)
+    assert tried(1.0, 1)  # the first time
+    assert tried(1.125, 256)
+    assert not tried(1.24, 2560)
+    assert tried(1.25, 1)
+    assert not tried(1.49, 2560)
+    assert tried(1.5, 1)
+    for now in (2.0, 3.0, 5.0, 9.0):
+        assert tried(now, 256)
+    assert not tried(13.9, 2560)
+    assert tried(14.0, 1)
+
+
+@pytest.mark.parametrize(("slow", "picked"), [(4.9, "w0003"), (6.0, "w0000")])
+def test_the_far_slower_are_left_to_full_queues_alone(slow, picked):
+    """Others of load 1 cost 7. Below 5 times as slow it costs its time; 6.0 costs 6 x 1.2^2."""
+    fleet = fleet_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
+    for index in range(3):
+        tell(fleet, index, rif=4, latency=1.0 + index / 100)
+    tell(fleet, 3, latency=slow)
+    assert set(shares(fleet, random.Random(1), picks=1)) == {picked}
+
+
+def test_the_queue_that_an_image_met_is_not_in_the_expected_time():
+    """Four at once at a worker of one slot: 0.1 to 0.4 s each; as many as it says it has."""
+    fleet, rng = fleet_of(1, "hot-cold"), random.Random(1)
+    worker = fleet.workers[0]
+    report = LoadReport(rif=0, slots=1, state=WorkerState.READY, boot_id=1, seq=1)
+    fleet.reported(worker, report, 0.0, probed=True)
+    made = [fleet.pick(M, tried=(), now=0.0, rng=rng) for _ in range(4)]
+    for number, pick in enumerate(made, 1):
+        assert isinstance(pick, Pick)
+        pick.release(Outcome.ANSWERED, now=number / 10, rng=rng, sent_mb=1.0, worker_s=number / 10)
+    assert worker.seconds_per_mb == pytest.approx(0.1)
+    told = msgspec.structs.replace(report, rif=3, seq=2, latency_per_cost_s=0.15)
+    fleet.reported(worker, told, 0.4, probed=True)
+    assert worker.seconds_per_mb == pytest.approx(0.05)
 
 
 def test_expected_time_is_upload_and_answer_and_sizes_do_not_blur_it():

@@ -13,6 +13,7 @@ from statistics import fmean
 import pytest
 from benchmarks.routing.scenario import Event, Result, Scenario
 from benchmarks.routing.scenarios import (
+    BATCHES,
     EQUAL,
     FEW,
     FOUR,
@@ -86,14 +87,17 @@ def test_never_worse_than_c3(cluster):
 def test_the_one_median_that_c3_has_is_bought_with_the_mean():
     """Half of the workers 16 times slower, 90 % load: the fast ones alone would be 96 % busy.
 
-    C3 sends the slow ones twice as many images. That frees the fast ones (their p50 is 7 %
-    less, p90 2 %), and those images take seconds: the mean is 14 % longer, p99 five times.
+    C3 sends the slow ones three times as many images. That frees the fast ones (their p50 is 10 %
+    less, p90 4 %), and those images take seconds: the mean is 9 % longer, p99 four times.
     """
-    ours, other = (run("half 16 x slower, busy", policy) for policy in ("hot-cold", "c3"))
-    assert ours.quantile(0.5) <= 1.1 * other.quantile(0.5)
-    assert ours.quantile(0.9) <= 1.05 * other.quantile(0.9)
-    assert ours.quantile(0.99) <= other.quantile(0.99) / 3
-    assert fmean(ours.latencies) <= 0.9 * fmean(other.latencies)
+    cluster = "half 16 x slower, busy"
+    for share, most in ((0.5, 1.13), (0.9, 1.06), (0.99, 1 / 3)):
+        assert ratio(cluster, "c3", share, (1, 2, 3)) <= most
+    ours, other = (
+        fmean(fmean(run(cluster, policy, seed).latencies) for seed in (1, 2, 3))
+        for policy in ("hot-cold", "c3")
+    )
+    assert ours <= 0.95 * other
 
 
 @pytest.mark.parametrize(("workers", "clients", "slots"), FEW)
@@ -192,16 +196,54 @@ def test_a_worker_that_refuses_is_asked_once_and_then_after_a_second():
     assert result.share(0, 28.0) > 0.2
 
 
-@pytest.mark.parametrize("clients", [1, 10])
-def test_a_slowed_worker_is_left_and_found_again(clients):
+SLOW_ONES = {
+    "four slots": SLOWED,
+    "one slot": replace(SLOWED, slots=1, service_s=0.04, steady=True),
+    "one slot, 8 at once": replace(SLOWED, slots=1, service_s=0.04, steady=True, at_once=8),
+}
+
+
+@pytest.mark.parametrize("name", SLOW_ONES)
+@pytest.mark.parametrize("clients", [1, 4])
+def test_a_slowed_worker_is_left_and_found_again(name, clients):
     """One of four at a tenth for 50 s: p99 within 1.5 x of the other three alone; its share under
     5 % of a quarter from 5 s on, and back to 0.8 of it or more 30 s after its recovery.
     """
-    result = simulate(replace(SLOWED, clients=clients))
-    alone = replace(SLOWED, clients=clients, speeds=(1.0,) * 3, load=0.5 * 4 / 3, events=())
-    assert result.quantile(0.99) <= 1.5 * simulate(alone).quantile(0.99)
+    cluster = SLOW_ONES[name]
+    if cluster.at_once:
+        cluster = replace(cluster, at_once=cluster.at_once // clients)
+    cluster = replace(cluster, clients=clients)
+    result = simulate(cluster)
+    alone = simulate(replace(cluster, speeds=(1.0,) * 3, load=0.5 * 4 / 3, events=()))
+    slow = [
+        took
+        for took, born in zip(result.latencies, result.arrivals, strict=True)
+        if 25.0 <= born < 70.0
+    ]
+    assert sorted(slow)[int(0.99 * len(slow))] <= 1.5 * alone.quantile(0.99)
     assert result.share(0, 25, 70) < 0.05 / 4
     assert result.share(0, 100, 120) > 0.8 / 4
+
+
+@pytest.mark.parametrize(("clients", "at_once"), [(1, 16), (4, 4)])
+@pytest.mark.parametrize("cold", [0.2, 0.05])
+def test_a_cold_start_is_forgotten(clients, at_once, cold):
+    """Two of three equal workers are 5 or 20 times slower for their first 0.1 s.
+
+    Their batches and many slots leave room at the third, so that nobody is forced to try them
+    again. From 7 s on each gets a third, within a tenth of it.
+    """
+    cluster = replace(
+        BATCHES,
+        clients=clients,
+        at_once=at_once,
+        events=(
+            *(Event(at_s=0.0, worker=worker, speed=cold) for worker in (1, 2)),
+            *(Event(at_s=0.1, worker=worker, speed=1 / cold) for worker in (1, 2)),
+        ),
+    )
+    result = simulate(cluster)
+    assert [3 * result.share(worker, 7.0) for worker in range(3)] == pytest.approx([1] * 3, rel=0.1)
 
 
 def test_the_same_seed_gives_the_same_result():

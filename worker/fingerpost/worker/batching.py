@@ -130,6 +130,11 @@ class Batcher(Generic[T]):
         return len(self._unprepared) + len(self._preparing) + len(self._ready)
 
     @property
+    def present(self) -> int:
+        """How many items wait or run."""
+        return len(self) + (0 if self._running is None else len(self._running.items))
+
+    @property
     def ready(self) -> int:
         """How many items wait for nothing but the model."""
         return len(self._ready)

@@ -45,8 +45,11 @@ logger = logging.getLogger(__name__)
 # An image that has so many seconds is let in without a look at the estimates while no more than one
 # batch waits: they could refuse it only for runs of 20 s, and do so when it is here.
 LONG_S: Final = 60.0
-# Weight of the newest sample in the moving average of seconds per megabyte.
-_SMOOTHING = 0.1
+# Weight of the newest sample in the moving averages of seconds and megabytes: the seconds since the
+# one before it, within bounds, so that few images are enough to show that the model is slow now.
+_SMOOTHING: Final = 0.1
+_NEWEST: Final = 0.6
+_LEAST_COST: Final = 1e-6
 
 
 class Engine:
@@ -99,7 +102,17 @@ class Engine:
         )
         self._waking = False
         self._closed = False
-        self.latency_per_cost_s = 0.0
+        self._latency_s = self._cost = self._sampled = 0.0
+
+    @property
+    def latency_per_cost_s(self) -> float:
+        """Seconds a megabyte of image takes where no batch is in front of it; 0 before the first.
+
+        Each image's time is divided by the batches it met, so that the figure is the model's and
+        not the load's. A ratio of two moving averages: in a mean of ratios, the fixed cost of
+        thumbnails would count as much as photographs.
+        """
+        return self._latency_s / self._cost if self._cost else 0.0
 
     @property
     def platform(self) -> str:
@@ -216,10 +229,11 @@ class Engine:
     ) -> Outcome:
         loop = asyncio.get_running_loop()
         now = time.monotonic()  # what asyncio's loops go by, too
-        job = Job(loop.create_future(), now, cost, make, item)
         with self._lock:
             if self._closed:
                 raise Draining("this model is being unloaded: try again")
+            queue = max(1.0, (self._batcher.present + 1) / self._options.max_batch)
+            job = Job(loop.create_future(), now, cost, queue, make, item)
             pending = self._batcher.submit(
                 job,
                 cost=cost,
@@ -327,8 +341,11 @@ class Engine:
             if job.decode_s:
                 metrics.decode_seconds.observe(job.decode_s)
             metrics.queue_seconds.observe(queue_s)
-            sample = (ran.ended - job.arrived) / max(job.cost, 1e-6)
-            self.latency_per_cost_s += _SMOOTHING * (sample - self.latency_per_cost_s)
+            weight = min(_NEWEST, max(_SMOOTHING, ran.ended - self._sampled)) if self._cost else 1.0
+            self._sampled = ran.ended
+            latency_s = (ran.ended - job.arrived) / job.queue
+            self._latency_s += weight * (latency_s - self._latency_s)
+            self._cost += weight * (max(job.cost, _LEAST_COST) - self._cost)
             if job.future.done():
                 continue
             if isinstance(outcome, FingerpostError):

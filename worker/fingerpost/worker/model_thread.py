@@ -32,11 +32,15 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One image on its way: `item` is for the model, once `make` (None: nothing to do) made it."""
+    """One image on its way: `item` is for the model, once `make` (None: nothing to do) made it.
+
+    `queue` is how many full batches there were when it came, itself among them; 1 at least.
+    """
 
     future: asyncio.Future[Outcome]
     arrived: float
     cost: float
+    queue: float
     make: Callable[[], Item] | None = None
     item: Item = b""
     decode_s: float = 0.0

@@ -114,18 +114,19 @@ class WorkerService:
     def load(self) -> LoadReport:
         """This moment's load report, newer than every one before it."""
         self._seq += 1
+        rif, slots = self.admission.rif, self._config.max_batch
         queued_cost = latency_per_cost_s = 0.0
         for engine in self._host.engines():
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         return LoadReport(
-            rif=self.admission.rif,
-            slots=self._config.max_batch,
+            rif=rif,
+            slots=slots,
             state=self.admission.state,
             boot_id=self._boot_id,
             seq=self._seq,
             queued_cost=queued_cost,
-            latency_per_cost_s=latency_per_cost_s,
+            latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
         )
 
     def _running_s(self) -> float:

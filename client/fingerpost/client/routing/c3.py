@@ -47,8 +47,8 @@ class C3(Policy):
             slots = 1 if load is None else max(1, load.slots)
             queue = 1 + each.pressure * slots
             told = load.rif / slots if load is not None else 0.0
-            between_s = each.seconds_per_mb / max(1.0, told) / slots
-            score = each.seconds_per_mb - between_s + queue**3 * between_s
+            between_s = each.seconds_per_mb / slots
+            score = each.seconds_per_mb * max(1.0, told) - between_s + queue**3 * between_s
             if score < least:
                 best, least = each, score
         if known is not candidates:

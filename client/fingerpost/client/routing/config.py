@@ -29,10 +29,13 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
             decide among more workers, and clients crowd on the fastest; less goes by load alone.
         tolerance: costs within this factor (`HotCold`) count as equal, and load decides. More
             spreads better among like workers; beyond the true differences, slow ones are used.
+        far: a worker more than so many times as slow as half of the others is left to full queues
+            alone: its cost grows by the square beyond that. More uses slow workers sooner when the
+            others are busy; 2 or less leaves out workers that are merely smaller.
         explore: this share of requests goes to the idle worker that was asked longest ago, whose
             latency nobody can know otherwise. More notices a recovery sooner; above 0.01 the
             slow workers show in p99.
-        explore_s: and at most once in so many seconds, which a busy client reaches first.
+        explore_s: and each at most once in so many seconds; sooner while it is new.
         pool_size: up to so many workers each one's freshest report is used; past it, a pool of so
             many reports. More chooses better and costs time in every pick (0.3 us each).
         report_age_s: a report counts no longer than this. More keeps slow clients informed, and
@@ -95,6 +98,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "hot-cold"
     quantile: float = 0.84
     tolerance: float = 1.25
+    far: float = 5.0
     explore: float = 1 / 256
     explore_s: float = 5.0
     pool_size: int = 16
@@ -145,8 +149,9 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"{name}={value}: use a number above 0")
             if name in _SHARES and value > 1:
                 raise ConfigurationError(f"{name}={value}: use a share of at most 1")
-        if self.tolerance < 1:
-            raise ConfigurationError(f"tolerance={self.tolerance}: use a factor of 1 or more")
+        for name in ("tolerance", "far"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name}={getattr(self, name)}: use a factor of 1 or more")
 
     def backoff_s(self, rounds: int, rng: Random) -> float:
         """Seconds to wait after `rounds` earlier waits of the same request (full jitter)."""

@@ -26,13 +26,14 @@ __all__ = ["Fleet", "Pause", "Pick"]
 class Pick:
     """One request placed on one worker; `release` it exactly once, whatever happens."""
 
-    __slots__ = ("_fleet", "_released", "at", "trial", "worker")
+    __slots__ = ("_fleet", "_queue", "_released", "at", "trial", "worker")
 
     def __init__(self, fleet: Fleet, worker: Worker, at: float, *, trial: bool) -> None:
         self.worker = worker
         self.at = at
         self.trial = trial
         self._fleet = fleet
+        self._queue = worker.queue(at)
         self._released = False
 
     def release(
@@ -72,6 +73,7 @@ class Pick:
             retry_after_s=retry_after_s,
             sent_mb=sent_mb,
             worker_s=worker_s,
+            queue=self._queue,
         )
         if changed:
             self._fleet.regroup()

@@ -20,27 +20,28 @@ __all__ = ["HotCold"]
 
 
 class HotCold(Policy):
-    """Prequal's hot/cold rule (Wydrowski et al., NSDI'24), with three changes for small fleets.
+    """Prequal's hot/cold rule (Wydrowski et al., NSDI'24), with four changes for small fleets.
 
     Load is requests per slot, by the worker's report and what was sent it since. Hot is who has
     more than the `quantile` of the loads, or failed a moment ago. Of the cold the one of the least
-    cost wins: the seconds a megabyte takes there (upload and answer, without the queue that was in
-    them) times 1 + 4 load^2. If all are hot, the least loaded.
+    cost wins: the seconds a megabyte takes there where nobody waits (upload and answer) times
+    1 + 6 load^2. If all are hot, the least loaded.
 
     The changes: costs within `tolerance` of the least count as equal, and load decides, then
     chance, because the latency of equal workers differs by noise, and going by noise is how
     Prequal lost to simpler rules with four workers; load counts in the cost, because with few
-    slots a load of 0 and of 1 are both cold; and now and then an idle worker is asked that was not
-    asked for longest (`explore`), because a slow one that nobody uses has no new latency to report
-    when it recovers.
+    slots a load of 0 and of 1 are both cold; a worker more than `far` times as slow as half of
+    the others are costs the square of what it is beyond that, because it is ill rather than small,
+    and the 1 % of the images that it would get from full queues are the p99; and now and then an
+    idle worker is asked that was not asked for longest (`explore`), because a slow one that nobody
+    uses has no new latency to report when it recovers.
 
-    The square is between two that were rejected. Time times the queue that the image would join
-    is the best for this image and not for those behind it: at 90 % load the median was 4 to 12 %
-    behind C3's. C3's cube of the queue goes to the slowest workers while the fast ones have free
-    slots: p99 was four times as long with workers 16 times apart. With a factor of 2 instead of 4
-    p99 is a little better, and the median again 6 % behind. Also rejected: time alone, which makes
-    clients crowd on the fastest on old news; load alone, which gives a worker of a sixteenth of the
-    speed a sixteenth of the requests, and these are the p99.
+    The square of the load is between two that were rejected. Time times the queue that the image
+    would join is the best for this image and not for those behind it: at 90 % load the median was
+    4 to 12 % behind C3's. C3's cube of the queue goes to the slowest workers while the fast ones
+    have free slots. With a factor of 2 instead of 6 p99 is a little better, and the median again
+    6 % behind. Also rejected: time alone, which makes clients crowd on the fastest on old news;
+    load alone, which gives a worker of a sixteenth of the speed a sixteenth of the requests.
 
     Under 2 usable reports it is the power of two choices.
     """
@@ -50,7 +51,6 @@ class HotCold(Policy):
         self._reports = Reports(config)
         self._fallback = PowerOfTwo()
         self._picks = 0.0
-        self._explored_at = -inf
 
     def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
         """Take it into the pool."""
@@ -67,24 +67,23 @@ class HotCold(Policy):
             return self._fallback.pick(candidates, now, rng)
         config = self._config
         oldest = now - config.report_age_s
-        loads, times = [], []
-        for each in known:
-            report = each.load
-            if report is not None and each.load_at >= oldest:
-                loads.append(each.pressure / each.weight)
-                times.append(each.seconds_per_mb / max(1.0, report.rif * each.per_slot))
-            else:
-                loads.append(each.local_pressure / each.weight)
-                times.append(each.seconds_per_mb)
+        loads = [
+            (each.pressure if each.load_at >= oldest else each.local_pressure) / each.weight
+            for each in known
+        ]
         self._picks += config.explore
-        if self._picks >= 1 and now - self._explored_at >= config.explore_s:
-            self._picks, self._explored_at = 0.0, now
-            idle = [each for each, load in zip(known, loads, strict=True) if load == 0]
-            if idle:
-                return min(idle, key=lambda each: each.sent_at)
+        if self._picks >= 1:
+            neglected = self._neglected(known, loads, now)
+            if neglected is not None:
+                self._picks = 0.0
+                return neglected
         limit = sorted(loads)[round(config.quantile * (count - 1))]
+        times = [each.seconds_per_mb for each in known]
+        far = config.far * sorted(times)[(count - 1) // 2] or inf
         costs = [
-            time * (1.0 + 4.0 * load * load) if load <= limit and each.failed_until <= now else inf
+            time * (1.0 + 6.0 * load * load) * max(1.0, time / far) ** 2
+            if load <= limit and each.failed_until <= now
+            else inf
             for each, load, time in zip(known, loads, times, strict=True)
         ]
         near = min(costs) * config.tolerance
@@ -96,3 +95,16 @@ class HotCold(Policy):
         if known is not candidates:
             self._reports.picked(best)
         return best
+
+    def _neglected(self, known: Sequence[C], loads: Sequence[float], now: float) -> C | None:
+        """The idle worker that was asked longest ago, if that is long ago.
+
+        As long as it was in use before that, and `explore_s` at most: what a worker shows in its
+        first moments, with cold caches, says little.
+        """
+        idle = [each for each, load in zip(known, loads, strict=True) if load == 0]
+        if not idle:
+            return None
+        worker = min(idle, key=lambda each: each.sent_at)
+        pause_s = min(self._config.explore_s, worker.sent_at - worker.first_at)
+        return worker if now - worker.sent_at >= pause_s else None

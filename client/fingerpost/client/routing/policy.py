@@ -50,11 +50,15 @@ class Candidate(Protocol):
 
     @property
     def seconds_per_mb(self) -> float:
-        """Expected upload and answer for a megabyte of image; 0 while nothing is known."""
+        """Expected upload and answer for a megabyte of image where nobody waits; 0 if unknown."""
 
     @property
     def sent_at(self) -> float:
         """When it was last sent a request; minus infinity before the first."""
+
+    @property
+    def first_at(self) -> float:
+        """When it was first sent one since it started; infinity before that."""
 
     @property
     def failed_until(self) -> float:

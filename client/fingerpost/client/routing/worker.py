@@ -19,20 +19,23 @@ __all__ = ["Worker"]
 
 # Own latency samples: how long the mean of them is believed against the worker's report, which
 # knows more requests, but forgets only with new ones; and the weight of the newest, which grows
-# with the pause before it, so that few suffice to notice that a slow worker has recovered.
+# with the pause before it, so that few suffice to notice that a slow worker has recovered. A pause
+# as long as the worker was known before is long.
 _OWN_S: Final = 10.0
 _SMOOTHING: Final = 0.1
 _NEWEST: Final = 0.6
-_MEAN_S: Final = 2.0
+_MEAN_S: Final = 1.0
+_LEAST_S: Final = 1e-3
 _LEAST_MB: Final = 1e-6
 
 
 class Worker:
     """A `Candidate`: counts, load report, expected time, and its record of failures.
 
-    The expected time of a megabyte is upload plus answer. It is kept as a ratio of two means,
-    seconds and megabytes, and not as a mean of ratios, in which a thumbnail's fixed cost counts
-    as much as a photograph's.
+    The expected time of a megabyte is upload plus answer where nobody waits: the time of the answer
+    is divided by the queue that the image met, each sample's by its own, because a mean of times
+    over this moment's queue is noise. It is kept as a ratio of two means, seconds and megabytes,
+    and not as a mean of ratios, in which a thumbnail's fixed cost counts as much as a photograph's.
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class Worker:
         "credit_at",
         "ejection",
         "failed_until",
+        "first_at",
         "id",
         "in_flight",
         "instance",
@@ -82,6 +86,7 @@ class Worker:
         self.pressure = self.local_pressure = float(self.in_flight)
         self.seconds_per_mb = 0.0
         self.failed_until = -inf
+        self.first_at = inf
         self._mb = self._own_s = self._transfer_s = 0.0
         self._own_at = -inf
 
@@ -98,9 +103,15 @@ class Worker:
         """Count a request; True where it is the trial of a worker that has rested."""
         self.in_flight += 1
         self.sent_at = now
+        self.first_at = min(self.first_at, now)
         self.pressure += self.per_slot
         self.local_pressure += self.per_slot
         return self.ejection.dispatched(now)
+
+    def queue(self, now: float) -> float:
+        """By how much the requests there lengthen the time of one: 1 where it has free slots."""
+        fresh = now - self.load_at <= self._config.report_age_s
+        return max(1.0, self.pressure if fresh else self.local_pressure)
 
     def finished(
         self,
@@ -113,6 +124,7 @@ class Worker:
         retry_after_s: float | None,
         sent_mb: float,
         worker_s: float | None,
+        queue: float,
     ) -> bool:
         """A dispatched request ended; True where who is usable may have changed.
 
@@ -124,7 +136,7 @@ class Worker:
         self.pressure = max(self.local_pressure, self.pressure - self.per_slot)
         if outcome is Outcome.ANSWERED:
             if sent_mb > 0:
-                self._sample(now - picked_at, worker_s, sent_mb, now)
+                self._sample(now - picked_at, worker_s, sent_mb, queue, now)
         elif outcome in (Outcome.FAILED, Outcome.REFUSED):
             self.failed_until = now + self._config.wary_s
         return self.ejection.finished(
@@ -161,13 +173,17 @@ class Worker:
         """It left a probe unanswered: it is not called cold for a while."""
         self.failed_until = max(self.failed_until, now + self._config.wary_s)
 
-    def _sample(self, elapsed_s: float, worker_s: float | None, mb: float, now: float) -> None:
+    def _sample(
+        self, elapsed_s: float, worker_s: float | None, mb: float, queue: float, now: float
+    ) -> None:
         # After a long pause the old mean says nothing any more.
         pause_s = now - self._own_at
-        new = 1.0 if pause_s > _OWN_S else min(_NEWEST, max(_SMOOTHING, pause_s / _MEAN_S))
+        known_s = min(_MEAN_S, max(_LEAST_S, self._own_at - self.first_at))
+        new = 1.0 if pause_s > _OWN_S else min(_NEWEST, max(_SMOOTHING, pause_s / known_s))
         self._mb += new * (max(mb, _LEAST_MB) - self._mb)
-        self._own_s += new * (elapsed_s - self._own_s)
         transfer_s = 0.0 if worker_s is None else max(0.0, elapsed_s - worker_s)
+        own_s = transfer_s + (elapsed_s - transfer_s) / queue
+        self._own_s += new * (own_s - self._own_s)
         self._transfer_s += new * (transfer_s - self._transfer_s)
         self._own_at = now
         self._expect(now)
@@ -175,7 +191,7 @@ class Worker:
     def _expect(self, now: float) -> None:
         told_s = 0.0
         if self.load is not None and self.load.latency_per_cost_s > 0:
-            told_s = self.load.latency_per_cost_s
+            told_s = self.load.latency_per_cost_s / max(1.0, self.load.rif * self.per_slot)
             if self._mb:
                 told_s += self._transfer_s / self._mb
         if self._mb and now - self._own_at <= _OWN_S:
