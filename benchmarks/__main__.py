@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME")
     parser.add_argument("--smoke", action="store_true")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows = [row for row in ROWS if row.name in given.names]
     if given.smoke:
         return _smoke(rows or ROWS)

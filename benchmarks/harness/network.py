@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Self
 
@@ -36,6 +37,7 @@ class Network:
         """
         if os.geteuid():
             raise RuntimeError("network namespaces need root: run this benchmark with sudo")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that they are deleted
         try:
             self._add("switch")
             self._run("switch", "ip", "link", "add", "bridge", "type", "bridge")

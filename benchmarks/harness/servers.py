@@ -40,8 +40,10 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own, which is ended as a whole.
 
-    Its output goes to a file `log`, which is shown where it ends too early.
+    Its output goes to a file `log`, which is shown where it ends too early. SIGTERM interrupts this
+    process from now on, as Ctrl-C does, so that nothing is left behind.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = [str(word) for word in command]
     CACHE.mkdir(parents=True, exist_ok=True)
     file = CACHE / f"{log}.log"

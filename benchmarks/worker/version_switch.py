@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PAUSE_S = 0.1
+_SERVED_S = 120.0
 
 
 @contextmanager
@@ -67,8 +69,11 @@ class _Publisher:
             partial = self._folder / f"{self._next}.partial"
             shutil.copytree(self._model, partial)
             partial.rename(self._folder / str(self._next))
+            late = time.monotonic() + _SERVED_S
             while not self._is_served():
-                ending.wait(_PAUSE_S)
+                if time.monotonic() > late:
+                    raise RuntimeError(f"version {self._next} is not served after {_SERVED_S:g} s")
+                time.sleep(_PAUSE_S)
             shutil.rmtree(self._folder / str(self._next - 1))
             self._next += 1
             served += 1
