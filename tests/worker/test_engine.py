@@ -251,6 +251,17 @@ async def test_scores_that_are_no_numbers_fail_alone() -> None:
     assert isinstance(bad, ModelFailed)
 
 
+async def test_values_that_overflow_are_the_callers_fault() -> None:
+    huge = np.full((4, 4, 3), 3e38, np.float32)
+    async with engine_of(Plain(means)) as engine:
+        good, bad = await asyncio.gather(
+            engine.infer(pixels("red")), engine.infer(huge), return_exceptions=True
+        )
+    assert good.scores.argmax() == 0
+    assert isinstance(bad, InvalidRequest)
+    assert "up to 3e+38" in bad.message
+
+
 @pytest.mark.parametrize(
     ("predict", "said"),
     [

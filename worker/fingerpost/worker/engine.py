@@ -191,7 +191,8 @@ class Engine:
             deadline: as for `classify`.
 
         Raises:
-            InvalidRequest: an array of another shape or type; and as for `classify`.
+            InvalidRequest: an array of another shape or type, or float values for which the model
+                gives no numbers; and as for `classify`.
         """
         wanted = self._input
         if wanted.encoded:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from fingerpost.registry import ConfigurationError, FingerpostError, ModelFailed
+from fingerpost.registry import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item
@@ -43,10 +43,8 @@ def run(
         if np.isfinite(scores[:count]).all():
             return list(scores[:count]), True
         return [
-            row
-            if np.isfinite(row).all()
-            else ModelFailed("the model gave scores that are no numbers")
-            for row in scores[:count]
+            row if np.isfinite(row).all() else _no_numbers(image)
+            for image, row in zip(images, scores, strict=False)
         ], True
     half = count // 2
     outcomes = [run(backend, part, options)[0] for part in (images[:half], images[half:])]
@@ -92,6 +90,15 @@ def _failure(error: BaseException) -> FingerpostError:
         return error
     logger.warning("the model failed on an image: %s", error)
     return ModelFailed(f"the model failed on this image: {str(error)[:300]}")
+
+
+def _no_numbers(image: Item) -> FingerpostError:
+    if isinstance(image, np.ndarray) and image.dtype == np.float32:  # which went in as it came
+        return InvalidRequest(
+            f"the model gives no numbers for these values, up to {np.abs(image).max():g}: send them "
+            "in the range that it was made for"
+        )
+    return ModelFailed("the model gave scores that are no numbers")
 
 
 def _gray_jpeg() -> bytes:
