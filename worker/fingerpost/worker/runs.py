@@ -95,8 +95,8 @@ def _failure(error: BaseException) -> FingerpostError:
 def _no_numbers(image: Item) -> FingerpostError:
     if isinstance(image, np.ndarray) and image.dtype == np.float32:  # which went in as it came
         return InvalidRequest(
-            f"the model gives no numbers for these values, up to {np.abs(image).max():g}: send them "
-            "in the range that it was made for"
+            f"the model gives no numbers for these values, up to {np.abs(image).max():g}: send "
+            "what is in the range that it was made for"
         )
     return ModelFailed("the model gave scores that are no numbers")
 
