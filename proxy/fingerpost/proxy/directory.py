@@ -94,6 +94,13 @@ class Directory:
         views = (watch.view for _, watch in sorted(self._watches.items()))
         return [view for view in views if view is not None]
 
+    @property
+    def sole_service(self) -> str | None:
+        """The service for lookups that name none, if there is one by now."""
+        if self._default is not None:
+            return self._default
+        return next(iter(self._watches)) if len(self._watches) == 1 else None
+
     async def only_service(self) -> str:
         """The service for lookups that name none.
 
@@ -102,14 +109,11 @@ class Directory:
             UnknownService: there is none.
             RegistryUnreachable: no list of services came since the start.
         """
-        if self._default is not None:
-            return self._default
         if not self._watches:
             await self._first_catalog()
-        names = sorted(self._watches)
-        if len(names) == 1:
-            return names[0]
-        if names:
+        if (sole := self.sole_service) is not None:
+            return sole
+        if names := sorted(self._watches):
             raise InvalidRequest(
                 f"there are {len(names)} services ({', '.join(names[:5])}): name one, as in "
                 f"/v1/resolve/{names[0]}, or start the proxy with --service"

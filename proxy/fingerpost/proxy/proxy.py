@@ -6,18 +6,19 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
-from aiohttp import web
-
 from fingerpost.proxy.directory import Directory
 from fingerpost.proxy.metrics import ProxyMetrics
 from fingerpost.proxy.probes import LoadProbes
 from fingerpost.proxy.relay import Relay
+from fingerpost.proxy.server import ProxyRunner
 from fingerpost.proxy.service import ProxyService
 from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.web import bind, serve
 
 if TYPE_CHECKING:
     import socket
+
+    from aiohttp import web
 
     from fingerpost.proxy.config import ProxyConfig
 
@@ -69,8 +70,8 @@ class Proxy:
                 stack.push_async_callback(_cancel, asyncio.create_task(probes.run(), name="probes"))
             relay = await stack.enter_async_context(Relay(metrics))
             service = ProxyService(directory, probes, relay, config=config, metrics=metrics)
-            runner = web.AppRunner(
-                service.app(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+            runner = ProxyRunner(
+                service.app(), service.address, handle_signals=False, shutdown_timeout=1.0
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()

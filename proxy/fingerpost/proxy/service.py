@@ -19,6 +19,7 @@ from fingerpost.client.wire import (
     ServiceEntry,
     ServicesAnswer,
 )
+from fingerpost.proxy.server import learn
 from fingerpost.registry import (
     FingerpostError,
     Instance,
@@ -116,7 +117,21 @@ class ProxyService:
             self._metrics.failures["address"].inc()
             raise
         self._metrics.addresses.inc()
+        if not self._leaving:
+            learn(request)
         return web.Response(text=f"{worker.address}\n")
+
+    def address(self) -> str | None:
+        """What `GET /` is answered with; None where it is not simply the next worker's address."""
+        service = self._directory.sole_service
+        snapshot = None if service is None else self._directory.snapshot(service)
+        if service is None or snapshot is None or self._leaving:
+            return None
+        reference = ModelReference(service)
+        if not snapshot.matching(reference):
+            return None
+        self._metrics.addresses.inc()
+        return self._next(snapshot, reference).address
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
@@ -243,6 +258,9 @@ class ProxyService:
         snapshot = self._directory.snapshot(reference.model)
         if snapshot is None:
             snapshot = await self._directory.resolve(reference.model)
+        return self._next(snapshot, reference)
+
+    def _next(self, snapshot: Snapshot, reference: ModelReference) -> Instance:
         instances = self._probes.answering(self._matching(snapshot, reference))
         turn = self._turns.get(reference)
         if turn is None:
