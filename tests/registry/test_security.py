@@ -122,14 +122,14 @@ async def let_in(secured_cluster):
     """`let_in(NAME)`: a registry with the token of that name, or with the options given."""
     made = []
 
-    def make(name=None, **fields):
+    def make(name=None, url=secured_cluster.url, **fields):
         fields = {
             "ca_file": secured_cluster.ca_file,
             "cert_file": secured_cluster.cert_file,
             "key_file": secured_cluster.key_file,
             "token_file": name and secured_cluster.token_file(name),
         } | fields
-        made.append(open_(secured_cluster.url, RegistryOptions(**fields)))
+        made.append(open_(url, RegistryOptions(**fields)))
         return made[-1]
 
     yield make
@@ -202,6 +202,22 @@ async def test_a_worker_registers_drains_and_leaves_and_a_reader_sees_it(
     await registration.deregister()
     await eventually(lambda: not watch.view.known)
     assert watch.errors == 0
+
+
+async def test_with_tls_and_rights_a_worker_is_drained_through_another_agent(
+    let_in, secured_cluster, worker
+):
+    registration = await let_in("worker-digits").register(worker.instance("digits"))
+    instance_id = registration.instance.id
+    url = secured_cluster.url_of("server1")
+    with pytest.raises(RegistryDenied, match='service "digits" { policy = "write" }'):
+        await let_in("reader", url=url).set_draining(instance_id, "x")
+    elsewhere = let_in("worker-digits", url=url)
+    await elsewhere.set_draining(instance_id, "new GPU")
+    assert (await elsewhere.list("digits")).instances == ()
+    await elsewhere.set_draining(instance_id, None)
+    assert (await elsewhere.list("digits")).instances == (registration.instance,)
+    await registration.deregister()
 
 
 async def test_a_worker_can_do_nothing_else(let_in, worker, consul_api):

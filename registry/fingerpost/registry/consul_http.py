@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import urllib.parse
 import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Final, Literal
@@ -14,6 +15,7 @@ import msgspec
 import yarl
 
 from fingerpost.registry.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.registry.instance import format_address
 from fingerpost.registry.urls import parse_base_url
 
 if TYPE_CHECKING:
@@ -91,10 +93,21 @@ class ConsulHttp:
     ) -> None:
         self.base_url = parse_base_url(base_url)
         self._token = token
+        self._namespace = namespace
         self._params = {} if namespace is None else {"ns": namespace}
         self._tls = tls
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def at(self, host: str) -> ConsulHttp:
+        """Connections of the same kind, to the agent at another host; closed by the caller."""
+        parts = urllib.parse.urlsplit(self.base_url)
+        return ConsulHttp(
+            f"{parts.scheme}://{format_address(host, parts.port or 0)}",
+            token=self._token,
+            namespace=self._namespace,
+            tls=self._tls,
+        )
 
     async def call(
         self,
