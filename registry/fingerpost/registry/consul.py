@@ -230,6 +230,7 @@ class ConsulRegistry:
             self._catalog_watch = Watch(
                 poll,
                 name=f"the catalog at {self.url}",
+                load=self._store.catalog if self._store is not None else None,
                 config=self._watch_config,
                 clock=self._clock,
                 rng=self._rng,
