@@ -20,7 +20,7 @@ from fingerpost.registry.consul_draining import set_draining
 from fingerpost.registry.consul_http import Answer, ConsulHttp, Pool, deadline
 from fingerpost.registry.consul_registration import ConsulRegistration
 from fingerpost.registry.consul_rights import check_rights
-from fingerpost.registry.consul_tls import make_context
+from fingerpost.registry.consul_tls import Tls
 from fingerpost.registry.consul_token import Token
 from fingerpost.registry.errors import (
     ConfigurationError,
@@ -115,7 +115,7 @@ class ConsulRegistry:
             url,
             token=Token(options.token, options.token_file),
             namespace=options.namespace,
-            tls=make_context(options) if secure else None,
+            tls=Tls(options) if secure else None,
         )
         self._call_timeout_s = call_timeout_s
         self._keep_alive_s = keep_alive_s
