@@ -20,6 +20,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,6 +77,7 @@ class ConsulCluster:
         self._services = services
         self._raft_multiplier = raft_multiplier
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._addresses = dict(_ADDRESSES)  # of each node's API
         ports = free_ports(4, tuple(_ADDRESSES.values()))
         self._api_port, self.dns_port, self._server_port, self._serf_port = ports
         self._tls: ssl.SSLContext | None = None
@@ -99,7 +101,7 @@ class ConsulCluster:
     def url_of(self, node: str) -> str:
         """A node's API."""
         scheme = "consul+https" if self._secured else "http"
-        return f"{scheme}://{_ADDRESSES[node]}:{self._api_port}"
+        return f"{scheme}://{self._addresses[node]}:{self._api_port}"
 
     def pid(self, node: str) -> int:
         """The process id of a node's agent."""
@@ -164,6 +166,30 @@ class ConsulCluster:
             self.kill(node)
         self._spawn(node)
 
+    @contextlib.contextmanager
+    def one_more(self, node: str, address: str, api_address: str) -> Iterator[str]:
+        """A further client agent whose API does not listen at the node's own address; its URL.
+
+        That is how most agents are, with an API on loopback; here loopback is the others', too.
+        For the plain variant.
+        """
+        self._addresses[node] = api_address
+        config = json.loads((self._folder / "client.json").read_text())
+        config |= {"bind_addr": address, "client_addr": api_address, "node_name": node}
+        config |= {"data_dir": str(self._folder / node)}
+        file = self._folder / f"{node}.json"
+        file.write_text(json.dumps(config))
+        command = [self._binary, "agent", "-log-level=warn", f"-config-file={file}"]
+        with (self._folder / f"{node}.log").open("ab") as log:
+            self._processes[node] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            self.wait_until_formed()
+            yield self.url_of(node)
+        finally:
+            self.kill(node)
+
     def leader(self) -> str | None:
         """The name of the leading server; None where there is none, or nobody to ask."""
         for node in self._processes:
@@ -187,7 +213,7 @@ class ConsulCluster:
     def get(self, node: str, path: str) -> Any:
         """The JSON that a node's agent answers; with all rights where it is secured."""
         scheme = "https" if self._secured else "http"
-        url = f"{scheme}://{_ADDRESSES[node]}:{self._api_port}{path}"
+        url = f"{scheme}://{self._addresses[node]}:{self._api_port}{path}"
         request = urllib.request.Request(url)  # noqa: S310 (loopback)
         if self._secured:
             token = Path(self.token_file("management")).read_text().strip()

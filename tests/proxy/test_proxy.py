@@ -264,7 +264,7 @@ async def test_before_the_first_snapshot() -> None:
             assert response.status == 200
         async with http.get("/health/ready") as response:
             assert response.status == 503
-        for path in ("/", "/v1/resolve/digits"):
+        for path in ("/", "/v1/resolve/digits", "/v1/services"):
             async with http.get(path) as response:
                 assert await error_of(response) == (503, "registry_unreachable")
         with pytest.raises(ConfigurationError, match=r"in use.*--port"):

@@ -13,7 +13,7 @@ import dns.rdatatype
 import pytest
 from tests.conftest import ConsulProcess
 
-from fingerpost.registry import InvalidName, InvalidRequest, ModelInfo
+from fingerpost.registry import ModelInfo
 from fingerpost.registry.consul_checks import CheckConfig
 from fingerpost.registry.consul_registration import ConsulRegistration
 from fingerpost.registry.options import RegistryOptions
@@ -92,32 +92,6 @@ async def test_what_the_worker_says_of_itself_decides(
     await eventually(is_off, within_s=3)
     healthy = True
     await eventually(listed, within_s=3)
-    await registration.deregister()
-
-
-# Draining from afar
-
-
-async def test_another_process_drains_and_undrains_by_id(registry, url, connect, worker, service):
-    registration = await connect(url).register(worker.instance(service))
-    instance_id = registration.instance.id
-    await registry.set_draining(instance_id, "new GPU")
-    assert (await registry.list(service)).instances == ()
-    await registry.set_draining(instance_id, None)
-    assert (await registry.list(service)).instances == (registration.instance,)
-    await registration.deregister()
-    with pytest.raises(InvalidRequest, match=instance_id):
-        await registry.set_draining(instance_id, "x")
-    with pytest.raises(InvalidName):
-        await registry.set_draining("../x", "x")
-
-
-async def test_only_the_instances_own_agent_can_drain_it_and_it_is_named(
-    consul_cluster, connect, worker, service
-):
-    registration = await connect(consul_cluster.url).register(worker.instance(service))
-    with pytest.raises(InvalidRequest, match=r"client at 127\.0\.0\.4"):
-        await connect(consul_cluster.url_of("server1")).set_draining(registration.instance.id, "x")
     await registration.deregister()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import ssl
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -122,14 +125,14 @@ async def let_in(secured_cluster):
     """`let_in(NAME)`: a registry with the token of that name, or with the options given."""
     made = []
 
-    def make(name=None, **fields):
+    def make(name=None, url=secured_cluster.url, **fields):
         fields = {
             "ca_file": secured_cluster.ca_file,
             "cert_file": secured_cluster.cert_file,
             "key_file": secured_cluster.key_file,
             "token_file": name and secured_cluster.token_file(name),
         } | fields
-        made.append(open_(secured_cluster.url, RegistryOptions(**fields)))
+        made.append(open_(url, RegistryOptions(**fields)))
         return made[-1]
 
     yield make
@@ -202,6 +205,22 @@ async def test_a_worker_registers_drains_and_leaves_and_a_reader_sees_it(
     await registration.deregister()
     await eventually(lambda: not watch.view.known)
     assert watch.errors == 0
+
+
+async def test_with_tls_and_rights_a_worker_is_drained_through_another_agent(
+    let_in, secured_cluster, worker
+):
+    registration = await let_in("worker-digits").register(worker.instance("digits"))
+    instance_id = registration.instance.id
+    url = secured_cluster.url_of("server1")
+    with pytest.raises(RegistryDenied, match='service "digits" { policy = "write" }'):
+        await let_in("reader", url=url).set_draining(instance_id, "x")
+    elsewhere = let_in("worker-digits", url=url)
+    await elsewhere.set_draining(instance_id, "new GPU")
+    assert (await elsewhere.list("digits")).instances == ()
+    await elsewhere.set_draining(instance_id, None)
+    assert (await elsewhere.list("digits")).instances == (registration.instance,)
+    await registration.deregister()
 
 
 async def test_a_worker_can_do_nothing_else(let_in, worker, consul_api):
@@ -310,6 +329,45 @@ async def test_without_a_client_certificate_nobody_is_let_in(let_in):
     registry = let_in("reader", cert_file=None, key_file=None)
     with pytest.raises(RegistryUnreachable, match="certificate"):
         await registry.list("digits")
+
+
+async def test_rotated_certificates_need_no_restart(
+    let_in, secured_cluster, consul_binary, tmp_path, caplog
+):
+    for command in (["ca", "create"], ["cert", "create", "-cli"]):  # of another authority
+        order = [consul_binary, "tls", *command]
+        await asyncio.to_thread(subprocess.run, order, cwd=tmp_path, check=True)
+    fields = ("ca_file", "cert_file", "key_file")
+    ours = {field: Path(getattr(secured_cluster, field)) for field in fields}
+    files = {field: tmp_path / field for field in fields}
+
+    def rotate(field, *, stranger=False):
+        source = tmp_path / ours[field].name if stranger else ours[field]
+        shutil.copy(source, tmp_path / "new")
+        (tmp_path / "new").replace(files[field])
+
+    for field in fields:
+        rotate(field)
+    registry = let_in("reader", **{field: str(file) for field, file in files.items()})
+    watch = registry.watch("nobody")
+    await watch.ready(5)
+    rotate("cert_file", stranger=True)
+    assert not (await registry.list("nobody")).known, "the key does not fit: the last pair is used"
+    assert "stay in use" in caplog.text
+    rotate("key_file", stranger=True)
+    with pytest.raises(RegistryUnreachable, match="certificate"):
+        await registry.list("nobody")
+    rotate("cert_file")
+    rotate("key_file")
+    assert not (await registry.list("nobody")).known
+    rotate("ca_file", stranger=True)
+    with pytest.raises(RegistryUnreachable, match="not believed"):
+        await registry.list("nobody")
+    rotate("ca_file")
+    assert not (await registry.list("nobody")).known
+    files["ca_file"].unlink()
+    assert not (await registry.list("nobody")).known
+    assert watch.errors == 0, "a poll that is held is not disturbed"
 
 
 async def test_verification_can_be_switched_off(let_in):

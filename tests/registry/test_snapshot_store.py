@@ -8,8 +8,16 @@ import time
 
 import pytest
 
-from fingerpost.registry import Instance, InvalidName, ModelInfo, Snapshot
+from fingerpost.registry import (
+    Instance,
+    InvalidName,
+    ModelInfo,
+    RegistryUnreachable,
+    Snapshot,
+    open_registry,
+)
 from fingerpost.registry.admission import Admission
+from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot_store import SnapshotStore
 
 MODELS = (ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2"}),)
@@ -176,6 +184,30 @@ async def test_a_folder_that_cannot_be_written_is_logged_once(tmp_path, caplog):
     assert caplog.text.count("cannot be written") == 1
 
 
+async def test_the_services_are_those_with_a_snapshot_to_be_used(tmp_path, caplog):
+    assert await SnapshotStore(tmp_path).catalog() is None
+    assert await SnapshotStore(tmp_path / "nowhere").catalog() is None
+    clocks = {"clock": lambda: 100.0, "wall": lambda: 5000.0}
+    await write(
+        tmp_path, snapshot(taken_at=40.0), snapshot(service="cats", taken_at=70.0), **clocks
+    )
+    for name, body in DAMAGED.items():
+        (tmp_path / f"damaged-{name.replace(' ', '-')}.json").write_bytes(body)
+    (tmp_path / "Not A Service.json").write_text("{}")
+    (tmp_path / ".flowers.json.17.42").write_text("{")
+    (tmp_path / "folder.json").mkdir()
+    catalog = await SnapshotStore(tmp_path, **clocks).catalog()
+    assert catalog.services == ("cats", "flowers")
+    assert catalog.from_disk
+    assert catalog.taken_at == pytest.approx(70.0)
+    assert "Not A Service" not in caplog.text
+
+
+async def test_a_folder_that_cannot_be_listed_has_no_services(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    assert await SnapshotStore(tmp_path / "file").catalog() is None
+
+
 async def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path):
     with pytest.raises(InvalidName):
         await SnapshotStore(tmp_path).load("../flowers")
@@ -193,3 +225,19 @@ async def test_put_after_a_close_without_a_use_starts_nothing(tmp_path):
     store = SnapshotStore(tmp_path)
     await store.aclose()
     assert store.writes == 0
+
+
+@pytest.mark.parametrize("scheme", ["consul", "zookeeper"])
+async def test_the_list_of_services_is_that_on_disk_while_a_registry_is_away(
+    tmp_path, free_port, scheme
+):
+    await write(tmp_path, snapshot(), snapshot(service="cats"))
+    options = RegistryOptions(snapshot_folder=str(tmp_path))
+    registry = open_registry(f"{scheme}://127.0.0.1:{free_port}", options)
+    try:
+        catalog = await registry.watch_catalog().ready(10)
+        assert (catalog.services, catalog.from_disk) == (("cats", "flowers"), True)
+        with pytest.raises(RegistryUnreachable):
+            await registry.catalog()  # asked for the registry's own word
+    finally:
+        await registry.aclose()

@@ -142,7 +142,7 @@ def test_a_proxy_that_starts_during_an_outage_knows_the_workers(
     url = f"http://127.0.0.1:{port}"
     registry = processes.start("registry", "--port", port)
     until(lambda: get_json(f"{url}/v1/status/leader"))
-    options = ("--service", "digits", "--snapshots", tmp_path / "snapshots")
+    options = ("--snapshots", tmp_path / "snapshots")
     proxy = processes.proxy(url, *options)
     processes.worker(url, demo.model)
     (worker,) = processes.workers(proxy, 1)
@@ -155,6 +155,8 @@ def test_a_proxy_that_starts_during_an_outage_knows_the_workers(
     assert [each["id"] for each in answer["instances"]] == [worker["id"]]
     assert answer["from_disk"]
     assert answer["age_s"] > 0
+    (listed,) = get_json(f"http://127.0.0.1:{second}/v1/services")["services"]
+    assert (listed["name"], listed["instances"], listed["from_disk"]) == ("digits", 1, True)
 
 
 def test_a_static_list_needs_no_registry(processes: Processes, demo: Demo) -> None:

@@ -154,6 +154,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...]
     labels: Mapping[str, str]
     age_s: float
+    from_disk: bool = False
 
 
 class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.registry import (
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Directory"]
 
+logger = logging.getLogger(__name__)
+
 
 class Directory:
     """One watch of the catalog and one of each service in it; lookups are answered from memory.
 
     A service that leaves the catalog stays watched, so that its clients get "no worker, try again"
     rather than "no such service" while its last worker restarts.
+
+    Where the registry keeps snapshots on disk and is away at the start, the services are those of
+    the snapshots. Such a one is forgotten when the registry's own list lacks it and its own answer
+    about the service has nobody: what was removed long ago must not make `GET /` ambiguous.
 
     Args:
         registry: where to look; closed by whoever made it.
@@ -46,6 +53,7 @@ class Directory:
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._catalog: Watch[Catalog] | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._doubts: set[asyncio.Task[None]] = set()
         self._holds: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
@@ -57,9 +65,10 @@ class Directory:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
+        tasks = [*self._doubts, *([self._follower] if self._follower is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def ready(self) -> bool:
@@ -101,6 +110,16 @@ class Directory:
             return self._default
         return next(iter(self._watches)) if len(self._watches) == 1 else None
 
+    async def services(self) -> list[Snapshot]:
+        """The same, once the list of services is known, from the registry or from disk.
+
+        Raises:
+            RegistryUnreachable: no list of services came since the start.
+        """
+        if self._catalog is not None and self._catalog.view is None:
+            await self._first_catalog()
+        return self.snapshots()
+
     async def only_service(self) -> str:
         """The service for lookups that name none.
 
@@ -131,9 +150,13 @@ class Directory:
         Raises:
             UnknownService: the catalog does not list it.
             RegistryUnreachable: no snapshot came since the start.
+            RegistryError: it is listed, but more services are than can be watched.
         """
         if service not in self._watches:
             await self._first_catalog()
+            catalog = self._catalog
+            if catalog is not None and catalog.view and service in catalog.view.services:
+                self._watch(service, catalog)
         if service not in self._watches:
             raise UnknownService(f"no service is called {service!r}; GET /v1/services lists them")
         watch = self._watches[service]
@@ -185,12 +208,44 @@ class Directory:
 
     async def _follow(self, catalog: Watch[Catalog]) -> None:
         async for _ in catalog:
-            self._watch_all(catalog)
+            if (error := self._watch_all(catalog)) is not None:
+                logger.warning("not all services are watched: %s", error)
 
-    def _watch_all(self, catalog: Watch[Catalog]) -> None:
+    def _watch_all(self, catalog: Watch[Catalog]) -> RegistryError | None:
+        """Watch what is listed; returns why not all of it, so that no error stops who follows."""
         for service in catalog.view.services if catalog.view else ():
-            if service not in self._watches:
-                self._watches[service] = self._registry.watch(service)
+            try:
+                self._watch(service, catalog)
+            except RegistryError as error:
+                return error
+        return None
+
+    def _watch(self, service: str, catalog: Watch[Catalog]) -> None:
+        """Watch a service that is listed. Raises `RegistryError` where there are too many."""
+        if service in self._watches:
+            return
+        watch = self._watches[service] = self._registry.watch(service)
+        if catalog.view is not None and catalog.view.from_disk:
+            doubt = asyncio.create_task(
+                self._doubt(service, watch, catalog), name=f"doubt {service}"
+            )
+            self._doubts.add(doubt)
+            doubt.add_done_callback(self._doubts.discard)
+
+    async def _doubt(self, service: str, watch: Watch[Snapshot], catalog: Watch[Catalog]) -> None:
+        """Forget a service that only the disk knows, once the registry has denied it."""
+        listed = await catalog.changed(0)
+        while listed.from_disk:
+            listed = await catalog.changed(listed.index)
+        snapshot = await watch.changed(0)
+        while snapshot.from_disk or snapshot.kept:
+            snapshot = await watch.changed(snapshot.index)
+        # It may have come back meanwhile, and then this watch is that of the list as well.
+        now = catalog.view or listed
+        if not snapshot.known and service not in now.services:
+            logger.warning("service %s is on disk only, and forgotten: nobody has it", service)
+            del self._watches[service]
+            await self._registry.release(service)
 
     def _no_snapshot(self, what: str) -> RegistryError:
         cause = f": {self.error}" if self.error else ""

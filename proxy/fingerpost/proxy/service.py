@@ -180,7 +180,7 @@ class ProxyService:
         now = time.monotonic()
         return json_response(
             ServicesAnswer(
-                services=tuple(_entry(each, now) for each in self._directory.snapshots())
+                services=tuple(_entry(each, now) for each in await self._directory.services())
             )
         )
 
@@ -330,6 +330,7 @@ def _entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         ),
         labels={label: each for model in models for label, each in model.labels.items()},
         age_s=round(snapshot.age_s(now), 3),
+        from_disk=snapshot.from_disk,
     )
 
 

@@ -16,10 +16,11 @@ from fingerpost.registry.consul_agent import ConsulAgent
 from fingerpost.registry.consul_checks import format_duration
 from fingerpost.registry.consul_codec import TAG, Entry, decode_catalog, decode_entries
 from fingerpost.registry.consul_datacenters import DatacenterOrder
+from fingerpost.registry.consul_draining import set_draining
 from fingerpost.registry.consul_http import Answer, ConsulHttp, Pool, deadline
 from fingerpost.registry.consul_registration import ConsulRegistration
 from fingerpost.registry.consul_rights import check_rights
-from fingerpost.registry.consul_tls import make_context
+from fingerpost.registry.consul_tls import Tls
 from fingerpost.registry.consul_token import Token
 from fingerpost.registry.errors import (
     ConfigurationError,
@@ -114,7 +115,7 @@ class ConsulRegistry:
             url,
             token=Token(options.token, options.token_file),
             namespace=options.namespace,
-            tls=make_context(options) if secure else None,
+            tls=Tls(options) if secure else None,
         )
         self._call_timeout_s = call_timeout_s
         self._keep_alive_s = keep_alive_s
@@ -167,30 +168,31 @@ class ConsulRegistry:
         return registration
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
-        """Drain an instance of this agent's machine, or put it back (`reason` None).
+        """Drain an instance of the own datacenter, or put it back (`reason` None).
 
-        It holds until changed, or until the agent loses its memory.
+        It holds until changed, or until the instance's agent loses its memory. Where that is not
+        this agent, it is told directly: see `consul_draining`.
 
         Raises:
-            InvalidRequest: there is no such instance, or it is another agent's, which only that
-                agent can drain: the message names it.
+            InvalidRequest: there is no such instance, or it is another agent's, which could not be
+                told: the message names machine and address, and what to run there.
             RegistryError: the registry could not be told.
         """
         check_id(instance_id)
         for service in (await self.catalog()).services:
             path = f"/v1/health/service/{service}"
-            answer = await self._read(path, {"tag": TAG}, 0, 0.0, pool="calls")
+            answer = await self._read(path, {"tag": TAG} | self._where(0), 0, 0.0, pool="calls")
             for entry in decode_entries(answer.body, service):
-                if entry.id != instance_id or entry.instance is None:
-                    continue
-                if await self._agent.maintenance(
-                    entry.instance, enable=reason is not None, reason=reason or ""
-                ):
+                if entry.id == instance_id and entry.instance is not None:
+                    await set_draining(
+                        entry,
+                        entry.instance,
+                        reason,
+                        http=self._http,
+                        admission=self._admission,
+                        call_timeout_s=self._call_timeout_s,
+                    )
                     return
-                raise InvalidRequest(
-                    f"{instance_id} is registered at another agent, of machine {entry.node}; do "
-                    "this there, or name that agent as the registry"
-                )
         raise InvalidRequest(
             f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
         )
@@ -228,6 +230,7 @@ class ConsulRegistry:
             self._catalog_watch = Watch(
                 poll,
                 name=f"the catalog at {self.url}",
+                load=self._store.catalog if self._store is not None else None,
                 config=self._watch_config,
                 clock=self._clock,
                 rng=self._rng,

@@ -205,7 +205,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         healthy: every check of it and of its node passes; maintenance counts as a failed check.
         refusal: what is wrong with it; empty if nothing is.
         in_maintenance: whether it is in maintenance mode by itself (not its whole node).
-        node: the name and address of the machine whose agent has it.
+        node: the name of the machine whose agent has it.
+        node_address: that machine's address as the registry has it; not checked.
     """
 
     id: str
@@ -214,6 +215,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str = ""
     in_maintenance: bool = False
     node: str = ""
+    node_address: str = ""
 
 
 def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[Entry]:
@@ -253,7 +255,8 @@ def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: boo
         instance=instance,
         healthy=healthy,
         in_maintenance=maintained,
-        node=f"{entry.node.node} at {entry.node.address}",
+        node=entry.node.node,
+        node_address=entry.node.address,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import urllib.parse
 import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Final, Literal
@@ -14,11 +15,11 @@ import msgspec
 import yarl
 
 from fingerpost.registry.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.registry.instance import format_address
 from fingerpost.registry.urls import parse_base_url
 
 if TYPE_CHECKING:
-    import ssl
-
+    from fingerpost.registry.consul_tls import Tls
     from fingerpost.registry.consul_token import Token
 
 __all__ = ["Answer", "ConsulHttp", "Pool", "deadline"]
@@ -75,7 +76,8 @@ class ConsulHttp:
         base_url: `http(s)://HOST:PORT`.
         token: sent with every call, as it is then.
         namespace: sent with every call, if not None (Consul Enterprise).
-        tls: for `https`; the system's authorities, if None.
+        tls: for `https`, as it is at each call; the system's authorities, if None. Where the
+            certificates changed, a call opens a connection of its own and none is used again.
 
     Raises:
         ConfigurationError: the URL is none.
@@ -87,14 +89,25 @@ class ConsulHttp:
         *,
         token: Token,
         namespace: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.base_url = parse_base_url(base_url)
         self._token = token
+        self._namespace = namespace
         self._params = {} if namespace is None else {"ns": namespace}
         self._tls = tls
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def at(self, host: str) -> ConsulHttp:
+        """Connections of the same kind, to the agent at another host; closed by the caller."""
+        parts = urllib.parse.urlsplit(self.base_url)
+        return ConsulHttp(
+            f"{parts.scheme}://{format_address(host, parts.port or 0)}",
+            token=self._token,
+            namespace=self._namespace,
+            tls=self._tls,
+        )
 
     async def call(
         self,
@@ -123,7 +136,14 @@ class ConsulHttp:
         params = self._params | dict(params or {})
         try:
             async with self._session(pool).request(
-                method, url, params=params, data=data, headers=headers, allow_redirects=False
+                method,
+                url,
+                params=params,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                # Connections are kept by context, so that an older one's are not used any more.
+                ssl=self._tls.current() if self._tls is not None else True,
             ) as response:
                 body = await _read(response)
         except TimeoutError as error:
@@ -162,7 +182,6 @@ class ConsulHttp:
             connector = aiohttp.TCPConnector(
                 # The number of watches is bounded by the registry, that of calls by the pool.
                 limit=_CALL_CONNECTIONS if pool == "calls" else 0,
-                ssl=self._tls if self._tls is not None else True,
                 socket_factory=self._new_socket,
             )
             session = self._sessions[pool] = aiohttp.ClientSession(

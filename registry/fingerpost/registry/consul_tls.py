@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.registry.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.registry.options import RegistryOptions
 
-__all__ = ["make_context"]
+__all__ = ["Tls", "make_context"]
+
+logger = logging.getLogger(__name__)
+
+_FILES: Final = ("ca_file", "cert_file", "key_file")
+
+
+class Tls:
+    """The context of `make_context`, as the files are now; raises the same when made.
+
+    They are looked at before each call (one `stat` each). While they make no sense, as between the
+    writing of a certificate and of its key, the last good context stays in use.
+    """
+
+    def __init__(self, options: RegistryOptions) -> None:
+        self._options = options
+        self._seen = self._state()  # first: what is written in between is read at the next call
+        self._context = make_context(options)
+
+    def current(self) -> ssl.SSLContext:
+        """The context for a new connection."""
+        if (state := self._state()) != self._seen:
+            self._seen = state
+            try:
+                self._context = make_context(self._options)
+                logger.info("the certificates for the registry were read again")
+            except (ConfigurationError, OSError) as error:
+                logger.warning("%s; the last certificates stay in use", error)
+        return self._context
+
+    def _state(self) -> list[tuple[int, int, int]]:
+        """What changes with a file; ctime, because one that becomes readable is news, too."""
+        found = []
+        for name in filter(None, (getattr(self._options, field) for field in _FILES)):
+            with contextlib.suppress(OSError):
+                stat = Path(name).stat()
+                found.append((stat.st_ctime_ns, stat.st_ino, stat.st_size))
+        return found
 
 
 def make_context(options: RegistryOptions) -> ssl.SSLContext:
@@ -20,7 +59,7 @@ def make_context(options: RegistryOptions) -> ssl.SSLContext:
     Raises:
         ConfigurationError: a file is missing, cannot be read, or holds something else; it is named.
     """
-    for field in ("ca_file", "cert_file", "key_file"):
+    for field in _FILES:
         name = getattr(options, field)
         if name is not None:
             _check_readable(field, name)

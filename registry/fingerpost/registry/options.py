@@ -31,7 +31,8 @@ class RegistryOptions:
             that a new token needs no restart.
         ca_file: PEM file of the authorities that may sign the registry's certificate; those of
             the system, if None.
-        cert_file: PEM file of our own certificate, for a registry that asks for one.
+        cert_file: PEM file of our own certificate, for a registry that asks for one. It, its key
+            and `ca_file` are read again when they change, too; new connections use them.
         key_file: PEM file of its private key, without a pass phrase; may be `cert_file` itself.
         verify: check the registry's certificate and host name. Without it, whoever is on the path
             reads the token and answers as the registry: for experiments only.

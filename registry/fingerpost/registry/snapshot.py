@@ -59,12 +59,20 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of all Fingerpost services, sorted; `index` and `taken_at` as in `Snapshot`."""
+    """The names of all Fingerpost services, sorted; `index` and `taken_at` as in `Snapshot`.
+
+    With `from_disk`, they are those of which a `SnapshotStore` has a snapshot, the registry having
+    said nothing since this process started; there may be others.
+    """
 
     services: tuple[str, ...]
     index: int
     taken_at: float
+    from_disk: bool = False
 
     def same_content(self, other: Self) -> bool:
-        """Whether both list the same services, whenever they were taken."""
-        return self.services == other.services
+        """Whether both list the same services on the same authority, whenever they were taken.
+
+        The registry's first list is news even if it is the one on disk: see `Directory`.
+        """
+        return (self.services, self.from_disk) == (other.services, other.from_disk)

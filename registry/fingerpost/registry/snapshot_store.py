@@ -21,6 +21,7 @@ a service), and writing at shutdown only (a crash is when it is needed).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -30,10 +31,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fingerpost.registry.errors import FingerpostError
+from fingerpost.registry.errors import FingerpostError, InvalidName
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
-from fingerpost.registry.snapshot import Snapshot
+from fingerpost.registry.snapshot import Catalog, Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,7 @@ __all__ = ["SnapshotStore"]
 logger = logging.getLogger(__name__)
 
 _FORMAT: Final = 1
+_SUFFIX: Final = ".json"
 # An instance is some 500 bytes, so this is 30,000 of one service.
 _MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 # Names come from the registry, so their number is bounded as that of watches is.
@@ -136,6 +138,23 @@ class SnapshotStore:
             logger.warning("snapshot %s cannot be used: %s; delete it, or leave it", path, bad)
             return None
 
+    async def catalog(self) -> Catalog | None:
+        """The services of which there is a snapshot to be used, as old as the newest of them.
+
+        None where there is none. Reads all files: a name alone could be that of a damaged one.
+        """
+        names = await asyncio.to_thread(_names, self._folder)
+        loaded = [await self.load(each) for each in names]
+        usable = [each for each in loaded if each is not None]
+        if not usable:
+            return None
+        return Catalog(
+            services=tuple(each.service for each in usable),
+            index=1,
+            taken_at=max(each.taken_at for each in usable),
+            from_disk=True,
+        )
+
     async def aclose(self) -> None:
         """Write what waits, and end the background work. A later `put` begins it again."""
         task, self._task = self._task, None
@@ -186,7 +205,7 @@ class SnapshotStore:
             self._failing = False
 
     def _path(self, service: str) -> Path:
-        return self._folder / f"{check_service(service)}.json"
+        return self._folder / f"{check_service(service)}{_SUFFIX}"
 
     def _encode(self, snapshot: Snapshot) -> bytes:
         return msgspec.json.encode(
@@ -230,6 +249,18 @@ class SnapshotStore:
             taken_at=self._clock() - age_s,
             from_disk=True,
         )
+
+
+def _names(folder: Path) -> list[str]:
+    """The services that files in the folder are called after, sorted; at most `_MAX_SERVICES`."""
+    names = []
+    try:
+        for path in folder.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(InvalidName):  # a file of somebody else's, or half-written
+                names.append(check_service(path.name.removesuffix(_SUFFIX)))
+    except OSError as error:
+        logger.warning("snapshots in %s cannot be listed: %s", folder, error)
+    return sorted(names)[:_MAX_SERVICES]
 
 
 def _read(path: Path) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -18,8 +19,9 @@ from fingerpost.registry.watch_rules import WatchConfig, WatchRules
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.snapshot import Catalog
 
-__all__ = ["Ask", "Listener", "Poll", "ServiceWatch", "Store", "View", "Watch"]
+__all__ = ["Ask", "Listener", "Load", "Poll", "ServiceWatch", "Store", "View", "Watch"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,9 @@ V = TypeVar("V", bound=View)
 # One poll: given an index and how many seconds it may be held, the view and the next index.
 Poll = Callable[[int, float], Awaitable[tuple[V, int]]]
 
+# What an earlier process stored, if anything; never raises.
+Load = Callable[[], Awaitable[V | None]]
+
 # Called after each change with the view before (None at first) and the one now; must not block.
 Listener = Callable[[V | None, V], None]
 
@@ -64,6 +69,12 @@ class Watch(Generic[V]):
         polls: polls begun; `errors` of them failed; `changes` of content were published.
         suspicions: how often a list was not believed (see `shrinkage`); for services only.
         probes: questions put to workers because of that.
+
+    Args:
+        poll: one poll; see `Poll`.
+        name: what is watched, for logs and errors.
+        load: reads what an earlier process stored, if that is kept. It is published only if the
+            registry does not answer the first poll, or not within `disk_after_s`.
     """
 
     def __init__(
@@ -71,12 +82,16 @@ class Watch(Generic[V]):
         poll: Poll[V],
         *,
         name: str,
+        load: Load[V] | None = None,
         config: WatchConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._poll = poll
         self._name = name
+        self._load = load
+        self._first_failed = asyncio.Event()
+        self._stored: asyncio.Task[None] | None = None
         self._config = config or WatchConfig()
         self._clock = clock
         self._rng = rng or random.Random()
@@ -102,6 +117,10 @@ class Watch(Generic[V]):
         """Begin to poll; needs a running loop. Calling it again does nothing."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"watch {self._name}")
+            if self._load is not None and self.view is None:
+                self._stored = asyncio.create_task(
+                    self._start_from(self._load), name=f"stored view {self._name}"
+                )
         return self
 
     async def aclose(self) -> None:
@@ -109,10 +128,11 @@ class Watch(Generic[V]):
 
         Of a watch that others share, use `Registry.release` instead.
         """
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [each for each in (self._task, self._stored) if each is not None]
+        self._task = self._stored = None
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def listen(self, listener: Listener[V]) -> Callable[[], None]:
         """Call `listener(old, new)` after every change; returns what ends that."""
@@ -172,7 +192,26 @@ class Watch(Generic[V]):
                 delay_s = self._rules.answered(index, now=self._clock())
             await asyncio.sleep(delay_s)
 
+    async def _start_from(self, load: Load[V]) -> None:
+        """Publish what is stored, if the registry fails or is slow before it has answered."""
+        try:
+            async with asyncio.timeout(self._config.disk_after_s):
+                await self._first_failed.wait()
+        except TimeoutError:
+            pass
+        stored = await load() if self.view is None else None
+        if self.view is not None or stored is None:
+            return
+        age_s = self._clock() - stored.taken_at
+        logger.warning("watch %s: starting from what is on disk, %.0f s old", self._name, age_s)
+        self._restore(stored)
+
+    def _restore(self, stored: V) -> None:
+        """Nothing was told yet, and this is what an earlier process knew."""
+        self._publish(stored)
+
     def _failed(self, error: FingerpostError) -> float:
+        self._first_failed.set()
         self.errors += 1
         if self.error is None:
             logger.warning("watch %s: %s", self._name, error)
@@ -212,6 +251,9 @@ class Store(Protocol):
     async def load(self, service: str) -> Snapshot | None:
         """The last one written, by whichever process. Never raises."""
 
+    async def catalog(self) -> Catalog | None:
+        """The services that `load` has a snapshot of; None if none. Never raises."""
+
     async def aclose(self) -> None:
         """Write what still waits. The registry that was given the store does this at its end."""
 
@@ -240,16 +282,14 @@ class ServiceWatch(Watch[Snapshot]):
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(poll, name=name, config=config, clock=clock, rng=rng)
-        self._service = service
+        load = None if store is None else functools.partial(store.load, service)
+        super().__init__(poll, name=name, load=load, config=config, clock=clock, rng=rng)
         self._ask = ask
         self._store = store
         doubts = self._config.shrinkage if ask is not None else None
         self._shrinkage = Shrinkage(doubts) if doubts is not None else None
         self._told: Snapshot | None = None
-        self._stored: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._first_failed = asyncio.Event()
         self._more_to_ask = asyncio.Event()
 
     def start(self) -> Self:
@@ -257,10 +297,6 @@ class ServiceWatch(Watch[Snapshot]):
         if self.running:
             return self
         super().start()
-        if self._store is not None and self.view is None:
-            self._stored = asyncio.create_task(
-                self._start_from(self._store), name=f"stored snapshot {self._name}"
-            )
         if self._shrinkage is not None:
             self._shrinkage.restart(self._clock())
             self._keep_asking(self._shrinkage)
@@ -269,15 +305,10 @@ class ServiceWatch(Watch[Snapshot]):
     async def aclose(self) -> None:
         """See `Watch.aclose`."""
         await super().aclose()
-        tasks = [each for each in (self._stored, self._asking) if each is not None]
-        self._stored = self._asking = None
-        for task in tasks:
+        task, self._asking = self._asking, None
+        if task is not None:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _failed(self, error: FingerpostError) -> float:
-        self._first_failed.set()
-        return super()._failed(error)
+            await asyncio.gather(task, return_exceptions=True)
 
     def _take(self, view: Snapshot) -> None:
         self._told = view
@@ -357,26 +388,10 @@ class ServiceWatch(Watch[Snapshot]):
         # Doubt may have come back while the last questions were being ended.
         self._keep_asking(shrinkage)
 
-    async def _start_from(self, store: Store) -> None:
-        """Publish the stored snapshot, if the registry fails or is slow before it has answered."""
-        try:
-            async with asyncio.timeout(self._config.disk_after_s):
-                await self._first_failed.wait()
-        except TimeoutError:
-            pass
-        stored = await store.load(self._service) if self.view is None else None
-        if self.view is not None or stored is None:
-            return
-        now = self._clock()
-        logger.warning(
-            "watch %s: starting from the snapshot on disk, %.0f s old, with %d instances",
-            self._name,
-            stored.age_s(now),
-            len(stored.instances),
-        )
+    def _restore(self, stored: Snapshot) -> None:
         self._told = stored
         if self._shrinkage is not None:
-            self._shrinkage.registry_said(stored.instances, (), now=now)
+            self._shrinkage.registry_said(stored.instances, (), now=self._clock())
         self._publish_used()
 
 

@@ -204,6 +204,7 @@ class ZooKeeperRegistry:
             self._catalog_watch = Watch(
                 _poll(signal, lambda: self._read_catalog(told)),
                 name=f"the catalog at {self.url}",
+                load=self._store.catalog if self._store is not None else None,
                 config=self._watch_config,
                 clock=self._clock,
                 rng=self._rng,
