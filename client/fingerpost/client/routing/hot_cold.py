@@ -81,7 +81,7 @@ class HotCold(Policy):
         times = [each.seconds_per_mb for each in known]
         far = config.far * sorted(times)[(count - 1) // 2] or inf
         costs = [
-            time * (1.0 + 6.0 * load * load) * max(1.0, time / far) ** 2
+            (time if time <= far else time * (time / far) ** 2) * (1.0 + 6.0 * load * load)
             if load <= limit and each.failed_until <= now
             else inf
             for each, load, time in zip(known, loads, times, strict=True)
