@@ -131,6 +131,8 @@ class Worker:
         return web.Response(body=msgspec.json.encode(answer), headers=self.load())
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/health/engine":  # a registry asks
+            return web.Response()
         if request.path == "/load":
             self.probes += 1
             return await self.answer_load(request)
@@ -145,7 +147,10 @@ class Worker:
 
 
 class Proxy:
-    """Resolves `digits` from a list of instances, holding polls as Consul would."""
+    """Resolves `digits` from a list of instances, holding polls as Consul would.
+
+    `relay` is what it does with images; without, it answers 404 as a stranger does.
+    """
 
     def __init__(self) -> None:
         self.server = Server(self._serve)
@@ -153,6 +158,8 @@ class Proxy:
         self.index = 1
         self.polls: list[int] = []
         self.fail: web.Response | None = None
+        self.relay: Handler | None = None
+        self.relayed = 0
         self._changed = asyncio.Event()
 
     @property
@@ -168,6 +175,9 @@ class Proxy:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if self.fail is not None:
             return web.Response(status=self.fail.status, body=self.fail.body)
+        if request.path.startswith("/v1/relay/"):
+            self.relayed += 1
+            return web.Response(status=404) if self.relay is None else await self.relay(request)
         if request.path == "/v1/services":
             entry = ServiceEntry(name="digits", instances=1, versions=("1",), labels={}, age_s=0.0)
             return web.Response(body=msgspec.json.encode(ServicesAnswer(services=(entry,))))

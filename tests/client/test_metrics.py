@@ -26,6 +26,7 @@ async def test_what_a_client_did_is_told(cluster):
     assert value("ejections_total") == 1
     assert value("hedges_total") == 0
     assert value("direct_bytes_total") == 5 * images
+    assert value("relayed_bytes_total") == 0
     assert value("spared_bytes_total") == 0
     assert value("lookups_total") <= 2
     assert value("snapshot_age_seconds_count") == images

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from tests.proxy.world import World
 
-from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ServicesAnswer
+from fingerpost.client.wire import INDEX_HEADER, WORKER_HEADER, ResolveAnswer, ServicesAnswer
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import (
     ConfigurationError,
@@ -207,6 +207,7 @@ async def test_the_relay_carries_and_counts(world: World) -> None:
     async with world.http.post("/v1/relay/digits@1?top=1", data=pieces()) as response:
         assert response.status == 201
         assert await response.json() == {"worker": world.workers["a"].port}
+        assert response.headers[WORKER_HEADER] == f"a 127.0.0.1:{world.workers['a'].port}"
     assert world.workers["a"].body_bytes == 500_000
     assert world.workers["a"].paths == ["/v1/classify/digits@1?top=1"]
     metrics = await (await world.http.get("/metrics")).text()

@@ -45,6 +45,15 @@ def test_a_missing_model(tmp_path: Path) -> None:
         assert f"no model at {missing}" in one_line(*command)
 
 
+def test_a_relay_without_a_proxy() -> None:
+    for command in (
+        ("classify", "--model", "digits", "x.png", "--relay"),
+        ("classify", "--model", "digits", "x.png", "--relay", "--registry", "consul://127.0.0.1:1"),
+        ("bench", "digits", "--relay", "--consul"),
+    ):
+        assert "--relay goes through proxies: name them by --proxy URL" in one_line(*command)
+
+
 def test_labels_that_do_not_fit(demo: Demo, tmp_path: Path, processes: Processes) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from fingerpost.client.config import ClientConfig
-from fingerpost.client.dispatch import Dispatcher, Job
+from fingerpost.client.dispatch import Dispatcher
 from fingerpost.client.image import image_key
+from fingerpost.client.job import Job
+from fingerpost.client.relayed import Relayed
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.stream import Stream, StreamOptions, check_several
 from fingerpost.client.sweep import Sweep
 from fingerpost.client.transport import Transport
+from fingerpost.client.way import DIRECT
 from fingerpost.registry import ConfigurationError, FingerpostError, ModelReference
 from fingerpost.registry.urls import open_registry
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.stream import Item, OnError
     from fingerpost.client.tracing import Tracing
+    from fingerpost.client.way import Way
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions
 
@@ -63,8 +67,12 @@ class Client:
     read from the environment, and the constructor does no I/O. A client belongs to the event loop
     in which it is first used. With `tracing` each image is an OpenTelemetry span.
 
+    A client that cannot reach the workers sends its images through proxies that relay:
+    `Client("http://proxy-1:12480", config=ClientConfig(relay=True))`.
+
     Raises:
-        ConfigurationError: an address that is none, or both proxies and a registry.
+        ConfigurationError: an address that is none, both proxies and a registry, or a registry
+            for a client that needs proxies, to relay.
     """
 
     def __init__(
@@ -79,6 +87,13 @@ class Client:
             raise ConfigurationError("both proxies and a registry were given: use either")
         self._proxies = [proxy_url(each) for each in proxies or (DEFAULT_PROXY,)]
         self._config = config or ClientConfig()
+        self._way: Way = DIRECT
+        if self._config.relay:
+            if registry is not None:
+                raise ConfigurationError(
+                    "images are relayed by proxies, and a registry was given: name the proxies"
+                )
+            self._way = Relayed(self._proxies)
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -162,6 +177,7 @@ class Client:
             ImageError: the image is none, is broken or too large; no worker would take it.
             InvalidName: `model` is no model reference.
             UnknownService, UnknownModel: nobody serves it, or not that version or label.
+            Unauthorized: no proxy relays, and that was asked of them (`ClientConfig.relay`).
             NoWorker: known, but no worker came within `no_worker_s`.
             RegistryError: no proxy or registry answered within `no_worker_s`, at first use.
             DeadlineExceeded: no answer in time; its cause is the last attempt's error.
@@ -302,26 +318,30 @@ class Client:
         try:
             answer = await dispatcher.run(job, image)
         except FingerpostError as error:
+            origin = dispatcher.origin(job)
             return Result(
                 index=index,
                 key=key,
                 error=error,
-                worker="" if job.worker is None else job.worker.id,
-                address="" if job.worker is None else job.worker.address,
+                worker=origin.worker,
+                address=origin.address,
+                relay=origin.relay,
                 attempts=job.attempts,
                 elapsed_s=loop.time() - started,
                 retried=job.retried,
                 image_bytes=job.image_bytes,
             )
         one = answer.results[0]
+        origin = dispatcher.origin(job)
         return Result(
             index=index,
             key=key,
             predictions=one.predictions,
             model=answer.model,
             version=answer.version,
-            worker="" if job.worker is None else job.worker.id,
-            address="" if job.worker is None else job.worker.address,
+            worker=origin.worker,
+            address=origin.address,
+            relay=origin.relay,
             attempts=job.attempts,
             elapsed_s=loop.time() - started,
             retried=job.retried,
@@ -339,9 +359,9 @@ class Client:
             if self._resolver is None:
                 self._resolver = ProxyResolver(self._proxies, connect_s=self._config.connect_s)
             self._sweep = Sweep()
-            self._transport = Transport(self._config, self._sweep)
+            self._transport = Transport(self._config, self._sweep, self._way)
             self._dispatcher = Dispatcher(
-                self._resolver, self._transport, self._sweep, self._config, self._stats
+                self._resolver, self._transport, self._sweep, self._config, self._stats, self._way
             )
         elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop: make one for each")

@@ -36,6 +36,10 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
         hedge: ask a second worker where an answer is later than 95 % of the others, and take
             the first answer. It cuts the tail of latency for a little more work, within the
             budget of retries.
+        relay: send images through the proxies that the client was given, for clients that cannot
+            reach the workers. Each proxy must have been started with `--relay`; its network link
+            then bounds what a client gets, which is why this is off. Workers' figures above are
+            the proxies' then, and `sticky` keeps to a proxy, not to a worker.
         client_id: names this client where many ask more than `routing.subset_size` workers, so
             that each uses some of them; None uses all, as a lone client must.
         routing: see `RoutingConfig`.
@@ -50,11 +54,14 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     connections_per_worker: int = 128
     stream_mb: float = 256.0
     hedge: bool = False
+    relay: bool = False
     client_id: str | None = None
     routing: RoutingConfig = RoutingConfig()
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name not in {"routing", "hedge", "client_id"} and not 0 < value < float("inf"):
+            if name in {"routing", "hedge", "relay", "client_id"}:
+                continue
+            if not 0 < value < float("inf"):
                 raise ConfigurationError(f"{name}={value}: use a number above 0")

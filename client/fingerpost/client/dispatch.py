@@ -13,71 +13,33 @@ from fingerpost.client.routing import Budget, Outcome, Pick
 from fingerpost.client.service import Service
 from fingerpost.client.shrink import shrink
 from fingerpost.client.sweep import Limited
-from fingerpost.registry import DeadlineExceeded, NoWorker, UnknownModel, UnknownService
+from fingerpost.client.way import Origin
+from fingerpost.registry import (
+    CallerError,
+    DeadlineExceeded,
+    NoWorker,
+    UnknownModel,
+    UnknownService,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.image import ImageSource
+    from fingerpost.client.job import Job
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.result import Stats
     from fingerpost.client.sweep import Sweep
     from fingerpost.client.transport import Reply, Transport
     from fingerpost.client.upload import Upload
+    from fingerpost.client.way import Way
     from fingerpost.client.wire import ClassifyAnswer
-    from fingerpost.registry import FingerpostError, Instance, ModelReference, Snapshot
+    from fingerpost.registry import Snapshot
 
-__all__ = ["Dispatcher", "Job"]
+__all__ = ["Dispatcher"]
 
 _NOBODY: Final[AbstractSet[str]] = frozenset()
-
-
-class Job:
-    """One image on its way; the dispatcher notes here how far it has come.
-
-    `deadline` is in the event loop's time; `worker` is the one that answered, or else the last
-    one that was asked; `failed` counts the attempts that a worker began and did not finish;
-    `headers` go with every attempt.
-    """
-
-    __slots__ = (
-        "attempts",
-        "deadline",
-        "failed",
-        "headers",
-        "image_bytes",
-        "last_error",
-        "reference",
-        "retried",
-        "shrink",
-        "sticky",
-        "top",
-        "worker",
-    )
-
-    def __init__(
-        self,
-        reference: ModelReference,
-        *,
-        top: int,
-        deadline: float,
-        shrink: bool = False,
-        sticky: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self.reference = reference
-        self.top = top
-        self.deadline = deadline
-        self.shrink = shrink
-        self.sticky = sticky
-        self.headers = headers
-        self.attempts = 0
-        self.failed = 0
-        self.image_bytes = 0
-        self.retried: tuple[str, ...] = ()
-        self.worker: Instance | None = None
-        self.last_error: FingerpostError | None = None
+_NOWHERE: Final = Origin()
 
 
 class _Deadline(Limited):
@@ -105,7 +67,9 @@ class Dispatcher:
         sweep: Sweep,
         config: ClientConfig,
         stats: Stats,
+        way: Way,
     ) -> None:
+        self._way = way
         self._sweep = sweep
         self._resolver = resolver
         self._transport = transport
@@ -125,6 +89,10 @@ class Dispatcher:
     def lookups(self) -> int:
         """Polls made so far, for all services; may be read from another thread."""
         return sum(service.watch.polls for service in list(self._services.values()))
+
+    def origin(self, job: Job) -> Origin:
+        """Who answered, or who was asked last."""
+        return _NOWHERE if job.peer is None else self._way.origin(job.peer, job.worker)
 
     async def resolve(self, service: str) -> Snapshot:
         """The present snapshot of a service, waiting for the first one.
@@ -189,7 +157,7 @@ class Dispatcher:
                 upload, reply = await self._send(job, service, pick, data, tried)
                 if reply.answer is not None:
                     return reply.answer
-                self._failed(job, reply, data)
+                self._failed(job, service, reply, data)
                 in_vain = upload.sent_bytes
                 tried = tried | {pick.worker.id}
                 empty_until = None
@@ -264,7 +232,8 @@ class Dispatcher:
 
     async def _attempt(self, job: Job, service: Service, pick: Pick, upload: Upload) -> Reply:
         job.attempts += 1
-        job.worker = instance = pick.worker.instance
+        job.peer = instance = pick.worker.instance
+        job.worker = ""
         stats = self._stats
         stats.attempts += 1
         outcome, reply = Outcome.ABANDONED, None
@@ -273,9 +242,9 @@ class Dispatcher:
                 instance.address, str(job.reference), job.top, upload, job.headers
             )
             outcome = reply.outcome
-            if outcome is Outcome.ANSWERED:
-                job.worker = instance
-            elif outcome is Outcome.REFUSED:
+            job.peer = instance
+            job.worker = reply.worker
+            if outcome is Outcome.REFUSED and isinstance(reply.error, Unreachable):
                 stats.stale_addresses += 1
         except asyncio.CancelledError:
             # The deadline came: the worker was slow. Anything else is the caller's own wish.
@@ -283,18 +252,19 @@ class Dispatcher:
                 outcome = Outcome.FAILED
             raise
         finally:
-            stats.bytes_sent += upload.sent_bytes
+            self._way.count(stats, upload.sent_bytes)
             job.image_bytes = upload.sent_bytes or job.image_bytes
             service.ended(pick, outcome, upload, reply)
         return reply
 
-    def _failed(self, job: Job, reply: Reply, data: bytes | OneShot) -> None:
+    def _failed(self, job: Job, service: Service, reply: Reply, data: bytes | OneShot) -> None:
         """Note a failed attempt; raise its error where there is to be no other."""
         error = reply.error
         if error is None:
             raise RuntimeError("an attempt ended with neither an answer nor an error")
         job.failed += reply.outcome is Outcome.FAILED
-        if not error.retryable or job.failed >= self._config.routing.attempts:
+        again = error.retryable or _others_may(job, service, reply)
+        if not again or job.failed >= self._config.routing.attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
             error.add_note("The image was read from a source that can be read only once.")
@@ -329,10 +299,27 @@ class Dispatcher:
         service = self._services.get(name)
         if service is None:
             service = self._services[name] = Service(
-                self._resolver.watch(name), self._transport, self._config, self._rng, self._stats
+                self._resolver.watch(name),
+                self._transport,
+                self._config,
+                self._rng,
+                self._stats,
+                self._way,
             )
         await service.watch.ready(self._config.no_worker_s)
         return service
+
+
+def _others_may(job: Job, service: Service, reply: Reply) -> bool:
+    """Whether what the caller did wrong is wrong with this peer only, as far as is known.
+
+    It is not once all have said the same, and nothing else has happened to the image.
+    """
+    error = reply.error
+    if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
+        return False
+    told = {*job.retried, error.code}
+    return len(told) > 1 or len(job.retried) + 1 < len(service.fleet.workers)
 
 
 def _late(job: Job) -> DeadlineExceeded:

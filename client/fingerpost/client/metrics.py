@@ -44,6 +44,7 @@ class ClientMetrics(Collector):
             ("silences", "Times a worker was given up as silent", stats.silences),
             ("lookups", "Polls of proxies or registries", stats.lookups),
             ("direct_bytes", "Image bytes sent straight to workers", stats.bytes_sent),
+            ("relayed_bytes", "Image bytes sent through proxies", stats.bytes_relayed),
             ("spared_bytes", "Image bytes that shrinking saved", stats.bytes_spared),
         ):
             yield CounterMetricFamily(f"fingerpost_client_{name}", text, value=value)

@@ -22,7 +22,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         predictions: label and score (0 to 1), best first; empty where there is an error.
         error: why there is no answer; None where there is one.
         model, version: what classified it.
-        worker, address: id and `host:port` of the worker that answered.
+        worker, address: id and `host:port` of the worker that answered; without an answer, of the
+            last one that was asked. Through a relay, of the worker that the proxy named, and empty
+            where it named none.
+        relay: `host:port` of the proxy in between; empty where there was none.
         attempts: how many workers were asked, the one that answered included.
         elapsed_s: seconds from the call to the answer, reading and waiting included.
         retried: why earlier attempts failed, by the code of their error, in their order.
@@ -38,6 +41,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     worker: str = ""
     address: str = ""
+    relay: str = ""
     attempts: int = 0
     elapsed_s: float = 0.0
     retried: tuple[str, ...] = ()
@@ -70,7 +74,8 @@ class Stats:
             (`unreachable`, `overloaded`, `draining`, `bad_answer`, ...).
         lookups: polls of proxies or registries; not one of them is made for an image.
         bytes_sent: image bytes that went straight to workers.
-        bytes_spared: what shrinking saved of them.
+        bytes_relayed: image bytes that went through proxies instead (`ClientConfig.relay`).
+        bytes_spared: what shrinking saved of both.
         stale_addresses: attempts at workers that are listed, but refused the connection.
         hedges: second attempts made because an answer was late.
         ejections: how often a worker was left out after failures.
@@ -84,6 +89,7 @@ class Stats:
     retries: dict[str, int] = field(default_factory=dict)
     lookups: int = 0
     bytes_sent: int = 0
+    bytes_relayed: int = 0
     bytes_spared: int = 0
     stale_addresses: int = 0
     hedges: int = 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fingerpost.client.routing import Pick, Worker
     from fingerpost.client.transport import Reply, Transport
     from fingerpost.client.upload import Upload
+    from fingerpost.client.way import Way
     from fingerpost.registry import ModelReference, Snapshot, Watch
 
 __all__ = ["Service"]
@@ -28,7 +29,10 @@ _SMOOTHING: Final = 0.1
 
 
 class Service:
-    """A watch of one service and what is fed from it. Make it inside a running loop."""
+    """A watch of one service and what is fed from it. Make it inside a running loop.
+
+    The workers of its routing table are whom images are sent to: the way's peers.
+    """
 
     def __init__(
         self,
@@ -37,8 +41,11 @@ class Service:
         config: ClientConfig,
         rng: Random,
         stats: Stats,
+        way: Way,
     ) -> None:
         self.watch = watch
+        self._way = way
+        self._seen: Snapshot | None = None
         self.fleet = Fleet(make_policy(config.routing), config.routing, config.client_id)
         self.prober = Prober(self.fleet, transport, config, rng, stats)
         self.hedge = HedgeDelay()
@@ -51,12 +58,13 @@ class Service:
 
     def refresh(self, now: float) -> bool:
         """Bring the routing table up to the watch's view, without waiting; True if it changed."""
-        view, seen = self.watch.view, self.fleet.snapshot
+        view, seen = self.watch.view, self._seen
         if view is None or (
             seen is not None and view.index == seen.index and view.instances is seen.instances
         ):
             return False
-        self.fleet.update(view, now)
+        self._seen = view
+        self.fleet.update(self._way.peers(view), now)
         return True
 
     async def changed(self, within_s: float) -> None:
@@ -72,6 +80,8 @@ class Service:
         view = self.watch.view
         if view is not None:
             self._stats.snapshot_age_s += max(0.0, now - view.taken_at)
+        if not self._way.own_load:
+            return
         expected_s = self._seconds / self._mb * image_mb if self._mb else 0.0
         await self.prober.ahead(
             reference, expected_s=expected_s, reported_at=self._reported_at, now=now
@@ -107,7 +117,7 @@ class Service:
             sent_mb=sent_mb,
             worker_s=worker_s,
         )
-        if reply is not None and reply.report is not None:
+        if reply is not None and reply.report is not None and self._way.own_load:
             self._report(worker, reply.report, outcome, now)
         failed = outcome in (Outcome.FAILED, Outcome.REFUSED)
         if failed and (was_usable or pick.trial) and worker.ejection.usable_from() > now:

@@ -77,6 +77,8 @@ class Tracing:
                 "fingerpost.address": result.address,
             }
         )
+        if result.relay:
+            span.set_attribute("fingerpost.relay", result.relay)
         if result.error is not None:
             span.set_attribute("error.type", result.error.code)
             span.set_status(self._trace.StatusCode.ERROR, str(result.error))

@@ -1,4 +1,4 @@
-"""Step 2: one image to one worker, and what its answer says about both."""
+"""Step 2: one image to one worker or relaying proxy, and what the answer says about both."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from fingerpost.client.oneshot import OneShot
 from fingerpost.client.pools import Pools
 from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.upload import Upload
-from fingerpost.client.wire import DEADLINE_HEADER, ClassifyAnswer
+from fingerpost.client.way import DIRECT
+from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ClassifyAnswer
 from fingerpost.registry import (
     LOAD_HEADER,
     BadAnswer,
-    CallerError,
-    DeadlineExceeded,
-    Draining,
     FingerpostError,
     LoadReport,
-    Overloaded,
     Unreachable,
     error_from_json,
 )
@@ -34,10 +31,12 @@ if TYPE_CHECKING:
     from fingerpost.client.connection_answer import Answer
     from fingerpost.client.pools import Pool
     from fingerpost.client.sweep import Sweep
+    from fingerpost.client.way import Way
 
 __all__ = ["Reply", "Transport"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
+_WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
 _decoder: Final = msgspec.json.Decoder(ClassifyAnswer)
 _load_decoder: Final = msgspec.json.Decoder(LoadReport)
 
@@ -45,20 +44,23 @@ _load_decoder: Final = msgspec.json.Decoder(LoadReport)
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt ended: with an `answer`, or with an `error`.
 
-    `report` is the load report's header as it came; reading one takes 12 us.
+    `report` is the load report's header as it came; reading one takes 12 us. `worker` is whom a
+    relaying proxy names as the one that answered.
     """
 
     outcome: Outcome
     answer: ClassifyAnswer | None = None
     error: FingerpostError | None = None
     report: str | None = None
+    worker: str = ""
 
 
 class Transport:
-    """The connections to all workers. Make it inside a running loop."""
+    """The connections to all workers, or to all proxies. Make it inside a running loop."""
 
-    def __init__(self, config: ClientConfig, sweep: Sweep) -> None:
+    def __init__(self, config: ClientConfig, sweep: Sweep, way: Way = DIRECT) -> None:
         self._config = config
+        self._way = way
         self._clock = asyncio.get_running_loop().time
         self._sweep = sweep
         self._pools = Pools(config)
@@ -91,7 +93,7 @@ class Transport:
         upload: Upload,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one image to the worker at `address`; every failure is a `Reply` too.
+        """Send one image to the peer at `address`; every failure is a `Reply` too.
 
         Args:
             address: `host:port`.
@@ -103,7 +105,7 @@ class Transport:
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(address, model, top)
+        head = _head(self._way.path, address, model, top)
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         pool = self._pools.take(address)
@@ -116,7 +118,7 @@ class Transport:
             return Reply(outcome=Outcome.FAILED, error=error)
         finally:
             self._pools.release(address, pool)
-        return _read(address, answer)
+        return self._read(address, answer)
 
     async def load(self, address: str) -> LoadReport:
         """Ask a worker for its load report; the caller sets the limit.
@@ -169,15 +171,36 @@ class Transport:
             return _CHUNKED % (head, left_ms)
         return _SIZED % (head, left_ms, len(upload.data))
 
+    def _read(self, address: str, raw: Answer) -> Reply:
+        status, fields, body = raw
+        load = fields.get(_LOAD_FIELD)
+        report = None if load is None else load.decode("latin-1")
+        worker = fields.get(_WORKER_FIELD, b"").decode("ascii", "replace")
+        if status != 200:
+            error = error_from_json(body, status=status, retry_after_s=_retry_after_s(fields))
+            outcome, error = self._way.judge(address, status, error)
+            return Reply(outcome=outcome, error=error, report=report, worker=worker)
+        try:
+            answer = _decoder.decode(body)
+        except msgspec.MsgspecError as cause:
+            error = BadAnswer(
+                f"{address}: {body[:200]!r} is no answer to a classification: {cause}"
+            )
+            return Reply(outcome=Outcome.FAILED, error=error, report=report, worker=worker)
+        if len(answer.results) != 1 or answer.results[0].error is not None:
+            error = BadAnswer(f"{address}: {body[:200]!r} is no answer to one image")
+            return Reply(outcome=Outcome.FAILED, error=error, report=report, worker=worker)
+        return Reply(outcome=Outcome.ANSWERED, answer=answer, report=report, worker=worker)
+
 
 _SIZED: Final = b"%%b%b: %%d\r\nContent-Length: %%d\r\n\r\n" % DEADLINE_HEADER.encode()
 _CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE_HEADER.encode()
 
 
 @lru_cache(maxsize=4096)
-def _head(address: str, model: str, top: int) -> bytes:
+def _head(path: str, address: str, model: str, top: int) -> bytes:
     return (
-        f"POST /v1/classify/{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n"
+        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n"
         "Content-Type: application/octet-stream\r\n"
     ).encode()
 
@@ -188,38 +211,6 @@ def _load_head(address: str) -> bytes:
 
 def _unreachable(address: str, error: Exception) -> Unreachable:
     return Unreachable(f"{address}: {error or type(error).__name__}")
-
-
-def _read(address: str, raw: Answer) -> Reply:
-    status, fields, body = raw
-    load = fields.get(_LOAD_FIELD)
-    report = None if load is None else load.decode("latin-1")
-    if status != 200:
-        error = error_from_json(body, status=status, retry_after_s=_retry_after_s(fields))
-        return Reply(outcome=_outcome(error), error=error, report=report)
-    try:
-        answer = _decoder.decode(body)
-    except msgspec.MsgspecError as cause:
-        error = BadAnswer(f"{address}: {body[:200]!r} is no answer to a classification: {cause}")
-        return Reply(outcome=Outcome.FAILED, error=error, report=report)
-    if len(answer.results) != 1 or answer.results[0].error is not None:
-        error = BadAnswer(f"{address}: {body[:200]!r} is no answer to one image")
-        return Reply(outcome=Outcome.FAILED, error=error, report=report)
-    return Reply(outcome=Outcome.ANSWERED, answer=answer, report=report)
-
-
-def _outcome(error: FingerpostError) -> Outcome:
-    match error:
-        case Overloaded():
-            return Outcome.OVERLOADED
-        case Draining():
-            return Outcome.DRAINING
-        case CallerError():
-            return Outcome.ANSWERED
-        case DeadlineExceeded():
-            return Outcome.ABANDONED
-        case _:
-            return Outcome.FAILED
 
 
 def _retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:

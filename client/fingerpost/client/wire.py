@@ -16,6 +16,7 @@ from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 __all__ = [
     "DEADLINE_HEADER",
     "INDEX_HEADER",
+    "WORKER_HEADER",
     "ClassifyAnswer",
     "ErrorBody",
     "ImageAnswer",
@@ -30,6 +31,8 @@ __all__ = [
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The snapshot's index, on every answer to a resolve, errors too, for the next `index=`.
 INDEX_HEADER: Final = "Fingerpost-Index"
+# On an answer through the relay: the id and the `host:port` of the worker whose answer it is.
+WORKER_HEADER: Final = "Fingerpost-Worker"
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):

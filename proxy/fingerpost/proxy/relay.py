@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, hdrs, web
 
-from fingerpost.client.wire import DEADLINE_HEADER
+from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER
 from fingerpost.registry import LOAD_HEADER, NoWorker, Unreachable
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Relay:
                 continue
             self._metrics.relayed.labels(str(response.status)).inc()
             back = {name: response.headers[name] for name in _RETURNED if name in response.headers}
+            back[WORKER_HEADER] = f"{worker.id} {worker.address}"
             return web.Response(body=answer, status=response.status, headers=back)
         raise NoWorker(
             f"no worker accepted a connection (tried {', '.join(tried)}): try again",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
+from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.registry import ConfigurationError
@@ -78,6 +79,7 @@ def bench(
         str | None,
         typer.Option(metavar="NAME", help="Routing: hot-cold, power-of-two, round-robin, ..."),
     ] = None,
+    relay: options.Relay = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE|-", help="Write all figures as JSON.")
     ] = None,
@@ -124,7 +126,7 @@ def bench(
     if plot is not None:
         check_plot(plot)
     config = ClientConfig(routing=RoutingConfig(policy=policy)) if policy else None
-    client = cluster.client(config)
+    client = cluster.client(config, relay=relay)
     samples = read_images(images) if images else [drawn_image()]
 
     with err.status("asking where the workers are") as status:

@@ -14,7 +14,7 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.registry import FingerpostError, InvalidRequest
+from fingerpost.registry import ConfigurationError, FingerpostError, InvalidRequest
 
 if TYPE_CHECKING:
     from fingerpost.client import Client
@@ -39,6 +39,7 @@ def classify(
     ],
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
+    relay: options.Relay = False,
     name: options.ModelName = None,
     labels: options.Labels = None,
     input_layer: options.InputLayer = None,
@@ -55,10 +56,12 @@ def classify(
     """
     show = _print_json if json else _print_line
     if cluster.named:
-        client = cluster.client()
+        client = cluster.client(relay=relay)
         if "/" in model or Path(model).exists():
             model = _service_of(Path(model))
         failed = asyncio.run(_with_cluster(client, images, model, top, show))
+    elif relay:
+        raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
     else:
         from fingerpost.worker.backends.base import LoadOptions
         from fingerpost.worker.backends.loading import load_backend

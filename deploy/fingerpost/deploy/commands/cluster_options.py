@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from msgspec import structs
 
 from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.registry import ConfigurationError
@@ -68,10 +69,18 @@ class Cluster:
         """The registry's URL; None where proxies are to be asked."""
         return self.registry or (LOCAL_AGENT if self.consul else None)
 
-    def client(self, config: ClientConfig | None = None) -> Client:
-        """A client of it."""
-        from fingerpost.client import Client
+    def client(self, config: ClientConfig | None = None, *, relay: bool = False) -> Client:
+        """A client of it, through the proxies' relays where that is asked for.
 
+        Raises:
+            ConfigurationError: proxies are needed to relay, and a registry was named.
+        """
+        from fingerpost.client import Client, ClientConfig
+
+        if relay:
+            if self.url is not None:
+                raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
+            config = structs.replace(config or ClientConfig(), relay=True)
         if self.url is None:
             return Client(*self.proxies, config=config)
         return Client(registry=self.url, registry_options=self.access, config=config)

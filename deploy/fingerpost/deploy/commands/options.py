@@ -21,6 +21,7 @@ __all__ = [
     "ModelName",
     "OutputLayer",
     "RegistryUrl",
+    "Relay",
 ]
 
 DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
@@ -35,6 +36,13 @@ RegistryUrl = Annotated[
     ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 serves other machines too.")]
+Relay = Annotated[
+    bool,
+    typer.Option(
+        "--relay",
+        help="Send images through the proxies: for where the workers cannot be reached.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 LogLevel = Annotated[
     str,

@@ -53,6 +53,7 @@ def stream(
         bool, typer.Option("--retry-failed", help="Send again what failed in an earlier run.")
     ] = False,
     json: options.Json = False,
+    relay: options.Relay = False,
     cluster: Cluster,
 ) -> None:
     """Classify many images, and write each result as it comes.
@@ -65,7 +66,7 @@ def stream(
         skipped = journal.done - (journal.failed if retry_failed else set())
         names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
-        client = cluster.client()
+        client = cluster.client(relay=relay)
         try:
             asyncio.run(
                 _run(client, names, model, top, concurrency or "auto", shrink, journal, tally)

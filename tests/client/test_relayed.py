@@ -1,0 +1,474 @@
+"""Through real proxies that relay, on real sockets; and what a proxy's word means."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+import time
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from PIL import Image
+from yarl import URL
+
+from fingerpost.client import Client, ClientConfig, SyncClient
+from fingerpost.client.relayed import Relayed
+from fingerpost.client.routing import Outcome
+from fingerpost.client.tracing import Tracing
+from fingerpost.proxy import Proxy, ProxyConfig
+from fingerpost.registry import (
+    BadAnswer,
+    BrokenImage,
+    ConfigurationError,
+    DeadlineExceeded,
+    Draining,
+    Instance,
+    ModelFailed,
+    ModelInfo,
+    ModelReference,
+    NoWorker,
+    Overloaded,
+    RegistryUnreachable,
+    Snapshot,
+    Unauthorized,
+    UnknownModel,
+    UnknownPath,
+    UnknownService,
+    Unreachable,
+    WorkerState,
+    open_registry,
+)
+from fingerpost.registry.embedded import EmbeddedRegistry
+
+
+class Relays:
+    """A registry, and real proxies that are stopped with the test."""
+
+    def __init__(self, cluster, stack, registry):
+        self.cluster = cluster
+        self.registry = registry
+        self._registry = open_registry(registry)
+        self._stack = stack
+        stack.push_async_callback(self._registry.aclose)
+        self._opened = {}
+
+    async def proxy(self, count=0, *, relay=True, registry=None):
+        """A proxy that knows of so many workers; `registry` names another registry."""
+        registry = registry or self.registry
+        proxy = Proxy(ProxyConfig(registry=registry, port=0, relay=relay, probe_interval_s=0))
+        self._opened[proxy] = await self._stack.enter_async_context(AsyncExitStack())
+        await self._opened[proxy].enter_async_context(proxy)
+        if count:
+            await self._known(proxy, count)
+        return proxy
+
+    async def stop(self, proxy):
+        await proxy.leave(0.0)  # held lookups are answered
+        await self._opened.pop(proxy).aclose()
+
+    async def aclose(self):
+        for client in self.cluster.clients:
+            await client.aclose()
+        for proxy in list(self._opened):
+            await self.stop(proxy)
+
+    async def add(self, name, meta=None, **options):
+        worker = await self.cluster.worker(name, **options)
+        worker.meta = meta or {}
+        await self._registry.register(worker.instance)
+        return worker
+
+    async def _known(self, proxy, count):
+        headers = {"Accept": "text/plain"}
+        async with aiohttp.ClientSession() as http:
+            while True:
+                async with http.get(f"{proxy.url}/v1/resolve/digits", headers=headers) as answer:
+                    if answer.status == 200 and len((await answer.text()).split()) == count:
+                        return
+                await asyncio.sleep(0.01)
+
+    def client(self, *proxies, tracing=None, **config):
+        made = Client(
+            *(each if isinstance(each, str) else each.url for each in proxies),
+            config=ClientConfig(relay=True, **config),
+            tracing=tracing,
+        )
+        self.cluster.clients.append(made)
+        return made
+
+
+@pytest.fixture
+async def relays(cluster, monkeypatch):
+    # How long aiohttp's servers wait for the rest of an upload that nobody will send.
+    monkeypatch.setitem(RequestHandler.__init__.__kwdefaults__, "lingering_time", 0.1)
+    async with AsyncExitStack() as stack:
+        embedded = await stack.enter_async_context(EmbeddedRegistry(port=0))
+        relays = Relays(cluster, stack, embedded.url)
+        yield relays
+        await relays.aclose()
+
+
+async def relayed_bytes(proxy):
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{proxy.url}/metrics") as answer,
+    ):
+        lines = (await answer.text()).splitlines()
+    [line] = [each for each in lines if each.startswith("fingerpost_proxy_relayed_bytes_total ")]
+    return float(line.split()[1])
+
+
+async def test_images_are_spread_over_the_proxies_and_workers(relays):
+    workers = {name: await relays.add(name) for name in ("one", "two")}
+    proxies = [await relays.proxy(2), await relays.proxy(2)]
+    client = relays.client(*proxies)
+    images = [b"x" * (1000 + number) for number in range(60)]
+    results = [each async for each in client.stream(images, "digits", concurrency=8, ordered=True)]
+    assert [each.label for each in results] == [str(len(each)) for each in images]
+    assert {each.relay for each in results} == {
+        each.url.removeprefix("http://") for each in proxies
+    }
+    assert {each.worker for each in results} == set(workers)
+    assert all(each.address == workers[each.worker].instance.address for each in results)
+    total = sum(map(len, images))
+    assert (client.stats.bytes_sent, client.stats.bytes_relayed) == (0, total)
+    assert [await relayed_bytes(each) for each in proxies] != [0, total]
+    assert sum([await relayed_bytes(each) for each in proxies]) == total
+    assert client.stats.probes == sum(each.probes for each in workers.values()) == 0
+    assert client.stats.lookups <= 2
+
+
+async def test_an_older_proxy_names_no_worker(cluster, relays):
+    [worker] = await cluster.workers("one")
+    proxy = await cluster.proxy(worker)
+    proxy.relay = worker.answer
+    result = await relays.client(proxy.url).classify(b"123", "digits")
+    assert (result.worker, result.address) == ("", "")
+    assert result.relay == proxy.url.removeprefix("http://")
+
+
+async def test_straight_to_a_worker_there_is_no_relay(cluster):
+    client = await cluster.client(await cluster.worker("one"))
+    assert (await client.classify(b"123", "digits")).relay == ""
+    assert (client.stats.bytes_sent, client.stats.bytes_relayed) == (3, 0)
+
+
+async def test_versions_labels_and_what_nobody_serves(relays):
+    await relays.add("old", version="2", labels={"stable": "2"})
+    await relays.add("new", version="3", labels={"canary": "3"})
+    client = relays.client(await relays.proxy(2), await relays.proxy(2))
+    for _ in range(5):
+        assert (await client.classify(b"1", "digits@3")).worker == "new"
+        assert (await client.classify(b"1", "digits@stable")).worker == "old"
+    assert {each.id for each in (await client.resolve("digits")).instances} == {"old", "new"}
+    with pytest.raises(UnknownModel, match="versions 2, 3 and labels canary, stable"):
+        await client.classify(b"1", "digits@4")
+    with pytest.raises(UnknownService, match="'flowers'"):
+        await client.classify(b"1", "flowers")
+
+
+async def test_a_proxy_whose_relay_is_off_is_left_out(relays):
+    await relays.add("one")
+    off, on = await relays.proxy(1, relay=False), await relays.proxy(1)
+    client = relays.client(off, on)
+    results = [await client.classify(b"x" * 1000, "digits") for _ in range(20)]
+    assert {each.relay for each in results} == {on.url.removeprefix("http://")}
+    assert client.stats.retries in ({}, {"unauthorized": 1})
+    assert client.stats.stale_addresses == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_no_proxy_relays(relays, count):
+    await relays.add("one")
+    client = relays.client(*[await relays.proxy(1, relay=False) for _ in range(count)])
+    for _ in range(2):
+        before = time.monotonic()
+        with pytest.raises(Unauthorized, match=r"127\.0\.0\.1:\d+ relays no images: .*--relay"):
+            await client.classify(b"x" * 2_000_000, "digits")
+        assert time.monotonic() - before < 5
+
+
+async def test_a_stranger_relays_nothing(cluster, relays):
+    proxy = await cluster.proxy(*await cluster.workers("one"))
+    with pytest.raises(Unauthorized, match="HTTP 404 .*start the proxy with --relay, or name one"):
+        await relays.client(proxy.url).classify(b"1", "digits")
+
+
+async def test_a_proxy_that_is_gone_is_left_out(relays):
+    await relays.add("one")
+    proxies = [await relays.proxy(1), await relays.proxy(1)]
+    client = relays.client(*proxies)
+    while client.stats.bytes_relayed < 10_000:
+        await client.classify(b"x" * 1000, "digits")
+    await relays.stop(proxies[0])
+    results = [await client.classify(b"1", "digits") for _ in range(40)]
+    assert {each.relay for each in results} == {proxies[1].url.removeprefix("http://")}
+    assert client.stats.retries.get("unreachable", 0) <= 2
+    assert client.stats.ejections <= 2
+
+
+async def test_a_proxy_that_reaches_no_worker_is_left_out(cluster, relays):
+    gone, good = await cluster.workers("gone", "good")
+    await gone.server.stop()
+    lonely = await relays.proxy(registry=f"static://{gone.instance.address}?model=digits")
+    fine = await relays.proxy(registry=f"static://{good.instance.address}?model=digits")
+    client = relays.client(lonely, fine)
+    results = [await client.classify(b"1", "digits") for _ in range(20)]
+    assert {each.relay for each in results} == {fine.url.removeprefix("http://")}
+    assert client.stats.retries in ({}, {"no_worker": 1})
+    with pytest.raises(DeadlineExceeded, match="no worker accepted a connection") as caught:
+        await relays.client(lonely).classify(b"1", "digits", timeout_s=0.3)
+    assert isinstance(caught.value.__cause__, NoWorker)
+
+
+async def test_known_and_nobody_there(cluster, relays):
+    proxy = await cluster.proxy()
+    with pytest.raises(NoWorker, match="start one"):
+        await relays.client(proxy.url, no_worker_s=0.1).classify(b"1", "digits")
+    assert proxy.relayed == 0
+
+
+async def test_no_proxy_at_all(relays):
+    with pytest.raises(RegistryUnreachable, match="no proxy answered"):
+        await relays.client("http://127.0.0.1:9", no_worker_s=0.2).classify(b"1", "digits")
+
+
+async def test_a_list_that_is_behind_is_no_last_word(cluster, relays):
+    [worker] = await cluster.workers("one")
+    behind, ahead = await cluster.proxy(worker), await cluster.proxy(worker)
+
+    async def unknown(request):
+        return worker.refuse(UnknownModel("no worker serves digits@1"))
+
+    behind.relay, ahead.relay = unknown, worker.answer
+    client = relays.client(behind.url, ahead.url)
+    while not client.stats.retries:
+        await client.classify(b"123", "digits@1")
+    assert client.stats.retries == {"unknown_model": 1}
+    ahead.relay = unknown
+    with pytest.raises(UnknownModel):
+        await client.classify(b"123", "digits@1")
+
+
+async def test_one_overloaded_worker_holds_nobody_up(relays):
+    full, free = await relays.add("full"), await relays.add("free")
+
+    async def refuse(request):
+        return full.refuse(Overloaded("full"), Retry_After="30")
+
+    full.behave = refuse
+    client = relays.client(await relays.proxy(2))
+    results = [await client.classify(b"1", "digits", timeout_s=10) for _ in range(3)]
+    assert {each.worker for each in results} == {"free"}
+    assert client.stats.retries["overloaded"] == len(full.requests) >= 1
+    free.behave = refuse
+    with pytest.raises(DeadlineExceeded, match="full") as caught:
+        await client.classify(b"1", "digits", timeout_s=0.3)
+    assert isinstance(caught.value.__cause__, Overloaded)
+
+
+async def test_a_refusal_that_comes_before_the_image_arrives_whole(relays):
+    full = await relays.add("full")
+
+    async def refuse(request):
+        response = full.refuse(Overloaded("full by its headers"))
+        response.force_close()
+        return response
+
+    full.behave = refuse
+    client = relays.client(await relays.proxy(1))
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client.classify(b"x" * 20_000_000, "digits", timeout_s=0.5)
+    assert isinstance(caught.value.__cause__, Overloaded)
+
+
+async def test_an_image_that_ends_workers_is_given_up(relays):
+    worker = await relays.add("one")
+
+    async def abort(request):
+        await request.read()
+        request.transport.abort()
+        return web.Response()
+
+    worker.behave = abort
+    client = relays.client(await relays.proxy(1))
+    with pytest.raises(Unreachable, match="went away after 1,000 bytes"):
+        await client.classify(b"x" * 1000, "digits")
+    assert len(worker.requests) == 3
+
+
+async def test_a_broken_image_is_not_sent_again(relays):
+    worker = await relays.add("one")
+
+    async def refuse(request):
+        await request.read()
+        return worker.refuse(BrokenImage("cut off"))
+
+    worker.behave = refuse
+    client = relays.client(await relays.proxy(1), await relays.proxy(1))
+    [result] = [each async for each in client.stream([b"1"], "digits")]
+    assert isinstance(result.error, BrokenImage)
+    assert (result.worker, result.attempts) == ("one", 1)
+
+
+async def test_what_workers_say_of_themselves_is_not_said_of_the_proxy(relays):
+    leaving, _ = await relays.add("leaving"), await relays.add("good")
+    leaving.state = WorkerState.DRAINING
+    client = relays.client(await relays.proxy(2))
+    results = [await client.classify(b"1", "digits") for _ in range(10)]
+    assert {each.worker for each in results} == {"leaving", "good"}
+    assert client.stats.ejections == 0
+
+
+async def test_sources_that_can_be_read_only_once(relays):
+    await relays.add("one")
+    client = relays.client(await relays.proxy(1))
+
+    async def pieces():
+        for _ in range(30):
+            yield b"x" * 10_000
+
+    assert (await client.classify(pieces(), "digits")).label == "300000"
+    assert client.stats.bytes_relayed == 300_000
+
+
+async def test_shrunk_images_and_traces(relays):
+    worker = await relays.add("one", meta={"image": "16x16x3"})
+    traces = []
+
+    async def behave(request):
+        traces.append(request.headers["traceparent"])
+        return await worker.answer(request)
+
+    worker.behave = behave
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    client = relays.client(await relays.proxy(1), tracing=Tracing(provider))
+    file = io.BytesIO()
+    Image.effect_noise((200, 100), 50).save(file, "PNG")
+    result = await client.classify(file.getvalue(), "digits", shrink=True)
+    assert result.image_bytes == len(worker.bodies[0]) < len(file.getvalue()) / 4
+    assert client.stats.bytes_relayed + client.stats.bytes_spared == len(file.getvalue())
+    [span] = kept.get_finished_spans()
+    assert span.attributes["fingerpost.worker"] == "one"
+    assert span.attributes["fingerpost.relay"] == result.relay
+    assert traces[0].split("-")[2] == f"{span.context.span_id:016x}"
+
+
+async def test_the_blocking_client(relays):
+    await relays.add("one")
+    proxy = await relays.proxy(1)
+
+    def use():
+        with SyncClient(proxy.url, config=ClientConfig(relay=True)) as client:
+            assert client.classify(b"123", "digits").relay == proxy.url.removeprefix("http://")
+            assert [each.label for each in client.stream([b"1", b"12"], "digits")]
+            assert client.stats.bytes_relayed == 6
+
+    await asyncio.to_thread(use)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["classify", "IMAGE", "--model", "digits", "--json"],
+        ["stream", "IMAGE", "--model", "digits", "--out", "OUT", "--json"],
+        ["bench", "digits", "--seconds", "0.2", "--warm-up", "0", "--json", "-"],
+    ],
+    ids=lambda each: each[0],
+)
+async def test_the_commands(relays, tmp_path, command):
+    worker = await relays.add("one")
+    proxy = await relays.proxy(1)
+    image = tmp_path / "image.png"
+    image.write_bytes(b"x" * 100)
+    names = {"IMAGE": str(image), "OUT": str(tmp_path / "out.jsonl")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "fingerpost.deploy.cli",
+        *(names.get(each, each) for each in command), "--relay", "--proxy", proxy.url,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    told, _ = await process.communicate()
+    assert process.returncode == 0
+    assert worker.instance.address in told.decode()
+    assert await relayed_bytes(proxy) == sum(map(len, worker.bodies)) > 0
+
+
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+def test_what_cannot_relay(kind):
+    config = ClientConfig(relay=True)
+    with pytest.raises(ConfigurationError, match="name the proxies"):
+        kind(registry="consul://127.0.0.1:8500", config=config)
+    for url in ("https://proxy:12480", "http://me:secret@proxy:12480", "http://my_proxy:12480"):
+        with pytest.raises(ConfigurationError, match="cannot relay images: use plain http"):
+            kind(url, config=config)
+
+
+def view(*instances):
+    return Snapshot(service="digits", instances=instances, known=True, index=7, taken_at=3.0)
+
+
+def worker_with(name, **models):
+    return Instance(
+        id=name,
+        service="digits",
+        host="10.0.0.1",
+        ports={"http": 80},
+        models=tuple(ModelInfo(name=each, **fields) for each, fields in models.items()),
+    )
+
+
+def test_a_proxy_serves_what_any_worker_does():
+    way = Relayed([URL("http://a:1"), URL("http://[::1]:2"), URL("http://a:1")])
+    old = worker_with("old", digits={"versions": ("9",), "labels": {"stable": "9"}})
+    new = worker_with("new", digits={"versions": ("10",), "labels": {"canary": "10"}})
+    other = worker_with("other", flowers={"versions": ("1",)}, digits={"versions": ("9",)})
+    peers = way.peers(view(old, new, other))
+    assert (peers.index, peers.taken_at, peers.known) == (7, 3.0, True)
+    assert [each.address for each in peers.instances] == ["a:1", "[::1]:2"]
+    assert [each.id for each in peers.instances] == sorted(each.id for each in peers.instances)
+    [digits, flowers] = peers.instances[0].models
+    assert (digits.versions, flowers.versions) == (("10", "9"), ("1",))
+    for text, count in (("digits@10", 2), ("digits@canary", 2), ("digits@8", 0), ("flowers", 2)):
+        assert len(peers.matching(ModelReference.parse(text))) == count
+    assert way.peers(view()).instances == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (UnknownService(""), Outcome.ABANDONED),
+        (UnknownModel(""), Outcome.ABANDONED),
+        (Overloaded(""), Outcome.ABANDONED),
+        (Draining(""), Outcome.ABANDONED),
+        (DeadlineExceeded(""), Outcome.ABANDONED),
+        (NoWorker(""), Outcome.REFUSED),
+        (RegistryUnreachable(""), Outcome.REFUSED),
+        (BrokenImage(""), Outcome.ANSWERED),
+        (Unreachable(""), Outcome.FAILED),
+        (BadAnswer(""), Outcome.FAILED),
+        (ModelFailed(""), Outcome.FAILED),
+    ],
+)
+def test_what_an_error_says_about_the_proxy(error, outcome):
+    assert Relayed([]).judge("a:1", error.status, error) == (outcome, error)
+
+
+@pytest.mark.parametrize(
+    "error", [Unauthorized("off"), UnknownPath("nothing"), BadAnswer("<html>")]
+)
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_who_relays_nothing(error, status):
+    outcome, told = Relayed([]).judge("a:1", status, error)
+    assert outcome is Outcome.REFUSED
+    assert isinstance(told, Unauthorized)
+    assert "a:1 relays no images" in told.message
