@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappop, heappush
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from fingerpost.client.routing import Budget, Fleet, Pick, RoutingConfig, make_policy
 from fingerpost.registry import LoadReport, WorkerState
 
-__all__ = ["NOBODY", "Client", "Request", "Worker"]
+__all__ = ["NOBODY", "Client", "Link", "Request", "Worker"]
 
 NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -50,21 +51,61 @@ class Client:
         self.seconds = self.mb = 0.0
 
 
+class Link:
+    """Uploads share it evenly, as those of TCP do."""
+
+    __slots__ = ("_at", "_count", "_each_mb", "_mb_per_s", "_uploads")
+
+    def __init__(self, mb_per_s: float) -> None:
+        self._mb_per_s = mb_per_s
+        self._at = self._each_mb = 0.0  # until then, so much of each upload has arrived
+        self._uploads: list[tuple[float, int, Any]] = []
+        self._count = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether uploads are under way."""
+        return bool(self._uploads)
+
+    def add(self, now: float, mb: float, what: Any) -> None:
+        """An upload begins."""
+        self._go_on(now)
+        self._count += 1
+        heappush(self._uploads, (self._each_mb + mb, self._count, what))
+
+    def ends_at(self, now: float) -> float:
+        """When the next one is over, if nothing changes."""
+        if not self._uploads:
+            return inf
+        left_mb = max(0.0, self._uploads[0][0] - self._each_mb)
+        return now + left_mb * len(self._uploads) / self._mb_per_s
+
+    def end(self, now: float) -> Any:
+        """The next one is over; what it was."""
+        self._go_on(now)
+        return heappop(self._uploads)[2]
+
+    def _go_on(self, now: float) -> None:
+        if self._uploads:
+            self._each_mb += (now - self._at) * self._mb_per_s / len(self._uploads)
+        self._at = now
+
+
 class Worker:
     """A queue, and those of its images that are worked on."""
 
     __slots__ = (
-        *("busy", "factor", "latency", "mb", "mb_per_s", "mode"),
+        *("busy", "factor", "latency", "link", "looks", "mb", "mode"),
         *("queue", "rif", "sampled_at", "seq", "slots", "speed"),
     )
 
     def __init__(self, speed: float, slots: int, mb_per_s: float) -> None:
         self.speed = speed
         self.slots = slots
-        self.mb_per_s = mb_per_s
+        self.link = Link(mb_per_s)
         self.factor = 1.0
         self.mode = "up"
-        self.busy = self.rif = self.seq = 0
+        self.busy = self.looks = self.rif = self.seq = 0
         self.latency = self.mb = self.sampled_at = 0.0
         self.queue: deque[Request] = deque()
 

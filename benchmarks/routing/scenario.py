@@ -52,6 +52,7 @@ class Scenario:
     image_mb: float = 0.5
     size_spread: float = 0.0  # sigma of a lognormal
     mb_per_s: Sequence[float] = (1000.0,)  # by worker, in turn
+    link_delay_s: float = 0.0  # of what is sent to a worker while others upload there
     antagonists: Sequence[float] = ()  # speeds that machines change between
     antagonist_s: float = 5.0
     timeout_s: float = 5.0

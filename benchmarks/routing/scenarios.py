@@ -13,6 +13,7 @@ __all__ = [
     "FOUR",
     "HALF_SLOW",
     "JOINING",
+    "LINKS",
     "MIXED",
     "POLICIES",
     "RAMP",
@@ -85,6 +86,21 @@ BATCHES: Final = Scenario(
     image_mb=0.0003,
     duration_s=12.0,
     warmup_s=0.0,
+)
+# Links of 20 Mbit/s are all that limits: the benchmark of bandwidth.
+LINKS: Final = Scenario(
+    clients=4,
+    at_once=8,
+    speeds=(1.0,) * 8,
+    slots=32,
+    service_s=0.001,
+    steady=True,
+    image_mb=0.64,
+    mb_per_s=(2.5,),
+    link_delay_s=0.05,
+    duration_s=30.0,
+    warmup_s=6.0,
+    timeout_s=100.0,
 )
 # A sixteenth worker joins fifteen.
 JOINING: Final = Scenario(

@@ -23,6 +23,7 @@ from typing import Any, Final
 from benchmarks.routing.parties import NOBODY, Client, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
 from fingerpost.client.routing import (
+    Candidate,
     Outcome,
     Pause,
     Pick,
@@ -37,8 +38,9 @@ from fingerpost.registry import (
 __all__ = ["simulate"]
 
 _MODEL: Final = ModelReference("m")
-_SMOOTHING: Final = 0.1  # the worker's, and the client's of its requests
-_NEWEST: Final = 0.6  # the worker's
+_SMOOTHING: Final = 0.1  # the client's, of its requests
+_LEAST: Final = 0.05  # the worker's, of its answers
+_NEWEST: Final = 0.6
 _FAIL_FAST_S: Final = 0.001
 _CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
 
@@ -189,9 +191,15 @@ class _Simulation:
             if each.id not in client.asked:
                 asked += 1
                 client.asked.add(each.id)
-                self.at(self.now + self.half_s, self.probed, (client, each, request))
+                asked_at = self.now, each.in_flight
+                self.at(self.now + self.way_s(each), self.probed, (client, each, request, asked_at))
         self.result.probes += asked
         return asked
+
+    def way_s(self, to: Candidate) -> float:
+        """How long few bytes take to a worker: they wait behind what fills its link."""
+        link = self.workers[int(to.id)].link
+        return self.half_s + (self.scenario.link_delay_s if link.busy else 0.0)
 
     def probed(self, argument: Any) -> None:
         worker = self.workers[int(argument[1].id)]
@@ -199,13 +207,15 @@ class _Simulation:
         self.at(self.now + self.half_s, self.told, (*argument, worker.mode, report))
 
     def told(self, argument: Any) -> None:
-        client, each, request, mode, report = argument
+        client, each, request, (asked_at, before), mode, report = argument
         client.asked.discard(each.id)
+        rtt_s = self.now - asked_at
         if mode == "refusing":
             each.suspected(self.now)
-        elif report is not None and 2 * self.half_s <= self.scenario.routing.probe_timeout_s:
-            client.fleet.probing.answered(2 * self.half_s)
-            client.fleet.reported(each, report, self.now, probed=True)
+        elif report is not None and rtt_s <= self.scenario.routing.probe_timeout_s:
+            client.fleet.probing.answered(rtt_s)
+            unseen = max(0, each.in_flight - before)
+            client.fleet.reported(each, report, self.now, probed=True, unseen=unseen)
         if request is not None:
             request.awaits -= 1
             if not request.awaits:
@@ -297,7 +307,22 @@ class _Simulation:
         else:
             worker.rif += 1
             request.queue = max(1.0, worker.rif / worker.slots)
-            self.at(self.now + request.mb / worker.mb_per_s, self.uploaded, (request, made))
+            worker.link.add(self.now, request.mb, (request, made))
+            self.watch(worker)
+
+    def watch(self, worker: Worker) -> None:
+        """Look when the next upload of a link is over, unless others come or end before."""
+        worker.looks += 1
+        ends_at = worker.link.ends_at(self.now)
+        if ends_at < inf:
+            self.at(ends_at, self.look, (worker, worker.looks))
+
+    def look(self, argument: Any) -> None:
+        worker, number = argument
+        if number == worker.looks:
+            arrived = worker.link.end(self.now)
+            self.watch(worker)
+            self.uploaded(arrived)
 
     def uploaded(self, argument: Any) -> None:
         request, made = argument
@@ -345,7 +370,7 @@ class _Simulation:
         worker.rif -= 1
         worker_s = self.now - request.started
         pause_s = self.now - worker.sampled_at
-        weight = min(_NEWEST, max(_SMOOTHING, pause_s)) if worker.mb else 1.0
+        weight = min(_NEWEST, max(_LEAST, pause_s)) if worker.mb else 1.0
         worker.sampled_at = self.now
         worker.latency += weight * (worker_s / request.queue - worker.latency)
         worker.mb += weight * (request.mb - worker.mb)

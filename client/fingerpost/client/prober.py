@@ -119,7 +119,7 @@ class Prober:
 
     async def _probe(self, worker: Worker) -> None:
         self._stats.probes += 1
-        asked_at = self._clock()
+        asked_at, before = self._clock(), worker.in_flight
         address = worker.instance.address
         question = asyncio.create_task(self._transport.load(address))
         try:
@@ -132,7 +132,8 @@ class Prober:
             rtt_s = now - asked_at
             if rtt_s <= self._config.routing.probe_timeout_s:
                 self._fleet.probing.answered(rtt_s)
-                self._fleet.reported(worker, load, now, probed=True)
+                unseen = max(0, worker.in_flight - before)
+                self._fleet.reported(worker, load, now, probed=True, unseen=unseen)
             else:
                 self._stats.probes_lost += 1
         except Unreachable:

@@ -19,6 +19,7 @@ from benchmarks.routing.scenarios import (
     FOUR,
     HALF_SLOW,
     JOINING,
+    LINKS,
     MIXED,
     RAMP,
     SLOWED,
@@ -76,12 +77,12 @@ def test_p99_is_a_third_of_round_robins_where_speeds_differ(cluster):
     "cluster", [name for name in CLUSTERS | BUSY if name != "half 16 x slower, busy"]
 )
 def test_never_worse_than_c3(cluster):
-    """Of two seeds: p50 within 3 %, p90 and p99 within 5 %, by which two seeds' vary.
-
-    Of five seeds all are within 3 % (docs/routing.md).
+    """Of two seeds, or four where there are few workers, and so few images: p50 within 3 %, p90 and
+    p99 within 5 %, by which these vary. Those of five seeds are in docs/routing.md.
     """
+    seeds = (1, 2) if len((CLUSTERS | BUSY)[cluster].speeds) > 4 else (1, 2, 3, 4)
     for share, most in ((0.5, 1.03), (0.9, 1.05), (0.99, 1.05)):
-        assert ratio(cluster, "c3", share, (1, 2)) <= most
+        assert ratio(cluster, "c3", share, seeds) <= most
 
 
 def test_the_one_median_that_c3_has_is_bought_with_the_mean():
@@ -208,21 +209,45 @@ SLOW_ONES = {
 def test_a_slowed_worker_is_left_and_found_again(name, clients):
     """One of four at a tenth for 50 s: p99 within 1.5 x of the other three alone; its share under
     5 % of a quarter from 5 s on, and back to 0.8 of it or more 30 s after its recovery.
+
+    Of three seeds the mean: a share of 5 % are 50 of 4,000 images.
     """
     cluster = SLOW_ONES[name]
     if cluster.at_once:
         cluster = replace(cluster, at_once=cluster.at_once // clients)
-    cluster = replace(cluster, clients=clients)
+    p99s, shares = [], []
+    for seed in (1, 2, 3):
+        seeded = replace(cluster, clients=clients, seed=seed)
+        result = simulate(seeded)
+        alone = simulate(replace(seeded, speeds=(1.0,) * 3, load=0.5 * 4 / 3, events=()))
+        slow = sorted(
+            took
+            for took, born in zip(result.latencies, result.arrivals, strict=True)
+            if 25.0 <= born < 70.0
+        )
+        p99s.append(slow[int(0.99 * len(slow))] / alone.quantile(0.99))
+        shares.append(result.share(0, 25, 70))
+        assert result.share(0, 100, 120) > 0.8 / 4
+    assert fmean(p99s) <= 1.5
+    assert fmean(shares) < 0.05 / 4
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_links_are_filled(workers):
+    """Uploads take all the time, four for each link: all but 2 % of the links' rate is used.
+
+    What few bytes say comes 50 ms later there, as behind the queue of a real link.
+    """
+    cluster = replace(LINKS, speeds=(1.0,) * workers, at_once=workers)
     result = simulate(cluster)
-    alone = simulate(replace(cluster, speeds=(1.0,) * 3, load=0.5 * 4 / 3, events=()))
-    slow = [
-        took
-        for took, born in zip(result.latencies, result.arrivals, strict=True)
-        if 25.0 <= born < 70.0
-    ]
-    assert sorted(slow)[int(0.99 * len(slow))] <= 1.5 * alone.quantile(0.99)
-    assert result.share(0, 25, 70) < 0.05 / 4
-    assert result.share(0, 100, 120) > 0.8 / 4
+    begin, end = 8.0, 28.0
+    images = sum(
+        max(0.0, min(born + took, end) - max(born, begin)) / took
+        for born, took in zip(result.arrivals, result.latencies, strict=True)
+    )
+    rate = images * cluster.image_mb / (end - begin)
+    assert rate >= 0.98 * workers * cluster.mb_per_s[0]
+    assert result.errors == result.retries == 0
 
 
 @pytest.mark.parametrize(("clients", "at_once"), [(1, 16), (4, 4)])

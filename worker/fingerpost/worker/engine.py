@@ -46,8 +46,9 @@ logger = logging.getLogger(__name__)
 # batch waits: they could refuse it only for runs of 20 s, and do so when it is here.
 LONG_S: Final = 60.0
 # Weight of the newest sample in the moving averages of seconds and megabytes: the seconds since the
-# one before it, within bounds, so that few images are enough to show that the model is slow now.
-_SMOOTHING: Final = 0.1
+# one before it, within bounds, so that few images are enough to show that the model is slow now,
+# and a busy worker's figure is no noise, after which all clients would run.
+_SMOOTHING: Final = 0.05
 _NEWEST: Final = 0.6
 _LEAST_COST: Final = 1e-6
 

@@ -48,7 +48,8 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
             better informed, at 0.1 to 0.2 ms of a worker's time each.
         probes_per_s: no more than this for one client; a limit on what probing may cost.
         probe_fresh_s: a worker whose last report is no older is not asked. More saves probes.
-        probe_timeout_s: a probe that takes longer is dropped: its news would be old.
+        probe_timeout_s: a probe that takes longer is dropped: its news would be old. Links that
+            uploads have filled delay the answers by some 50 ms.
         probe_idle_s: probing stops so long after the last request.
         probe_ahead: an upload of more than so many probe round trips is worth probing first.
         probe_wait_s: and waiting so long for the answers, at most.
@@ -98,7 +99,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "hot-cold"
     quantile: float = 0.84
     tolerance: float = 1.25
-    far: float = 5.0
+    far: float = 6.0
     explore: float = 1 / 256
     explore_s: float = 5.0
     pool_size: int = 16
@@ -108,7 +109,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
     probes_per_request: float = 2.0
     probes_per_s: float = 200.0
     probe_fresh_s: float = 0.01
-    probe_timeout_s: float = 0.02
+    probe_timeout_s: float = 0.5
     probe_idle_s: float = 5.0
     probe_ahead: float = 20.0
     probe_wait_s: float = 0.01

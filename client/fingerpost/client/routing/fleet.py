@@ -26,14 +26,14 @@ __all__ = ["Fleet", "Pause", "Pick"]
 class Pick:
     """One request placed on one worker; `release` it exactly once, whatever happens."""
 
-    __slots__ = ("_fleet", "_queue", "_released", "at", "trial", "worker")
+    __slots__ = ("_fleet", "_released", "_requests", "at", "trial", "worker")
 
     def __init__(self, fleet: Fleet, worker: Worker, at: float, *, trial: bool) -> None:
         self.worker = worker
         self.at = at
         self.trial = trial
         self._fleet = fleet
-        self._queue = worker.queue(at)
+        self._requests = worker.requests(at)
         self._released = False
 
     def release(
@@ -73,7 +73,7 @@ class Pick:
             retry_after_s=retry_after_s,
             sent_mb=sent_mb,
             worker_s=worker_s,
-            queue=self._queue,
+            requests=self._requests,
         )
         if changed:
             self._fleet.regroup()
@@ -176,9 +176,14 @@ class Fleet:
         """Who is usable may have changed."""
         self._groups.clear()
 
-    def reported(self, worker: Worker, load: LoadReport, now: float, *, probed: bool) -> None:
-        """A load report came: the answer to a probe, or along with an answer."""
-        if worker.reported(load, now):
+    def reported(
+        self, worker: Worker, load: LoadReport, now: float, *, probed: bool, unseen: int = 0
+    ) -> None:
+        """A load report came: the answer to a probe, or along with an answer.
+
+        `unseen` is how many requests were sent there while the probe was under way.
+        """
+        if worker.reported(load, now, unseen):
             self.regroup()
         if worker.load is load and self._workers.get(worker.id) is worker:
             self._policy.reported(worker, now, probed=probed)

@@ -51,6 +51,7 @@ class HotCold(Policy):
         self._reports = Reports(config)
         self._fallback = PowerOfTwo()
         self._picks = 0.0
+        self._explored_at = -inf
 
     def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
         """Take it into the pool."""
@@ -66,26 +67,36 @@ class HotCold(Policy):
         if count < 2:
             return self._fallback.pick(candidates, now, rng)
         config = self._config
-        oldest = now - config.report_age_s
-        loads = [
-            (each.pressure if each.load_at >= oldest else each.local_pressure) / each.weight
-            for each in known
-        ]
+        if known is candidates:
+            oldest = now - config.report_age_s
+            loads = [
+                (each.pressure if each.load_at >= oldest else each.local_pressure) / each.weight
+                for each in known
+            ]
+        else:  # the pool has fresh reports only
+            loads = [each.pressure / each.weight for each in known]
         self._picks += config.explore
         if self._picks >= 1:
             neglected = self._neglected(known, loads, now)
             if neglected is not None:
-                self._picks = 0.0
+                self._picks, self._explored_at = 0.0, now
                 return neglected
         limit = sorted(loads)[round(config.quantile * (count - 1))]
-        times = [each.seconds_per_mb for each in known]
-        far = config.far * sorted(times)[(count - 1) // 2] or inf
         costs = [
-            (time if time <= far else time * (time / far) ** 2) * (1.0 + 6.0 * load * load)
+            each.answer_s_per_mb * (1.0 + 6.0 * load * load)
+            + each.transfer_s_per_mb * (1.0 + load / each.per_slot)
             if load <= limit and each.failed_until <= now
             else inf
-            for each, load, time in zip(known, loads, times, strict=True)
+            for each, load in zip(known, loads, strict=True)
         ]
+        times = [each.seconds_per_mb for each in known]
+        ordered = sorted(times)
+        far = config.far * ordered[(count - 1) // 2] or inf
+        if ordered[-1] > far:
+            costs = [
+                cost if time <= far else cost * (time / far) ** 2
+                for cost, time in zip(costs, times, strict=True)
+            ]
         near = min(costs) * config.tolerance
         start = int(rng.random() * count)
         best, least = known[start], inf
@@ -107,4 +118,4 @@ class HotCold(Policy):
             return None
         worker = min(idle, key=lambda each: each.sent_at)
         pause_s = min(self._config.explore_s, worker.sent_at - worker.first_at)
-        return worker if now - worker.sent_at >= pause_s else None
+        return worker if now - max(worker.sent_at, self._explored_at) >= pause_s else None

@@ -49,8 +49,16 @@ class Candidate(Protocol):
         """The same from this client's own count alone, for a report that is too old."""
 
     @property
+    def answer_s_per_mb(self) -> float:
+        """Expected time at the worker for a megabyte of image where nobody waits; 0 if unknown."""
+
+    @property
+    def transfer_s_per_mb(self) -> float:
+        """Expected time on the way, for each of the requests that share it; 0 if unknown."""
+
+    @property
     def seconds_per_mb(self) -> float:
-        """Expected upload and answer for a megabyte of image where nobody waits; 0 if unknown."""
+        """The sum of both: a megabyte's expected time at a worker that nobody else uses."""
 
     @property
     def sent_at(self) -> float:

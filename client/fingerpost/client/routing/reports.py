@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.policy import C, Candidate
 
 __all__ = ["Reports"]
+
+
+_pressure = attrgetter("pressure")
 
 
 class Reports:
@@ -67,9 +71,9 @@ class Reports:
         pool, members, oldest = self._pool, self._members, now - self._age_s
         while pool and pool[head := next(iter(pool))].load_at < oldest:
             self._remove(head)
-        return [
-            worker for key, worker in pool.items() if worker.load_at >= oldest and key in members
-        ]
+        if pool.keys() <= members:
+            return list(pool.values())
+        return [worker for key, worker in pool.items() if key in members]
 
     def picked(self, worker: Candidate) -> None:
         """Count a use, and remove one report in turn from a pool that is half full at least."""
@@ -81,7 +85,7 @@ class Reports:
         if len(pool) < self._size / 2:
             return
         if self._worst_next:
-            self._remove(max(pool.values(), key=lambda each: each.pressure).id)
+            self._remove(max(pool.values(), key=_pressure).id)
         else:
             self._remove(next(iter(pool)))
         self._worst_next = not self._worst_next

@@ -44,6 +44,7 @@ class Worker:
         "_own_at",
         "_own_s",
         "_transfer_s",
+        "answer_s_per_mb",
         "credit",
         "credit_at",
         "ejection",
@@ -60,6 +61,7 @@ class Worker:
         "pressure",
         "seconds_per_mb",
         "sent_at",
+        "transfer_s_per_mb",
         "weight",
     )
 
@@ -84,7 +86,7 @@ class Worker:
         self.load_at = -inf
         self.per_slot = 1.0
         self.pressure = self.local_pressure = float(self.in_flight)
-        self.seconds_per_mb = 0.0
+        self.answer_s_per_mb = self.transfer_s_per_mb = self.seconds_per_mb = 0.0
         self.failed_until = -inf
         self.first_at = inf
         self._mb = self._own_s = self._transfer_s = 0.0
@@ -108,10 +110,10 @@ class Worker:
         self.local_pressure += self.per_slot
         return self.ejection.dispatched(now)
 
-    def queue(self, now: float) -> float:
-        """By how much the requests there lengthen the time of one: 1 where it has free slots."""
+    def requests(self, now: float) -> float:
+        """How many requests there are, by its report if that is fresh, and ours."""
         fresh = now - self.load_at <= self._config.report_age_s
-        return max(1.0, self.pressure if fresh else self.local_pressure)
+        return self.pressure / self.per_slot if fresh else self.in_flight
 
     def finished(
         self,
@@ -124,7 +126,7 @@ class Worker:
         retry_after_s: float | None,
         sent_mb: float,
         worker_s: float | None,
-        queue: float,
+        requests: float,
     ) -> bool:
         """A dispatched request ended; True where who is usable may have changed.
 
@@ -136,7 +138,7 @@ class Worker:
         self.pressure = max(self.local_pressure, self.pressure - self.per_slot)
         if outcome is Outcome.ANSWERED:
             if sent_mb > 0:
-                self._sample(now - picked_at, worker_s, sent_mb, queue, now)
+                self._sample(now - picked_at, worker_s, sent_mb, requests, now)
         elif outcome in (Outcome.FAILED, Outcome.REFUSED):
             self.failed_until = now + self._config.wary_s
         return self.ejection.finished(
@@ -148,8 +150,11 @@ class Worker:
             retry_after_s=retry_after_s,
         )
 
-    def reported(self, load: LoadReport, now: float) -> bool:
-        """Take a load report; True where who is usable may have changed."""
+    def reported(self, load: LoadReport, now: float, unseen: int = 0) -> bool:
+        """Take a load report; True where who is usable may have changed.
+
+        `unseen` requests were sent while it was on its way, and may not be in it.
+        """
         old = self.load
         restarted = old is not None and old.boot_id != load.boot_id
         if old is not None and not restarted and load.seq <= old.seq:
@@ -161,8 +166,7 @@ class Worker:
         self.load_at = now
         self.per_slot = 1.0 / max(1, load.slots)
         self.local_pressure = self.in_flight * self.per_slot
-        # Those of ours that have not arrived yet are not in it.
-        self.pressure = max(load.rif, self.in_flight) * self.per_slot
+        self.pressure = max(load.rif + unseen, self.in_flight) * self.per_slot
         self._expect(now)
         if load.state is WorkerState.READY:
             return restarted
@@ -174,7 +178,7 @@ class Worker:
         self.failed_until = max(self.failed_until, now + self._config.wary_s)
 
     def _sample(
-        self, elapsed_s: float, worker_s: float | None, mb: float, queue: float, now: float
+        self, elapsed_s: float, worker_s: float | None, mb: float, requests: float, now: float
     ) -> None:
         # After a long pause the old mean says nothing any more.
         pause_s = now - self._own_at
@@ -182,19 +186,19 @@ class Worker:
         new = 1.0 if pause_s > _OWN_S else min(_NEWEST, max(_SMOOTHING, pause_s / known_s))
         self._mb += new * (max(mb, _LEAST_MB) - self._mb)
         transfer_s = 0.0 if worker_s is None else max(0.0, elapsed_s - worker_s)
-        own_s = transfer_s + (elapsed_s - transfer_s) / queue
-        self._own_s += new * (own_s - self._own_s)
-        self._transfer_s += new * (transfer_s - self._transfer_s)
+        answer_s = (elapsed_s - transfer_s) / max(1.0, requests * self.per_slot)
+        self._own_s += new * (answer_s - self._own_s)
+        self._transfer_s += new * (transfer_s / max(1.0, requests) - self._transfer_s)
         self._own_at = now
         self._expect(now)
 
     def _expect(self, now: float) -> None:
-        told_s = 0.0
+        answer = 0.0
         if self.load is not None and self.load.latency_per_cost_s > 0:
-            told_s = self.load.latency_per_cost_s / max(1.0, self.load.rif * self.per_slot)
-            if self._mb:
-                told_s += self._transfer_s / self._mb
+            answer = self.load.latency_per_cost_s / max(1.0, self.load.rif * self.per_slot)
         if self._mb and now - self._own_at <= _OWN_S:
-            own_s = self._own_s / self._mb
-            told_s = min(told_s, own_s) if told_s else own_s
-        self.seconds_per_mb = told_s
+            own = self._own_s / self._mb
+            answer = min(answer, own) if answer else own
+        self.answer_s_per_mb = answer
+        self.transfer_s_per_mb = self._transfer_s / self._mb if self._mb else 0.0
+        self.seconds_per_mb = answer + self.transfer_s_per_mb
