@@ -185,14 +185,42 @@ def test_a_slow_idle_worker_is_tried_now_and_then():
     assert tried(14.0, 1)
 
 
-@pytest.mark.parametrize(("slow", "picked"), [(4.9, "w0003"), (6.0, "w0000")])
+@pytest.mark.parametrize(("slow", "picked"), [(5.9, "w0003"), (6.5, "w0000")])
 def test_the_far_slower_are_left_to_full_queues_alone(slow, picked):
-    """Others of load 1 cost 7. Below 5 times as slow it costs its time; 6.0 costs 6 x 1.2^2."""
+    """Others of load 1 cost 7. Up to 6 times as slow it costs its time; 6.5 costs 6.5 x 1.08^2."""
     fleet = fleet_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
     for index in range(3):
         tell(fleet, index, rif=4, latency=1.0 + index / 100)
     tell(fleet, 3, latency=slow)
     assert set(shares(fleet, random.Random(1), picks=1)) == {picked}
+
+
+def test_uploads_share_a_link():
+    """The time on the way counts for each that is there: of two like workers the emptier link.
+
+    32 slots, and answers at once; five uploads at one, four at the other, 0.1 s for each of them.
+    """
+    fleet, rng = fleet_of(2, "hot-cold", explore=0, tolerance=1, quantile=1), random.Random(1)
+    for worker, there in zip(fleet.workers, (5, 4), strict=True):
+        report = LoadReport(rif=0, slots=32, state=WorkerState.READY, boot_id=1, seq=1)
+        fleet.reported(worker, report, 0.0, probed=True)
+        others = [each.id for each in fleet.workers if each is not worker]
+        made = [fleet.pick(M, tried=others, now=0.0, rng=rng) for _ in range(there)]
+        for pick in made:
+            assert isinstance(pick, Pick)
+            pick.release(Outcome.ANSWERED, now=0.1 * there, rng=rng, sent_mb=1.0, worker_s=0.0)
+        full = msgspec.structs.replace(report, rif=there, seq=2)
+        fleet.reported(worker, full, 0.5, probed=True)
+    assert set(shares(fleet, rng, picks=1, now=0.5)) == {"w0001"}
+
+
+def test_requests_sent_while_a_probe_was_under_way_count():
+    fleet, rng = fleet_of(1, "hot-cold"), random.Random(1)
+    worker = fleet.workers[0]
+    fleet.pick(M, tried=(), now=0.0, rng=rng)
+    report = LoadReport(rif=3, slots=4, state=WorkerState.READY, boot_id=1, seq=1)
+    fleet.reported(worker, report, 0.1, probed=True, unseen=1)
+    assert worker.pressure == 1.0
 
 
 def test_the_queue_that_an_image_met_is_not_in_the_expected_time():

@@ -20,21 +20,23 @@ __all__ = ["HotCold"]
 
 
 class HotCold(Policy):
-    """Prequal's hot/cold rule (Wydrowski et al., NSDI'24), with four changes for small fleets.
+    """Prequal's hot/cold rule (Wydrowski et al., NSDI'24), with five changes for small fleets.
 
     Load is requests per slot, by the worker's report and what was sent it since. Hot is who has
     more than the `quantile` of the loads, or failed a moment ago. Of the cold the one of the least
-    cost wins: the seconds a megabyte takes there where nobody waits (upload and answer) times
-    1 + 6 load^2. If all are hot, the least loaded.
+    cost wins, for a megabyte: the seconds at the worker where nobody waits, times 1 + 6 load^2, and
+    the seconds on the way, times the requests there, which share it. If all are hot, the least
+    loaded.
 
     The changes: costs within `tolerance` of the least count as equal, and load decides, then
     chance, because the latency of equal workers differs by noise, and going by noise is how
     Prequal lost to simpler rules with four workers; load counts in the cost, because with few
-    slots a load of 0 and of 1 are both cold; a worker more than `far` times as slow as half of
-    the others are costs the square of what it is beyond that, because it is ill rather than small,
-    and the 1 % of the images that it would get from full queues are the p99; and now and then an
-    idle worker is asked that was not asked for longest (`explore`), because a slow one that nobody
-    uses has no new latency to report when it recovers.
+    slots a load of 0 and of 1 are both cold; the way is counted by itself, because slots say
+    nothing of links, and through a full one the latency is that of the other uploads; a worker more
+    than `far` times as slow as half of the others are costs the square of what it is beyond that,
+    because it is ill rather than small, and the 1 % of the images that it would get from full
+    queues are the p99; and now and then an idle worker is asked that was not asked for longest
+    (`explore`), because a slow one that nobody uses has no new latency to report when it recovers.
 
     The square of the load is between two that were rejected. Time times the queue that the image
     would join is the best for this image and not for those behind it: at 90 % load the median was
