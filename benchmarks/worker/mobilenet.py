@@ -132,6 +132,14 @@ def main() -> int:
         )
         if first in figures and second in figures
     ]
+    notes = ["The peers run the same SavedModel in TensorFlow, and decode with Pillow."]
+    if "mosec" in figures:
+        limits = ", ".join(
+            f"{figures[name]['images/s'] / figures['mosec']['images/s']:.3g} times ({name})"
+            for name in ("limit, TensorFlow", "limit, ONNX")
+            if name in figures
+        )
+        notes.append(f"What both cores can decode and run with no server is {limits} mosec's rate.")
     found = installed(Path(sys.executable), TENSORFLOW, "onnxruntime")
     for name in PEERS:
         if name in figures:
@@ -143,7 +151,7 @@ def main() -> int:
         goals,
         versions=found,
         settings={"rounds": given.rounds, "seconds": seconds, "connections": 16},
-        notes=["The peers run the same SavedModel in TensorFlow, and decode with Pillow."],
+        notes=notes,
     )
     return 0 if kept else 1
 
