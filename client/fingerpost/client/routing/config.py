@@ -35,7 +35,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
         explore: this share of requests goes to the idle worker that was asked longest ago, whose
             latency nobody can know otherwise. More notices a recovery sooner; above 0.01 the
             slow workers show in p99.
-        explore_s: and each at most once in so many seconds; sooner while it is new.
+        explore_s: and at most once in so many seconds; sooner for one that is new to this client.
         pool_size: up to so many workers each one's freshest report is used; past it, a pool of so
             many reports. More chooses better and costs time in every pick (0.3 us each).
         report_age_s: a report counts no longer than this. More keeps slow clients informed, and

@@ -32,10 +32,11 @@ _LEAST_MB: Final = 1e-6
 class Worker:
     """A `Candidate`: counts, load report, expected time, and its record of failures.
 
-    The expected time of a megabyte is upload plus answer where nobody waits: the time of the answer
-    is divided by the queue that the image met, each sample's by its own, because a mean of times
-    over this moment's queue is noise. It is kept as a ratio of two means, seconds and megabytes,
-    and not as a mean of ratios, in which a thumbnail's fixed cost counts as much as a photograph's.
+    The expected time of a megabyte is that of the answer where nobody waits, and that on the way
+    for each of the requests that share it: they are divided by the queue and by the requests that
+    the image met, each sample by its own, because a mean of times over this moment's queue is
+    noise. They are kept as ratios of two means, seconds and megabytes, and not as means of ratios,
+    in which a thumbnail's fixed cost counts as much as a photograph's.
     """
 
     __slots__ = (
