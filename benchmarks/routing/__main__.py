@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SWEEPS: dict[str, Sequence[float]] = {
     "quantile": (0.3, 0.5, 0.6, 0.7, 0.84, 1.0),
     "tolerance": (1.0, 1.25, 1.5, 2.0, 3.0),
-    "far": (2.0, 4.0, 6.0, 8.0, 1e9),
+    "far": (2.0, 4.0, 5.0, 8.0, 1e9),
     "probes_per_request": (0.25, 0.5, 1.0, 2.0, 3.0),
     "pool_size": (4, 8, 16, 32),
     "report_age_s": (0.1, 0.3, 1.0, 3.0),

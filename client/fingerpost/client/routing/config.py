@@ -99,7 +99,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "hot-cold"
     quantile: float = 0.84
     tolerance: float = 1.25
-    far: float = 6.0
+    far: float = 5.0
     explore: float = 1 / 256
     explore_s: float = 5.0
     pool_size: int = 16
