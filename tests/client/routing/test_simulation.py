@@ -89,8 +89,8 @@ def test_never_worse_than_c3(cluster):
 def test_the_one_median_that_c3_has_is_bought_with_the_mean():
     """Half of the workers 16 times slower, 90 % load: the fast ones alone would be 96 % busy.
 
-    C3 sends the slow ones twice as many images. That frees the fast ones (their p50 is 9 % less,
-    p90 3 %), and those images take seconds: the mean is 9 % longer, p99 four times.
+    C3 sends the slow ones twice as many images. That frees the fast ones (our p50 is 10 % more,
+    p90 4 %), and those images take seconds: our mean is 10 % less, p99 a fifth.
     """
     cluster = "half 16 x slower, busy"
     for share, most in ((0.5, 1.13), (0.9, 1.06), (0.99, 1 / 3)):
