@@ -8,6 +8,8 @@ with threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,12 +20,16 @@ import pytest
 from tests.worker.colours import encoded
 
 BEGIN = """
-import gc, multiprocessing, os, sys, threading
+import faulthandler, gc, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from fingerpost.client import ClientConfig, SyncClient
 from fingerpost.registry import open_registry
 
 proxy, red, green = sys.argv[1], *(bytes.fromhex(each) for each in sys.argv[2:4])
+
+HUNG_S = 30  # then a process says where it is, and ends
+faulthandler.register(signal.SIGALRM, chain=True)
+signal.alarm(HUNG_S)
 
 def ask(client, image):
     return client.classify(image, "colours").label
@@ -31,13 +37,15 @@ def ask(client, image):
 def child(use):
     pid = os.fork()
     if not pid:
+        signal.alarm(HUNG_S)
         use()
         gc.collect()
         sys.exit(0)  # all of Python's own end, that it may complain
     return pid
 
 def ended_well(*pids):
-    assert [os.waitpid(each, 0)[1] for each in pids] == [0] * len(pids)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in pids]
+    assert codes == [0] * len(pids), codes
 """
 
 
@@ -53,15 +61,16 @@ async def running(
         *(proxy, encoded("red").hex(), encoded("green").hex()),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,  # so that its children can be killed with it
     )
     try:
         yield process
         said, _ = await process.communicate()
         assert (said.decode(), process.returncode) == ("", 0)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()  # for whoever has its output, too
 
 
 async def run(program: str, folder: Path, proxy: str) -> None:
@@ -129,6 +138,22 @@ with SyncClient(proxy) as client, ThreadPoolExecutor(4) as pool:
     labels = pool.map(lambda image: ask(client, image), images)
     ended_well(*(child(lambda: ask(client, green) == "green" or sys.exit(1)) for _ in range(8)))
     assert list(labels) == ["red", "green"] * 200
+""",
+    "while its thread imports a module": """
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "encodings.idna":  # which the first connection needs
+            importing.set()
+            time.sleep(0.3)
+
+importing = threading.Event()
+sys.meta_path.insert(0, Slow())
+client = SyncClient(proxy)
+with ThreadPoolExecutor(1) as pool:
+    label = pool.submit(ask, client, red)
+    importing.wait()
+    ended_well(child(lambda: ask(client, green)))
+    assert label.result() == "red"
 """,
     "while it streams": """
 client = SyncClient(proxy)

@@ -231,6 +231,18 @@ class SyncClient:
     def _holds_registry(self) -> bool:
         return not isinstance(self._make.keywords["registry"], str | None)
 
+    def _hold(self) -> None:
+        """Before a fork: nobody else has the lock, and the thread is between two callbacks."""
+        if self._lock.acquire(timeout=_HOLD_S):
+            _held.append(self)
+            if self._runner is not None:
+                self._runner.hold()
+
+    def _let_go(self) -> None:
+        if self._runner is not None:
+            self._runner.let_go()
+        self._lock.release()
+
     def _forked(self) -> None:
         """Begin anew in the child; it has neither the thread nor whoever held the lock."""
         self._lock = threading.Lock()
@@ -251,14 +263,39 @@ _clients: Final[weakref.WeakSet[SyncClient]] = weakref.WeakSet()
 # both processes have in common.
 _abandoned: Final[list[_Runner]] = []
 
+# A lock that another thread holds during a fork stays locked in the child: that of a module which
+# it is importing, say. So the clients' threads hold none while there is a fork, unless one of them
+# takes longer than this to get there.
+_HOLD_S: Final = 1.0
+_forking: Final = threading.RLock()
+_held: Final[list[SyncClient]] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for client in list(_clients):
+        client._hold()
+
 
 def _after_fork() -> None:
+    while _held:
+        _held.pop()._let_go()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
     for client in list(_clients):
         client._forked()
+    _forking.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 class _Runner:
@@ -267,6 +304,7 @@ class _Runner:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._stop = asyncio.Event()
+        self._go = threading.Event()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fingerpost client", daemon=True)
         try:
@@ -284,6 +322,24 @@ class _Runner:
         """The same, and wait for the thread's end."""
         self.end()
         self._thread.join()
+
+    def hold(self) -> None:
+        """Keep the thread between two callbacks until `let_go`, and wait until it is there."""
+        if threading.current_thread() is self._thread:
+            return
+        self._go.clear()
+        there = threading.Event()
+
+        def stay() -> None:
+            there.set()
+            self._go.wait()
+
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self.loop.call_soon_threadsafe(stay)
+            there.wait(_HOLD_S)
+
+    def let_go(self) -> None:
+        self._go.set()
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
