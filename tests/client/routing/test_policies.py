@@ -185,14 +185,22 @@ def test_a_slow_idle_worker_is_tried_now_and_then():
     assert tried(14.0, 1)
 
 
-@pytest.mark.parametrize(("slow", "picked"), [(4.9, "w0003"), (6.0, "w0000")])
+@pytest.mark.parametrize(("slow", "picked"), [(4.0, "w0003"), (5.0, "w0000")])
 def test_the_far_slower_are_left_to_full_queues_alone(slow, picked):
-    """Others of load 1 cost 7. Up to 5 times as slow it costs its time; 6.0 costs 6 x 1.2^2."""
+    """Others of load 1 cost 7. Up to 4 times as slow it costs its time; 5.0 costs 5 x 1.25^2."""
     fleet = fleet_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
     for index in range(3):
         tell(fleet, index, rif=4, latency=1.0 + index / 100)
     tell(fleet, 3, latency=slow)
     assert set(shares(fleet, random.Random(1), picks=1)) == {picked}
+
+
+def test_more_than_a_third_of_the_workers_are_small_rather_than_ill():
+    """Two of four are idle and six times as slow. They cost their time; one alone, six x 1.5^2."""
+    fleet = fleet_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
+    for index, latency in enumerate((1.0, 1.01, 6.0, 6.1)):
+        tell(fleet, index, rif=4 * (latency < 2), latency=latency)
+    assert set(shares(fleet, random.Random(1), picks=1)) == {"w0002"}
 
 
 def test_uploads_share_a_link():

@@ -6,6 +6,7 @@ Rules are compared on the same arrivals and the same work. The figures seen are 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from statistics import fmean
@@ -55,7 +56,7 @@ def run(cluster: str, policy: str, seed: int = 1) -> Result:
     return simulate(replace(scenario, seed=seed, routing=RoutingConfig(policy=policy)))
 
 
-def ratio(cluster: str, policy: str, share: float, seeds: tuple[int, ...]) -> float:
+def ratio(cluster: str, policy: str, share: float, seeds: Iterable[int]) -> float:
     """A quantile under hot-cold over that under `policy`; the geometric mean of several seeds."""
     logs = [
         math.log(
@@ -73,33 +74,19 @@ def test_p99_is_a_third_of_round_robins_where_speeds_differ(cluster):
     assert run(cluster, "hot-cold").quantile(0.99) <= run(cluster, "round-robin").quantile(0.99) / 3
 
 
-@pytest.mark.parametrize(
-    "cluster", [name for name in CLUSTERS | BUSY if name != "half 16 x slower, busy"]
-)
+@pytest.mark.parametrize("cluster", CLUSTERS | BUSY)
 def test_never_worse_than_c3(cluster):
-    """Of two seeds: p50 within 3 %, p90 and p99 within 5 %, by which these vary; p50 within 5 % and
-    of four seeds where there are only four workers. Those of five seeds are in docs/routing.md.
+    """Of two seeds, eight for the small and extreme clusters: p50 within 3 %, p90 and p99 within
+    5 %, by which these vary.
+
+    p50 within 5 % where half of the workers are 16 times slower and the others would be 96 % busy
+    without them: C3 relieves these a little more, with images that take seconds, and its mean is
+    7 % more.
     """
-    few = len((CLUSTERS | BUSY)[cluster].speeds) <= 4
-    seeds = (1, 2, 3, 4) if few else (1, 2)
-    for share, most in ((0.5, 1.05 if few else 1.03), (0.9, 1.05), (0.99, 1.05)):
+    seeds = range(1, 9) if cluster.startswith(("four", "half 16")) else (1, 2)
+    half = 1.05 if cluster == "half 16 x slower, busy" else 1.03
+    for share, most in ((0.5, half), (0.9, 1.05), (0.99, 1.05)):
         assert ratio(cluster, "c3", share, seeds) <= most
-
-
-def test_the_one_median_that_c3_has_is_bought_with_the_mean():
-    """Half of the workers 16 times slower, 90 % load: the fast ones alone would be 96 % busy.
-
-    C3 sends the slow ones twice as many images. That frees the fast ones (our p50 is 10 % more,
-    p90 4 %), and those images take seconds: our mean is 10 % less, p99 a fifth.
-    """
-    cluster = "half 16 x slower, busy"
-    for share, most in ((0.5, 1.13), (0.9, 1.06), (0.99, 1 / 3)):
-        assert ratio(cluster, "c3", share, (1, 2, 3)) <= most
-    ours, other = (
-        fmean(fmean(run(cluster, policy, seed).latencies) for seed in (1, 2, 3))
-        for policy in ("hot-cold", "c3")
-    )
-    assert ours <= 0.95 * other
 
 
 @pytest.mark.parametrize(("workers", "clients", "slots"), FEW)

@@ -29,7 +29,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
             decide among more workers, and clients crowd on the fastest; less goes by load alone.
         tolerance: costs within this factor (`HotCold`) count as equal, and load decides. More
             spreads better among like workers; beyond the true differences, slow ones are used.
-        far: a worker more than so many times as slow as half of the others is left to full queues
+        far: a worker more than so many times as slow as two thirds of them is left to full queues
             alone: its cost grows by the square beyond that. More uses slow workers sooner when the
             others are busy; 2 or less leaves out workers that are merely smaller.
         explore: this share of requests goes to the idle worker that was asked longest ago, whose
@@ -99,7 +99,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "hot-cold"
     quantile: float = 0.84
     tolerance: float = 1.25
-    far: float = 5.0
+    far: float = 4.0
     explore: float = 1 / 256
     explore_s: float = 5.0
     pool_size: int = 16

@@ -33,7 +33,7 @@ class HotCold(Policy):
     Prequal lost to simpler rules with four workers; load counts in the cost, because with few
     slots a load of 0 and of 1 are both cold; the way is counted by itself, because slots say
     nothing of links, and through a full one the latency is that of the other uploads; a worker more
-    than `far` times as slow as half of the others are costs the square of what it is beyond that,
+    than `far` times as slow as two thirds of them are costs the square of what it is beyond that,
     because it is ill rather than small, and the 1 % of the images that it would get from full
     queues are the p99; and now and then an idle worker is asked that was not asked for longest
     (`explore`), because a slow one that nobody uses has no new latency to report when it recovers.
@@ -93,7 +93,7 @@ class HotCold(Policy):
         ]
         times = [each.seconds_per_mb for each in known]
         ordered = sorted(times)
-        far = config.far * ordered[(count - 1) // 2] or inf
+        far = config.far * ordered[2 * (count - 1) // 3] or inf
         if ordered[-1] > far:
             costs = [
                 cost if time <= far else cost * (time / far) ** 2
