@@ -255,6 +255,8 @@ class Engine:
             with self._lock:
                 self._batcher.cancel(pending)
             raise
+        finally:
+            del job, pending  # whose future holds the error, whose traceback holds these names
         seen = observed()
         if seen is not None:
             seen.image(now, outcome.timings)
@@ -294,12 +296,10 @@ class Engine:
     def _decode(self, pending: Pending[Job], handed_over: float) -> None:
         job = pending.item
         began = time.monotonic()
-        error: Exception | None = None
-        try:
-            if job.make is not None and not job.future.done():
-                job.item = job.make()
-        except Exception as raised:
-            error = raised
+        made = b"" if job.make is None or job.future.done() else _made(job.make)
+        error = made if isinstance(made, Exception) else None
+        if not isinstance(made, Exception):
+            job.item = made
         job.make = None  # the encoded image is not needed any more
         now = time.monotonic()
         job.decode_s = now - began
@@ -359,6 +359,22 @@ class Engine:
             job.future.set_result(Outcome(outcome, timings))
         metrics.batch_size_images.observe(len(ran.jobs))
         metrics.inference_seconds.observe(inference_s)
+
+
+def _made(make: Callable[[], Item]) -> Item | Exception:
+    """The item, or what was raised; an error of ours without its traceback and cause.
+
+    Their frames and the frames that called these hold the error, and so it held itself and the
+    image until Python looked for cycles: thousands of requests later, for it knows nothing of the
+    pixels.
+    """
+    try:
+        return make()
+    except FingerpostError as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    except Exception as error:
+        return error
 
 
 def _fail(future: asyncio.Future[Outcome], error: Exception) -> None:

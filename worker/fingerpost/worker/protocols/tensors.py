@@ -181,14 +181,16 @@ async def classify_all(
     except TimeoutError:
         raise DeadlineExceeded("the deadline passed before the scores were there") from None
     except FingerpostError as error:
-        outcomes = [error]
+        raise _named(error, name(0)) from None
     rows = []
     for number, outcome in enumerate(outcomes):
         if isinstance(outcome, FingerpostError):
-            raise type(outcome)(
-                f"{name(number)}: {outcome.message}", retry_after_s=outcome.retry_after_s
-            ) from outcome
+            raise _named(outcome, name(number)) from None
         if isinstance(outcome, BaseException):
             raise outcome
         rows.append(outcome.scores)
     return np.stack(rows)
+
+
+def _named(error: FingerpostError, name: str) -> FingerpostError:
+    return type(error)(f"{name}: {error.message}", retry_after_s=error.retry_after_s)
