@@ -18,6 +18,7 @@ from fingerpost.registry import (
 )
 from fingerpost.registry.web import Handler, json_response, typed_errors
 from fingerpost.worker.admission import Admission
+from fingerpost.worker.heap import trimmed
 from fingerpost.worker.observer import Observer
 from fingerpost.worker.protocols.classify import ClassifyProtocol
 from fingerpost.worker.protocols.errors import plain_errors
@@ -88,6 +89,7 @@ class WorkerService:
         OpenInferenceMetadata(admission, host, config).add_to(app)
         if self._extra is not None:
             self._extra(app)
+        app.cleanup_ctx.append(trimmed)
         return app
 
     def runner(self) -> web.AppRunner:

@@ -25,6 +25,7 @@ from fingerpost.registry import (
 )
 from fingerpost.registry.web import bind, serve
 from fingerpost.worker.access_log import AccessLog
+from fingerpost.worker.heap import one_heap
 from fingerpost.worker.metrics import WorkerMetrics
 from fingerpost.worker.modelfiles import ModelFiles
 from fingerpost.worker.observer import Observer
@@ -119,6 +120,7 @@ class Worker:
             RegistryError: the registry cannot be reached; told before a model is loaded.
         """
         config, metrics = self._config, self._metrics
+        one_heap()
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._registry.aclose)
             listener = bind(config.host, config.port)

@@ -1,0 +1,58 @@
+"""Free memory goes back to the system, where the C library is glibc.
+
+glibc gives each thread a heap of its own, and keeps up to 32 MB at the end of each; `malloc_trim`
+reaches only what lies free elsewhere, and the end of the first one. With hostile images of all
+sizes a worker's memory grew for as long as one watched: of 93 MB in heaps 80 were free. With one
+heap, trimmed regularly, it stays what it was after a minute. Nothing was slower for it: TensorFlow
+with 2 decoding threads on 2 cores, in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp import web
+
+__all__ = ["one_heap", "trimmed"]
+
+_EVERY_S: Final = 10.0
+_M_ARENA_MAX: Final = -8  # of malloc.h
+
+
+def one_heap() -> None:
+    """Let threads that begin from now on share one heap."""
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_ARENA_MAX, 1)
+
+
+async def trimmed(app: web.Application) -> AsyncIterator[None]:
+    """While `app` runs, trim the heap regularly (an aiohttp cleanup context)."""
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    task = asyncio.create_task(_trim(libc), name="heap trimmer")
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _glibc() -> ctypes.CDLL | None:
+    with contextlib.suppress(OSError, TypeError):  # Windows has no library without a name
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            return libc
+    return None
+
+
+async def _trim(libc: ctypes.CDLL) -> None:
+    while True:
+        await asyncio.sleep(_EVERY_S)
+        await asyncio.to_thread(libc.malloc_trim, 0)
