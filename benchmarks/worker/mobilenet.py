@@ -82,7 +82,7 @@ def _measure(
 def main() -> int:
     """Measure, report, and return 1 if a goal was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--only", nargs="*", help="contestants, by default all")
     given = parser.parse_args()

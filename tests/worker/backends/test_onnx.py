@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_half_precision(tmp_path: Path) -> None:
     scores = backend.predict([np.full((SIDE, SIDE, 3), (9, 9, 250), np.uint8)])
     assert scores.dtype == np.float32
     assert scores[0, 2] > 0.99
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_batch_in_parts_answers_as_a_whole(tmp_path: Path, threads: int) -> None:
+    write(tmp_path, ["N", 3, SIDE, SIDE])
+    whole, divided = load_from(tmp_path, threads=1), load_from(tmp_path, threads=threads)
+    rng = np.random.default_rng(1)
+    images = list(rng.integers(0, 256, (26, SIDE, SIDE, 3), np.uint8))
+    expected = whole.predict(images)
+    assert len(np.unique(expected, axis=0)) == len(images)
+    for count in range(1, len(images) + 1):
+        assert divided.predict(images[:count]) == pytest.approx(expected[:count], abs=1e-6)
+    assert sum(each.name.startswith("onnx") for each in threading.enumerate()) == threads
+    divided.close()
+    assert not any(each.name.startswith("onnx") for each in threading.enumerate())
 
 
 def test_clear_errors(tmp_path: Path) -> None:
