@@ -21,5 +21,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         async with Proxy(config) as proxy:
             world = World(embedded, registry, proxy)
             yield world
-            await world.aclose()
+            await world.http.close()
+        # After the proxy, which probes them: what a server accepts while it stops is never closed.
+        await world.stop_workers()
         await registry.aclose()

@@ -93,7 +93,6 @@ class World:
             while len(await self.addresses(path)) != count:
                 await asyncio.sleep(0.01)
 
-    async def aclose(self) -> None:
-        await self.http.close()
+    async def stop_workers(self) -> None:
         for worker in self.workers.values():
             await worker.stop()
