@@ -24,16 +24,12 @@ NICE: Final = 5
 def step_back() -> None:
     """Make the calling thread less important than the main one, by `NICE`.
 
-    And let it go on for as long as it may when another such thread wakes up (SCHED_BATCH): beside
-    decoders a model finds its data in the cache more often. On Linux only, where each thread has a
-    priority of its own; elsewhere without effect.
+    On Linux only, where each thread has a priority of its own; elsewhere without effect.
     """
     if sys.platform == "linux":
-        thread = threading.get_native_id()
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICE
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, nice))
-            os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice))
 
 
 def decode_pool(threads: int) -> ThreadPoolExecutor:
