@@ -296,7 +296,7 @@ class Engine:
     def _decode(self, pending: Pending[Job], handed_over: float) -> None:
         job = pending.item
         began = time.monotonic()
-        made = b"" if job.make is None or job.future.done() else _made(job.make)
+        made = job.item if job.make is None or job.future.done() else _made(job.make)
         error = made if isinstance(made, Exception) else None
         if not isinstance(made, Exception):
             job.item = made
