@@ -1,17 +1,18 @@
-"""`python -m benchmarks.worker.limit MODEL IMAGE`: what this machine does without any server.
+"""`python -m benchmarks.worker.limit MODEL IMAGE SECONDS`: what the machine does with no server.
 
-Decoding threads feed one thread that runs batches of 16: Fingerpost's own parts, with no socket.
-Run as a process of its own, so that it starts as fresh as the servers do. Prints images/s.
+Decoding threads feed the model's threads, one for each of its lanes, which run 16 images at once:
+Fingerpost's own parts, with no socket. Run as a process of its own, so that it starts as fresh as
+the servers do. Prints images/s.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
@@ -19,40 +20,33 @@ from fingerpost.worker.engine import warm_up
 from fingerpost.worker.images import ImageLimits, prepare
 from fingerpost.worker.modelfiles import find_model
 
-_BATCH = 16
+_AT_ONCE = 16
 
 
 def main() -> None:
     """Load, warm up, run, print."""
     model, image, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     backend = load_backend(find_model(model), LoadOptions())
-    warm_up(backend, _BATCH)
-    data, limits = image.read_bytes(), ImageLimits()
-    done = 0
-    # Two batches in the making while one runs, as a server has with 16 connections and more.
-    ahead = threading.Semaphore(2 * _BATCH)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as decoders:
+    wanted, data, limits = backend.input, image.read_bytes(), ImageLimits()
+    size = _AT_ONCE // wanted.lanes
+    warm_up(backend, size)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as decoders, ThreadPoolExecutor() as lanes:
 
-        def decode() -> object:
-            try:
-                return prepare(data, backend.input, limits)
-            finally:
-                ahead.release()
+        def submit() -> list[Future[Any]]:
+            return [decoders.submit(prepare, data, wanted, limits) for _ in range(size)]
 
-        def submit() -> list[object]:
-            futures = []
-            for _ in range(_BATCH):
-                ahead.acquire()
-                futures.append(decoders.submit(decode))
-            return futures  # type: ignore[return-value]
+        def work(until: float) -> int:
+            # Two batches in the making while one runs, as a server has with more connections.
+            pending, done = [submit(), submit()], 0
+            while time.monotonic() < until:
+                batch = [future.result() for future in pending.pop(0)]
+                pending.append(submit())
+                backend.predict(batch)
+                done += size
+            return done
 
-        pending = [submit(), submit()]
         began = time.monotonic()
-        while time.monotonic() - began < seconds:
-            batch = [future.result() for future in pending.pop(0)]  # type: ignore[attr-defined]
-            pending.append(submit())
-            backend.predict(batch)
-            done += _BATCH
+        done = sum(lanes.map(work, [began + seconds] * wanted.lanes))
         took = time.monotonic() - began
     print(done / took)
 

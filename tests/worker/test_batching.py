@@ -15,9 +15,11 @@ from fingerpost.worker.latency_model import LatencyModel
 from fingerpost.worker.manifest import BatchSpec
 
 
-def batcher(max_batch: int = 4, max_queue: int = 8, width: int = 1, **options) -> Batcher[int]:
+def batcher(
+    max_batch: int = 4, max_queue: int = 8, width: int = 1, lanes: int = 1, **options
+) -> Batcher[int]:
     chosen = BatchingOptions(max_batch=max_batch, max_queue=max_queue, **options)
-    return Batcher(chosen, width=width)
+    return Batcher(chosen, width=width, lanes=lanes)
 
 
 def items(batch: Batch[int] | None) -> list[int]:
@@ -65,6 +67,39 @@ def test_while_one_batch_runs_the_next_gathers() -> None:
     assert items(queue.poll(1)) == [1, 2, 3, 4]
     queue.complete(2)
     assert items(queue.poll(2)) == [5, 6]
+
+
+def test_two_lanes_run_at_once_and_each_takes_its_share() -> None:
+    queue = batcher(max_queue=16, lanes=2)
+    for item in range(11):
+        queue.submit(item, cost=1, now=0)
+    first, second = queue.poll(0), queue.poll(1)
+    assert (items(first), items(second)) == ([0, 1, 2, 3], [4, 5, 6, 7])  # 4 at most
+    assert (queue.poll(1), queue.next_wake(1), queue.running_since) == (None, None, 0)
+    assert (len(queue), queue.present) == (3, 11)
+    queue.complete(2, second)
+    assert queue.running_since == 0
+    third = queue.poll(2)
+    assert items(third) == [8, 9]  # half of three
+    queue.complete(3, third)
+    queue.complete(3, third)  # without effect
+    assert items(queue.poll(3)) == [10]
+    assert queue.poll(3) is None
+    queue.complete(4, first)
+    assert (queue.present, queue.running_since) == (1, 3)
+
+
+def test_what_two_lanes_take_is_expected_of_each_in_turn() -> None:
+    queue = taught(batcher(max_batch=2, max_queue=9, lanes=2), lambda size: 1.0 * size)
+    for item in range(3):
+        queue.submit(item, cost=0, now=100)
+    assert items(queue.poll(100)) == [0, 1]
+    assert queue.expected_s(100.5) == pytest.approx(2, rel=0.02)  # beside it, with the one left
+    assert items(queue.poll(101)) == [2]
+    assert queue.expected_s(101) == pytest.approx(1 + 1, rel=0.02)  # both end in a second
+    for item in range(4):
+        queue.submit(item, cost=0, now=101)
+    assert queue.expected_s(101) == pytest.approx(1 + 2 + 1, rel=0.02)  # a full batch each first
 
 
 def test_company_is_waited_for_only_while_idle_and_not_full() -> None:
@@ -365,7 +400,7 @@ EVENTS = st.lists(
         st.tuples(st.just("cancel"), st.integers(0, 99)),
         st.tuples(st.just("wait"), st.floats(0, 0.5)),
         st.tuples(st.just("poll")),
-        st.tuples(st.just("complete"), st.floats(0, 0.4)),
+        st.tuples(st.just("complete"), st.floats(0, 0.4), st.integers(0, 2)),
     ),
     max_size=80,
 )
@@ -386,16 +421,16 @@ OPTIONS = st.one_of(
 )
 
 
-@given(EVENTS, OPTIONS)
-def test_every_item_has_one_end_and_every_bound_holds(events: list, options) -> None:
-    queue: Batcher[int] = Batcher(options, width=2)
+@given(EVENTS, OPTIONS, st.integers(1, 3))
+def test_every_item_has_one_end_and_every_bound_holds(events: list, options, lanes: int) -> None:
+    queue: Batcher[int] = Batcher(options, width=2, lanes=lanes)
     now = 0.0
     known: list[Pending[int]] = []
     ends: dict[int, str] = {}
     ready_order: list[int] = []
     ran: list[int] = []
     preparing: list[Pending[int]] = []
-    running: Batch[int] | None = None
+    running: list[Batch[int]] = []
     for number, event in enumerate(events):
         match event:
             case "submit", prepared, left_s:
@@ -426,7 +461,7 @@ def test_every_item_has_one_end_and_every_bound_holds(events: list, options) -> 
             case "wait", seconds:
                 now += seconds
             case ("poll",):
-                idle, some_ready = queue.running_since is None, queue.ready > 0
+                idle, some_ready = len(running) < lanes, queue.ready > 0
                 wake = queue.next_wake(now)
                 limit = queue.limit
                 trusted = queue._trusted(now)
@@ -455,15 +490,14 @@ def test_every_item_has_one_end_and_every_bound_holds(events: list, options) -> 
                     assert all(each.stage is not Stage.READY for each in known)
                 ran += [pending.item for pending in batch.items]
                 if batch.items:
-                    running = batch
-            case "complete", took_s:
-                if running is not None:
-                    now += took_s
-                    for pending in running.items:
-                        assert pending.item not in ends
-                        ends[pending.item] = "ran"
-                    running = None
-                queue.complete(now)
+                    running.append(batch)
+            case "complete", took_s, which if running:
+                now += took_s
+                done_now = running.pop(which % len(running))
+                for pending in done_now.items:
+                    assert pending.item not in ends
+                    ends[pending.item] = "ran"
+                queue.complete(now, done_now)
         assert len(queue) <= options.max_queue
         waiting = [p for p in known if p.stage in (Stage.WAITING, Stage.PREPARING, Stage.READY)]
         assert queue.queued_cost == pytest.approx(0.1 * len(waiting), abs=1e-9)
@@ -481,23 +515,25 @@ def test_every_item_has_one_end_and_every_bound_holds(events: list, options) -> 
     st.floats(0, 1),
     st.lists(st.floats(0, 0.3), min_size=1, max_size=60),
     st.floats(0.01, 1),
+    st.integers(1, 2),
 )
 def test_no_image_waits_longer_than_the_docstring_says(
-    max_batch: int, max_queue: int, max_wait_s: float, gaps: list[float], run_s: float
+    max_batch: int, max_queue: int, max_wait_s: float, gaps: list[float], run_s: float, lanes: int
 ) -> None:
-    """The model takes `run_s` whatever the batch; images come after `gaps`."""
+    """A run takes `run_s` whatever the batch; images come after `gaps`."""
     options = BatchingOptions(max_batch=max_batch, max_queue=max_queue, max_wait_s=max_wait_s)
-    queue: Batcher[float] = Batcher(options)
+    queue: Batcher[float] = Batcher(options, lanes=lanes)
     allowed: dict[Pending[float], float] = {}
     started = 0
     arrivals = [sum(gaps[: place + 1]) for place in range(len(gaps))]
-    now, ends_at = 0.0, math.inf
-    while arrivals or len(queue) or ends_at < math.inf:
+    now = 0.0
+    running: list[tuple[float, Batch[float]]] = []
+    while arrivals or len(queue) or running:
         wake = queue.next_wake(now)
-        now = min([*arrivals[:1], ends_at, math.inf if wake is None else wake])
-        if now == ends_at:
-            queue.complete(now)
-            ends_at = math.inf
+        ends = [at for at, _ in running[:1]]
+        now = min([*arrivals[:1], *ends, math.inf if wake is None else wake])
+        if [now] == ends:
+            queue.complete(now, running.pop(0)[1])
         while arrivals and arrivals[0] <= now:
             ahead = queue.ready
             try:
@@ -505,10 +541,10 @@ def test_no_image_waits_longer_than_the_docstring_says(
             except Overloaded:
                 assert ahead == max_queue
                 continue
-            allowed[pending] = now + max_wait_s + (1 + ahead // max_batch) * run_s
-        batch = queue.poll(now)
-        if batch is not None:
-            ends_at = now + run_s
+            runs = 1 + ahead // max_batch + (lanes - 1) * (2 + math.log2(max_batch))
+            allowed[pending] = now + max_wait_s + runs * run_s
+        while (batch := queue.poll(now)) is not None:
+            running.append((now + run_s, batch))
             for pending in batch.items:
                 started += 1
                 assert now <= allowed[pending] + 1e-9

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fingerpost.registry import DeadlineExceeded, Overloaded
-from fingerpost.worker.batching import Batcher, BatchingOptions
+from fingerpost.worker.batching import Batch, Batcher, BatchingOptions
 
 Line = Callable[[int, float], float]
 
@@ -38,36 +38,37 @@ def simulate(
     left_s: float = math.inf,
     seed: int = 7,
     from_s: float = 0.0,
+    lanes: int = 1,
 ) -> Seen:
     """Images come as a Poisson process; a run takes `line(size, now)`; seen from `from_s` on."""
     rng = random.Random(seed)
-    queue: Batcher[float] = Batcher(options)
+    queue: Batcher[float] = Batcher(options, lanes=lanes)
     seen = Seen()
-    now, next_arrival, ends_at, running = 0.0, 0.0, math.inf, None
+    now, next_arrival = 0.0, 0.0
+    running: dict[Batch[float], float] = {}
     while now < seconds:
         wake = queue.next_wake(now)
-        now = min(next_arrival, ends_at, math.inf if wake is None else wake)
+        now = min([next_arrival, *running.values(), math.inf if wake is None else wake])
         counted = now >= from_s
-        if now == ends_at:
-            queue.complete(now)
-            ends_at = math.inf
-            for pending in running.items:
+        for done in [batch for batch, ends_at in running.items() if ends_at == now]:
+            del running[done]
+            queue.complete(now, done)
+            for pending in done.items:
                 if counted:
                     seen.latencies.append(now - pending.item)
                     seen.in_time += now <= pending.deadline
             if counted:
-                seen.sizes.append(running.size)
+                seen.sizes.append(done.size)
         if now == next_arrival:
             next_arrival += rng.expovariate(rate)
             try:
                 queue.submit(now, cost=0, now=now, deadline=now + left_s)
             except (Overloaded, DeadlineExceeded):
                 seen.refused += counted
-        batch = queue.poll(now)
-        if batch is not None:
+        while (batch := queue.poll(now)) is not None:
             seen.dropped += len(batch.dropped) * counted
             if batch.items:
-                running, ends_at = batch, now + line(batch.size, now) * rng.lognormvariate(0, 0.1)
+                running[batch] = now + line(batch.size, now) * rng.lognormvariate(0, 0.1)
     return seen
 
 
@@ -90,6 +91,17 @@ def test_adaptive_keeps_its_objective_at_any_load(rate: float) -> None:
     assert seen.quantile(1) <= 0.030 * 1.5
     if rate <= 900:  # within what the model can do
         assert seen.refused <= 0.01 * len(seen.latencies)
+
+
+@pytest.mark.parametrize("rate", [20, 1000, 1800, 10_000])
+def test_adaptive_keeps_its_objective_in_two_lanes(rate: float) -> None:
+    options = BatchingOptions(max_batch=64, max_queue=1000, latency_s=0.030)
+    seen = simulate(options, rate=rate, seconds=8, line=gpu, from_s=1, lanes=2)
+    assert seen.quantile(0.99) <= 0.030 * 1.05
+    if rate <= 1800:  # within what both can do
+        assert seen.refused <= 0.01 * len(seen.latencies)
+    else:
+        assert len(seen.latencies) / 7 >= 2 * 0.8 * 16 / gpu(16, 0)
 
 
 def test_adaptive_finds_the_largest_batch_that_keeps_the_objective() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -477,6 +478,47 @@ async def test_closing_cancels_what_waits_and_lets_the_run_end(backend: GatedBac
         await closing
         assert (await first).scores.argmax() == 0
     assert {backend.closed_in} == backend.threads  # closed where it ran
+
+
+async def test_two_lanes_run_at_once(backend: GatedBackend) -> None:
+    backend.input = replace(GatedBackend.input, lanes=2)
+    async with engine_of(backend, max_batch=4) as engine:
+        tasks = [asyncio.create_task(engine.infer(pixels())) for _ in range(10)]
+        for _ in range(2):
+            await running(backend)
+        assert (backend.sizes, engine.queued, len(backend.threads)) == ([4, 3], 3, 2)
+        closing = asyncio.create_task(engine.aclose())
+        await asyncio.wait(tasks[7:])
+        assert [task.cancelled() for task in tasks] == [False] * 7 + [True] * 3
+        assert not closing.done()
+        assert not backend.closed_in
+        backend.gate.set()
+        await closing
+        assert backend.closed_in in backend.threads
+        assert [(await task).scores.shape for task in tasks[:7]] == [(3,)] * 7
+
+
+async def test_lanes_answer_under_load_and_sleep_in_between() -> None:
+    wanted = replace(GatedBackend.input, lanes=2)
+    busy, most, lock = 0, 0, threading.Lock()
+
+    def predict(images: Sequence[np.ndarray]) -> np.ndarray:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.001)
+        with lock:
+            busy -= 1
+        return means(images)
+
+    async with engine_of(Plain(predict, wanted), max_batch=3, max_wait_s=0.002) as engine:
+        for _ in range(40):
+            tasks = [engine.infer(np.full((4, 4, 3), number, np.uint8)) for number in range(1, 16)]
+            scores = [outcome.scores[0] for outcome in await asyncio.gather(*tasks)]
+            assert scores == list(range(1, 16))
+            await asyncio.sleep(0.002)
+    assert most == 2
 
 
 async def test_closing_leaves_no_thread(backend: GatedBackend) -> None:

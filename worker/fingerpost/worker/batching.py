@@ -9,7 +9,9 @@ size follows the load by itself, and no image waits for company, unless `max_wai
     max_wait_s + (1 + floor(q / B)) t(B)        q < max_queue, B = max_batch, t(B) a run's time
 
 seconds: one run that is under way, and the full batches before its own. `max_wait_s` counts only
-where the model is idle and the batch not full. Decoding comes before: with `d` seconds an image
+where the model is idle and the batch not full. With two lanes, each of which takes half of what is
+ready, it is at most another `t(B) + (1 + log2 B) t(0)`: a lane's next batches are `B` images, or
+half of those left. Decoding comes before: with `d` seconds an image
 and `w` threads at most `ceil(max_queue / w) d`. Where deadlines are short, or an objective makes
 batches smaller, it may be more runs of a shorter time; then the deadline is the bound.
 
@@ -58,6 +60,9 @@ T = TypeVar("T")
 _TRUST_S: Final = 1.0
 # How long before the last moment a batch that waits for company starts, for what starting takes.
 _EARLY_S: Final = 0.002
+# A lane takes so many images, if they are there: two are quicker than one after the other, also
+# where a model gains nothing from batches.
+_LEAST_SHARE: Final = 2
 # Weight of the newest sample in the moving average of the time that preparing takes.
 _SMOOTHING: Final = 0.1
 
@@ -83,7 +88,7 @@ class Pending(Generic[T]):
     stage: Stage = Stage.WAITING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch(Generic[T]):
     """What to do now.
 
@@ -107,20 +112,22 @@ class Batcher(Generic[T]):
     Args:
         options: see `BatchingOptions`.
         width: how many items are prepared at once, at most.
+        lanes: how many batches run at once, at most. Each takes its share of what is ready, so that
+            none waits for another that has taken all.
     """
 
-    def __init__(self, options: BatchingOptions, *, width: int = 1) -> None:
+    def __init__(self, options: BatchingOptions, *, width: int = 1, lanes: int = 1) -> None:
         self._options = options
         self._width = width
+        self._lanes = lanes
         # Ordered, and an item in the middle is taken out at once when it is cancelled.
         self._unprepared: OrderedDict[Pending[T], None] = OrderedDict()
         self._preparing: set[Pending[T]] = set()
         self._ready: OrderedDict[Pending[T], None] = OrderedDict()
-        self._running: Batch[T] | None = None
+        self._running: dict[Batch[T], float] = {}  # since when, the oldest first
         self._latency = LatencyModel()
         self._prepare_s = 0.0
         self._heard = -math.inf
-        self.running_since: float | None = None
         self.queued_cost = 0.0
         self.limit = 1
         self.limit = self._largest()
@@ -132,7 +139,12 @@ class Batcher(Generic[T]):
     @property
     def present(self) -> int:
         """How many items wait or run."""
-        return len(self) + (0 if self._running is None else len(self._running.items))
+        return len(self) + sum(len(batch.items) for batch in self._running)
+
+    @property
+    def running_since(self) -> float | None:
+        """When the oldest of the batches that run began."""
+        return next(iter(self._running.values()), None)
 
     @property
     def ready(self) -> int:
@@ -184,13 +196,13 @@ class Batcher(Generic[T]):
             return 0.0
         predict, size = self._latency.predict, self._options.size
         batches, rest = divmod(len(self) + ahead, self.limit)
+        rounds, lane = divmod(batches, self._lanes)
         own, model_s = rest + 1, 0.0
-        if self._running is not None and self.running_since is not None:
-            # One that is overdue by some time is expected to take as long again.
-            model_s = abs(predict(self._running.size) - (now - self.running_since))
-            # Others will join it: as many as joined the batch that runs now.
-            own = max(own, min(len(self._running.items), self.limit))
-        model_s += batches * predict(size(self.limit)) + predict(size(own))
+        if self._running:
+            model_s = self._free_s(now)[lane]
+            # Others will join it: as many as joined the last batch.
+            own = max(own, min(len(next(reversed(self._running)).items), self.limit))
+        model_s += rounds * predict(size(self.limit)) + predict(size(own))
         to_prepare = (len(self._unprepared) + len(self._preparing)) / self._width
         return max(model_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
 
@@ -252,7 +264,7 @@ class Batcher(Generic[T]):
 
         Later only where images wait for company, as `max_wait_s` allows.
         """
-        if self.running_since is not None or not self._ready:
+        if len(self._running) == self._lanes or not self._ready:
             return None
         options = self._options
         if not options.max_wait_s or len(self._ready) >= self.limit:
@@ -263,7 +275,7 @@ class Batcher(Generic[T]):
         return max(now, min(oldest.since + options.max_wait_s, last_start - _EARLY_S))
 
     def poll(self, now: float) -> Batch[T] | None:
-        """Start the next batch, if the model is idle and it is time; None means nothing to do."""
+        """Start the next batch, if a lane is free and it is time; None means nothing to do."""
         wake = self.next_wake(now)
         if wake is None or wake > now:
             return None
@@ -276,23 +288,27 @@ class Batcher(Generic[T]):
             items=tuple(items), size=self._options.size(len(items)), dropped=tuple(dropped)
         )
         if items:
-            self._running, self.running_since = batch, now
+            self._running[batch] = now
         return batch
 
-    def complete(self, now: float, *, learn: bool = True) -> None:
-        """The batch that `poll` gave has run; the next may be taken.
+    def complete(self, now: float, batch: Batch[T] | None = None, *, learn: bool = True) -> None:
+        """A batch that `poll` gave has run; the next may be taken.
 
         Args:
+            batch: by default the oldest that runs.
             learn: its time is that of one usual run.
         """
-        if self._running is None or self.running_since is None:
+        if batch is None:
+            batch = next(iter(self._running), None)
+        if batch is None or batch not in self._running:
             return
+        since = self._running.pop(batch)
         if learn:
-            self._latency.observe(self._running.size, now - self.running_since)
+            self._latency.observe(batch.size, now - since)
             self.limit = self._largest()
-        for pending in self._running.items:
+        for pending in batch.items:
             pending.stage = Stage.GONE
-        self._running, self.running_since, self._heard = None, None, now
+        self._heard = now
 
     def drain(self) -> list[Pending[T]]:
         """Cancel and give back all that waits, for an engine that stops."""
@@ -301,9 +317,21 @@ class Batcher(Generic[T]):
             self.cancel(pending)
         return waiting
 
+    def _free_s(self, now: float) -> list[float]:
+        """Seconds until each lane is free, the first one first.
+
+        A run that is overdue by some time is expected to take that again.
+        """
+        runs = self._running.items()
+        left_s = [abs(self._latency.predict(batch.size) - (now - since)) for batch, since in runs]
+        return sorted([*left_s, *[0.0] * (self._lanes - len(left_s))])
+
     def _choose(self, now: float) -> tuple[list[Pending[T]], list[Pending[T]]]:
         """Whom to run, and whom to drop; see the module for the reasons."""
         soonest = now + self._run_s(self._options.size(1), now)
+        most = self.limit
+        if self._lanes > 1:
+            most = min(most, max(_LEAST_SHARE, math.ceil(len(self._ready) / self._lanes)))
         live: list[Pending[T]] = []
         dropped: list[Pending[T]] = []
         for pending in self._ready:
@@ -311,7 +339,7 @@ class Batcher(Generic[T]):
                 dropped.append(pending)
             else:
                 live.append(pending)
-                if len(live) == self.limit:
+                if len(live) == most:
                     break
         finish = now + self._run_s(self._options.size(len(live)), now)
         if all(pending.deadline >= finish for pending in live):
@@ -340,7 +368,7 @@ class Batcher(Generic[T]):
         return self._latency.predict(size) if self._trusted(now) else 0.0
 
     def _trusted(self, now: float) -> bool:
-        idle_s = 0.0 if self.running_since is not None else now - self._heard
+        idle_s = 0.0 if self._running else now - self._heard
         return self._latency.known and idle_s <= _TRUST_S
 
     def _largest(self) -> int:

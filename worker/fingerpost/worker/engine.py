@@ -23,7 +23,7 @@ from fingerpost.registry import (
 )
 from fingerpost.worker.batching import Batcher, BatchingOptions, Pending
 from fingerpost.worker.images import ImageLimits, fit, prepare
-from fingerpost.worker.model_thread import Job, ModelThread, Ran
+from fingerpost.worker.model_threads import Job, ModelThreads, Ran
 from fingerpost.worker.observer import observed
 from fingerpost.worker.outcome import Outcome, best
 from fingerpost.worker.pools import decode_pool
@@ -58,9 +58,10 @@ class Engine:
 
     Three parties share one `Batcher` under one lock, which each holds for microseconds: the event
     loop submits and cancels; `decode_threads` at most decode images (Pillow releases the
-    interpreter lock); a single thread runs the model, so that a backend need not be thread-safe.
-    That thread takes its next batch by itself, so the model does not wait for a loop that is busy
-    with bodies; the loop hears once a batch. An image that needs no decoding costs one handover.
+    interpreter lock); a single thread runs the model, so that a backend need not be thread-safe, or
+    one for each lane that it offers. It takes its next batch by itself, so the model does not wait
+    for a loop that is busy with bodies; the loop hears once a batch. An image that needs no
+    decoding costs one handover.
 
     Args:
         backend: the model; closed by `aclose`.
@@ -94,11 +95,14 @@ class Engine:
         self._options = options
         few = min(options.max_batch, options.max_queue - 1)
         self._short_queue = few if options.latency_s is None else 0
-        self._batcher: Batcher[Job] = Batcher(options, width=decode_threads)
+        self._at_once = options.max_batch * self._input.lanes
+        self._batcher: Batcher[Job] = Batcher(
+            options, width=decode_threads, lanes=self._input.lanes
+        )
         self._lock = threading.Lock()
         self._own_decoders = decoders is None
         self._decoders = decoders or decode_pool(decode_threads)
-        self._model = ModelThread(
+        self._model = ModelThreads(
             backend, options, self._batcher, self._lock, ran=self._ran, late=self._late
         )
         self._waking = False
@@ -136,7 +140,7 @@ class Engine:
         return self._batcher.ready
 
     def running_s(self) -> float:
-        """Seconds that the present batch has been running, 0 when the model is idle."""
+        """Seconds that the oldest of the present batches has been running, 0 when none is."""
         since = self._batcher.running_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -234,7 +238,7 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise Draining("this model is being unloaded: try again")
-            queue = max(1.0, (self._batcher.present + 1) / self._options.max_batch)
+            queue = max(1.0, (self._batcher.present + 1) / self._at_once)
             job = Job(loop.create_future(), now, cost, queue, make, item)
             pending = self._batcher.submit(
                 job,

@@ -36,6 +36,8 @@ class ImageInput:
         batch: how many images one call takes: None for any number, else exactly this many.
         instant: a call takes microseconds and waits for nothing, so that it is made in the event
             loop; two changes of threads would cost more than it.
+        lanes: how many calls may be made at once, each from a thread of its own. More than one
+            where a call leaves processors idle at its end that the next could have.
         preprocessing: how images come to that size (`resize`, `filter`, `crop_fraction`), and what
             the backend does to the pixels then (`order`, `mean`, `std`).
     """
@@ -49,6 +51,7 @@ class ImageInput:
     dtype: str = "float32"
     batch: int | None = None
     instant: bool = False
+    lanes: int = 1
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
@@ -88,7 +91,7 @@ class LoadOptions:
 
 
 class Backend(Protocol):
-    """A loaded model. `predict` is called from one thread, never two at a time."""
+    """A loaded model. `predict` is called from one thread for each of its lanes, mostly one."""
 
     @property
     def framework(self) -> str:

@@ -1,14 +1,14 @@
-"""The one thread that runs a model, and takes its batches by itself."""
+"""The threads that run a model, mostly one, and take their batches by themselves."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 from fingerpost.worker.pools import step_back
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.batching_options import BatchingOptions
     from fingerpost.worker.outcome import Outcome, Scores
 
-__all__ = ["Job", "ModelThread", "Ran"]
+__all__ = ["Job", "ModelThreads", "Ran"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,14 @@ class Ran:
     ended: float
 
 
-class ModelThread:
-    """Starts at first use; after `close` the running batch ends, and then the backend is closed.
+class ModelThreads:
+    """Start at first use; after `close` the running batches end, and then the backend is closed.
+
+    There are as many as the backend's input has lanes.
 
     Args:
         batcher: shared with other threads under `lock`.
-        ran, late: told in this thread of what has run and of what was dropped before.
+        ran, late: told in one of these threads of what has run and of what was dropped before.
     """
 
     def __init__(
@@ -78,25 +80,22 @@ class ModelThread:
         self._options = options
         self._batcher = batcher
         self._lock = lock
+        self._news = threading.Condition(lock)
         self._ran = ran
         self._late = late
-        self._thread: threading.Thread | None = None
-        self._asleep = False
+        self._threads: list[threading.Thread] = []
+        self._at_work = 0
         self._closing = False
-        # None wakes the thread; anything else is called in it.
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls: deque[Callable[[], None]] = deque()
 
     def wake(self) -> None:
         """Something may be ready; from any thread, without the lock."""
-        if self._thread is None:
+        with self._news:
             self._start()
-        # A token once a sleep: set under the lock after an empty poll, so none is missed.
-        if self._asleep:
-            self._asleep = False
-            self._calls.put(None)
+            self._news.notify()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Run a function in the thread, between batches, and wait for its result."""
+        """Run a function in one of the threads, between batches, and wait for its result."""
         result: Future[T] = Future()
 
         def call() -> None:
@@ -105,29 +104,35 @@ class ModelThread:
             except BaseException as error:
                 result.set_exception(error)
 
-        self._start()
-        self._calls.put(call)
+        with self._news:
+            self._start()
+            self._calls.append(call)
+            self._news.notify()
         return result.result()
 
     def close(self) -> None:
-        """Let the running batch end, close the backend, and end; blocks meanwhile."""
-        self._closing = True
-        self._start()  # the backend is closed there, even if it never ran
-        self._calls.put(None)
-        assert self._thread is not None  # noqa: S101 - just started
-        self._thread.join()
+        """Let the running batches end, close the backend, and end; blocks meanwhile."""
+        with self._news:
+            self._closing = True
+            self._start()  # the backend is closed there, even if it never ran
+            self._news.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                # A daemon, so that a model that hangs does not keep the process from ending.
-                self._thread = threading.Thread(target=self._work, name="model", daemon=True)
-                self._thread.start()
+        if self._threads:
+            return
+        self._at_work = self._backend.input.lanes
+        for _ in range(self._at_work):
+            # A daemon, so that a model that hangs does not keep the process from ending.
+            thread = threading.Thread(target=self._work, name="model", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def run_here(self) -> list[Ran]:
         """Run all that is ready in the calling thread, which must not be held up: see `instant`.
 
-        Not beside `wake`: a model runs in one thread at a time.
+        Not beside `wake`: a model runs in its own threads alone.
         """
         ran: list[Ran] = []
         while True:
@@ -146,7 +151,7 @@ class ModelThread:
         outcomes, clean = run(self._backend, [job.item for job in jobs], self._options)
         ended = time.monotonic()
         with self._lock:
-            self._batcher.complete(ended, learn=clean)
+            self._batcher.complete(ended, batch, learn=clean)
         return Ran(jobs=jobs, outcomes=outcomes, began=began, ended=ended)
 
     def _work(self) -> None:
@@ -154,6 +159,10 @@ class ModelThread:
         while (batch := self._next()) is not None:
             self._ran(self._run(batch))
             del batch  # nothing is held while it sleeps
+        with self._lock:
+            self._at_work -= 1
+            if self._at_work:
+                return
         try:
             self._backend.close()
         except Exception:
@@ -162,23 +171,24 @@ class ModelThread:
     def _next(self) -> Batch[Job] | None:
         """Wait for a batch with something to run; None to end."""
         while True:
-            with self._lock:
+            call = batch = None
+            with self._news:
                 now = time.monotonic()
-                batch = self._batcher.poll(now)
+                if self._calls:
+                    call = self._calls.popleft()
+                else:
+                    batch = self._batcher.poll(now)
                 wake = self._batcher.next_wake(now)
-                if batch is None:
+                if batch is not None and wake is not None:
+                    self._news.notify()  # for what this thread leaves to others
+                elif call is None and batch is None:
                     if self._closing:
                         return None
-                    self._asleep = True
+                    self._news.wait(None if wake is None else wake - now)
+            if call is not None:
+                call()
             if batch is not None:
                 for pending in batch.dropped:
                     self._late(pending)
                 if batch.items:
                     return batch
-                continue
-            try:
-                call = self._calls.get(timeout=None if wake is None else wake - now)
-            except Empty:
-                continue
-            if call is not None:
-                call()
