@@ -126,7 +126,7 @@ class Batcher(Generic[T]):
         self._ready: OrderedDict[Pending[T], None] = OrderedDict()
         self._running: dict[Batch[T], float] = {}  # since when, the oldest first
         self._latency = LatencyModel()
-        self._prepare_s = 0.0
+        self._prepare_s = self._full_queue_s = 0.0
         self._heard = -math.inf
         self.queued_cost = 0.0
         self.limit = 1
@@ -139,7 +139,8 @@ class Batcher(Generic[T]):
     @property
     def present(self) -> int:
         """How many items wait or run."""
-        return len(self) + sum(len(batch.items) for batch in self._running)
+        running = sum(len(batch.items) for batch in self._running) if self._running else 0
+        return len(self) + running
 
     @property
     def running_since(self) -> float | None:
@@ -160,8 +161,11 @@ class Batcher(Generic[T]):
             DeadlineExceeded: the deadline passes before the items before it are done.
         """
         options = self._options
+        full = len(self) >= options.max_queue
+        if not full and options.latency_s is None and deadline - now > self._most_s(now):
+            return  # without a closer look, which takes longer than all else here
         expected_s = self.expected_s(now)
-        if len(self) >= options.max_queue:
+        if full:
             raise Overloaded(
                 f"{len(self)} images wait for the model already: "
                 "try another worker, or this one later",
@@ -205,6 +209,12 @@ class Batcher(Generic[T]):
         model_s += rounds * predict(size(self.limit)) + predict(size(own))
         to_prepare = (len(self._unprepared) + len(self._preparing)) / self._width
         return max(model_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
+
+    def _most_s(self, now: float) -> float:
+        """No less than `expected_s` for any item that finds a place in the queue."""
+        queue = self._options.max_queue
+        running_s = 0.0 if self.running_since is None else now - self.running_since
+        return running_s + self._full_queue_s + self._prepare_s * (queue / self._width + 1)
 
     def submit(
         self,
@@ -258,6 +268,7 @@ class Batcher(Generic[T]):
         elif pending.stage is not Stage.PREPARING:
             return
         self._leave(pending, Stage.GONE)
+        self._no_drift()
 
     def next_wake(self, now: float) -> float | None:
         """When `poll` has something to do, as things are: now, or later; None for never.
@@ -284,6 +295,7 @@ class Batcher(Generic[T]):
             self._take(pending, Stage.GONE)
         for pending in items:
             self._take(pending, Stage.RUNNING)
+        self._no_drift()
         batch = Batch(
             items=tuple(items), size=self._options.size(len(items)), dropped=tuple(dropped)
         )
@@ -306,6 +318,9 @@ class Batcher(Generic[T]):
         if learn:
             self._latency.observe(batch.size, now - since)
             self.limit = self._largest()
+            # The run that is under way, all rounds before its own, and its own.
+            rounds = 2 + self._options.max_queue // (self.limit * self._lanes)
+            self._full_queue_s = rounds * self._latency.predict(self._options.size(self.limit))
         for pending in batch.items:
             pending.stage = Stage.GONE
         self._heard = now
@@ -394,7 +409,6 @@ class Batcher(Generic[T]):
     def _leave(self, pending: Pending[T], stage: Stage) -> None:
         pending.stage = stage
         self.queued_cost -= pending.cost
-        self._no_drift()
 
     def _no_drift(self) -> None:
         """Undo what adding and subtracting floats leaves over."""

@@ -358,7 +358,9 @@ class Engine:
                 job.future.set_exception(outcome)
                 continue
             timings = TimingsMs(
-                decode=_ms(job.decode_s), queue=_ms(queue_s), inference=inference_ms
+                decode=_ms(job.decode_s) if job.decode_s else 0.0,
+                queue=_ms(queue_s),
+                inference=inference_ms,
             )
             job.future.set_result(Outcome(outcome, timings))
         metrics.batch_size_images.observe(len(ran.jobs))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from fingerpost.client.wire import TimingsMs
+from fingerpost.client.wire import TimingsMs
 
 __all__ = ["Outcome", "Scores", "best"]
 
@@ -19,8 +18,7 @@ Scores = NDArray[np.float32]
 _FEW: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """One image's scores, float32 `[classes]`, and where its time went."""
 
     scores: Scores
