@@ -22,6 +22,6 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
             world = World(embedded, registry, proxy)
             yield world
             await world.http.close()
-        # After the proxy, which probes them: what a server accepts while it stops is never closed.
-        await world.stop_workers()
         await registry.aclose()
+    # Last, after all that probes them: what a server accepts while it stops is never closed.
+    await world.stop_workers()
