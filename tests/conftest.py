@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.consul_cluster import ConsulCluster, free_ports
+from tests.support.consul_cluster import ConsulCluster, free_ports
 
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 

@@ -30,7 +30,7 @@ from benchmarks.harness.environments import CACHE, installed
 from benchmarks.harness.pictures import photo
 from benchmarks.harness.results import Goal, in_turn, report
 from benchmarks.harness.servers import free_port, running, wait_for
-from fingerpost.worker.devices import find_gpus, spread, visible
+from fingerpost.worker.backends.devices import find_gpus, spread, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.crew import begin_together
+from fingerpost.worker.backends.devices import find_gpus, place, visible
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.devices import find_gpus, place, visible
 from fingerpost.worker.images import ImageLimits, prepare
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,9 @@ from aiohttp import web
 
 from fingerpost.client.wire import ClassifyAnswer, ImageAnswer
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.consul_checks import CheckConfig
-from fingerpost.registry.consul_codec import encode_instance
-from fingerpost.registry.web import json_response
+from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.consul.codec import encode_instance
+from fingerpost.registry.http_server import json_response
 
 __all__ = ["SERVICE", "instance", "register"]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from benchmarks.harness.environments import installed
 from benchmarks.harness.results import Goal, report
 from benchmarks.worker.mobilenet import models
-from fingerpost.worker.model_bench import (
+from fingerpost.worker.models.files import find_model
+from fingerpost.worker.tools.bench import (
     BenchConfig,
     Measurement,
     best_latency,
     best_throughput,
     measure,
 )
-from fingerpost.worker.modelfiles import find_model
 
 _BATCHES = (1, 16)
 

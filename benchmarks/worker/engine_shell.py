@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.batching_options import BatchingOptions
-from fingerpost.worker.engine import Engine
+from fingerpost.worker.engine.batching_options import BatchingOptions
+from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.images import ImageLimits
-from fingerpost.worker.metrics import WorkerMetrics
+from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

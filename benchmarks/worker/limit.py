@@ -16,9 +16,9 @@ from typing import Any
 
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.engine import warm_up
+from fingerpost.worker.engine.engine import warm_up
 from fingerpost.worker.images import ImageLimits, prepare
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 
 _AT_ONCE = 16
 

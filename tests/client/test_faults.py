@@ -8,7 +8,7 @@ from collections import Counter
 import msgspec
 import pytest
 from aiohttp import web
-from tests.client.forwarder import Forwarder
+from tests.client.transport.forwarder import Forwarder
 
 from fingerpost.client import Client, RoutingConfig
 

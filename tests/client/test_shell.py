@@ -10,7 +10,7 @@ import threading
 import msgspec
 import pytest
 from aiohttp import web
-from tests.client.forwarder import Forwarder
+from tests.client.transport.forwarder import Forwarder
 
 from fingerpost.client import Client
 from fingerpost.registry import BrokenImage, Draining, ImageError, Unreachable, UnsupportedImage

@@ -25,8 +25,8 @@ from fingerpost.worker import worker as worker_module
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.modelfiles import find_model
-from fingerpost.worker.tracing import Tracing as WorkerTracing
+from fingerpost.worker.models.files import find_model
+from fingerpost.worker.telemetry.tracing import Tracing as WorkerTracing
 from fingerpost.worker.worker import Worker
 
 

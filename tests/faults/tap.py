@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from tests.forwarder import Forwarder
+from tests.support.forwarder import Forwarder
 
 __all__ = ["Tap"]
 

@@ -22,13 +22,13 @@ from fingerpost.registry import (
     WatchConfig,
     open_registry,
 )
-from tests.consul_cluster import NODES, SERVERS, ConsulCluster
 from tests.faults.calls import Calls, entry_of, forget
 from tests.faults.field import Field, http
 from tests.faults.load import SERVICE, Load
 from tests.faults.sightings import AtConsul, AtProxy, InWatch, Sightings
 from tests.faults.table import Row, Table
 from tests.faults.wait import until
+from tests.support.consul_cluster import NODES, SERVERS, ConsulCluster
 from tests.system.processes import Processes
 
 _DEAD_S = 60.0

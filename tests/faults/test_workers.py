@@ -13,7 +13,7 @@ from fingerpost.client import Client
 from tests.faults.field import Field
 from tests.faults.sightings import AtConsul, AtProxy
 from tests.faults.table import Table
-from tests.forwarder import Forwarder
+from tests.support.forwarder import Forwarder
 from tests.system.processes import free_port
 
 # Of every image, in the rows that hurt workers; a stopped one is given up after 3 s.

@@ -17,7 +17,7 @@ from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.options import RegistryOptions
-from fingerpost.registry.snapshot_store import SnapshotStore
+from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
 AGE_S = 300.0
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from fingerpost.client import Client, SyncClient
-from tests.forwarder import CountingForwarder
+from tests.support.forwarder import CountingForwarder
 from tests.system.conftest import Demo
 from tests.system.processes import Process, Processes, free_port, get_json, until
 
@@ -240,7 +240,7 @@ async def test_throughput_of_three_workers_and_sixteen_streams(
 
 
 def test_bad_input_through_real_curl(cluster: Cluster, demo: Demo, tmp_path: Path) -> None:
-    from tests.worker.test_images import png_claiming
+    from tests.worker.images.test_images import png_claiming
 
     files = {
         "empty": (b"", 400),

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.consul_cluster import ConsulCluster
+from tests.support.consul_cluster import ConsulCluster
+from tests.support.zookeeper_server import zookeeper_program, zookeeper_url  # noqa: F401 - fixtures
 from tests.system.conftest import FINGERPOST, Demo
 from tests.system.processes import Processes, free_port, get_json, until
-from tests.zookeeper_server import zookeeper_program, zookeeper_url  # noqa: F401 - fixtures
 
 
 def fingerpost(*arguments: object, status: int = 0) -> str:

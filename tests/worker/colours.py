@@ -55,7 +55,7 @@ def build(root: Path) -> Models:
 
 def network(**wanted):
     """The Keras model; `wanted` goes to its input, such as `dtype` or `batch_size`."""
-    from fingerpost.worker.backends.tensorflow_import import import_tensorflow
+    from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 
     import_tensorflow(keras=True)
     import keras
@@ -81,7 +81,7 @@ def write_keras(folder: Path, **wanted) -> None:
 
 def write_frozen_graph(folder: Path, *, encoded_input: bool) -> None:
     """As the retraining tutorial does it: output_graph.pb, output_labels.txt."""
-    from fingerpost.worker.backends.tensorflow_import import import_tensorflow
+    from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 
     tf = import_tensorflow(keras=True)
     v1 = tf.compat.v1

@@ -26,13 +26,13 @@ from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageLimits
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
 from fingerpost.worker.worker import Worker
 from tests.worker.colours import Models, encoded
+from tests.worker.images.test_images import png_claiming
 from tests.worker.repository.models import write_version
-from tests.worker.test_images import png_claiming
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ proxy and worker is in `fingerpost.client.wire`; which worker is picked, in
 
 from fingerpost.client.client import DEFAULT_PROXY, Client
 from fingerpost.client.config import ClientConfig
-from fingerpost.client.image import ImageSource
+from fingerpost.client.images.load import ImageSource
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.client.sync import SyncClient

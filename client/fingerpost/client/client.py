@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from fingerpost.client.config import ClientConfig
-from fingerpost.client.dispatch import Dispatcher
-from fingerpost.client.image import image_key
-from fingerpost.client.job import Job
-from fingerpost.client.relayed import Relayed
+from fingerpost.client.dispatch.call import Job
+from fingerpost.client.dispatch.dispatcher import Dispatcher
+from fingerpost.client.images.load import image_key
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.stream import Stream, StreamOptions, check_several
-from fingerpost.client.sweep import Sweep
-from fingerpost.client.transport import Transport
-from fingerpost.client.way import DIRECT
+from fingerpost.client.route.relayed import Relayed
+from fingerpost.client.route.route import DIRECT
+from fingerpost.client.streaming.stream import Stream, StreamOptions, check_several
+from fingerpost.client.transport.deadlines import Sweep
+from fingerpost.client.transport.transport import Transport
 from fingerpost.registry import ConfigurationError, FingerpostError, ModelReference
-from fingerpost.registry.urls import open_registry
+from fingerpost.registry.factory import open_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Mapping
     from types import TracebackType
 
-    from fingerpost.client.image import ImageSource
-    from fingerpost.client.pace import Concurrency
+    from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
-    from fingerpost.client.stream import Item, OnError
+    from fingerpost.client.route.route import Way
+    from fingerpost.client.streaming.concurrency import Concurrency
+    from fingerpost.client.streaming.stream import Item, OnError
     from fingerpost.client.tracing import Tracing
-    from fingerpost.client.way import Way
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions
 

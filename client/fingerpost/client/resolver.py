@@ -159,7 +159,7 @@ class _ProxyPoll:
         self._at = 0
 
     async def __call__(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
-        """See `fingerpost.registry.watch.Poll`."""
+        """See `fingerpost.registry.watching.watch.Poll`."""
         proxies = self._resolver.proxies
         failures = []
         for at in range(self._at, self._at + len(proxies)):

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fingerpost.client.client import Client
-from fingerpost.client.pace import Gate
-from fingerpost.client.stream import Arrivals, check_several, keyed
+from fingerpost.client.streaming.concurrency import Gate
+from fingerpost.client.streaming.stream import Arrivals, check_several, keyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from fingerpost.client.client import Request
     from fingerpost.client.config import ClientConfig
-    from fingerpost.client.image import ImageSource
-    from fingerpost.client.pace import Concurrency
+    from fingerpost.client.images.load import ImageSource
     from fingerpost.client.result import Result, Stats
-    from fingerpost.client.stream import Item, OnError, StreamOptions
+    from fingerpost.client.streaming.concurrency import Concurrency
+    from fingerpost.client.streaming.stream import Item, OnError, StreamOptions
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.options import RegistryOptions

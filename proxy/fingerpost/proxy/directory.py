@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fingerpost.registry import Registry
-    from fingerpost.registry.admission import Refusals
+    from fingerpost.registry.address_policy import Refusals
 
 __all__ = ["Directory"]
 

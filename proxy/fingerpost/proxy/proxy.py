@@ -13,7 +13,7 @@ from fingerpost.proxy.relay import Relay
 from fingerpost.proxy.server import ProxyRunner
 from fingerpost.proxy.service import ProxyService
 from fingerpost.registry import format_address, open_registry
-from fingerpost.registry.web import bind, serve
+from fingerpost.registry.http_server import bind, serve
 
 if TYPE_CHECKING:
     import socket

@@ -32,7 +32,7 @@ from fingerpost.registry import (
     UnknownModel,
     UnknownService,
 )
-from fingerpost.registry.web import Handler, error_response, json_response, typed_errors
+from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig

@@ -2,21 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from fingerpost.registry.admission import Admission, Reason
+from fingerpost.registry.address_policy import Admission, Reason
 from fingerpost.registry.base import Registration, Registry
-from fingerpost.registry.consul_checks import CheckConfig
+from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.errors import *  # noqa: F403
 from fingerpost.registry.errors import __all__ as _errors
+from fingerpost.registry.factory import open_registry
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.urls import open_registry
-from fingerpost.registry.watch import Watch
-from fingerpost.registry.watch_rules import WatchConfig
+from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
-    from fingerpost.registry.consul import ConsulRegistry
+    from fingerpost.registry.consul.registry import ConsulRegistry
 
 __all__ = [
     "LOAD_HEADER",
@@ -45,7 +45,7 @@ __all__ += _errors
 def __getattr__(name: str) -> object:
     # On first use (PEP 562), because it brings aiohttp, and most users want only the types.
     if name == "ConsulRegistry":
-        from fingerpost.registry.consul import ConsulRegistry
+        from fingerpost.registry.consul.registry import ConsulRegistry
 
         return ConsulRegistry
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,10 +9,10 @@ from fingerpost.registry.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fingerpost.registry.admission import Refusals
+    from fingerpost.registry.address_policy import Refusals
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.snapshot import Catalog, Snapshot
-    from fingerpost.registry.watch import Watch
+    from fingerpost.registry.watching.watch import Watch
 
 __all__ = ["Registration", "Registry", "SharedWatches"]
 

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import Final
 
-from fingerpost.registry.consul_checks import CheckConfig
+from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.errors import ConfigurationError
 from fingerpost.registry.instance import is_host
 

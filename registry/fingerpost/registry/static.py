@@ -9,14 +9,14 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry.admission import Refusals
+from fingerpost.registry.address_policy import Refusals
 from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.watch import Watch
-from fingerpost.registry.watch_rules import WatchConfig
+from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fingerpost.worker.manifest import (
+from fingerpost.worker.models.manifest import (
     MANIFEST,
     Activation,
     ChannelOrder,

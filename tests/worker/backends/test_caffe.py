@@ -11,7 +11,7 @@ import pytest
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.caffe import CaffeBackend, load
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 from tests.worker.backends.builders_caffe import BGR, INPUT_LAYER, LAYERS, OLD_INPUT, write
 from tests.worker.colours import SIDE
 

@@ -12,10 +12,10 @@ from fingerpost.registry import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.base import Backend, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.pixels import stack
-from fingerpost.worker.engine import warm_up
+from fingerpost.worker.engine.engine import warm_up
 from fingerpost.worker.images import ImageLimits, prepare
-from fingerpost.worker.manifest import Framework
-from fingerpost.worker.modelfiles import ModelFiles, find_model
+from fingerpost.worker.models.files import ModelFiles, find_model
+from fingerpost.worker.models.manifest import Framework
 from tests.worker.backends.registry import BUILDERS
 from tests.worker.colours import LABELS, SIDE, encoded
 

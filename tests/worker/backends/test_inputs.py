@@ -9,8 +9,8 @@ import pytest
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadOptions
 from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.manifest import Framework, InputSpec, Layout, Manifest, Preprocessing
-from fingerpost.worker.modelfiles import ModelFiles
+from fingerpost.worker.models.files import ModelFiles
+from fingerpost.worker.models.manifest import Framework, InputSpec, Layout, Manifest, Preprocessing
 
 
 def files(*, inferred: bool = False, scaling: Preprocessing | None = None, **said) -> ModelFiles:

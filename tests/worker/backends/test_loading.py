@@ -21,7 +21,7 @@ sys.meta_path.insert(0, Missing())
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 
 files = find_model(Path(sys.argv[2]))
 frameworks = {"tensorflow", "keras", "torch", "onnxruntime", "cv2", "numpy"}

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.onnx import OnnxBackend, load
-from fingerpost.worker.manifest import Layout
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
+from fingerpost.worker.models.manifest import Layout
 from tests.worker.backends.builders_onnx import write
 from tests.worker.colours import SIDE
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from fingerpost.registry import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.backends.pixels import finish, in_batches, stack
-from fingerpost.worker.manifest import Activation, ChannelOrder, Layout, Preprocessing
+from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout, Preprocessing
 
 HEIGHT, WIDTH = 5, 4
 

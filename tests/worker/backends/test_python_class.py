@@ -11,7 +11,7 @@ import pytest
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import Backend, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 

@@ -13,11 +13,11 @@ import tensorflow as tf
 from PIL import Image
 
 from fingerpost.registry import ConfigurationError
-from fingerpost.worker.backends import tensorflow
 from fingerpost.worker.backends.base import LoadOptions
-from fingerpost.worker.backends.tensorflow import TensorFlowBackend, load
-from fingerpost.worker.manifest import Framework, InputSpec, Manifest, OutputSpec
-from fingerpost.worker.modelfiles import ManifestOverrides, find_model
+from fingerpost.worker.backends.tensorflow import backend as tensorflow
+from fingerpost.worker.backends.tensorflow.backend import TensorFlowBackend, load
+from fingerpost.worker.models.files import ManifestOverrides, find_model
+from fingerpost.worker.models.manifest import Framework, InputSpec, Manifest, OutputSpec
 from tests.worker.colours import SIDE, Models
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)

@@ -15,7 +15,7 @@ import torch
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.torch import TorchBackend, load
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
 from tests.worker.backends.builders_torch import Colours, example, exported, torchscript
 from tests.worker.colours import SIDE
 

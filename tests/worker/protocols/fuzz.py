@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
-from fingerpost.worker.heap import one_heap
+from fingerpost.worker.serving.malloc import one_heap
 from tests.worker.colours import encoded
 from tests.worker.protocols.rig import float_pixels, serving
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fingerpost.registry import WorkerState
-from fingerpost.registry.web import bind, serve
+from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.engine import Engine
-from fingerpost.worker.host import ServedVersion, SingleModel
+from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.images import ImageLimits
-from fingerpost.worker.metrics import WorkerMetrics
+from fingerpost.worker.repository.manager import ServedVersion, SingleModel
 from fingerpost.worker.service import WorkerService
+from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from tests.worker.colours import LABELS, SIDE
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fingerpost.deploy.digits import write_digits
+from fingerpost.deploy.demo.digits import write_digits
 from fingerpost.registry import ConfigurationError
-from fingerpost.worker.manifest import Framework, Layout, Preprocessing
-from fingerpost.worker.modelfiles import find_model
+from fingerpost.worker.models.files import find_model
+from fingerpost.worker.models.manifest import Framework, Layout, Preprocessing
 from fingerpost.worker.training import Silent, TrainConfig, TrainResult, train
 from fingerpost.worker.training.dataset import read_image
 from fingerpost.worker.training.network import build_network, find_backbone

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from fingerpost.registry import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
-from fingerpost.worker.batching_options import BatchingOptions
-from fingerpost.worker.devices import Placement
+from fingerpost.worker.backends.devices import Placement
+from fingerpost.worker.engine.batching_options import BatchingOptions
 from fingerpost.worker.images import ImageLimits
 
 __all__ = ["WorkerConfig"]

@@ -16,22 +16,22 @@ from fingerpost.registry import (
     UnknownModel,
     WorkerState,
 )
-from fingerpost.registry.web import Handler, json_response, typed_errors
-from fingerpost.worker.admission import Admission
-from fingerpost.worker.heap import trimmed
-from fingerpost.worker.observer import Observer
+from fingerpost.registry.http_server import Handler, json_response, typed_errors
 from fingerpost.worker.protocols.classify import ClassifyProtocol
-from fingerpost.worker.protocols.errors import plain_errors
 from fingerpost.worker.protocols.stream import StreamProtocol
 from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
-from fingerpost.worker.protocols.v2 import OpenInferenceProtocol
-from fingerpost.worker.protocols.v2_metadata import OpenInferenceMetadata
-from fingerpost.worker.server import WorkerRunner
+from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
+from fingerpost.worker.protocols.v2.routes import OpenInferenceProtocol
+from fingerpost.worker.serving.admission import Admission
+from fingerpost.worker.serving.errors import plain_errors
+from fingerpost.worker.serving.malloc import trimmed
+from fingerpost.worker.serving.server import WorkerRunner
+from fingerpost.worker.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.host import ModelHost
-    from fingerpost.worker.metrics import WorkerMetrics
+    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["WorkerService"]
 

@@ -23,20 +23,20 @@ from fingerpost.registry import (
     WorkerState,
     open_registry,
 )
-from fingerpost.registry.web import bind, serve
-from fingerpost.worker.access_log import AccessLog
-from fingerpost.worker.heap import one_heap
-from fingerpost.worker.metrics import WorkerMetrics
-from fingerpost.worker.modelfiles import ModelFiles
-from fingerpost.worker.observer import Observer
-from fingerpost.worker.pools import decode_pool
+from fingerpost.registry.http_server import bind, serve
+from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.registrations import Registrations
 from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
-from fingerpost.worker.tracing import start_tracing
+from fingerpost.worker.serving.malloc import one_heap
+from fingerpost.worker.telemetry.access_log import AccessLog
+from fingerpost.worker.telemetry.metrics import WorkerMetrics
+from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.telemetry.tracing import start_tracing
+from fingerpost.worker.threads import decode_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

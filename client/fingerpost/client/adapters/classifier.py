@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fingerpost.client.image import ImageSource
-    from fingerpost.client.pace import Concurrency
-    from fingerpost.client.stream import OnError
+    from fingerpost.client.images.load import ImageSource
+    from fingerpost.client.streaming.concurrency import Concurrency
+    from fingerpost.client.streaming.stream import OnError
     from fingerpost.client.sync import SyncClient
 
 __all__ = ["Answer", "Classifier", "Options"]

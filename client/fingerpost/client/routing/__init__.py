@@ -1,24 +1,24 @@
 """Which worker gets the next request: pure state machines that are given the time and chance."""
 
+from fingerpost.client.routing.balancer import Fleet, Pause, Pick
 from fingerpost.client.routing.budget import Budget
-from fingerpost.client.routing.c3 import C3
 from fingerpost.client.routing.config import RoutingConfig
 from fingerpost.client.routing.deadline import Phase, PhaseClock
 from fingerpost.client.routing.ejection import Ejection
-from fingerpost.client.routing.fleet import Fleet, Pause, Pick
+from fingerpost.client.routing.endpoint import Worker
 from fingerpost.client.routing.hedging import HedgeDelay
-from fingerpost.client.routing.hot_cold import HotCold
-from fingerpost.client.routing.least_loaded import LeastLoaded
-from fingerpost.client.routing.limit import AdaptiveLimit
 from fingerpost.client.routing.outcome import Outcome
-from fingerpost.client.routing.policies import POLICIES, make_policy
+from fingerpost.client.routing.policies.c3 import C3
+from fingerpost.client.routing.policies.hot_cold import HotCold
+from fingerpost.client.routing.policies.least_loaded import LeastLoaded
+from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
+from fingerpost.client.routing.policies.random_choice import RandomChoice
+from fingerpost.client.routing.policies.registry import POLICIES, make_policy
+from fingerpost.client.routing.policies.round_robin import RoundRobin
+from fingerpost.client.routing.policies.weighted_round_robin import WeightedRoundRobin
 from fingerpost.client.routing.policy import Candidate, Policy
-from fingerpost.client.routing.power_of_two import PowerOfTwo
 from fingerpost.client.routing.probing import Probing
-from fingerpost.client.routing.random_choice import RandomChoice
-from fingerpost.client.routing.round_robin import RoundRobin
-from fingerpost.client.routing.weighted_round_robin import WeightedRoundRobin
-from fingerpost.client.routing.worker import Worker
+from fingerpost.client.streaming.limit import AdaptiveLimit
 
 __all__ = [
     "C3",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from fingerpost.client.routing.config import RoutingConfig
-    from fingerpost.client.routing.worker import Worker
+    from fingerpost.client.routing.endpoint import Worker
 
 __all__ = ["Probing"]
 

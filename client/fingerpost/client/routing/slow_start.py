@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
-    from fingerpost.client.routing.worker import Worker
+    from fingerpost.client.routing.endpoint import Worker
 
 __all__ = ["SlowStart"]
 

@@ -65,8 +65,8 @@ def classify(
     else:
         from fingerpost.worker.backends.base import LoadOptions
         from fingerpost.worker.backends.loading import load_backend
-        from fingerpost.worker.local import LocalModel
-        from fingerpost.worker.modelfiles import ManifestOverrides, find_model
+        from fingerpost.worker.models.files import ManifestOverrides, find_model
+        from fingerpost.worker.tools.local import LocalModel
 
         overrides = ManifestOverrides(
             input_layer=input_layer,

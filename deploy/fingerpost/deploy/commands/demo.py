@@ -15,8 +15,8 @@ from fingerpost.deploy.commands import options
 from fingerpost.deploy.console import err, out, print_json
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.cluster import Cluster
-    from fingerpost.deploy.demo import DemoResult
+    from fingerpost.deploy.demo.demo import DemoResult
+    from fingerpost.deploy.local.cluster import Cluster
 
 __all__ = ["add_to"]
 
@@ -42,7 +42,7 @@ def demo(
 
     One worker is killed on the way. The exit status is 1 if an image was lost.
     """
-    from fingerpost.deploy.demo import cluster_config, train_digits
+    from fingerpost.deploy.demo.demo import cluster_config, train_digits
     from fingerpost.worker.training import RichProgress
 
     err.rule("1  Train on handwritten digits", align="left")
@@ -58,7 +58,7 @@ def demo(
     log: deque[str] = deque(maxlen=100)
 
     async def run() -> DemoResult:
-        from fingerpost.deploy.cluster import Cluster
+        from fingerpost.deploy.local.cluster import Cluster
 
         err.rule("2  Start registry, proxy and 3 workers", align="left")
         async with Cluster(config, lambda name, line: log.append(f"{name} | {line}")) as cluster:
@@ -83,7 +83,7 @@ def demo(
 async def _show(cluster: Cluster, files: list[Path], *, json: bool) -> DemoResult:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from fingerpost.deploy.demo import CURL_LINES, run_curl, stream_held_out
+    from fingerpost.deploy.demo.demo import CURL_LINES, run_curl, stream_held_out
 
     err.print(
         f"registry {cluster.registry_url}, proxy {cluster.proxy_url}, "
@@ -156,7 +156,7 @@ def _print_table(result: DemoResult) -> None:
 
 
 async def _keep(cluster: Cluster) -> None:
-    from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.deploy.processes.signals import Lifetime
 
     err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.", markup=False)
     lifetime = Lifetime()

@@ -13,7 +13,7 @@ import typer
 from fingerpost.deploy.console import err
 
 if TYPE_CHECKING:
-    from fingerpost.worker.devices import Placement
+    from fingerpost.worker.backends.devices import Placement
 
 __all__ = [
     "AccessLogFile",
@@ -95,7 +95,7 @@ def placements(
     Raises:
         ConfigurationError: no such device.
     """
-    from fingerpost.worker.devices import find_gpus, spread, visible
+    from fingerpost.worker.backends.devices import find_gpus, spread, visible
 
     return spread(
         device,
@@ -118,8 +118,8 @@ def run_on_each(
     Raises:
         ConfigurationError: none of them can run.
     """
-    from fingerpost.deploy.device_workers import DeviceWorkers
-    from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.deploy.processes.device_workers import DeviceWorkers
+    from fingerpost.deploy.processes.signals import Lifetime
 
     arguments = sys.argv[sys.argv.index("worker") + 1 :]
     if not threads and chosen[0].gpu is None:

@@ -17,7 +17,7 @@ from fingerpost.registry import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import LoadOptions
-    from fingerpost.worker.model_bench import Measurement
+    from fingerpost.worker.tools.bench import Measurement
 
 __all__ = ["add_to"]
 
@@ -49,8 +49,8 @@ def show(
     What the model's own file says is filled in, so the output can be kept as its model.toml.
     """
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.manifest import InputSpec, encode_manifest
-    from fingerpost.worker.modelfiles import find_model
+    from fingerpost.worker.models.files import find_model
+    from fingerpost.worker.models.manifest import InputSpec, encode_manifest
 
     files = find_model(model, name=name, labels=labels)
     backend = load_backend(files, _load_options("cpu"))
@@ -86,8 +86,8 @@ def check(
 ) -> None:
     """Load a model and run it as a worker does before it serves; say OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.engine import warm_up
-    from fingerpost.worker.modelfiles import find_model
+    from fingerpost.worker.engine.engine import warm_up
+    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 
     files = find_model(model, name=name, labels=labels)
@@ -127,9 +127,9 @@ def export(
     Writes model.onnx, model.toml and labels.txt. If the answers differ by more than the tolerance,
     nothing is written, and the exit status is 1.
     """
-    from fingerpost.worker.export import export_onnx
-    from fingerpost.worker.modelfiles import find_model
-    from fingerpost.worker.sample_images import image_files, sample_images
+    from fingerpost.worker.models.files import find_model
+    from fingerpost.worker.tools.export import export_onnx
+    from fingerpost.worker.tools.sample_images import image_files, sample_images
 
     files = find_model(model, name=name, labels=labels)
     pictures = image_files(images, count) if images else sample_images(count)
@@ -181,8 +181,8 @@ def bench(
 
     The backends alone, from decoded pixels to scores, in turn, by the median of several rounds.
     """
-    from fingerpost.worker.model_bench import BenchConfig, best_latency, best_throughput, measure
-    from fingerpost.worker.modelfiles import find_model
+    from fingerpost.worker.models.files import find_model
+    from fingerpost.worker.tools.bench import BenchConfig, best_latency, best_throughput, measure
 
     placed = _load_options(device)
     config = BenchConfig(
@@ -251,7 +251,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 def _load_options(device: str) -> LoadOptions:
     """For `--device`, which this process and its children are limited to."""
-    from fingerpost.worker.devices import find_gpus, place, visible
+    from fingerpost.worker.backends.devices import find_gpus, place, visible
 
     placement = place(device, visible(find_gpus(), os.environ))
     os.environ.update(placement.environment())

@@ -12,12 +12,16 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
-from fingerpost.deploy.handover import inherited_listener, start_successor, tell_predecessor
+from fingerpost.deploy.processes.handover import (
+    inherited_listener,
+    start_successor,
+    tell_predecessor,
+)
 from fingerpost.registry import FingerpostError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.deploy.processes.signals import Lifetime
     from fingerpost.proxy import Proxy
 
 __all__ = ["add_to"]
@@ -72,7 +76,7 @@ def proxy(
     )
 
     async def run() -> None:
-        from fingerpost.deploy.lifetime import Lifetime
+        from fingerpost.deploy.processes.signals import Lifetime
 
         async with Proxy(config, inherited_listener(os.environ)) as serving:
             lifetime = Lifetime(follow_parent=follow_parent)

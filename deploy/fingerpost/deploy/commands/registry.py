@@ -39,7 +39,7 @@ def registry(
     start_logging(log_level)
 
     async def run() -> None:
-        from fingerpost.deploy.lifetime import Lifetime
+        from fingerpost.deploy.processes.signals import Lifetime
 
         async with EmbeddedRegistry(host, port, allow_remote=allow_remote) as serving:
             lifetime = Lifetime(follow_parent=follow_parent)

@@ -16,7 +16,7 @@ from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_op
 from fingerpost.deploy.console import out, print_json
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.sightings import Event
+    from fingerpost.deploy.instance_diff import Event
 
 __all__ = ["add_to"]
 
@@ -72,7 +72,7 @@ async def _follow(cluster: Cluster, model: str, show: Callable[[Event], None]) -
     A service that is not known yet may come.
     """
     from fingerpost.client import ClientConfig
-    from fingerpost.deploy.sightings import Sightings
+    from fingerpost.deploy.instance_diff import Sightings
     from fingerpost.registry import ModelReference
 
     reference = ModelReference.parse(model)

@@ -12,7 +12,7 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import out, print_json
-from fingerpost.deploy.sightings import versions
+from fingerpost.deploy.instance_diff import versions
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

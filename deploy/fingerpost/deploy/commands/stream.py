@@ -18,7 +18,7 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, print_json
-from fingerpost.deploy.journal import Journal
+from fingerpost.deploy.results_log import Journal
 from fingerpost.registry import ConfigurationError
 
 if TYPE_CHECKING:

@@ -41,10 +41,10 @@ def up(
     log_level: options.LogLevel = "info",
 ) -> None:
     """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
-    from fingerpost.deploy.cluster import Cluster, ClusterConfig
-    from fingerpost.deploy.lifetime import Lifetime
+    from fingerpost.deploy.local.cluster import Cluster, ClusterConfig
+    from fingerpost.deploy.processes.signals import Lifetime
     from fingerpost.registry import ConfigurationError
-    from fingerpost.worker.modelfiles import find_model
+    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelsFolder
 

@@ -17,7 +17,7 @@ from fingerpost.registry import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
-    from fingerpost.worker.modelfiles import ManifestOverrides
+    from fingerpost.worker.models.files import ManifestOverrides
     from fingerpost.worker.repository.sources import Source
 
 __all__ = ["add_to"]
@@ -142,11 +142,11 @@ def worker(
     access: RegistryOptions,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
-    from fingerpost.registry.consul_checks import CheckConfig
+    from fingerpost.registry.consul.checks import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.images import ImageLimits
-    from fingerpost.worker.modelfiles import ManifestOverrides
+    from fingerpost.worker.models.files import ManifestOverrides
 
     start_logging(log_level)
     chosen = device_options.placements(device, devices, processes_per_device, memory_fraction)
@@ -198,7 +198,7 @@ def worker(
     loading = chosen[0].load_options(threads)
 
     async def run() -> None:
-        from fingerpost.deploy.lifetime import Lifetime
+        from fingerpost.deploy.processes.signals import Lifetime
         from fingerpost.worker.worker import Worker
 
         serving = Worker(source, lambda files: load_backend(files, loading), config)
@@ -223,8 +223,8 @@ def _one(
     """A model that never changes, or all the versions in its folder."""
     from functools import partial
 
-    from fingerpost.worker.manifest import MANIFEST
-    from fingerpost.worker.modelfiles import find_model, find_versions
+    from fingerpost.worker.models.files import find_model, find_versions
+    from fingerpost.worker.models.manifest import MANIFEST
     from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
 

@@ -23,7 +23,7 @@ _MOST_BYTES: Final = 256 << 20
 def drawn_image(seed: int = 0) -> bytes:
     """A JPEG of 480 x 360, the same for the same seed: a gradient with shapes on it, some 20 KB.
 
-    The like of `fingerpost.worker.sample_images`, which needs NumPy.
+    The like of `fingerpost.worker.tools.sample_images`, which needs NumPy.
     """
     rng = random.Random(seed)
     image = Image.frombytes("RGB", (5, 4), rng.randbytes(60)).resize(_SIZE)

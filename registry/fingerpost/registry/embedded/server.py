@@ -24,8 +24,8 @@ from fingerpost.registry.embedded.definitions import (
 )
 from fingerpost.registry.embedded.store import Store
 from fingerpost.registry.errors import ConfigurationError
+from fingerpost.registry.http_server import bind, json_response, serve
 from fingerpost.registry.instance import format_address
-from fingerpost.registry.web import bind, json_response, serve
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from fingerpost.registry.errors import ConfigurationError
-from fingerpost.worker.manifest import Layout, Preprocessing
+from fingerpost.worker.models.manifest import Layout, Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,11 +9,11 @@ import msgspec
 
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.manifest import Layout
+from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
-    from fingerpost.worker.manifest import Preprocessing
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.models.manifest import Preprocessing
 
 __all__ = ["encoded_input", "image_input"]
 

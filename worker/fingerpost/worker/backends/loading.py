@@ -6,17 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Final, cast
 
 from fingerpost.registry import ConfigurationError
-from fingerpost.worker.manifest import Framework
+from fingerpost.worker.models.manifest import Framework
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, LoadOptions
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
 
 __all__ = ["load_backend"]
 
 # Each module offers `load(files, options) -> Backend`; the extra is what brings its framework.
 _MODULES: Final = {
-    Framework.TENSORFLOW: ("tensorflow", "TensorFlow", "tensorflow"),
+    Framework.TENSORFLOW: ("tensorflow.backend", "TensorFlow", "tensorflow"),
     Framework.ONNX: ("onnx", "ONNX Runtime", "onnx"),
     Framework.TORCH: ("torch", "PyTorch", "torch"),
     Framework.CAFFE: ("caffe", "OpenCV", "caffe"),

@@ -15,17 +15,17 @@ import numpy as np
 import onnxruntime as ort
 
 from fingerpost.registry import ConfigurationError
+from fingerpost.worker.backends.devices import find_gpus, visible
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
-from fingerpost.worker.devices import find_gpus, visible
-from fingerpost.worker.pools import step_back
+from fingerpost.worker.threads import step_back
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
-    from fingerpost.worker.manifest import Activation
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.models.manifest import Activation
 
 __all__ = ["OnnxBackend", "load"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fingerpost.registry import InvalidRequest
-from fingerpost.worker.manifest import Activation, ChannelOrder, Layout
+from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,14 +17,14 @@ import numpy as np
 from fingerpost.registry import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
-from fingerpost.worker.manifest import Layout
+from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
-    from fingerpost.worker.manifest import Activation
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.models.manifest import Activation
 
 __all__ = ["PythonClassBackend", "PythonModel", "load"]
 

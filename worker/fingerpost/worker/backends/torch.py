@@ -20,7 +20,7 @@ import torch
 from fingerpost.registry import ConfigurationError
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
-from fingerpost.worker.manifest import Layout
+from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
-    from fingerpost.worker.manifest import Activation
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.models.manifest import Activation
 
 __all__ = ["TorchBackend", "load"]
 

@@ -4,7 +4,7 @@
 does both for one image.
 """
 
-from fingerpost.worker.images.opening import FORMATS, ImageLimits, open_image
-from fingerpost.worker.images.preparing import decode, fit, prepare, reencode
+from fingerpost.worker.images.decode import FORMATS, ImageLimits, open_image
+from fingerpost.worker.images.preprocess import decode, fit, prepare, reencode
 
 __all__ = ["FORMATS", "ImageLimits", "decode", "fit", "open_image", "prepare", "reencode"]

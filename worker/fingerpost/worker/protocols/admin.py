@@ -29,9 +29,9 @@ from aiohttp import hdrs, web
 
 from fingerpost.registry import InvalidRequest, Unauthorized
 from fingerpost.registry.errors import InvalidName
+from fingerpost.registry.http_server import Handler, json_response
 from fingerpost.registry.names import check_version
-from fingerpost.registry.web import Handler, json_response
-from fingerpost.worker.repository.orders import ModelOrders
+from fingerpost.worker.repository.control import ModelOrders
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository

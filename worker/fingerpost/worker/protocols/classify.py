@@ -9,16 +9,16 @@ import msgspec
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.registry import FingerpostError, InvalidRequest
-from fingerpost.worker.engine import best
-from fingerpost.worker.protocols.errors import printable
-from fingerpost.worker.uploads import read_images
+from fingerpost.worker.engine.engine import best
+from fingerpost.worker.serving.errors import printable
+from fingerpost.worker.serving.uploads import read_images
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from fingerpost.worker.admission import Admission, Admitted
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.engine import Outcome
+    from fingerpost.worker.engine.engine import Outcome
+    from fingerpost.worker.serving.admission import Admission, Admitted
 
 __all__ = ["ClassifyProtocol", "error_body", "image_answer", "labels_wanted"]
 

@@ -40,16 +40,16 @@ from fingerpost.registry import (
     UnsupportedImage,
     WorkerState,
 )
-from fingerpost.worker.admission import PATIENCE_S, Admission, deadline_s
 from fingerpost.worker.protocols.classify import error_body, image_answer, labels_wanted
+from fingerpost.worker.serving.admission import PATIENCE_S, Admission, deadline_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.host import ModelHost
-    from fingerpost.worker.observer import Observed
+    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.telemetry.observer import Observed
 
 __all__ = ["StreamProtocol"]
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.engine import Outcome
-    from fingerpost.worker.host import ServedVersion
+    from fingerpost.worker.engine.engine import Outcome
     from fingerpost.worker.images import ImageLimits
+    from fingerpost.worker.repository.manager import ServedVersion
 
     Scores = NDArray[np.float32]
     Item = bytes | memoryview | NDArray[Any]

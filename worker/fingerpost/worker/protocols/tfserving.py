@@ -14,9 +14,8 @@ import msgspec
 import numpy as np
 
 from fingerpost.registry import ImageTooLarge, InvalidRequest, UnknownModel
-from fingerpost.registry.web import json_response
-from fingerpost.worker.engine import best
-from fingerpost.worker.host import VersionState, VersionStatus
+from fingerpost.registry.http_server import json_response
+from fingerpost.worker.engine.engine import best
 from fingerpost.worker.protocols.tensors import (
     check_length,
     classify_all,
@@ -25,15 +24,16 @@ from fingerpost.worker.protocols.tensors import (
     numbers,
     split_batch,
 )
-from fingerpost.worker.uploads import read_body
+from fingerpost.worker.repository.manager import VersionState, VersionStatus
+from fingerpost.worker.serving.uploads import read_body
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from fingerpost.worker.admission import Admission, Admitted
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.host import ModelHost
     from fingerpost.worker.protocols.tensors import Item, Scores
+    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.serving.admission import Admission, Admitted
 
 __all__ = ["TensorFlowServingProtocol"]
 

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.registry.errors import InvalidRequest, UnknownModel
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_label
-from fingerpost.worker.host import VersionState, VersionStatus
-from fingerpost.worker.repository.known import KnownVersion
+from fingerpost.worker.repository.manager import VersionState, VersionStatus
+from fingerpost.worker.repository.record import KnownVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.registry import ConfigurationError
-from fingerpost.worker.engine import Engine
-from fingerpost.worker.manifest import Framework
+from fingerpost.worker.engine.engine import Engine
+from fingerpost.worker.models.manifest import Framework
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.metrics import WorkerMetrics
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["EngineLoader", "Loaded", "check_labels"]
 
@@ -150,7 +150,7 @@ def _import_framework(files: ModelFiles) -> None:
     framework = files.manifest.framework
     with contextlib.suppress(ImportError, ConfigurationError):
         if framework is Framework.TENSORFLOW:
-            from fingerpost.worker.backends.tensorflow_import import import_tensorflow
+            from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 
             import_tensorflow(keras=files.path.suffix == ".keras")
         elif framework in _IMPORTS:

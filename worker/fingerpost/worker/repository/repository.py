@@ -15,19 +15,19 @@ from fingerpost.registry import (
     ModelReference,
     UnknownModel,
 )
-from fingerpost.worker.host import ServedVersion, VersionStatus
-from fingerpost.worker.pools import step_back
-from fingerpost.worker.repository.held import HeldVersion
+from fingerpost.worker.repository.handle import HeldVersion
 from fingerpost.worker.repository.lifecycle import Lifecycle
+from fingerpost.worker.repository.manager import ServedVersion, VersionStatus
+from fingerpost.worker.threads import step_back
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from fingerpost.worker.engine import Engine
-    from fingerpost.worker.metrics import WorkerMetrics
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.engine.engine import Engine
+    from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.repository.loader import Loaded
     from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["ModelRepository"]
 

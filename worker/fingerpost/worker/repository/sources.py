@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fingerpost.registry import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service
-from fingerpost.worker.modelfiles import find_model, find_versions
+from fingerpost.worker.models.files import find_model, find_versions
 from fingerpost.worker.repository.policy import (
     SETTINGS_FILE,
     VersionPolicy,
@@ -35,7 +35,7 @@ from fingerpost.worker.repository.policy import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fingerpost.worker.modelfiles import ModelFiles
+    from fingerpost.worker.models.files import ModelFiles
 
 __all__ = ["FixedModel", "FoundModel", "ModelFolder", "ModelsFolder", "Source"]
 

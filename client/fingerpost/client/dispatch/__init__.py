@@ -1,0 +1,1 @@
+"""One image to one worker: pick, send, retry, and probe the others."""

@@ -1,0 +1,163 @@
+"""Asks workers for their load, in the background and before long uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.registry import BadAnswer, Unreachable
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from fingerpost.client.config import ClientConfig
+    from fingerpost.client.result import Stats
+    from fingerpost.client.routing import Fleet, Worker
+    from fingerpost.client.transport.transport import Transport
+    from fingerpost.registry import LoadReport, ModelReference
+
+__all__ = ["Prober"]
+
+# Limits what a thousand silent workers could hold.
+_MOST_ASKED: Final = 64
+
+
+class Prober:
+    """The shell of one fleet's `Probing`: owns a task for each question that is out.
+
+    A worker is asked no second question before it has answered the first. Reports that took longer
+    than `probe_timeout_s` are not used, but their connections are kept. A worker that leaves a
+    question unanswered for `unanswered_s` is taken for stopped: what waits there is given up, where
+    there is anyone else.
+    """
+
+    def __init__(
+        self, fleet: Fleet, transport: Transport, config: ClientConfig, rng: Random, stats: Stats
+    ) -> None:
+        self._fleet = fleet
+        self._transport = transport
+        self._config = config
+        self._rng = rng
+        self._stats = stats
+        self._clock = asyncio.get_running_loop().time
+        self._asked: dict[str, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._reference: ModelReference | None = None
+        self._closed = False
+
+    async def aclose(self) -> None:
+        """End all questions."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = list(self._asked.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_request(self, reference: ModelReference, now: float) -> None:
+        """A request begins: ask some workers, without waiting."""
+        if not self._choice():
+            return
+        self._reference = reference
+        count = self._fleet.probing.on_request(now)
+        if count:
+            self._ask(reference, count, now)
+        if self._timer is None:
+            self._arm()
+
+    async def ahead(
+        self, reference: ModelReference, *, expected_s: float, reported_at: float, now: float
+    ) -> None:
+        """Before a pick: ask three and wait for two, where that is worth it.
+
+        Args:
+            reference: what is asked for.
+            expected_s: how long upload and answer will probably take.
+            reported_at: when the newest report came.
+            now: the loop's seconds.
+        """
+        probing = self._fleet.probing
+        if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
+            return
+        tasks = self._ask(reference, probing.ahead(now), now)
+        until = now + self._config.routing.probe_wait_s
+        for _ in range(min(2, len(tasks))):
+            left_s = until - self._clock()
+            if not tasks or left_s <= 0:
+                return
+            _, tasks = await asyncio.wait(
+                tasks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )
+
+    def _choice(self) -> bool:
+        """Whether there is anyone to choose among, and so anything worth knowing."""
+        snapshot = self._fleet.snapshot
+        return snapshot is not None and len(snapshot.instances) > 1 and not self._closed
+
+    def _arm(self) -> None:
+        at = self._fleet.probing.next_at()
+        loop = asyncio.get_running_loop()
+        self._timer = None if at == float("inf") else loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        now = self._clock()
+        count = self._fleet.probing.on_timer(now)
+        if count and self._reference is not None:
+            self._ask(self._reference, count, now)
+        self._arm()
+
+    def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
+        started = set()
+        for worker in self._fleet.to_probe(reference, count, now, self._rng):
+            if worker.id in self._asked or len(self._asked) >= _MOST_ASKED:
+                continue
+            task = asyncio.create_task(self._probe(worker), name=f"probe of {worker.id}")
+            self._asked[worker.id] = task
+            started.add(task)
+        return started
+
+    async def _probe(self, worker: Worker) -> None:
+        self._stats.probes += 1
+        asked_at, before = self._clock(), worker.in_flight
+        address = worker.instance.address
+        question = asyncio.create_task(self._transport.load(address))
+        try:
+            while not await self._answered(question):
+                self._silent(worker)
+                if not worker.in_flight:
+                    return
+            load = question.result()
+            now = self._clock()
+            rtt_s = now - asked_at
+            if rtt_s <= self._config.routing.probe_timeout_s:
+                self._fleet.probing.answered(rtt_s)
+                unseen = max(0, worker.in_flight - before)
+                self._fleet.reported(worker, load, now, probed=True, unseen=unseen)
+            else:
+                self._stats.probes_lost += 1
+        except Unreachable:
+            self._stats.probes_lost += 1
+            worker.suspected(self._clock())
+        except BadAnswer:
+            self._stats.probes_lost += 1  # something that has no /load, but may classify
+        finally:
+            question.cancel()
+            await asyncio.gather(question, return_exceptions=True)
+            del self._asked[worker.id]
+
+    async def _answered(self, question: asyncio.Task[LoadReport]) -> bool:
+        """Wait for it, `unanswered_s` at most; in halves, as the loop may have stood still."""
+        for _ in range(2):
+            await asyncio.wait((question,), timeout=self._config.unanswered_s / 2)
+            if question.done():
+                return True
+        return False
+
+    def _silent(self, worker: Worker) -> None:
+        self._stats.probes_lost += 1
+        worker.suspected(self._clock())
+        if self._choice():
+            self._stats.silences += 1
+            reason = f"did not answer /load for {self._config.unanswered_s:g} s (unanswered_s)"
+            self._transport.give_up(worker.instance.address, reason)

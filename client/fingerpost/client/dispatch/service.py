@@ -1,0 +1,132 @@
+"""One service as a client uses it: its watch, its routing table, and who asks its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.client.dispatch.prober import Prober
+from fingerpost.client.images.shrink import wanted_size
+from fingerpost.client.routing import Fleet, HedgeDelay, Outcome, make_policy
+from fingerpost.registry import BadAnswer, LoadReport
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from fingerpost.client.config import ClientConfig
+    from fingerpost.client.result import Stats
+    from fingerpost.client.route.route import Way
+    from fingerpost.client.routing import Pick, Worker
+    from fingerpost.client.transport.transport import Reply, Transport
+    from fingerpost.client.transport.upload import Upload
+    from fingerpost.registry import ModelReference, Snapshot, Watch
+
+__all__ = ["Service"]
+
+_SMOOTHING: Final = 0.1
+
+
+class Service:
+    """A watch of one service and what is fed from it. Make it inside a running loop.
+
+    The workers of its routing table are whom images are sent to: the way's peers.
+    """
+
+    def __init__(
+        self,
+        watch: Watch[Snapshot],
+        transport: Transport,
+        config: ClientConfig,
+        rng: Random,
+        stats: Stats,
+        way: Way,
+    ) -> None:
+        self.watch = watch
+        self._way = way
+        self._seen: Snapshot | None = None
+        self.fleet = Fleet(make_policy(config.routing), config.routing, config.client_id)
+        self.prober = Prober(self.fleet, transport, config, rng, stats)
+        self.hedge = HedgeDelay()
+        self._rng = rng
+        self._stats = stats
+        self._report_every_s = config.routing.report_every_s
+        self._reported_at = -inf
+        self._seconds = 0.0
+        self._mb = 0.0
+
+    def refresh(self, now: float) -> bool:
+        """Bring the routing table up to the watch's view, without waiting; True if it changed."""
+        view, seen = self.watch.view, self._seen
+        if view is None or (
+            seen is not None and view.index == seen.index and view.instances is seen.instances
+        ):
+            return False
+        self._seen = view
+        self.fleet.update(self._way.peers(view), now)
+        return True
+
+    async def changed(self, within_s: float) -> None:
+        """Wait for a change of the snapshot, `within_s` seconds at most."""
+        seen = self.fleet.snapshot
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.watch.changed(0 if seen is None else seen.index)
+
+    async def begin(self, reference: ModelReference, image_mb: float, now: float) -> None:
+        """A request comes: ask workers for their load, and wait where that is worth it."""
+        self._stats.images += 1
+        view = self.watch.view
+        if view is not None:
+            self._stats.snapshot_age_s += max(0.0, now - view.taken_at)
+        if not self._way.own_load:
+            return
+        expected_s = self._seconds / self._mb * image_mb if self._mb else 0.0
+        await self.prober.ahead(
+            reference, expected_s=expected_s, reported_at=self._reported_at, now=now
+        )
+        self.prober.on_request(reference, now)
+
+    def wanted_size(self, reference: ModelReference) -> tuple[int, int] | None:
+        """See `shrink.wanted_size`."""
+        view = self.watch.view
+        return None if view is None else wanted_size(view.matching(reference))
+
+    def ended(self, pick: Pick, outcome: Outcome, upload: Upload, reply: Reply | None) -> None:
+        """An attempt ended; with a reply, or cancelled."""
+        now = asyncio.get_running_loop().time()
+        worker = pick.worker
+        was_usable = worker.ejection.usable_from() <= now
+        retry_after_s = worker_s = None
+        if reply is not None and reply.error is not None:
+            retry_after_s = reply.error.retry_after_s
+        sent_mb = upload.sent_bytes / 1e6
+        if reply is not None and reply.answer is not None and upload.sent_at is not None:
+            timings = reply.answer.results[0].timings_ms
+            if timings is not None:
+                worker_s = (timings.decode + timings.queue + timings.inference) / 1000
+            self.hedge.answered(now - upload.sent_at)
+            self._seconds += _SMOOTHING * (now - pick.at - self._seconds)
+            self._mb += _SMOOTHING * (sent_mb - self._mb)
+        pick.release(
+            outcome,
+            now=now,
+            rng=self._rng,
+            retry_after_s=retry_after_s,
+            sent_mb=sent_mb,
+            worker_s=worker_s,
+        )
+        if reply is not None and reply.report is not None and self._way.own_load:
+            self._report(worker, reply.report, outcome, now)
+        failed = outcome in (Outcome.FAILED, Outcome.REFUSED)
+        if failed and (was_usable or pick.trial) and worker.ejection.usable_from() > now:
+            self._stats.ejections += 1
+
+    def _report(self, worker: Worker, header: str, outcome: Outcome, now: float) -> None:
+        if outcome is Outcome.ANSWERED and now - worker.load_at < self._report_every_s:
+            return
+        # An answer without a usable report is still an answer.
+        with contextlib.suppress(BadAnswer):
+            self.fleet.reported(worker, LoadReport.from_header(header), now, probed=False)
+            self._reported_at = now

@@ -1,0 +1,1 @@
+"""Images as users hold them, turned into bytes to send."""

@@ -1,0 +1,142 @@
+"""From what a caller has (a path, bytes, a PIL image, an array) to the bytes that are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from collections.abc import AsyncIterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from fingerpost.client.images.oneshot import OneShot, Readable
+from fingerpost.registry import BrokenImage, EmptyImage, ImageError, UnsupportedImage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import PIL.Image
+
+__all__ = ["Array", "ImageSource", "image_key", "load_image"]
+
+
+class Array(Protocol):
+    """NumPy's array interface, version 3; NumPy itself is not imported."""
+
+    @property
+    def __array_interface__(self) -> Mapping[str, Any]:
+        """`shape` and `typestr` at least (numpy.org/doc/stable/reference/arrays.interface.html)."""
+
+
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | PIL.Image.Image | Array"
+    "| Readable | AsyncIterable[bytes] | Iterator[bytes]"
+)
+
+# zlib's fastest level: the network is not the bottleneck that the encoder would be at level 6.
+_PNG_LEVEL = 1
+# What PNG stores as it is; other modes are converted to RGB.
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+
+
+def image_key(image: ImageSource, index: int) -> str:
+    """The path as it was given; the index for an image that has none."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
+
+
+async def load_image(image: ImageSource) -> bytes | OneShot:
+    """Return the encoded image. Files are read, and pixels encoded as PNG, in a thread.
+
+    An array is uint8 `[H, W]`, `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA). A file
+    object that can seek is read from where it stands, as a path is; one that cannot, and an
+    iterator of bytes, are handed on unread.
+
+    Raises:
+        EmptyImage: no bytes or no pixels.
+        UnsupportedImage: an object, dtype, shape or mode that is none of the above.
+        BrokenImage: Pillow cannot decode the image that it was asked to encode.
+        ImageError: the file cannot be read.
+    """
+    data: bytes | OneShot
+    if isinstance(image, bytes):
+        data = image
+    elif isinstance(image, bytearray | memoryview):
+        data = bytes(image)
+    elif isinstance(image, AsyncIterable):
+        return OneShot(image)
+    else:
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(None, _load, image)
+    if not data:
+        raise EmptyImage("the image has no bytes")
+    return data
+
+
+def _load(image: Any) -> bytes | OneShot:
+    if isinstance(image, str | os.PathLike):
+        try:
+            return Path(image).read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            raise ImageError(f"cannot read {os.fspath(image)!r}: {error}") from error
+    # Whoever has a PIL image has imported PIL already.
+    pil = sys.modules.get("PIL.Image")
+    if pil is not None and isinstance(image, pil.Image):
+        return _encode(image)
+    if hasattr(image, "__array_interface__"):
+        return _encode(_from_array(image))
+    if hasattr(image, "read"):
+        return _read(image)
+    if isinstance(image, Iterator):
+        return OneShot(image)
+    raise UnsupportedImage(
+        f"{type(image).__name__} is no image: use a path, bytes, a file object, a PIL image, "
+        "a uint8 NumPy array or an iterator of bytes"
+    )
+
+
+def _read(file: Any) -> bytes | OneShot:
+    try:
+        data = file.read() if getattr(file, "seekable", bool)() else OneShot(file)
+    except (OSError, ValueError) as error:  # ValueError: a closed file
+        raise ImageError(f"cannot read {file!r}: {error}") from error
+    if not isinstance(data, bytes | OneShot):
+        raise UnsupportedImage(f"{file!r} gives {type(data).__name__}: open it for bytes ('rb')")
+    return data
+
+
+def _from_array(array: Any) -> PIL.Image.Image:
+    interface = array.__array_interface__
+    shape, dtype = tuple(interface["shape"]), interface["typestr"]
+    if dtype != "|u1":
+        raise UnsupportedImage(
+            f"an array of dtype {dtype!r} is no image: scale it to 0..255 and use "
+            "array.astype('uint8')"
+        )
+    if len(shape) not in {2, 3} or (len(shape) == 3 and shape[2] not in {1, 3, 4}):
+        raise UnsupportedImage(
+            f"an array of shape {shape} is no image: use [H, W], [H, W, 1], [H, W, 3] or "
+            "[H, W, 4], one image each"
+        )
+    if 0 in shape:
+        raise EmptyImage(f"an array of shape {shape} has no pixels")
+    from PIL import Image
+
+    return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+
+
+def _encode(image: PIL.Image.Image) -> bytes:
+    if image.mode in {"F", "I", "I;16"}:
+        raise UnsupportedImage(
+            f"a PIL image of mode {image.mode!r} has no fixed range: scale it to 0..255 and use "
+            "image.convert('L')"
+        )
+    if 0 in image.size:
+        raise EmptyImage(f"a PIL image of size {image.size} has no pixels")
+    buffer = io.BytesIO()
+    try:
+        pixels = image if image.mode in _PNG_MODES else image.convert("RGB")
+        pixels.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BrokenImage(f"Pillow cannot decode the image: {error}") from error
+    return buffer.getvalue()

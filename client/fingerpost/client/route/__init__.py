@@ -1,0 +1,1 @@
+"""How images reach the workers: directly, or through a proxy that relays."""

@@ -1,0 +1,1 @@
+"""The rules that pick a worker, a module each."""

@@ -1,0 +1,56 @@
+"""C3: expected time with a cubic penalty for queues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
+from fingerpost.client.routing.policy import Policy
+from fingerpost.client.routing.probe_pool import Reports
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.policy import C, Candidate
+
+__all__ = ["C3"]
+
+
+class C3(Policy):
+    """Takes the least R - 1/mu + q^3/mu (Suresh et al., 'C3', NSDI'15), for comparison.
+
+    R is the expected time, q the requests there and this one, 1/mu the time between two answers
+    of a busy worker: expected time over slots, without the share of it that is waiting. As in
+    Prequal's comparison the figures are those of probes; ties are broken at random.
+    """
+
+    def __init__(self, config: RoutingConfig) -> None:
+        self._reports = Reports(config)
+        self._fallback = PowerOfTwo()
+
+    def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
+        """Take it into the pool."""
+        self._reports.reported(worker, now, probed=probed)
+
+    def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
+        """See `Policy.pick`."""
+        known = self._reports.usable(candidates, now)
+        if len(known) < min(2, len(candidates)):
+            return self._fallback.pick(candidates, now, rng)
+        best, least = known[0], float("inf")
+        start = int(rng.random() * len(known))
+        for index in range(start - len(known), start):
+            each = known[index]
+            load = each.load
+            slots = 1 if load is None else max(1, load.slots)
+            queue = 1 + each.pressure * slots
+            told = load.rif / slots if load is not None else 0.0
+            between_s = each.seconds_per_mb / slots
+            score = each.seconds_per_mb * max(1.0, told) - between_s + queue**3 * between_s
+            if score < least:
+                best, least = each, score
+        if known is not candidates:
+            self._reports.picked(best)
+        return best

@@ -1,0 +1,1 @@
+"""`fingerpost demo`: train on handwritten digits, serve them, lose a worker."""

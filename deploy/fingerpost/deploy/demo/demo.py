@@ -1,0 +1,175 @@
+"""The main job from end to end: train, serve, stream, lose a worker, count."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import ClientSession
+
+from fingerpost.client import Client
+from fingerpost.deploy.demo.digits import write_digits
+from fingerpost.deploy.local.cluster import Cluster, ClusterConfig
+from fingerpost.registry import FingerpostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fingerpost.worker.training import Progress, TrainResult
+
+__all__ = ["CURL_LINES", "DemoResult", "free_port", "stream_held_out", "train_digits"]
+
+# Times the held-out images are streamed, so that there is a stream to kill a worker in.
+_ROUNDS: Final = 12
+_CONCURRENCY: Final = 16
+
+# Both are run as they stand here; {proxy} is host:port, {image} a file.
+CURL_LINES: Final = (
+    'curl -s -F data=@{image} "$(curl -s {proxy})"',
+    "curl -s -L -H 'Expect: 100-continue' --data-binary @{image} {proxy}/v1/classify/digits",
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class DemoResult:
+    """What came of the streamed images.
+
+    `share` counts answers by worker address; `lost` images got no answer at all; `direct_bytes`
+    were sent to workers, `proxy_bytes` are image bytes that reached the proxy.
+    """
+
+    images: int = 0
+    right: int = 0
+    lost: int = 0
+    seconds: float = 0.0
+    killed: str = ""
+    retried: int = 0
+    share: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    direct_bytes: int = 0
+    proxy_bytes: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right first choices among the answered images."""
+        return self.right / max(1, self.images - self.lost)
+
+    @property
+    def images_per_s(self) -> float:
+        """Over the whole stream, the worker's death included."""
+        return self.images / max(1e-9, self.seconds)
+
+    @property
+    def direct_share(self) -> float:
+        """Of all image bytes, the share that went past the proxy."""
+        return self.direct_bytes / max(1, self.direct_bytes + self.proxy_bytes)
+
+
+def train_digits(data: Path, out: Path, progress: Progress) -> tuple[TrainResult, Path]:
+    """Write the digits to `data`, train on one part; return the result and the held-out folder."""
+    from fingerpost.worker.training import TrainConfig, train
+
+    digits = write_digits(data)
+    config = TrainConfig(images=digits.train, out=out, backbone="small")
+    return train(config, progress), digits.held_out
+
+
+async def stream_held_out(
+    cluster: Cluster, files: list[Path], progress: Callable[[int, int], None]
+) -> DemoResult:
+    """Stream the held-out images to the workers, and kill one of them on the way.
+
+    Args:
+        cluster: ready, with workers of the service `digits`.
+        files: images, each in a folder named after its class.
+        progress: called with the images done and the number of all.
+    """
+    total = len(files) * _ROUNDS
+    result = DemoResult()
+
+    def paths() -> Iterator[Path]:
+        for _ in range(_ROUNDS):
+            yield from files
+
+    proxy_before = await _proxy_body_bytes(cluster.proxy_url)
+    async with Client(cluster.proxy_url) as client:
+        await client.classify(files[0], "digits")  # connect and resolve before the clock runs
+        started = time.monotonic()
+        stream = client.stream(paths(), model="digits", concurrency=_CONCURRENCY)
+        async with aclosing(stream) as answers:
+            async for answer in answers:
+                result.images += 1
+                progress(result.images, total)
+                if answer.error is not None:
+                    result.lost += 1
+                    result.errors[answer.error.code] += 1
+                    continue
+                result.right += answer.label == Path(answer.key).parent.name
+                result.retried += answer.attempts > 1
+                result.share[answer.address] += 1
+                if result.images == total // 3:
+                    result.killed = f"{cluster.workers[0].name} (pid {cluster.workers[0].pid})"
+                    cluster.workers[0].kill()
+        result.seconds = time.monotonic() - started
+        result.direct_bytes = client.stats.bytes_sent
+    result.proxy_bytes = await _proxy_body_bytes(cluster.proxy_url) - proxy_before
+    return result
+
+
+async def run_curl(line: str, proxy: str, image: Path) -> tuple[str, str]:
+    """Run one of `CURL_LINES` in a shell; return the command and its output.
+
+    Raises:
+        FingerpostError: curl failed.
+    """
+    command = line.format(proxy=proxy, image=image)
+    process = await asyncio.create_subprocess_shell(
+        command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(30):
+        output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise FingerpostError(f"{command} ended with status {process.returncode}: {output!r}")
+    return command, output.decode("utf-8", "replace").strip()
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there on loopback, else a port that is free now."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise FingerpostError("no port is free on 127.0.0.1")
+
+
+def cluster_config(model: Path) -> ClusterConfig:
+    """Three workers, and the usual ports where they are free."""
+    return ClusterConfig(
+        models=(model,),
+        services=(model.name,),
+        workers=3,
+        proxy_port=free_port(12480),
+        registry_port=free_port(12481),
+        worker_options=("--threads", "1", "--log-level", "warning"),
+    )
+
+
+async def _proxy_body_bytes(proxy_url: str) -> int:
+    async with (
+        ClientSession() as session,
+        session.get(f"{proxy_url}/metrics") as response,
+    ):
+        for line in (await response.text()).splitlines():
+            if line.startswith("fingerpost_proxy_body_bytes_total "):
+                return int(float(line.split()[1]))
+    return 0

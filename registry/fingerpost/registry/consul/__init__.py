@@ -1,0 +1,1 @@
+"""Consul as the registry: its HTTP API, health checks, ACLs, TLS and datacenters."""

@@ -1,0 +1,76 @@
+"""py-consul on our own HTTP calls. Imported only when a registry first talks to its agent.
+
+py-consul knows the agent's paths and payloads. Its own transport is left out because it reads
+tokens and addresses from the environment, has one timeout for everything, and lets aiohttp's
+errors through; nor does it send the token with every call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import consul.base
+
+from fingerpost.registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from fingerpost.registry.consul.http import ConsulHttp
+
+__all__ = ["ConsulClient"]
+
+
+class ConsulClient(consul.base.Consul):  # type: ignore[misc]
+    """`consul.Consul` whose calls are coroutines that raise `RegistryError`s."""
+
+    def __init__(self, http: ConsulHttp) -> None:
+        self._ours = http
+        # All arguments given, so that the environment is not asked. It is for the token even so;
+        # `_Transport` sends the headers of `http` and none of py-consul's.
+        super().__init__(host="unused", port=1, scheme="http", verify=True)
+
+    def http_connect(self, *_: object, **__: object) -> _Transport:
+        """Called by the base class for its transport."""
+        return _Transport(self._ours)
+
+
+class _Transport(consul.base.HTTPClient):  # type: ignore[misc]
+    def __init__(self, http: ConsulHttp) -> None:
+        super().__init__()
+        self._ours = http
+
+    async def get(self, callback: Any, path: str, params: Any = None, **_: object) -> Any:
+        answer = await self._ours.call("GET", path, params=_text(params), not_found_ok=True)
+        return _finish(callback, answer.status, answer.headers, answer.body)
+
+    async def put(
+        self, callback: Any, path: str, params: Any = None, data: str = "", **_: object
+    ) -> Any:
+        answer = await self._ours.call(
+            "PUT", path, params=_text(params), data=data, not_found_ok=True
+        )
+        return _finish(callback, answer.status, answer.headers, answer.body)
+
+    def delete(self, *_: object, **__: object) -> Any:
+        raise NotImplementedError("Fingerpost deletes nothing through py-consul")
+
+    def post(self, *_: object, **__: object) -> Any:
+        raise NotImplementedError("Fingerpost posts nothing through py-consul")
+
+    def close(self) -> None:
+        """Nothing to close: the connections belong to `ConsulHttp`."""
+
+
+def _text(params: Any) -> dict[str, str]:
+    # Python's True would travel as "True"; Consul documents "true".
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in params or ()
+    }
+
+
+def _finish(callback: Any, status: int, headers: Any, body: bytes) -> Any:
+    text = body.decode("utf-8", "replace")
+    try:
+        return callback(consul.base.Response(status, headers, text))
+    except consul.ConsulException as error:
+        raise RegistryError(f"the registry's answer cannot be read: {error}") from error

@@ -1,0 +1,320 @@
+"""How an instance is written into a Consul service entry, and read back. Pure: no I/O, no clock.
+
+What goes where:
+
+============================  ==================================================================
+``ID``, ``Name``              the instance's id and service
+``Address``, ``Port``         its host, and the port of transport ``http``
+``Weights.Passing``           its weight
+``TaggedAddresses``           ``lan`` and ``wan``, where a WAN address is advertised
+``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each label; so
+                              that ``v3.flowers.service.consul`` answers a DNS query; at most
+                              `MAX_TAGS`, the first models' before the last ones'
+``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `consul_models` for what
+                              is written where they are too many
+``Meta[fingerpost-port-T]``   the port of each other transport T
+``Meta[fingerpost-boot-id]``  the boot id, decimal
+``Meta[fingerpost-zone]``     the zone, where there is one
+other ``Meta``                ``Instance.meta`` as it is, for people and Consul's filters
+============================  ==================================================================
+
+Load reports are not in here: a change of them would be a write to Consul's Raft log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from fingerpost.registry.consul.checks import CheckConfig, encode_check, format_duration
+from fingerpost.registry.consul.models import (
+    MAX_PAIRS,
+    MAX_VALUE_BYTES,
+    Budget,
+    decode_models,
+    encode_models,
+)
+from fingerpost.registry.errors import InvalidInstance, InvalidName, RegistryError
+from fingerpost.registry.instance import Instance
+from fingerpost.registry.names import check_service
+
+__all__ = [
+    "MAX_KEY_BYTES",
+    "MAX_PAIRS",
+    "MAX_TAGS",
+    "MAX_VALUE_BYTES",
+    "TAG",
+    "CheckConfig",
+    "Entry",
+    "decode_catalog",
+    "decode_entries",
+    "encode_instance",
+    "format_duration",
+]
+
+TAG: Final = "fingerpost"
+
+# Consul's limit on a key of Meta, in bytes; `consul_models` has the others.
+MAX_KEY_BYTES: Final = 128
+# Ours: Consul has no limit, and repeats all of an instance's tags in every answer about it.
+MAX_TAGS: Final = 128
+
+_OURS: Final = "fingerpost-"
+_PORT: Final = f"{_OURS}port-"
+_BOOT_ID: Final = f"{_OURS}boot-id"
+_ZONE: Final = f"{_OURS}zone"
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
+_MAX_BOOT_ID: Final = 2**53
+
+
+def encode_instance(
+    instance: Instance, check: CheckConfig, *, wan_address: str | None = None
+) -> dict[str, Any]:
+    """The arguments of py-consul's `agent.service.register` that record `instance`.
+
+    Args:
+        instance: what to record.
+        check: how the agent watches over it.
+        wan_address: where readers in other datacenters reach it, if not at its own host.
+
+    Raises:
+        InvalidInstance: its own metadata does not fit into Consul's (64 pairs; keys of at most 128
+            letters, digits, `_` and `-`; values of at most 512 bytes), or uses a reserved key.
+            Many models are no reason: see `consul_models`.
+    """
+    meta = _own_meta(instance)
+    for key, value in instance.meta.items():
+        if key.startswith((_OURS, "consul-")):
+            raise InvalidInstance(
+                f"instance {instance.id}: metadata key {key!r} has a reserved prefix; rename it"
+            )
+        meta[key] = value
+    if len(meta) >= MAX_PAIRS:
+        raise InvalidInstance(
+            f"instance {instance.id}: {len(meta)} metadata pairs, of which {len(instance.meta)} "
+            f"are its own, leave no room for its models in Consul's {MAX_PAIRS}; use fewer pairs"
+        )
+    for key, value in meta.items():
+        _check_pair(instance.id, key, value)
+    try:
+        meta |= encode_models(instance.service, instance.models, MAX_PAIRS - len(meta))
+    except InvalidInstance as error:
+        raise InvalidInstance(f"instance {instance.id}: {error}") from error
+    port = instance.ports["http"]
+    arguments: dict[str, Any] = {
+        "name": instance.service,
+        "service_id": instance.id,
+        "address": instance.host,
+        "port": port,
+        "tags": _tags(instance),
+        "meta": meta,
+        "weights": {"Passing": instance.weight, "Warning": 1},
+        "check": encode_check(instance, check),
+    }
+    if wan_address is not None:
+        arguments["tagged_addresses"] = {
+            "lan": {"Address": instance.host, "Port": port},
+            "wan": {"Address": wan_address, "Port": port},
+        }
+    return arguments
+
+
+def _own_meta(instance: Instance) -> dict[str, str]:
+    meta = {_BOOT_ID: str(instance.boot_id)}
+    if instance.zone:
+        meta[_ZONE] = instance.zone
+    for transport, port in instance.ports.items():
+        if transport != "http":
+            meta[f"{_PORT}{transport}"] = str(port)
+    return meta
+
+
+def _tags(instance: Instance) -> list[str]:
+    tags = [TAG, *sorted(instance.ports)]
+    for model in instance.models:
+        tags += [f"v{version}" for version in model.versions]
+        tags += sorted(model.labels)
+    return list(dict.fromkeys(tags))[:MAX_TAGS]
+
+
+def _check_pair(instance_id: str, key: str, value: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise InvalidInstance(
+            f"instance {instance_id}: metadata key {key!r} is not 1 to {MAX_KEY_BYTES} letters, "
+            "digits, hyphens and underscores"
+        )
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE_BYTES:
+        raise InvalidInstance(
+            f"instance {instance_id}: the value of metadata {key!r} is longer than "
+            f"{MAX_VALUE_BYTES} bytes; shorten it"
+        )
+
+
+class _Weights(msgspec.Struct, rename="pascal"):
+    passing: int
+
+
+class _Address(msgspec.Struct, rename="pascal"):
+    address: str
+    port: int
+
+
+class _Service(msgspec.Struct, rename="pascal"):
+    id: str = msgspec.field(name="ID")
+    service: str
+    port: int
+    weights: _Weights
+    address: str = ""
+    meta: dict[str, str] | None = None
+    tagged_addresses: dict[str, _Address] | None = None
+
+
+class _Node(msgspec.Struct, rename="pascal"):
+    node: str = ""
+    address: str = ""
+
+
+class _Check(msgspec.Struct, rename="pascal"):
+    status: str
+    check_id: str = msgspec.field(name="CheckID", default="")
+
+
+class _Entry(msgspec.Struct, rename="pascal"):
+    node: _Node
+    service: _Service
+    checks: list[_Check]
+
+
+class _Id(msgspec.Struct):
+    id: str = msgspec.field(name="ID")
+
+
+class _OnlyId(msgspec.Struct):
+    service: _Id = msgspec.field(name="Service")
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One service entry as read: an instance, or why it was refused.
+
+    Attributes:
+        id: the entry's id as registered, at most 128 characters of it; not checked.
+        instance: what it says, or None where it makes no sense.
+        healthy: every check of it and of its node passes; maintenance counts as a failed check.
+        refusal: what is wrong with it; empty if nothing is.
+        in_maintenance: whether it is in maintenance mode by itself (not its whole node).
+        node: the name of the machine whose agent has it.
+        node_address: that machine's address as the registry has it; not checked.
+    """
+
+    id: str
+    instance: Instance | None
+    healthy: bool
+    refusal: str = ""
+    in_maintenance: bool = False
+    node: str = ""
+    node_address: str = ""
+
+
+def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[Entry]:
+    """Read the answer of `/v1/health/service/NAME`, each entry by itself.
+
+    An entry that makes no sense becomes a refusal, and leaves the others undisturbed. Where the
+    answer is about another datacenter than the reader's own (`remote`), an instance's host is the
+    WAN address that it advertises, if it does.
+
+    Raises:
+        RegistryError: the answer as a whole is no JSON list.
+    """
+    try:
+        raw_entries = msgspec.json.decode(body, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(
+            f"the registry's answer about {service!r} is no JSON list: {body[:100]!r}"
+        ) from error
+    budget = Budget()
+    return [_decode_entry(raw, service, budget, remote=remote) for raw in raw_entries]
+
+
+def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: bool) -> Entry:
+    entry_id = "?"
+    try:
+        entry_id = msgspec.json.decode(raw, type=_OnlyId).service.id[:MAX_KEY_BYTES]
+        entry = msgspec.json.decode(raw, type=_Entry)
+        if entry.service.service != service:
+            raise InvalidInstance(f"it belongs to service {entry.service.service!r}")
+        instance = _decode_instance(entry, budget, remote=remote)
+    except (msgspec.MsgspecError, InvalidInstance, InvalidName, ValueError, RecursionError) as bad:
+        return Entry(id=entry_id, instance=None, healthy=False, refusal=str(bad)[:500])
+    healthy = all(check.status == "passing" for check in entry.checks)
+    maintained = any(check.check_id.startswith("_service_maintenance:") for check in entry.checks)
+    return Entry(
+        id=entry_id,
+        instance=instance,
+        healthy=healthy,
+        in_maintenance=maintained,
+        node=entry.node.node,
+        node_address=entry.node.address,
+    )
+
+
+def _decode_instance(entry: _Entry, budget: Budget, *, remote: bool) -> Instance:
+    meta = entry.service.meta or {}
+    ports: dict[str, int] = {}
+    own: dict[str, str] = {}
+    for key, value in meta.items():
+        if key.startswith(_PORT):
+            ports[key.removeprefix(_PORT)] = _number(key, value)
+        elif not key.startswith(_OURS):
+            own[key] = value
+    # Consul's own rule: a service without an address is at its node's.
+    host, ports["http"] = entry.service.address or entry.node.address, entry.service.port
+    if remote and (wan := (entry.service.tagged_addresses or {}).get("wan")) is not None:
+        host, ports["http"] = wan.address, wan.port
+    boot_id = _number(_BOOT_ID, meta.get(_BOOT_ID, "0"))
+    if boot_id >= _MAX_BOOT_ID:
+        raise InvalidInstance(f"boot id {boot_id} is not below 2**53")
+    return Instance(
+        id=entry.service.id,
+        service=entry.service.service,
+        host=host,
+        ports=ports,
+        models=decode_models(meta, budget),
+        weight=entry.service.weights.passing,
+        zone=meta.get(_ZONE, ""),
+        boot_id=boot_id,
+        meta=own,
+    )
+
+
+def _number(key: str, value: str) -> int:
+    if not _NUMBER.fullmatch(value):
+        raise InvalidInstance(f"metadata {key!r} is {value[:40]!r}, not a number")
+    return int(value)
+
+
+def decode_catalog(body: bytes) -> tuple[str, ...]:
+    """The names of Fingerpost's services in the answer of `/v1/catalog/services`, sorted.
+
+    A service counts by its tag; one whose name is outside the allow-list can be none of ours.
+
+    Raises:
+        RegistryError: the answer is no JSON object of tag lists.
+    """
+    try:
+        tags_by_name = msgspec.json.decode(body, type=dict[str, list[str] | None])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(
+            f"the registry's list of services cannot be read: {body[:100]!r}"
+        ) from error
+    return tuple(sorted(name for name, tags in tags_by_name.items() if _is_ours(name, tags)))
+
+
+def _is_ours(name: str, tags: list[str] | None) -> bool:
+    try:
+        check_service(name)
+    except InvalidName:
+        return False
+    return TAG in (tags or ())

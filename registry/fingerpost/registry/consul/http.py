@@ -1,0 +1,226 @@
+"""Calls to Consul's HTTP API, with our deadlines, our token and our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import urllib.parse
+import weakref
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Final, Literal
+
+import aiohttp
+import msgspec
+import yarl
+
+from fingerpost.registry.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.registry.factory import parse_base_url
+from fingerpost.registry.instance import format_address
+
+if TYPE_CHECKING:
+    from fingerpost.registry.consul.tls import Tls
+    from fingerpost.registry.credentials import Token
+
+__all__ = ["Answer", "ConsulHttp", "Pool", "deadline"]
+
+# Watches hold their connections for as long as they wait, so that heartbeats need a pool of their
+# own: in a shared pool of two, a third call was seen to wait behind two watches.
+Pool = Literal["calls", "watches"]
+
+_CALL_CONNECTIONS: Final = 8
+_CLOSING_ROUNDS: Final = 100
+# An entry is some 3 KB, so this is 20,000 instances of one service.
+_MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Consul's answer: status 200, or another one where the caller takes that for an answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def index(self) -> int:
+        """`X-Consul-Index`, at least 1. Raises `RegistryError` where it is no number."""
+        value = self.headers.get("X-Consul-Index", "")
+        if not (value.isascii() and value.isdigit() and len(value) <= 20):
+            raise RegistryError(
+                f"the registry answered with X-Consul-Index {value!r}: is it Consul?"
+            )
+        return max(1, int(value))
+
+    @property
+    def knows_leader(self) -> bool:
+        """False while the servers have no leader, and their data may be as old as the outage."""
+        return self.headers.get("X-Consul-KnownLeader") != "false"
+
+
+@contextlib.asynccontextmanager
+async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    """Bound a call; raises `RegistryUnreachable` when the time is over."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise RegistryUnreachable(f"{what}: no answer within {seconds:g} s") from error
+
+
+class ConsulHttp:
+    """Two connection pools to one agent, made on first use in the running loop.
+
+    Proxies, redirects and environment variables play no part. All failures are `RegistryError`s.
+
+    Args:
+        base_url: `http(s)://HOST:PORT`.
+        token: sent with every call, as it is then.
+        namespace: sent with every call, if not None (Consul Enterprise).
+        tls: for `https`, as it is at each call; the system's authorities, if None. Where the
+            certificates changed, a call opens a connection of its own and none is used again.
+
+    Raises:
+        ConfigurationError: the URL is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: Token,
+        namespace: str | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        self.base_url = parse_base_url(base_url)
+        self._token = token
+        self._namespace = namespace
+        self._params = {} if namespace is None else {"ns": namespace}
+        self._tls = tls
+        self._sessions: dict[Pool, aiohttp.ClientSession] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def at(self, host: str) -> ConsulHttp:
+        """Connections of the same kind, to the agent at another host; closed by the caller."""
+        parts = urllib.parse.urlsplit(self.base_url)
+        return ConsulHttp(
+            f"{parts.scheme}://{format_address(host, parts.port or 0)}",
+            token=self._token,
+            namespace=self._namespace,
+            tls=self._tls,
+        )
+
+    async def call(
+        self,
+        method: Literal["GET", "PUT", "POST"],
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: str | bytes | None = None,
+        pool: Pool = "calls",
+        not_found_ok: bool = False,
+        any_status: bool = False,
+    ) -> Answer:
+        """One request. It has no deadline of its own: callers put theirs around it.
+
+        `path` holds only names that passed the allow-list. With `any_status` the caller judges the
+        status itself.
+
+        Raises:
+            RegistryUnreachable: no connection, or one that broke.
+            RegistryDenied: status 401 or 403.
+            RegistryError: any other status but 200 (and 404 with `not_found_ok`).
+        """
+        url = yarl.URL(self.base_url + path)
+        token = self._token.current()
+        headers = {} if token is None else {"X-Consul-Token": token}
+        params = self._params | dict(params or {})
+        try:
+            async with self._session(pool).request(
+                method,
+                url,
+                params=params,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                # Connections are kept by context, so that an older one's are not used any more.
+                ssl=self._tls.current() if self._tls is not None else True,
+            ) as response:
+                body = await _read(response)
+        except TimeoutError as error:
+            raise RegistryUnreachable(f"{method} {url}: timed out") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise RegistryUnreachable(
+                f"the certificate of {self.base_url} is not believed: "
+                f"{error.certificate_error}; name its authority's file as ca_file, and the host "
+                "as the certificate has it"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise RegistryUnreachable(
+                f"the registry at {self.base_url} cannot be reached: "
+                f"{error or type(error).__name__}; is it running there?"
+            ) from error
+        answer = Answer(status=response.status, headers=response.headers, body=body)
+        if not any_status and not (answer.status == 404 and not_found_ok):
+            where = f" in datacenter {params['dc']}" if "dc" in params else ""
+            self.check(answer, f"{method} {self.base_url}{path}{where}")
+        return answer
+
+    @staticmethod
+    def check(answer: Answer, what: str) -> None:
+        """Raise what a status other than 200 means: see `call`."""
+        status = answer.status
+        if status == 200:
+            return
+        text = answer.body[:300].decode("utf-8", "replace").strip()
+        if status in (401, 403):
+            raise RegistryDenied(f"{what}: HTTP {status}: {text}; check the token's policy")
+        raise RegistryError(f"{what}: HTTP {status}: {text}")
+
+    def _session(self, pool: Pool) -> aiohttp.ClientSession:
+        session = self._sessions.get(pool)
+        if session is None:
+            connector = aiohttp.TCPConnector(
+                # The number of watches is bounded by the registry, that of calls by the pool.
+                limit=_CALL_CONNECTIONS if pool == "calls" else 0,
+                socket_factory=self._new_socket,
+            )
+            session = self._sessions[pool] = aiohttp.ClientSession(
+                connector=connector,
+                # Deadlines are the callers' own; aiohttp's default of 300 s would cut in.
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        return session
+
+    async def aclose(self) -> None:
+        """Close all connections. A later call opens new ones."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+        if self._tls is None:
+            return
+        # A call cancelled while it waits leaves its connection in TLS's closing handshake, for up
+        # to 30 s where the peer is frozen. Its end is cut short: nobody waits for the rest.
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for _ in range(_CLOSING_ROUNDS):
+            if all(each.fileno() == -1 for each in self._sockets):
+                break
+            await asyncio.sleep(0)  # each step of the closing takes a round of the loop
+
+    def _new_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        size += len(piece)
+        if size > _MAX_BODY_BYTES:
+            raise RegistryError(f"{response.url}: an answer of over {_MAX_BODY_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -1,0 +1,123 @@
+"""An instance's entry at a Consul agent, kept alive until it is deregistered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final, Self
+
+from fingerpost.registry.errors import RegistryError
+from fingerpost.registry.registration import KeptRegistration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from fingerpost.registry.consul.agent import ConsulAgent
+    from fingerpost.registry.instance import Instance
+
+__all__ = ["ConsulRegistration"]
+
+# Between the word that an instance leaves and its entry's removal: watchers wake in 2-7 ms.
+_WORD_S: Final = 0.1
+# The word is a courtesy: an agent in trouble must not double the time of a deregistration.
+_WORD_DEADLINE_S: Final = 1.0
+
+
+class ConsulRegistration(KeptRegistration):
+    """A development agent that restarts forgets everything, and every agent removes an entry whose
+    check failed for long; both are mended here.
+
+    Where the agent waits for reports (a TTL check), this task sends them, every third of the TTL
+    and as soon as `healthy` changes its mind. A draining instance goes on reporting: its entry
+    would be removed otherwise.
+    """
+
+    def __init__(
+        self,
+        agent: ConsulAgent,
+        instance: Instance,
+        *,
+        interval_s: float,
+        rng: Random,
+        healthy: Callable[[], bool] | None = None,
+    ) -> None:
+        beat_s = agent.beat_s
+        super().__init__(
+            instance,
+            interval_s=interval_s if beat_s is None else min(interval_s, beat_s),
+            rng=rng,
+        )
+        self._agent = agent
+        self._healthy = healthy
+        self._reported = True
+        self._report_at = 0.0
+
+    def start(self) -> Self:
+        """See `KeptRegistration.start`."""
+        self._has_reported(healthy=True)
+        return super().start()
+
+    async def deregister(self) -> None:
+        """See `Registration.deregister`.
+
+        An entry that just vanishes looks as if the agent had lost its memory, and watchers would
+        ask the worker itself. Maintenance is a word that they believe at once, so it comes first.
+        """
+        if not self.draining and not self._deregistered:
+            with contextlib.suppress(RegistryError, TimeoutError):
+                async with asyncio.timeout(_WORD_DEADLINE_S):
+                    await self.drain("leaving")
+                    await asyncio.sleep(_WORD_S)
+        await super().deregister()
+
+    async def _tell_update(self) -> None:
+        if self.draining and not await self._agent.knows(self._instance.id):
+            return  # it would come back as healthy
+        await self._register()
+        if self._report_due():
+            await self._report()
+        await self._agent.shown(self._instance)
+
+    async def _tell_drain(self, reason: str) -> None:
+        await self._agent.maintenance(self._instance, enable=True, reason=reason)
+
+    async def _tell_undrain(self) -> None:
+        if not await self._agent.maintenance(self._instance, enable=False):
+            await self._register()
+
+    async def _remove(self) -> None:
+        await self._agent.deregister(self._instance)
+
+    async def _look(self) -> None:
+        if self.draining and not self._report_due():
+            return
+        if await self._agent.knows(self._instance.id):
+            if self._report_due():
+                await self._report()
+        elif not self.draining:
+            self._forgotten("the agent forgot it")
+            await self._register()
+
+    async def _register(self) -> None:
+        await self._agent.register(self._instance)
+        self._has_reported(healthy=True)
+
+    async def _report(self) -> None:
+        healthy = self._is_healthy()
+        await self._agent.report(self._instance.id, healthy=healthy)
+        self._has_reported(healthy=healthy)
+
+    def _report_due(self) -> bool:
+        if self._agent.beat_s is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        return now >= self._report_at or self._is_healthy() != self._reported
+
+    def _has_reported(self, *, healthy: bool) -> None:
+        self._reported = healthy
+        beat_s = self._agent.beat_s or 0.0
+        self._report_at = asyncio.get_running_loop().time() + beat_s
+
+    def _is_healthy(self) -> bool:
+        return self._healthy is None or self._healthy()

@@ -1,0 +1,369 @@
+"""The registry for every cluster of more than one machine: Consul, through its local agent."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
+from fingerpost.registry.base import SharedWatches
+from fingerpost.registry.consul.acl import check_rights
+from fingerpost.registry.consul.agent import ConsulAgent
+from fingerpost.registry.consul.checks import format_duration
+from fingerpost.registry.consul.codec import TAG, Entry, decode_catalog, decode_entries
+from fingerpost.registry.consul.datacenters import DatacenterOrder
+from fingerpost.registry.consul.draining import set_draining
+from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool, deadline
+from fingerpost.registry.consul.registration import ConsulRegistration
+from fingerpost.registry.consul.tls import Tls
+from fingerpost.registry.credentials import Token
+from fingerpost.registry.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    RegistryDenied,
+    RegistryError,
+)
+from fingerpost.registry.factory import parse_base_url
+from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.watching.liveness import Liveness
+from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.self_preservation import withdrawn_ids
+from fingerpost.registry.watching.watch import ServiceWatch, Store, Watch
+
+if TYPE_CHECKING:
+    import builtins
+
+    from fingerpost.registry.instance import Instance
+
+__all__ = ["ConsulRegistry"]
+
+logger = logging.getLogger(__name__)
+
+# An agent takes 200 connections from one address (limits.http_max_conns_per_client), and other
+# processes on this machine want some of them.
+MAX_WATCHES: Final = 100
+
+
+class ConsulRegistry:
+    """`Registry` over the HTTP API of one Consul agent, or of Fingerpost's embedded registry.
+
+    A resolve, and the first poll of a watch, ask the leader, so that they show what this process
+    has just registered or drained; where it does not answer within a third of the deadline, and in
+    every later poll, any server will do (`?stale`), with or without a leader, at the price of an
+    answer some milliseconds old. Reads ask for all of a service's entries and judge their checks
+    here, because Consul's own `?passing` cannot tell an unknown service from one with nobody
+    healthy. A service is Fingerpost's if it has the tag `fingerpost`. With several datacenters, a
+    service is read from the first that has a healthy instance: `consul_datacenters` has the rule;
+    the list of services is that of the first that answers.
+
+    An empty answer is believed only if the token may read what it is about. Consul answers with
+    an empty list where it may not; here that is `RegistryDenied`.
+
+    An entry that makes no sense (a bad address, hostile metadata) or is not admitted is left out,
+    logged once, and counted in `refused`; the others are not disturbed. A watched list that shrinks
+    suspiciously is not believed before the workers themselves were asked: `shrinkage` has the rule.
+
+    Args:
+        url: `http(s)://HOST:PORT` of the agent, best the one on this machine.
+        options: token, TLS, datacenters and the like; see `RegistryOptions`. The rights that a
+            token needs stand in `deploy/consul/policies`. Registering is always local.
+        call_timeout_s: each call's deadline. More endures a slower agent; less fails sooner.
+        keep_alive_s: how often a registration looks whether it is still there. More costs fewer
+            calls; less is back sooner after an agent that lost its memory.
+        watch: see `WatchConfig`.
+        admission: which addresses are let in; see `Admission` for the default.
+        store: where snapshots are kept across restarts, such as a `SnapshotStore`; nowhere, if
+            None. Closed by whoever made it.
+
+    Raises:
+        ConfigurationError: the URL is none, a duration is not positive, or a file named in the
+            options is missing or holds something else.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8500",
+        *,
+        options: RegistryOptions | None = None,
+        call_timeout_s: float = 3.0,
+        keep_alive_s: float = 2.0,
+        watch: WatchConfig | None = None,
+        admission: Admission | None = None,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        if call_timeout_s <= 0 or keep_alive_s <= 0:
+            raise ConfigurationError(
+                f"call_timeout_s={call_timeout_s} and keep_alive_s={keep_alive_s} must be above 0"
+            )
+        options = options or RegistryOptions()
+        secure = url.startswith("https:")
+        if options.uses_tls and not secure:
+            raise ConfigurationError(
+                "ca_file, cert_file, key_file and verify=False need TLS, which "
+                f"{parse_base_url(url)} does not have; use consul+https://"
+            )
+        self._http = ConsulHttp(
+            url,
+            token=Token(options.token, options.token_file),
+            namespace=options.namespace,
+            tls=Tls(options) if secure else None,
+        )
+        self._call_timeout_s = call_timeout_s
+        self._keep_alive_s = keep_alive_s
+        self._datacenters = options.datacenters
+        self._watch_config = watch or WatchConfig()
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._agent = ConsulAgent(
+            self._http,
+            call_timeout_s=call_timeout_s,
+            check=options.check,
+            wan_address=options.wan_address,
+        )
+        self._registrations: list[ConsulRegistration] = []
+        self._admission = admission or Admission()
+        self._store = store
+        doubts = self._watch_config.shrinkage
+        self._liveness = Liveness(deadline_s=doubts.ask_deadline_s) if doubts else None
+        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
+        self._catalog_watch: Watch[Catalog] | None = None
+        self.refusals = Refusals()
+
+    @property
+    def url(self) -> str:
+        """The agent's base URL."""
+        return self._http.base_url
+
+    @property
+    def refused(self) -> int:
+        """Entries refused so far; `refusals.by_reason` has them by reason."""
+        return self.refusals.total
+
+    async def register(
+        self, instance: Instance, *, healthy: Callable[[], bool] | None = None
+    ) -> ConsulRegistration:
+        """Record the instance; returns once the catalog shows it. See `Registry.register`.
+
+        With a TTL check, `healthy` is what the registration's reports say; without it, an instance
+        is healthy for as long as its process runs. It is called often, and must not block.
+
+        Raises:
+            InvalidInstance: it does not fit into Consul's metadata.
+            RegistryError: not confirmed. It may have been recorded all the same: call again.
+        """
+        await self._agent.register(instance)
+        registration = ConsulRegistration(
+            self._agent, instance, interval_s=self._keep_alive_s, rng=self._rng, healthy=healthy
+        ).start()
+        self._registrations.append(registration)
+        return registration
+
+    async def set_draining(self, instance_id: str, reason: str | None) -> None:
+        """Drain an instance of the own datacenter, or put it back (`reason` None).
+
+        It holds until changed, or until the instance's agent loses its memory. Where that is not
+        this agent, it is told directly: see `consul_draining`.
+
+        Raises:
+            InvalidRequest: there is no such instance, or it is another agent's, which could not be
+                told: the message names machine and address, and what to run there.
+            RegistryError: the registry could not be told.
+        """
+        check_id(instance_id)
+        for service in (await self.catalog()).services:
+            path = f"/v1/health/service/{service}"
+            answer = await self._read(path, {"tag": TAG} | self._where(0), 0, 0.0, pool="calls")
+            for entry in decode_entries(answer.body, service):
+                if entry.id == instance_id and entry.instance is not None:
+                    await set_draining(
+                        entry,
+                        entry.instance,
+                        reason,
+                        http=self._http,
+                        admission=self._admission,
+                        call_timeout_s=self._call_timeout_s,
+                    )
+                    return
+        raise InvalidRequest(
+            f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
+        )
+
+    async def list(self, service: str) -> Snapshot:
+        """Resolve once. See `Registry.list`."""
+        check_service(service)
+        snapshot, _ = await self._order(service, pool="calls").poll(0, 0.0)
+        return snapshot
+
+    async def catalog(self) -> Catalog:
+        """The names of all Fingerpost services. See `Registry.catalog`."""
+        catalog, _ = await self._read_catalog(0, 0.0, pool="calls")
+        return catalog
+
+    def watch(self, service: str) -> Watch[Snapshot]:
+        """A started watch, shared by all callers. See `Registry.watch`.
+
+        Raises:
+            RegistryError: there are `MAX_WATCHES` of them already.
+        """
+        return self._watches.watch(check_service(service))
+
+    async def release(self, service: str) -> None:
+        """Give one use of a watch back. See `Registry.release`."""
+        await self._watches.release(service)
+
+    def watch_catalog(self) -> Watch[Catalog]:
+        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
+        if self._catalog_watch is None:
+
+            async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
+                return await self._read_catalog(index, wait_s, pool="watches")
+
+            self._catalog_watch = Watch(
+                poll,
+                name=f"the catalog at {self.url}",
+                load=self._store.catalog if self._store is not None else None,
+                config=self._watch_config,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        return self._catalog_watch.start()
+
+    async def aclose(self) -> None:
+        """End all background work and close all connections; entries stay in the registry."""
+        for registration in self._registrations:
+            await registration.stop()
+        await self._watches.aclose()
+        if self._catalog_watch is not None:
+            await self._catalog_watch.aclose()
+        if self._liveness is not None:
+            await self._liveness.aclose()
+        if self._store is not None:
+            await self._store.aclose()
+        await self._http.aclose()
+
+    def _new_watch(self, service: str) -> Watch[Snapshot]:
+        return ServiceWatch(
+            self._order(service, pool="watches").poll,
+            service=service,
+            name=f"service {service} at {self.url}",
+            ask=self._liveness.ask if self._liveness is not None else None,
+            store=self._store,
+            config=self._watch_config,
+            clock=self._clock,
+            rng=self._rng,
+        )
+
+    def _order(self, service: str, *, pool: Pool) -> DatacenterOrder:
+        listed: dict[int, set[str]] = {}
+
+        async def read(position: int, index: int, wait_s: float) -> tuple[Snapshot, int]:
+            snapshot, index = await self._read_service(service, position, index, wait_s, pool=pool)
+            if len(self._datacenters) > 1 and snapshot.instances:
+                # A turn to another datacenter is a word about the instances of the one before:
+                # without it they would be asked, found well, and kept in use beside the others.
+                listed[position] = {each.id for each in snapshot.instances}
+                others = (ids for at, ids in listed.items() if at != position)
+                told = set(snapshot.withdrawn).union(*others)
+                snapshot = msgspec.structs.replace(snapshot, withdrawn=tuple(sorted(told)))
+            return snapshot, index
+
+        return DatacenterOrder(service, self._datacenters, read)
+
+    async def _read_service(
+        self, service: str, position: int, index: int, wait_s: float, *, pool: Pool
+    ) -> tuple[Snapshot, int]:
+        path = f"/v1/health/service/{service}"
+        where = self._where(position)
+        answer = await self._read(path, {"tag": TAG} | where, index, wait_s, pool=pool)
+        entries = decode_entries(answer.body, service, remote=position > 0)
+        if not entries:
+            await self._believe_empty(answer, service, where, pool=pool)
+        instances, refused = self._accept(service, entries)
+        snapshot = Snapshot(
+            service=service,
+            instances=instances,
+            known=bool(entries),
+            index=answer.index,
+            taken_at=self._clock(),
+            withdrawn=tuple(sorted({*withdrawn_ids(answer.body), *refused})),
+        )
+        return snapshot, answer.index
+
+    async def _read_catalog(self, index: int, wait_s: float, *, pool: Pool) -> tuple[Catalog, int]:
+        failure: RegistryError | None = None
+        for position in range(max(1, len(self._datacenters))):
+            where = self._where(position)
+            try:
+                answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
+                services = decode_catalog(answer.body)
+                if not services:
+                    await self._believe_empty(answer, None, where, pool=pool)
+            except RegistryDenied:
+                raise
+            except RegistryError as error:
+                failure = failure or error
+                index = 0  # the next datacenter counts otherwise
+                continue
+            catalog = Catalog(services=services, index=answer.index, taken_at=self._clock())
+            return catalog, answer.index
+        raise failure or RegistryError(f"{self.url} did not answer")
+
+    def _where(self, position: int) -> dict[str, str]:
+        return {"dc": self._datacenters[position]} if self._datacenters else {}
+
+    async def _believe_empty(
+        self, answer: Answer, service: str | None, where: dict[str, str], *, pool: Pool
+    ) -> None:
+        if not answer.knows_leader:
+            # A server that has just started and found no leader yet has an empty catalog. That is
+            # no statement about the service.
+            raise RegistryError(f"{self.url} has no leader, so its empty list is not believed")
+        async with deadline(self._call_timeout_s, f"asking {self.url} what the token may read"):
+            await check_rights(self._http, answer, service, params=where, pool=pool)
+
+    async def _read(
+        self, path: str, params: dict[str, str], index: int, wait_s: float, *, pool: Pool
+    ) -> Answer:
+        what = f"GET {self.url}{path}"
+        stale = {"stale": ""} | params
+        if index:
+            stale |= {"index": str(index), "wait": format_duration(wait_s)}
+            held_s = wait_s * 17 / 16  # Consul adds up to a sixteenth, so that watchers spread out
+            async with deadline(held_s + self._call_timeout_s, what):
+                return await self._http.call("GET", path, params=stale, pool=pool)
+        async with deadline(self._call_timeout_s, what):
+            try:
+                async with deadline(self._call_timeout_s / 3, what):
+                    return await self._http.call("GET", path, params=params, pool=pool)
+            except RegistryDenied:
+                raise
+            except RegistryError:
+                return await self._http.call("GET", path, params=stale, pool=pool)
+
+    def _accept(
+        self, service: str, entries: builtins.list[Entry]
+    ) -> tuple[tuple[Instance, ...], set[str]]:
+        """The healthy instances, sorted by id; and the ids refused, logged when first seen."""
+        healthy: dict[str, Instance] = {}
+        refused: dict[str, Refusal] = {}
+        for entry in entries:
+            if entry.instance is None:
+                refused[entry.id] = Refusal(Reason.MALFORMED, entry.refusal)
+            elif (refusal := self._admission.refusal(entry.instance)) is not None:
+                refused[entry.id] = refusal
+            elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
+                refused[entry.id] = Refusal(
+                    Reason.DUPLICATE, "another node has an entry of the same id"
+                )
+        for entry_id, refusal in self.refusals.note(service, refused).items():
+            logger.warning("%s: entry %r refused: %s", service, entry_id, refusal.message)
+        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(refused)

@@ -1,0 +1,1 @@
+"""ZooKeeper as the registry: a session, ephemeral nodes and watches."""

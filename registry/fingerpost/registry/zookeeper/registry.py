@@ -1,0 +1,305 @@
+"""The registry for clusters that have ZooKeeper already: ephemeral nodes, through kazoo."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
+from fingerpost.registry.base import SharedWatches
+from fingerpost.registry.errors import ConfigurationError, InvalidRequest
+from fingerpost.registry.names import check_service
+from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.watch import Poll, ServiceWatch, Store, V, Watch
+from fingerpost.registry.zookeeper.check import HttpCheck
+from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
+from fingerpost.registry.zookeeper.entries import KnownNodes, ZooKeeperEntries
+from fingerpost.registry.zookeeper.registration import ZooKeeperRegistration
+from fingerpost.registry.zookeeper.session import ZooKeeperSession, deadline
+from fingerpost.registry.zookeeper.url import ZooKeeperAddress
+
+if TYPE_CHECKING:
+    from fingerpost.registry.instance import Instance
+    from fingerpost.registry.watching.liveness import Liveness
+
+__all__ = ["ZooKeeperRegistry"]
+
+logger = logging.getLogger(__name__)
+
+# All watches share one connection; this only bounds what a caller that asks for any name can cost.
+MAX_WATCHES: Final = 1000
+
+
+class ZooKeeperRegistry:
+    """`Registry` on a ZooKeeper ensemble: an ephemeral node for each instance.
+
+    `zookeeper_codec` says what stands where. Reads are answered by the server that this process is
+    connected to, which may be some milliseconds behind its leader, but never goes back.
+
+    Three things differ from Consul:
+
+    - A **killed or stopped** worker is taken off when its session expires, `session_timeout_s`
+      after its last sign of life, not within a second: nobody but the worker asks how it is.
+      Clients' own ejection covers that time.
+    - An engine that **stalls** while its process lives is taken off by the worker itself: see
+      `zookeeper_check`.
+    - `aclose` ends the session, and all **entries go** with it at once.
+
+    A watch does not poll: it waits for ZooKeeper's word about the list and each node of it. It
+    asks again every `watch.wait_s` all the same, which keeps the view's age low.
+
+    An entry that makes no sense is left out, logged once, and counted in `refused`.
+
+    Args:
+        url: `zookeeper://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PATH`; port 2181 and path
+            `/fingerpost` by default.
+        auth: `USER:PASSWORD` for the scheme `digest`, instead of in the URL, which others on the
+            machine may see. With it, what is written here can be changed by that user only, and
+            read by everybody.
+        session_timeout_s: after this time without a sign of life ZooKeeper drops the entries. The
+            default: kazoo notices a silent server after two thirds of it, which leaves 2 s to find
+            another; shorter ones turn a slow network into a wave of re-registrations, and below 4 s
+            (two ticks of 2 s) a server does not go as it comes configured. Longer ones leave dead
+            workers on the list.
+        call_timeout_s: each call's deadline. More endures a slower ensemble; less fails sooner.
+        keep_alive_s: how often a registration looks whether it is still there, besides after
+            every reconnection.
+        watch: see `WatchConfig`.
+        check: see `HttpCheck`; None leaves the session alone to decide.
+        admission: which addresses are let in; see `Admission`.
+        store: where snapshots are kept across restarts, if anywhere.
+
+    Raises:
+        ConfigurationError: the URL is none, a duration is not positive, or kazoo is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str = "zookeeper://127.0.0.1:2181/fingerpost",
+        *,
+        auth: str | None = None,
+        session_timeout_s: float = 6.0,
+        call_timeout_s: float = 3.0,
+        keep_alive_s: float = 2.0,
+        watch: WatchConfig | None = None,
+        check: HttpCheck | None = HttpCheck(),  # noqa: B008 (a frozen value)
+        admission: Admission | None = None,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        if min(session_timeout_s, call_timeout_s, keep_alive_s) <= 0:
+            raise ConfigurationError(
+                f"session_timeout_s={session_timeout_s}, call_timeout_s={call_timeout_s} and "
+                f"keep_alive_s={keep_alive_s} must be above 0"
+            )
+        self._address = ZooKeeperAddress.parse(url, auth=auth)
+        self._session = ZooKeeperSession(
+            self._address, timeout_s=session_timeout_s, call_timeout_s=call_timeout_s
+        )
+        self._entries = ZooKeeperEntries(
+            self._session, self._address.root, call_timeout_s=call_timeout_s
+        )
+        self._call_timeout_s = call_timeout_s
+        self._keep_alive_s = keep_alive_s
+        self._watch_config = watch or WatchConfig()
+        self._check = check
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._registrations: list[ZooKeeperRegistration] = []
+        self._admission = admission or Admission()
+        self._store = store
+        doubts = self._watch_config.shrinkage
+        self._ask_deadline_s = doubts.ask_deadline_s if doubts else None
+        self._liveness: Liveness | None = None
+        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
+        self._catalog_watch: Watch[Catalog] | None = None
+        self.refusals = Refusals()
+
+    @property
+    def url(self) -> str:
+        """The registry's URL, without a credential."""
+        return self._address.url
+
+    @property
+    def refused(self) -> int:
+        """Entries refused so far; `refusals.by_reason` has them by reason."""
+        return self.refusals.total
+
+    async def register(
+        self, instance: Instance, *, healthy: Callable[[], bool] | None = None
+    ) -> ZooKeeperRegistration:
+        """Record the instance; returns once it was read back. See `Registry.register`.
+
+        `healthy` is not needed here: the worker's own check over HTTP asks the same.
+
+        Raises:
+            InvalidInstance: it does not fit into a node.
+            RegistryError: not confirmed; what may have been written is removed again.
+        """
+        await self._entries.put(instance)
+        registration = ZooKeeperRegistration(
+            self._session,
+            self._entries,
+            instance,
+            check=self._check,
+            interval_s=self._keep_alive_s,
+            call_timeout_s=self._call_timeout_s,
+            rng=self._rng,
+        ).start()
+        self._registrations.append(registration)
+        return registration
+
+    async def set_draining(self, instance_id: str, reason: str | None) -> None:
+        """Drain any instance from afar, or put it back (`reason` None); it holds until changed.
+
+        Raises:
+            InvalidRequest: there is no such instance.
+            RegistryError: the registry could not be told.
+        """
+        service = await self._entries.find(instance_id)
+        if service is None:
+            raise InvalidRequest(
+                f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
+            )
+        if reason is not None:
+            await self._entries.drain(service, instance_id, reason)
+        else:
+            await self._entries.undrain(service, instance_id)
+
+    async def list(self, service: str) -> Snapshot:
+        """Resolve once. See `Registry.list`."""
+        check_service(service)
+        snapshot, _ = await self._read_service(service, None)
+        return snapshot
+
+    async def catalog(self) -> Catalog:
+        """The names of all services with an entry. See `Registry.catalog`."""
+        catalog, _ = await self._read_catalog(None)
+        return catalog
+
+    def watch(self, service: str) -> Watch[Snapshot]:
+        """A started watch, shared by all callers. See `Registry.watch`.
+
+        Raises:
+            RegistryError: there are `MAX_WATCHES` of them already.
+        """
+        return self._watches.watch(check_service(service))
+
+    async def release(self, service: str) -> None:
+        """Give one use of a watch back. See `Registry.release`."""
+        await self._watches.release(service)
+
+    def watch_catalog(self) -> Watch[Catalog]:
+        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
+        if self._catalog_watch is None:
+            signal = self._session.signal()
+            told = self._session.watcher(lambda _: signal.set())
+            self._catalog_watch = Watch(
+                _poll(signal, lambda: self._read_catalog(told)),
+                name=f"the catalog at {self.url}",
+                load=self._store.catalog if self._store is not None else None,
+                config=self._watch_config,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        return self._catalog_watch.start()
+
+    async def aclose(self) -> None:
+        """End all background work, and the session with all entries; stops all threads."""
+        for registration in self._registrations:
+            await registration.stop()
+        await self._watches.aclose()
+        if self._catalog_watch is not None:
+            await self._catalog_watch.aclose()
+        liveness, self._liveness = self._liveness, None
+        if liveness is not None:
+            await liveness.aclose()
+        if self._store is not None:
+            await self._store.aclose()
+        await self._session.aclose()
+
+    def _new_watch(self, service: str) -> Watch[Snapshot]:
+        signal = self._session.signal()
+        known = KnownNodes(self._session, signal.set)
+
+        async def read() -> tuple[Snapshot, int]:
+            return await self._read_service(service, known)
+
+        if self._liveness is None and self._ask_deadline_s is not None:
+            # Imported here because it brings aiohttp, which registering does without.
+            from fingerpost.registry.watching.liveness import Liveness
+
+            self._liveness = Liveness(deadline_s=self._ask_deadline_s)
+        return ServiceWatch(
+            _poll(signal, read),
+            service=service,
+            name=f"service {service} at {self.url}",
+            ask=self._liveness.ask if self._liveness is not None else None,
+            store=self._store,
+            config=self._watch_config,
+            clock=self._clock,
+            rng=self._rng,
+        )
+
+    async def _read_service(self, service: str, known: KnownNodes | None) -> tuple[Snapshot, int]:
+        async with deadline(self._call_timeout_s, f"reading {service} at {self.url}"):
+            children, index, nodes = await self._entries.read(service, known)
+        instances, problems = read_service(service, children, nodes)
+        refused = {each: Refusal(Reason.MALFORMED, why) for each, why in problems.items()}
+        healthy = []
+        for instance in instances:
+            if (refusal := self._admission.refusal(instance)) is not None:
+                refused[instance.id] = refusal
+            elif instance.id not in children.hidden:
+                healthy.append(instance)
+        for entry_id, refusal in self.refusals.note(service, refused).items():
+            logger.warning("%s: entry %r refused: %s", service, entry_id, refusal.message)
+        snapshot = Snapshot(
+            service=service,
+            instances=tuple(healthy),
+            known=children.known,
+            index=index,
+            taken_at=self._clock(),
+            withdrawn=tuple(sorted({*children.hidden, *refused})),
+        )
+        return snapshot, index
+
+    async def _read_catalog(self, told: Callable[[Any], None] | None) -> tuple[Catalog, int]:
+        root = self._address.root
+        async with deadline(self._call_timeout_s, f"reading the catalog of {self.url}"):
+            found = await self._entries.children(root, told)
+            names, index = found or ([], self._session.last_index)
+            services = sorted(filter(is_service, names))
+            lists = await self._session.gather(
+                lambda path: self._entries.children(path, told),
+                [f"{root}/{each}" for each in services],
+            )
+        # A service whose last worker was killed leaves an empty node behind.
+        known = [
+            name
+            for name, each in zip(services, lists, strict=True)
+            if each is not None and sort_children(each[0]).known
+        ]
+        index = max([index, *(each[1] for each in lists if each is not None)])
+        return Catalog(services=tuple(known), index=index, taken_at=self._clock()), index
+
+
+def _poll(signal: asyncio.Event, read: Callable[[], Awaitable[tuple[V, int]]]) -> Poll[V]:
+    """A poll that reads when `signal` is set, or when it has waited long enough."""
+
+    async def poll(index: int, wait_s: float) -> tuple[V, int]:
+        if index:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await signal.wait()
+        signal.clear()
+        return await read()
+
+    return poll

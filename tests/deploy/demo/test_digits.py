@@ -1,0 +1,75 @@
+"""The digits on disk: all there, split without overlap, lossless, and the same every time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from fingerpost.deploy.demo.digits import SIDE, write_digits
+from fingerpost.registry import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_every_digit_is_written_once_and_every_class_is_split_alike(tmp_path: Path) -> None:
+    written = write_digits(tmp_path)
+    train, held_out = _files(written.train), _files(written.held_out)
+    assert not train.keys() & held_out.keys()
+    assert len(train | held_out) == 1797
+    assert (len(train), len(held_out)) == (written.train_images, written.held_out_images)
+    for digit in range(10):
+        sides = [sum(name.startswith(f"{digit}/") for name in side) for side in (train, held_out)]
+        assert sides[1] / sum(sides) == pytest.approx(0.2, abs=0.003)
+
+
+def test_the_enlarged_png_gives_the_original_back(tmp_path: Path) -> None:
+    written = write_digits(tmp_path)
+    original = load_digits()
+    for path in sorted(written.held_out.rglob("*.png"))[::40]:
+        number = int(path.stem)
+        with Image.open(path) as image:
+            assert (image.mode, image.size) == ("L", (SIDE, SIDE))
+            pixels = np.asarray(image)
+        block = SIDE // 8
+        assert (pixels == np.kron(pixels[::block, ::block], np.ones((block, block)))).all()
+        assert (np.round(pixels[::block, ::block] / 255 * 16) == original.images[number]).all()
+        assert original.target[number] == int(path.parent.name)
+
+
+def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
+    write_digits(tmp_path)
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    write_digits(tmp_path)
+    assert {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
+    } == first
+
+
+def test_another_split_leaves_no_image_on_both_sides(tmp_path: Path) -> None:
+    write_digits(tmp_path / "a", seed=1)
+    write_digits(tmp_path / "b", seed=2, held_out=0.5)
+    written = write_digits(tmp_path / "b", seed=1)
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+    assert written.train_images + written.held_out_images == 1797
+
+
+@pytest.mark.parametrize("held_out", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_out_of_range_is_refused(tmp_path: Path, held_out: float) -> None:
+    with pytest.raises(ConfigurationError, match="held_out is"):
+        write_digits(tmp_path, held_out=held_out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "train").write_text("a file stands in the way")
+    with pytest.raises(ConfigurationError, match="cannot write the digits"):
+        write_digits(tmp_path)

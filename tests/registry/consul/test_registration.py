@@ -1,0 +1,257 @@
+"""What a registration is to a real Consul: TTL checks, DNS, many models; and when it reports."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import subprocess
+
+import dns.message
+import dns.query
+import dns.rdatatype
+import pytest
+from tests.conftest import ConsulProcess
+
+from fingerpost.registry import ModelInfo
+from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.consul.registration import ConsulRegistration
+from fingerpost.registry.options import RegistryOptions
+
+TTL = RegistryOptions(check=CheckConfig(mode="ttl"))
+
+
+@pytest.fixture(scope="module")
+def consul_agent(consul_binary, tmp_path_factory):
+    """An agent whose DNS port is known."""
+    process = ConsulProcess(consul_binary, tmp_path_factory.mktemp("dns") / "log")
+    process.start()
+    yield process
+    process.stop()
+
+
+async def _put(raw, url, path):
+    async with raw.put(url + path) as answer:
+        return answer.status, await answer.text()
+
+
+# TTL checks
+
+
+async def test_a_ttl_check_needs_no_way_to_the_worker(registry, url, connect, worker, service):
+    ttl = connect(url, options=TTL)
+    await worker.stop()
+    registration = await ttl.register(worker.instance(service))
+    assert (await registry.list(service)).instances == (registration.instance,)
+    await registration.deregister()
+
+
+async def test_registering_again_revives_a_check_that_is_critical(
+    registry, url, connect, worker, service, raw
+):
+    ttl = connect(url, options=TTL)
+    registration = await ttl.register(worker.instance(service))
+    path = f"/v1/agent/check/fail/service:{registration.instance.id}"
+    assert (await _put(raw, url, path))[0] == 200
+    again = await ttl.register(registration.instance)
+    assert (await registry.list(service)).instances == (registration.instance,)
+    await again.deregister()
+    await registration.deregister()
+
+
+async def test_a_ttl_entry_that_was_forgotten_comes_back_passing(
+    registry, url, connect, worker, service, raw, eventually
+):
+    registration = await connect(url, options=TTL).register(worker.instance(service))
+    await _put(raw, url, f"/v1/agent/service/deregister/{registration.instance.id}")
+
+    async def is_back():
+        return (await registry.list(service)).instances == (registration.instance,)
+
+    await eventually(is_back, within_s=5)
+    await registration.deregister()
+
+
+async def test_what_the_worker_says_of_itself_decides(
+    registry, url, connect, worker, service, eventually
+):
+    healthy = True
+    registration = await connect(url, options=TTL).register(
+        worker.instance(service), healthy=lambda: healthy
+    )
+
+    async def listed():
+        return bool((await registry.list(service)).instances)
+
+    assert await listed()
+    healthy = False
+
+    async def is_off():
+        return not await listed()
+
+    await eventually(is_off, within_s=3)
+    healthy = True
+    await eventually(listed, within_s=3)
+    await registration.deregister()
+
+
+class Agent:
+    """Counts what a registration tells it, and knows every entry unless it `forgot`."""
+
+    def __init__(self, beat_s):
+        self.beat_s = beat_s
+        self.calls = []
+        self.forgot = False
+
+    async def knows(self, _):
+        return not self.forgot
+
+    async def register(self, _):
+        self.calls.append("register")
+        self.forgot = False
+
+    async def report(self, _, *, healthy):
+        self.calls.append("pass" if healthy else "fail")
+
+    async def maintenance(self, _, *, enable, reason=""):
+        self.calls.append(f"maintenance {enable}")
+        return True
+
+    async def deregister(self, _):
+        self.calls.append("deregister")
+
+
+@pytest.fixture
+async def reporting(worker):
+    """`reporting(agent, **arguments)`: a started registration at a fake agent."""
+    made = []
+
+    def make(agent, **arguments):
+        registration = ConsulRegistration(
+            agent,
+            worker.instance("flowers"),
+            interval_s=0.01,
+            rng=random.Random(7),
+            **arguments,
+        )
+        made.append(registration.start())
+        return registration
+
+    yield make
+    for registration in made:
+        await registration.stop()
+
+
+async def test_reports_come_every_beat_and_not_every_look(reporting, eventually):
+    agent = Agent(beat_s=0.2)
+    started = asyncio.get_running_loop().time()
+    reporting(agent)
+    await eventually(lambda: len(agent.calls) >= 3)
+    assert asyncio.get_running_loop().time() - started >= 0.6
+    assert set(agent.calls) == {"pass"}
+
+
+async def test_a_draining_instance_goes_on_reporting_and_is_not_registered_again(
+    reporting, eventually
+):
+    agent = Agent(beat_s=0.05)
+    registration = reporting(agent)
+    await registration.drain("leaving")
+    await eventually(lambda: agent.calls.count("pass") >= 3)
+    agent.forgot = True
+    await eventually(lambda: agent.calls.count("pass") >= 3)
+    assert "register" not in agent.calls
+
+
+async def test_an_agent_that_asks_the_worker_gets_no_reports(reporting, eventually):
+    agent = Agent(beat_s=None)
+    reporting(agent, healthy=lambda: False)
+    agent.forgot = True
+    await eventually(lambda: "register" in agent.calls)
+    assert set(agent.calls) == {"register"}
+
+
+async def test_a_change_of_health_is_reported_at_once(reporting, eventually):
+    agent = Agent(beat_s=60.0)
+    healthy = True
+    reporting(agent, healthy=lambda: healthy)
+    healthy = False
+    await eventually(lambda: agent.calls == ["fail"])
+    healthy = True
+    await eventually(lambda: agent.calls == ["fail", "pass"])
+
+
+# Many models
+
+
+@pytest.mark.parametrize("count", [500, 20_000])
+async def test_a_worker_with_many_models_registers(registry, worker, service, count):
+    models = tuple(
+        ModelInfo(
+            name=f"species-{number:05}",
+            versions=(str(number + 2), str(number + 1)),
+            labels={"stable": str(number + 1), "canary": str(number + 2)},
+        )
+        for number in range(count)
+    )
+    registration = await registry.register(worker.instance(service, models=models))
+    (seen,) = (await registry.list(service)).instances
+    assert seen.models == models[: len(seen.models)]
+    assert len(seen.models) == 500 or count > 500
+    assert len(seen.models) >= 500
+    await registration.deregister()
+
+
+# DNS
+
+
+def _weights(dns_port, name):
+    """`{port: weight}` of the SRV records, asked for by TCP: UDP leaves some out silently."""
+    query = dns.message.make_query(name, dns.rdatatype.SRV)
+    answer = dns.query.tcp(query, "127.0.0.1", timeout=5, port=dns_port)
+    records = [each for group in answer.answer for each in group]
+    assert all(each.rdtype == dns.rdatatype.SRV for each in records)
+    return {each.port: each.weight for each in records}
+
+
+async def test_consuls_dns_finds_the_workers_with_their_weights(
+    consul_agent, connect, worker, eventually
+):
+    registry = connect(consul_agent.url)
+    registrations = []
+    for port, weight, label in ((9001, 1, "stable"), (9002, 5, "stable"), (9003, 100, "canary")):
+        model = ModelInfo(name="digits", versions=("3",), labels={label: "3"})
+        registrations.append(
+            await connect(consul_agent.url, options=TTL).register(
+                worker.instance(
+                    "digits", str(port), ports={"http": port}, weight=weight, models=(model,)
+                )
+            )
+        )
+    port = consul_agent.dns_port
+    assert _weights(port, "digits.service.consul.") == {9001: 1, 9002: 5, 9003: 100}
+    assert _weights(port, "canary.digits.service.consul.") == {9003: 100}
+    assert _weights(port, "v3.digits.service.consul.") == {9001: 1, 9002: 5, 9003: 100}
+    if dig := shutil.which("dig"):
+        command = [dig, "+short", "+tcp", "@127.0.0.1", "-p", str(port), "SRV"]
+        run = await asyncio.to_thread(
+            subprocess.run, [*command, "digits.service.consul"], capture_output=True, text=True
+        )
+        found = {tuple(map(int, line.split()[1:3])) for line in run.stdout.splitlines()}
+        assert found == {(1, 9001), (5, 9002), (100, 9003)}, run
+    await registrations[1].drain("leaving")
+    assert _weights(port, "digits.service.consul.") == {9001: 1, 9003: 100}
+    for registration in registrations:
+        await registration.deregister()
+    assert not (await registry.list("digits")).known
+
+
+async def test_a_wan_address_is_among_the_tagged_addresses(consul_agent, connect, worker, raw):
+    registry = connect(consul_agent.url, options=RegistryOptions(wan_address="192.0.2.7"))
+    registration = await registry.register(worker.instance("digits"))
+    async with raw.get(f"{consul_agent.url}/v1/catalog/service/digits") as answer:
+        (entry,) = await answer.json()
+    addresses = entry["ServiceTaggedAddresses"]
+    assert addresses["wan"] == {"Address": "192.0.2.7", "Port": worker.port}
+    assert addresses["lan"] == {"Address": "127.0.0.1", "Port": worker.port}
+    await registration.deregister()

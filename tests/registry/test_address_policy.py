@@ -1,0 +1,137 @@
+"""Who may register where: every kind of address, with and without allowed networks."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerpost.registry import ConfigurationError, Instance, InvalidInstance, ModelInfo
+from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
+
+MODELS = (ModelInfo(name="flowers", versions=("1",)),)
+
+
+def at(host: str) -> Instance:
+    return Instance(id="x", service="flowers", host=host, ports={"http": 1}, models=MODELS)
+
+
+def reason(admission: Admission, host: str) -> Reason | None:
+    refusal = admission.refusal(at(host))
+    if refusal is None:
+        return None
+    assert host in refusal.message
+    return refusal.reason
+
+
+ALWAYS = {
+    "169.254.169.254": Reason.METADATA,
+    "169.254.170.2": Reason.LINK_LOCAL,
+    "fe80::1": Reason.LINK_LOCAL,
+    "febf::1": Reason.LINK_LOCAL,
+    "::ffff:169.254.169.254": Reason.METADATA,
+    "::ffff:169.254.1.1": Reason.LINK_LOCAL,
+    "64:ff9b::169.254.169.254": Reason.METADATA,
+    "fd00:ec2::254": Reason.METADATA,
+    "100.100.100.200": Reason.METADATA,
+    "metadata.google.internal": Reason.METADATA,
+    "Metadata.Google.Internal": Reason.METADATA,
+    "224.0.0.1": Reason.MULTICAST,
+    "ff02::1": Reason.MULTICAST,
+    "0.0.0.7": Reason.UNSPECIFIED,
+    "::ffff:0.0.0.0": Reason.UNSPECIFIED,
+    "255.255.255.255": Reason.RESERVED,
+    "240.0.0.1": Reason.RESERVED,
+}
+
+
+@pytest.mark.parametrize(("host", "wanted"), ALWAYS.items())
+@pytest.mark.parametrize("networks", [[], ["0.0.0.0/0", "::/0"]], ids=["default", "everything"])
+def test_what_is_always_refused(host, wanted, networks):
+    assert reason(Admission.parse(networks), host) is wanted
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "::1", "10.0.0.1", "192.168.7.9", "8.8.8.8", "2001:db8::7", "fd12::1", "gpu-7"],
+)
+def test_everything_else_is_let_in_by_default(host):
+    assert reason(Admission(), host) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("10.1.2.3", None),
+        ("::ffff:10.1.2.3", None),
+        ("64:ff9b::10.1.2.3", None),
+        ("2001:db8::7", None),
+        ("10.2.0.1", Reason.OUTSIDE_NETWORKS),
+        ("127.0.0.1", Reason.OUTSIDE_NETWORKS),
+        ("::1", Reason.OUTSIDE_NETWORKS),
+        ("2001:db9::7", Reason.OUTSIDE_NETWORKS),
+        ("localhost", Reason.HOST_NAME),
+        ("gpu-7.example", Reason.HOST_NAME),
+    ],
+)
+def test_a_list_of_networks_is_exhaustive(host, wanted):
+    assert reason(Admission.parse(["10.1.0.0/16", " 2001:db8::/32"]), host) is wanted
+
+
+def test_a_message_names_the_networks_and_the_remedy():
+    admission = Admission.parse(f"10.{n}.0.0/16" for n in range(7))
+    message = admission.refusal(at("192.168.0.1")).message
+    assert "10.0.0.0/16" in message
+    assert "..." in message
+    assert "allow its network" in message
+
+
+@pytest.mark.parametrize("network", ["", "10.0.0.0/33", "gpu-7", "10.0.0", "10.0.0.0-10.0.0.9"])
+def test_what_is_no_network_is_named(network):
+    with pytest.raises(ConfigurationError, match="such as 10.0.0.0/8"):
+        Admission.parse([network])
+
+
+def test_host_bits_are_passed_over():
+    assert Admission.parse(["10.1.2.3/8"]).networks == (ipaddress.ip_network("10.0.0.0/8"),)
+
+
+@given(st.ip_addresses(), st.ip_addresses(v=4))
+def test_an_ipv4_address_is_judged_alike_in_every_form(address, v4):
+    admission = Admission.parse(["10.0.0.0/8", "172.16.0.0/12"])
+    for each in (address, v4):
+        if not each.is_unspecified and "%" not in str(each):
+            judged = admission.refusal(at(str(each)))
+            assert judged is None or isinstance(judged, Refusal)
+    if not v4.is_unspecified:
+        plain = admission.refusal(at(str(v4)))
+        mapped = admission.refusal(at(f"::ffff:{v4}"))
+        assert (plain and plain.reason) == (mapped and mapped.reason)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0xa9fea9fe", "0xA9.0xfe.43518", "0251.254.43518", "127.1", "a.0x", "1", "fe80::1%eth0"],
+)
+def test_an_address_in_disguise_is_no_host(host):
+    with pytest.raises(InvalidInstance):
+        at(host)
+
+
+@pytest.mark.parametrize("host", ["0xyz", "3f2a9b1c0d4e", "gpu7", "7up.example", "a.b7"])
+def test_names_with_digits_are_hosts(host):
+    assert reason(Admission(), host) is None
+
+
+def test_refusals_are_counted_when_first_seen():
+    refusals = Refusals()
+    bad, worse = Refusal(Reason.LINK_LOCAL, "a"), Refusal(Reason.MALFORMED, "b")
+    assert list(refusals.note("s", {"y": worse, "x": bad})) == ["x", "y"]
+    assert refusals.note("s", {"x": bad, "y": worse}) == {}
+    assert refusals.note("t", {"x": bad}) == {"x": bad}
+    assert refusals.by_reason == {Reason.LINK_LOCAL: 2, Reason.MALFORMED: 1}
+    assert refusals.note("s", {}) == {}
+    assert refusals.note("s", {"x": bad}) == {"x": bad}, "it had been gone"
+    assert refusals.total == 4

@@ -1,0 +1,159 @@
+"""The contract suite, unchanged, against a real ZooKeeper server.
+
+Its tests reach behind the library's back through Consul's HTTP paths; `Backdoor` does in
+ZooKeeper's tree what each of these means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import kazoo.client
+import kazoo.exceptions
+import pytest
+from tests.registry import test_contract
+from tests.support import zookeeper_server
+
+from fingerpost.registry import WatchConfig
+from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
+
+# Fixtures; a name that was imported could not be an argument's too.
+zookeeper_program = zookeeper_server.zookeeper_program
+zookeeper_url = zookeeper_server.zookeeper_url
+zookeeper_process = zookeeper_server.zookeeper_process
+
+# All of it, but for the comparison of the embedded registry's HTTP answers with Consul's.
+for _name, _test in vars(test_contract).items():
+    if _name.startswith("test_") and "as_consul_does" not in _name:
+        globals()[_name] = _test
+
+
+class Answer:
+    status = 200
+
+    async def text(self):
+        return ""
+
+
+class Backdoor:
+    """Looks like an HTTP session; a client of ZooKeeper's of its own."""
+
+    def __init__(self, url):
+        hosts, _, self._root = url.removeprefix("zookeeper://").partition("/")
+        self._root = "/" + self._root
+        self._client = kazoo.client.KazooClient(hosts)
+        self._client.start()
+
+    def close(self):
+        self._client.stop()
+        self._client.close()
+
+    @contextlib.asynccontextmanager
+    async def put(self, url, json=None):
+        path = url.partition("/v1/agent/service/")[2]
+        if path == "register":
+            await asyncio.to_thread(self._register, json)
+        else:
+            await asyncio.to_thread(self._forget, path.removeprefix("deregister/"))
+        yield Answer()
+
+    @contextlib.asynccontextmanager
+    async def get(self, url):
+        found = await asyncio.to_thread(self._find, url.rpartition("/")[2])
+        answer = Answer()
+        answer.status = 200 if found else 404
+        yield answer
+
+    def _find(self, entry_id):
+        found = []
+        with contextlib.suppress(kazoo.exceptions.NoNodeError):
+            for service in self._client.get_children(self._root):
+                with contextlib.suppress(kazoo.exceptions.NoNodeError):
+                    names = self._client.get_children(f"{self._root}/{service}")
+                    found += [
+                        f"{self._root}/{service}/{name}" for name in names if name == entry_id
+                    ]
+        return found
+
+    def _forget(self, entry_id):
+        for path in self._find(entry_id):
+            for each in (path, path + ":drain", path + ":sick"):
+                with contextlib.suppress(kazoo.exceptions.NoNodeError):
+                    self._client.delete(each)
+
+    def _register(self, entry):
+        service = entry["Name"]
+        if "fingerpost" not in entry.get("Tags", ()):
+            # What is foreign stands outside the root node; something next to the services too.
+            self._client.create(f"/{service}/{service}", b"", ephemeral=True, makepath=True)
+            self._client.create(f"{self._root}/not_a_service!{service}", b"", ephemeral=True)
+            return
+        meta = entry["Meta"]
+        content = {
+            "id": entry["ID"],
+            "service": service,
+            "host": entry["Address"],
+            "ports": {"http": entry["Port"]},
+        }
+        if "fingerpost-port-rpc" in meta:
+            content["ports"]["rpc"] = meta["fingerpost-port-rpc"]
+        data = json.dumps(content)[:-1]
+        if "fingerpost-boot-id" in meta:
+            data += f', "boot_id": {meta["fingerpost-boot-id"]}'
+        pieces = [meta[key] for key in meta if key.startswith("fingerpost-models-")]
+        if pieces:
+            data += f', "models": {"".join(pieces)}'
+        path = f"{self._root}/{service}/{entry['ID']}"
+        self._client.create(path, (data + "}").encode(), ephemeral=True, makepath=True)
+
+
+class Restartable:
+    """A server that comes back with no memory of anything."""
+
+    def __init__(self, process):
+        self._process = process
+
+    async def start(self):
+        self._process.forget()
+        await asyncio.to_thread(self._process.start)
+        return self._process.url
+
+    async def stop(self):
+        await asyncio.to_thread(self._process.stop)
+
+
+@pytest.fixture
+def url(zookeeper_url):
+    return zookeeper_url
+
+
+@pytest.fixture
+def raw(url):
+    backdoor = Backdoor(url)
+    yield backdoor
+    backdoor.close()
+
+
+@pytest.fixture
+async def restartable(zookeeper_process):
+    restartable = Restartable(zookeeper_process)
+    yield restartable
+    await restartable.stop()
+
+
+@pytest.fixture
+async def connect():
+    made = []
+
+    def make(url, **arguments):
+        arguments.setdefault("keep_alive_s", 0.1)
+        arguments.setdefault("session_timeout_s", 2.0)
+        arguments.setdefault("watch", WatchConfig(wait_s=10, backoff_cap_s=0.2))
+        made.append(ZooKeeperRegistry(url, **arguments))
+        return made[-1]
+
+    yield make
+    for registry in made:
+        await registry.aclose()

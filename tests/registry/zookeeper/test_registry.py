@@ -1,0 +1,474 @@
+"""What is ZooKeeper's own: sessions that expire, servers that stop, threads that must end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import kazoo.client
+import kazoo.exceptions
+import pytest
+from tests.support import zookeeper_server
+
+from fingerpost.registry import (
+    InvalidName,
+    InvalidRequest,
+    RegistryDenied,
+    RegistryUnreachable,
+    WatchConfig,
+)
+from fingerpost.registry.zookeeper import entries
+from fingerpost.registry.zookeeper.check import HttpCheck
+from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
+
+# Fixtures; a name that was imported could not be an argument's too.
+zookeeper_program = zookeeper_server.zookeeper_program
+zookeeper_url = zookeeper_server.zookeeper_url
+zookeeper_process = zookeeper_server.zookeeper_process
+
+
+@pytest.fixture
+def url(zookeeper_url):
+    return zookeeper_url
+
+
+@pytest.fixture
+async def connect():
+    made = []
+
+    def make(url, **arguments):
+        arguments.setdefault("keep_alive_s", 0.2)
+        arguments.setdefault("session_timeout_s", 2.0)
+        arguments.setdefault("watch", WatchConfig(wait_s=10, backoff_cap_s=0.2, shrinkage=None))
+        made.append(ZooKeeperRegistry(url, **arguments))
+        return made[-1]
+
+    yield make
+    for registry in made:
+        await registry.aclose()
+
+
+class Tree:
+    """ZooKeeper behind the library's back, through a client of its own."""
+
+    def __init__(self, url):
+        hosts, _, root = url.removeprefix("zookeeper://").partition("/")
+        self._hosts = hosts
+        self.root = "/" + root
+        self.client = kazoo.client.KazooClient(hosts)
+        self.client.start()
+
+    def close(self):
+        self.client.stop()
+        self.client.close()
+
+    def names(self, service):
+        with contextlib.suppress(kazoo.exceptions.NoNodeError):
+            return sorted(self.client.get_children(f"{self.root}/{service}"))
+        return []
+
+    def owner(self, instance):
+        stat = self.client.exists(f"{self.root}/{instance.service}/{instance.id}")
+        return stat.ephemeralOwner if stat else 0
+
+    def expire(self, registry):
+        """End the registry's session for real: a second client takes it over and closes it."""
+        other = kazoo.client.KazooClient(self._hosts, client_id=registry._session.client.client_id)
+        other.start()
+        other.stop()
+        other.close()
+
+
+@pytest.fixture
+def tree(url):
+    tree = Tree(url)
+    yield tree
+    tree.close()
+
+
+def _ids(snapshot):
+    return [instance.id for instance in snapshot.instances]
+
+
+# Sessions
+
+
+async def test_an_expired_session_brings_the_node_back_in_a_new_one(
+    connect, url, worker, service, tree, eventually
+):
+    registry, reader = connect(url), connect(url)
+    registration = await registry.register(worker.instance(service))
+    watch = reader.watch(service)
+    assert _ids(await watch.ready(5)) == [registration.instance.id]
+    old = tree.owner(registration.instance)
+    assert old == registry._session.id
+    await asyncio.to_thread(tree.expire, registry)
+    await eventually(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
+    await eventually(lambda: watch.view.instances == (registration.instance,), within_s=2)
+    await registration.deregister()
+    assert tree.names(service) == []
+
+
+async def test_an_expired_session_brings_nothing_back_that_was_deregistered(
+    connect, url, worker, service, tree, eventually
+):
+    registry = connect(url)
+    gone = await registry.register(worker.instance(service, "1"))
+    witness = await registry.register(worker.instance(service, "2"))
+    await gone.deregister()
+    old = tree.owner(witness.instance)
+    await asyncio.to_thread(tree.expire, registry)
+    await eventually(lambda: tree.owner(witness.instance) not in (0, old), within_s=5)
+    assert tree.names(service) == [witness.instance.id]
+    await witness.deregister()
+
+
+async def test_a_drain_from_afar_survives_the_session(
+    connect, url, worker, service, tree, eventually
+):
+    registry, operator = connect(url), connect(url)
+    registration = await registry.register(worker.instance(service))
+    entry = registration.instance.id
+    await operator.set_draining(entry, "new GPU")
+    snapshot = await operator.list(service)
+    assert (snapshot.known, snapshot.instances, snapshot.withdrawn) == (True, (), (entry,))
+    old = tree.owner(registration.instance)
+    await asyncio.to_thread(tree.expire, registry)
+    await eventually(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
+    assert (await operator.list(service)).instances == ()
+    await operator.set_draining(entry, None)
+    assert _ids(await operator.list(service)) == [entry]
+    await registration.deregister()
+    with pytest.raises(InvalidRequest, match=entry):
+        await operator.set_draining(entry, "")
+    with pytest.raises(InvalidName):
+        await operator.set_draining("../" + entry, "")
+
+
+async def test_an_id_in_use_twice_is_not_fought_over(
+    connect, url, worker, service, tree, caplog, eventually
+):
+    first, second = connect(url), connect(url)
+    old = await first.register(worker.instance(service, boot_id=1))
+    new = await second.register(worker.instance(service, boot_id=2))
+    await eventually(lambda: "an id of its own" in caplog.text)
+    assert (await first.list(service)).instances == (new.instance,)
+    await old.deregister()
+    assert (await first.list(service)).instances == (new.instance,)
+    await new.deregister()
+
+
+async def test_markers_that_dead_workers_left_are_removed(
+    connect, url, worker, service, tree, monkeypatch
+):
+    monkeypatch.setattr(entries, "_ORPHAN_MS", -1)
+    tree.client.create(f"{tree.root}/{service}/dead-1:drain", b"", makepath=True)
+    registration = await connect(url).register(worker.instance(service))
+    assert tree.names(service) == [registration.instance.id]
+    await registration.deregister()
+
+
+async def test_content_that_changes_is_seen_at_once(
+    connect, url, worker, service, tree, eventually
+):
+    registry, reader = connect(url), connect(url)
+    first = await registry.register(worker.instance(service, "1"))
+    second = await registry.register(worker.instance(service, "2"))
+    watch = reader.watch(service)
+    await watch.ready(5)
+    # In place, behind the library's back; then anew, as a worker that loaded another version does.
+    path = f"{tree.root}/{service}/{first.instance.id}"
+    content = json.loads(tree.client.get(path)[0])
+    tree.client.set(path, json.dumps(content | {"weight": 7}).encode())
+    await eventually(lambda: [each.weight for each in watch.view.instances] == [7, 1], within_s=1)
+    for weight in (3, 4, 5):
+        again = await registry.register(worker.instance(service, "2", weight=weight))
+        await eventually(lambda w=weight: watch.view.instances[1].weight == w, within_s=1)
+    for each in (first, second, again):
+        await each.deregister()
+    await eventually(lambda: not watch.view.known)
+
+
+# Workers
+
+
+PROGRAM = """
+import asyncio, sys, time
+from fingerpost.registry import Instance, ModelInfo
+from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    writer.close()
+
+async def main(url, service):
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    models = (ModelInfo(name="flowers", versions=("1",)),)
+    instance = Instance(
+        id=f"{service}-{port}",
+        service=service,
+        host="127.0.0.1",
+        ports={"http": port},
+        models=models,
+    )
+    registry = ZooKeeperRegistry(url, session_timeout_s=2.0)
+    await registry.register(instance)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, lambda: time.sleep(float(sys.stdin.readline())))
+    print("registered", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+async def process(url, service):
+    """A process that registered a worker, and hangs its event loop for as long as it is told to."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, url, service, stdin=-1, stdout=-1
+    )
+    assert await process.stdout.readline() == b"registered\n"
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+    await process.communicate()
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+async def test_a_worker_that_is_gone_leaves_with_its_session(
+    connect, url, service, process, eventually, name, record_property
+):
+    watch = connect(url).watch(service)
+    assert (await watch.ready(5)).instances
+    started = time.monotonic()
+    process.send_signal(getattr(signal, name))
+    await eventually(lambda: not watch.view.instances, within_s=5)
+    gone_s = time.monotonic() - started
+    record_property("gone_s", round(gone_s, 2))
+    print(f"{name}: off the list after {gone_s:.2f} s with a session of 2 s")
+    # Between two of its pings, which come every third of the session's timeout; and a tick.
+    assert 1.0 < gone_s < 3.0
+    if name == "SIGSTOP":
+        process.send_signal(signal.SIGCONT)
+        await eventually(lambda: watch.view.instances, within_s=5)
+
+
+async def test_a_worker_whose_event_loop_hangs_is_taken_off_long_before_its_session(
+    connect, url, service, process, eventually
+):
+    watch = connect(url).watch(service)
+    assert (await watch.ready(5)).instances
+    started = time.monotonic()
+    process.stdin.write(b"3\n")
+    await eventually(lambda: not watch.view.instances, within_s=5)
+    print(f"hung event loop: off the list after {time.monotonic() - started:.2f} s")
+    assert time.monotonic() - started < 2.0
+    assert watch.view.known
+    await eventually(lambda: watch.view.instances, within_s=6)
+
+
+async def test_a_sick_engine_stays_off_the_list_across_sessions(
+    connect, url, worker, service, tree, eventually
+):
+    registry = connect(url, check=HttpCheck(interval_s=0.1))
+    worker.healthy = False
+    registration = await registry.register(worker.instance(service))
+    entry = registration.instance.id
+    await eventually(lambda: tree.names(service) == [entry, f"{entry}:sick"])
+    old = tree.owner(registration.instance)
+    await asyncio.to_thread(tree.expire, registry)
+    await eventually(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
+    await eventually(lambda: tree.names(service) == [entry, f"{entry}:sick"])
+    assert (await registry.list(service)).instances == ()
+    worker.healthy = True
+    await eventually(lambda: tree.names(service) == [entry])
+    await registration.deregister()
+
+
+# Servers
+
+
+async def test_a_server_that_restarts_with_its_data_loses_nobody(
+    connect,
+    zookeeper_process,
+    worker,
+    service,
+    eventually,
+):
+    await asyncio.to_thread(zookeeper_process.start)
+    registry = connect(zookeeper_process.url, session_timeout_s=4.0, call_timeout_s=1.0)
+    registration = await registry.register(worker.instance(service))
+    watch = registry.watch(service)
+    await watch.ready(5)
+    views = []
+    watch.listen(lambda _, new: views.append(new.instances))
+    zookeeper_process.stop()
+    await eventually(lambda: watch.error is not None, within_s=8)
+    assert watch.view.instances == (registration.instance,)
+    await asyncio.to_thread(zookeeper_process.start)
+    returned = time.monotonic()
+    await eventually(lambda: watch.error is None, within_s=5)
+    print(f"restarted server: watched again after {time.monotonic() - returned:.2f} s")
+    assert (await registry.list(service)).instances == (registration.instance,)
+    assert () not in views
+    await registration.deregister()
+
+
+async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_empties_no_list(
+    connect,
+    zookeeper_process,
+    worker,
+    service,
+    eventually,
+):
+    await asyncio.to_thread(zookeeper_process.start)
+    registry = connect(zookeeper_process.url, call_timeout_s=0.5)
+    registration = await registry.register(worker.instance(service))
+    watch = registry.watch(service)
+    view = await watch.ready(5)
+    zookeeper_process.pause()
+    calls = {
+        "list": lambda: registry.list(service),
+        "catalog": registry.catalog,
+        "register": lambda: registry.register(worker.instance(service, "2")),
+        "drain": lambda: registration.drain("now"),
+        "set_draining": lambda: registry.set_draining(registration.instance.id, ""),
+    }
+    for name, call in calls.items():
+        started = time.monotonic()
+        with pytest.raises(RegistryUnreachable):
+            await call()
+        assert time.monotonic() - started < 0.8, name
+    await eventually(lambda: watch.error is not None, within_s=8)
+    assert watch.view.instances == view.instances
+    frozen_at = watch.view.taken_at
+    zookeeper_process.resume()
+    # The drain that could not be told is told by the background work; what was given up is not.
+    await eventually(lambda: watch.error is None and not watch.view.instances, within_s=8)
+    assert watch.view.taken_at > frozen_at
+    await registration.undrain()
+    await eventually(lambda: _ids(watch.view) == [registration.instance.id])
+    await registration.deregister()
+
+
+async def test_closing_leaves_no_thread_and_no_socket_even_of_a_frozen_server(
+    zookeeper_process,
+    worker,
+    service,
+):
+    def threads():
+        # The loop's own pool, for asyncio.to_thread, ends with the loop.
+        return {each for each in threading.enumerate() if not each.name.startswith("asyncio_")}
+
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    await asyncio.to_thread(zookeeper_process.start)
+    before, open_before = threads(), descriptors()
+    for frozen in (False, True, None):
+        registry = ZooKeeperRegistry(zookeeper_process.url, call_timeout_s=0.5)
+        await registry.register(worker.instance(service))
+        await registry.watch(service).ready(5)
+        await registry.watch_catalog().ready(5)
+        assert threads() > before
+        if frozen:
+            zookeeper_process.pause()
+        elif frozen is None:
+            zookeeper_process.stop()
+        started = time.monotonic()
+        await registry.aclose()
+        assert time.monotonic() - started < 3
+        assert threads() == before
+        if frozen:
+            zookeeper_process.resume()
+    await asyncio.sleep(0)
+    assert descriptors() <= open_before
+
+
+async def test_where_nobody_listens(connect, free_port, service):
+    registry = connect(f"zookeeper://127.0.0.1:{free_port}", call_timeout_s=0.3)
+    with pytest.raises(RegistryUnreachable, match=str(free_port)):
+        await registry.list(service)
+
+
+async def test_a_registration_given_up_leaves_nothing(
+    connect,
+    zookeeper_process,
+    worker,
+    service,
+    eventually,
+):
+    await asyncio.to_thread(zookeeper_process.start)
+    registry = connect(zookeeper_process.url, session_timeout_s=10)
+    await registry.catalog()
+    zookeeper_process.pause()
+    task = asyncio.create_task(registry.register(worker.instance(service)))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    zookeeper_process.resume()
+    assert (await registry.list(service)).instances == ()
+    assert (await registry.catalog()).services == ()
+
+
+# Who else writes there
+
+
+async def test_nodes_that_make_no_sense_are_refused_and_counted(
+    connect, url, worker, service, tree
+):
+    registry = connect(url)
+    registration = await registry.register(worker.instance(service))
+    good = json.loads(tree.client.get(f"{tree.root}/{service}/{registration.instance.id}")[0])
+
+    def put(name, *, ephemeral=True, raw=None, **fields):
+        data = json.dumps(good | {"id": name} | fields).encode() if raw is None else raw
+        tree.client.create(f"{tree.root}/{service}/{name}", data, ephemeral=ephemeral)
+
+    put("persistent", ephemeral=False)
+    put("other-id", id="somebody-else")
+    put("other-service", service="other")
+    put("bad name!")
+    put("colon:x")
+    put("double:drain:sick")
+    put("huge", meta={"x": "y" * 300_000})
+    put("no-json", raw=b"\xff\xfe")
+    put("empty", raw=b"")
+    put("deep", raw=b"[" * 100_000)
+    put("link-local", host="169.254.169.254")
+    for _ in range(2):
+        snapshot = await registry.list(service)
+        assert _ids(snapshot) == [registration.instance.id]
+        assert registry.refused == 11, registry.refusals.by_reason
+    tree.client.delete(f"{tree.root}/{service}", recursive=True)
+    await registration.deregister()
+
+
+async def test_with_a_credential_others_read_and_cannot_write(connect, url, worker, service, tree):
+    root = url.rpartition("/")[0] + f"/{service}"
+    owner = connect(root, auth="fingerpost:s3cret")
+    assert "s3cret" not in owner.url
+    registration = await owner.register(worker.instance(service))
+    others = [connect(root), connect(root.replace("//", "//fingerpost:wrong@"))]
+    for other in others:
+        assert (await other.list(service)).instances == (registration.instance,)
+        with pytest.raises(RegistryDenied, match="credential"):
+            await other.set_draining(registration.instance.id, "")
+        with pytest.raises(RegistryDenied) as caught:
+            await other.register(worker.instance(service, "2"))
+        assert "wrong" not in str(caught.value)
+    same = connect(root.replace("//", "//fingerpost:s3cret@"))
+    await same.set_draining(registration.instance.id, "")
+    assert (await same.list(service)).instances == ()
+    await registration.deregister()

@@ -1,0 +1,36 @@
+"""Free memory goes back to the system while a worker serves."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+
+import psutil
+import pytest
+
+from fingerpost.worker.serving import malloc as heap
+from tests.worker.protocols.rig import serving
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+async def test_what_lies_free_below_something_in_use_goes_back(monkeypatch):
+    """100 MB in pieces of 64 KB, and one piece after them that stays."""
+    monkeypatch.setattr(heap, "_EVERY_S", 0.05)
+    async with serving():
+        pieces = [b"x" * 65_536 for _ in range(1600)]
+        pieces = [kept := pieces[-1]]
+        free_of_it = _resident() - 80e6
+        while _resident() > free_of_it:
+            await asyncio.sleep(0.01)
+        assert pieces == [kept]
+
+
+async def test_a_c_library_without_it_is_no_matter(monkeypatch):
+    monkeypatch.setattr(heap, "_glibc", lambda: None)
+    heap.one_heap()
+    async with serving() as rig:
+        assert rig.rif == 0
+
+
+def _resident() -> int:
+    return psutil.Process().memory_info().rss

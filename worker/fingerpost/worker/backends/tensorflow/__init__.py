@@ -1,0 +1,1 @@
+"""TensorFlow: SavedModels, Keras files and frozen graphs."""

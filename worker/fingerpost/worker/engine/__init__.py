@@ -1,0 +1,1 @@
+"""Batches: which images run together, when, and on which threads."""

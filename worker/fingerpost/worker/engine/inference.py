@@ -1,0 +1,107 @@
+"""One run of a model: padded, checked, and taken apart where it fails."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from fingerpost.registry import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
+
+if TYPE_CHECKING:
+    from fingerpost.worker.backends.base import Backend, Item
+    from fingerpost.worker.engine.batching_options import BatchingOptions
+    from fingerpost.worker.engine.outcome import Scores
+
+__all__ = ["run", "warm_up"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    backend: Backend, images: list[Item], options: BatchingOptions
+) -> tuple[list[Scores | FingerpostError], bool]:
+    """One outcome an image, float32 `[classes]` or an error, and whether one run was enough.
+
+    If a batch raises, its halves run alone, and so on: one bad image fails alone, after some
+    `2 log2(n)` runs, and a batch too large for the memory is still answered. Padding repeats the
+    last image.
+    """
+    count = len(images)
+    size = options.size(count)
+    try:
+        scores = backend.predict([*images, *images[-1:] * (size - count)])
+        if scores.ndim != 2 or len(scores) != size:
+            raise ValueError(f"its scores are {list(scores.shape)} for {size} images")
+    except (Exception, SystemExit) as error:
+        if count == 1:
+            return [_failure(error)], False
+    else:
+        if np.isfinite(scores[:count]).all():
+            return list(scores[:count]), True
+        return [
+            row if np.isfinite(row).all() else _no_numbers(image)
+            for image, row in zip(images, scores, strict=False)
+        ], True
+    half = count // 2
+    outcomes = [run(backend, part, options)[0] for part in (images[:half], images[half:])]
+    return [*outcomes[0], *outcomes[1]], False
+
+
+def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> int:
+    """Run real inferences on gray images, blocking; return the number of classes.
+
+    The smallest and the largest batch both run, or every one of `sizes`, because frameworks plan
+    memory and choose kernels at a shape's first use (a graph that decodes by itself runs images
+    one by one, so two are enough).
+
+    Raises:
+        ConfigurationError: the model raises, or gives something other than one row of finite
+            scores an image.
+    """
+    wanted = backend.input
+    blank: Item
+    if wanted.encoded:
+        blank, max_batch = _gray_jpeg(), min(2, max_batch)
+    else:
+        blank = np.full((wanted.height, wanted.width, wanted.channels), 128, np.uint8)
+    classes = 0
+    for size in sizes or sorted({1, max_batch}):
+        try:
+            scores = backend.predict([blank] * size)
+        except Exception as error:
+            raise ConfigurationError(
+                f"the model fails on a gray image (batch of {size}): {error}"
+            ) from error
+        if scores.ndim != 2 or scores.shape[0] != size or not np.isfinite(scores).all():
+            raise ConfigurationError(
+                f"the model gives {scores.dtype} {list(scores.shape)} for {size} images: "
+                f"expected finite scores [{size}, classes]"
+            )
+        classes = int(scores.shape[1])
+    return classes
+
+
+def _failure(error: BaseException) -> FingerpostError:
+    if isinstance(error, FingerpostError):
+        return error
+    logger.warning("the model failed on an image: %s", error)
+    return ModelFailed(f"the model failed on this image: {str(error)[:300]}")
+
+
+def _no_numbers(image: Item) -> FingerpostError:
+    if isinstance(image, np.ndarray) and image.dtype == np.float32:  # which went in as it came
+        return InvalidRequest(
+            f"the model gives no numbers for these values, up to {np.abs(image).max():g}: send "
+            "what is in the range that it was made for"
+        )
+    return ModelFailed("the model gave scores that are no numbers")
+
+
+def _gray_jpeg() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (224, 224), (128, 128, 128)).save(out, "JPEG")
+    return out.getvalue()

@@ -1,0 +1,170 @@
+"""Make of an encoded image, or of pixels, what a model's input wants."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from fingerpost.registry import BrokenImage, ImageError, InvalidRequest, Overloaded
+from fingerpost.worker.backends.base import ImageInput
+from fingerpost.worker.images.decode import ImageLimits, open_image
+from fingerpost.worker.images.resize import reduction, resize, to_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from PIL.ImageFile import ImageFile
+
+    from fingerpost.worker.images.decode import Encoded
+
+T = TypeVar("T")
+
+__all__ = ["decode", "fit", "prepare", "reencode"]
+
+# EXIF 2.32, 4.6.4 A, Orientation: what brings the picture upright.
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def prepare(data: Encoded, wanted: ImageInput, limits: ImageLimits) -> NDArray[np.uint8] | bytes:
+    """Make of an encoded image what a model's input wants, resized by the model's own rule.
+
+    A JPEG is decoded no larger than that needs (at 1/2, 1/4 or 1/8, which its DCT gives almost
+    for nothing); one of 1600 x 1200 for 224 x 224 takes 0.27 to 0.47 of the time that decoding it
+    whole takes, depending on what the memory for the whole costs (`benchmarks/decoding`).
+
+    Returns:
+        uint8 `[height, width, channels]` in 0..255, or bytes where `wanted.encoded`.
+
+    Raises:
+        ImageError: see `opening`.
+        Overloaded: there is not enough memory for this image now.
+    """
+    if wanted.encoded:
+        return reencode(data, limits)
+    return _guarded(lambda: _fitted(open_image(data, limits), wanted))
+
+
+def decode(
+    data: Encoded,
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    limits: ImageLimits | None = None,
+) -> NDArray[np.uint8]:
+    """Decode to uint8 `[height, width, channels]` in 0..255.
+
+    Args:
+        data: the encoded image.
+        size: `(height, width)` to resize to (bilinear with antialiasing, the aspect ratio not
+            kept, as TensorFlow's retraining tutorial does it); None keeps the image's own.
+        channels: 3 for RGB, 1 for gray.
+        limits: what to refuse; the default is `ImageLimits()`.
+
+    Raises:
+        ImageError, Overloaded: as `prepare`.
+    """
+    limits = limits or ImageLimits()
+    if size is None:
+        return _guarded(lambda: _whole(open_image(data, limits), channels))
+    wanted = ImageInput(height=size[0], width=size[1], channels=channels)
+    return _guarded(lambda: _fitted(open_image(data, limits), wanted))
+
+
+def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
+    """Bring pixels that a client sent, uint8 `[H, W, 1 or 3]`, to the model's size by its rule.
+
+    Pixels of the model's size go in as they are: whoever sends them has cut them already.
+
+    Raises:
+        InvalidRequest: another shape, or a model that takes encoded images alone.
+    """
+    if wanted.encoded:
+        raise InvalidRequest("this model decodes images itself: send them encoded, not as pixels")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise InvalidRequest(
+            f"pixels of shape {list(pixels.shape)}: an image is [height, width, 1 or 3]"
+        )
+    if pixels.shape == (wanted.height, wanted.width, wanted.channels):
+        return pixels
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    return _array(resize(image, wanted), wanted.channels)
+
+
+def reencode(data: Encoded, limits: ImageLimits) -> bytes:
+    """Return bytes for a graph that decodes JPEG itself, after decoding them once as a check.
+
+    An upright JPEG in RGB or gray goes through unchanged. Anything else becomes a PNG, which
+    TensorFlow's `DecodeJpeg` reads as well, without loss.
+    """
+    return _guarded(lambda: _reencoded(data, limits))
+
+
+def _guarded(work: Callable[[], T]) -> T:
+    """Translate whatever a decoder raises: OSError, SyntaxError, struct.error, ..."""
+    try:
+        return work()
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise Overloaded("memory does not suffice for this image now: use another worker") from (
+            error
+        )
+    except Exception as error:
+        raise BrokenImage(f"the image cannot be decoded: {str(error)[:200]}") from error
+
+
+def _fitted(image: ImageFile, wanted: ImageInput) -> NDArray[np.uint8]:
+    extent = None
+    if image.format == "JPEG":
+        by = reduction(image.size, wanted)
+        least = (max(1, image.width // by), max(1, image.height // by))
+        drafted = image.draft("RGB" if wanted.channels == 3 else "L", least)
+        extent = drafted and drafted[1][2:]
+    image.load()
+    return _array(resize(image, wanted, extent=extent, turn=_turn(image)), wanted.channels)
+
+
+def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
+    return _array(_upright(image, "RGB" if channels == 3 else "L"), channels)
+
+
+def _reencoded(data: Encoded, limits: ImageLimits) -> bytes:
+    image = open_image(data, limits)
+    if image.format == "JPEG" and image.mode in ("RGB", "L") and _turn(image) is None:
+        image.draft(None, (1, 1))  # at 1/8 damage shows as well
+        image.load()
+        return bytes(data)
+    out = io.BytesIO()
+    _upright(image, "RGB").save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _upright(image: ImageFile, mode: str) -> Image.Image:
+    image.load()
+    turn = _turn(image)
+    converted = to_mode(image, mode)
+    return converted if turn is None else converted.transpose(turn)
+
+
+def _turn(image: ImageFile) -> Image.Transpose | None:
+    """What EXIF says; damaged EXIF says nothing. Pillow turns TIFF itself while it loads."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # metadata of any kind
+        return None
+
+
+def _array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)

@@ -1,0 +1,296 @@
+"""Find a model's files, its manifest, its name, version and labels in what the operator named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fingerpost.registry import ConfigurationError, InvalidName
+from fingerpost.registry.names import check_service, check_version
+from fingerpost.worker.models.manifest import (
+    MANIFEST,
+    ChannelOrder,
+    Framework,
+    Manifest,
+    Preprocessing,
+    read_manifest,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ManifestOverrides", "ModelFiles", "find_model", "find_versions", "read_labels"]
+
+_LABEL_FILES: Final = ("labels.txt", "output_labels.txt")
+_SAVED_MODEL: Final = "saved_model.pb"
+_SUFFIXES: Final = {
+    ".keras": Framework.TENSORFLOW,
+    ".pb": Framework.TENSORFLOW,
+    ".onnx": Framework.ONNX,
+    ".pt2": Framework.TORCH,
+    ".pt": Framework.TORCH,
+    ".torchscript": Framework.TORCH,
+    ".prototxt": Framework.CAFFE,
+}
+# How models of a kind are fed where nobody says otherwise: `label_image` of TensorFlow's retraining
+# tutorial, and Caffe, which reads images through OpenCV.
+_CUSTOMS: Final = {
+    ".pb": Preprocessing(std=255.0),
+    ".prototxt": Preprocessing(order=ChannelOrder.BGR),
+}
+_EXPECTED: Final = (
+    f"expected {_SAVED_MODEL}, one .keras file, one frozen graph (.pb), one .onnx, .pt2, .pt or "
+    f".torchscript file, one .prototxt with one .caffemodel, a {MANIFEST}, or numbered version "
+    "folders"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """A model on disk.
+
+    Attributes:
+        name, version: what it is served as.
+        folder: what the manifest's paths are relative to.
+        path: the model's file; the folder itself for a SavedModel and for a Python class.
+        weights: the `.caffemodel`.
+        manifest: `model.toml`, or what the files tell, with the operator's overrides.
+        inferred: there is no `model.toml`.
+        labels: in the order of the scores; empty where there is no labels file.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    path: Path
+    manifest: Manifest
+    labels: tuple[str, ...]
+    weights: Path | None = None
+    inferred: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestOverrides:
+    """What the command line says over the manifest; None leaves it.
+
+    Attributes:
+        input_layer, output_layer: the tensors' names.
+        input_mean, input_std: the model gets `(pixel - mean) / std`.
+        image_size: height and width in pixels.
+    """
+
+    input_layer: str | None = None
+    output_layer: str | None = None
+    input_mean: float | None = None
+    input_std: float | None = None
+    image_size: int | None = None
+
+    def over(self, manifest: Manifest) -> Manifest:
+        """`manifest` with these in it.
+
+        Raises:
+            ConfigurationError: a value that cannot be.
+        """
+        replace = msgspec.structs.replace
+        size = self.image_size
+        try:
+            return replace(
+                manifest,
+                input=replace(
+                    manifest.input, **_given(name=self.input_layer, height=size, width=size)
+                ),
+                output=replace(manifest.output, **_given(name=self.output_layer)),
+                preprocessing=replace(
+                    manifest.preprocessing, **_given(mean=self.input_mean, std=self.input_std)
+                ),
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{error}: change --image-size, --input-mean or --input-std"
+            ) from error
+
+
+def find_model(
+    path: Path,
+    *,
+    labels: Path | None = None,
+    name: str | None = None,
+    version: str | None = None,
+    overrides: ManifestOverrides | None = None,
+) -> ModelFiles:
+    """Find the model that `path` means.
+
+    `path` is a folder with a `model.toml`; or a SavedModel folder, a model's file, or a folder that
+    holds exactly one of these; or a folder of numbered versions (`models/digits/3/`), of which the
+    highest is taken unless `version` names another.
+
+    Without a `model.toml` a frozen graph gets pixels from 0 to 1, a Caffe model blue first; every
+    other model gets 0..255, red first.
+
+    Args:
+        path: file or folder.
+        labels: one label a line, in the order of the model's outputs; by default what `model.toml`
+            names, else `labels.txt` or `output_labels.txt` beside the model.
+        name: the model's name; by default that of its folder or file.
+        version: by default the folder's number, else 1.
+        overrides: what the command line says over the manifest.
+
+    Raises:
+        ConfigurationError: nothing there, nothing that is a model, a `model.toml` that does not
+            fit it, or a name that cannot be one.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"no model at {path}: there is no such file or folder")
+    numbered = {} if path.is_file() or (path / MANIFEST).is_file() else find_versions(path)
+    if numbered:
+        number = _chosen(path, numbered, version)
+        folder, version, own_name = numbered[number], str(number), path.resolve().name
+    else:
+        folder, own_name = path, path.resolve().stem if path.is_file() else path.resolve().name
+        if re.fullmatch(r"[0-9]+", own_name):
+            version, own_name = version or str(int(own_name)), path.resolve().parent.name
+    try:
+        name = check_service(name or own_name)
+        version = check_version(version or "1")
+    except InvalidName as error:
+        raise ConfigurationError(f"{error}; choose one with --name") from error
+    manifest, file, inferred = _read(folder)
+    folder = folder.parent if folder.is_file() else folder
+    return ModelFiles(
+        name=name,
+        version=version,
+        folder=folder,
+        path=file,
+        weights=_weights(folder, file, manifest),
+        manifest=(overrides or ManifestOverrides()).over(manifest),
+        inferred=inferred,
+        labels=read_labels(labels) if labels else _labels_in(folder, manifest),
+    )
+
+
+def find_versions(folder: Path) -> dict[int, Path]:
+    """The numbered folders in `folder`, each a version of its model; none where it is no folder."""
+    if not folder.is_dir():
+        return {}
+    return {
+        int(entry.name): entry
+        for entry in folder.iterdir()
+        if re.fullmatch(r"[0-9]{1,18}", entry.name) and entry.is_dir()
+    }
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read one label a line, UTF-8, blank lines at the end passed over.
+
+    Raises:
+        ConfigurationError: missing, unreadable, empty, or a blank line among the labels.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"no labels file at {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"labels file {path} cannot be read: {error}") from error
+    labels = tuple(line.strip() for line in lines)
+    if not labels or not all(labels):
+        raise ConfigurationError(f"labels file {path} must have one label on every line")
+    return labels
+
+
+def _chosen(path: Path, numbered: dict[int, Path], version: str | None) -> int:
+    if version is None:
+        return max(numbered)
+    if not version.isdecimal() or int(version) not in numbered:
+        known = ", ".join(str(number) for number in sorted(numbered))
+        raise ConfigurationError(f"{path} has no version {version}; it has {known}")
+    return int(version)
+
+
+def _read(path: Path) -> tuple[Manifest, Path, bool]:
+    """The manifest, the model's file, and whether the manifest was inferred from it."""
+    if path.is_file():
+        beside = path.parent / MANIFEST
+        if beside.is_file():
+            manifest = read_manifest(beside)
+            if manifest.file in (None, path.name):
+                return _checked(manifest, path), path, False
+        return _inferred(path), path, True
+    if not (path / MANIFEST).is_file():
+        file = _file_in(path, None)
+        return _inferred(file), file, True
+    manifest = read_manifest(path / MANIFEST)
+    if manifest.framework is Framework.PYTHON:
+        return manifest, path, False
+    file = path / manifest.file if manifest.file else _file_in(path, manifest.framework)
+    if not file.exists():
+        raise ConfigurationError(
+            f"{path / MANIFEST} names the file {manifest.file!r}, which is not there"
+        )
+    return _checked(manifest, file), file, False
+
+
+def _file_in(folder: Path, framework: Framework | None) -> Path:
+    """The one model in a folder, of one framework or of any."""
+    if (folder / _SAVED_MODEL).is_file() and framework in (None, Framework.TENSORFLOW):
+        return folder
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file() and framework in (None, _SUFFIXES.get(file.suffix))
+        if file.suffix in _SUFFIXES
+    )
+    if len(files) == 1:
+        return files[0]
+    found = ", ".join(file.name for file in files) or "nothing of the kind"
+    raise ConfigurationError(f"{folder} is no model: {_EXPECTED}; found {found}")
+
+
+def _inferred(file: Path) -> Manifest:
+    if file.is_dir():
+        return Manifest(framework=Framework.TENSORFLOW)
+    framework = _SUFFIXES.get(file.suffix)
+    if framework is None:
+        kinds = ", ".join(_SUFFIXES)
+        hint = f"; a Python class needs a {MANIFEST}" if file.suffix == ".py" else ""
+        raise ConfigurationError(f"{file} is no model: expected one of {kinds}, or a folder{hint}")
+    preprocessing = _CUSTOMS.get(file.suffix, Preprocessing())
+    return Manifest(framework=framework, file=file.name, preprocessing=preprocessing)
+
+
+def _checked(manifest: Manifest, file: Path) -> Manifest:
+    kind = Framework.TENSORFLOW if file.is_dir() else _SUFFIXES.get(file.suffix)
+    if kind not in (None, manifest.framework):
+        raise ConfigurationError(
+            f"{file} is a model of framework {kind.value!r}, but its {MANIFEST} says "
+            f"{manifest.framework.value!r}"
+        )
+    return manifest
+
+
+def _weights(folder: Path, file: Path, manifest: Manifest) -> Path | None:
+    """Caffe's second file: as the manifest says, or the one there is."""
+    if manifest.framework is not Framework.CAFFE:
+        return None
+    found = [folder / manifest.weights] if manifest.weights else sorted(folder.glob("*.caffemodel"))
+    if len(found) != 1 or not found[0].is_file():
+        names = ", ".join(each.name for each in found) or "none"
+        raise ConfigurationError(
+            f"{file} needs one .caffemodel beside it, or weights in {MANIFEST}; found {names}"
+        )
+    return found[0]
+
+
+def _labels_in(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    if manifest.labels:
+        return read_labels(folder / manifest.labels)
+    for name in _LABEL_FILES:
+        if (folder / name).is_file():
+            return read_labels(folder / name)
+    return ()
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,135 @@
+"""What the Open Inference Protocol asks by GET: health, metadata, and Triton's config and index."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.registry import UnknownPath, WorkerState
+from fingerpost.registry.http_server import json_response
+from fingerpost.worker.repository.manager import VersionState
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.serving.admission import Admission
+
+__all__ = ["OpenInferenceMetadata"]
+
+_VERSION: Final = version("fingerpost")
+# Triton's words for what a version is doing.
+_STATES: Final = {
+    VersionState.START: "LOADING",
+    VersionState.LOADING: "LOADING",
+    VersionState.AVAILABLE: "READY",
+    VersionState.UNLOADING: "UNLOADING",
+    VersionState.END: "UNAVAILABLE",
+}
+
+
+class OpenInferenceMetadata:
+    """Handlers that only tell; `add_to` makes the routes."""
+
+    def __init__(self, admission: Admission, host: ModelHost, config: WorkerConfig) -> None:
+        self._admission = admission
+        self._host = host
+        self._config = config
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        router = app.router
+        router.add_get("/v2", self._server)
+        router.add_get("/v2/health/live", self._live)
+        router.add_get("/v2/health/ready", self._ready)
+        router.add_get("/v2/models/stats", self._stats)
+        router.add_post("/v2/repository/index", self._index)
+        for chosen in ("", "/versions/{version}"):
+            path = f"/v2/models/{{model}}{chosen}"
+            router.add_get(path, self._model)
+            router.add_get(f"{path}/ready", self._model_ready)
+            router.add_get(f"{path}/config", self._model_config)
+            router.add_get(f"{path}/stats", self._stats)
+
+    async def _server(self, request: web.Request) -> web.Response:
+        return json_response(
+            {
+                "name": "fingerpost",
+                "version": _VERSION,
+                "extensions": [
+                    "binary_tensor_data",
+                    "classification",
+                    "model_configuration",
+                    "model_repository" if self._config.admin_token else "model_repository(index)",
+                ],
+            }
+        )
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return json_response({"live": True})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        ready = self._admission.state is WorkerState.READY
+        return json_response({"ready": ready}, status=200 if ready else 503)
+
+    async def _model_ready(self, request: web.Request) -> web.Response:
+        with self._host.use(self._admission.reference(request)) as served:
+            return json_response({"name": served.model, "ready": True})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        with self._host.use(self._admission.reference(request)) as served:
+            versions = [
+                known
+                for info in self._host.models()
+                if info.name == served.model
+                for known in info.versions
+            ]
+            return json_response(
+                {
+                    "name": served.model,
+                    "versions": versions,
+                    "platform": served.engine.platform,
+                    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}],
+                    "outputs": [
+                        {"name": "scores", "datatype": "FP32", "shape": [-1, len(served.labels)]}
+                    ],
+                }
+            )
+
+    async def _model_config(self, request: web.Request) -> web.Response:
+        """As much of Triton's model configuration as is true here: the batch is not in `dims`."""
+        with self._host.use(self._admission.reference(request)) as served:
+            return json_response(
+                {
+                    "name": served.model,
+                    "platform": served.engine.platform,
+                    "backend": served.engine.platform.partition("_")[0],
+                    "max_batch_size": self._config.max_batch,
+                    "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
+                    "output": [
+                        {
+                            "name": "scores",
+                            "data_type": "TYPE_FP32",
+                            "dims": [len(served.labels)],
+                        }
+                    ],
+                }
+            )
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return json_response(
+            [
+                {
+                    "name": model,
+                    "version": status.version,
+                    "state": _STATES[status.state],
+                    "reason": status.error,
+                }
+                for model in self._host.known()
+                for status in self._host.statuses(model)
+            ]
+        )
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        raise UnknownPath("statistics are kept as histograms: see GET /metrics")

@@ -1,0 +1,1 @@
+"""What a worker tells about its requests: metrics, traces and access logs."""

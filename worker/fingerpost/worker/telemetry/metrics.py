@@ -1,0 +1,189 @@
+"""What a worker counts, as Prometheus metrics with units in their names.
+
+Everything that may differ between models carries the label `model`; a request that was refused
+before its model was known counts under the empty one, so that no caller can invent label values.
+
+What is counted for every request or image is counted in plain numbers, by the event loop alone, and
+becomes Prometheus samples when somebody asks: 0.1 us an observation, where prometheus-client's own
+take a lock and 0.5 to 1 us. The rest are its own counters and gauges.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from fingerpost.worker.repository.manager import VersionStatus
+
+__all__ = ["Count", "ModelMetrics", "Spread", "WorkerMetrics"]
+
+_SECONDS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_IMAGES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_PREFIX: Final = "fingerpost_worker_"
+
+# By the attribute of `ModelMetrics`: what it says.
+_COUNTS: Final = {
+    "images": "Images classified",
+    "body_bytes": "Body bytes received straight from clients",
+    "load_failures": "Versions that could not be loaded",
+}
+_SPREADS: Final = {
+    "decode_seconds": "Decoding one image",
+    "queue_seconds": "Waiting for the model",
+    "inference_seconds": "One batch",
+    "total_seconds": "One request, from its headers to its answer",
+    "batch_size_images": "Images in one batch",
+}
+
+
+class Count:
+    """A number that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self, by: int = 1) -> None:
+        """So many more."""
+        self.value += by
+
+
+class Spread:
+    """A histogram: how many observations were at most each of `bounds`, and their sum."""
+
+    __slots__ = ("bounds", "sum", "within")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.within = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more."""
+        self.within[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus has them: upper bounds, each with how many were no larger."""
+        names = [*map(floatToGoString, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.within)), strict=True))
+
+
+class ModelMetrics:
+    """One model's share of `WorkerMetrics`; of the event loop alone."""
+
+    def __init__(self) -> None:
+        self.images = Count()
+        self.body_bytes = Count()
+        self.load_failures = Count()
+        self.decode_seconds = Spread(_SECONDS)
+        self.queue_seconds = Spread(_SECONDS)
+        self.inference_seconds = Spread(_SECONDS)
+        self.total_seconds = Spread(_SECONDS)
+        self.batch_size_images = Spread(_IMAGES)
+        self.by_status: dict[int, Count] = {}
+
+    def requests(self, status: int) -> Count:
+        """The count of requests answered with this HTTP status; 499 is a client that left."""
+        found = self.by_status.get(status)
+        if found is None:
+            found = self.by_status[status] = Count()
+        return found
+
+
+class WorkerMetrics(Collector):
+    """One worker's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._models: dict[str, ModelMetrics] = {}
+        self.registry.register(self)
+        self.in_flight = self._gauge("in_flight_requests", "Requests from their headers on")
+        self._queued = self._gauge("queued_images", "Images waiting for the model", "model")
+        self._versions = self._gauge(
+            "versions", "1 for the state that a version is in", "model", "version", "state"
+        )
+        self.reregistrations = self._gauge(
+            "reregistrations", "Times the registry had forgotten this worker"
+        )
+        self.state = self._gauge("state", "0 starting, 1 ready, 2 draining, 3 failed")
+        self.access_log_dropped = Counter(
+            f"{_PREFIX}access_log_dropped_lines",
+            "Access log lines that could not be written in time",
+            registry=self.registry,
+        )
+
+    def of(self, model: str) -> ModelMetrics:
+        """A model's metrics; the same object each time."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = ModelMetrics()
+        return found
+
+    def collect(self) -> Iterable[Metric]:
+        """What `ModelMetrics` counted, for Prometheus."""
+        requests = CounterMetricFamily(
+            f"{_PREFIX}requests",
+            "Requests for a model by HTTP status",
+            labels=["model", "status"],
+        )
+        for model, counted in self._models.items():
+            for status, count in counted.by_status.items():
+                requests.add_metric([model, str(status)], count.value)
+        yield requests
+        for name, text in _COUNTS.items():
+            counter = CounterMetricFamily(_PREFIX + name, text, labels=["model"])
+            for model, counted in self._models.items():
+                counter.add_metric([model], getattr(counted, name).value)
+            yield counter
+        for name, text in _SPREADS.items():
+            histogram = HistogramMetricFamily(_PREFIX + name, text, labels=["model"])
+            for model, counted in self._models.items():
+                spread: Spread = getattr(counted, name)
+                histogram.add_metric([model], spread.buckets(), spread.sum)
+            yield histogram
+
+    def render(
+        self,
+        *,
+        rif: int,
+        state: int,
+        queued: Mapping[str, int],
+        versions: Mapping[str, tuple[VersionStatus, ...]],
+    ) -> bytes:
+        """Prometheus' text, with the gauges set to this moment's values.
+
+        Args:
+            rif: requests in flight.
+            state: the worker's.
+            queued: images waiting for each model.
+            versions: what the versions of each model are doing.
+        """
+        self.in_flight.set(rif)
+        self.state.set(state)
+        self._queued.clear()
+        for model, images in queued.items():
+            self._queued.labels(model).set(images)
+        self._versions.clear()  # those that were removed, and the states that were left
+        for model, statuses in versions.items():
+            for each in statuses:
+                self._versions.labels(model, each.version, each.state.value).set(1)
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self.registry)

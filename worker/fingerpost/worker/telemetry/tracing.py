@@ -1,0 +1,159 @@
+"""OpenTelemetry traces of requests (extra `otel`), off unless asked for.
+
+A request is a span `worker.request`, part of the caller's trace where it sent one (W3C
+`traceparent`), with children `decode`, `queue` and `inference` for each image. They are made when
+the request ends, from the times that the engine noted, so that a request that is not sampled costs
+one look at its headers.
+
+What OpenTelemetry's SDK says holds: where spans go, how many are sampled and what this service is
+called are set by the standard variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`,
+`OTEL_SERVICE_NAME`, ...). Spans wait in the SDK's bounded queue for its own thread to send them,
+and are dropped when the collector is away.
+
+Rejected: the global tracer provider (a library that is imported later would trace by it without
+being asked), gRPC export (40 MB of grpcio for what HTTP does), and aiohttp's instrumentation
+package, which knows nothing of decoding, queue and inference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.registry import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp import web
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
+
+    from fingerpost.worker.telemetry.observer import Observed
+
+__all__ = ["MAX_TRACED_IMAGES", "Tracing", "start_tracing"]
+
+logger = logging.getLogger(__name__)
+
+# Images of one request that get spans of their own: a stream of 10,000 would fill any collector.
+MAX_TRACED_IMAGES: Final = 64
+# How long the end of the process waits for spans that were not sent yet.
+_FLUSH_S: Final = 2.0
+
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+class Tracing:
+    """Makes spans by a provider of the SDK."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("fingerpost.worker", version("fingerpost"))
+        self._propagator = TraceContextTextMapPropagator()
+        self._trace = trace
+        # From the monotonic clock, which all times inside are of, to nanoseconds since 1970.
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
+
+    def begin(self, request: web.Request, started: float) -> Span:
+        """A request's span, within the caller's trace if it sent one."""
+        return self._tracer.start_span(
+            "worker.request",
+            context=self._propagator.extract(request.headers),
+            kind=self._trace.SpanKind.SERVER,
+            start_time=self._ns(started),
+        )
+
+    def end(self, span: Span, seen: Observed, ended: float) -> None:
+        """End a request's span; write down what it was, and when its images were where."""
+        if span.is_recording():
+            context = self._trace.set_span_in_context(span)
+            for time_s, timings in seen.times:
+                for name in ("decode", "queue", "inference"):
+                    took_ms: float = getattr(timings, name)
+                    child = self._tracer.start_span(name, context, start_time=self._ns(time_s))
+                    time_s += took_ms / 1000
+                    child.end(self._ns(time_s))
+            span.set_attributes(
+                {
+                    "http.request.method": seen.request.method,
+                    "url.path": seen.request.path,
+                    "http.response.status_code": seen.status,
+                    "http.request.body.size": seen.request.content.total_bytes,
+                    "fingerpost.model": seen.model,
+                    "fingerpost.version": seen.version,
+                    "fingerpost.images": seen.images,
+                }
+            )
+            if seen.error:
+                span.set_attribute("error.type", seen.error)
+            if seen.status >= 500:
+                span.set_status(self._trace.StatusCode.ERROR, seen.error or None)
+        span.end(self._ns(ended))
+
+    async def aclose(self) -> None:
+        """Send what waits, for 2 s at the most."""
+        # In a thread of its own, because the SDK's waits up to 30 s for a collector that is away.
+        closing = threading.Thread(target=self._provider.shutdown, name="otel", daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, _FLUSH_S)
+
+    def _ns(self, seconds: float) -> int:
+        return self._epoch_ns + int(seconds * 1e9)
+
+
+def start_tracing(environment: Mapping[str, str], *, asked: bool) -> Tracing | None:
+    """Tracing as the standard variables say; None where neither they nor `asked` want it.
+
+    A variable may be set for a whole cluster, so where it alone asks for what cannot be had, the
+    worker says so in its log and goes on without.
+
+    Raises:
+        ConfigurationError: `asked`, but the extra is not installed, or the variables want an
+            exporter or a protocol that there is none for.
+    """
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter == "none" or not (asked or exporter or any(map(environment.get, _ENDPOINTS))):
+        return None
+    try:
+        return _over_otlp(environment, exporter or "otlp")
+    except ConfigurationError as error:
+        if asked:
+            raise
+        logger.warning("no traces: %s", error)
+        return None
+
+
+def _over_otlp(environment: Mapping[str, str], exporter: str) -> Tracing:
+    protocol = next(filter(None, map(environment.get, _PROTOCOLS)), "http/protobuf")
+    if exporter != "otlp" or protocol != "http/protobuf":
+        raise ConfigurationError(
+            f"OTEL_TRACES_EXPORTER {exporter!r} with protocol {protocol!r} is not supported: use "
+            "'otlp' with 'http/protobuf', or 'none'"
+        )
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise ConfigurationError(
+            f"tracing needs OpenTelemetry ({error}): pip install 'fingerpost[otel]'"
+        ) from error
+    ours = Resource.create(
+        {"service.name": "fingerpost-worker", "service.version": version("fingerpost")}
+    )
+    provider = TracerProvider(
+        resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracing(provider)

@@ -1,0 +1,1 @@
+"""Commands on models: export, benchmark, sample images, one-shot classification."""

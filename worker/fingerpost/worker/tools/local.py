@@ -1,0 +1,35 @@
+"""One-shot classification, without any cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fingerpost.worker.engine.engine import best, warm_up
+from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.worker import check_labels
+
+if TYPE_CHECKING:
+    from fingerpost.worker.backends.base import Backend
+    from fingerpost.worker.models.files import ModelFiles
+
+__all__ = ["LocalModel"]
+
+
+class LocalModel:
+    """A model loaded into this process, for one image at a time.
+
+    Raises:
+        ConfigurationError: the model cannot run, or its labels do not fit it.
+    """
+
+    def __init__(self, files: ModelFiles, backend: Backend) -> None:
+        self._backend = backend
+        self._limits = ImageLimits()
+        self._labels = check_labels(files, warm_up(backend, max_batch=1))
+        self.name = files.name
+        self.version = files.version
+
+    def classify(self, data: bytes, *, top: int) -> tuple[tuple[str, float], ...]:
+        """Labels with scores, best first; `top` of them, 0 for all. Raises `ImageError`."""
+        image = prepare(data, self._backend.input, self._limits)
+        return best(self._backend.predict([image])[0], self._labels, top)
