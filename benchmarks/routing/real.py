@@ -28,7 +28,7 @@ from benchmarks.harness.results import Goal, in_turn, report
 from benchmarks.harness.servers import free_port, running, wait_for
 from fingerpost.client import Client, ClientConfig
 from fingerpost.client.routing import RoutingConfig
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,16 +21,8 @@ from fingerpost.client.wire import (
     ServiceEntry,
     ServicesAnswer,
 )
-from fingerpost.registry import (
-    LOAD_HEADER,
-    FingerpostError,
-    Instance,
-    LoadReport,
-    ModelInfo,
-    NoWorker,
-    UnknownService,
-    WorkerState,
-)
+from fingerpost.errors import FingerpostError, NoWorker, UnknownService
+from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

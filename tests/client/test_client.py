@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from fingerpost.client import Client, RoutingConfig
-from fingerpost.registry import (
+from fingerpost.errors import (
     BadAnswer,
     BrokenImage,
     ConfigurationError,
@@ -22,8 +22,8 @@ from fingerpost.registry import (
     UnknownModel,
     UnknownService,
     Unreachable,
-    WorkerState,
 )
+from fingerpost.registry import WorkerState
 
 
 async def test_classify_goes_straight_to_a_worker_and_tells_all_about_it(cluster):

@@ -18,7 +18,8 @@ from benchmarks.routing.scenario import Scenario
 from benchmarks.routing.simulator import simulate
 
 from fingerpost.client import RoutingConfig
-from fingerpost.registry import Unreachable, WatchConfig, open_registry
+from fingerpost.errors import Unreachable
+from fingerpost.registry import WatchConfig, open_registry
 
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20

@@ -21,7 +21,7 @@ from fingerpost.client.frames import (
     read_server_head,
 )
 from fingerpost.client.wire import ErrorBody, ImageAnswer
-from fingerpost.registry import BadAnswer, InvalidRequest
+from fingerpost.errors import BadAnswer, InvalidRequest
 
 LIMIT = 1000
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from tests.client.transport.forwarder import Forwarder
 
 from fingerpost.client import Client
-from fingerpost.registry import BrokenImage, Draining, ImageError, Unreachable, UnsupportedImage
+from fingerpost.errors import BrokenImage, Draining, ImageError, Unreachable, UnsupportedImage
 
 MB = 1_000_000
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fingerpost.client import Client, SyncClient
-from fingerpost.registry import ConfigurationError, EmptyImage, UnknownService
+from fingerpost.errors import ConfigurationError, EmptyImage, UnknownService
 
 
 def runners() -> int:

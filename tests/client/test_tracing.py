@@ -19,7 +19,7 @@ from tests.worker.colours import encoded
 
 from fingerpost.client import Client, SyncClient
 from fingerpost.client.tracing import Tracing
-from fingerpost.registry import BrokenImage, ConfigurationError, EmptyImage
+from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker import worker as worker_module
 from fingerpost.worker.backends.base import LoadOptions

@@ -22,7 +22,7 @@ from fingerpost.client.adapters.torch import (
 )
 from fingerpost.client.metrics import ClientMetrics
 from fingerpost.client.tracing import Tracing
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 
 
 async def pairs() -> AsyncIterator[tuple[int, bytes]]:

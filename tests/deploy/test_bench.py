@@ -15,7 +15,7 @@ from fingerpost.client import Client, ClientConfig, RoutingConfig
 from fingerpost.client.wire import ClassifyAnswer, ImageAnswer
 from fingerpost.deploy.load_test import LoadTest, Plan, Report
 from fingerpost.deploy.load_test.samples import drawn_image, read_images
-from fingerpost.registry import (
+from fingerpost.errors import (
     BrokenImage,
     ConfigurationError,
     FingerpostError,

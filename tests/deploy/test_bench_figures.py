@@ -16,7 +16,7 @@ from fingerpost.deploy.load_test.histogram import Histogram
 from fingerpost.deploy.load_test.plan import Plan
 from fingerpost.deploy.load_test.report import make_report
 from fingerpost.deploy.load_test.tally import Tally
-from fingerpost.registry import ConfigurationError, FingerpostError, Overloaded
+from fingerpost.errors import ConfigurationError, FingerpostError, Overloaded
 
 
 def test_constant_arrivals() -> None:

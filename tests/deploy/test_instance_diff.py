@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from fingerpost.deploy.instance_diff import Event, Sightings
-from fingerpost.registry import Instance, ModelInfo, ModelReference, RegistryUnreachable, Snapshot
+from fingerpost.errors import RegistryUnreachable
+from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
 
 
 def worker(name: str, *, version: str = "1", weight: int = 1, zone: str = "") -> Instance:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fingerpost.deploy.results_log import Journal
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 
 def test_what_was_written_is_known_to_the_next_run(tmp_path: Path) -> None:

@@ -7,14 +7,8 @@ import time
 from collections.abc import Awaitable
 from functools import partial
 
-from fingerpost.registry import (
-    Instance,
-    ModelInfo,
-    Registration,
-    Registry,
-    RegistryError,
-    RegistryUnreachable,
-)
+from fingerpost.errors import RegistryError, RegistryUnreachable
+from fingerpost.registry import Instance, ModelInfo, Registration, Registry
 from tests.faults.field import http
 from tests.faults.load import SERVICE
 

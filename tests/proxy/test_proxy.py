@@ -13,11 +13,9 @@ import pytest
 from tests.proxy.world import World
 
 from fingerpost.client.wire import INDEX_HEADER, WORKER_HEADER, ResolveAnswer, ServicesAnswer
+from fingerpost.errors import ConfigurationError
 from fingerpost.proxy import Proxy, ProxyConfig
-from fingerpost.registry import (
-    ConfigurationError,
-    ModelInfo,
-)
+from fingerpost.registry import ModelInfo
 
 
 async def error_of(response: aiohttp.ClientResponse) -> tuple[int, str]:

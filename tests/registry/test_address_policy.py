@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry import ConfigurationError, Instance, InvalidInstance, ModelInfo
+from fingerpost.errors import ConfigurationError, InvalidInstance
+from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)

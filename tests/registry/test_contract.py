@@ -8,14 +8,8 @@ import time
 
 import pytest
 
-from fingerpost.registry import (
-    InvalidInstance,
-    InvalidName,
-    ModelInfo,
-    RegistryError,
-    RegistryUnreachable,
-    WatchConfig,
-)
+from fingerpost.errors import InvalidInstance, InvalidName, RegistryError, RegistryUnreachable
+from fingerpost.registry import ModelInfo, WatchConfig
 
 
 async def _put(raw, url, path, **arguments):

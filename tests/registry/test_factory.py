@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from fingerpost.registry import ConfigurationError, ConsulRegistry, open_registry
+from fingerpost.errors import ConfigurationError
+from fingerpost.registry import ConsulRegistry, open_registry
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.options import RegistryOptions
 

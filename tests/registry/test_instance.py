@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fingerpost.registry import (
-    Instance,
-    InvalidInstance,
-    InvalidName,
-    ModelInfo,
-    ModelReference,
-    format_address,
-)
+from fingerpost.errors import InvalidInstance, InvalidName
+from fingerpost.registry import Instance, ModelInfo, ModelReference, format_address
 
 FLOWERS = ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2", "canary": "3"})
 

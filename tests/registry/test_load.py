@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry import BadAnswer, LoadReport, WorkerState
+from fingerpost.errors import BadAnswer
+from fingerpost.registry import LoadReport, WorkerState
 
 REPORT = LoadReport(
     rif=3,

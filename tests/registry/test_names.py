@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry import InvalidName
+from fingerpost.errors import InvalidName
 from fingerpost.registry.names import (
     check_id,
     check_label,

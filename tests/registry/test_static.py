@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from fingerpost.registry import ConfigurationError, InvalidName, ModelReference, WatchConfig
+from fingerpost.errors import ConfigurationError, InvalidName
+from fingerpost.registry import ModelReference, WatchConfig
 from fingerpost.registry.static import StaticRegistry
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fingerpost.client import Client, Result
-from fingerpost.registry import RegistryError
+from fingerpost.errors import RegistryError
 from tests.conftest import ConsulProcess
 from tests.system.processes import Process, Processes, free_port, get_json, until
 from tests.system.sleeper import Sleeper

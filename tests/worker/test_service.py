@@ -13,14 +13,8 @@ import pytest
 from aiohttp import FormData
 
 from fingerpost.client.wire import ClassifyAnswer
-from fingerpost.registry import (
-    LOAD_HEADER,
-    ConfigurationError,
-    LoadReport,
-    RegistryError,
-    WorkerState,
-    open_registry,
-)
+from fingerpost.errors import ConfigurationError, RegistryError
+from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend

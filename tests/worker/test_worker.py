@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.worker import reachable_host
 
 

@@ -11,6 +11,8 @@ from fingerpost.client.images.load import ImageSource
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.client.sync import SyncClient
+from fingerpost.errors import *  # noqa: F403
+from fingerpost.errors import __all__ as _errors
 
 __all__ = [
     "DEFAULT_PROXY",
@@ -22,3 +24,4 @@ __all__ = [
     "Stats",
     "SyncClient",
 ]
+__all__ += _errors

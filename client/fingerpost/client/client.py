@@ -19,7 +19,8 @@ from fingerpost.client.route.route import DIRECT
 from fingerpost.client.streaming.stream import Stream, StreamOptions, check_several
 from fingerpost.client.transport.deadlines import Sweep
 from fingerpost.client.transport.transport import Transport
-from fingerpost.registry import ConfigurationError, FingerpostError, ModelReference
+from fingerpost.errors import ConfigurationError, FingerpostError
+from fingerpost.registry import ModelReference
 from fingerpost.registry.factory import open_registry
 
 if TYPE_CHECKING:

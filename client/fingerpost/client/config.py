@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fingerpost.client.routing import RoutingConfig
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 __all__ = ["ClientConfig"]
 

@@ -27,7 +27,7 @@ import msgspec
 from fingerpost.client.wire import ErrorBody, ImageAnswer
 
 if TYPE_CHECKING:
-    from fingerpost.registry.errors import FingerpostError
+    from fingerpost.errors import FingerpostError
 
 __all__ = [
     "HEARTBEAT",

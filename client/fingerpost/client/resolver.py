@@ -10,18 +10,17 @@ import msgspec
 from yarl import URL
 
 from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ServicesAnswer
-from fingerpost.registry import (
+from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
     FingerpostError,
     NoWorker,
     RegistryUnreachable,
-    Snapshot,
     UnknownService,
     Unreachable,
-    Watch,
     error_from_json,
 )
+from fingerpost.registry import Snapshot, Watch
 from fingerpost.registry.names import check_service
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from fingerpost.client.wire import TimingsMs
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 
 __all__ = ["Result", "Stats"]
 

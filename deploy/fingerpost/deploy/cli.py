@@ -8,7 +8,7 @@ import sys
 import typer
 
 from fingerpost.deploy.console import err, start_logging
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 
 __all__ = ["app", "main"]
 

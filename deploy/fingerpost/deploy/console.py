@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 __all__ = ["err", "out", "print_json", "start_logging"]
 

@@ -10,7 +10,8 @@ import msgspec
 from fingerpost.registry.watching.rules import WatchConfig
 
 if TYPE_CHECKING:
-    from fingerpost.registry import FingerpostError, Instance, ModelReference, Snapshot
+    from fingerpost.errors import FingerpostError
+    from fingerpost.registry import Instance, ModelReference, Snapshot
 
 __all__ = ["Event", "Sighting", "Sightings", "versions"]
 

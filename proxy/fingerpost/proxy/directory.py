@@ -7,21 +7,18 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Self
 
-from fingerpost.registry import (
-    Catalog,
+from fingerpost.errors import (
     FingerpostError,
     InvalidRequest,
     RegistryError,
     RegistryUnreachable,
-    Snapshot,
     UnknownService,
-    Watch,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fingerpost.registry import Registry
+    from fingerpost.registry import Catalog, Registry, Snapshot, Watch
     from fingerpost.registry.address_policy import Refusals
 
 __all__ = ["Directory"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, hdrs, web
 
 from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER
-from fingerpost.registry import LOAD_HEADER, NoWorker, Unreachable
+from fingerpost.errors import NoWorker, Unreachable
+from fingerpost.registry import LOAD_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

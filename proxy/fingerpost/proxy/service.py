@@ -19,19 +19,17 @@ from fingerpost.client.wire import (
     ServiceEntry,
     ServicesAnswer,
 )
-from fingerpost.proxy.server import learn
-from fingerpost.registry import (
+from fingerpost.errors import (
     FingerpostError,
-    Instance,
     InvalidRequest,
-    ModelReference,
     NoWorker,
     Overloaded,
-    Snapshot,
     Unauthorized,
     UnknownModel,
     UnknownService,
 )
+from fingerpost.proxy.server import learn
+from fingerpost.registry import Instance, ModelReference, Snapshot
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 
 if TYPE_CHECKING:

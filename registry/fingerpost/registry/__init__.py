@@ -1,12 +1,12 @@
 """What is known about workers: instances, load reports, snapshots, and the registries."""
 
+import warnings
 from typing import TYPE_CHECKING
 
+from fingerpost import errors
 from fingerpost.registry.address_policy import Admission, Reason
 from fingerpost.registry.base import Registration, Registry
 from fingerpost.registry.consul.checks import CheckConfig
-from fingerpost.registry.errors import *  # noqa: F403
-from fingerpost.registry.errors import __all__ as _errors
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
@@ -39,7 +39,6 @@ __all__ = [
     "format_address",
     "open_registry",
 ]
-__all__ += _errors
 
 
 def __getattr__(name: str) -> object:
@@ -48,4 +47,11 @@ def __getattr__(name: str) -> object:
         from fingerpost.registry.consul.registry import ConsulRegistry
 
         return ConsulRegistry
+    if name in errors.__all__:  # where they were until 0.1
+        warnings.warn(
+            f"import {name} from fingerpost.errors, no longer from {__name__}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from fingerpost.registry.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from fingerpost.registry.errors import RegistryError
+from fingerpost.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

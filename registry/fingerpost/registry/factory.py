@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import Admission
-from fingerpost.registry.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import hdrs, web
 
-from fingerpost.registry.errors import (
+from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
     MethodNotAllowed,

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.errors import InvalidInstance
+from fingerpost.errors import InvalidInstance
 from fingerpost.registry.names import (
     check_id,
     check_label,

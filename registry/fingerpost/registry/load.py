@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.errors import BadAnswer
+from fingerpost.errors import BadAnswer
 
 __all__ = ["LOAD_HEADER", "LoadReport", "WorkerState"]
 

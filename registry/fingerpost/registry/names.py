@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from fingerpost.registry.errors import InvalidName
+from fingerpost.errors import InvalidName
 
 __all__ = ["check_id", "check_label", "check_service", "check_version", "split_reference"]
 

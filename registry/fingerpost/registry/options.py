@@ -10,8 +10,8 @@ import dataclasses
 import re
 from typing import Final
 
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.consul.checks import CheckConfig
-from fingerpost.registry.errors import ConfigurationError
 from fingerpost.registry.instance import is_host
 
 __all__ = ["RegistryOptions"]

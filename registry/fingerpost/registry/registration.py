@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
-from fingerpost.registry.errors import InvalidInstance, RegistryError
+from fingerpost.errors import InvalidInstance, RegistryError
 
 if TYPE_CHECKING:
     from random import Random

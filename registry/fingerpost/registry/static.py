@@ -9,9 +9,9 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import Refusals
 from fingerpost.registry.base import SharedWatches
-from fingerpost.registry.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot

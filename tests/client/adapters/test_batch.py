@@ -17,7 +17,7 @@ from tests.worker.colours import LABELS, encoded
 
 from fingerpost.client import SyncClient
 from fingerpost.client.adapters.batch import BatchMapper
-from fingerpost.registry import ConfigurationError, EmptyImage, InvalidName
+from fingerpost.errors import ConfigurationError, EmptyImage, InvalidName
 
 NONE = "unsupported_image: NoneType is no image"
 

@@ -20,7 +20,7 @@ from fingerpost.client.adapters.torch import (
     ClassifiedDataset,
     ClassifiedIterableDataset,
 )
-from fingerpost.registry import ConfigurationError, EmptyImage
+from fingerpost.errors import ConfigurationError, EmptyImage
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fingerpost.client.images.load import image_key, load_image
-from fingerpost.registry import BrokenImage, EmptyImage, ImageError, UnsupportedImage
+from fingerpost.errors import BrokenImage, EmptyImage, ImageError, UnsupportedImage
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
 COLOUR = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)

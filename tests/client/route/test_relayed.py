@@ -20,8 +20,7 @@ from PIL import Image
 
 from fingerpost.client import Client, ClientConfig, SyncClient
 from fingerpost.client.tracing import Tracing
-from fingerpost.proxy import Proxy, ProxyConfig
-from fingerpost.registry import (
+from fingerpost.errors import (
     BrokenImage,
     DeadlineExceeded,
     NoWorker,
@@ -31,9 +30,9 @@ from fingerpost.registry import (
     UnknownModel,
     UnknownService,
     Unreachable,
-    WorkerState,
-    open_registry,
 )
+from fingerpost.proxy import Proxy, ProxyConfig
+from fingerpost.registry import WorkerState, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
 
 

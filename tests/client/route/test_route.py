@@ -8,26 +8,23 @@ from yarl import URL
 from fingerpost.client import Client, ClientConfig, SyncClient
 from fingerpost.client.route.relayed import Relayed
 from fingerpost.client.routing import Outcome
-from fingerpost.registry import (
+from fingerpost.errors import (
     BadAnswer,
     BrokenImage,
     ConfigurationError,
     DeadlineExceeded,
     Draining,
-    Instance,
     ModelFailed,
-    ModelInfo,
-    ModelReference,
     NoWorker,
     Overloaded,
     RegistryUnreachable,
-    Snapshot,
     Unauthorized,
     UnknownModel,
     UnknownPath,
     UnknownService,
     Unreachable,
 )
+from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
 
 
 @pytest.mark.parametrize("kind", [Client, SyncClient])

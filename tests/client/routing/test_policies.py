@@ -17,8 +17,8 @@ from fingerpost.client.routing import (
     RoutingConfig,
     make_policy,
 )
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry import (
-    ConfigurationError,
     Instance,
     LoadReport,
     ModelInfo,

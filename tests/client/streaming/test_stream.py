@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fingerpost.client import Result
 from fingerpost.client.streaming.stream import Arrivals
-from fingerpost.registry import BrokenImage, ConfigurationError, EmptyImage, InvalidName
+from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage, InvalidName
 
 
 def images(count: int) -> list[bytes]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerpost.client.transport.answer import Answer, AnswerReader
-from fingerpost.registry import BadAnswer
+from fingerpost.errors import BadAnswer
 
 
 def read(data: bytes, cuts: tuple[int, ...] = ()) -> tuple[Answer | None, AnswerReader]:

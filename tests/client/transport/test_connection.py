@@ -17,17 +17,16 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
 from fingerpost.client.transport.deadlines import Sweep
 from fingerpost.client.transport.transport import Reply, Transport
-from fingerpost.registry import (
+from fingerpost.errors import (
     BadAnswer,
     DeadlineExceeded,
     Draining,
     ImageError,
     ImageTooLarge,
-    LoadReport,
     Overloaded,
     Unreachable,
-    WorkerState,
 )
+from fingerpost.registry import LoadReport, WorkerState
 
 MB = 1_000_000
 

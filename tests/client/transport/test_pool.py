@@ -12,7 +12,7 @@ from tests.client.transport.test_connection import Sender, no_answer, pieces
 
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
-from fingerpost.registry import Unreachable
+from fingerpost.errors import Unreachable
 
 REPORT = b'{"rif":0,"slots":1,"state":1,"boot_id":1,"seq":1}'
 

@@ -18,7 +18,7 @@ from tests.system.processes import Processes, get_json, until
 from tests.worker.colours import encoded
 
 from fingerpost.deploy.processes.device_workers import DeviceWorkers, child_arguments
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import Gpu, Placement
 from fingerpost.worker.telemetry.access_log import AccessEntry
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from tests.support.consul_cluster import NODES, SERVERS, free_ports
 
-from fingerpost.registry import RegistryError, open_registry
+from fingerpost.errors import RegistryError
+from fingerpost.registry import open_registry
 from fingerpost.registry.options import RegistryOptions
 
 SCRIPT = Path(__file__).parents[3] / "deploy" / "consul" / "run-cluster"

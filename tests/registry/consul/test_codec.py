@@ -8,13 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fingerpost.registry import (
-    ConfigurationError,
-    Instance,
-    InvalidInstance,
-    ModelInfo,
-    RegistryError,
-)
+from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
+from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.consul.checks import CheckConfig, format_duration
 from fingerpost.registry.consul.codec import (
     decode_catalog,

@@ -7,15 +7,8 @@ import random
 import pytest
 from tests.conftest import ConsulProcess
 
-from fingerpost.registry import (
-    Instance,
-    ModelInfo,
-    RegistryDenied,
-    RegistryError,
-    RegistryUnreachable,
-    Snapshot,
-    WatchConfig,
-)
+from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
 from fingerpost.registry.consul.datacenters import RETURN_S, DatacenterOrder
 from fingerpost.registry.options import RegistryOptions
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fingerpost.registry import InvalidName, InvalidRequest
+from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.address_policy import Admission
 from fingerpost.registry.consul.codec import CheckConfig, encode_instance
 

@@ -8,7 +8,8 @@ import zlib
 import pytest
 from tests.registry.consul.test_codec import INSTANCE, decode, entry
 
-from fingerpost.registry import Instance, InvalidInstance, ModelInfo
+from fingerpost.errors import InvalidInstance
+from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.consul.codec import MAX_TAGS, encode_instance
 from fingerpost.registry.consul.models import (

@@ -9,15 +9,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fingerpost.registry import (
+from fingerpost.errors import (
     ConfigurationError,
-    ConsulRegistry,
     InvalidInstance,
     RegistryDenied,
     RegistryError,
     RegistryUnreachable,
-    WatchConfig,
 )
+from fingerpost.registry import ConsulRegistry, WatchConfig
 from fingerpost.registry.options import RegistryOptions
 
 INDEX = {"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}

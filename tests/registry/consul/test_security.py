@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from tests.support.consul_cluster import SERVERS
 
-from fingerpost.registry import ConfigurationError, RegistryDenied, RegistryUnreachable
+from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryUnreachable
 from fingerpost.registry import open_registry as open_
 from fingerpost.registry.consul.tls import make_context
 from fingerpost.registry.credentials import Token

@@ -8,7 +8,7 @@ import time
 import pytest
 from aiohttp import web
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.embedded import EmbeddedRegistry, server
 
 

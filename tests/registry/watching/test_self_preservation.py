@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry import ConfigurationError, Instance, ModelInfo, RegistryError
+from fingerpost.errors import ConfigurationError, RegistryError
+from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.watching.self_preservation import (
     Shrinkage,
     ShrinkageConfig,

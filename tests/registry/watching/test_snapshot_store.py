@@ -8,14 +8,8 @@ import time
 
 import pytest
 
-from fingerpost.registry import (
-    Instance,
-    InvalidName,
-    ModelInfo,
-    RegistryUnreachable,
-    Snapshot,
-    open_registry,
-)
+from fingerpost.errors import InvalidName, RegistryUnreachable
+from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
 from fingerpost.registry.address_policy import Admission
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.watching.snapshot_store import SnapshotStore

@@ -9,13 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fingerpost.registry import (
-    Catalog,
-    RegistryError,
-    RegistryUnreachable,
-    Watch,
-    WatchConfig,
-)
+from fingerpost.errors import RegistryError, RegistryUnreachable
+from fingerpost.registry import Catalog, Watch, WatchConfig
 
 FAST = WatchConfig(wait_s=60.0, backoff_base_s=0.001, backoff_cap_s=0.001, burst=1000)
 

@@ -8,14 +8,8 @@ import random
 
 import pytest
 
-from fingerpost.registry import (
-    Instance,
-    ModelInfo,
-    RegistryError,
-    RegistryUnreachable,
-    Snapshot,
-    WatchConfig,
-)
+from fingerpost.errors import RegistryError, RegistryUnreachable
+from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
 from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.watching.self_preservation import ShrinkageConfig, Word
 from fingerpost.registry.watching.snapshot_store import SnapshotStore

@@ -8,13 +8,8 @@ import contextlib
 import pytest
 from aiohttp import web
 
-from fingerpost.registry import (
-    Instance,
-    LoadReport,
-    ModelInfo,
-    RegistryError,
-    WorkerState,
-)
+from fingerpost.errors import RegistryError
+from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.address_policy import Admission, Reason
 from fingerpost.registry.http_server import json_response
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from fingerpost.registry import ConfigurationError, Instance, InvalidInstance, ModelInfo
+from fingerpost.errors import ConfigurationError, InvalidInstance
+from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.zookeeper.check import HttpCheck
 from fingerpost.registry.zookeeper.codec import (
     Node,

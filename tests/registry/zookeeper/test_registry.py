@@ -16,13 +16,8 @@ import kazoo.exceptions
 import pytest
 from tests.support import zookeeper_server
 
-from fingerpost.registry import (
-    InvalidName,
-    InvalidRequest,
-    RegistryDenied,
-    RegistryUnreachable,
-    WatchConfig,
-)
+from fingerpost.errors import InvalidName, InvalidRequest, RegistryDenied, RegistryUnreachable
+from fingerpost.registry import WatchConfig
 from fingerpost.registry.zookeeper import entries
 from fingerpost.registry.zookeeper.check import HttpCheck
 from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.caffe import CaffeBackend, load
 from fingerpost.worker.models.files import find_model

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fingerpost.registry import ConfigurationError, InvalidRequest
+from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.base import Backend, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.pixels import stack

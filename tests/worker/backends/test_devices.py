@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.devices import Gpu, Placement, find_gpus, place, spread, visible
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadOptions
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.models.files import ModelFiles

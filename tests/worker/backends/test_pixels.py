@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fingerpost.registry import InvalidRequest
+from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.backends.pixels import finish, in_batches, stack
 from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout, Preprocessing

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import Backend, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.tensorflow import backend as tensorflow
 from fingerpost.worker.backends.tensorflow.backend import TensorFlowBackend, load

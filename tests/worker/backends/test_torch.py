@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.torch import TorchBackend, load
 from fingerpost.worker.models.files import find_model

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry import ConfigurationError, DeadlineExceeded, Overloaded
+from fingerpost.errors import ConfigurationError, DeadlineExceeded, Overloaded
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.engine.batching import Batch, Batcher, BatchingOptions, Pending, Stage
 from fingerpost.worker.engine.latency_model import LatencyModel

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fingerpost.registry import DeadlineExceeded, Overloaded
+from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.worker.engine.batching import Batch, Batcher, BatchingOptions
 
 Line = Callable[[int, float], float]

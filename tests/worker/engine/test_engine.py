@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fingerpost.registry import (
+from fingerpost.errors import (
     BrokenImage,
     ConfigurationError,
     DeadlineExceeded,

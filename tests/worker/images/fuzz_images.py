@@ -16,7 +16,7 @@ from collections import Counter
 
 import numpy as np
 
-from fingerpost.registry import ImageError
+from fingerpost.errors import ImageError
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images import ImageLimits, prepare
 from fingerpost.worker.models.manifest import Filter, Preprocessing, Resize

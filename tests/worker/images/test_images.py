@@ -14,13 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fingerpost.registry import (
-    BrokenImage,
-    EmptyImage,
-    ImageError,
-    ImageTooLarge,
-    UnsupportedImage,
-)
+from fingerpost.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images import (
     FORMATS,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fingerpost.registry import InvalidRequest
+from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images import ImageLimits, decode, fit, prepare
 from fingerpost.worker.models.manifest import Filter, Resize

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.files import (
     ManifestOverrides,
     find_model,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from PIL.Image import Image
 
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 from tests.worker.protocols.fuzz import SETTINGS, attempt
 from tests.worker.protocols.rig import serving
 

@@ -10,7 +10,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from fingerpost.registry import InvalidRequest
+from fingerpost.errors import InvalidRequest
 from fingerpost.worker.protocols.long_lists import LONG_BYTES, cut_out, read_flat
 from tests.worker.colours import encoded
 from tests.worker.protocols.rig import Rig, float_pixels, serving

@@ -21,7 +21,8 @@ from fingerpost.client.frames import (
     frame_head,
     read_server_head,
 )
-from fingerpost.registry import LOAD_HEADER, BadAnswer, LoadReport, WorkerState
+from fingerpost.errors import BadAnswer
+from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
 from tests.worker.colours import encoded
 from tests.worker.protocols.rig import Rig, serving
 

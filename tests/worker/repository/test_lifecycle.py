@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fingerpost.registry import InvalidRequest, UnknownModel
+from fingerpost.errors import InvalidRequest, UnknownModel
 from fingerpost.worker.repository.lifecycle import Lifecycle
 from fingerpost.worker.repository.manager import VersionState
 from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.repository.policy import VersionPolicy, parse_settings
 
 LATEST = VersionPolicy(latest=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder, ModelsFolder
 from tests.worker.repository.models import write_version

@@ -9,7 +9,8 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from fingerpost.registry import ConfigurationError, ModelInfo, open_registry
+from fingerpost.errors import ConfigurationError
+from fingerpost.registry import ModelInfo, open_registry
 from tests.worker.colours import encoded
 from tests.worker.repository.models import write_version
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageLimits
 from fingerpost.worker.serving.uploads import check_headers, read_body, read_images

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client import Counter
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 
 

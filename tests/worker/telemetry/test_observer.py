@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from fingerpost.client.wire import TimingsMs
-from fingerpost.registry import Overloaded
+from fingerpost.errors import Overloaded
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from fingerpost.client.wire import TimingsMs
-from fingerpost.registry import ConfigurationError, ModelFailed
+from fingerpost.errors import ConfigurationError, ModelFailed
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.backends.base import LoadOptions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.files import ModelFiles, find_model
 from fingerpost.worker.tools.bench import (
     BenchConfig,

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import tensorflow as tf
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.engine.engine import warm_up

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.training import TrainConfig
 
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from fingerpost.deploy.demo.digits import write_digits
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Framework, Layout, Preprocessing
 from fingerpost.worker.training import Silent, TrainConfig, TrainResult, train

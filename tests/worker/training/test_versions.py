@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.training.versions import next_version, publish, staging_folder
 
 if TYPE_CHECKING:

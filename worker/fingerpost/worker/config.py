@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching_options import BatchingOptions

@@ -8,12 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from fingerpost.registry import (
-    FingerpostError,
-    InvalidInstance,
-    RegistryDenied,
-    RegistryError,
-)
+from fingerpost.errors import FingerpostError, InvalidInstance, RegistryDenied, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from fingerpost.registry import (
-    LOAD_HEADER,
-    LoadReport,
-    ModelReference,
-    UnknownModel,
-    WorkerState,
-)
+from fingerpost.errors import UnknownModel
+from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
 from fingerpost.registry.http_server import Handler, json_response, typed_errors
 from fingerpost.worker.protocols.classify import ClassifyProtocol
 from fingerpost.worker.protocols.stream import StreamProtocol

@@ -14,15 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
-from fingerpost.registry import (
-    ConfigurationError,
-    Instance,
-    RegistryDenied,
-    RegistryError,
-    RegistryUnreachable,
-    WorkerState,
-    open_registry,
-)
+from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fingerpost.registry import FingerpostError, Instance, ModelReference
+    from fingerpost.errors import FingerpostError
+    from fingerpost.registry import Instance, ModelReference
 
 __all__ = ["Job"]
 

@@ -14,7 +14,7 @@ from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
 from fingerpost.client.routing import Budget, Outcome, Pick
 from fingerpost.client.transport.deadlines import Limited
-from fingerpost.registry import (
+from fingerpost.errors import (
     CallerError,
     DeadlineExceeded,
     NoWorker,

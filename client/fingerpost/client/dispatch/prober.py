@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry import BadAnswer, Unreachable
+from fingerpost.errors import BadAnswer, Unreachable
 
 if TYPE_CHECKING:
     from random import Random

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.client.dispatch.prober import Prober
 from fingerpost.client.images.shrink import wanted_size
 from fingerpost.client.routing import Fleet, HedgeDelay, Outcome, make_policy
-from fingerpost.registry import BadAnswer, LoadReport
+from fingerpost.errors import BadAnswer
+from fingerpost.registry import LoadReport
 
 if TYPE_CHECKING:
     from random import Random

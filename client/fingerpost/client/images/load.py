@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from fingerpost.client.images.oneshot import OneShot, Readable
-from fingerpost.registry import BrokenImage, EmptyImage, ImageError, UnsupportedImage
+from fingerpost.errors import BrokenImage, EmptyImage, ImageError, UnsupportedImage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

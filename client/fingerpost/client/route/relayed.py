@@ -8,12 +8,10 @@ import msgspec
 
 from fingerpost.client.route.route import DIRECT, Origin
 from fingerpost.client.routing import Outcome
-from fingerpost.registry import (
+from fingerpost.errors import (
     ConfigurationError,
     Draining,
     FingerpostError,
-    Instance,
-    ModelInfo,
     NoWorker,
     Overloaded,
     RegistryError,
@@ -21,6 +19,7 @@ from fingerpost.registry import (
     UnknownModel,
     UnknownService,
 )
+from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.instance import is_host
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from fingerpost.client.routing import Outcome
-from fingerpost.registry import CallerError, DeadlineExceeded, Draining, FingerpostError, Overloaded
+from fingerpost.errors import CallerError, DeadlineExceeded, Draining, FingerpostError, Overloaded
 
 if TYPE_CHECKING:
     from fingerpost.client.result import Stats

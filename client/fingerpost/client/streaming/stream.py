@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from fingerpost.client.images.load import image_key
 from fingerpost.client.streaming.concurrency import Pace
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.client.images.load import ImageSource

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from fingerpost.registry.errors import BadAnswer
+from fingerpost.errors import BadAnswer
 
 __all__ = ["Answer", "AnswerReader"]
 

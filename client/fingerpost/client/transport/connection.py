@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Phase
 from fingerpost.client.transport.answer import AnswerReader
-from fingerpost.registry import BadAnswer, ImageError, Unreachable
+from fingerpost.errors import BadAnswer, ImageError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.upload import Upload
-    from fingerpost.registry import FingerpostError
+    from fingerpost.errors import FingerpostError
 
 __all__ = ["Connection"]
 

@@ -15,14 +15,8 @@ from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.pool import Pools
 from fingerpost.client.transport.upload import Upload
 from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ClassifyAnswer
-from fingerpost.registry import (
-    LOAD_HEADER,
-    BadAnswer,
-    FingerpostError,
-    LoadReport,
-    Unreachable,
-    error_from_json,
-)
+from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
+from fingerpost.registry import LOAD_HEADER, LoadReport
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

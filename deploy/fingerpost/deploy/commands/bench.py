@@ -14,7 +14,7 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,7 +14,7 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.registry import ConfigurationError, FingerpostError, InvalidRequest
+from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest
 
 if TYPE_CHECKING:
     from fingerpost.client import Client

@@ -11,7 +11,7 @@ import typer
 from msgspec import structs
 
 from fingerpost.deploy.commands.registry_options import takes_registry_options
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import typer
 from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.device_options import Device
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import LoadOptions

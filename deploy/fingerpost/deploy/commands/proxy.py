@@ -17,7 +17,7 @@ from fingerpost.deploy.processes.handover import (
     start_successor,
     tell_predecessor,
 )
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:

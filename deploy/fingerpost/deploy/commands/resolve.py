@@ -53,7 +53,7 @@ def resolve(
 
 
 async def _once(cluster: Cluster, model: str, *, json: bool) -> None:
-    from fingerpost.registry import NoWorker
+    from fingerpost.errors import NoWorker
 
     async with cluster.client() as client:
         snapshot = await client.resolve(model)

@@ -19,7 +19,7 @@ from fingerpost.deploy.commands import options
 from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, print_json
 from fingerpost.deploy.results_log import Journal
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, Result

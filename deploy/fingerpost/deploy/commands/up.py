@@ -43,7 +43,7 @@ def up(
     """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
     from fingerpost.deploy.local.cluster import Cluster, ClusterConfig
     from fingerpost.deploy.processes.signals import Lifetime
-    from fingerpost.registry import ConfigurationError
+    from fingerpost.errors import ConfigurationError
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelsFolder

@@ -13,7 +13,7 @@ from fingerpost.deploy.commands import device_options, options
 from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
 from fingerpost.deploy.eventloop import run_quickly
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from aiohttp import ClientSession
 from fingerpost.client import Client
 from fingerpost.deploy.demo.digits import write_digits
 from fingerpost.deploy.local.cluster import Cluster, ClusterConfig
-from fingerpost.registry import FingerpostError
+from fingerpost.errors import FingerpostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fingerpost.deploy.load_test.arrivals import constant, poisson
-from fingerpost.registry.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

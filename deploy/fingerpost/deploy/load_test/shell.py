@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.deploy.load_test.report import make_report
 from fingerpost.deploy.load_test.tally import Tally
-from fingerpost.registry import NoWorker
+from fingerpost.errors import NoWorker
 
 if TYPE_CHECKING:
     from fingerpost.client import Client

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from fingerpost.deploy.processes.supervised import Child
-from fingerpost.registry import ConfigurationError, NoWorker, RegistryError, open_registry
+from fingerpost.errors import ConfigurationError, NoWorker, RegistryError
+from fingerpost.registry import open_registry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -16,7 +16,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 __all__ = ["Child"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fingerpost.registry.errors import RegistryDenied
+from fingerpost.errors import RegistryDenied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

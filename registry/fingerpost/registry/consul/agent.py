@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry.consul.acl import check_rights
 from fingerpost.registry.consul.checks import CheckConfig, check_name, format_duration
 from fingerpost.registry.consul.codec import (
@@ -16,7 +17,6 @@ from fingerpost.registry.consul.codec import (
 )
 from fingerpost.registry.consul.http import ConsulHttp, deadline
 from fingerpost.registry.consul.models import LEFT_OUT
-from fingerpost.registry.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry.names import check_id
 
 if TYPE_CHECKING:

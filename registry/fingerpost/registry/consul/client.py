@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import consul.base
 
-from fingerpost.registry.errors import RegistryError
+from fingerpost.errors import RegistryError
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.http import ConsulHttp

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
 from fingerpost.registry.consul.checks import CheckConfig, encode_check, format_duration
 from fingerpost.registry.consul.models import (
     MAX_PAIRS,
@@ -36,7 +37,6 @@ from fingerpost.registry.consul.models import (
     decode_models,
     encode_models,
 )
-from fingerpost.registry.errors import InvalidInstance, InvalidName, RegistryError
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 

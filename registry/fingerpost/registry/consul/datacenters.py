@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.errors import RegistryDenied, RegistryError
+from fingerpost.errors import RegistryDenied, RegistryError
 from fingerpost.registry.snapshot import Snapshot
 
 __all__ = ["RETURN_S", "DatacenterOrder", "Read"]

@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fingerpost.registry.consul.agent import ConsulAgent
-from fingerpost.registry.consul.checks import CheckConfig
-from fingerpost.registry.errors import (
+from fingerpost.errors import (
     InvalidInstance,
     InvalidRequest,
     RegistryDenied,
     RegistryError,
 )
+from fingerpost.registry.consul.agent import ConsulAgent
+from fingerpost.registry.consul.checks import CheckConfig
 
 if TYPE_CHECKING:
     from fingerpost.registry.address_policy import Admission

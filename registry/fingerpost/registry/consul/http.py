@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 import yarl
 
-from fingerpost.registry.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry.factory import parse_base_url
 from fingerpost.registry.instance import format_address
 

@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.errors import InvalidInstance
+from fingerpost.errors import InvalidInstance
 from fingerpost.registry.instance import ModelInfo
 
 __all__ = [

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
-from fingerpost.registry.errors import RegistryError
+from fingerpost.errors import RegistryError
 from fingerpost.registry.registration import KeptRegistration
 
 if TYPE_CHECKING:

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    RegistryDenied,
+    RegistryError,
+)
 from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
 from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.consul.acl import check_rights
@@ -22,12 +28,6 @@ from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool, deadline
 from fingerpost.registry.consul.registration import ConsulRegistration
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
-from fingerpost.registry.errors import (
-    ConfigurationError,
-    InvalidRequest,
-    RegistryDenied,
-    RegistryError,
-)
 from fingerpost.registry.factory import parse_base_url
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.options import RegistryOptions

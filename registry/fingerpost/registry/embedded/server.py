@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from aiohttp import web
 
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.embedded import views
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.definitions import (
@@ -23,7 +24,6 @@ from fingerpost.registry.embedded.definitions import (
     parse_service,
 )
 from fingerpost.registry.embedded.store import Store
-from fingerpost.registry.errors import ConfigurationError
 from fingerpost.registry.http_server import bind, json_response, serve
 from fingerpost.registry.instance import format_address
 

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fingerpost.registry.errors import ConfigurationError, RegistryError
+from fingerpost.errors import ConfigurationError, RegistryError
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fingerpost.registry.errors import FingerpostError, InvalidName
+from fingerpost.errors import FingerpostError, InvalidName
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot

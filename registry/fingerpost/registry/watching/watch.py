@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, Self, TypeVar
 
 import msgspec
 
-from fingerpost.registry.errors import FingerpostError, RegistryError, RegistryUnreachable
+from fingerpost.errors import FingerpostError, RegistryError, RegistryUnreachable
 from fingerpost.registry.snapshot import Snapshot
 from fingerpost.registry.watching.rules import WatchConfig, WatchRules
 from fingerpost.registry.watching.self_preservation import Shrinkage, Word

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from fingerpost.registry.errors import InvalidInstance, InvalidName
+from fingerpost.errors import InvalidInstance, InvalidName
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_id, check_service
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.registry.errors import RegistryError, RegistryUnreachable
+from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.zookeeper.codec import (
     DRAIN,

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
-from fingerpost.registry.errors import RegistryUnreachable
+from fingerpost.errors import RegistryUnreachable
 from fingerpost.registry.registration import KeptRegistration
 from fingerpost.registry.zookeeper.check import EngineCheck, HttpCheck
 from fingerpost.registry.zookeeper.codec import SICK

@@ -10,9 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
 from fingerpost.registry.base import SharedWatches
-from fingerpost.registry.errors import ConfigurationError, InvalidRequest
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from fingerpost.registry.errors import (
+from fingerpost.errors import (
     ConfigurationError,
     RegistryDenied,
     RegistryError,

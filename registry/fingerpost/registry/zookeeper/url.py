@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import msgspec
 
-from fingerpost.registry.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.instance import format_address
 
 __all__ = ["ZooKeeperAddress"]

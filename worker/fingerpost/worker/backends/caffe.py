@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
 from fingerpost.worker.models.manifest import Layout

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import find_gpus, visible
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import finish, in_batches

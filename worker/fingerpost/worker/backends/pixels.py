@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fingerpost.registry import InvalidRequest
+from fingerpost.errors import InvalidRequest
 from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from fingerpost.registry import ConfigurationError, InvalidRequest
+from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
 from fingerpost.worker.models.manifest import Layout

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
 from fingerpost.worker.models.manifest import Layout

@@ -48,7 +48,7 @@ from enum import Enum
 from itertools import islice, takewhile
 from typing import Final, Generic, TypeVar
 
-from fingerpost.registry.errors import DeadlineExceeded, Overloaded
+from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.worker.engine.batching_options import BatchingOptions
 from fingerpost.worker.engine.latency_model import LatencyModel
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fingerpost.client.wire import TimingsMs
-from fingerpost.registry import (
+from fingerpost.errors import (
     DeadlineExceeded,
     Draining,
     EmptyImage,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from fingerpost.registry import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
+from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item

@@ -17,7 +17,7 @@ from fingerpost.worker.threads import step_back
 if TYPE_CHECKING:
     import asyncio
 
-    from fingerpost.registry import FingerpostError
+    from fingerpost.errors import FingerpostError
     from fingerpost.worker.backends.base import Backend, Item
     from fingerpost.worker.engine.batching import Batch, Batcher, Pending
     from fingerpost.worker.engine.batching_options import BatchingOptions

@@ -42,7 +42,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from fingerpost.registry import BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
+from fingerpost.errors import BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

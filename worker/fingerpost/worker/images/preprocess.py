@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 from PIL import ExifTags, Image
 
-from fingerpost.registry import BrokenImage, ImageError, InvalidRequest, Overloaded
+from fingerpost.errors import BrokenImage, ImageError, InvalidRequest, Overloaded
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images.decode import ImageLimits, open_image
 from fingerpost.worker.images.resize import reduction, resize, to_mode

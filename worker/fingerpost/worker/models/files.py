@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fingerpost.registry import ConfigurationError, InvalidName
+from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.models.manifest import (
     MANIFEST,

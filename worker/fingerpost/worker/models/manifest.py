@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from fingerpost.registry.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from aiohttp import hdrs, web
 
-from fingerpost.registry import InvalidRequest, Unauthorized
-from fingerpost.registry.errors import InvalidName
+from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
 from fingerpost.registry.http_server import Handler, json_response
 from fingerpost.registry.names import check_version
 from fingerpost.worker.repository.control import ModelOrders

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
-from fingerpost.registry import FingerpostError, InvalidRequest
+from fingerpost.errors import FingerpostError, InvalidRequest
 from fingerpost.worker.engine.engine import best
 from fingerpost.worker.serving.errors import printable
 from fingerpost.worker.serving.uploads import read_images

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fingerpost.registry import InvalidRequest
+from fingerpost.errors import InvalidRequest
 from fingerpost.worker.protocols.tensors import decode_json, numbers
 
 if TYPE_CHECKING:

@@ -30,16 +30,14 @@ from fingerpost.client.frames import (
     read_head,
 )
 from fingerpost.client.wire import ImageAnswer
-from fingerpost.registry import (
-    LOAD_HEADER,
+from fingerpost.errors import (
     DeadlineExceeded,
     FingerpostError,
     ImageTooLarge,
     InvalidRequest,
-    ModelReference,
     UnsupportedImage,
-    WorkerState,
 )
+from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
 from fingerpost.worker.protocols.classify import error_body, image_answer, labels_wanted
 from fingerpost.worker.serving.admission import PATIENCE_S, Admission, deadline_s
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from aiohttp import hdrs
 
-from fingerpost.registry import (
+from fingerpost.errors import (
     DeadlineExceeded,
     FingerpostError,
     ImageTooLarge,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from fingerpost.registry import ImageTooLarge, InvalidRequest, UnknownModel
+from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
 from fingerpost.registry.http_server import json_response
 from fingerpost.worker.engine.engine import best
 from fingerpost.worker.protocols.tensors import (

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry.errors import InvalidRequest, UnknownModel
+from fingerpost.errors import InvalidRequest, UnknownModel
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_label
 from fingerpost.worker.repository.manager import VersionState, VersionStatus

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from fingerpost.registry.errors import UnknownModel
+from fingerpost.errors import UnknownModel
 from fingerpost.registry.instance import ModelInfo, ModelReference
 
 if TYPE_CHECKING:

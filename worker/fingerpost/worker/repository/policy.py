@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.errors import ConfigurationError, InvalidName
+from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_label
 
 __all__ = ["SETTINGS_FILE", "VersionPolicy", "VersionSettings", "parse_settings"]

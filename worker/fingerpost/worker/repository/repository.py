@@ -8,13 +8,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.registry import (
-    ConfigurationError,
-    InvalidRequest,
-    ModelInfo,
-    ModelReference,
-    UnknownModel,
-)
+from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import HeldVersion
 from fingerpost.worker.repository.lifecycle import Lifecycle
 from fingerpost.worker.repository.manager import ServedVersion, VersionStatus
@@ -23,6 +17,7 @@ from fingerpost.worker.threads import step_back
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from fingerpost.registry import ModelInfo, ModelReference
     from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.repository.loader import Loaded

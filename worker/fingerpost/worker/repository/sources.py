@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fingerpost.registry import ConfigurationError, InvalidName
+from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service
 from fingerpost.worker.models.files import find_model, find_versions
 from fingerpost.worker.repository.policy import (

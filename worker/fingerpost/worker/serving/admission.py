@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import HttpVersion11, hdrs, web
 
 from fingerpost.client.wire import DEADLINE_HEADER
-from fingerpost.registry import (
-    LOAD_HEADER,
+from fingerpost.errors import (
     DeadlineExceeded,
     Draining,
     FingerpostError,
     InvalidRequest,
-    ModelReference,
     Overloaded,
-    WorkerState,
 )
+from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
 from fingerpost.worker.serving.errors import response_for
 from fingerpost.worker.serving.server import QuickJson
 from fingerpost.worker.serving.uploads import check_headers

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from fingerpost.registry.errors import error_from_json
+from fingerpost.errors import error_from_json
 from fingerpost.registry.http_server import Handler, error_response
 
 if TYPE_CHECKING:
-    from fingerpost.registry import FingerpostError
+    from fingerpost.errors import FingerpostError
 
 __all__ = ["plain_errors", "printable", "response_for"]
 

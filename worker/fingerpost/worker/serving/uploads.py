@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import BodyPartReader, ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from fingerpost.registry import ImageTooLarge, InvalidRequest, UnsupportedImage
+from fingerpost.errors import ImageTooLarge, InvalidRequest, UnsupportedImage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from prometheus_client import Counter

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from fingerpost.client.wire import TimingsMs
-    from fingerpost.registry import FingerpostError
+    from fingerpost.errors import FingerpostError
     from fingerpost.worker.repository.manager import ServedVersion
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 

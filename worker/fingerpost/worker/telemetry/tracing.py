@@ -24,7 +24,7 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

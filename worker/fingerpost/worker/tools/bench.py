@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.registry import ConfigurationError, FingerpostError
+from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.images import ImageLimits, prepare

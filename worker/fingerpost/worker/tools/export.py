@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from fingerpost.registry import ConfigurationError, ImageError
+from fingerpost.errors import ConfigurationError, ImageError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from fingerpost.registry import ConfigurationError, InvalidName
+from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service
 
 __all__ = ["IMAGENET", "NO_WEIGHTS", "SMALL", "TrainConfig"]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fingerpost.registry import ConfigurationError, ImageError
+from fingerpost.errors import ConfigurationError, ImageError
 from fingerpost.worker.images import decode
 from fingerpost.worker.training.progress import Progress, Silent
 

@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 from fingerpost.worker.training.config import IMAGENET, NO_WEIGHTS, SMALL
 from fingerpost.worker.training.dataset import CHANNELS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fingerpost.registry import ConfigurationError, ImageError
+from fingerpost.errors import ConfigurationError, ImageError
 from fingerpost.worker.models.manifest import (
     MANIFEST,
     BatchSpec,

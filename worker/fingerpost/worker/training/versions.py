@@ -8,7 +8,7 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

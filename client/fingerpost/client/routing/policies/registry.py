@@ -11,7 +11,7 @@ from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
 from fingerpost.client.routing.policies.random_choice import RandomChoice
 from fingerpost.client.routing.policies.round_robin import RoundRobin
 from fingerpost.client.routing.policies.weighted_round_robin import WeightedRoundRobin
-from fingerpost.registry.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig

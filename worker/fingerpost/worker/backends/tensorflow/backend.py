@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
 from fingerpost.worker.backends.tensorflow.constants import constant_graph, imported, needed

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Final
 
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 
 __all__ = ["import_tensorflow"]
 

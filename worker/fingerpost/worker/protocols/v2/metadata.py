@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry import UnknownPath, WorkerState
+from fingerpost.errors import UnknownPath
+from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import json_response
 from fingerpost.worker.repository.manager import VersionState
 

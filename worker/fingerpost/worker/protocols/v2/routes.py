@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
-from fingerpost.registry import ImageTooLarge, InvalidRequest
+from fingerpost.errors import ImageTooLarge, InvalidRequest
 from fingerpost.worker.protocols.long_lists import EMPTY, LONG_BYTES, cut_out, read_flat
 from fingerpost.worker.protocols.tensors import (
     check_length,

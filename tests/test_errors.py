@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fingerpost.client
 import fingerpost.registry
-from fingerpost.registry import errors
-from fingerpost.registry.errors import (
+from fingerpost import errors
+from fingerpost.errors import (
     BadAnswer,
     CallerError,
     FingerpostError,
@@ -29,9 +30,18 @@ LEAVES = [each for each in ALL if "code" in vars(each)]
 
 
 def test_every_public_name_exists():
-    for module in (fingerpost.registry, errors):
+    for module in (fingerpost.registry, fingerpost.client, errors):
         for name in module.__all__:
             assert hasattr(module, name)
+
+
+def test_clients_find_them_all():
+    assert set(errors.__all__) <= set(fingerpost.client.__all__)
+
+
+def test_where_they_were_until_0_1():
+    with pytest.warns(DeprecationWarning, match=r"import NoWorker from fingerpost\.errors"):
+        assert fingerpost.registry.NoWorker is errors.NoWorker
 
 
 def test_every_error_class_is_public():

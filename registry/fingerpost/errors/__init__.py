@@ -1,6 +1,6 @@
 """Every error Fingerpost raises, and what each one means on the wire.
 
-The tree stands in the lowest room because an error crosses rooms: a worker answers
+The tree stands below all rooms because errors cross them: a worker answers
 `{"error": {"code", "message", "retryable"}}` and the client raises the class of that code again.
 
 ::
