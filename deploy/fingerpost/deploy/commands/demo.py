@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options import common as options
 
 if TYPE_CHECKING:
     from fingerpost.deploy.demo.demo import DemoResult

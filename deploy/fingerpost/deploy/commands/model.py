@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.device_options import Device
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options import common as options
+from fingerpost.deploy.options.devices import Device
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:

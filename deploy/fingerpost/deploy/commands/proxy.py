@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.options import common as options
+from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.processes.handover import (
     inherited_listener,
     start_successor,

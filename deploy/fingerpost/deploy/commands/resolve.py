@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import out, print_json
+from fingerpost.deploy.options import common as options
+from fingerpost.deploy.options.cluster import Cluster, takes_cluster_options
 
 if TYPE_CHECKING:
     from fingerpost.deploy.instance_diff import Event

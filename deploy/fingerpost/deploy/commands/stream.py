@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
 from fingerpost.deploy.console import err, print_json
+from fingerpost.deploy.options import common as options
+from fingerpost.deploy.options.cluster import Cluster, takes_cluster_options
 from fingerpost.deploy.results_log import Journal
 from fingerpost.errors import ConfigurationError
 

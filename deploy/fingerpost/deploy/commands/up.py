@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
 from fingerpost.deploy.console import err, out
+from fingerpost.deploy.options import common as options
 
 __all__ = ["add_to"]
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from fingerpost.deploy.commands import device_options, options
-from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.deploy.console import start_logging
 from fingerpost.deploy.eventloop import run_quickly
+from fingerpost.deploy.options import common as options
+from fingerpost.deploy.options import devices as device_options
+from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
