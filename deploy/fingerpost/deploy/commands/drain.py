@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fingerpost.deploy import options
 from fingerpost.deploy.console import out
-from fingerpost.deploy.options import common as options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.registry.options import RegistryOptions
 

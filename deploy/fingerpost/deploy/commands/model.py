@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.deploy.options import common as options
-from fingerpost.deploy.options.devices import Device
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def check(
     *,
     name: options.ModelName = None,
     labels: options.Labels = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="The largest batch to try; what a worker would run.")
     ] = 32,
@@ -174,7 +173,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Measure images/s and latency of models on this machine, and say which to use.

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.deploy.options import common as options
 
 __all__ = ["add_to"]
 
