@@ -8,6 +8,7 @@ import sys
 import typer
 
 from fingerpost.deploy.console import err, start_logging
+from fingerpost.deploy.renamed_options import check_renamed_options
 from fingerpost.errors import FingerpostError
 
 __all__ = ["add_commands", "app", "main"]
@@ -61,6 +62,7 @@ def main() -> None:
     add_commands()
     start_logging("error")  # the services say more; see their --log-level
     try:
+        check_renamed_options(sys.argv[1:])
         app()
     except FingerpostError as error:
         _fail(str(error))
