@@ -150,12 +150,12 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One service in `GET /v1/services`: versions newest first, label to version, and its count."""
+    """One service in `GET /v1/services`: versions newest first, alias to version, and its count."""
 
     name: str
     instances: int
     versions: tuple[str, ...]
-    labels: Mapping[str, str]
+    aliases: Mapping[str, str]
     age_s: float
     from_disk: bool = False
 

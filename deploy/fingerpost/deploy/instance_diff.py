@@ -24,7 +24,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     """One worker as it is listed.
 
     Attributes:
-        versions: newest first, with their labels: `4 (canary)`.
+        versions: newest first, with their aliases: `4 (canary)`.
         state: `listed`, or `kept` for one that has vanished from the registry's list without a
             word, but answers when it is asked itself.
     """
@@ -79,7 +79,7 @@ class Sightings:
     """Compares each view of a watch with the one before; the first with nothing.
 
     Args:
-        reference: the model, version or label whose workers count.
+        reference: the model, version or alias whose workers count.
     """
 
     def __init__(self, reference: ModelReference) -> None:
@@ -122,10 +122,10 @@ class Sightings:
 
 
 def versions(instance: Instance) -> list[str]:
-    """Those of its models, with their labels: `4 (canary)`."""
+    """Those of its models, with their aliases: `4 (canary)`."""
     told = []
     for model in instance.models:
         for version in model.versions:
-            labels = [label for label, target in model.labels.items() if target == version]
-            told.append(f"{version} ({', '.join(labels)})" if labels else version)
+            aliases = [alias for alias, target in model.aliases.items() if target == version]
+            told.append(f"{version} ({', '.join(aliases)})" if aliases else version)
     return told

@@ -11,8 +11,8 @@ import msgspec
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry.names import (
+    check_alias,
     check_id,
-    check_label,
     check_service,
     check_version,
     split_reference,
@@ -39,7 +39,7 @@ class ModelReference(msgspec.Struct, frozen=True):
 
     model: str
     version: str | None = None
-    label: str | None = None
+    alias: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
@@ -47,16 +47,16 @@ class ModelReference(msgspec.Struct, frozen=True):
         return cls(*split_reference(text))
 
     def __str__(self) -> str:
-        wanted = self.version or self.label
+        wanted = self.version or self.alias
         return f"{self.model}@{wanted}" if wanted else self.model
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that an instance serves: its versions, newest first, and the labels on them."""
+    """A model that an instance serves: its versions, newest first, and the aliases on them."""
 
     name: str
     versions: tuple[str, ...]
-    labels: Mapping[str, str] = {}
+    aliases: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
         check_service(self.name)
@@ -64,21 +64,21 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInstance(f"model {self.name!r} lists no version")
         for version in self.versions:
             check_version(version)
-        for label, version in self.labels.items():
-            check_label(label)
+        for alias, version in self.aliases.items():
+            check_alias(alias)
             if version not in self.versions:
                 raise InvalidInstance(
-                    f"model {self.name!r}: label {label!r} points to version {version!r}, which "
+                    f"model {self.name!r}: alias {alias!r} points to version {version!r}, which "
                     f"is not among {', '.join(self.versions)}"
                 )
 
     def serves(self, reference: ModelReference) -> bool:
-        """Whether this model has the version or label asked for (any, where none is)."""
+        """Whether this model has the version or alias asked for (any, where none is)."""
         if reference.model != self.name:
             return False
         if reference.version is not None:
             return reference.version in self.versions
-        return reference.label is None or reference.label in self.labels
+        return reference.alias is None or reference.alias in self.aliases
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +137,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://{self.address}"
 
     def serves(self, reference: ModelReference) -> bool:
-        """Whether one of its models has the version or label asked for."""
+        """Whether one of its models has the version or alias asked for."""
         return any(model.serves(reference) for model in self.models)
 
 

@@ -1,10 +1,10 @@
-"""Which versions of a model are wanted: policies and labels. Pure.
+"""Which versions of a model are wanted: policies and aliases. Pure.
 
 A model's folder may say it in `versions.toml`, beside its versions::
 
     policy = "latest:2"      # latest:N, specific:1,3 or all; latest:1 without it
 
-    [labels]
+    [aliases]
     stable = 3               # clients ask for flowers@stable
     canary = 4
 """
@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.names import check_label
+from fingerpost.registry.names import check_alias
 
 __all__ = ["SETTINGS_FILE", "VersionPolicy", "VersionSettings", "parse_settings"]
 
@@ -59,12 +59,12 @@ class VersionSettings:
     """What an operator says of a model's versions."""
 
     policy: VersionPolicy = field(default_factory=lambda: VersionPolicy(latest=1))
-    labels: Mapping[str, int] = field(default_factory=dict)
+    aliases: Mapping[str, int] = field(default_factory=dict)
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     policy: str | None = None
-    labels: dict[str, int] = {}
+    aliases: dict[str, int] = {}
 
 
 def parse_settings(text: bytes, default: VersionPolicy) -> VersionSettings:
@@ -75,9 +75,9 @@ def parse_settings(text: bytes, default: VersionPolicy) -> VersionSettings:
     """
     try:
         read = msgspec.toml.decode(text, type=_File)
-        for label in read.labels:
-            check_label(label)
+        for alias in read.aliases:
+            check_alias(alias)
     except (msgspec.MsgspecError, InvalidName) as error:
         raise ConfigurationError(f"{SETTINGS_FILE}: {error}") from error
     policy = default if read.policy is None else VersionPolicy.parse(read.policy)
-    return VersionSettings(policy=policy, labels=read.labels)
+    return VersionSettings(policy=policy, aliases=read.aliases)

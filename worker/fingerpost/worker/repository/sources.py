@@ -4,7 +4,7 @@
 
     models/                  many: ModelsFolder
       flowers/               one: ModelFolder
-        versions.toml        policy and labels (see `policy`); may be missing
+        versions.toml        policy and aliases (see `policy`); may be missing
         3/                   a version, as `modelfiles` reads it
         4.partial/           passed over, as is every name that is no number
 
