@@ -31,6 +31,7 @@ from fingerpost.errors import (
 from fingerpost.proxy.server import learn
 from fingerpost.registry import Instance, ModelReference, Snapshot
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
+from fingerpost.registry.old_spellings import warn_old_spelling
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -336,9 +337,12 @@ def _reference(request: web.Request) -> ModelReference:
     """What is asked for: `flowers@3` in the path, or `version=` and `alias=` in the query."""
     reference = ModelReference.parse(request.match_info["service"])
     version, alias = request.query.get("version"), request.query.get("alias")
-    wanted = [each for each in (version, alias, reference.version, reference.alias) if each]
+    if label := request.query.get("label"):
+        warn_old_spelling("label=", "alias=", "GET /v1/resolve", "change the callers' URLs")
+    wanted = [each for each in (version, alias, label, reference.version, reference.alias) if each]
     if len(wanted) > 1:
         raise InvalidRequest(f"{' and '.join(wanted)} were asked for: give one version or alias")
+    alias = alias or label
     if not (version or alias):
         return reference
     parsed = ModelReference.parse(f"{reference.model}@{version or alias}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry.names import (
@@ -17,6 +18,7 @@ from fingerpost.registry.names import (
     check_version,
     split_reference,
 )
+from fingerpost.registry.old_spellings import warn_old_spelling
 
 __all__ = ["Instance", "ModelInfo", "ModelReference", "format_address", "is_host"]
 
@@ -51,14 +53,18 @@ class ModelReference(msgspec.Struct, frozen=True):
         return f"{self.model}@{wanted}" if wanted else self.model
 
 
-class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """A model that an instance serves: its versions, newest first, and the aliases on them."""
 
     name: str
     versions: tuple[str, ...]
     aliases: Mapping[str, str] = {}
+    # What release 0.1.0 writes for `aliases`: read, never written. An `Instance` clears it.
+    _labels: Mapping[str, str] | UnsetType = msgspec.field(name="labels", default=UNSET)
 
     def __post_init__(self) -> None:
+        if self._labels is not UNSET and not self.aliases:
+            msgspec.structs.force_setattr(self, "aliases", self._labels)
         check_service(self.name)
         if not self.versions:
             raise InvalidInstance(f"model {self.name!r} lists no version")
@@ -125,6 +131,19 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInstance(f"instance {self.id}: weight {self.weight} is not in 1..65535")
         if not self.models:
             raise InvalidInstance(f"instance {self.id}: it serves no model")
+        if any(model._labels is not UNSET for model in self.models):
+            self._forget_labels()
+
+    def _forget_labels(self) -> None:
+        models = tuple(msgspec.structs.replace(model, _labels=UNSET) for model in self.models)
+        msgspec.structs.force_setattr(self, "models", models)
+        if any(model.aliases for model in models):
+            warn_old_spelling(
+                "labels",
+                "aliases",
+                f"instances of service {self.service!r}",
+                "upgrade its workers, and the proxies that list them",
+            )
 
     @property
     def address(self) -> str:

@@ -52,11 +52,11 @@ def check_version(version: str) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """Return `alias` if it can be an alias of a version (`stable`), else raise `InvalidName`."""
+    """Return `alias` if it is a valid alias (`stable`, `canary`), else raise `InvalidName`."""
     if not _ALIAS.fullmatch(alias):
         raise InvalidName(
-            f"{alias!r} cannot be an alias of a version: use 1 to 63 lower-case letters, digits and "
-            "hyphens, starting with a letter, such as 'stable'"
+            f"{alias!r} is not a valid alias: use 1 to 63 lower-case letters, digits and hyphens, "
+            "starting with a letter, such as 'stable'"
         )
     return alias
 

@@ -30,6 +30,7 @@ from aiohttp import hdrs, web
 from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
 from fingerpost.registry.http_server import Handler, json_response
 from fingerpost.registry.names import check_version
+from fingerpost.registry.old_spellings import warn_old_spelling
 from fingerpost.worker.repository.control import ModelOrders
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class AdminProtocol:
                 web.post(base + "/{model}/versions/{version}/unload", guarded(self._unload)),
                 web.post(base + "/{model}/rollback", guarded(self._rollback)),
                 web.put(base + "/{model}/aliases/{alias}", guarded(self._set_alias)),
+                web.put(base + "/{model}/labels/{alias}", guarded(self._set_label)),
                 web.post("/v2/repository/models/{model}/load", guarded(self._load_model)),
                 web.post("/v2/repository/models/{model}/unload", guarded(self._unload_model)),
             ]
@@ -106,6 +108,13 @@ class AdminProtocol:
         model = request.match_info["model"]
         await self._orders.set_alias(model, request.match_info["alias"], _version(wanted.version))
         return json_response(self._model(model))
+
+    async def _set_label(self, request: web.Request) -> web.Response:
+        """The path that release 0.1.0 has for `_set_alias`."""
+        warn_old_spelling(
+            "/labels/", "/aliases/", "PUT /v1/admin/models/M/labels/A", "change the caller's URL"
+        )
+        return await self._set_alias(request)
 
     async def _load_model(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
