@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import InvalidRequest, UnknownModel
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_alias
-from fingerpost.worker.repository.manager import VersionState, VersionStatus
+from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.repository.record import KnownVersion
 
 if TYPE_CHECKING:
