@@ -10,7 +10,7 @@ import threading
 import msgspec
 import pytest
 from aiohttp import web
-from tests.client.transport.forwarder import Forwarder
+from tests.support.forwarder import Forwarder
 from tests.support.waiting import until
 
 from fingerpost.client import Client
