@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerpost.errors import InvalidRequest, UnknownModel
+from fingerpost.worker.models.status import VersionState
 from fingerpost.worker.repository.lifecycle import Lifecycle
-from fingerpost.worker.repository.manager import VersionState
 from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
 
 

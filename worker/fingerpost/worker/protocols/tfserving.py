@@ -16,6 +16,7 @@ import numpy as np
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
 from fingerpost.registry.http_server import json_response
 from fingerpost.worker.engine.engine import best
+from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.protocols.tensors import (
     check_length,
     classify_all,
@@ -24,7 +25,6 @@ from fingerpost.worker.protocols.tensors import (
     numbers,
     split_batch,
 )
-from fingerpost.worker.repository.manager import VersionState, VersionStatus
 from fingerpost.worker.serving.uploads import read_body
 
 if TYPE_CHECKING:

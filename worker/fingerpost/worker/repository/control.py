@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.repository.manager import VersionState
+from fingerpost.worker.models.status import VersionState
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository

@@ -28,7 +28,7 @@ from fingerpost.errors import InvalidRequest, UnknownModel
 from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_label
-from fingerpost.worker.repository.manager import VersionState, VersionStatus
+from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.repository.record import KnownVersion
 
 if TYPE_CHECKING:

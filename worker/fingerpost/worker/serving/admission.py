@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelHost, ServedVersion
-    from fingerpost.worker.telemetry.observer import Observed, Observer
+    from fingerpost.worker.telemetry.observer import Observer
+    from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["PATIENCE_S", "Admission", "Admitted", "Answer", "Check", "Work", "deadline_s"]
 
@@ -116,9 +117,11 @@ class Admission:
         """
         judged = check or self._check_images
 
-        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
+        async def answer(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
             with self._host.use(reference) as served:
-                seen.served_by(served)
+                record.served_by(served.model, served.version)
                 left_s = self._judge(request, served, judged)
                 deadline = asyncio.get_running_loop().time() + left_s
                 self._enter()
@@ -141,13 +144,15 @@ class Admission:
         self,
         app: web.Application,
         path: str,
-        work: Callable[[web.Request, Observed], Awaitable[web.StreamResponse]],
+        work: Callable[[web.Request, RequestRecord], Awaitable[web.StreamResponse]],
         *,
         check: Check,
     ) -> None:
         """Add a route whose requests last, and whose images are counted one by one: `count`."""
 
-        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
+        async def answer(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
             with self._host.use(reference) as served:
                 self._judge(request, served, check)
             if len(self._streams) >= self._config.max_in_flight:
@@ -155,7 +160,7 @@ class Admission:
                     f"{len(self._streams)} streams are open here already: use another worker",
                     retry_after_s=1.0,
                 )
-            return await work(request, seen)
+            return await work(request, record)
 
         self._add(app, path, answer, check)
 
@@ -175,25 +180,25 @@ class Admission:
         self,
         app: web.Application,
         path: str,
-        answer: Callable[[web.Request, ModelReference, Observed], Awaitable[Answer]],
+        answer: Callable[[web.Request, ModelReference, RequestRecord], Awaitable[Answer]],
         check: Check,
     ) -> None:
         async def observed(request: web.Request, reference: ModelReference | None = None) -> Answer:
-            with self._observer.request(request) as seen:
+            with self._observer.request(request) as record:
                 try:
-                    found = await answer(request, reference or self.reference(request), seen)
+                    found = await answer(request, reference or self.reference(request), record)
                 except FingerpostError as error:
-                    seen.failed(error)
+                    record.failed(error)
                     return response_for(request, error)
                 except ConnectionError:  # the client went away: nobody will read this
-                    seen.status = 499
+                    record.status = 499
                     return web.Response(status=499)
                 except web.HTTPException:
                     raise
                 except Exception:
                     logger.exception("%s %s failed", request.method, request.path)
                     return response_for(request, FingerpostError(_FAULT))
-                seen.status = 200 if isinstance(found, bytes) else found.status
+                record.status = 200 if isinstance(found, bytes) else found.status
                 return found
 
         async def handler(request: web.Request) -> web.StreamResponse:
