@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import InvalidRequest, UnknownModel
+from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_alias
 from fingerpost.worker.models.status import VersionState, VersionStatus
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifecycle"]
 
-# The pause after the first failure and the longest one, in seconds.
-_RETRY_BASE_S: Final = 5.0
-_RETRY_CAP_S: Final = 300.0
+# The pauses after failures; without jitter, since nobody else loads this worker's models.
+_BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)
 
 
 class Lifecycle:
@@ -116,7 +116,7 @@ class Lifecycle:
         each.state, each.error, each.failed_files = VersionState.END, error, files
         each.pinned = False
         each.failures += 1
-        each.retry_at = now + min(_RETRY_CAP_S, _RETRY_BASE_S * 2.0 ** min(each.failures - 1, 16))
+        each.retry_at = now + _BACKOFF.nominal_s(each.failures - 1)
         self._forget(version)
         self._turn()
 
