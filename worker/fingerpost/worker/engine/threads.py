@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from fingerpost.worker.engine.inference import run
-from fingerpost.worker.threads import step_back
+from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
     import asyncio
@@ -155,7 +155,7 @@ class ModelThreads:
         return Ran(jobs=jobs, outcomes=outcomes, began=began, ended=ended)
 
     def _work(self) -> None:
-        step_back()
+        lower_priority()
         while (batch := self._next()) is not None:
             self._ran(self._run(batch))
             del batch  # nothing is held while it sleeps

@@ -30,7 +30,7 @@ from aiohttp import hdrs, web
 from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
 from fingerpost.registry.http_server import Handler, json_response
 from fingerpost.registry.names import check_version
-from fingerpost.worker.repository.control import ModelOrders
+from fingerpost.worker.repository.control import ModelControl
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository
@@ -55,7 +55,7 @@ class AdminProtocol:
 
     def __init__(self, repository: ModelRepository, token: str) -> None:
         self._repository = repository
-        self._orders = ModelOrders(repository)
+        self._control = ModelControl(repository)
         self._credential = f"Bearer {token}".encode()
 
     def add_to(self, app: web.Application) -> None:
@@ -84,27 +84,29 @@ class AdminProtocol:
         return checked
 
     async def _list(self, _: web.Request) -> web.Response:
-        return json_response({"models": [self._model(name) for name in self._repository.known()]})
+        return json_response(
+            {"models": [self._model(name) for name in self._repository.model_names()]}
+        )
 
     async def _load(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.load(model, _version(request.match_info["version"]))
+        await self._control.load(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _unload(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.unload(model, _version(request.match_info["version"]))
+        await self._control.unload(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _rollback(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.rollback(model)
+        await self._control.rollback(model)
         return json_response(self._model(model))
 
     async def _label(self, request: web.Request) -> web.Response:
         wanted = await _body(request, _Label, '{"version": "3"}')
         model = request.match_info["model"]
-        await self._orders.label(model, request.match_info["label"], _version(wanted.version))
+        await self._control.label(model, request.match_info["label"], _version(wanted.version))
         return json_response(self._model(model))
 
     async def _load_model(self, request: web.Request) -> web.Response:
@@ -114,12 +116,12 @@ class AdminProtocol:
             raise InvalidRequest(
                 f"a load takes no {', '.join(given)[:200]}: {model} is loaded as it stands on disk"
             )
-        await self._orders.load_model(model)
+        await self._control.load_model(model)
         return json_response(self._model(model))
 
     async def _unload_model(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.unload_model(model)
+        await self._control.unload_model(model)
         return json_response(self._model(model))
 
     def _model(self, name: str) -> dict[str, Any]:
