@@ -67,7 +67,7 @@ class TensorFlowServingProtocol:
         def check(request: web.Request) -> None:
             check_length(request, self._config)
 
-        for chosen in ("", "/versions/{version}", "/labels/{label}"):
+        for chosen in ("", "/versions/{version}", "/labels/{alias}"):
             path = f"/v1/models/{{model}}{chosen}"
             self._admission.post(app, f"{path}:predict", self._predict, check=check)
             self._admission.post(app, f"{path}:classify", self._classify, check=check)
@@ -137,19 +137,19 @@ class TensorFlowServingProtocol:
         reference = self._admission.reference(request)
         statuses = self._manager.statuses(reference.model)
         version = reference.version
-        if reference.label is not None:
-            version = self._version_of(reference.model, reference.label)
+        if reference.alias is not None:
+            version = self._version_of(reference.model, reference.alias)
         if version is not None:
             statuses = tuple(each for each in statuses if each.version == version)
         if not statuses:
             raise UnknownModel(f"{str(reference)!r} is not known here")
         return json_response({"model_version_status": [_status(each) for each in statuses]})
 
-    def _version_of(self, model: str, label: str) -> str:
+    def _version_of(self, model: str, alias: str) -> str:
         for info in self._manager.models():
-            if info.name == model and label in info.labels:
-                return info.labels[label]
-        raise UnknownModel(f"model {model!r} has no label {label!r}")
+            if info.name == model and alias in info.aliases:
+                return info.aliases[alias]
+        raise UnknownModel(f"model {model!r} has no alias {alias!r}")
 
     async def _metadata(self, request: web.Request) -> web.Response:
         with self._manager.acquire(self._admission.reference(request)) as served:

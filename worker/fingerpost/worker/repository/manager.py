@@ -43,12 +43,12 @@ class ModelManager(Protocol):
         """The model for `POST /`, whose path names none."""
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """Models that can be asked for now, with labels and loaded versions, newest first."""
+        """Models that can be asked for now, with aliases and loaded versions, newest first."""
 
     def acquire(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
         """The version that `reference` means; it is not unloaded inside the `with` block.
 
-        A reference without a version or label means the newest version that the policy chooses.
+        A reference without a version or alias means the newest version that the policy chooses.
 
         Raises:
             UnknownModel: it is not served; raised here or when the block is entered. The message

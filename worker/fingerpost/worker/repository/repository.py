@@ -107,8 +107,8 @@ class ModelRepository:
             lifecycle = self._models[reference.model]
             if reference.version is not None:
                 version = int(reference.version)
-            elif reference.label is not None:
-                version = lifecycle.labels.get(reference.label, -1)
+            elif reference.alias is not None:
+                version = lifecycle.aliases.get(reference.alias, -1)
             elif lifecycle.default is not None:
                 version = lifecycle.default
             else:

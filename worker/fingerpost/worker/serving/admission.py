@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # What a request without a deadline gets, in seconds.
 PATIENCE_S: Final = 600.0
 
-# Far above the models, versions and labels that one worker has.
+# Far above the models, versions and aliases that one worker has.
 _MAX_SHORTCUTS: Final = 1024
 _FAULT: Final = "this server has a fault: see its log"
 
@@ -111,7 +111,7 @@ class Admission:
         """Add a route whose requests are judged before a client is told to send its body.
 
         Args:
-            path: the route; its `model`, `version` and `label` say what is asked for.
+            path: the route; its `model`, `version` and `alias` say what is asked for.
             work: answers an admitted request within its deadline.
             check: refuses by the headers; by default `check_headers`, for bodies of images.
         """
@@ -292,18 +292,18 @@ class Admission:
         return left_s
 
     def reference(self, request: web.Request) -> ModelReference:
-        """The model that a request's path names (`model`, `version` and `label` of its route).
+        """The model that a request's path names (`model`, `version` and `alias` of its route).
 
         Raises:
             InvalidName: something that cannot be one.
         """
         info = request.match_info
         model = info.get("model") or self._manager.default
-        wanted = info.get("version") or info.get("label")
+        wanted = info.get("version") or info.get("alias")
         found = _parse(f"{model}@{wanted}" if wanted else model)
-        if ("version" in info and not found.version) or ("label" in info and not found.label):
+        if ("version" in info and not found.version) or ("alias" in info and not found.alias):
             raise InvalidRequest(
-                f"{request.path}: after /versions/ goes a number, after /labels/ a label"
+                f"{request.path}: after /versions/ goes a number, after /labels/ an alias"
             )
         return found
 
