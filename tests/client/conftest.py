@@ -62,10 +62,12 @@ class Server:
 class Worker:
     """Answers every image by its length; `behave` replaces what it does."""
 
-    def __init__(self, name: str, version: str = "1", labels: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, version: str = "1", aliases: dict[str, str] | None = None
+    ) -> None:
         self.name = name
         self.version = version
-        self.labels = labels or {}
+        self.aliases = aliases or {}
         self.server = Server(self._serve)
         self.behave: Handler | None = None
         self.state = WorkerState.READY
@@ -87,7 +89,7 @@ class Worker:
             service="digits",
             host="127.0.0.1",
             ports={"http": self.server.port},
-            models=(ModelInfo(name="digits", versions=(self.version,), labels=self.labels),),
+            models=(ModelInfo(name="digits", versions=(self.version,), aliases=self.aliases),),
             boot_id=self.boot_id,
             meta=self.meta,
         )
@@ -171,7 +173,7 @@ class Proxy:
             self.relayed += 1
             return web.Response(status=404) if self.relay is None else await self.relay(request)
         if request.path == "/v1/services":
-            entry = ServiceEntry(name="digits", instances=1, versions=("1",), labels={}, age_s=0.0)
+            entry = ServiceEntry(name="digits", instances=1, versions=("1",), aliases={}, age_s=0.0)
             return web.Response(body=msgspec.json.encode(ServicesAnswer(services=(entry,))))
         index = int(request.query.get("index", "0"))
         self.polls.append(index)

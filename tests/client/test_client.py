@@ -57,15 +57,15 @@ async def test_large_images_arrive_whole(cluster, size):
     assert (await client.classify(b"x" * size, "digits")).label == str(size)
 
 
-async def test_versions_and_labels_go_to_the_workers_that_serve_them(cluster):
-    old = await cluster.worker("old", version="2", labels={"stable": "2"})
-    new = await cluster.worker("new", version="3", labels={"canary": "3"})
+async def test_versions_and_aliases_go_to_the_workers_that_serve_them(cluster):
+    old = await cluster.worker("old", version="2", aliases={"stable": "2"})
+    new = await cluster.worker("new", version="3", aliases={"canary": "3"})
     client = await cluster.client(old, new)
     for _ in range(5):
         assert (await client.classify(b"1", "digits@3")).worker == "new"
         assert (await client.classify(b"1", "digits@stable")).worker == "old"
     assert set(new.requests) == {"/v1/classify/digits@3"}
-    with pytest.raises(UnknownModel, match="versions 2, 3 and labels canary, stable"):
+    with pytest.raises(UnknownModel, match="versions 2, 3 and aliases canary, stable"):
         await client.classify(b"1", "digits@4")
 
 

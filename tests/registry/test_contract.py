@@ -60,7 +60,7 @@ async def test_everything_about_an_instance_survives_the_round_trip(registry, wo
             ModelInfo(
                 name=f"model-{number}",
                 versions=tuple(str(version) for version in range(40, 0, -1)),
-                labels={"stable": "39", "canary": "40", f"label-{number}": "7"},
+                aliases={"stable": "39", "canary": "40", f"alias-{number}": "7"},
             )
             for number in range(25)
         ),
@@ -118,7 +118,7 @@ async def test_an_update_is_seen_and_the_instance_never_leaves_the_list(
 
     following = asyncio.create_task(follow())
     for version in ("2", "3", "4"):
-        models = (ModelInfo(name="flowers", versions=(version, "1"), labels={"canary": version}),)
+        models = (ModelInfo(name="flowers", versions=(version, "1"), aliases={"canary": version}),)
         wanted = worker.instance(service, models=models, meta={"load-error": f"x{version}"})
         await registration.update(wanted)
         assert registration.instance == wanted

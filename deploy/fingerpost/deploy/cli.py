@@ -8,9 +8,10 @@ import sys
 import typer
 
 from fingerpost.deploy.console import err, start_logging
+from fingerpost.deploy.renamed_options import check_renamed_options
 from fingerpost.errors import FingerpostError
 
-__all__ = ["app", "main"]
+__all__ = ["add_commands", "app", "main"]
 
 app = typer.Typer(
     name="fingerpost",
@@ -58,10 +59,10 @@ _EXTRAS = {
 
 def main() -> None:
     """Run the command; an error of ours is one line on standard error and exit status 1."""
-    for name in _COMMANDS:
-        importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
+    add_commands()
     start_logging("error")  # the services say more; see their --log-level
     try:
+        check_renamed_options(sys.argv[1:])
         app()
     except FingerpostError as error:
         _fail(str(error))
@@ -70,6 +71,12 @@ def main() -> None:
         if extra is None:
             raise
         _fail(f"this needs {error.name}, which is not installed: pip install 'fingerpost[{extra}]'")
+
+
+def add_commands() -> None:
+    """Add every command to `app`; the documentation's reference does the same."""
+    for name in _COMMANDS:
+        importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
 
 
 def _fail(message: str) -> None:

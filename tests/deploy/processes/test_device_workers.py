@@ -17,7 +17,7 @@ import pytest
 from tests.system.processes import Processes, get_json, until
 from tests.worker.colours import encoded
 
-from fingerpost.deploy.processes.device_workers import DeviceWorkers, child_arguments
+from fingerpost.deploy.processes.device_workers import DeviceWorkers, process_arguments
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import Gpu, Placement
 from fingerpost.worker.telemetry.access_log import AccessEntry
@@ -38,7 +38,7 @@ CHILDREN = {
 
 @pytest.mark.parametrize("case", CHILDREN)
 def test_a_process_is_told_its_own_device(case: str) -> None:
-    assert child_arguments(CHILDREN[case], GPU, 9001) == [
+    assert process_arguments(CHILDREN[case], GPU, 9001) == [
         *("worker", "--model", "m", "--device", "GPU-1234", "--port", "9001"),
         *("--memory-fraction", "0.45"),
     ]
@@ -46,13 +46,13 @@ def test_a_process_is_told_its_own_device(case: str) -> None:
 
 def test_options_that_only_begin_alike_are_kept() -> None:
     given = ["--model", "--devices-of-mine", "--port-name=x", "--weight", "2"]
-    told = child_arguments(given, CPU, 0)
+    told = process_arguments(given, CPU, 0)
     assert told == ["worker", *given, "--device", "cpu", "--port", "0"]
 
 
 def test_ports_end_where_they_end() -> None:
     with pytest.raises(ConfigurationError, match="65535"):
-        DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, say=print)
+        DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, on_line=print)
 
 
 MODEL = """
@@ -167,24 +167,24 @@ async def test_one_that_was_killed_or_failed_comes_back_while_the_other_serves(
         arguments,
         port=0,
         grace_s=20.0,
-        say=lambda name, line: said.append(f"{name} | {line}"),
+        on_line=lambda name, line: said.append(f"{name} | {line}"),
         retry_s=0.5,
     )
     async with running(workers) as task:
         await until_so(lambda: len(healthy(registry)) == 2)
-        other = workers.children[1].pid
+        other = workers.processes[1].pid
 
         (model / "broken").touch()
-        workers.children[0].kill()  # it is started again, and then cannot run
+        workers.processes[0].kill()  # it is started again, and then cannot run
         await until_so(lambda: any("next try" in line for line in said))
         assert any("starting it again" in line for line in said)
         assert len(healthy(registry)) >= 1
         (model / "broken").unlink()
-        await until_so(lambda: workers.children[0].pid and len(told_ready(said, "0.cpu")) == 2)
+        await until_so(lambda: workers.processes[0].pid and len(told_ready(said, "0.cpu")) == 2)
         assert not task.done()
-        assert workers.children[1].pid == other
+        assert workers.processes[1].pid == other
         assert len(told_ready(said, "1.cpu")) == 1
-    assert [child.pid for child in workers.children] == [None, None]
+    assert [process.pid for process in workers.processes] == [None, None]
     assert await asyncio.to_thread(healthy, registry) == []
 
 
@@ -195,7 +195,7 @@ async def test_when_none_is_left_it_ends(
     (model / "broken").touch()
     arguments = ["--registry", registry, "--model", str(model)]
     workers = DeviceWorkers(
-        [CPU, CPU], arguments, port=0, grace_s=20.0, say=lambda name, line: None
+        [CPU, CPU], arguments, port=0, grace_s=20.0, on_line=lambda name, line: None
     )
     async with running(workers) as task, asyncio.timeout(60):
         with pytest.raises(ConfigurationError, match="fell off the bus"):

@@ -190,7 +190,7 @@ async def test_a_worker_with_many_models_registers(registry, worker, service, co
         ModelInfo(
             name=f"species-{number:05}",
             versions=(str(number + 2), str(number + 1)),
-            labels={"stable": str(number + 1), "canary": str(number + 2)},
+            aliases={"stable": str(number + 1), "canary": str(number + 2)},
         )
         for number in range(count)
     )
@@ -219,8 +219,8 @@ async def test_consuls_dns_finds_the_workers_with_their_weights(
 ):
     registry = connect(consul_agent.url)
     registrations = []
-    for port, weight, label in ((9001, 1, "stable"), (9002, 5, "stable"), (9003, 100, "canary")):
-        model = ModelInfo(name="digits", versions=("3",), labels={label: "3"})
+    for port, weight, alias in ((9001, 1, "stable"), (9002, 5, "stable"), (9003, 100, "canary")):
+        model = ModelInfo(name="digits", versions=("3",), aliases={alias: "3"})
         registrations.append(
             await connect(consul_agent.url, options=TTL).register(
                 worker.instance(

@@ -14,7 +14,7 @@ from fingerpost.registry.address_policy import Admission
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
-MODELS = (ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2"}),)
+MODELS = (ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),)
 
 
 def instance(name="a", host="10.0.0.1", **fields):

@@ -20,7 +20,7 @@ async def worker(tmp_path, serve):
     folder = tmp_path / "flowers"
     for version in (1, 2, 3):
         write_version(folder, version)
-    (folder / "versions.toml").write_text('policy = "latest:1"\n[labels]\nstable = 2\n')
+    (folder / "versions.toml").write_text('policy = "latest:1"\n[aliases]\nstable = 2\n')
     return await serve(tmp_path)
 
 
@@ -31,7 +31,7 @@ async def test_what_is_loaded(worker, order):
         {
             "name": "flowers",
             "default": "3",
-            "labels": {"stable": "2"},
+            "aliases": {"stable": "2"},
             "versions": [
                 {"version": "3", "state": "AVAILABLE", "error": ""},
                 {"version": "2", "state": "AVAILABLE", "error": ""},
@@ -46,7 +46,7 @@ ORDERS = [
     ("POST", "flowers/versions/1/load"),
     ("POST", "flowers/versions/3/unload"),
     ("POST", "flowers/rollback"),
-    ("PUT", "flowers/labels/stable"),
+    ("PUT", "flowers/aliases/stable"),
 ]
 
 
@@ -71,18 +71,18 @@ async def test_orders_are_answered_when_they_are_done(worker, order, ask, eventu
     status, answer = await order(worker, "POST", "flowers/versions/1/load")
     assert (status, answer["default"]) == (200, "3")
     assert await ask(worker, "flowers@1") == ("1", "v1")
-    status, answer = await order(worker, "PUT", "flowers/labels/canary", json={"version": "1"})
-    assert (status, answer["labels"]) == (200, {"canary": "1", "stable": "2"})
+    status, answer = await order(worker, "PUT", "flowers/aliases/canary", json={"version": "1"})
+    assert (status, answer["aliases"]) == (200, {"canary": "1", "stable": "2"})
     assert await ask(worker, "flowers@canary") == ("1", "v1")
     status, answer = await order(worker, "POST", "flowers/rollback")
     assert (status, answer["default"]) == (200, "2")
     assert await ask(worker, "flowers") == ("2", "v2")
-    status, answer = await order(worker, "PUT", "flowers/labels/canary", json={"version": "2"})
-    assert (status, answer["labels"]["canary"]) == (200, "2")
+    status, answer = await order(worker, "PUT", "flowers/aliases/canary", json={"version": "2"})
+    assert (status, answer["aliases"]["canary"]) == (200, "2")
     status, answer = await order(worker, "POST", "flowers/versions/1/unload")
     assert status == 200
     await eventually(lambda: worker.instance.models[0].versions == ("2",))
-    assert worker.instance.models[0].labels == {"canary": "2", "stable": "2"}
+    assert worker.instance.models[0].aliases == {"canary": "2", "stable": "2"}
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ async def test_orders_are_answered_when_they_are_done(worker, order, ask, eventu
         ("POST", "cats/rollback", None, 404, "unknown_model", "this worker has flowers@3"),
         ("POST", "flowers/versions/9/load", None, 404, "unknown_model", "no version 9"),
         ("POST", "flowers/versions/x/load", None, 400, "invalid_request", "no model version"),
-        ("POST", "flowers/versions/2/unload", None, 400, "invalid_request", "move the label"),
-        ("PUT", "flowers/labels/Stable", b'{"version": "3"}', 400, "invalid_name", "Stable"),
-        ("PUT", "flowers/labels/stable", b'{"version": "9"}', 404, "unknown_model", "version 9"),
-        ("PUT", "flowers/labels/stable", b'{"version": 3}', 400, "invalid_request", "version"),
-        ("PUT", "flowers/labels/stable", b"3", 400, "invalid_request", "the body must be"),
-        ("PUT", "flowers/labels/stable", b"x" * 5000, 400, "invalid_request", "the body must"),
+        ("POST", "flowers/versions/2/unload", None, 400, "invalid_request", "move the alias"),
+        ("PUT", "flowers/aliases/Stable", b'{"version": "3"}', 400, "invalid_name", "Stable"),
+        ("PUT", "flowers/aliases/stable", b'{"version": "9"}', 404, "unknown_model", "version 9"),
+        ("PUT", "flowers/aliases/stable", b'{"version": 3}', 400, "invalid_request", "version"),
+        ("PUT", "flowers/aliases/stable", b"3", 400, "invalid_request", "the body must be"),
+        ("PUT", "flowers/aliases/stable", b"x" * 5000, 400, "invalid_request", "the body must"),
         ("GET", "flowers/rollback", None, 405, "method_not_allowed", "POST"),
     ],
 )

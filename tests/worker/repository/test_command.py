@@ -14,7 +14,7 @@ def test_a_worker_of_several_models_from_its_start_to_its_drain(tmp_path: Path) 
     write_version(models / "flowers", 1)
     write_version(models / "flowers", 2, broken=True)
     write_version(models / "birds", 7)
-    (models / "birds" / "versions.toml").write_text("[labels]\nstable = 7\n")
+    (models / "birds" / "versions.toml").write_text("[aliases]\nstable = 7\n")
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")
     with Processes(tmp_path) as processes:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.device_options import Device
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.errors import ConfigurationError
 
@@ -79,7 +78,7 @@ def check(
     *,
     name: options.ModelName = None,
     labels: options.Labels = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="The largest batch to try; what a worker would run.")
     ] = 32,
@@ -174,7 +173,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Measure images/s and latency of models on this machine, and say which to use.

@@ -28,7 +28,7 @@ from fingerpost.worker.engine.job import Job
 from fingerpost.worker.engine.outcome import Outcome
 from fingerpost.worker.engine.threads import BatchResult, ModelThreads
 from fingerpost.worker.images import ImageConfig, fit, prepare
-from fingerpost.worker.telemetry.observer import observed
+from fingerpost.worker.telemetry.request import current_request
 from fingerpost.worker.threads import decode_pool
 
 if TYPE_CHECKING:
@@ -274,9 +274,9 @@ class Engine:
             raise
         finally:
             del job, pending  # whose future holds the error, whose traceback holds these names
-        seen = observed()
-        if seen is not None:
-            seen.image(now, outcome.timings)
+        record = current_request()
+        if record is not None:
+            record.image(now, outcome.timings)
         return outcome
 
     def _wake(self) -> None:

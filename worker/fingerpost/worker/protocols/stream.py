@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelHost
-    from fingerpost.worker.telemetry.observer import Observed
+    from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["StreamProtocol"]
 
@@ -77,11 +77,11 @@ class StreamProtocol:
         """Add the route."""
         self._admission.stream(app, "/v1/stream/{model}", self._stream, check=_check)
 
-    async def _stream(self, request: web.Request, seen: Observed) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, record: RequestRecord) -> web.StreamResponse:
         top = labels_wanted(request)
         reference = self._admission.reference(request)
         with self._host.use(reference) as served:
-            seen.served_by(served)
+            record.served_by(served.model, served.version)
         response = web.StreamResponse(
             headers={hdrs.CONTENT_TYPE: STREAM_TYPE, LOAD_HEADER: self._load().to_header()}
         )

@@ -9,37 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from fingerpost.errors import UnknownModel
 from fingerpost.registry.instance import ModelInfo, ModelReference
+from fingerpost.worker.models.status import VersionState, VersionStatus
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from fingerpost.worker.engine.engine import Engine
 
-__all__ = ["ModelHost", "ServedVersion", "SingleModel", "VersionState", "VersionStatus"]
-
-
-class VersionState(Enum):
-    """A version's life, in TensorFlow Serving's words."""
-
-    START = "START"
-    LOADING = "LOADING"
-    AVAILABLE = "AVAILABLE"
-    UNLOADING = "UNLOADING"
-    END = "END"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionStatus:
-    """What one version is doing; `error` says why it could not be loaded (state END)."""
-
-    version: str
-    state: VersionState
-    error: str = ""
+__all__ = ["ModelHost", "ServedVersion", "SingleModel"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +41,12 @@ class ModelHost(Protocol):
         """The model that `POST /`, which names none, asks for."""
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """What can be asked for now: models with their warm versions, newest first, and labels."""
+        """What can be asked for now: models with their warm versions, newest first, and aliases."""
 
     def use(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
         """The version asked for, held against unloading within the `with` block.
 
-        Without version or label it is the newest that the policy chooses. Raises `UnknownModel` on
+        Without version or alias it is the newest that the policy chooses. Raises `UnknownModel` on
         entering, or before, where it is not served; the message says what is.
         """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fingerpost.worker.repository.manager import VersionState
+from fingerpost.worker.models.status import VersionState
 
 __all__ = ["KnownVersion"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import HeldVersion
 from fingerpost.worker.repository.lifecycle import Lifecycle
-from fingerpost.worker.repository.manager import ServedVersion, VersionStatus
+from fingerpost.worker.repository.manager import ServedVersion
 from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fingerpost.registry import ModelInfo, ModelReference
     from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.models.status import VersionStatus
     from fingerpost.worker.repository.loader import Loaded
     from fingerpost.worker.repository.sources import Source
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -106,8 +107,8 @@ class ModelRepository:
             lifecycle = self._models[reference.model]
             if reference.version is not None:
                 version = int(reference.version)
-            elif reference.label is not None:
-                version = lifecycle.labels.get(reference.label, -1)
+            elif reference.alias is not None:
+                version = lifecycle.aliases.get(reference.alias, -1)
             elif lifecycle.default is not None:
                 version = lifecycle.default
             else:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelHost, ServedVersion
-    from fingerpost.worker.telemetry.observer import Observed, Observer
+    from fingerpost.worker.telemetry.observer import Observer
+    from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["PATIENCE_S", "Admission", "Admitted", "Answer", "Check", "Work", "deadline_s"]
 
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 # What a request without a deadline gets, in seconds.
 PATIENCE_S: Final = 600.0
 
-# Far above the models, versions and labels that one worker has.
+# Far above the models, versions and aliases that one worker has.
 _MAX_SHORTCUTS: Final = 1024
 _FAULT: Final = "this server has a fault: see its log"
 
@@ -110,15 +111,17 @@ class Admission:
         """Add a route whose requests are judged before a client is told to send its body.
 
         Args:
-            path: the route; its `model`, `version` and `label` say what is asked for.
+            path: the route; its `model`, `version` and `alias` say what is asked for.
             work: answers an admitted request within its deadline.
             check: refuses by the headers; by default `check_headers`, for bodies of images.
         """
         judged = check or self._check_images
 
-        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
+        async def answer(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
             with self._host.use(reference) as served:
-                seen.served_by(served)
+                record.served_by(served.model, served.version)
                 left_s = self._admit(request, served, judged)
                 deadline = asyncio.get_running_loop().time() + left_s
                 self._enter()
@@ -141,13 +144,15 @@ class Admission:
         self,
         app: web.Application,
         path: str,
-        work: Callable[[web.Request, Observed], Awaitable[web.StreamResponse]],
+        work: Callable[[web.Request, RequestRecord], Awaitable[web.StreamResponse]],
         *,
         check: Check,
     ) -> None:
         """Add a route whose requests last, and whose images are counted one by one: `count`."""
 
-        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
+        async def answer(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
             with self._host.use(reference) as served:
                 self._admit(request, served, check)
             if len(self._streams) >= self._config.max_in_flight:
@@ -155,7 +160,7 @@ class Admission:
                     f"{len(self._streams)} streams are open here already: use another worker",
                     retry_after_s=1.0,
                 )
-            return await work(request, seen)
+            return await work(request, record)
 
         self._add(app, path, answer, check)
 
@@ -175,25 +180,25 @@ class Admission:
         self,
         app: web.Application,
         path: str,
-        answer: Callable[[web.Request, ModelReference, Observed], Awaitable[Answer]],
+        answer: Callable[[web.Request, ModelReference, RequestRecord], Awaitable[Answer]],
         check: Check,
     ) -> None:
         async def observed(request: web.Request, reference: ModelReference | None = None) -> Answer:
-            with self._observer.request(request) as seen:
+            with self._observer.request(request) as record:
                 try:
-                    found = await answer(request, reference or self.reference(request), seen)
+                    found = await answer(request, reference or self.reference(request), record)
                 except FingerpostError as error:
-                    seen.failed(error)
+                    record.failed(error)
                     return response_for(request, error)
                 except ConnectionError:  # the client went away: nobody will read this
-                    seen.status = 499
+                    record.status = 499
                     return web.Response(status=499)
                 except web.HTTPException:
                     raise
                 except Exception:
                     logger.exception("%s %s failed", request.method, request.path)
                     return response_for(request, FingerpostError(_FAULT))
-                seen.status = 200 if isinstance(found, bytes) else found.status
+                record.status = 200 if isinstance(found, bytes) else found.status
                 return found
 
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -287,18 +292,18 @@ class Admission:
         return left_s
 
     def reference(self, request: web.Request) -> ModelReference:
-        """The model that a request's path names (`model`, `version` and `label` of its route).
+        """The model that a request's path names (`model`, `version` and `alias` of its route).
 
         Raises:
             InvalidName: something that cannot be one.
         """
         info = request.match_info
         model = info.get("model") or self._host.default
-        wanted = info.get("version") or info.get("label")
+        wanted = info.get("version") or info.get("alias")
         found = _parse(f"{model}@{wanted}" if wanted else model)
-        if ("version" in info and not found.version) or ("label" in info and not found.label):
+        if ("version" in info and not found.version) or ("alias" in info and not found.alias):
             raise InvalidRequest(
-                f"{request.path}: after /versions/ goes a number, after /labels/ a label"
+                f"{request.path}: after /versions/ goes a number, after /labels/ an alias"
             )
         return found
 

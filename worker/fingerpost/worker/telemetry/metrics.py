@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from fingerpost.worker.repository.manager import VersionStatus
+    from fingerpost.worker.models.status import VersionStatus
 
 __all__ = ["Count", "ModelMetrics", "Spread", "WorkerMetrics"]
 

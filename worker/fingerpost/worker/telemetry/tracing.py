@@ -33,14 +33,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from fingerpost.worker.telemetry.observer import Observed
+    from fingerpost.worker.telemetry.request import RequestRecord
 
-__all__ = ["MAX_TRACED_IMAGES", "Tracing", "start_tracing"]
+__all__ = ["Tracing", "start_tracing"]
 
 logger = logging.getLogger(__name__)
 
-# Images of one request that get spans of their own: a stream of 10,000 would fill any collector.
-MAX_TRACED_IMAGES: Final = 64
 # How long the end of the process waits for spans that were not sent yet.
 _FLUSH_S: Final = 2.0
 
@@ -71,11 +69,11 @@ class Tracing:
             start_time=self._ns(started),
         )
 
-    def end(self, span: Span, seen: Observed, ended: float) -> None:
+    def end(self, span: Span, record: RequestRecord, ended: float) -> None:
         """End a request's span; write down what it was, and when its images were where."""
         if span.is_recording():
             context = self._trace.set_span_in_context(span)
-            for time_s, timings in seen.times:
+            for time_s, timings in record.times:
                 for name in ("decode", "queue", "inference"):
                     took_ms: float = getattr(timings, name)
                     child = self._tracer.start_span(name, context, start_time=self._ns(time_s))
@@ -83,19 +81,19 @@ class Tracing:
                     child.end(self._ns(time_s))
             span.set_attributes(
                 {
-                    "http.request.method": seen.request.method,
-                    "url.path": seen.request.path,
-                    "http.response.status_code": seen.status,
-                    "http.request.body.size": seen.request.content.total_bytes,
-                    "fingerpost.model": seen.model,
-                    "fingerpost.version": seen.version,
-                    "fingerpost.images": seen.images,
+                    "http.request.method": record.request.method,
+                    "url.path": record.request.path,
+                    "http.response.status_code": record.status,
+                    "http.request.body.size": record.request.content.total_bytes,
+                    "fingerpost.model": record.model,
+                    "fingerpost.version": record.version,
+                    "fingerpost.images": record.images,
                 }
             )
-            if seen.error:
-                span.set_attribute("error.type", seen.error)
-            if seen.status >= 500:
-                span.set_status(self._trace.StatusCode.ERROR, seen.error or None)
+            if record.error:
+                span.set_attribute("error.type", record.error)
+            if record.status >= 500:
+                span.set_status(self._trace.StatusCode.ERROR, record.error or None)
         span.end(self._ns(ended))
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import UnknownPath
 from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import json_response
-from fingerpost.worker.repository.manager import VersionState
+from fingerpost.worker.models.status import VersionState
 
 if TYPE_CHECKING:
     from aiohttp import web

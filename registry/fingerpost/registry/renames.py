@@ -1,0 +1,71 @@
+"""Clear errors for settings whose name has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fingerpost.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["renamed_fields"]
+
+T = TypeVar("T")
+
+
+def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator for a dataclass: an old field name raises an error with the new one.
+
+    ::
+
+        @renamed_fields(
+            silence_s="response_timeout_s",
+            attempts="retry.attempts",
+            stream_mb="stream_max_bytes (in bytes, not MB)",
+        )
+        @dataclass(frozen=True, slots=True, kw_only=True)
+        class ClientConfig: ...
+
+        ClientConfig(silence_s=1)
+        # ConfigurationError: ClientConfig(silence_s=...): this setting is called
+        # response_timeout_s now
+
+    `dataclasses.replace` raises the same error. Type checkers and `inspect.signature` see the
+    dataclass's own signature, without the old names.
+
+    Args:
+        renamed: old name to new name. A new name may be a path through nested fields, and may be
+            followed by a space and a remark.
+
+    Raises:
+        TypeError: at decoration, if the class is not a dataclass, if an old name is still a field,
+            or if a new name is not a field.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        if not dataclasses.is_dataclass(cls) or "__dataclass_fields__" not in vars(cls):
+            raise TypeError(f"{cls.__name__} is not a dataclass: put @dataclass below this line")
+        fields = {each.name for each in dataclasses.fields(cls)}
+        for old, new in renamed.items():
+            if old in fields:
+                raise TypeError(f"{cls.__name__} still has a field {old!r}")
+            if new.split(" ")[0].split(".")[0] not in fields:
+                raise TypeError(f"{cls.__name__} has no field {new!r}, the new name of {old!r}")
+        init: Any = vars(cls)["__init__"]
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **settings: Any) -> None:
+            for name in settings:
+                if name in renamed:
+                    raise ConfigurationError(
+                        f"{cls.__name__}({name}=...): this setting is called {renamed[name]} now"
+                    )
+            init(self, *args, **settings)
+
+        cls.__init__ = checked  # type: ignore[method-assign]
+        return cls
+
+    return decorate
