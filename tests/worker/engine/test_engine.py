@@ -35,6 +35,7 @@ from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.threads import NICE
+from tests.support.waiting import until
 from tests.worker.colours import RGB, encoded
 
 
@@ -108,12 +109,6 @@ async def engine(backend: GatedBackend) -> AsyncIterator[Engine]:
 
 async def running(backend: GatedBackend) -> None:
     await asyncio.to_thread(backend.started.acquire)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def ready(engine: Engine, count: int) -> None:
