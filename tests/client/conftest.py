@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from aiohttp import web
-from tests.system.processes import Processes
+from tests.support.processes import Processes
+from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig
 from fingerpost.client.wire import (
@@ -25,12 +26,6 @@ from fingerpost.errors import FingerpostError, NoWorker, UnknownService
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition; the test's own timeout ends a wait in vain."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 class Server:
@@ -273,11 +268,6 @@ async def cluster() -> AsyncIterator[Cluster]:
         await server.stop()
     await until(lambda: asyncio.all_tasks() <= tasks | {asyncio.current_task()})
     await until(lambda: open_sockets() <= sockets)
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    return until
 
 
 _COLOURS = """

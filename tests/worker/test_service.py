@@ -19,7 +19,7 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
@@ -36,7 +36,7 @@ async def registry_url() -> AsyncIterator[str]:
 
 
 def make(models: Models, registry_url: str, **settings: object) -> Worker:
-    settings = {"lease_s": 0.0, "limits": ImageLimits(max_bytes=200_000), **settings}
+    settings = {"lease_s": 0.0, "limits": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry=registry_url, **settings)
     return Worker(
         find_model(models.saved_model),

@@ -85,7 +85,7 @@ def check(
 ) -> None:
     """Load a model and run it as a worker does before it serves; say OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.engine.engine import warm_up
+    from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 

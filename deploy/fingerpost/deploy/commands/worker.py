@@ -150,7 +150,7 @@ def worker(
     from fingerpost.registry.consul.checks import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.images import ImageLimits
+    from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
     start_logging(log_level)
@@ -177,7 +177,7 @@ def worker(
         max_queue=max_queue,
         max_wait_s=max_wait_ms / 1000,
         latency_s=None if latency_ms is None else latency_ms / 1000,
-        limits=ImageLimits(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        limits=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         max_request_bytes=max_request_bytes,
         lease_s=lease,
         poll_s=poll,

@@ -44,8 +44,8 @@ _PART_LEAST: Final = 2
 What lies between two operators stays in its cache then: MobileNetV2 takes 7.1 ms an image on one
 thread, 7.2 with four images, 7.5 with eight, and 7.5 with one."""
 
-_LANES: Final = 2
-"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one lane those
+_CONCURRENT_BATCHES: Final = 2
+"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one batch those
 that are early wait: 2 processors were idle for 4 % beside decoders and a server, with two 1 %."""
 
 
@@ -80,7 +80,7 @@ class OnnxBackend:
         self._calls, self._lock = 0, threading.Lock()
         self._source, self._results = source, [result]
         self._activation = activation
-        self.input = replace(wanted, lanes=_LANES) if single else wanted
+        self.input = replace(wanted, concurrent_batches=_CONCURRENT_BATCHES) if single else wanted
         self.device = device
         self.framework = f"onnxruntime {ort.__version__}"
 

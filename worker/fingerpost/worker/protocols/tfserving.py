@@ -15,7 +15,7 @@ import numpy as np
 
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
 from fingerpost.registry.http_server import json_response
-from fingerpost.worker.engine.engine import best
+from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.protocols.tensors import (
     check_length,
@@ -94,7 +94,7 @@ class TensorFlowServingProtocol:
         _check_signature(asked.signature_name)
         scores = await self._run(asked.examples, "examples", admitted)
         labels = admitted.served.labels
-        return msgspec.json.encode({"result": [best(row, labels, 0) for row in scores]})
+        return msgspec.json.encode({"result": [top_labels(row, labels, 0) for row in scores]})
 
     async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
         if not rows:
