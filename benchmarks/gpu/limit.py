@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.gpu.crew import begin_together
 from fingerpost.worker.backends.devices import find_gpus, place, visible
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _batches(
 ) -> Iterator[list[Any]]:
     """Batches of decoded images; two are in the making while one runs."""
     files = itertools.cycle([path.read_bytes() for path in arguments.images])
-    limits = ImageLimits()
+    limits = ImageConfig()
 
     def decode() -> Future[Any]:
         return pool.submit(prepare, next(files), backend.input, limits)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
-from tests.system.processes import until
+from tests.support.waiting import until_blocking
 from tests.worker.colours import encoded
 
 from fingerpost.client import Client, SyncClient
@@ -129,7 +129,7 @@ async def test_a_cancelled_image_ends_its_span(cluster) -> None:
     recorded = Recorded()
     async with Client(proxy.url, tracing=recorded.tracing) as client:
         call = asyncio.create_task(client.classify(b"1", "digits"))
-        await asyncio.to_thread(until, lambda: worker.running)
+        await asyncio.to_thread(until_blocking, lambda: worker.running)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

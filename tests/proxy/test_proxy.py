@@ -55,9 +55,9 @@ async def test_resolve_tells_all_there_is_to_know(world: World) -> None:
     assert answer.lease_s > 0
 
 
-async def test_versions_labels_counts_and_zones(world: World) -> None:
-    old = ModelInfo(name="digits", versions=("1",), labels={"stable": "1"})
-    new = ModelInfo(name="digits", versions=("2", "1"), labels={"canary": "2", "stable": "1"})
+async def test_versions_aliases_counts_and_zones(world: World) -> None:
+    old = ModelInfo(name="digits", versions=("1",), aliases={"stable": "1"})
+    new = ModelInfo(name="digits", versions=("2", "1"), aliases={"canary": "2", "stable": "1"})
     await world.add("a", models=(old,), zone="x")
     await world.add("b", models=(new,), zone="y")
     await world.until(2)
@@ -65,7 +65,7 @@ async def test_versions_labels_counts_and_zones(world: World) -> None:
     for query, expected in {
         "digits@2": {port["b"]},
         "digits?version=2": {port["b"]},
-        "digits?label=canary": {port["b"]},
+        "digits?alias=canary": {port["b"]},
         "digits@stable": {port["a"], port["b"]},
         "digits?zone=y&n=1": {port["b"]},
         "digits?zone=x&n=1": {port["a"]},
@@ -75,7 +75,7 @@ async def test_versions_labels_counts_and_zones(world: World) -> None:
         answer = msgspec.json.decode(await response.read(), type=ServicesAnswer)
     (entry,) = answer.services
     assert (entry.name, entry.instances, entry.versions) == ("digits", 2, ("2", "1"))
-    assert entry.labels == {"canary": "2", "stable": "1"}
+    assert entry.aliases == {"canary": "2", "stable": "1"}
 
 
 BAD = {

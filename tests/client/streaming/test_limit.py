@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from fingerpost.client.routing import AdaptiveLimit
+from fingerpost.client.streaming.limit import AdaptiveLimit
 
 
 class Cluster:

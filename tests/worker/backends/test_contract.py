@@ -12,8 +12,8 @@ from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.base import Backend, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.pixels import stack
-from fingerpost.worker.engine.engine import warm_up
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.engine.inference import warm_up
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import ModelFiles, find_model
 from fingerpost.worker.models.manifest import Framework
 from tests.worker.backends.registry import BUILDERS
@@ -48,7 +48,7 @@ def backend(files: ModelFiles) -> Iterator[Backend]:
 
 
 def item(backend: Backend, colour: str, size: tuple[int, int] = (40, 30)) -> object:
-    return prepare(encoded(colour, size), backend.input, ImageLimits())
+    return prepare(encoded(colour, size), backend.input, ImageConfig())
 
 
 def test_every_colour_is_told_in_every_batch_size(files: ModelFiles, backend: Backend) -> None:

@@ -18,7 +18,7 @@ class Missing(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, Missing())
-from fingerpost.registry import ConfigurationError
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model

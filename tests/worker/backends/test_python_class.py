@@ -104,6 +104,20 @@ def test_the_manifest_is_over_the_class(tmp_path: Path) -> None:
     assert backend.device == "cpu"
 
 
+def test_inline_is_read_from_the_class_and_its_old_name_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for attribute in ("pass", "inline = True", "instant = True"):
+        code = (
+            f"class Model:\n  height = width = 1\n  {attribute}\n"
+            "  def __init__(self, folder): pass\n  def predict(self, batch): return batch[:, 0]\n"
+        )
+        found.append(load(write(tmp_path / attribute[:4] / "1", code)).input.inline)
+    assert found == [False, True, True]
+    assert ["called 'inline' now" in message for message in caplog.messages] == [True]
+
+
 _INIT = "class Model:\n  height = width = 1\n  def __init__(self, folder): "
 
 

@@ -18,7 +18,7 @@ from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.engine.engine import Engine
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.repository.manager import ServedVersion, SingleModel
 from fingerpost.worker.service import WorkerService
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -75,7 +75,7 @@ async def serving(
     *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: object
 ) -> AsyncIterator[Rig]:
     """Serve model `colours`, version 7."""
-    settings = {"limits": ImageLimits(max_bytes=200_000), **settings}
+    settings = {"limits": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     engine = Engine(

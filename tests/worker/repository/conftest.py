@@ -1,9 +1,8 @@
-"""A worker over a folder of models, the embedded registry, and waiting for a condition."""
+"""A worker over a folder of models, and the embedded registry."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,24 +27,6 @@ def _clean(request: pytest.FixtureRequest) -> None:
     """Every asynchronous test here leaves no task behind."""
     if asyncio.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("no_task_left")
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[Any]]:
-    """`await eventually(predicate)`: wait until it is true; it may be a coroutine function."""
-
-    async def wait(predicate: Callable[[], Any], *, within_s: float = 10.0) -> Any:
-        until = time.monotonic() + within_s
-        while True:
-            result = predicate()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            assert time.monotonic() < until, f"still not so after {within_s:g} s"
-            await asyncio.sleep(0.01)
-
-    return wait
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
 class Story:
     """A lifecycle, and a machine that loads and unloads what it is told to, or fails."""
 
-    def __init__(self, policy: str = "latest:1", **labels: int) -> None:
+    def __init__(self, policy: str = "latest:1", **aliases: int) -> None:
         self.cycle = Lifecycle("flowers", trusting=True)
-        self.settings = VersionSettings(policy=VersionPolicy.parse(policy), labels=labels)
+        self.settings = VersionSettings(policy=VersionPolicy.parse(policy), aliases=aliases)
         self.broken: set[int] = set()
         self.there: dict[int, str] = {}
         self.now = 0.0
@@ -131,15 +131,15 @@ def test_the_last_version_stays_while_the_models_folder_does() -> None:
 def test_a_rollback_holds_until_a_newer_version_comes() -> None:
     story = Story(stable=3).disk(1, 2, 3).work()
     assert story.cycle.rollback() == 2
-    assert story.cycle.labels == {"stable": 3}, "until the other is warm"
+    assert story.cycle.aliases == {"stable": 3}, "until the other is warm"
     story.work()
     assert (story.served, story.cycle.default) == (("2",), 2)
-    assert story.cycle.labels == {"stable": 2}
+    assert story.cycle.aliases == {"stable": 2}
     story.look().work()
     assert story.served == ("2",)
     story.disk(1, 2, 3, 4).look().work()
     assert story.cycle.default == 4
-    assert story.served == ("4", "2"), "the label holds it"
+    assert story.served == ("4", "2"), "the alias holds it"
 
 
 @pytest.mark.parametrize("policy", ["latest:1", "latest:2", "specific:3", "all"])
@@ -164,33 +164,33 @@ def test_a_rollback_with_nothing_below_is_refused() -> None:
         Story().disk(3).work().cycle.rollback()
 
 
-def test_a_canary_is_loaded_for_its_label_and_is_not_the_default() -> None:
+def test_a_canary_is_loaded_for_its_alias_and_is_not_the_default() -> None:
     story = Story("specific:3", stable=3, canary=4).disk(3, 4).work()
     assert story.served == ("4", "3")
     assert story.cycle.default == 3
-    assert story.cycle.labels == {"stable": 3, "canary": 4}
+    assert story.cycle.aliases == {"stable": 3, "canary": 4}
 
 
-def test_a_label_points_to_the_old_version_until_the_new_one_is_warm() -> None:
+def test_an_alias_points_to_the_old_version_until_the_new_one_is_warm() -> None:
     story = Story("specific:1", canary=2).disk(1, 2, 3).work()
-    story.cycle.label("canary", 3)
+    story.cycle.set_alias("canary", 3)
     assert story.cycle.take_load(0.0) == (3, "a")
-    assert story.cycle.labels == {"canary": 2}
+    assert story.cycle.aliases == {"canary": 2}
     assert story.cycle.take_unloads() == ()
     story.cycle.loaded(3)
-    assert story.cycle.labels == {"canary": 3}
+    assert story.cycle.aliases == {"canary": 3}
     story.work()
     assert story.served == ("3", "1")
 
 
-def test_a_label_whose_new_version_is_broken_stays_where_it_was() -> None:
+def test_an_alias_whose_new_version_is_broken_stays_where_it_was() -> None:
     story = Story("specific:1", canary=2).disk(1, 2, 3).work()
     story.broken = {3}
-    story.cycle.label("canary", 3)
+    story.cycle.set_alias("canary", 3)
     story.work()
-    assert story.cycle.labels == {"canary": 2}
+    assert story.cycle.aliases == {"canary": 2}
     assert story.served == ("2", "1")
-    assert "label canary points to version 3, which is not there" in story.cycle.problems()
+    assert "alias canary points to version 3, which is not there" in story.cycle.problems()
 
 
 def test_a_changed_settings_file_counts_and_a_broken_one_leaves_the_last() -> None:
@@ -200,10 +200,10 @@ def test_a_changed_settings_file_counts_and_a_broken_one_leaves_the_last() -> No
     story.work()
     assert story.served == ("3", "2")
     assert story.cycle.problems() == ("versions.toml: no TOML",)
-    story.settings = VersionSettings(policy=VersionPolicy.parse("all"), labels={})
+    story.settings = VersionSettings(policy=VersionPolicy.parse("all"), aliases={})
     story.look().work()
     assert story.served == ("3", "2", "1")
-    assert story.cycle.labels == {}
+    assert story.cycle.aliases == {}
     assert story.cycle.problems() == ()
 
 
@@ -247,8 +247,8 @@ def test_an_order_tries_a_broken_version_again_at_once() -> None:
     ("order", "error", "says"),
     [
         (lambda cycle: cycle.load(9), UnknownModel, "its folder has: 1, 2, 3"),
-        (lambda cycle: cycle.label("canary", 9), UnknownModel, "no version 9"),
-        (lambda cycle: cycle.unload(3), InvalidRequest, "move the label"),
+        (lambda cycle: cycle.set_alias("canary", 9), UnknownModel, "no version 9"),
+        (lambda cycle: cycle.unload(3), InvalidRequest, "move the alias"),
         (lambda cycle: [cycle.unload(v) for v in (1, 2, 4)], UnknownModel, "no version 4"),
     ],
 )
@@ -273,7 +273,7 @@ def test_a_model_ordered_away_comes_back_by_an_order_alone() -> None:
     story.cycle.order_back()
     story.work()
     assert (story.served, story.cycle.default) == (("3", "1"), 3)
-    for order in (lambda: story.cycle.load(2), lambda: story.cycle.label("stable", 2)):
+    for order in (lambda: story.cycle.load(2), lambda: story.cycle.set_alias("stable", 2)):
         story.cycle.order_away()
         story.work()
         order()
@@ -297,9 +297,9 @@ def test_whatever_happens(data: st.DataObject) -> None:
     """Never without a version once it had one, unless it was ordered away; and in the end, what is
     wanted is what is served."""
     policy = data.draw(st.sampled_from(["latest:1", "latest:2", "all", "specific:1,2"]))
-    labels = data.draw(st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 4)))
+    aliases = data.draw(st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 4)))
     cycle = Lifecycle("flowers", trusting=data.draw(st.booleans()))
-    config = VersionSettings(policy=VersionPolicy.parse(policy), labels=labels)
+    config = VersionSettings(policy=VersionPolicy.parse(policy), aliases=aliases)
     disk: dict[int, str] = {}
     loading: list[tuple[int, str]] = []
     unloading: list[int] = []
@@ -333,7 +333,7 @@ def test_whatever_happens(data: st.DataObject) -> None:
                 orders = {
                     "load": lambda v: cycle.load(v),
                     "unload": lambda v: cycle.unload(v),
-                    "label": lambda v: cycle.label("stable", v),
+                    "alias": lambda v: cycle.set_alias("stable", v),
                     "rollback": lambda _: cycle.rollback(),
                     "away": lambda _: cycle.order_away(),
                     "back": lambda _: cycle.order_back(),
@@ -348,7 +348,7 @@ def test_whatever_happens(data: st.DataObject) -> None:
         had_one = bool(served) if away else had_one or bool(served)
         assert bool(served) == had_one
         assert (cycle.default in served) if served else cycle.default is None
-        assert set(cycle.labels.values()) <= served
+        assert set(cycle.aliases.values()) <= served
     for version, _ in loading:
         cycle.loaded(version)
     for version in unloading:

@@ -37,9 +37,9 @@ def test_what_is_no_policy_is_refused_with_the_forms(text: str) -> None:
 
 def test_a_settings_file() -> None:
     assert parse_settings(b"", LATEST).policy == LATEST
-    read = parse_settings(b'policy = "latest:2"\n[labels]\nstable = 3\ncanary = 4', LATEST)
+    read = parse_settings(b'policy = "latest:2"\n[aliases]\nstable = 3\ncanary = 4', LATEST)
     assert read.policy == VersionPolicy(latest=2)
-    assert read.labels == {"stable": 3, "canary": 4}
+    assert read.aliases == {"stable": 3, "canary": 4}
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_a_settings_file() -> None:
         (b"policy = latest", "versions.toml"),
         (b'polcy = "all"', "polcy"),
         (b'policy = "newest"', "newest"),
-        (b'[labels]\nstable = "three"', "Expected `int`"),
-        (b"[labels]\nStable = 3", "Stable"),
+        (b'[aliases]\nstable = "three"', "Expected `int`"),
+        (b"[aliases]\nStable = 3", "Stable"),
     ],
 )
 def test_a_settings_file_that_makes_no_sense_says_why(text: bytes, says: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadOptions
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.engine.engine import warm_up
+from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.tools.local import LocalModel
 from tests.worker.colours import Models, encoded

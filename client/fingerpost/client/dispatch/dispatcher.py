@@ -150,7 +150,7 @@ class Dispatcher:
                 rounds += 1
                 continue
             in_vain = None
-            pick = service.fleet.pick(
+            pick = service.balancer.pick(
                 job.reference, tried=tried, now=now, rng=self._rng, key=job.sticky
             )
             if isinstance(pick, Pick):
@@ -159,12 +159,12 @@ class Dispatcher:
                     return reply.answer
                 self._failed(job, service, reply, data)
                 in_vain = upload.sent_bytes
-                tried = tried | {pick.worker.id}
+                tried = tried | {pick.endpoint.id}
                 empty_until = None
             elif pick is None:
                 if empty_until is None:
                     empty_until = now + self._config.no_worker_s
-                _check_served(service.fleet.snapshot, job, late=now >= empty_until)
+                _check_served(service.balancer.snapshot, job, late=now >= empty_until)
                 await service.changed(empty_until - now)
             else:
                 if pick.until >= job.deadline:
@@ -190,7 +190,7 @@ class Dispatcher:
         tasks = {first}
         try:
             if await self._late(first, upload, service):
-                second = self._second(job, service, len(data), tried | {pick.worker.id})
+                second = self._second(job, service, len(data), tried | {pick.endpoint.id})
                 if second is not None:
                     again = self._transport.upload(data, deadline=job.deadline)
                     tasks.add(asyncio.create_task(self._attempt(job, service, second, again)))
@@ -221,7 +221,7 @@ class Dispatcher:
         self, job: Job, service: Service, body_bytes: int, tried: AbstractSet[str]
     ) -> Pick | None:
         now = self._clock()
-        pick = service.fleet.pick(job.reference, tried=tried, now=now, rng=self._rng)
+        pick = service.balancer.pick(job.reference, tried=tried, now=now, rng=self._rng)
         if not isinstance(pick, Pick):
             return None
         if not self._budget.spend(now, body_bytes):
@@ -232,7 +232,7 @@ class Dispatcher:
 
     async def _attempt(self, job: Job, service: Service, pick: Pick, upload: Upload) -> Reply:
         job.attempts += 1
-        job.peer = instance = pick.worker.instance
+        job.peer = instance = pick.endpoint.instance
         job.worker = ""
         stats = self._stats
         stats.attempts += 1
@@ -290,7 +290,7 @@ class Dispatcher:
                 {
                     each.instance.address
                     for one in self._services.values()
-                    for each in one.fleet.workers
+                    for each in one.balancer.endpoints
                 }
             )
 
@@ -319,7 +319,7 @@ def _others_may(job: Job, service: Service, reply: Reply) -> bool:
     if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
         return False
     told = {*job.retried, error.code}
-    return len(told) > 1 or len(job.retried) + 1 < len(service.fleet.workers)
+    return len(told) > 1 or len(job.retried) + 1 < len(service.balancer.endpoints)
 
 
 def _late(job: Job) -> DeadlineExceeded:
@@ -340,10 +340,10 @@ def _check_served(snapshot: Snapshot | None, job: Job, *, late: bool) -> None:
     if snapshot.instances:
         models = [each for one in snapshot.instances for each in one.models if each.name == name]
         versions = sorted({version for each in models for version in each.versions}, key=int)
-        labels = sorted({label for each in models for label in each.labels})
+        aliases = sorted({alias for each in models for alias in each.aliases})
         raise UnknownModel(
             f"no worker of {name!r} serves {job.reference}; there are versions "
-            f"{', '.join(versions) or 'none'} and labels {', '.join(labels) or 'none'}"
+            f"{', '.join(versions) or 'none'} and aliases {', '.join(aliases) or 'none'}"
         )
     if late:
         raise NoWorker(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.result import Stats
-    from fingerpost.client.routing import Fleet, Worker
+    from fingerpost.client.routing import Balancer, Endpoint
     from fingerpost.client.transport.transport import Transport
     from fingerpost.registry import LoadReport, ModelReference
 
@@ -23,7 +23,7 @@ _MOST_ASKED: Final = 64
 
 
 class Prober:
-    """The shell of one fleet's `Probing`: owns a task for each question that is out.
+    """The shell of one balancer's `Probing`: owns a task for each question that is out.
 
     A worker is asked no second question before it has answered the first. Reports that took longer
     than `probe_timeout_s` are not used, but their connections are kept. A worker that leaves a
@@ -32,9 +32,14 @@ class Prober:
     """
 
     def __init__(
-        self, fleet: Fleet, transport: Transport, config: ClientConfig, rng: Random, stats: Stats
+        self,
+        balancer: Balancer,
+        transport: Transport,
+        config: ClientConfig,
+        rng: Random,
+        stats: Stats,
     ) -> None:
-        self._fleet = fleet
+        self._balancer = balancer
         self._transport = transport
         self._config = config
         self._rng = rng
@@ -60,7 +65,7 @@ class Prober:
         if not self._choice():
             return
         self._reference = reference
-        count = self._fleet.probing.on_request(now)
+        count = self._balancer.probing.on_request(now)
         if count:
             self._ask(reference, count, now)
         if self._timer is None:
@@ -77,7 +82,7 @@ class Prober:
             reported_at: when the newest report came.
             now: the loop's seconds.
         """
-        probing = self._fleet.probing
+        probing = self._balancer.probing
         if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
             return
         tasks = self._ask(reference, probing.ahead(now), now)
@@ -92,59 +97,59 @@ class Prober:
 
     def _choice(self) -> bool:
         """Whether there is anyone to choose among, and so anything worth knowing."""
-        snapshot = self._fleet.snapshot
+        snapshot = self._balancer.snapshot
         return snapshot is not None and len(snapshot.instances) > 1 and not self._closed
 
     def _arm(self) -> None:
-        at = self._fleet.probing.next_at()
+        at = self._balancer.probing.next_at()
         loop = asyncio.get_running_loop()
         self._timer = None if at == float("inf") else loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
         now = self._clock()
-        count = self._fleet.probing.on_timer(now)
+        count = self._balancer.probing.on_timer(now)
         if count and self._reference is not None:
             self._ask(self._reference, count, now)
         self._arm()
 
     def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
         started = set()
-        for worker in self._fleet.to_probe(reference, count, now, self._rng):
-            if worker.id in self._asked or len(self._asked) >= _MOST_ASKED:
+        for endpoint in self._balancer.to_probe(reference, count, now, self._rng):
+            if endpoint.id in self._asked or len(self._asked) >= _MOST_ASKED:
                 continue
-            task = asyncio.create_task(self._probe(worker), name=f"probe of {worker.id}")
-            self._asked[worker.id] = task
+            task = asyncio.create_task(self._probe(endpoint), name=f"probe of {endpoint.id}")
+            self._asked[endpoint.id] = task
             started.add(task)
         return started
 
-    async def _probe(self, worker: Worker) -> None:
+    async def _probe(self, endpoint: Endpoint) -> None:
         self._stats.probes += 1
-        asked_at, before = self._clock(), worker.in_flight
-        address = worker.instance.address
+        asked_at, before = self._clock(), endpoint.in_flight
+        address = endpoint.instance.address
         question = asyncio.create_task(self._transport.load(address))
         try:
             while not await self._answered(question):
-                self._silent(worker)
-                if not worker.in_flight:
+                self._silent(endpoint)
+                if not endpoint.in_flight:
                     return
             load = question.result()
             now = self._clock()
             rtt_s = now - asked_at
             if rtt_s <= self._config.routing.probe_timeout_s:
-                self._fleet.probing.answered(rtt_s)
-                unseen = max(0, worker.in_flight - before)
-                self._fleet.reported(worker, load, now, probed=True, unseen=unseen)
+                self._balancer.probing.answered(rtt_s)
+                unseen = max(0, endpoint.in_flight - before)
+                self._balancer.reported(endpoint, load, now, probed=True, unseen=unseen)
             else:
                 self._stats.probes_lost += 1
         except Unreachable:
             self._stats.probes_lost += 1
-            worker.suspected(self._clock())
+            endpoint.suspected(self._clock())
         except BadAnswer:
             self._stats.probes_lost += 1  # something that has no /load, but may classify
         finally:
             question.cancel()
             await asyncio.gather(question, return_exceptions=True)
-            del self._asked[worker.id]
+            del self._asked[endpoint.id]
 
     async def _answered(self, question: asyncio.Task[LoadReport]) -> bool:
         """Wait for it, `unanswered_s` at most; in halves, as the loop may have stood still."""
@@ -154,10 +159,10 @@ class Prober:
                 return True
         return False
 
-    def _silent(self, worker: Worker) -> None:
+    def _silent(self, endpoint: Endpoint) -> None:
         self._stats.probes_lost += 1
-        worker.suspected(self._clock())
+        endpoint.suspected(self._clock())
         if self._choice():
             self._stats.silences += 1
             reason = f"did not answer /load for {self._config.unanswered_s:g} s (unanswered_s)"
-            self._transport.give_up(worker.instance.address, reason)
+            self._transport.give_up(endpoint.instance.address, reason)

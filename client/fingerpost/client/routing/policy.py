@@ -1,4 +1,4 @@
-"""The seam between the fleet, which knows who may be picked, and the rule that picks one."""
+"""The seam between the balancer, which knows who may be picked, and the rule that picks one."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ class Policy(Protocol):
         others. The one returned counts as in flight before the next call.
         """
 
-    def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
+    def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
         """A fresh report came, of a probe or with an answer; most rules have nothing to do."""
         return

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from fingerpost.client.routing import AdaptiveLimit
+from fingerpost.client.streaming.limit import AdaptiveLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def classify(
     input_mean: options.InputMean = None,
     input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
-    cluster: Cluster,
+    cluster: ClusterTarget,
 ) -> None:
     """Classify image files.
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.device_options import Device
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.errors import ConfigurationError
 
@@ -79,14 +78,14 @@ def check(
     *,
     name: options.ModelName = None,
     labels: options.Labels = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="The largest batch to try; what a worker would run.")
     ] = 32,
 ) -> None:
     """Load a model and run it as a worker does before it serves; say OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.engine.engine import warm_up
+    from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 
@@ -174,7 +173,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Measure images/s and latency of models on this machine, and say which to use.

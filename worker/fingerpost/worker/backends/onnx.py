@@ -18,7 +18,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import find_gpus, visible
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import finish, in_batches
-from fingerpost.worker.threads import step_back
+from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +44,8 @@ _PART_LEAST: Final = 2
 What lies between two operators stays in its cache then: MobileNetV2 takes 7.1 ms an image on one
 thread, 7.2 with four images, 7.5 with eight, and 7.5 with one."""
 
-_LANES: Final = 2
-"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one lane those
+_CONCURRENT_BATCHES: Final = 2
+"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one batch those
 that are early wait: 2 processors were idle for 4 % beside decoders and a server, with two 1 %."""
 
 
@@ -76,11 +76,11 @@ class OnnxBackend:
     ) -> None:
         self._session, self._single = session, single
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "onnx", step_back)  # which start at first use
+        self._pool = ThreadPoolExecutor(threads, "onnx", lower_priority)  # which start at first use
         self._calls, self._lock = 0, threading.Lock()
         self._source, self._results = source, [result]
         self._activation = activation
-        self.input = replace(wanted, lanes=_LANES) if single else wanted
+        self.input = replace(wanted, concurrent_batches=_CONCURRENT_BATCHES) if single else wanted
         self.device = device
         self.framework = f"onnxruntime {ort.__version__}"
 

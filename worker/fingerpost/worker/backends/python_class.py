@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import platform
 import sys
 import threading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PythonClassBackend", "PythonModel", "load"]
 
+logger = logging.getLogger(__name__)
+
 _importing: Final = threading.Lock()
 # Top-level names of modules that came from models' folders.
 _own_modules: Final[set[str]] = set()
@@ -43,9 +46,8 @@ class PythonModel(Protocol):
     Attributes, all optional, on the class or set by the constructor:
         height, width, channels: the images wanted, where `model.toml` does not say it.
         encoded: True for encoded images as they were sent, which nobody has looked into.
-        instant: True where `predict` takes microseconds and waits for nothing (a lookup, a rule):
-            it is called in the event loop, and one that takes longer holds up
-            every request of this worker.
+        inline: True where `predict` takes microseconds and never waits (a lookup, a rule): it is
+            called in the event loop, and one that takes longer delays every request of this worker.
         dtype: `uint8`, or `float32`; by default float32 if `model.toml` has a mean or std.
         device: where it runs, for the registration; by default `cpu`.
         close: a method without arguments, called when the model is unloaded.
@@ -118,9 +120,19 @@ def load(files: ModelFiles, options: LoadOptions) -> PythonClassBackend:
         ) from error
     if not callable(getattr(model, "predict", None)):
         raise ConfigurationError(f"model {files.name}: class {target!r} has no method predict")
-    wanted = replace(_input(files, model), instant=bool(getattr(model, "instant", False)))
+    wanted = replace(_input(files, model), inline=_is_inline(files, model))
     device = str(getattr(model, "device", "cpu"))
     return PythonClassBackend(model, wanted, files.manifest.output.activation, device)
+
+
+def _is_inline(files: ModelFiles, model: Any) -> bool:
+    if hasattr(model, "instant"):  # its old name, read for one more release
+        logger.warning(
+            "model %s: its class sets 'instant', which is called 'inline' now: rename it",
+            files.name,
+        )
+        return bool(model.instant)
+    return bool(getattr(model, "inline", False))
 
 
 def _construct(target: str, folder: Path, options: LoadOptions) -> Any:

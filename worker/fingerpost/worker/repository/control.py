@@ -74,20 +74,20 @@ class ModelOrders:
         await self._repository.announce()
         return lifecycle.default or target
 
-    async def label(self, model: str, label: str, version: int) -> None:
-        """Point a label to a version; returns once it does. See `Lifecycle.label`.
+    async def set_alias(self, model: str, alias: str, version: int) -> None:
+        """Point an alias to a version; returns once it does. See `Lifecycle.set_alias`.
 
         Raises:
-            ConfigurationError: the version cannot be loaded; the label points where it did.
+            ConfigurationError: the version cannot be loaded; the alias points where it did.
         """
         await self._repository.look()
         lifecycle = self._repository.lifecycle(model)
-        lifecycle.label(label, version)
+        lifecycle.set_alias(alias, version)
         await self._repository.reached(
-            lambda: lifecycle.labels.get(label) == version or lifecycle.idle
+            lambda: lifecycle.aliases.get(alias) == version or lifecycle.idle
         )
-        if lifecycle.labels.get(label) != version:
-            raise ConfigurationError("; ".join(lifecycle.problems()) or f"{label} was moved again")
+        if lifecycle.aliases.get(alias) != version:
+            raise ConfigurationError("; ".join(lifecycle.problems()) or f"{alias} was moved again")
         await self._repository.announce()
 
     async def load_model(self, model: str) -> None:

@@ -118,7 +118,7 @@ class EngineLoader:
         return Engine(
             backend,
             limits=config.limits,
-            batching=config.batching.over(files.manifest.batch),
+            batching=config.batching.override(files.manifest.batch),
             decoders=self._decoders,
             decode_threads=config.decode_threads,
             metrics=self._metrics,

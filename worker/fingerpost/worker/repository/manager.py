@@ -41,12 +41,12 @@ class ModelHost(Protocol):
         """The model that `POST /`, which names none, asks for."""
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """What can be asked for now: models with their warm versions, newest first, and labels."""
+        """What can be asked for now: models with their warm versions, newest first, and aliases."""
 
     def use(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
         """The version asked for, held against unloading within the `with` block.
 
-        Without version or label it is the newest that the policy chooses. Raises `UnknownModel` on
+        Without version or alias it is the newest that the policy chooses. Raises `UnknownModel` on
         entering, or before, where it is not served; the message says what is.
         """
 

@@ -12,7 +12,7 @@ from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import HeldVersion
 from fingerpost.worker.repository.lifecycle import Lifecycle
 from fingerpost.worker.repository.manager import ServedVersion
-from fingerpost.worker.threads import step_back
+from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -69,7 +69,9 @@ class ModelRepository:
         self._entries: dict[str, dict[int, HeldVersion]] = {}
         self._engines: tuple[Engine, ...] = ()
         self._infos: tuple[ModelInfo, ...] = ()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=step_back)
+        self._loader = ThreadPoolExecutor(
+            1, thread_name_prefix="loader", initializer=lower_priority
+        )
         self._looking = asyncio.Lock()
         self._loading = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -105,8 +107,8 @@ class ModelRepository:
             lifecycle = self._models[reference.model]
             if reference.version is not None:
                 version = int(reference.version)
-            elif reference.label is not None:
-                version = lifecycle.labels.get(reference.label, -1)
+            elif reference.alias is not None:
+                version = lifecycle.aliases.get(reference.alias, -1)
             elif lifecycle.default is not None:
                 version = lifecycle.default
             else:

@@ -4,7 +4,7 @@
 
     models/                  many: ModelsFolder
       flowers/               one: ModelFolder
-        versions.toml        policy and labels (see `policy`); may be missing
+        versions.toml        policy and aliases (see `policy`); may be missing
         3/                   a version, as `modelfiles` reads it
         4.partial/           passed over, as is every name that is no number
 
@@ -151,7 +151,8 @@ class ModelFolder:
             if (files := _fingerprint(path))
         }
         try:
-            settings = parse_settings(_text(self._folder / SETTINGS_FILE), self._policy)
+            path = self._folder / SETTINGS_FILE
+            settings = parse_settings(_text(path), self._policy, str(path))
         except ConfigurationError as error:
             return FoundModel(versions=versions, settings=None, error=error.message)
         return FoundModel(versions=versions, settings=settings)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.tools.sample_images import sample_images
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _serve(pipe: Connection, files: ModelFiles, options: LoadOptions) -> None:
         try:
             backend = load_backend(files, options)
             samples = [
-                prepare(data, backend.input, ImageLimits()) for data in sample_images(8, seed=1)
+                prepare(data, backend.input, ImageConfig()) for data in sample_images(8, seed=1)
             ]
             backend.predict(samples[:1])
         except FingerpostError as error:

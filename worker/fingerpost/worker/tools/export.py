@@ -23,7 +23,7 @@ from fingerpost.errors import ConfigurationError, ImageError
 from fingerpost.worker.backends.base import LoadOptions
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import (
     MANIFEST,
@@ -213,7 +213,7 @@ def _decoded(
 ) -> Iterator[tuple[Any, ...]]:
     for data in images:
         with contextlib.suppress(ImageError):
-            yield tuple(prepare(data, each, ImageLimits()) for each in wanted)
+            yield tuple(prepare(data, each, ImageConfig()) for each in wanted)
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

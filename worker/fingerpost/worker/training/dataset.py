@@ -81,7 +81,7 @@ def read_image(path: Path, size: int | None) -> NDArray[np.uint8]:
     With `size` None the image keeps its own height and width.
 
     Raises:
-        ImageError: not an image, damaged, or over `ImageLimits`.
+        ImageError: not an image, damaged, or over `ImageConfig`.
         OSError: the file cannot be read.
     """
     return decode(path.read_bytes(), size=None if size is None else (size, size), channels=CHANNELS)

@@ -31,7 +31,7 @@ POLICIES = (
 
 
 def make_policy(config: RoutingConfig) -> Policy:
-    """A new instance of the rule that `config.policy` names; one for each `Fleet`.
+    """A new instance of the rule that `config.policy` names; one for each `Balancer`.
 
     Raises:
         ConfigurationError: there is no rule of that name.
