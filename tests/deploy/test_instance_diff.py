@@ -15,7 +15,7 @@ def worker(name: str, *, version: str = "1", weight: int = 1, zone: str = "") ->
         service="digits",
         host="10.0.0.1",
         ports={"http": 80},
-        models=(ModelInfo(name="digits", versions=(version,), labels={"stable": version}),),
+        models=(ModelInfo(name="digits", versions=(version,), aliases={"stable": version}),),
         weight=weight,
         zone=zone,
     )
@@ -70,7 +70,7 @@ def test_an_empty_list_is_told_at_first() -> None:
     assert told(diff_of().update(view(), None, 0.0)) == [("empty", "")]
 
 
-def test_only_the_version_or_label_asked_for_counts() -> None:
+def test_only_the_version_or_alias_asked_for_counts() -> None:
     diff = diff_of("digits@2")
     assert told(diff.update(view(worker("a"), worker("b", version="2")), None, 0.0)) == [
         ("joined", "b")

@@ -177,7 +177,7 @@ class Client:
         Raises:
             ImageError: the image is none, is broken or too large; no worker would take it.
             InvalidName: `model` is no model reference.
-            UnknownService, UnknownModel: nobody serves it, or not that version or label.
+            UnknownService, UnknownModel: nobody serves it, or not that version or alias.
             Unauthorized: no proxy relays, and that was asked of them (`ClientConfig.relay`).
             NoWorker: known, but no worker came within `no_worker_s`.
             RegistryError: no proxy or registry answered within `no_worker_s`, at first use.

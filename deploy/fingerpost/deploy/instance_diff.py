@@ -24,7 +24,7 @@ class ListedInstance(msgspec.Struct, frozen=True, kw_only=True):
     """What is compared and shown of one worker.
 
     Attributes:
-        versions: newest first, with their labels: `4 (canary)`.
+        versions: newest first, with their aliases: `4 (canary)`.
         state: `listed`; or `kept`, when the registry no longer lists the worker and gave no reason,
             but the worker itself still answers.
     """
@@ -79,7 +79,7 @@ class InstanceDiff:
     """Compares each snapshot of a watch with the one before; the first with an empty list.
 
     Args:
-        reference: the model, version or label whose workers count.
+        reference: the model, version or alias whose workers count.
     """
 
     def __init__(self, reference: ModelReference) -> None:
@@ -130,10 +130,10 @@ class InstanceDiff:
 
 
 def versions(instance: Instance) -> list[str]:
-    """The versions of an instance's models, each with its labels: `4 (canary)`."""
+    """The versions of an instance's models, each with its aliases: `4 (canary)`."""
     found = []
     for model in instance.models:
         for version in model.versions:
-            labels = [label for label, target in model.labels.items() if target == version]
-            found.append(f"{version} ({', '.join(labels)})" if labels else version)
+            aliases = [alias for alias, target in model.aliases.items() if target == version]
+            found.append(f"{version} ({', '.join(aliases)})" if aliases else version)
     return found

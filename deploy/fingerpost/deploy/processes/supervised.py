@@ -13,12 +13,15 @@ from collections.abc import Callable
 from typing import Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.backoff import Backoff
 
 __all__ = ["SupervisedProcess"]
 
 # After this long, a failure no longer counts: the next restart comes at once.
 _STABLE_AFTER_S: Final = 10.0
-_BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# The delays before restarts: 0.2, 0.45, 1, 2.2, 5 and 10 s; without jitter, since one supervisor
+# starts all of them.
+_BACKOFF: Final = Backoff(base_s=0.2, cap_s=10.0, factor=2.24)
 
 
 class SupervisedProcess:
@@ -113,10 +116,10 @@ class SupervisedProcess:
                 reason = self._last_lines[-1] if self._last_lines else f"exit status {code}"
                 raise ConfigurationError(f"{self.name}: {reason.removeprefix('fingerpost: ')}")
             stable = time.monotonic() - started > _STABLE_AFTER_S
-            failures = 0 if stable else min(failures + 1, len(_BACKOFF_S) - 1)
+            failures = 0 if stable else failures + 1
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._on_line(self.name, f"ended by {how}; starting it again")
-            await asyncio.sleep(_BACKOFF_S[failures])
+            await asyncio.sleep(_BACKOFF.nominal_s(failures))
             self.restarts += 1
             await self._spawn()
 
