@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageConfig
-from fingerpost.worker.serving.uploads import check_headers, read_body, read_images
+from fingerpost.worker.serving.uploads import check_image_headers, read_body, read_images
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def serving(**settings: object) -> AsyncIterator[tuple[TestServer, list[ob
             if request.path == "/body":
                 found: object = await read_body(request, config, 2_000_000)
             else:
-                check_headers(request, config)
+                check_image_headers(request, config)
                 found = await read_images(request, config)
         except FingerpostError as error:
             seen.append(error)
