@@ -24,7 +24,7 @@ from fingerpost.worker.images import (
     prepare,
     reencode,
 )
-from tests.worker.images.pictures import (
+from tests.support.pictures import (
     after_start,
     bmp_of_runs,
     difference,

@@ -23,9 +23,9 @@ from fingerpost.client.frames import (
 )
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
+from tests.support.colours import encoded
+from tests.support.rig import Rig, serving
 from tests.support.waiting import until
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, serving
 
 PATH = "/v1/stream/colours"
 TYPE = {"Content-Type": STREAM_TYPE}

@@ -9,9 +9,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from tests.support.repository import TOKEN, write_version
 from tests.support.waiting import until
-from tests.worker.repository.conftest import TOKEN
-from tests.worker.repository.models import write_version
 
 KEY = {"Authorization": f"Bearer {TOKEN}"}
 
