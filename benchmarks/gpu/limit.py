@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.crew import begin_together
-from fingerpost.worker.backends.devices import find_gpus, place, visible
+from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
@@ -38,10 +38,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
     fraction: float | None = arguments.memory_fraction
-    placement = place(arguments.device, visible(find_gpus(), os.environ), memory_fraction=fraction)
+    placement = place(
+        arguments.device, visible_gpus(find_gpus(), os.environ), memory_fraction=fraction
+    )
     os.environ.update(placement.environment())
     backend = load_backend(
-        find_model(arguments.model), placement.load_options(arguments.model_threads)
+        find_model(arguments.model), placement.load_config(arguments.model_threads)
     )
     with ThreadPoolExecutor(arguments.threads) as pool:
         batches = _batches(backend, pool, arguments)

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.images import ImageConfig, prepare
@@ -26,7 +26,7 @@ _AT_ONCE = 16
 def main() -> None:
     """Load, warm up, run, print."""
     model, image, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    backend = load_backend(find_model(model), LoadOptions())
+    backend = load_backend(find_model(model), LoadConfig())
     wanted, data, limits = backend.input, image.read_bytes(), ImageConfig()
     size = _AT_ONCE // wanted.concurrent_batches
     warm_up(backend, size)

@@ -22,7 +22,7 @@ from fingerpost.client.tracing import Tracing
 from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker import worker as worker_module
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import find_model
@@ -70,9 +70,7 @@ async def test_from_the_callers_span_to_that_of_a_real_worker(
     async with EmbeddedRegistry(port=0) as registry:
         config = WorkerConfig(registry=registry.url, lease_s=0.0)
         files = find_model(tmp_path / "colours")
-        async with Worker(
-            files, lambda found: load_backend(found, LoadOptions()), config
-        ) as worker:
+        async with Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker:
             await worker.register()
             await asyncio.to_thread(use, registry.url)
             instance = worker.instance

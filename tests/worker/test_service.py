@@ -16,7 +16,7 @@ from fingerpost.client.wire import ClassifyAnswer
 from fingerpost.errors import ConfigurationError, RegistryError
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageConfig
@@ -40,7 +40,7 @@ def make(models: Models, registry_url: str, **settings: object) -> Worker:
     config = WorkerConfig(registry=registry_url, **settings)
     return Worker(
         find_model(models.saved_model),
-        lambda files: load_backend(files, LoadOptions()),
+        lambda files: load_backend(files, LoadConfig()),
         config,
     )
 
@@ -305,7 +305,7 @@ async def test_requests_by_an_alias_count_for_the_model(tmp_path: Path, registry
     config = WorkerConfig(registry=registry_url, admin_token="a-token-for-tests-only")  # noqa: S106
     source = ModelFolder(folder, policy=VersionPolicy.parse("all"))
     async with (
-        Worker(source, lambda files: load_backend(files, LoadOptions()), config) as worker,
+        Worker(source, lambda files: load_backend(files, LoadConfig()), config) as worker,
         aiohttp.ClientSession(worker.instance.url) as http,
     ):
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
-from fingerpost.worker.backends.base import Backend, LoadOptions
+from fingerpost.worker.backends.base import Backend, LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.pixels import stack
 from fingerpost.worker.engine.inference import warm_up
@@ -19,7 +19,7 @@ from fingerpost.worker.models.manifest import Framework
 from tests.worker.backends.registry import BUILDERS
 from tests.worker.colours import LABELS, SIDE, encoded
 
-CPU = LoadOptions(device="cpu")
+CPU = LoadConfig(device="cpu")
 # Triton's words, by what the model's file is called; a SavedModel is a folder.
 PLATFORMS = {
     "": "tensorflow_savedmodel",
@@ -129,7 +129,7 @@ def test_a_second_version_outlives_the_first(files: ModelFiles) -> None:
 
 def test_a_device_that_is_not_there(files: ModelFiles) -> None:
     if files.manifest.framework is Framework.PYTHON:
-        load_backend(files, LoadOptions(device="cuda:99"))  # the class alone knows about devices
+        load_backend(files, LoadConfig(device="cuda:99"))  # the class alone knows about devices
         return
     with pytest.raises(ConfigurationError, match="cuda:99"):
-        load_backend(files, LoadOptions(device="cuda:99"))
+        load_backend(files, LoadConfig(device="cuda:99"))

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.onnx import OnnxBackend, load
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Layout
@@ -22,7 +22,7 @@ from tests.worker.colours import SIDE
 
 
 def load_from(folder: Path, **options: object) -> OnnxBackend:
-    return load(find_model(folder, name="m"), LoadOptions(**options))
+    return load(find_model(folder, name="m"), LoadConfig(**options))
 
 
 def test_the_layout_is_told_from_the_channels(tmp_path: Path) -> None:

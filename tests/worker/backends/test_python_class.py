@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import Backend, LoadOptions
+from fingerpost.worker.backends.base import Backend, LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model
 
@@ -24,7 +24,7 @@ def write(folder: Path, code: str, target: str = "mine:Model", more: str = "") -
 
 
 def load(folder: Path, **options: object) -> Backend:
-    return load_backend(find_model(folder, name="m"), LoadOptions(**options))
+    return load_backend(find_model(folder, name="m"), LoadConfig(**options))
 
 
 def answering(number: int) -> str:

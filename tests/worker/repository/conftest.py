@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.repository.policy import VersionPolicy
-from fingerpost.worker.repository.sources import ModelFolder, ModelsFolder
+from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
 from fingerpost.worker.worker import Worker
 
 TOKEN = "a-token-for-tests-only"  # noqa: S105
@@ -56,9 +56,9 @@ async def serve(registry_url: str) -> AsyncIterator[Serve]:
             source = (
                 ModelFolder(folder, policy=chosen)
                 if alone
-                else ModelsFolder(folder, policy=chosen, only=only)
+                else ModelRoot(folder, policy=chosen, only=only)
             )
-            worker = Worker(source, lambda files: load_backend(files, LoadOptions()), config)
+            worker = Worker(source, lambda files: load_backend(files, LoadConfig()), config)
             await stack.enter_async_context(worker)
             await worker.register()
             return worker

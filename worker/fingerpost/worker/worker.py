@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
 
@@ -66,7 +66,7 @@ class Worker:
 
     def __init__(
         self,
-        models: Source | ModelFiles,
+        models: ModelSource | ModelFiles,
         load: Callable[[ModelFiles], Backend],
         config: WorkerConfig,
     ) -> None:

@@ -22,7 +22,7 @@ from fingerpost.registry.options import RegistryOptions
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
     from fingerpost.worker.models.files import ManifestOverrides
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["add_to"]
 
@@ -204,7 +204,7 @@ def worker(
         source = _many(models, only, versions)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
-    loading = chosen[0].load_options(threads)
+    loading = chosen[0].load_config(threads)
 
     async def run() -> None:
         from fingerpost.deploy.processes.signals import ShutdownSignals
@@ -236,7 +236,7 @@ def _one(
     labels: Path | None,
     overrides: ManifestOverrides,
     policy: str,
-) -> Source:
+) -> ModelSource:
     """A model that never changes, or all the versions in its folder."""
     from functools import partial
 
@@ -254,12 +254,12 @@ def _one(
     return ModelFolder(path, name=name, policy=VersionPolicy.parse(policy), find=find)
 
 
-def _many(folder: Path, only: str | None, policy: str) -> Source:
+def _many(folder: Path, only: str | None, policy: str) -> ModelSource:
     from fingerpost.worker.repository.policy import VersionPolicy
-    from fingerpost.worker.repository.sources import ModelsFolder
+    from fingerpost.worker.repository.sources import ModelRoot
 
     names = [each.strip() for each in only.split(",")] if only else []
-    return ModelsFolder(folder, only=names, policy=VersionPolicy.parse(policy))
+    return ModelRoot(folder, only=names, policy=VersionPolicy.parse(policy))
 
 
 def _admin_token(file: Path | None) -> str | None:

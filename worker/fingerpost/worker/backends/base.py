@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # those; or float32 of the model's own input shape without its batch, which goes in as it is.
     Item = NDArray[np.uint8] | NDArray[np.float32] | bytes
 
-__all__ = ["Backend", "ImageInput", "LoadOptions"]
+__all__ = ["Backend", "ImageInput", "LoadConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
+class LoadConfig:
     """What the machine, not the model, decides about loading.
 
     Attributes:

@@ -17,13 +17,13 @@ import numpy as np
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.backends.pixels import finish, in_batches
+from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
+    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.models.manifest import Activation
 
@@ -86,7 +86,7 @@ class PythonClassBackend:
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
         if not self.input.encoded:
-            return in_batches(images, self.input, self._scores)
+            return predict_in_batches(images, self.input, self._scores)
         if any(isinstance(image, np.ndarray) for image in images):
             raise InvalidRequest("the model decodes images itself: send encoded images")
         return self._scores([bytes(image) for image in images])
@@ -98,10 +98,10 @@ class PythonClassBackend:
             close()
 
     def _scores(self, batch: NDArray[Any] | list[bytes]) -> NDArray[np.float32]:
-        return finish(self._model.predict(batch), self._activation, len(batch))
+        return to_scores(self._model.predict(batch), self._activation, len(batch))
 
 
-def load(files: ModelFiles, options: LoadOptions) -> PythonClassBackend:
+def load(files: ModelFiles, config: LoadConfig) -> PythonClassBackend:
     """Import the class and construct it.
 
     Raises:
@@ -110,7 +110,7 @@ def load(files: ModelFiles, options: LoadOptions) -> PythonClassBackend:
     target = files.manifest.python_class or ""
     try:
         with _importing:
-            model = _construct(target, files.folder.resolve(), options)
+            model = _construct(target, files.folder.resolve(), config)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -135,7 +135,7 @@ def _is_inline(files: ModelFiles, model: Any) -> bool:
     return bool(getattr(model, "inline", False))
 
 
-def _construct(target: str, folder: Path, options: LoadOptions) -> Any:
+def _construct(target: str, folder: Path, config: LoadConfig) -> Any:
     module_name, _, class_name = target.partition(":")
     top = module_name.partition(".")[0]
     if not module_name or not class_name.isidentifier():
@@ -161,7 +161,7 @@ def _construct(target: str, folder: Path, options: LoadOptions) -> Any:
             )
         constructor = getattr(module, class_name)
         takes_device = "device" in inspect.signature(constructor).parameters
-        return constructor(folder, **({"device": options.device} if takes_device else {}))
+        return constructor(folder, **({"device": config.device} if takes_device else {}))
     finally:
         sys.dont_write_bytecode = bytecode
         sys.path = [place for place in sys.path if place != str(folder)]

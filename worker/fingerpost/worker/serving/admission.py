@@ -28,7 +28,7 @@ from fingerpost.worker.serving.uploads import check_headers
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.manager import ModelHost, ServedVersion
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.telemetry.observer import Observer
     from fingerpost.worker.telemetry.request import RequestRecord
 
@@ -76,12 +76,12 @@ class Admission:
 
     def __init__(
         self,
-        host: ModelHost,
+        manager: ModelManager,
         config: WorkerConfig,
         observer: Observer,
         load: Callable[[], LoadReport],
     ) -> None:
-        self._host = host
+        self._manager = manager
         self._load = load
         self._config = config
         self._observer = observer
@@ -120,7 +120,7 @@ class Admission:
         async def answer(
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
-            with self._host.use(reference) as served:
+            with self._manager.acquire(reference) as served:
                 record.served_by(served.model, served.version)
                 left_s = self._admit(request, served, judged)
                 deadline = asyncio.get_running_loop().time() + left_s
@@ -153,7 +153,7 @@ class Admission:
         async def answer(
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
-            with self._host.use(reference) as served:
+            with self._manager.acquire(reference) as served:
                 self._admit(request, served, check)
             if len(self._streams) >= self._config.max_in_flight:
                 raise Overloaded(
@@ -270,7 +270,7 @@ class Admission:
             Draining, Overloaded, DeadlineExceeded, UnknownModel, ImageTooLarge, InvalidRequest,
             UnsupportedImage.
         """
-        with self._host.use(self.reference(request)) as served:
+        with self._manager.acquire(self.reference(request)) as served:
             return self._admit(request, served, check)
 
     def _admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
@@ -298,7 +298,7 @@ class Admission:
             InvalidName: something that cannot be one.
         """
         info = request.match_info
-        model = info.get("model") or self._host.default
+        model = info.get("model") or self._manager.default
         wanted = info.get("version") or info.get("alias")
         found = _parse(f"{model}@{wanted}" if wanted else model)
         if ("version" in info and not found.version) or ("alias" in info and not found.alias):

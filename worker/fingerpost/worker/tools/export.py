@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 
 from fingerpost.errors import ConfigurationError, ImageError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 from fingerpost.worker.images import ImageConfig, prepare
@@ -94,7 +94,7 @@ def export_onnx(
             f"model {files.name} is of framework {files.manifest.framework.value!r}: only those of "
             "TensorFlow and Keras are converted here (for PyTorch there is torch.onnx.export)"
         )
-    options = LoadOptions(device="cpu")
+    options = LoadConfig(device="cpu")
     original = cast("TensorFlowBackend", load_backend(files, options))
     if original.input.encoded:
         raise ConfigurationError(
