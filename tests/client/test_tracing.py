@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.support.colours import encoded
 from tests.support.waiting import until_blocking
-from tests.worker.colours import encoded
 
 from fingerpost.client import Client, SyncClient
 from fingerpost.client.tracing import Tracing

@@ -25,9 +25,9 @@ from fingerpost.worker.models.files import find_model
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
 from fingerpost.worker.worker import Worker
-from tests.worker.colours import Models, encoded
-from tests.worker.images.test_images import png_claiming
-from tests.worker.repository.models import write_version
+from tests.support.colours import Models, encoded
+from tests.support.pictures import png_claiming
+from tests.support.repository import write_version
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ import psutil
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
 from fingerpost.worker.config import RequestConfig, StreamConfig
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import float_pixels, serving
+from tests.support.colours import encoded
+from tests.support.rig import float_pixels, serving
 
 # Short limits, so that a body that stops is answered soon.
 SETTINGS = {

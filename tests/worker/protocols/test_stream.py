@@ -24,9 +24,9 @@ from fingerpost.client.frames import (
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.worker.config import RequestConfig, StreamConfig
+from tests.support.colours import encoded
+from tests.support.rig import Rig, serving
 from tests.support.waiting import until
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, serving
 
 PATH = "/v1/stream/colours"
 TYPE = {"Content-Type": STREAM_TYPE}

@@ -18,8 +18,7 @@ from fingerpost.worker.config import DrainConfig, ModelsConfig, WorkerConfig
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
 from fingerpost.worker.worker import Worker
-
-TOKEN = "a-token-for-tests-only"  # noqa: S105
+from tests.support.repository import TOKEN
 
 
 @pytest.fixture(autouse=True)

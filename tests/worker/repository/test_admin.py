@@ -9,9 +9,11 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from tests.support.old_spellings import warned
+from tests.support.repository import TOKEN, write_version
 from tests.support.waiting import until
-from tests.worker.repository.conftest import TOKEN
-from tests.worker.repository.models import write_version
+
+__all__ = ["warned"]  # a fixture
 
 KEY = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -84,6 +86,15 @@ async def test_orders_are_answered_when_they_are_done(worker, order, ask):
     assert status == 200
     await until(lambda: worker.instance.models[0].versions == ("2",))
     assert worker.instance.models[0].aliases == {"canary": "2", "stable": "2"}
+
+
+async def test_the_path_of_release_0_1_0_is_read_and_named_once(worker, order, warned):
+    for version in ("3", "2"):
+        path = "flowers/labels/canary"
+        status, answer = await order(worker, "PUT", path, json={"version": version})
+        assert (status, answer["aliases"]["canary"]) == (200, version)
+    (line,) = warned()
+    assert "'/labels/' is the old spelling of '/aliases/'" in line
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.telemetry.request import MAX_TRACED_IMAGES, RequestRecord
 from fingerpost.worker.telemetry.tracing import Tracing, start_tracing
 from fingerpost.worker.worker import Worker
-from tests.worker.colours import encoded
-from tests.worker.telemetry.test_observer import classify, serving
+from tests.support.colours import encoded
+from tests.support.observed import classify, serving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}

@@ -11,12 +11,12 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.version import __version__
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.registrations import Registrations
@@ -42,7 +42,6 @@ __all__ = ["Worker", "check_labels", "reachable_host"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = version("fingerpost")
 
 # The first host of a registry's URL; ZooKeeper's may have several.
 _FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
@@ -95,7 +94,7 @@ class Worker:
                 weight=config.registration.weight,
                 zone=config.registration.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": _VERSION},
+                meta=running.repository.meta(info.name) | {"fingerpost": __version__},
             )
             for info in running.repository.models()
         )
