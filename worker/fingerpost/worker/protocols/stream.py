@@ -88,7 +88,7 @@ class StreamProtocol:
 
     async def _stream(self, request: web.Request, record: RequestRecord) -> web.StreamResponse:
         top = labels_wanted(request)
-        reference = model_reference(request, self._manager.default)
+        reference = model_reference(request, self._manager)
         with self._manager.acquire(reference) as served:
             record.served_by(served.model, served.version)
         response = web.StreamResponse(
@@ -147,10 +147,12 @@ class _Stream:
         self._top = top
         self._manager = manager
         self._admission = admission
-        self._config = config
         self._classified = images
+        self._stream_config = config.streams
+        self._request_config = config.requests
+        self._max_image_bytes = config.images.max_bytes
         self._loop = asyncio.get_running_loop()
-        self._decoder = FrameDecoder(max_body_bytes=config.limits.max_bytes, error=InvalidRequest)
+        self._decoder = FrameDecoder(max_body_bytes=config.images.max_bytes, error=InvalidRequest)
         left_s = deadline_s(request)
         self._scope = asyncio.timeout(left_s)
         self._images: set[asyncio.Task[None]] = set()
@@ -175,8 +177,8 @@ class _Stream:
                 await self._send(
                     Opened(
                         model=str(self._reference),
-                        window=self._config.stream_window,
-                        heartbeat_s=self._config.stream_heartbeat_s,
+                        window=self._stream_config.window,
+                        heartbeat_s=self._stream_config.heartbeat_s,
                     )
                 )
                 ended = await self._take_all()
@@ -226,13 +228,13 @@ class _Stream:
         Raises:
             InvalidRequest: invalid frames, an end within a frame, or no byte for too long.
         """
-        config = self._config
-        while len(self._images) >= config.stream_window or self._bytes >= config.max_request_bytes:
+        streams, requests = self._stream_config, self._request_config
+        while len(self._images) >= streams.window or self._bytes >= requests.max_bytes:
             self._room.clear()
             await self._room.wait()
         while (frame := self._decoder.take()) is None:
             partial = self._decoder.partial
-            pause_s = config.body_timeout_s if partial else config.stream_idle_s
+            pause_s = requests.body_timeout_s if partial else streams.idle_timeout_s
             try:
                 async with asyncio.timeout(pause_s):
                     chunk = await self._request.content.readany()
@@ -272,7 +274,7 @@ class _Stream:
             if frame.oversize:
                 raise ImageTooLarge(
                     f"the image has {frame.oversize:,} bytes, over the limit of "
-                    f"{self._config.limits.max_bytes:,}: send a smaller one"
+                    f"{self._max_image_bytes:,}: send a smaller one"
                 )
             left_s = DEFAULT_DEADLINE_S if wanted.deadline_ms is None else wanted.deadline_ms / 1000
             deadline = self._loop.time() + min(DEFAULT_DEADLINE_S, left_s)
@@ -300,7 +302,7 @@ class _Stream:
         """Write a frame; wait while the client does not read. A lost connection ends the stream."""
         if self._lost:
             return
-        stall_s = self._config.stream_idle_s
+        stall_s = self._stream_config.idle_timeout_s
         try:
             async with self._writing, asyncio.timeout(stall_s):
                 await self._response.write(data)
@@ -318,8 +320,8 @@ class _Stream:
             self._request.transport.abort()
 
     async def _beat(self) -> None:
-        """Send a heartbeat whenever nothing else was written for `stream_heartbeat_s`."""
-        pause_s = self._config.stream_heartbeat_s
+        """Send a heartbeat whenever nothing else was written for `heartbeat_s`."""
+        pause_s = self._stream_config.heartbeat_s
         while not self._lost:
             await asyncio.sleep(pause_s)
             if self._loop.time() - self._written_at >= pause_s:

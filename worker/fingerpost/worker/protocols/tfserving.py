@@ -80,7 +80,7 @@ class TensorFlowServingProtocol:
 
     async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer rows (`instances`) by `predictions`, and columns (`inputs`) by `outputs`."""
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Predict, "the body")
         _check_signature(asked.signature_name)
         if (asked.instances is None) == (asked.inputs == _ABSENT):
@@ -93,7 +93,7 @@ class TensorFlowServingProtocol:
 
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer each example, whose one feature is an image, by all labels with their scores."""
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Classify, "the body")
         _check_signature(asked.signature_name)
         scores = await self._run(asked.examples, "examples", admitted)
@@ -103,9 +103,10 @@ class TensorFlowServingProtocol:
     async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
         if not rows:
             raise InvalidRequest(f"{what!r} is empty: give one image or more")
-        if len(rows) > self._config.max_queue:
+        max_images = self._config.batching.max_queue
+        if len(rows) > max_images:
             raise ImageTooLarge(
-                f"{what!r} has {len(rows)} images, over the limit of {self._config.max_queue}: "
+                f"{what!r} has {len(rows)} images, over the limit of {max_images}: "
                 "send fewer at a time"
             )
         items = []
@@ -135,10 +136,10 @@ class TensorFlowServingProtocol:
         array = numbers(value, _FLOAT32, what)
         if array.ndim != 3:
             raise InvalidRequest(f"{what} has shape {list(array.shape)}: an image has three axes")
-        return split_batch(array, self._config.limits, what)[0]
+        return split_batch(array, self._config.images, what)[0]
 
     async def _status(self, request: web.Request) -> web.Response:
-        reference = model_reference(request, self._manager.default)
+        reference = model_reference(request, self._manager)
         statuses = self._manager.statuses(reference.model)
         version = reference.version
         if reference.alias is not None:
@@ -156,7 +157,7 @@ class TensorFlowServingProtocol:
         raise UnknownModel(f"model {model!r} has no alias {alias!r}")
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        with self._manager.acquire(model_reference(request, self._manager.default)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             classes = len(served.labels)
             model, version = served.model, served.version
         signature = {

@@ -207,4 +207,4 @@ class ProtocolRoutes:
         context.app.router.add_post(path, handler, expect_handler=expect)
 
     def _reference(self, request: web.Request) -> ModelReference:
-        return model_reference(request, self._context.manager.default)
+        return model_reference(request, self._context.manager)

@@ -46,7 +46,7 @@ def check_image_headers(request: web.Request, config: WorkerConfig) -> None:
     """
     _check_encoding(request, "the image's bytes")
     multipart = _is_multipart(request)
-    _check_length(request, config.max_request_bytes if multipart else config.limits.max_bytes)
+    _check_length(request, config.requests.max_bytes if multipart else config.images.max_bytes)
 
 
 def check_tensor_headers(request: web.Request, config: WorkerConfig) -> None:
@@ -57,7 +57,7 @@ def check_tensor_headers(request: web.Request, config: WorkerConfig) -> None:
         UnsupportedImage: a Content-Encoding, as for `check_image_headers`.
     """
     _check_encoding(request, "the request")
-    _check_length(request, config.max_request_bytes, "send fewer images at a time")
+    _check_length(request, config.requests.max_bytes, "send fewer images at a time")
 
 
 async def read_body(request: web.Request, config: WorkerConfig, limit: int) -> bytes:
@@ -72,7 +72,7 @@ async def read_body(request: web.Request, config: WorkerConfig, limit: int) -> b
         _check_size(content.total_bytes, limit)
         return content.read_nowait()
     _check_length(request, limit)
-    return await _BodyReader(config.body_timeout_s, limit).read(content.readany)
+    return await _BodyReader(config.requests.body_timeout_s, limit).read(content.readany)
 
 
 async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[str, bytes]]:
@@ -83,14 +83,15 @@ async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[
     `curl --data-binary` is a form's.
 
     Raises:
-        ImageTooLarge: an image over `limits.max_bytes`, or a multipart body over
-            `max_request_bytes`; reading stops there.
+        ImageTooLarge: an image over `images.max_bytes`, or a multipart body over
+            `requests.max_bytes`; reading stops there.
         InvalidRequest: malformed multipart, no image among its parts, or an upload that stalls.
     """
-    limit = config.limits.max_bytes
+    limit = config.images.max_bytes
     if not _is_multipart(request):
         return [("data", await read_body(request, config, limit))]
-    body = _BodyReader(config.body_timeout_s, config.max_request_bytes)
+    body = _BodyReader(config.requests.body_timeout_s, config.requests.max_bytes)
+    max_images = config.batching.max_queue
     images: list[tuple[str, bytes]] = []
     try:
         reader = await request.multipart()
@@ -100,9 +101,9 @@ async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[
             data = await body.read(partial(part.read_chunk, _PIECE_BYTES), limit)
             if part.filename is not None or part.name == "data":
                 images.append((part.filename or "data", data))
-            if len(images) > config.max_queue:
+            if len(images) > max_images:
                 raise ImageTooLarge(
-                    f"the body has more than {config.max_queue} images: send fewer at a time"
+                    f"the body has more than {max_images} images: send fewer at a time"
                 )
     except (ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError) as error:
         raise InvalidRequest(f"the multipart body is malformed: {error}") from error

@@ -65,7 +65,9 @@ class OpenInferenceMetadata:
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
-                    "model_repository" if self._config.admin_token else "model_repository(index)",
+                    "model_repository"
+                    if self._config.models.admin_token
+                    else "model_repository(index)",
                 ],
             }
         )
@@ -78,11 +80,11 @@ class OpenInferenceMetadata:
         return json_response({"ready": ready}, status=200 if ready else 503)
 
     async def _model_ready(self, request: web.Request) -> web.Response:
-        with self._manager.acquire(model_reference(request, self._manager.default)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             return json_response({"name": served.model, "ready": True})
 
     async def _model(self, request: web.Request) -> web.Response:
-        with self._manager.acquire(model_reference(request, self._manager.default)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             versions = [
                 known
                 for info in self._manager.models()
@@ -103,13 +105,13 @@ class OpenInferenceMetadata:
 
     async def _model_config(self, request: web.Request) -> web.Response:
         """What applies here of Triton's model configuration; the batch is not in `dims`."""
-        with self._manager.acquire(model_reference(request, self._manager.default)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             return json_response(
                 {
                     "name": served.model,
                     "platform": served.engine.platform,
                     "backend": served.engine.platform.partition("_")[0],
-                    "max_batch_size": self._config.max_batch,
+                    "max_batch_size": self._config.batching.max_batch,
                     "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
                     "output": [
                         {
