@@ -81,7 +81,7 @@ def numbers(values: object, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
         raise InvalidRequest(f"{what} cannot be read as {dtype.name}: {error}") from error
 
 
-def split_batch(array: NDArray[Any], limits: ImageConfig, what: str) -> list[NDArray[Any]]:
+def split_batch(array: NDArray[Any], config: ImageConfig, what: str) -> list[NDArray[Any]]:
     """The images of a tensor with four axes, `[N, ...]`, or the one image of a tensor with three.
 
     uint8 is pixels, `[N, height, width, 1 or 3]`; every other type becomes float32, as the model
@@ -104,10 +104,10 @@ def split_batch(array: NDArray[Any], limits: ImageConfig, what: str) -> list[NDA
                 f"{what} has shape {list(array.shape)}: uint8 pixels are [N, height, width, 3], "
                 "or 1 for gray"
             )
-        if height * width > limits.max_pixels or max(height, width) > limits.max_side:
+        if height * width > config.max_pixels or max(height, width) > config.max_side:
             raise ImageTooLarge(
                 f"{what} has images of {width} x {height}, over the limit of "
-                f"{limits.max_pixels / 1e6:.0f} megapixels or {limits.max_side} a side"
+                f"{config.max_pixels / 1e6:.0f} megapixels or {config.max_side} a side"
             )
     else:
         with np.errstate(over="ignore"):

@@ -182,7 +182,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview
 
 
 async def _items(
-    wanted: _Input, binary: memoryview, limits: ImageConfig, what: str, *, flat: bool
+    wanted: _Input, binary: memoryview, config: ImageConfig, what: str, *, flat: bool
 ) -> list[Item]:
     """The images of an input, out of its JSON data or of all the binary data there is."""
     size = wanted.parameters.binary_data_size
@@ -226,7 +226,7 @@ async def _items(
                 f"{what} has {array.size:,} numbers, but its shape is {wanted.shape}"
             )
         array = array.reshape(wanted.shape)
-    return list(split_batch(array, limits, what))
+    return list(split_batch(array, config, what))
 
 
 def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
