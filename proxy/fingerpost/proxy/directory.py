@@ -41,13 +41,15 @@ class Directory:
         registry: the registry to watch; the caller closes it.
         default: a service that is watched even if the catalog does not list it, and that answers
             lookups without a service; None for the only service there is.
-        first_snapshot_s: how long a lookup waits for a first snapshot, in seconds.
+        first_snapshot_timeout_s: how long a lookup waits for a first snapshot, in seconds.
     """
 
-    def __init__(self, registry: Registry, *, default: str | None, first_snapshot_s: float) -> None:
+    def __init__(
+        self, registry: Registry, *, default: str | None, first_snapshot_timeout_s: float
+    ) -> None:
         self._registry = registry
         self._default = default
-        self._first_snapshot_s = first_snapshot_s
+        self._first_snapshot_timeout_s = first_snapshot_timeout_s
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._catalog: Watch[Catalog] | None = None
         self._follower: asyncio.Task[None] | None = None
@@ -162,7 +164,7 @@ class Directory:
             raise UnknownService(f"no service is called {service!r}; GET /v1/services lists them")
         watch = self._watches[service]
         try:
-            async with asyncio.timeout(self._first_snapshot_s):
+            async with asyncio.timeout(self._first_snapshot_timeout_s):
                 snapshot = await watch.changed(0)
         except TimeoutError:
             raise self._no_snapshot(f"service {service!r}") from None
@@ -201,7 +203,7 @@ class Directory:
         if self._catalog is None:
             return
         try:
-            async with asyncio.timeout(self._first_snapshot_s):
+            async with asyncio.timeout(self._first_snapshot_timeout_s):
                 await self._catalog.changed(0)
         except TimeoutError:
             raise self._no_snapshot("the services") from None

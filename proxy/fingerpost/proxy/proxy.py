@@ -61,7 +61,9 @@ class Proxy:
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
-                    registry, default=config.service, first_snapshot_s=config.first_snapshot_s
+                    registry,
+                    default=config.default_service,
+                    first_snapshot_timeout_s=config.first_snapshot_timeout_s,
                 )
             )
             metrics = ProxyMetrics()

@@ -48,7 +48,7 @@ class ProxyRoutes:
         self._metrics = metrics
         self._picker = WorkerPicker(directory, probes)
         self._blocking = BlockingQueries(
-            directory, most=config.max_waiting, max_wait_s=config.max_wait_s
+            directory, most=config.max_blocking_queries, max_wait_s=config.max_wait_s
         )
         self._leaving = False
 

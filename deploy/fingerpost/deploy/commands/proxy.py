@@ -70,7 +70,7 @@ def proxy(
         access=access,
         host=host,
         port=port,
-        service=service,
+        default_service=service,
         relay=relay,
         lease_s=lease,
     )
