@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.names import check_service
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.renames import renamed_fields
 
 __all__ = ["ProxyConfig"]
 
 
+@renamed_fields(access="registry_config")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyConfig:
     """One proxy's settings, validated on construction.
 
     Attributes:
         registry: the registry's URL, such as `http://127.0.0.1:12481`.
-        access: how to be let in there, and in which datacenters to look.
+        registry_config: how to be let in there, and in which datacenters to look.
         host: address to listen on; loopback by default, so that nothing is open by accident.
         port: port to listen on; 0 lets the system pick one.
         service: the service that `GET /` answers for; by default the only one there is.
@@ -34,7 +36,7 @@ class ProxyConfig:
     """
 
     registry: str
-    access: RegistryOptions = field(default_factory=RegistryOptions)
+    registry_config: RegistryConfig = field(default_factory=RegistryConfig)
     host: str = "127.0.0.1"
     port: int = 12480
     service: str | None = None

@@ -168,7 +168,7 @@ class ProxyService:
                     ResolvedInstance.of(each, self._probes.reports.get(each.id))
                     for each in instances
                 ),
-                kept=snapshot.kept,
+                retained=snapshot.retained,
                 from_disk=snapshot.from_disk,
             ),
             headers=headers,

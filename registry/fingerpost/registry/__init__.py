@@ -4,13 +4,13 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fingerpost import errors
-from fingerpost.registry.address_policy import Admission, Reason
+from fingerpost.registry.address_policy import AddressPolicy, Reason
 from fingerpost.registry.base import Registration, Registry
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
-from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.watch import Watch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOAD_HEADER",
-    "Admission",
+    "AddressPolicy",
     "Catalog",
     "CheckConfig",
     "ConsulRegistry",
@@ -31,7 +31,7 @@ __all__ = [
     "Reason",
     "Registration",
     "Registry",
-    "RegistryOptions",
+    "RegistryConfig",
     "Snapshot",
     "Watch",
     "WatchConfig",
@@ -40,6 +40,8 @@ __all__ = [
     "open_registry",
 ]
 
+_RENAMED = {"Admission": "AddressPolicy", "RegistryOptions": "RegistryConfig"}
+
 
 def __getattr__(name: str) -> object:
     # On first use (PEP 562), because it brings aiohttp, and most users want only the types.
@@ -47,6 +49,8 @@ def __getattr__(name: str) -> object:
         from fingerpost.registry.consul.registry import ConsulRegistry
 
         return ConsulRegistry
+    if name in _RENAMED:
+        raise ImportError(f"{__name__}.{name} is called {_RENAMED[name]} now")
     if name in errors.__all__:  # where they were until 0.1
         warnings.warn(
             f"import {name} from fingerpost.errors, no longer from {__name__}",

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching_options import BatchingOptions
 from fingerpost.worker.images import ImageLimits
@@ -14,13 +15,14 @@ from fingerpost.worker.images import ImageLimits
 __all__ = ["WorkerConfig"]
 
 
+@renamed_fields(access="registry_config")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
     """One worker's settings, validated on construction.
 
     Attributes:
         registry: the registry's URL, such as `http://127.0.0.1:12481`.
-        access: how to be let in there, and how it watches over this worker.
+        registry_config: how to be let in there, and how it watches over this worker.
         host: address to listen on. Loopback by default, so that nothing is open by accident;
             `0.0.0.0` serves other machines.
         port: port to listen on; 0 lets the system pick a free one, so that many workers fit on
@@ -65,7 +67,7 @@ class WorkerConfig:
     """
 
     registry: str
-    access: RegistryOptions = field(default_factory=RegistryOptions)
+    registry_config: RegistryConfig = field(default_factory=RegistryConfig)
     host: str = "127.0.0.1"
     port: int = 0
     advertise: str | None = None
