@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 from aiohttp import web
-from tests.system.processes import Processes
+from tests.support.processes import Processes
+from tests.support.sockets import open_sockets
+from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig
 from fingerpost.client.wire import (
@@ -25,12 +26,6 @@ from fingerpost.errors import FingerpostError, NoWorker, UnknownService
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition; the test's own timeout ends a wait in vain."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 class Server:
@@ -245,18 +240,6 @@ class Cluster:
         return client
 
 
-def open_sockets() -> int:
-    """How many sockets this process holds; 0 where the system does not tell."""
-    folder = Path("/proc/self/fd")
-    count = 0
-    for each in folder.iterdir() if folder.exists() else ():
-        try:
-            count += each.readlink().name.startswith("socket:")
-        except FileNotFoundError:
-            continue
-    return count
-
-
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
     """A cluster, and the proof that its clients and servers left no task and no socket."""
@@ -273,11 +256,6 @@ async def cluster() -> AsyncIterator[Cluster]:
         await server.stop()
     await until(lambda: asyncio.all_tasks() <= tasks | {asyncio.current_task()})
     await until(lambda: open_sockets() <= sockets)
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    return until
 
 
 _COLOURS = """

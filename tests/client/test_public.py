@@ -40,6 +40,7 @@ def test_public_names_of_the_room():
         "RoutingConfig",
         "Stats",
         "SyncClient",
+        "__version__",
     }
 
 

@@ -16,17 +16,17 @@ from fingerpost.client.wire import ClassifyAnswer
 from fingerpost.errors import ConfigurationError, RegistryError
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
 from fingerpost.worker.worker import Worker
-from tests.worker.colours import Models, encoded
-from tests.worker.images.test_images import png_claiming
-from tests.worker.repository.models import write_version
+from tests.support.colours import Models, encoded
+from tests.support.pictures import png_claiming
+from tests.support.repository import write_version
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ async def registry_url() -> AsyncIterator[str]:
 
 
 def make(models: Models, registry_url: str, **settings: object) -> Worker:
-    settings = {"lease_s": 0.0, "limits": ImageLimits(max_bytes=200_000), **settings}
+    settings = {"lease_s": 0.0, "limits": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry=registry_url, **settings)
     return Worker(
         find_model(models.saved_model),
-        lambda files: load_backend(files, LoadOptions()),
+        lambda files: load_backend(files, LoadConfig()),
         config,
     )
 
@@ -305,7 +305,7 @@ async def test_requests_by_an_alias_count_for_the_model(tmp_path: Path, registry
     config = WorkerConfig(registry=registry_url, admin_token="a-token-for-tests-only")  # noqa: S106
     source = ModelFolder(folder, policy=VersionPolicy.parse("all"))
     async with (
-        Worker(source, lambda files: load_backend(files, LoadOptions()), config) as worker,
+        Worker(source, lambda files: load_backend(files, LoadConfig()), config) as worker,
         aiohttp.ClientSession(worker.instance.url) as http,
     ):
 

@@ -13,6 +13,7 @@ from fingerpost.client.routing import RoutingConfig
 from fingerpost.client.sync import SyncClient
 from fingerpost.errors import *  # noqa: F403
 from fingerpost.errors import __all__ as _errors
+from fingerpost.registry.version import __version__
 
 __all__ = [
     "DEFAULT_PROXY",
@@ -23,5 +24,6 @@ __all__ = [
     "RoutingConfig",
     "Stats",
     "SyncClient",
+    "__version__",
 ]
 __all__ += _errors

@@ -96,7 +96,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             id=instance.id,
             host=instance.host,
             ports=instance.ports,
-            models=instance.models,
+            models=_with_labels(instance.models),
             address=instance.address,
             weight=instance.weight,
             zone=instance.zone,
@@ -118,6 +118,20 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             boot_id=self.boot_id,
             meta=self.meta,
         )
+
+
+def _with_labels(models: tuple[ModelInfo, ...]) -> tuple[ModelInfo, ...]:
+    """The models, their aliases written as `labels` too: what clients of release 0.1.0 read.
+
+    For one more release, because proxies are upgraded before clients.
+    """
+    if not any(model.aliases for model in models):
+        return models
+    both = tuple(msgspec.structs.replace(model) for model in models)
+    for model in both:
+        if model.aliases:
+            msgspec.structs.force_setattr(model, "_labels", model.aliases)
+    return both
 
 
 class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,12 +59,15 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tr
     name: str
     versions: tuple[str, ...]
     aliases: Mapping[str, str] = {}
-    # What release 0.1.0 writes for `aliases`: read, never written. An `Instance` clears it.
+    # What release 0.1.0 writes for `aliases`. It stays only on what was read from that release,
+    # until an `Instance` takes it off and says so.
     _labels: Mapping[str, str] | UnsetType = msgspec.field(name="labels", default=UNSET)
 
     def __post_init__(self) -> None:
-        if self._labels is not UNSET and not self.aliases:
+        if self._labels and not self.aliases:
             msgspec.structs.force_setattr(self, "aliases", self._labels)
+        elif self._labels is not UNSET:
+            msgspec.structs.force_setattr(self, "_labels", UNSET)
         check_service(self.name)
         if not self.versions:
             raise InvalidInstance(f"model {self.name!r} lists no version")
@@ -131,19 +134,18 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInstance(f"instance {self.id}: weight {self.weight} is not in 1..65535")
         if not self.models:
             raise InvalidInstance(f"instance {self.id}: it serves no model")
-        if any(model._labels is not UNSET for model in self.models):
-            self._forget_labels()
+        if any(model._labels for model in self.models):
+            self._take_off_labels()
 
-    def _forget_labels(self) -> None:
+    def _take_off_labels(self) -> None:
         models = tuple(msgspec.structs.replace(model, _labels=UNSET) for model in self.models)
         msgspec.structs.force_setattr(self, "models", models)
-        if any(model.aliases for model in models):
-            warn_old_spelling(
-                "labels",
-                "aliases",
-                f"instances of service {self.service!r}",
-                "upgrade its workers, and the proxies that list them",
-            )
+        warn_old_spelling(
+            "labels",
+            "aliases",
+            f"instances of service {self.service!r}",
+            "upgrade its workers, and the proxies that list them",
+        )
 
     @property
     def address(self) -> str:

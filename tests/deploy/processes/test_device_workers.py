@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from tests.system.processes import Processes, get_json, until
-from tests.worker.colours import encoded
+from tests.support.colours import encoded
+from tests.support.processes import Processes, get_json
+from tests.support.waiting import until_blocking
 
 from fingerpost.deploy.processes.device_workers import DeviceWorkers, process_arguments
 from fingerpost.errors import ConfigurationError
@@ -93,23 +94,19 @@ def url(instance: dict[str, Any]) -> str:
     return f"http://{instance['Service']['Address']}:{instance['Service']['Port']}"
 
 
-async def until_so(condition: Callable[[], Any]) -> Any:
-    return await asyncio.to_thread(until, condition)
-
-
 def test_two_processes_on_the_cpu_from_start_to_end(processes: Processes, model: Path) -> None:
     registry = processes.registry()
     worker = processes.start(
         "worker", "--registry", registry, "--model", model, "--device", "cpu",
         "--processes-per-device", 2, "--lease", 0.2, "--access-log", "-",
     )  # fmt: skip
-    until(lambda: len(healthy(registry)) == 2)
+    until_blocking(lambda: len(healthy(registry)) == 2)
     instances = healthy(registry)
     assert {each["Service"]["Meta"]["device"] for each in instances} == {"cpu"}
     for instance in instances:
         answer = post(f"{url(instance)}/v1/classify/colours", encoded("green"))
         assert answer["results"][0]["predictions"][0][0] == "green"
-    lines = until(lambda: two_requests(worker.output()))
+    lines = until_blocking(lambda: two_requests(worker.output()))
     assert [(each.model, each.status, each.images) for each in lines] == [("colours", 200, 1)] * 2
 
     worker.signal(signal.SIGTERM)
@@ -127,9 +124,9 @@ def test_a_killed_supervisor_leaves_no_process(processes: Processes, model: Path
         "worker", "--registry", registry, "--model", model, "--devices", "none",
         "--processes-per-device", 2, "--lease", 0,
     )  # fmt: skip
-    until(lambda: len(healthy(registry)) == 2)
+    until_blocking(lambda: len(healthy(registry)) == 2)
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: healthy(registry) == [])  # they followed it, and told the registry
+    until_blocking(lambda: healthy(registry) == [])  # they followed it, and told the registry
 
 
 def test_a_model_that_cannot_run_is_one_line(processes: Processes, model: Path) -> None:
@@ -171,16 +168,18 @@ async def test_one_that_was_killed_or_failed_comes_back_while_the_other_serves(
         retry_s=0.5,
     )
     async with running(workers) as task:
-        await until_so(lambda: len(healthy(registry)) == 2)
+        await asyncio.to_thread(until_blocking, lambda: len(healthy(registry)) == 2)
         other = workers.processes[1].pid
 
         (model / "broken").touch()
         workers.processes[0].kill()  # it is started again, and then cannot run
-        await until_so(lambda: any("next try" in line for line in said))
+        await asyncio.to_thread(until_blocking, lambda: any("next try" in line for line in said))
         assert any("starting it again" in line for line in said)
         assert len(healthy(registry)) >= 1
         (model / "broken").unlink()
-        await until_so(lambda: workers.processes[0].pid and len(told_ready(said, "0.cpu")) == 2)
+        await asyncio.to_thread(
+            until_blocking, lambda: workers.processes[0].pid and len(told_ready(said, "0.cpu")) == 2
+        )
         assert not task.done()
         assert workers.processes[1].pid == other
         assert len(told_ready(said, "1.cpu")) == 1

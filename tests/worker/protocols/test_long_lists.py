@@ -12,8 +12,8 @@ import pytest
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.worker.protocols.long_lists import LONG_BYTES, cut_out, read_flat
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, float_pixels, serving
+from tests.support.colours import encoded
+from tests.support.rig import Rig, float_pixels, serving
 
 FLOAT = np.dtype("<f4")
 

@@ -11,12 +11,12 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.version import __version__
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.registrations import Registrations
@@ -24,7 +24,7 @@ from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
-from fingerpost.worker.serving.malloc import one_heap
+from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = version("fingerpost")
 
 # The first host of a registry's URL; ZooKeeper's may have several.
 _FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
@@ -66,7 +65,7 @@ class Worker:
 
     def __init__(
         self,
-        models: Source | ModelFiles,
+        models: ModelSource | ModelFiles,
         load: Callable[[ModelFiles], Backend],
         config: WorkerConfig,
     ) -> None:
@@ -95,7 +94,7 @@ class Worker:
                 weight=config.weight,
                 zone=config.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": _VERSION},
+                meta=running.repository.meta(info.name) | {"fingerpost": __version__},
             )
             for info in running.repository.models()
         )
@@ -113,7 +112,7 @@ class Worker:
             RegistryError: the registry cannot be reached; told before a model is loaded.
         """
         config, metrics = self._config, self._metrics
-        one_heap()
+        limit_malloc_arenas()
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._registry.aclose)
             listener = bind(config.host, config.port)

@@ -63,7 +63,7 @@ def classify(
     elif relay:
         raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
     else:
-        from fingerpost.worker.backends.base import LoadOptions
+        from fingerpost.worker.backends.base import LoadConfig
         from fingerpost.worker.backends.loading import load_backend
         from fingerpost.worker.models.files import ManifestOverrides, find_model
         from fingerpost.worker.tools.local import LocalModel
@@ -76,7 +76,7 @@ def classify(
             image_size=image_size,
         )
         files = find_model(Path(model), labels=labels, name=name, overrides=overrides)
-        local = LocalModel(files, load_backend(files, LoadOptions()))
+        local = LocalModel(files, load_backend(files, LoadConfig()))
         failed = 0
         for image in _names(images):
             try:

@@ -15,7 +15,7 @@ from fingerpost.deploy.console import err, out, print_json
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fingerpost.worker.backends.base import LoadOptions
+    from fingerpost.worker.backends.base import LoadConfig
     from fingerpost.worker.tools.bench import Measurement
 
 __all__ = ["add_to"]
@@ -52,7 +52,7 @@ def show(
     from fingerpost.worker.models.manifest import InputSpec, encode_manifest
 
     files = find_model(model, name=name, labels=labels)
-    backend = load_backend(files, _load_options("cpu"))
+    backend = load_backend(files, _load_config("cpu"))
     found = backend.input
     batch = "any number of images" if found.batch is None else f"{found.batch} images"
     out.print(
@@ -85,12 +85,12 @@ def check(
 ) -> None:
     """Load a model and run it as a worker does before it serves; say OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.engine.engine import warm_up
+    from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 
     files = find_model(model, name=name, labels=labels)
-    backend = load_backend(files, _load_options(device))
+    backend = load_backend(files, _load_config(device))
     most = min(max_batch, files.manifest.batch.max or max_batch)
     classes = len(check_labels(files, warm_up(backend, most)))
     out.print(
@@ -183,7 +183,7 @@ def bench(
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.tools.bench import BenchConfig, best_latency, best_throughput, measure
 
-    placed = _load_options(device)
+    placed = _load_config(device)
     config = BenchConfig(
         seconds=seconds,
         batch_sizes=_numbers("--batch-sizes", batch_sizes),
@@ -248,10 +248,10 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _load_options(device: str) -> LoadOptions:
+def _load_config(device: str) -> LoadConfig:
     """For `--device`, which this process and its children are limited to."""
-    from fingerpost.worker.backends.devices import find_gpus, place, visible
+    from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
 
-    placement = place(device, visible(find_gpus(), os.environ))
+    placement = place(device, visible_gpus(find_gpus(), os.environ))
     os.environ.update(placement.environment())
-    return placement.load_options()
+    return placement.load_config()

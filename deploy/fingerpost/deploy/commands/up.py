@@ -46,13 +46,13 @@ def up(
     from fingerpost.errors import ConfigurationError
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.repository.policy import VersionPolicy
-    from fingerpost.worker.repository.sources import ModelsFolder
+    from fingerpost.worker.repository.sources import ModelRoot
 
     if bool(model) == bool(models):
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
     told: dict[str, str] = {}
     if models is not None:
-        found = ModelsFolder(models, policy=VersionPolicy(latest=1)).look()
+        found = ModelRoot(models, policy=VersionPolicy(latest=1)).scan()
         names = [name for name, each in found.items() if each.versions and not each.error]
         told = {name: each.error for name, each in found.items() if each.error}
         if not names:

@@ -22,7 +22,7 @@ from fingerpost.registry.config import RegistryConfig
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
     from fingerpost.worker.models.files import ManifestOverrides
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["add_to"]
 
@@ -150,7 +150,7 @@ def worker(
     from fingerpost.registry.consul.checks import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.images import ImageLimits
+    from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
     start_logging(log_level)
@@ -179,7 +179,7 @@ def worker(
         max_queue=max_queue,
         max_wait_s=max_wait_ms / 1000,
         latency_s=None if latency_ms is None else latency_ms / 1000,
-        limits=ImageLimits(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        limits=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         max_request_bytes=max_request_bytes,
         lease_s=lease,
         poll_s=poll,
@@ -206,7 +206,7 @@ def worker(
         source = _many(models, only, versions)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
-    loading = chosen[0].load_options(threads)
+    loading = chosen[0].load_config(threads)
 
     async def run() -> None:
         from fingerpost.deploy.processes.signals import ShutdownSignals
@@ -238,7 +238,7 @@ def _one(
     labels: Path | None,
     overrides: ManifestOverrides,
     policy: str,
-) -> Source:
+) -> ModelSource:
     """A model that never changes, or all the versions in its folder."""
     from functools import partial
 
@@ -256,12 +256,12 @@ def _one(
     return ModelFolder(path, name=name, policy=VersionPolicy.parse(policy), find=find)
 
 
-def _many(folder: Path, only: str | None, policy: str) -> Source:
+def _many(folder: Path, only: str | None, policy: str) -> ModelSource:
     from fingerpost.worker.repository.policy import VersionPolicy
-    from fingerpost.worker.repository.sources import ModelsFolder
+    from fingerpost.worker.repository.sources import ModelRoot
 
     names = [each.strip() for each in only.split(",")] if only else []
-    return ModelsFolder(folder, only=names, policy=VersionPolicy.parse(policy))
+    return ModelRoot(folder, only=names, policy=VersionPolicy.parse(policy))
 
 
 def _admin_token(file: Path | None) -> str | None:

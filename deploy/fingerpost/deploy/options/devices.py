@@ -66,12 +66,12 @@ def placements(
     Raises:
         ConfigurationError: no such device.
     """
-    from fingerpost.worker.backends.devices import find_gpus, spread, visible
+    from fingerpost.worker.backends.devices import find_gpus, place_processes, visible_gpus
 
-    return spread(
+    return place_processes(
         device,
         devices,
-        visible(find_gpus(), os.environ),
+        visible_gpus(find_gpus(), os.environ),
         processes=processes_per_device,
         memory_fraction=memory_fraction,
     )

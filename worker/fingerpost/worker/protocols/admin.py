@@ -31,7 +31,7 @@ from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
 from fingerpost.registry.http_server import Handler, json_response
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
-from fingerpost.worker.repository.control import ModelOrders
+from fingerpost.worker.repository.control import ModelControl
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository
@@ -56,7 +56,7 @@ class AdminProtocol:
 
     def __init__(self, repository: ModelRepository, token: str) -> None:
         self._repository = repository
-        self._orders = ModelOrders(repository)
+        self._control = ModelControl(repository)
         self._credential = f"Bearer {token}".encode()
 
     def add_to(self, app: web.Application) -> None:
@@ -86,27 +86,29 @@ class AdminProtocol:
         return checked
 
     async def _list(self, _: web.Request) -> web.Response:
-        return json_response({"models": [self._model(name) for name in self._repository.known()]})
+        return json_response(
+            {"models": [self._model(name) for name in self._repository.model_names()]}
+        )
 
     async def _load(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.load(model, _version(request.match_info["version"]))
+        await self._control.load(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _unload(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.unload(model, _version(request.match_info["version"]))
+        await self._control.unload(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _rollback(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.rollback(model)
+        await self._control.rollback(model)
         return json_response(self._model(model))
 
     async def _set_alias(self, request: web.Request) -> web.Response:
         wanted = await _body(request, _Alias, '{"version": "3"}')
         model = request.match_info["model"]
-        await self._orders.set_alias(model, request.match_info["alias"], _version(wanted.version))
+        await self._control.set_alias(model, request.match_info["alias"], _version(wanted.version))
         return json_response(self._model(model))
 
     async def _set_label(self, request: web.Request) -> web.Response:
@@ -123,12 +125,12 @@ class AdminProtocol:
             raise InvalidRequest(
                 f"a load takes no {', '.join(given)[:200]}: {model} is loaded as it stands on disk"
             )
-        await self._orders.load_model(model)
+        await self._control.load_model(model)
         return json_response(self._model(model))
 
     async def _unload_model(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.unload_model(model)
+        await self._control.unload_model(model)
         return json_response(self._model(model))
 
     def _model(self, name: str) -> dict[str, Any]:

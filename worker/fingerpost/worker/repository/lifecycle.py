@@ -29,7 +29,7 @@ from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_alias
 from fingerpost.worker.models.status import VersionState, VersionStatus
-from fingerpost.worker.repository.record import KnownVersion
+from fingerpost.worker.repository.record import VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,24 +47,25 @@ class Lifecycle:
 
     Args:
         name: the model's.
-        trusting: what the first look finds counts as whole; false for a model that appears later.
+        trust_first_scan: the versions of the first scan count as complete; false for a model that
+            appears later.
     """
 
-    def __init__(self, name: str, *, trusting: bool) -> None:
+    def __init__(self, name: str, *, trust_first_scan: bool) -> None:
         self._name = name
-        self._trusting = trusting
+        self._trust_next_scan = trust_first_scan
         self._settings: VersionSettings | None = None
         self._aliases: dict[str, int] = {}  # as ordered
         self._effective: dict[str, int] = {}  # as served
-        self._versions: dict[int, KnownVersion] = {}
+        self._versions: dict[int, VersionRecord] = {}
         self._default: int | None = None
-        self._gone = False
-        self._ordered_away = False
+        self._folder_gone = False
+        self._disabled = False
         self._settings_error = ""
 
     # What happens
 
-    def looked(
+    def scanned(
         self, found: Mapping[int, str], settings: VersionSettings | None, error: str = ""
     ) -> None:
         """The model's folder was looked at.
@@ -75,7 +76,7 @@ class Lifecycle:
                 or where there was none, loads nothing.
             error: why not.
         """
-        self._gone = False
+        self._folder_gone = False
         self._settings_error = error
         if settings is not None and settings != self._settings:
             self._settings = settings
@@ -83,7 +84,7 @@ class Lifecycle:
         for version, files in found.items():
             each = self._versions.get(version)
             if each is None:
-                self._versions[version] = KnownVersion(files=files, settled=self._trusting)
+                self._versions[version] = VersionRecord(files=files, settled=self._trust_next_scan)
             else:
                 each.settled = each.files == files
                 each.files = files
@@ -91,24 +92,24 @@ class Lifecycle:
             if version not in found:
                 each.files = None
                 self._forget(version)
-        self._trusting = False
-        self._turn()
+        self._trust_next_scan = False
+        self._update_served()
 
     def removed(self) -> None:
         """The model's folder is gone."""
-        self._gone = True
+        self._folder_gone = True
         self._settings_error = ""
         for version, each in list(self._versions.items()):
             each.files = None
             self._forget(version)
-        self._turn()
+        self._update_served()
 
     def loaded(self, version: int) -> None:
         """It is there, warm."""
         each = self._versions[version]
         each.state, each.error = VersionState.AVAILABLE, ""
         each.failures, each.retry_at = 0, 0.0
-        self._turn()
+        self._update_served()
 
     def failed(self, version: int, error: str, *, files: str | None, now: float) -> None:
         """It could not be loaded from the files of that fingerprint."""
@@ -118,13 +119,13 @@ class Lifecycle:
         each.failures += 1
         each.retry_at = now + _BACKOFF.nominal_s(each.failures - 1)
         self._forget(version)
-        self._turn()
+        self._update_served()
 
     def unloaded(self, version: int) -> None:
         """Its last request has ended, and it is out of memory."""
         self._versions[version].state = VersionState.END
         self._forget(version)
-        self._turn()
+        self._update_served()
 
     # What the operator orders
 
@@ -136,9 +137,9 @@ class Lifecycle:
         """
         each = self._known(version)
         each.pinned, each.withheld = True, False
-        each.try_again()
-        self._ordered_away = False
-        self._turn()
+        each.retry()
+        self._disabled = False
+        self._update_served()
 
     def unload(self, version: int) -> None:
         """Do without it, until it is ordered again or its folder was replaced.
@@ -162,19 +163,19 @@ class Lifecycle:
         each.withheld, each.pinned = True, False
         if not self._asked():
             self._versions[max(others)].pinned = True
-        self._turn()
+        self._update_served()
 
-    def order_away(self) -> None:
+    def disable(self) -> None:
         """Do without the model, whatever stands in its folder."""
-        self._ordered_away = True
-        self._turn()
+        self._disabled = True
+        self._update_served()
 
-    def order_back(self) -> None:
+    def enable(self) -> None:
         """Load what the policy and the aliases say, and try again what failed."""
-        self._ordered_away = False
+        self._disabled = False
         for each in self._versions.values():
-            each.try_again()
-        self._turn()
+            each.retry()
+        self._update_served()
 
     def rollback(self) -> int:
         """Do without the default version, and serve the next lower one; its number.
@@ -199,7 +200,7 @@ class Lifecycle:
         self._versions[target].retry_at = 0.0
         if target not in self._chosen():
             self._versions[target].pinned = True
-        self._turn()
+        self._update_served()
         return target
 
     def set_alias(self, alias: str, version: int) -> None:
@@ -217,8 +218,8 @@ class Lifecycle:
             raise InvalidRequest(f"{self._name}@{version} cannot have an alias: {why}")
         each.retry_at = 0.0
         self._aliases[alias] = version
-        self._ordered_away = False
-        self._turn()
+        self._disabled = False
+        self._update_served()
 
     # What is to be done
 
@@ -243,7 +244,7 @@ class Lifecycle:
         leaving = tuple(sorted(self._available() - wanted))
         for version in leaving:
             self._versions[version].state = VersionState.UNLOADING
-        self._turn()
+        self._update_served()
         return leaving
 
     # What is so
@@ -279,9 +280,9 @@ class Lifecycle:
         return each.error if each is not None else "its folder is gone"
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """The folder is gone, and so are all versions."""
-        return self._gone and not self._versions
+        return self._folder_gone and not self._versions
 
     def info(self) -> ModelInfo | None:
         """What is told to clients; None while nothing is there."""
@@ -314,13 +315,13 @@ class Lifecycle:
         problems += [
             f"alias {alias} points to version {version}, which is not there"
             for alias, version in sorted(self._aliases.items())
-            if not self._gone and version not in self._candidates()
+            if not self._folder_gone and version not in self._candidates()
         ]
         return tuple(problems)
 
     # Inside
 
-    def _known(self, version: int) -> KnownVersion:
+    def _known(self, version: int) -> VersionRecord:
         each = self._versions.get(version)
         if each is None or each.files is None:
             known = ", ".join(str(v) for v in sorted(self._versions)) or "none"
@@ -350,11 +351,11 @@ class Lifecycle:
         return {version for version, each in self._versions.items() if each.available}
 
     def _wanted(self) -> set[int]:
-        if self._gone or self._ordered_away:
+        if self._folder_gone or self._disabled:
             return set()
         return self._asked() or self._available()
 
-    def _turn(self) -> None:
+    def _update_served(self) -> None:
         """Point the aliases and the default to what is there now."""
         available = self._available()
         effective = {}
