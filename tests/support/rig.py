@@ -76,12 +76,12 @@ async def serving(
     *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: object
 ) -> AsyncIterator[Rig]:
     """Serve model `colours`, version 7."""
-    settings = {"limits": ImageConfig(max_bytes=200_000), **settings}
+    settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     engine = Engine(
         backend,
-        limits=config.limits,
+        limits=config.images,
         metrics=metrics,
         batching=config.batching,
         decode_threads=2,

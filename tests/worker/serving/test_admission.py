@@ -13,6 +13,8 @@ import pytest
 
 from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
 from fingerpost.registry import LoadReport
+from fingerpost.worker.config import RequestConfig
+from fingerpost.worker.engine.config import BatchingConfig
 from tests.support.colours import encoded
 from tests.support.http import read_answer
 from tests.support.rig import Rig, serving
@@ -113,7 +115,7 @@ async def test_a_fault_of_ours_is_500_and_released(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("route", ROUTES)
 async def test_expect_is_answered_by_the_headers_alone(route: str) -> None:
     path, _, form = ROUTES[route]
-    async with serving(max_request_bytes=1_000_000) as rig:
+    async with serving(requests=RequestConfig(max_bytes=1_000_000)) as rig:
         wanted = {"Expect": "100-continue"}
         refused = [
             (path, 10_000_000, wanted, 413),
@@ -138,7 +140,10 @@ async def test_expect_is_answered_by_the_headers_alone(route: str) -> None:
 @pytest.mark.parametrize("route", ROUTES)
 async def test_a_full_queue_refuses_at_the_headers(route: str) -> None:
     path, _, form = ROUTES[route]
-    async with serving(max_queue=2, max_batch=1) as rig, aiohttp.ClientSession(rig.url) as http:
+    async with (
+        serving(batching=BatchingConfig(max_queue=2, max_batch=1)) as rig,
+        aiohttp.ClientSession(rig.url) as http,
+    ):
         rig.backend.gate.clear()
         held = [asyncio.create_task(http.post("/", data=IMAGE))]
         await until(lambda: rig.engine.running_s() > 0)
@@ -169,7 +174,7 @@ async def test_too_many_in_flight(rig_of_one: Rig) -> None:
 
 @pytest.fixture
 async def rig_of_one() -> AsyncIterator[Rig]:
-    async with serving(max_in_flight=1) as rig:
+    async with serving(requests=RequestConfig(max_in_flight=1)) as rig:
         yield rig
 
 
@@ -191,7 +196,7 @@ async def test_a_leaving_worker_refuses_every_protocol() -> None:
 @pytest.mark.parametrize("route", ["tensorflow serving", "v2"])
 async def test_an_endless_body_is_refused_before_it_is_read_whole(route: str) -> None:
     path, _, form = ROUTES[route]
-    async with serving(max_request_bytes=1_000_000) as rig:
+    async with serving(requests=RequestConfig(max_bytes=1_000_000)) as rig:
         sized = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
         async with sent(rig, path, sized * 2, Transfer_Encoding="chunked") as reader:
             status, headers, text = await read_answer(reader)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fingerpost.registry import LoadReport
+from fingerpost.worker.config import RequestConfig
 from tests.support.colours import encoded
 from tests.support.http import read_answer
 from tests.support.rig import Rig, serving
@@ -125,7 +126,10 @@ async def test_a_path_with_a_shortcut_still_refuses() -> None:
 
 
 async def test_connections_without_all_their_headers_are_closed() -> None:
-    async with serving(headers_timeout_s=0.2) as rig, contextlib.AsyncExitStack() as stack:
+    async with (
+        serving(requests=RequestConfig(headers_timeout_s=0.2)) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
         silent, slow, again = [await stack.enter_async_context(connected(rig)) for _ in range(3)]
         again[1].write(request())
         assert (await read_answer(again[0]))[0] == 200
@@ -138,7 +142,10 @@ async def test_connections_without_all_their_headers_are_closed() -> None:
 
 
 async def test_idle_connections_and_long_uploads_are_kept() -> None:
-    async with serving(headers_timeout_s=0.2) as rig, contextlib.AsyncExitStack() as stack:
+    async with (
+        serving(requests=RequestConfig(headers_timeout_s=0.2)) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
         idle, upload = [await stack.enter_async_context(connected(rig)) for _ in range(2)]
         silent = await stack.enter_async_context(connected(rig))
         idle[1].write(request())

@@ -28,7 +28,7 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -224,7 +224,7 @@ async def test_a_whole_workers_requests(
     form.add_field("data", encoded("blue"), filename="b.png")
     form.add_field("data", b"nothing", filename="c.png")
     async with EmbeddedRegistry(port=0) as registry:
-        config = WorkerConfig(registry=registry.url, lease_s=0.0)
+        config = WorkerConfig(registry=registry.url, drain=DrainConfig(lease_s=0.0))
         files = find_model(tmp_path / "colours")
         async with (
             Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker,
