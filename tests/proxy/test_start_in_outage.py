@@ -166,7 +166,7 @@ async def test_when_the_registry_answers_its_word_counts_and_old_files_are_forgo
             await until(lambda: _has(ask, {"digits"}))
             assert await ask("/") == (200, f"127.0.0.1:{worker_port}\n")
             assert (await ask("/v1/resolve/removed-long-ago"))[0] == 404
-            assert "removed-long-ago is on disk only" in caplog.text
+            assert "removed-long-ago is only on disk" in caplog.text
 
             async def confirmed() -> bool:
                 entry = (await services(ask))["digits"]
