@@ -309,11 +309,11 @@ async def test_hostile_registrations_are_counted_and_never_handed_out(world: Wor
     async with world.http.put(f"{world.embedded.url}/v1/agent/service/register", json=entry) as put:
         assert put.status == 200
     async with asyncio.timeout(5):
-        while "refused_registrations_total{" not in (
+        while "rejected_entries_total{" not in (
             metrics := await (await world.http.get("/metrics")).text()
         ):
             await asyncio.sleep(0.01)
-    assert 'fingerpost_proxy_refused_registrations_total{reason="' in metrics
+    assert 'fingerpost_proxy_rejected_entries_total{reason="' in metrics
     assert await world.addresses() == {f"127.0.0.1:{world.workers['a'].port}"}
 
 

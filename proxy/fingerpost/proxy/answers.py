@@ -40,7 +40,7 @@ def resolve_answer(
         age_s=round(snapshot.age_s(now), 3),
         lease_s=lease_s,
         instances=tuple(ResolvedInstance.of(each, reports.get(each.id)) for each in instances),
-        kept=snapshot.kept,
+        retained=snapshot.retained,
         from_disk=snapshot.from_disk,
     )
 

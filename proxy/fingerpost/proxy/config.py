@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.names import check_service
-from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.renames import renamed_fields
 
 __all__ = ["ProxyConfig"]
 
 
 @renamed_fields(
+    access="registry_config",
     service="default_service",
     first_snapshot_s="first_snapshot_timeout_s",
     max_waiting="max_blocking_queries",
@@ -23,7 +24,8 @@ class ProxyConfig:
 
     Attributes:
         registry: the registry's URL, such as `http://127.0.0.1:12481`.
-        access: how to be let in there, and in which datacenters to look.
+        registry_config: credentials and TLS for that registry, its datacenters, and which
+            addresses of workers are accepted.
         host: address to listen on; by default loopback, so that nothing is open by accident.
         port: port to listen on; 0 picks a free one. The default, 12480, is the one that clients
             and commands ask without an option.
@@ -52,7 +54,7 @@ class ProxyConfig:
     """
 
     registry: str
-    access: RegistryOptions = field(default_factory=RegistryOptions)
+    registry_config: RegistryConfig = field(default_factory=RegistryConfig)
     host: str = "127.0.0.1"
     port: int = 12480
     default_service: str | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fingerpost.registry import Catalog, Registry, Snapshot, Watch
-    from fingerpost.registry.address_policy import Refusals
+    from fingerpost.registry.address_policy import RejectedEntries
 
 __all__ = ["Directory"]
 
@@ -90,9 +90,9 @@ class Directory:
         return self._catalog.view.index if self._catalog and self._catalog.view else 0
 
     @property
-    def refusals(self) -> Refusals:
+    def rejected_entries(self) -> RejectedEntries:
         """Entries of the registry that are not used, and why."""
-        return self._registry.refusals
+        return self._registry.rejected_entries
 
     def watches(self) -> dict[str, Watch[Snapshot]]:
         """The watch of each service, by its name."""
@@ -243,7 +243,7 @@ class Directory:
         while listed.from_disk:
             listed = await catalog.changed(listed.index)
         snapshot = await watch.changed(0)
-        while snapshot.from_disk or snapshot.kept:
+        while snapshot.from_disk or snapshot.retained:
             snapshot = await watch.changed(snapshot.index)
         # The service may be listed again by now; then this watch belongs to the list.
         now = catalog.view or listed

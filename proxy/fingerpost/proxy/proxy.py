@@ -57,7 +57,7 @@ class Proxy:
         async with AsyncExitStack() as stack:
             listener = self._listener or bind(config.host, config.port)
             self._listener = stack.enter_context(listener)
-            registry = open_registry(config.registry, config.access)
+            registry = open_registry(config.registry, config.registry_config)
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
