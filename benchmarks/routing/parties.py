@@ -44,7 +44,7 @@ class Client:
 
     def __init__(self, config: RoutingConfig) -> None:
         self.balancer = Balancer(make_policy(config), config)
-        self.budget = Budget(config)
+        self.budget = Budget(config.retries)
         self.timer = False
         self.asked: set[str] = set()
         self.reported_at = -inf

@@ -34,6 +34,7 @@ from fingerpost.registry import (
     ModelReference,
     Snapshot,
 )
+from fingerpost.registry.moving_average import ewma, time_weight
 
 __all__ = ["simulate"]
 
@@ -155,12 +156,12 @@ class _Simulation:
     def ahead(self, request: Request) -> None:
         """Ask before the pick where that is worth it, and wait for two answers."""
         client, now = request.client, self.now
-        probing, config = client.balancer.probing, self.scenario.routing
+        probing, config = client.balancer.probing, self.scenario.routing.probing
         expected_s = client.seconds / client.mb * request.mb if client.mb else 0.0
         if probing.worth_waiting(expected_s, client.reported_at, now):
             request.awaits = min(2, self.probe(client, probing.ahead(now), request))
         if request.awaits:
-            self.at(now + config.probe_wait_s, self.begin, request)
+            self.at(now + config.sync_timeout_s, self.begin, request)
         else:
             self.begin(request)
 
@@ -211,8 +212,8 @@ class _Simulation:
         client.asked.discard(each.id)
         rtt_s = self.now - asked_at
         if mode == "refusing":
-            each.suspected(self.now)
-        elif report is not None and rtt_s <= self.scenario.routing.probe_timeout_s:
+            each.suspect(self.now)
+        elif report is not None and rtt_s <= self.scenario.routing.probing.max_rtt_s:
             client.balancer.probing.answered(rtt_s)
             unseen = max(0, each.in_flight - before)
             client.balancer.reported(each, report, self.now, probed=True, unseen=unseen)
@@ -234,7 +235,7 @@ class _Simulation:
             return
         request.tried = NOBODY
         until = made.until if isinstance(made, RetryAt) else now
-        wait_s = self.scenario.routing.backoff_s(request.attempts, self.chance)
+        wait_s = self.scenario.routing.retries.backoff_s(request.attempts, self.chance)
         self.at(until + wait_s, self.attempt, request)
 
     def time_out(self, now: float) -> None:
@@ -265,9 +266,9 @@ class _Simulation:
         client, config = request.client, self.scenario.routing
         answered = outcome is Outcome.ANSWERED
         if answered:
-            client.seconds += _SMOOTHING * (self.now - made.at - client.seconds)
-            client.mb += _SMOOTHING * (sent_mb - client.mb)
-            if self.now - made.endpoint.load_at < config.report_every_s:
+            client.seconds = ewma(client.seconds, self.now - made.at, _SMOOTHING)
+            client.mb = ewma(client.mb, sent_mb, _SMOOTHING)
+            if self.now - made.endpoint.load_report_at < config.probing.report_min_interval_s:
                 report = None
         if report is not None:
             client.reported_at = self.now
@@ -275,14 +276,14 @@ class _Simulation:
             outcome,
             now=self.now,
             rng=self.chance,
-            load=report,
+            load_report=report,
             worker_s=worker_s,
             sent_mb=sent_mb,
         )
         if answered:
             self.end(request, error=self.now - request.born > self.scenario.timeout_s)
             return
-        if request.attempts >= config.attempts or not client.budget.spend(
+        if request.attempts >= config.retries.max_attempts or not client.budget.spend(
             self.now, int(sent_mb * 1e6)
         ):
             self.end(request, error=True)
@@ -370,10 +371,10 @@ class _Simulation:
         worker.rif -= 1
         worker_s = self.now - request.started
         pause_s = self.now - worker.sampled_at
-        weight = min(_NEWEST, max(_LEAST, pause_s)) if worker.mb else 1.0
+        weight = time_weight(pause_s, _LEAST, _NEWEST) if worker.mb else 1.0
         worker.sampled_at = self.now
-        worker.latency += weight * (worker_s / request.queue - worker.latency)
-        worker.mb += weight * (request.mb - worker.mb)
+        worker.latency = ewma(worker.latency, worker_s / request.queue, weight)
+        worker.mb = ewma(worker.mb, request.mb, weight)
         up = worker.mode == "up"
         said = (
             request,

@@ -164,7 +164,7 @@ def test_a_failure_is_never_a_low_latency():
     assert isinstance(made, Pick)
     assert made.endpoint.id == "w0000"
     made.release(Outcome.FAILED, now=0.001, rng=rng, sent_mb=1.0)
-    assert made.endpoint.seconds_per_mb == 0.1
+    assert made.endpoint.expected_s_per_mb == 0.1
     assert set(shares(balancer, rng, now=4.9)) == {"w0001", "w0002"}
     assert set(shares(balancer, rng, now=5.1)) == {"w0000"}
 
@@ -234,7 +234,7 @@ def test_requests_sent_while_a_probe_was_under_way_count():
     balancer.pick(M, tried=(), now=0.0, rng=rng)
     report = LoadReport(rif=3, slots=4, state=WorkerState.READY, boot_id=1, seq=1)
     balancer.reported(endpoint, report, 0.1, probed=True, unseen=1)
-    assert endpoint.pressure == 1.0
+    assert endpoint.requests_per_slot == 1.0
 
 
 def test_the_queue_that_an_image_met_is_not_in_the_expected_time():
@@ -247,10 +247,10 @@ def test_the_queue_that_an_image_met_is_not_in_the_expected_time():
     for number, pick in enumerate(made, 1):
         assert isinstance(pick, Pick)
         pick.release(Outcome.ANSWERED, now=number / 10, rng=rng, sent_mb=1.0, worker_s=number / 10)
-    assert endpoint.seconds_per_mb == pytest.approx(0.1)
+    assert endpoint.expected_s_per_mb == pytest.approx(0.1)
     told = msgspec.structs.replace(report, rif=3, seq=2, latency_per_cost_s=0.15)
     balancer.reported(endpoint, told, 0.4, probed=True)
-    assert endpoint.seconds_per_mb == pytest.approx(0.05)
+    assert endpoint.expected_s_per_mb == pytest.approx(0.05)
 
 
 def test_expected_time_is_upload_and_answer_and_sizes_do_not_blur_it():
@@ -265,9 +265,9 @@ def test_expected_time_is_upload_and_answer_and_sizes_do_not_blur_it():
         made.release(
             Outcome.ANSWERED, now=number + took_s, rng=rng, sent_mb=mb, worker_s=0.5 * took_s
         )
-    assert endpoint.seconds_per_mb == pytest.approx(0.072 / 0.505, rel=0.5)
+    assert endpoint.expected_s_per_mb == pytest.approx(0.072 / 0.505, rel=0.5)
     tell(balancer, 0, latency=0.01, now=400.0)
-    upload = endpoint.seconds_per_mb - 0.01
+    upload = endpoint.expected_s_per_mb - 0.01
     assert 0 < upload < 0.072 / 0.505
 
 
@@ -287,7 +287,7 @@ def test_without_probes_a_large_fleet_is_not_narrowed_to_the_workers_in_use():
         assert isinstance(made, Pick)
         seen[made.endpoint.id] += 1
         load = LoadReport(rif=0, slots=4, state=WorkerState.READY, boot_id=1, seq=step + 1)
-        made.release(Outcome.ANSWERED, now=step / 1000, rng=rng, load=load)
+        made.release(Outcome.ANSWERED, now=step / 1000, rng=rng, load_report=load)
     assert len(seen) == 100
     assert max(seen.values()) < 80
 

@@ -49,6 +49,7 @@ from itertools import islice, takewhile
 from typing import Final, Generic, TypeVar
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
+from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching_options import BatchingOptions
 from fingerpost.worker.engine.latency_model import LatencyModel
 
@@ -251,8 +252,7 @@ class Batcher(Generic[T]):
 
     def prepared(self, pending: Pending[T], *, now: float, took_s: float) -> None:
         """An item that `prepare` gave is done; if it was not cancelled, it is ready now."""
-        before = self._prepare_s or took_s
-        self._prepare_s = before + _SMOOTHING * (took_s - before)
+        self._prepare_s = ewma(self._prepare_s or took_s, took_s, _SMOOTHING)
         self._preparing.discard(pending)
         if pending.stage is Stage.PREPARING:
             pending.stage, pending.since = Stage.READY, now
