@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.client import Client, RoutingConfig
 from fingerpost.errors import (
@@ -57,15 +58,15 @@ async def test_large_images_arrive_whole(cluster, size):
     assert (await client.classify(b"x" * size, "digits")).label == str(size)
 
 
-async def test_versions_and_labels_go_to_the_workers_that_serve_them(cluster):
-    old = await cluster.worker("old", version="2", labels={"stable": "2"})
-    new = await cluster.worker("new", version="3", labels={"canary": "3"})
+async def test_versions_and_aliases_go_to_the_workers_that_serve_them(cluster):
+    old = await cluster.worker("old", version="2", aliases={"stable": "2"})
+    new = await cluster.worker("new", version="3", aliases={"canary": "3"})
     client = await cluster.client(old, new)
     for _ in range(5):
         assert (await client.classify(b"1", "digits@3")).worker == "new"
         assert (await client.classify(b"1", "digits@stable")).worker == "old"
     assert set(new.requests) == {"/v1/classify/digits@3"}
-    with pytest.raises(UnknownModel, match="versions 2, 3 and labels canary, stable"):
+    with pytest.raises(UnknownModel, match="versions 2, 3 and aliases canary, stable"):
         await client.classify(b"1", "digits@4")
 
 
@@ -177,7 +178,7 @@ async def test_a_refused_connection_ejects_at_once(cluster):
     assert client.stats.retries.get("unreachable", 0) <= 1
 
 
-async def test_a_single_worker_that_comes_back_is_used_again(cluster, until):
+async def test_a_single_worker_that_comes_back_is_used_again(cluster):
     [worker] = await cluster.workers("one")
     client = await cluster.client(worker)
     await client.classify(b"1", "digits")
@@ -264,7 +265,7 @@ async def test_a_load_report_that_says_draining_turns_requests_away(cluster):
     assert client.stats.retries == {}
 
 
-async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(cluster, until):
+async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(cluster):
     old, new = await cluster.workers("old", "new")
     proxy = await cluster.proxy(old)
     client = cluster.client_of(proxy)
@@ -286,7 +287,7 @@ async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(clust
     assert (result.worker, result.attempts) == ("old", 1)
 
 
-async def test_it_waits_for_the_first_worker_of_a_known_service(cluster, until):
+async def test_it_waits_for_the_first_worker_of_a_known_service(cluster):
     proxy = await cluster.proxy()
     client = cluster.client_of(proxy)
     call = asyncio.create_task(client.classify(b"1", "digits"))
@@ -308,7 +309,7 @@ async def test_an_unknown_service_is_told_at_once(cluster):
         await client.classify(b"1", "flowers")
 
 
-async def test_the_next_proxy_answers_with_index_zero(cluster, until):
+async def test_the_next_proxy_answers_with_index_zero(cluster):
     one, two = await cluster.workers("one", "two")
     first, second = await cluster.proxy(one), await cluster.proxy(two)
     client = cluster.client_of(first, second)
@@ -370,7 +371,7 @@ async def test_a_proxy_that_comes_up_late_is_found(cluster):
     assert replacement.polls
 
 
-async def test_workers_outlive_all_proxies(cluster, until):
+async def test_workers_outlive_all_proxies(cluster):
     [worker] = await cluster.workers("one")
     proxy = await cluster.proxy(worker)
     client = cluster.client_of(proxy)
@@ -380,7 +381,7 @@ async def test_workers_outlive_all_proxies(cluster, until):
         await client.classify(b"1", "digits")
 
 
-async def test_cancelling_a_call_closes_its_connection_and_frees_the_worker(cluster, until):
+async def test_cancelling_a_call_closes_its_connection_and_frees_the_worker(cluster):
     [worker] = await cluster.workers("one")
     worker.behave = silent(worker)
     client = await cluster.client(worker)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fingerpost.client import Client, RoutingConfig
-from tests.faults.wait import until
+from tests.support.waiting import until
 from tests.worker.colours import encoded
 
 __all__ = ["SERVICE", "Attempt", "Call", "Load"]

@@ -14,7 +14,7 @@ from fingerpost.client import Client
 from tests.faults.field import Field, Worker
 from tests.faults.load import SERVICE, Load
 from tests.faults.table import Table
-from tests.system.processes import Processes
+from tests.support.processes import Processes
 from tests.system.sleeper import SECONDS, Sleeper
 
 _WORKERS = 4

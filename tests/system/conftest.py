@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.system.processes import Processes
+from tests.support.processes import Processes
 
 FINGERPOST = (sys.executable, "-m", "fingerpost.deploy.cli")
 

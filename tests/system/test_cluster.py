@@ -18,8 +18,10 @@ import pytest
 
 from fingerpost.client import Client, SyncClient
 from tests.support.forwarder import CountingForwarder
+from tests.support.ports import free_port
+from tests.support.processes import Process, Processes, get_json
+from tests.support.waiting import until_blocking
 from tests.system.conftest import Demo
-from tests.system.processes import Process, Processes, free_port, get_json, until
 
 
 @dataclass
@@ -204,7 +206,7 @@ async def test_a_draining_worker_fails_no_request_of_clients_that_never_retry(
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for _ in range(8):
             tasks.create_task(plain_client())
-        await asyncio.to_thread(until, lambda: len(statuses) > 100)
+        await asyncio.to_thread(until_blocking, lambda: len(statuses) > 100)
         victim.signal(signal.SIGTERM)
         assert await asyncio.to_thread(victim.wait) == 0
         done.set()
@@ -317,18 +319,18 @@ def test_the_proxy_outlives_its_registry(processes: Processes, demo: Demo) -> No
     port = free_port()
     registry = processes.start("registry", "--port", port)
     url = f"http://127.0.0.1:{port}"
-    until(lambda: get_json(f"{url}/v1/status/leader"))
+    until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
     proxy = processes.proxy(url)
     processes.worker(url, demo.model)
     processes.workers(proxy, 1)
     registry.signal(signal.SIGKILL)
     registry.wait()
-    until(lambda: "registry" in (get_json(f"{proxy}/health/ready") or {}))
+    until_blocking(lambda: "registry" in (get_json(f"{proxy}/health/ready") or {}))
     line = f'curl -sS -F data=@{demo.images[0]} "$(curl -s {proxy})"'
     assert json.loads(curl(line))[0][0] == "0"
     # A new registry that knows nothing: the worker registers again by itself.
     processes.start("registry", "--port", port)
-    until(lambda: (get_json(f"{url}/v1/health/service/digits?passing") or []) != [])
+    until_blocking(lambda: (get_json(f"{url}/v1/health/service/digits?passing") or []) != [])
     processes.workers(proxy, 1)
     assert json.loads(curl(line))[0][0] == "0"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import Processes
 from tests.system.conftest import FINGERPOST, Demo
-from tests.system.processes import Processes
 
 
 def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:

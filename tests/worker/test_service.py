@@ -16,10 +16,10 @@ from fingerpost.client.wire import ClassifyAnswer
 from fingerpost.errors import ConfigurationError, RegistryError
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
@@ -36,11 +36,11 @@ async def registry_url() -> AsyncIterator[str]:
 
 
 def make(models: Models, registry_url: str, **settings: object) -> Worker:
-    settings = {"lease_s": 0.0, "limits": ImageLimits(max_bytes=200_000), **settings}
+    settings = {"lease_s": 0.0, "limits": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry=registry_url, **settings)
     return Worker(
         find_model(models.saved_model),
-        lambda files: load_backend(files, LoadOptions()),
+        lambda files: load_backend(files, LoadConfig()),
         config,
     )
 
@@ -150,7 +150,7 @@ async def test_an_oversized_chunked_body_is_refused_before_it_is_read_whole(
 BAD_REQUESTS = {
     "unknown model": ("POST", "/v1/classify/flowers", {}, 404, "unknown_model"),
     "unknown version": ("POST", "/v1/classify/colours@8", {}, 404, "unknown_model"),
-    "unknown label": ("POST", "/v1/classify/colours@canary", {}, 404, "unknown_model"),
+    "unknown alias": ("POST", "/v1/classify/colours@canary", {}, 404, "unknown_model"),
     "bad name": ("POST", "/v1/classify/..%2f..%2fetc", {}, 400, "invalid_name"),
     "bad top": ("POST", "/?top=-1", {}, 400, "invalid_request"),
     "unknown path": ("GET", "/v3/nothing", {}, 404, "unknown_path"),
@@ -297,26 +297,26 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
     assert 'fingerpost_worker_batch_size_images_count{model="colours"} 1.0' in text
 
 
-async def test_requests_by_a_label_count_for_the_model(tmp_path: Path, registry_url: str) -> None:
+async def test_requests_by_an_alias_count_for_the_model(tmp_path: Path, registry_url: str) -> None:
     folder = tmp_path / "flowers"
     for version in (1, 2):
         write_version(folder, version)
-    (folder / "versions.toml").write_text("[labels]\nstable = 1\n")
+    (folder / "versions.toml").write_text("[aliases]\nstable = 1\n")
     config = WorkerConfig(registry=registry_url, admin_token="a-token-for-tests-only")  # noqa: S106
     source = ModelFolder(folder, policy=VersionPolicy.parse("all"))
     async with (
-        Worker(source, lambda files: load_backend(files, LoadOptions()), config) as worker,
+        Worker(source, lambda files: load_backend(files, LoadConfig()), config) as worker,
         aiohttp.ClientSession(worker.instance.url) as http,
     ):
 
-        async def ask(label: str) -> str:
-            async with http.post(f"/v1/classify/flowers@{label}", data=b"image") as response:
+        async def ask(alias: str) -> str:
+            async with http.post(f"/v1/classify/flowers@{alias}", data=b"image") as response:
                 body = await response.json()
                 return body["version"] if response.status == 200 else body["error"]["code"]
 
         assert [await ask("stable") for _ in range(3)] == ["1"] * 3
         order = {"Authorization": f"Bearer {config.admin_token}"}
-        path = "/v1/admin/models/flowers/labels/stable"
+        path = "/v1/admin/models/flowers/aliases/stable"
         async with http.put(path, json={"version": "2"}, headers=order) as response:
             assert response.status == 200
         assert await ask("stable") == "2"

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from tests.client.conftest import open_sockets
 from tests.client.transport.peer import ANSWER, Conversation, Peer, answer
+from tests.support.waiting import until
 
 from fingerpost.client import ClientConfig
 from fingerpost.client.images.oneshot import OneShot
@@ -333,7 +334,7 @@ async def no_reading(talk: Conversation) -> None:
 @pytest.mark.parametrize("script", [no_answer, half_an_answer, no_reading])
 @pytest.mark.parametrize("one_shot", [False, True])
 @pytest.mark.parametrize("how", ["cancel", "close", "give up", "cancel and close"])
-async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how, until):
+async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how):
     """Ended after each of the first steps of the event loop, and when nothing more happens."""
     tasks, sockets = asyncio.all_tasks(), open_sockets()
     data = b"x" * 20 * MB
@@ -356,7 +357,7 @@ async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how, u
     await until(lambda: open_sockets() <= sockets and asyncio.all_tasks() <= tasks)
 
 
-async def test_a_worker_that_is_given_up_answers_nobody(sender, until):
+async def test_a_worker_that_is_given_up_answers_nobody(sender):
     async with Peer(no_answer) as peer:
         calls = [asyncio.create_task(sender.send(peer.address)) for _ in range(3)]
         await until(lambda: peer.open == 3)

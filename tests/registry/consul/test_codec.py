@@ -22,7 +22,7 @@ INSTANCE = Instance(
     service="flowers",
     host="10.0.0.1",
     ports={"http": 8501, "rpc": 8502},
-    models=(ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2"}),),
+    models=(ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),),
     weight=4,
     zone="rack-7",
     boot_id=12345,
@@ -65,7 +65,7 @@ def test_what_is_registered():
             "fingerpost-zone": "rack-7",
             "fingerpost-port-rpc": "8502",
             "fingerpost-models-0": (
-                '[{"name":"flowers","versions":["3","2"],"labels":{"stable":"2"}}]'
+                '[{"name":"flowers","versions":["3","2"],"aliases":{"stable":"2"}}]'
             ),
             "framework": "tensorflow",
         },
@@ -93,12 +93,12 @@ ports = st.integers(1, 65535)
 @st.composite
 def models(draw):
     offered = draw(st.lists(versions, min_size=1, max_size=20, unique=True))
-    labels = draw(
+    aliases = draw(
         st.dictionaries(
             st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True), st.sampled_from(offered)
         )
     )
-    return ModelInfo(name=draw(names), versions=tuple(offered), labels=labels)
+    return ModelInfo(name=draw(names), versions=tuple(offered), aliases=aliases)
 
 
 instances = st.builds(

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
-from fingerpost.worker.serving.malloc import one_heap
+from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from tests.worker.colours import encoded
 from tests.worker.protocols.rig import float_pixels, serving
 
@@ -327,7 +327,7 @@ def check_well(port: int) -> None:
 
 
 async def _serve() -> None:
-    one_heap()
+    limit_malloc_arenas()
     async with serving(**SETTINGS) as rig:
         print(rig.port, flush=True)
         await asyncio.to_thread(sys.stdin.read)

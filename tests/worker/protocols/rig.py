@@ -18,10 +18,11 @@ from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.engine.engine import Engine
-from fingerpost.worker.images import ImageLimits
-from fingerpost.worker.repository.manager import ServedVersion, SingleModel
+from fingerpost.worker.images import ImageConfig
+from fingerpost.worker.repository.manager import ServedVersion
 from fingerpost.worker.service import WorkerService
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
+from tests.support.single_model import SingleModel
 from tests.worker.colours import LABELS, SIDE
 
 
@@ -75,7 +76,7 @@ async def serving(
     *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: object
 ) -> AsyncIterator[Rig]:
     """Serve model `colours`, version 7."""
-    settings = {"limits": ImageLimits(max_bytes=200_000), **settings}
+    settings = {"limits": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     engine = Engine(
@@ -88,8 +89,8 @@ async def serving(
     )
     if labels is None:
         labels = LABELS + tuple(f"colour-number-{n}" for n in range(3, classes))
-    host = SingleModel(ServedVersion(model="colours", version="7", labels=labels, engine=engine))
-    service = WorkerService(host, boot_id=1, config=config, metrics=metrics)
+    manager = SingleModel(ServedVersion(model="colours", version="7", labels=labels, engine=engine))
+    service = WorkerService(manager, boot_id=1, config=config, metrics=metrics)
     runner = service.runner()
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]

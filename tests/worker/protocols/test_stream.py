@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import aiohttp
 import pytest
@@ -23,6 +23,7 @@ from fingerpost.client.frames import (
 )
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
+from tests.support.waiting import until
 from tests.worker.colours import encoded
 from tests.worker.protocols.rig import Rig, serving
 
@@ -67,12 +68,6 @@ class Answers:
         assert isinstance(answer, Ended)
         assert await self.next() is None
         return sorted(found, key=lambda each: each.seq), answer
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def send(

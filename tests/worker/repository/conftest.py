@@ -1,9 +1,8 @@
-"""A worker over a folder of models, the embedded registry, and waiting for a condition."""
+"""A worker over a folder of models, and the embedded registry."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,11 +12,11 @@ import aiohttp
 import pytest
 
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.repository.policy import VersionPolicy
-from fingerpost.worker.repository.sources import ModelFolder, ModelsFolder
+from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
 from fingerpost.worker.worker import Worker
 
 TOKEN = "a-token-for-tests-only"  # noqa: S105
@@ -28,24 +27,6 @@ def _clean(request: pytest.FixtureRequest) -> None:
     """Every asynchronous test here leaves no task behind."""
     if asyncio.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("no_task_left")
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[Any]]:
-    """`await eventually(predicate)`: wait until it is true; it may be a coroutine function."""
-
-    async def wait(predicate: Callable[[], Any], *, within_s: float = 10.0) -> Any:
-        until = time.monotonic() + within_s
-        while True:
-            result = predicate()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            assert time.monotonic() < until, f"still not so after {within_s:g} s"
-            await asyncio.sleep(0.01)
-
-    return wait
 
 
 @pytest.fixture
@@ -75,9 +56,9 @@ async def serve(registry_url: str) -> AsyncIterator[Serve]:
             source = (
                 ModelFolder(folder, policy=chosen)
                 if alone
-                else ModelsFolder(folder, policy=chosen, only=only)
+                else ModelRoot(folder, policy=chosen, only=only)
             )
-            worker = Worker(source, lambda files: load_backend(files, LoadOptions()), config)
+            worker = Worker(source, lambda files: load_backend(files, LoadConfig()), config)
             await stack.enter_async_context(worker)
             await worker.register()
             return worker

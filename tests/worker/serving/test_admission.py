@@ -13,9 +13,9 @@ import pytest
 
 from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
 from fingerpost.registry import LoadReport
+from tests.support.waiting import until
 from tests.worker.colours import encoded
 from tests.worker.protocols.rig import Rig, serving
-from tests.worker.protocols.test_stream import until
 
 IMAGE = encoded("red")
 TEXT = base64.b64encode(IMAGE).decode()

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.serving.uploads import check_headers, read_body, read_images
 
 
@@ -23,7 +23,7 @@ async def serving(**settings: object) -> AsyncIterator[tuple[TestServer, list[ob
     """A server that answers with the sizes it read; `seen` has the images, or the errors."""
     settings = {"max_request_bytes": 3_000_000, "body_timeout_s": 5.0, **settings}
     config = WorkerConfig(
-        registry="http://127.0.0.1:1", limits=ImageLimits(max_bytes=1_000_000), **settings
+        registry="http://127.0.0.1:1", limits=ImageConfig(max_bytes=1_000_000), **settings
     )
     seen: list[object] = []
 

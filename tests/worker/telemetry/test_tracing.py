@@ -26,7 +26,7 @@ from fingerpost.client.wire import TimingsMs
 from fingerpost.errors import ConfigurationError, ModelFailed
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind, serve
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import find_model
@@ -227,7 +227,7 @@ async def test_a_whole_workers_requests(
         config = WorkerConfig(registry=registry.url, lease_s=0.0)
         files = find_model(tmp_path / "colours")
         async with (
-            Worker(files, lambda found: load_backend(found, LoadOptions()), config) as worker,
+            Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker,
             aiohttp.ClientSession(worker.instance.url, headers=CALLER) as http,
         ):
             async with http.post("/v1/classify/colours", data=form) as response:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.worker.backends.devices import Placement
-from fingerpost.worker.engine.batching_options import BatchingOptions
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.images import ImageConfig
 
 __all__ = ["WorkerConfig"]
 
@@ -34,7 +34,7 @@ class WorkerConfig:
         max_queue: most images waiting for a decoder or the model. Beyond it the worker answers 429
             at once.
         max_wait_s: how long an image may wait for company while the model is idle; see
-            `BatchingOptions`, as for the next.
+            `BatchingConfig`, as for the next.
         latency_s: keep the time from an image's arrival to its answer under this, by smaller
             batches and by refusing what would take longer; None makes batches as large as the load.
         max_in_flight: most requests at once, uploads among them. Beyond it likewise 429.
@@ -77,7 +77,7 @@ class WorkerConfig:
     latency_s: float | None = None
     max_in_flight: int = 1024
     decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
-    limits: ImageLimits = field(default_factory=ImageLimits)
+    limits: ImageConfig = field(default_factory=ImageConfig)
     max_request_bytes: int = 64_000_000
     stream_window: int = 64
     stream_idle_s: float = 60.0
@@ -95,9 +95,9 @@ class WorkerConfig:
     tracing: bool = False
 
     @property
-    def batching(self) -> BatchingOptions:
+    def batching(self) -> BatchingConfig:
         """How images are gathered where a model's own file does not say it."""
-        return BatchingOptions(
+        return BatchingConfig(
             max_batch=self.max_batch,
             max_queue=self.max_queue,
             max_wait_s=self.max_wait_s,

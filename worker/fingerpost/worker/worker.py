@@ -24,7 +24,7 @@ from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
-from fingerpost.worker.serving.malloc import one_heap
+from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
 
@@ -66,7 +66,7 @@ class Worker:
 
     def __init__(
         self,
-        models: Source | ModelFiles,
+        models: ModelSource | ModelFiles,
         load: Callable[[ModelFiles], Backend],
         config: WorkerConfig,
     ) -> None:
@@ -113,7 +113,7 @@ class Worker:
             RegistryError: the registry cannot be reached; told before a model is loaded.
         """
         config, metrics = self._config, self._metrics
-        one_heap()
+        limit_malloc_arenas()
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._registry.aclose)
             listener = bind(config.host, config.port)

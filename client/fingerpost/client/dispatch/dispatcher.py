@@ -340,10 +340,10 @@ def _check_served(snapshot: Snapshot | None, job: Job, *, late: bool) -> None:
     if snapshot.instances:
         models = [each for one in snapshot.instances for each in one.models if each.name == name]
         versions = sorted({version for each in models for version in each.versions}, key=int)
-        labels = sorted({label for each in models for label in each.labels})
+        aliases = sorted({alias for each in models for alias in each.aliases})
         raise UnknownModel(
             f"no worker of {name!r} serves {job.reference}; there are versions "
-            f"{', '.join(versions) or 'none'} and labels {', '.join(labels) or 'none'}"
+            f"{', '.join(versions) or 'none'} and aliases {', '.join(aliases) or 'none'}"
         )
     if late:
         raise NoWorker(

@@ -1,4 +1,4 @@
-"""The routing table of one service: picks a worker for each request, and learns from its outcome."""
+"""The routing table of one service: picks a worker for each request, and learns how it ended."""
 
 from __future__ import annotations
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fingerpost.registry.backoff import Backoff
-
 from fingerpost.client.routing.policy import Policy
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.renames import renamed_fields
 
 if TYPE_CHECKING:
@@ -25,6 +24,28 @@ __all__ = [
     "RoutingConfig",
     "SlowStartConfig",
 ]
+
+
+def _check(
+    config: Any,
+    *,
+    may_be_zero: frozenset[str] | set[str] = frozenset(),
+    shares: frozenset[str] | set[str] = frozenset(),
+) -> None:
+    """Raise ConfigurationError unless all fields are positive numbers, and shares at most 1."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        least = "0 or more" if field.name in may_be_zero else "above 0"
+        zero = value == 0 and field.name in may_be_zero
+        if not isinstance(value, (int, float)) or not (zero or 0 < value < inf):
+            raise _invalid(config, field.name, f"a number {least}")
+        if field.name in shares and value > 1:
+            raise _invalid(config, field.name, f"a share, {least} and at most 1")
+
+
+def _invalid(config: object, name: str, remedy: str) -> ConfigurationError:
+    value = getattr(config, name)
+    return ConfigurationError(f"{type(config).__name__}: {name}={value!r}: use {remedy}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,25 +324,3 @@ _GROUPS = {
     "slow_start": SlowStartConfig,
     "retries": RetryConfig,
 }
-
-
-def _check(
-    config: Any,
-    *,
-    may_be_zero: frozenset[str] | set[str] = frozenset(),
-    shares: frozenset[str] | set[str] = frozenset(),
-) -> None:
-    """Raise ConfigurationError unless all fields are positive numbers, and shares at most 1."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        least = "0 or more" if field.name in may_be_zero else "above 0"
-        zero = value == 0 and field.name in may_be_zero
-        if not isinstance(value, (int, float)) or not (zero or 0 < value < inf):
-            raise _invalid(config, field.name, f"a number {least}")
-        if field.name in shares and value > 1:
-            raise _invalid(config, field.name, f"a share, {least} and at most 1")
-
-
-def _invalid(config: object, name: str, remedy: str) -> ConfigurationError:
-    value = getattr(config, name)
-    return ConfigurationError(f"{type(config).__name__}: {name}={value!r}: use {remedy}")

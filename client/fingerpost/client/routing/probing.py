@@ -61,7 +61,7 @@ class Probing:
         return next_at if -inf < next_at <= idle_at else inf
 
     def ahead(self, now: float) -> int:
-        """How many probes to send before a request that is `worth_waiting`: 3, or what is allowed."""
+        """How many probes to send before a request that is `worth_waiting`: 3, or fewer."""
         return self._take(3, now)
 
     def answered(self, rtt_s: float) -> None:

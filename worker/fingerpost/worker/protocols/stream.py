@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["StreamProtocol"]
@@ -64,12 +64,12 @@ class StreamProtocol:
     def __init__(
         self,
         admission: Admission,
-        host: ModelHost,
+        manager: ModelManager,
         config: WorkerConfig,
         load: Callable[[], LoadReport],
     ) -> None:
         self._admission = admission
-        self._host = host
+        self._manager = manager
         self._config = config
         self._load = load
 
@@ -80,7 +80,7 @@ class StreamProtocol:
     async def _stream(self, request: web.Request, record: RequestRecord) -> web.StreamResponse:
         top = labels_wanted(request)
         reference = self._admission.reference(request)
-        with self._host.use(reference) as served:
+        with self._manager.acquire(reference) as served:
             record.served_by(served.model, served.version)
         response = web.StreamResponse(
             headers={hdrs.CONTENT_TYPE: STREAM_TYPE, LOAD_HEADER: self._load().to_header()}
@@ -89,7 +89,7 @@ class StreamProtocol:
         response.force_close()  # what a client still sends after the end is no request
         await response.prepare(request)
         await _Stream(
-            request, response, reference, top, self._admission, self._host, self._config
+            request, response, reference, top, self._admission, self._manager, self._config
         ).run()
         return response
 
@@ -120,7 +120,7 @@ class _Stream:
         reference: ModelReference,
         top: int,
         admission: Admission,
-        host: ModelHost,
+        manager: ModelManager,
         config: WorkerConfig,
     ) -> None:
         self._request = request
@@ -128,7 +128,7 @@ class _Stream:
         self._reference = reference
         self._top = top
         self._admission = admission
-        self._host = host
+        self._manager = manager
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder(max_body_bytes=config.limits.max_bytes, error=InvalidRequest)
@@ -257,7 +257,7 @@ class _Stream:
                 )
             left_s = PATIENCE_S if wanted.deadline_ms is None else wanted.deadline_ms / 1000
             deadline = self._loop.time() + min(PATIENCE_S, left_s)
-            with self._admission.count(), self._host.use(self._reference) as served:
+            with self._admission.count(), self._manager.acquire(self._reference) as served:
                 version = served.version
                 async with asyncio.timeout_at(deadline):
                     outcome = await served.engine.classify(frame.body, deadline=deadline)

@@ -16,7 +16,7 @@ from rich.progress import Progress as _Bars
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["Progress", "RichProgress", "Silent"]
+__all__ = ["Progress", "RichProgress", "SilentProgress"]
 
 
 class Progress(Protocol):
@@ -38,7 +38,7 @@ class Progress(Protocol):
         """An epoch of training ended; numbers begin at 1, accuracies are shares of 1."""
 
 
-class Silent:
+class SilentProgress:
     """Says nothing."""
 
     def begin(self, stage: str, total: int | None) -> None:

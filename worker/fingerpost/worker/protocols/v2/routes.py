@@ -35,7 +35,7 @@ from fingerpost.worker.serving.uploads import read_body
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.images import ImageLimits
+    from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
     from fingerpost.worker.serving.admission import Admission, Admitted, Answer
 
@@ -177,7 +177,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview
 
 
 async def _items(
-    wanted: _Input, binary: memoryview, limits: ImageLimits, what: str, *, flat: bool
+    wanted: _Input, binary: memoryview, limits: ImageConfig, what: str, *, flat: bool
 ) -> list[Item]:
     """The images of an input, out of its JSON data or of all the binary data there is."""
     size = wanted.parameters.binary_data_size

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from msgspec import structs
 
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.client import Client, ClientConfig
     from fingerpost.client.resolver import Resolver
 
-__all__ = ["LOCAL_AGENT", "Cluster", "takes_cluster_options"]
+__all__ = ["LOCAL_AGENT", "ClusterTarget", "takes_cluster_options"]
 
 # Where Consul's agent listens on every machine that has one.
 LOCAL_AGENT: Final = "consul://127.0.0.1:8500"
@@ -43,7 +43,7 @@ ClusterConsul = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class ClusterTarget:
     """The cluster that the options name; without any, the one of the proxy on this machine.
 
     Raises:
@@ -98,7 +98,10 @@ class Cluster:
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a subcommand these options, and the registry's; it gets a `Cluster`, as `cluster`."""
+    """Add these options, and those of the registry, to a subcommand.
+
+    The subcommand gets their values as its argument `cluster`.
+    """
 
     def wrapped(
         *,
@@ -111,7 +114,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         proxies = tuple(proxy or ())
         command(
             **given,
-            cluster=Cluster(proxies=proxies, registry=registry, consul=consul, access=access),
+            cluster=ClusterTarget(proxies=proxies, registry=registry, consul=consul, access=access),
         )
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__

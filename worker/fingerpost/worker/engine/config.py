@@ -1,4 +1,4 @@
-"""How images are gathered into batches, in numbers."""
+"""The settings of batching."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from fingerpost.worker.models.manifest import BatchSpec
 
-__all__ = ["BatchingOptions"]
+__all__ = ["BatchingConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchingOptions:
-    """How images are gathered.
+class BatchingConfig:
+    """How images are gathered into batches.
 
     Attributes:
-        max_batch: most images in one run. More gives throughput, until the model's memory ends.
+        max_batch: most images in one run of the model. More gives throughput, until the model's
+            memory ends; 32 fits small machines.
         max_queue: most images waiting, those being decoded among them. More absorbs longer bursts,
-            at the price of latency.
-        max_wait_s: how long an image may wait for company while the model is idle. 0 suits most
-            models; more pays only where a full batch costs little more than a single image.
-        latency_s: keep the time from submission to answer under this, by smaller batches and by
-            refusing what would take longer; None makes batches as large as the load.
-        sizes: the only sizes that are run, ascending to `max_batch`: a smaller batch is padded to
-            the next one. For compiled graphs, which are slow at every new shape.
+            at the price of latency; 512 is 16 full batches.
+        max_wait_s: how many seconds an image may wait for others while the model is idle. 0 suits
+            most models; more pays only where a full batch costs little more than a single image.
+        latency_s: keep the seconds from submission to answer under this, by smaller batches and by
+            refusing what would take longer. Lower values cost throughput. None, the default, makes
+            batches as large as the load.
+        sizes: the only sizes that run, ascending to `max_batch`: a smaller batch is padded to the
+            next one. For compiled graphs, which are slow at every new shape; empty allows every
+            size.
     """
 
     max_batch: int = 32
@@ -52,8 +55,8 @@ class BatchingOptions:
                     f"to max_batch, {self.max_batch}"
                 )
 
-    def over(self, spec: BatchSpec) -> BatchingOptions:
-        """These options, with what a model's own file says in their place."""
+    def override(self, spec: BatchSpec) -> BatchingConfig:
+        """This configuration with the settings of a model's own file in place of its own."""
         return replace(
             self,
             max_batch=spec.sizes[-1] if spec.sizes else spec.max or self.max_batch,
@@ -62,8 +65,8 @@ class BatchingOptions:
             latency_s=spec.latency_ms / 1000 if spec.latency_ms else self.latency_s,
         )
 
-    def size(self, images: int) -> int:
-        """The size that a batch of so many images runs as."""
+    def padded_size(self, images: int) -> int:
+        """The number of images that a batch of `images` runs as, padding included."""
         if not self.sizes:
             return images
         return next((size for size in self.sizes if size >= images), images)

@@ -5,34 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Process", "Processes", "free_port", "get_json", "until"]
+from tests.support.ports import free_port
+from tests.support.waiting import until_blocking
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """Ask again and again until the answer is true; return it."""
-    end = time.monotonic() + timeout_s
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"not within {timeout_s} s: {condition}"
-        time.sleep(0.02)
+__all__ = ["Process", "Processes", "get_json"]
 
 
 def get_json(url: str) -> Any:
@@ -100,14 +84,14 @@ class Processes:
         port = free_port()
         self.start("registry", "--port", port)
         url = f"http://127.0.0.1:{port}"
-        until(lambda: get_json(f"{url}/v1/status/leader"))
+        until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
         return url
 
     def proxy(self, registry: str, *options: object) -> str:
         port = free_port()
         self.start("proxy", "--port", port, "--registry", registry, *options)
         url = f"http://127.0.0.1:{port}"
-        until(lambda: get_json(f"{url}/health/ready"))
+        until_blocking(lambda: get_json(f"{url}/health/ready"))
         return url
 
     def worker(self, registry: str, model: Path, *options: object) -> Process:
@@ -123,4 +107,4 @@ class Processes:
             found = answer["instances"] if answer else []
             return found if len(found) == count else None
 
-        return list(until(told))
+        return list(until_blocking(told))
