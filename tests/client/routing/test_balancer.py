@@ -14,10 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fingerpost.client.routing import (
     Balancer,
     Ejection,
+    EjectionConfig,
     Outcome,
     Pick,
     PowerOfTwo,
     RetryAt,
+    RetryConfig,
     RoundRobin,
     RoutingConfig,
 )
@@ -153,7 +155,7 @@ def test_a_late_success_does_not_end_a_rest():
     ("outcome", "first_s", "cap_s"), [(Outcome.REFUSED, 1.0, 30.0), (Outcome.FAILED, 5.0, 300.0)]
 )
 def test_ejection_grows_to_its_cap(outcome, first_s, cap_s):
-    ejection, now, lengths = Ejection(RoutingConfig()), 0.0, []
+    ejection, now, lengths = Ejection(EjectionConfig()), 0.0, []
     while len(lengths) < 40:
         trial = ejection.dispatched(now)
         ejection.finished(outcome, picked_at=now, trial=trial, now=now, rng=RNG, retry_after_s=None)
@@ -382,7 +384,7 @@ def test_equal_workers_get_equal_shares(seed):
 
 @given(st.integers(0, 60), st.integers())
 def test_backoff_is_within_its_ceiling(rounds, seed):
-    wait_s = RoutingConfig().backoff_s(rounds, random.Random(seed))
+    wait_s = RetryConfig().backoff_s(rounds, random.Random(seed))
     assert 0 <= wait_s <= min(2.0, 0.05 * 2**rounds)
 
 
