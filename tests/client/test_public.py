@@ -45,6 +45,7 @@ def test_public_names_of_the_room():
         "SlowStartConfig",
         "Stats",
         "SyncClient",
+        "__version__",
     }
 
 

@@ -20,6 +20,7 @@ from fingerpost.client.routing import (
 from fingerpost.client.sync import SyncClient
 from fingerpost.errors import *  # noqa: F403
 from fingerpost.errors import __all__ as _errors
+from fingerpost.registry.version import __version__
 
 __all__ = [
     "DEFAULT_PROXY",
@@ -35,5 +36,6 @@ __all__ = [
     "SlowStartConfig",
     "Stats",
     "SyncClient",
+    "__version__",
 ]
 __all__ += _errors

@@ -42,12 +42,15 @@ class Resolver(Protocol):
 
     def watch(self, service: str) -> Watch[Snapshot]:
         """A started watch of one service, the same one for every call."""
+        ...
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
+        ...
 
     async def aclose(self) -> None:
         """End the watches and connections that this resolver made."""
+        ...
 
 
 class RegistryResolver:

@@ -4,14 +4,15 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fingerpost import errors
-from fingerpost.registry.address_policy import Admission, Reason
+from fingerpost.registry.address_policy import AddressPolicy, Reason
 from fingerpost.registry.base import Registration, Registry
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
-from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.version import __version__
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.watch import Watch
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOAD_HEADER",
-    "Admission",
+    "AddressPolicy",
     "Catalog",
     "CheckConfig",
     "ConsulRegistry",
@@ -31,14 +32,17 @@ __all__ = [
     "Reason",
     "Registration",
     "Registry",
-    "RegistryOptions",
+    "RegistryConfig",
     "Snapshot",
     "Watch",
     "WatchConfig",
     "WorkerState",
+    "__version__",
     "format_address",
     "open_registry",
 ]
+
+_RENAMED = {"Admission": "AddressPolicy", "RegistryOptions": "RegistryConfig"}
 
 
 def __getattr__(name: str) -> object:
@@ -47,6 +51,8 @@ def __getattr__(name: str) -> object:
         from fingerpost.registry.consul.registry import ConsulRegistry
 
         return ConsulRegistry
+    if name in _RENAMED:
+        raise ImportError(f"{__name__}.{name} is called {_RENAMED[name]} now")
     if name in errors.__all__:  # where they were until 0.1
         warnings.warn(
             f"import {name} from fingerpost.errors, no longer from {__name__}",

@@ -27,6 +27,7 @@ class Array(Protocol):
     @property
     def __array_interface__(self) -> Mapping[str, Any]:
         """`shape` and `typestr` at least (numpy.org/doc/stable/reference/arrays.interface.html)."""
+        ...
 
 
 ImageSource: TypeAlias = (

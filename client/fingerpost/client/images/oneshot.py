@@ -18,6 +18,7 @@ class Readable(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; empty at the end."""
+        ...
 
 
 class OneShot:

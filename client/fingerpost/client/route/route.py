@@ -33,13 +33,16 @@ class Way(Protocol):
     @property
     def path(self) -> str:
         """Where a peer takes images, up to the model's name."""
+        ...
 
     @property
     def own_load(self) -> bool:
         """Whether load reports are the peer's own, so that it can be asked for them."""
+        ...
 
     def peers(self, view: Snapshot) -> Snapshot:
         """The same view, with the peers as its instances."""
+        ...
 
     def judge(
         self, address: str, status: int, error: FingerpostError
@@ -48,12 +51,15 @@ class Way(Protocol):
 
         A `CallerError` of a peer that has not `ANSWERED` is its own word, not the cluster's.
         """
+        ...
 
     def origin(self, peer: Instance, worker: str) -> Origin:
         """Who answered: this peer, or the worker (id and address) that it named."""
+        ...
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
         """Count image bytes that were sent this way."""
+        ...
 
 
 class Direct:

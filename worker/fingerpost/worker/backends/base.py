@@ -96,18 +96,22 @@ class Backend(Protocol):
     @property
     def framework(self) -> str:
         """Name and version, such as `tensorflow 2.21.0`."""
+        ...
 
     @property
     def platform(self) -> str:
         """Framework and format, such as `onnxruntime_onnx`: Triton's word, where it has one."""
+        ...
 
     @property
     def device(self) -> str:
         """Where it runs: `cpu`, or the GPU's name."""
+        ...
 
     @property
     def input(self) -> ImageInput:
         """What `predict` wants."""
+        ...
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """Scores, float32 `[len(images), classes]`.
@@ -120,6 +124,8 @@ class Backend(Protocol):
         Raises:
             InvalidRequest: an item of another shape.
         """
+        ...
 
     def close(self) -> None:
         """Free memory and devices; `predict` is not called afterwards."""
+        ...

@@ -55,6 +55,7 @@ class PythonModel(Protocol):
 
     def __init__(self, folder: Path) -> None:
         """Load. Whatever it raises is told as the reason why the model cannot be loaded."""
+        ...
 
     def predict(self, batch: NDArray[Any] | list[bytes]) -> ArrayLike:
         """Scores `[N, classes]`, finite, in the order of the labels.
@@ -67,6 +68,7 @@ class PythonModel(Protocol):
                 `model.toml` says `layout = "NCHW"`, preprocessed as it says, and the class's own to
                 keep; or N encoded images.
         """
+        ...
 
 
 class PythonClassBackend:

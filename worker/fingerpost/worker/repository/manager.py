@@ -41,9 +41,11 @@ class ModelManager(Protocol):
     @property
     def default(self) -> str:
         """The model for `POST /`, whose path names none."""
+        ...
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Models that can be asked for now, with aliases and loaded versions, newest first."""
+        ...
 
     def acquire(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
         """The version that `reference` means; it is not unloaded inside the `with` block.
@@ -54,12 +56,16 @@ class ModelManager(Protocol):
             UnknownModel: it is not served; raised here or when the block is entered. The message
                 lists what is served.
         """
+        ...
 
     def model_names(self) -> tuple[str, ...]:
         """The names of all models, also of those of which no version could be loaded."""
+        ...
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
         """The state of every known version of a model, newest first. Raises `UnknownModel`."""
+        ...
 
     def engines(self) -> tuple[Engine, ...]:
         """The engines of all loaded versions, for load, health and metrics."""
+        ...

@@ -66,6 +66,7 @@ class ModelSource(Protocol):
     @property
     def single_model(self) -> bool:
         """It has one model, and is nothing without it."""
+        ...
 
     def scan(self) -> dict[str, FoundModel]:
         """The models that are there now, by name.
@@ -74,12 +75,15 @@ class ModelSource(Protocol):
             ConfigurationError: they cannot be looked at now, which does not mean that they are
                 gone.
         """
+        ...
 
     def files(self, model: str, version: int) -> ModelFiles:
         """A version's files, to be loaded. Raises `ConfigurationError`."""
+        ...
 
     def fingerprint(self, model: str, version: int) -> str:
         """A version's fingerprint now. Raises `ConfigurationError`."""
+        ...
 
 
 class FixedModel:

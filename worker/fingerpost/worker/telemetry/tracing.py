@@ -21,10 +21,10 @@ import asyncio
 import logging
 import threading
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
-        self._tracer = provider.get_tracer("fingerpost.worker", version("fingerpost"))
+        self._tracer = provider.get_tracer("fingerpost.worker", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._trace = trace
         # From the monotonic clock, which all times inside are of, to nanoseconds since 1970.
@@ -147,9 +147,7 @@ def _over_otlp(environment: Mapping[str, str], exporter: str) -> Tracing:
         raise ConfigurationError(
             f"tracing needs OpenTelemetry ({error}): pip install 'fingerpost[otel]'"
         ) from error
-    ours = Resource.create(
-        {"service.name": "fingerpost-worker", "service.version": version("fingerpost")}
-    )
+    ours = Resource.create({"service.name": "fingerpost-worker", "service.version": __version__})
     provider = TracerProvider(
         resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import UnknownPath
 from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import json_response
+from fingerpost.registry.version import __version__
 from fingerpost.worker.models.status import VersionState
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenInferenceMetadata"]
 
-_VERSION: Final = version("fingerpost")
 # Triton's words for what a version is doing.
 _STATES: Final = {
     VersionState.START: "LOADING",
@@ -57,12 +56,14 @@ class OpenInferenceMetadata:
         return json_response(
             {
                 "name": "fingerpost",
-                "version": _VERSION,
+                "version": __version__,
                 "extensions": [
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
-                    "model_repository" if self._config.admin_token else "model_repository(index)",
+                    "model_repository"
+                    if self._config.models.admin_token
+                    else "model_repository(index)",
                 ],
             }
         )
@@ -106,7 +107,7 @@ class OpenInferenceMetadata:
                     "name": served.model,
                     "platform": served.engine.platform,
                     "backend": served.engine.platform.partition("_")[0],
-                    "max_batch_size": self._config.max_batch,
+                    "max_batch_size": self._config.batching.max_batch,
                     "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
                     "output": [
                         {
