@@ -7,12 +7,15 @@ header `endpoint-load-metrics` (`fingerpost.registry.LoadReport.to_header`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
+
+if TYPE_CHECKING:
+    from fingerpost.errors import FingerpostError
 
 __all__ = [
     "DEADLINE_HEADER",
@@ -42,6 +45,11 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     retryable: bool
+
+    @classmethod
+    def of(cls, error: FingerpostError) -> ErrorBody:
+        """The body for an error, for an answer that carries other things too."""
+        return cls(code=error.code, message=error.message, retryable=error.retryable)
 
 
 class TimingsMs(msgspec.Struct, frozen=True, kw_only=True):
