@@ -41,8 +41,8 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
     dataclass's own signature, without the old names.
 
     Args:
-        renamed: old name to new name. A new name may be a path through nested dataclasses, which
-            need defaults, and may be followed by a space and a remark.
+        renamed: old name to new name. A new name may be a path through nested dataclasses, and may
+            be followed by a space and a remark.
 
     Raises:
         TypeError: at decoration, if the class is not a dataclass, if an old name is still a field,
@@ -53,24 +53,20 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
         if not dataclasses.is_dataclass(cls) or "__dataclass_fields__" not in vars(cls):
             raise TypeError(f"{cls.__name__} is not a dataclass: put @dataclass below this line")
         fields = {each.name for each in dataclasses.fields(cls)}
-        advice = {}
         for old, new in renamed.items():
             if old in fields:
                 raise TypeError(f"{cls.__name__} still has a field {old!r}")
-            path, _, remark = new.partition(" ")
-            call = _call(cls, path)
-            if call is None:
+            if new.split(" ")[0].split(".")[0] not in fields:
                 raise TypeError(f"{cls.__name__} has no field {new!r}, the new name of {old!r}")
-            advice[old] = f"this setting is called {new} now"
-            if "." in path:
-                advice[old] = f"use {call}{f' {remark}' if remark else ''}"
         init: Any = vars(cls)["__init__"]
 
         @functools.wraps(init)
         def checked(self: Any, *args: Any, **settings: Any) -> None:
             for name in settings:
-                if name in advice:
-                    raise ConfigurationError(f"{cls.__name__}({name}=...): {advice[name]}")
+                if name in renamed:
+                    raise ConfigurationError(
+                        f"{cls.__name__}({name}=...): {_advice(cls, renamed[name])}"
+                    )
             init(self, *args, **settings)
 
         cls.__init__ = checked  # type: ignore[method-assign]
@@ -79,18 +75,23 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
+def _advice(cls: type, new: str) -> str:
+    path, space, remark = new.partition(" ")
+    call = _call(cls, path) if "." in path else None
+    return f"use {call}{space}{remark}" if call else f"this setting is called {new} now"
+
+
 def _call(cls: type, path: str) -> str | None:
-    """How to write the setting at `path`, or None if there is no such field."""
+    """How to write the setting at `path`: `Config(retry=RetryConfig(attempts=...))`.
+
+    None where it cannot be known, because a field on the path has no dataclass as its default.
+    """
     name, _, rest = path.partition(".")
-    field = {each.name: each for each in dataclasses.fields(cls)}.get(name)
-    if field is None:
-        return None
     if not rest:
         return f"{cls.__name__}({name}=...)"
+    field = next(each for each in dataclasses.fields(cls) if each.name == name)
     default = field.default
     if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    if not dataclasses.is_dataclass(default):
-        return None
-    inner = _call(type(default), rest)
+    inner = _call(type(default), rest) if dataclasses.is_dataclass(default) else None
     return None if inner is None else f"{cls.__name__}({name}={inner})"
