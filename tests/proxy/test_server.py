@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.proxy.world import World
 
-from fingerpost.proxy.service import ProxyService
+from fingerpost.proxy.routes import ProxyRoutes
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n"
 
@@ -52,13 +52,13 @@ async def connected(world: World) -> AsyncIterator[Line]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """A mark for each `GET /` that was read and routed."""
     seen: list[bytes] = []
-    whole = ProxyService._get_address
+    whole = ProxyRoutes._get_address
 
     async def counted(self, request):
         seen.append(request.path_qs)
         return await whole(self, request)
 
-    monkeypatch.setattr(ProxyService, "_get_address", counted)
+    monkeypatch.setattr(ProxyRoutes, "_get_address", counted)
     return seen
 
 

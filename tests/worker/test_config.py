@@ -43,7 +43,7 @@ def test_a_value_out_of_its_range_is_an_error_that_names_the_field(field: str) -
 
 
 OLD = {
-    "access": "registry_options",
+    "access": "registry_config",
     "limits": "images",
     "lease_s": "drain.lease_s",
     "max_batch": "batching.max_batch",

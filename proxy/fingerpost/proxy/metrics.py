@@ -50,13 +50,15 @@ class ProxyMetrics:
         self.waiting = self._gauge("waiting_lookups", "Lookups held until something changes")
         self._instances = self._gauge("instances", "Healthy workers", "service")
         self._age = self._gauge("snapshot_age_seconds", "Since the registry's last word", "service")
-        self._kept = self._gauge("kept_instances", "In use on their own word alone", "service")
+        self._retained = self._gauge(
+            "retained_instances", "In use on their own word alone", "service"
+        )
         self._polls = self._counter("watch_polls", "Polls of the registry", "service")
         self._errors = self._counter("watch_errors", "Failed polls of the registry", "service")
         self._changes = self._counter("watch_changes", "Snapshots that differed", "service")
         self._suspicions = self._counter("watch_suspicions", "Lists that were doubted", "service")
         self._probes = self._counter("watch_probes", "Workers asked because of a doubt", "service")
-        self._refused = self._counter("refused_registrations", "Entries left out", "reason")
+        self._refused = self._counter("rejected_entries", "Entries left out", "reason")
         self._counted: dict[tuple[Counter, str], int] = {}
 
     def render(self, directory: Directory) -> bytes:
@@ -70,9 +72,9 @@ class ProxyMetrics:
             self._count(self._probes, service, watch.probes)
             if watch.view is not None:
                 self._instances.labels(service).set(len(watch.view.instances))
-                self._kept.labels(service).set(len(watch.view.kept))
+                self._retained.labels(service).set(len(watch.view.retained))
                 self._age.labels(service).set(watch.view.age_s(now))
-        for reason, count in directory.refusals.by_reason.items():
+        for reason, count in directory.rejected_entries.by_reason.items():
             self._count(self._refused, reason.value, count)
         return generate_latest(self._registry)
 

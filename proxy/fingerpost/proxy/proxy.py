@@ -10,8 +10,8 @@ from fingerpost.proxy.directory import Directory
 from fingerpost.proxy.metrics import ProxyMetrics
 from fingerpost.proxy.probes import LoadProbes
 from fingerpost.proxy.relay import Relay
+from fingerpost.proxy.routes import ProxyRoutes
 from fingerpost.proxy.server import ProxyRunner
-from fingerpost.proxy.service import ProxyService
 from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.http_server import bind, serve
 
@@ -37,7 +37,7 @@ class Proxy:
     def __init__(self, config: ProxyConfig, listener: socket.socket | None = None) -> None:
         self._config = config
         self._listener = listener
-        self._service: ProxyService | None = None
+        self._routes: ProxyRoutes | None = None
         self._site: web.SockSite | None = None
         self._stack = AsyncExitStack()
         self.port = config.port
@@ -57,11 +57,13 @@ class Proxy:
         async with AsyncExitStack() as stack:
             listener = self._listener or bind(config.host, config.port)
             self._listener = stack.enter_context(listener)
-            registry = open_registry(config.registry, config.access)
+            registry = open_registry(config.registry, config.registry_config)
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
-                    registry, default=config.service, first_snapshot_s=config.first_snapshot_s
+                    registry,
+                    default=config.default_service,
+                    first_snapshot_timeout_s=config.first_snapshot_timeout_s,
                 )
             )
             metrics = ProxyMetrics()
@@ -69,14 +71,14 @@ class Proxy:
             if config.probe_interval_s:
                 stack.push_async_callback(_cancel, asyncio.create_task(probes.run(), name="probes"))
             relay = await stack.enter_async_context(Relay(metrics))
-            service = ProxyService(directory, probes, relay, config=config, metrics=metrics)
+            routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(
-                service.app(), service.address, handle_signals=False, shutdown_timeout=1.0
+                routes.app(), routes.address, handle_signals=False, shutdown_timeout=1.0
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
             self._site = await serve(runner, listener)
-            self._service = service
+            self._routes = routes
             self.port = listener.getsockname()[1]
             self._stack = stack.pop_all()
         return self
@@ -93,9 +95,9 @@ class Proxy:
 
         Where a successor holds the same socket, connections go on to it without a gap.
         """
-        if self._site is not None and self._service is not None:
+        if self._site is not None and self._routes is not None:
             await self._site.stop()
-            await self._service.leave(grace_s)
+            await self._routes.leave(grace_s)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

@@ -86,7 +86,7 @@ class Worker:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.registry_options)
+        self._registry = open_registry(config.registry, config.registry_config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)

@@ -18,7 +18,7 @@ from fingerpost.deploy.processes.handover import (
     tell_predecessor,
 )
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from fingerpost.proxy import Proxy
@@ -56,7 +56,7 @@ def proxy(
     ] = 2.0,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Tell clients where the workers are. Run as many as you like.
 
@@ -67,10 +67,10 @@ def proxy(
     start_logging(log_level)
     config = ProxyConfig(
         registry=registry,
-        access=access,
+        registry_config=registry_config,
         host=host,
         port=port,
-        service=service,
+        default_service=service,
         relay=relay,
         lease_s=lease,
     )

@@ -16,7 +16,7 @@ from fingerpost.deploy.console import start_logging
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
@@ -142,7 +142,7 @@ def worker(
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
@@ -174,8 +174,8 @@ def worker(
     os.environ.update(chosen[0].environment())
     config = WorkerConfig(
         registry=registry,
-        registry_options=dataclasses.replace(
-            access, check=CheckConfig(mode=check), wan_address=wan_address
+        registry_config=dataclasses.replace(
+            registry_config, check=CheckConfig(mode=check), wan_address=wan_address
         ),
         registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
         host=host,

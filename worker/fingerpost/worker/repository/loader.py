@@ -117,7 +117,7 @@ class EngineLoader:
         config = self._config
         return Engine(
             backend,
-            limits=config.images,
+            images=config.images,
             batching=config.batching.override(files.manifest.batch),
             decoders=self._decoders,
             decode_threads=config.models.decode_threads,
