@@ -12,7 +12,7 @@ import fingerpost.worker
 
 def test_every_public_name_is_there() -> None:
     assert sorted(fingerpost.worker.__all__) == fingerpost.worker.__all__
-    for name in fingerpost.worker.__all__:
+    for name in set(fingerpost.worker.__all__) - {"__version__"}:
         assert getattr(fingerpost.worker, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = fingerpost.worker.nothing

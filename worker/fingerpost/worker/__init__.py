@@ -7,6 +7,8 @@ event loop of its own. Importing this package imports neither of them, nor any f
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.registry.version import __version__
+
 if TYPE_CHECKING:
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.config import (
@@ -35,6 +37,7 @@ __all__ = [
     "TelemetryConfig",
     "Worker",
     "WorkerConfig",
+    "__version__",
     "serve",
 ]
 
