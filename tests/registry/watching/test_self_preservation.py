@@ -18,7 +18,7 @@ from fingerpost.registry.watching.self_preservation import (
 )
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
-READY, GONE, SILENT = ProbeResult.READY, ProbeResult.GONE, ProbeResult.SILENT
+READY, GONE, UNRESPONSIVE = ProbeResult.READY, ProbeResult.GONE, ProbeResult.UNRESPONSIVE
 
 
 def worker(name: str, *, at: str | None = None, boot_id: int = 0) -> Instance:
@@ -100,8 +100,8 @@ ANSWERS = {
     "all ready": ((READY, READY, READY), "abcd", True),
     "all gone": ((GONE, GONE, GONE), "a", False),
     "one ready": ((READY, GONE, GONE), "ab", True),
-    "all silent": ((SILENT, SILENT, SILENT), "a", True),
-    "one of each": ((READY, GONE, SILENT), "ab", True),
+    "all silent": ((UNRESPONSIVE, UNRESPONSIVE, UNRESPONSIVE), "a", True),
+    "one of each": ((READY, GONE, UNRESPONSIVE), "ab", True),
 }
 
 
@@ -140,7 +140,7 @@ def test_a_retained_worker_is_asked_again_and_dropped_when_it_dies():
 def test_a_silent_worker_is_out_of_use_and_returns_when_it_answers():
     self_preservation = told(("ab", ""), ("", ""))
     for instance in self_preservation.due(0.0):
-        self_preservation.worker_said(instance, SILENT, now=0.5)
+        self_preservation.worker_said(instance, UNRESPONSIVE, now=0.5)
     assert used(self_preservation) == ""
     for instance in self_preservation.due(1.5):
         self_preservation.worker_said(instance, READY, now=1.5)
@@ -152,7 +152,7 @@ def test_a_worker_that_stays_silent_is_given_up():
     now = 0.0
     while self_preservation.suspicious:
         for instance in self_preservation.due(now):
-            self_preservation.worker_said(instance, SILENT, now=now)
+            self_preservation.worker_said(instance, UNRESPONSIVE, now=now)
         now += 1.0
     assert 3.0 < now < 6.0
     assert used(self_preservation) == ""
@@ -270,7 +270,7 @@ NAMES = st.sets(st.sampled_from("abcdefgh")).map(lambda names: "".join(sorted(na
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 5),
-        st.one_of(st.tuples(NAMES, NAMES), st.sampled_from([READY, GONE, SILENT])),
+        st.one_of(st.tuples(NAMES, NAMES), st.sampled_from([READY, GONE, UNRESPONSIVE])),
     ),
     max_size=30,
 )

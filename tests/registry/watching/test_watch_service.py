@@ -130,7 +130,7 @@ async def test_a_list_that_turns_empty_is_not_believed_before_the_workers_were_a
         workers.say(a=ProbeResult.READY, b=ProbeResult.GONE)
         await until(lambda: ids(watch) == "ac")
         assert watch.view.retained == ("a", "c"), "c has not answered yet"
-        workers.say(c=ProbeResult.SILENT)
+        workers.say(c=ProbeResult.UNRESPONSIVE)
         await until(lambda: ids(watch) == "a")
         assert (watch.suspicions, watch.errors) == (1, 0)
         assert watch.probes == len(workers.asked)

@@ -21,8 +21,8 @@ from fingerpost.errors import FingerpostError
 from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.processes.signals import ShutdownSignals
     from fingerpost.proxy import Proxy
+    from fingerpost.registry.shutdown import ShutdownSignals
 
 __all__ = ["add_to"]
 
@@ -76,7 +76,7 @@ def proxy(
     )
 
     async def run() -> None:
-        from fingerpost.deploy.processes.signals import ShutdownSignals
+        from fingerpost.registry.shutdown import ShutdownSignals
 
         async with Proxy(config, inherited_listener(os.environ)) as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)

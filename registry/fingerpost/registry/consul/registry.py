@@ -32,7 +32,7 @@ from fingerpost.registry.credentials import Token
 from fingerpost.registry.factory import parse_base_url
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.watching.liveness import Liveness
+from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.self_preservation import withdrawn_ids
 from fingerpost.registry.watching.watch import ServiceWatch, Store, Watch
@@ -134,7 +134,7 @@ class ConsulRegistry:
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
         doubts = self._watch_config.self_preservation
-        self._liveness = Liveness(deadline_s=doubts.probe_timeout_s) if doubts else None
+        self._liveness = LivenessProbe(timeout_s=doubts.probe_timeout_s) if doubts else None
         self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
         self.rejected_entries = RejectedEntries()
@@ -256,7 +256,7 @@ class ConsulRegistry:
             self._order(service, pool="watches").poll,
             service=service,
             name=f"service {service} at {self.url}",
-            ask=self._liveness.ask if self._liveness is not None else None,
+            ask=self._liveness.probe if self._liveness is not None else None,
             store=self._store,
             config=self._watch_config,
             clock=self._clock,

@@ -120,7 +120,7 @@ class ProbeResult(enum.Enum):
 
     READY = "ready"
     GONE = "gone"
-    SILENT = "silent"
+    UNRESPONSIVE = "unresponsive"
 
 
 class _Vanished:
@@ -226,7 +226,7 @@ class SelfPreservation:
         )
         each.due_at = now + pause_s
         each.in_use = word is ProbeResult.READY
-        if word is not ProbeResult.SILENT:
+        if word is not ProbeResult.UNRESPONSIVE:
             each.silent_since = None
         elif each.silent_since is None:
             each.silent_since = now

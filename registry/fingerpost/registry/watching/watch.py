@@ -408,4 +408,4 @@ async def _probe(ask: Ask, instance: Instance) -> ProbeResult:
         return await ask(instance)
     except Exception:  # a bug must not end the asking; an unasked worker is a silent one
         logger.exception("asking %s: unexpected error", instance.id)
-        return ProbeResult.SILENT
+        return ProbeResult.UNRESPONSIVE
