@@ -14,7 +14,7 @@ from fingerpost.client.dispatch.dispatcher import Dispatcher
 from fingerpost.client.images.load import image_key
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.route.relayed import Relayed
+from fingerpost.client.route.relay import Relayed
 from fingerpost.client.route.route import DIRECT
 from fingerpost.client.streaming.stream import Stream, StreamOptions, check_several
 from fingerpost.client.transport.deadlines import Sweep

@@ -6,7 +6,7 @@ import pytest
 from yarl import URL
 
 from fingerpost.client import Client, ClientConfig, SyncClient
-from fingerpost.client.route.relayed import Relayed
+from fingerpost.client.route.relay import Relayed
 from fingerpost.client.routing import Outcome
 from fingerpost.errors import (
     BadAnswer,

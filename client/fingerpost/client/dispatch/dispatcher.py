@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fingerpost.client.route.route import Way
     from fingerpost.client.transport.deadlines import Sweep
     from fingerpost.client.transport.transport import Reply, Transport
-    from fingerpost.client.transport.upload import Upload
+    from fingerpost.client.transport.attempt import Upload
     from fingerpost.client.wire import ClassifyAnswer
     from fingerpost.registry import Snapshot
 

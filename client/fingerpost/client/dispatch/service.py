@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fingerpost.client.route.route import Way
     from fingerpost.client.routing import Pick, Worker
     from fingerpost.client.transport.transport import Reply, Transport
-    from fingerpost.client.transport.upload import Upload
+    from fingerpost.client.transport.attempt import Upload
     from fingerpost.registry import ModelReference, Snapshot, Watch
 
 __all__ = ["Service"]

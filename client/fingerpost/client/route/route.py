@@ -1,6 +1,6 @@
 """What lies between a client and the workers: the network alone, or a proxy that relays.
 
-Everything in which the two ways differ is here and in `relayed`: the routing, the retries and the
+Everything in which the two ways differ is here and in `relay`: the routing, the retries and the
 connections know of a way and not which one. Rejected: a second dispatcher for the relay, which
 would have to repeat the retries, and asking for a mode wherever it matters.
 """

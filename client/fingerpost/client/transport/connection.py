@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.client.transport.answer import Answer
-    from fingerpost.client.transport.upload import Upload
+    from fingerpost.client.transport.attempt import Upload
     from fingerpost.errors import FingerpostError
 
 __all__ = ["Connection"]

@@ -13,7 +13,7 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.pool import Pools
-from fingerpost.client.transport.upload import Upload
+from fingerpost.client.transport.attempt import Upload
 from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ClassifyAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
 from fingerpost.registry import LOAD_HEADER, LoadReport
