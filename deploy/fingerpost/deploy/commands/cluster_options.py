@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from msgspec import structs
 
 from fingerpost.deploy.commands.registry_options import takes_registry_options
 from fingerpost.errors import ConfigurationError
@@ -80,10 +79,10 @@ class Cluster:
         if relay:
             if self.url is not None:
                 raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
-            config = structs.replace(config or ClientConfig(), relay=True)
+            config = replace(config or ClientConfig(), relay=True)
         if self.url is None:
             return Client(*self.proxies, config=config)
-        return Client(registry=self.url, registry_options=self.access, config=config)
+        return Client(registry=self.url, registry_config=self.access, config=config)
 
     def resolver(self) -> Resolver:
         """What a client asks there. Make it inside a running loop."""
@@ -94,7 +93,7 @@ class Cluster:
         if self.url is not None:
             return RegistryResolver(open_registry(self.url, self.access), owned=True)
         proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
-        return ProxyResolver(proxies, connect_s=ClientConfig().connect_s)
+        return ProxyResolver(proxies, connect_timeout_s=ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:

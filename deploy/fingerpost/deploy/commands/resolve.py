@@ -80,7 +80,7 @@ async def _follow(cluster: Cluster, model: str, show: Callable[[Event], None]) -
     resolver = cluster.resolver()
     try:
         watch = resolver.watch(reference.model)
-        view = await watch.ready(ClientConfig().no_worker_s)
+        view = await watch.ready(ClientConfig().wait_for_ready_s)
         while True:
             for event in sightings.look(view, watch.error, time.monotonic()):
                 show(event)
