@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults fuzz check bench bench-smoke clean
+.PHONY: help install demo test test-faults fuzz check docs bench bench-smoke clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
 	@echo "make check   ruff, mypy --strict, import contracts"
+	@echo "make docs    the documentation as a site in site/; a dead link fails"
 	@echo "make bench   measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
 	@echo "make bench-smoke  short versions of some, in a few minutes"
@@ -44,6 +45,10 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "site/index.html"
+
 fuzz: $(STAMP)
 	@$(BIN)/python -m tests.worker.protocols.fuzz --seconds 300
 
@@ -57,5 +62,5 @@ bench-%: $(STAMP)
 	@$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
+	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

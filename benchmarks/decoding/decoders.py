@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ _BILINEAR = Image.Resampling.BILINEAR
 
 
 def fingerpost() -> Decoder:
-    wanted, limits = ImageInput(height=SIDE, width=SIDE, channels=3), ImageLimits()
+    wanted, limits = ImageInput(height=SIDE, width=SIDE, channels=3), ImageConfig()
     return lambda data: np.asarray(prepare(data, wanted, limits))
 
 

@@ -30,7 +30,7 @@ from benchmarks.harness.environments import CACHE, installed
 from benchmarks.harness.pictures import photo
 from benchmarks.harness.results import Goal, in_turn, report
 from benchmarks.harness.servers import free_port, running, wait_for
-from fingerpost.worker.backends.devices import find_gpus, spread, visible
+from fingerpost.worker.backends.devices import find_gpus, place_processes, visible_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ def main() -> int:
         ratio=served[best] / limit,
         bound=arguments.minimum,
     )
-    gpus = visible(find_gpus(), os.environ)
+    gpus = visible_gpus(find_gpus(), os.environ)
     kept = report(
         "gpu-resnet50-small" if small else "gpu-resnet50",
         f"ResNet-50, JPEGs {arguments.size} of {arguments.kilobytes} KB, batches of {_BATCH}",
@@ -111,9 +111,9 @@ def _model(*, small: bool) -> Path:
 def _limit(arguments: argparse.Namespace, count: int, part: str) -> dict[str, float]:
     """So many processes on the device, decoding threads shared out among them."""
     cores = os.cpu_count() or 1
-    gpus = visible(find_gpus(), os.environ)
+    gpus = visible_gpus(find_gpus(), os.environ)
     crew = []
-    for placement in spread(arguments.device, None, gpus, processes=count):
+    for placement in place_processes(arguments.device, None, gpus, processes=count):
         words: list[object] = [
             arguments.model, *arguments.images, "--part", part, "--device", placement.option,
             "--threads", max(1, cores // count), "--batch", _BATCH,

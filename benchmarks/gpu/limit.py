@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.crew import begin_together
-from fingerpost.worker.backends.devices import find_gpus, place, visible
+from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
     fraction: float | None = arguments.memory_fraction
-    placement = place(arguments.device, visible(find_gpus(), os.environ), memory_fraction=fraction)
+    placement = place(
+        arguments.device, visible_gpus(find_gpus(), os.environ), memory_fraction=fraction
+    )
     os.environ.update(placement.environment())
     backend = load_backend(
-        find_model(arguments.model), placement.load_options(arguments.model_threads)
+        find_model(arguments.model), placement.load_config(arguments.model_threads)
     )
     with ThreadPoolExecutor(arguments.threads) as pool:
         batches = _batches(backend, pool, arguments)
@@ -64,7 +66,7 @@ def _batches(
 ) -> Iterator[list[Any]]:
     """Batches of decoded images; two are in the making while one runs."""
     files = itertools.cycle([path.read_bytes() for path in arguments.images])
-    limits = ImageLimits()
+    limits = ImageConfig()
 
     def decode() -> Future[Any]:
         return pool.submit(prepare, next(files), backend.input, limits)

@@ -33,7 +33,7 @@ def instance(number: int, port: int = 8000) -> Instance:
         service=SERVICE,
         host="127.0.0.1",
         ports={"http": port},
-        models=(ModelInfo(name=SERVICE, versions=("2", "1"), labels={"stable": "1"}),),
+        models=(ModelInfo(name=SERVICE, versions=("2", "1"), aliases={"stable": "1"}),),
         boot_id=_BOOT_ID,
         meta={"device": "cpu", "framework": "onnxruntime 1.32.0", "image-size": "224x224"},
     )

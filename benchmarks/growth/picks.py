@@ -7,7 +7,7 @@ from random import Random
 from statistics import median
 
 from benchmarks.growth.fleet import SERVICE, instance
-from fingerpost.client.routing import Fleet, Outcome, Pick, RoutingConfig, make_policy
+from fingerpost.client.routing import Balancer, Outcome, Pick, RoutingConfig, make_policy
 from fingerpost.registry import LoadReport, ModelReference, Snapshot, WorkerState
 
 __all__ = ["pick_us"]
@@ -17,28 +17,28 @@ _STEP_S = 0.001
 
 
 def pick_us(workers: int, picks: int = 5_000) -> float:
-    """Microseconds of a `Fleet.pick`, the median, while requests end and load reports come.
+    """Microseconds of a `Balancer.pick`, the median, while requests end and load reports come.
 
     A thousand images a second, two probes answered with each, up to 32 requests under way.
     """
     config, rng = RoutingConfig(), Random(1)
-    fleet = Fleet(make_policy(config), config)
+    balancer = Balancer(make_policy(config), config)
     entries = tuple(instance(number) for number in range(workers))
-    fleet.update(
+    balancer.update(
         Snapshot(service=SERVICE, instances=entries, known=True, index=1, taken_at=0.0), now=0.0
     )
     under_way: list[Pick] = []
     spent_ns = []
     for step in range(picks):
         now = step * _STEP_S
-        for worker in fleet.to_probe(_MODEL, 2, now, rng):
+        for endpoint in balancer.to_probe(_MODEL, 2, now, rng):
             report = LoadReport(
                 rif=rng.randrange(8), slots=4, state=WorkerState.READY, seq=step + 1,
-                boot_id=worker.instance.boot_id, latency_per_cost_s=rng.uniform(0.02, 0.2),
+                boot_id=endpoint.instance.boot_id, latency_per_cost_s=rng.uniform(0.02, 0.2),
             )  # fmt: skip
-            fleet.reported(worker, report, now, probed=True)
+            balancer.reported(endpoint, report, now, probed=True)
         began = time.perf_counter_ns()
-        pick = fleet.pick(_MODEL, tried=(), now=now, rng=rng)
+        pick = balancer.pick(_MODEL, tried=(), now=now, rng=rng)
         spent_ns.append(time.perf_counter_ns() - began)
         if not isinstance(pick, Pick):
             raise TypeError(f"nobody to pick of {workers} workers: {pick!r}")

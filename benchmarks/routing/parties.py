@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
-from fingerpost.client.routing import Budget, Fleet, Pick, RoutingConfig, make_policy
+from fingerpost.client.routing import Balancer, Budget, Pick, RoutingConfig, make_policy
 from fingerpost.registry import LoadReport, WorkerState
 
 __all__ = ["NOBODY", "Client", "Link", "Request", "Worker"]
@@ -40,10 +40,10 @@ class Request:
 class Client:
     """What one client keeps, as `Dispatcher`, `Service` and `Prober` do."""
 
-    __slots__ = ("asked", "budget", "fleet", "mb", "reported_at", "seconds", "timer")
+    __slots__ = ("asked", "balancer", "budget", "mb", "reported_at", "seconds", "timer")
 
     def __init__(self, config: RoutingConfig) -> None:
-        self.fleet = Fleet(make_policy(config), config)
+        self.balancer = Balancer(make_policy(config), config)
         self.budget = Budget(config)
         self.timer = False
         self.asked: set[str] = set()

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
-from importlib.metadata import version
 from itertools import count
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
@@ -29,6 +28,7 @@ from benchmarks.harness.servers import free_port, running, wait_for
 from fingerpost.client import Client, ClientConfig
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.errors import FingerpostError
+from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +113,7 @@ def main() -> int:
         f"closed loop of {_AT_ONCE}",
         figures,
         _goals(figures),
-        versions={"fingerpost": version("fingerpost"), "HAProxy": said.stdout.split()[2]},
+        versions={"fingerpost": __version__, "HAProxy": said.stdout.split()[2]},
         settings={
             "service_ms": _SERVICE_MS,
             "clients": _CLIENTS,

@@ -25,8 +25,8 @@ from benchmarks.routing.scenario import Event, Result, Scenario
 from fingerpost.client.routing import (
     Candidate,
     Outcome,
-    Pause,
     Pick,
+    RetryAt,
 )
 from fingerpost.registry import (
     Instance,
@@ -106,7 +106,7 @@ class _Simulation:
             service="m", instances=instances, known=True, index=self.count + 1, taken_at=self.now
         )
         for client in self.clients:
-            client.fleet.update(view, self.now)
+            client.balancer.update(view, self.now)
 
     def change(self, event: Event) -> None:
         worker = self.workers[event.worker]
@@ -155,7 +155,7 @@ class _Simulation:
     def ahead(self, request: Request) -> None:
         """Ask before the pick where that is worth it, and wait for two answers."""
         client, now = request.client, self.now
-        probing, config = client.fleet.probing, self.scenario.routing
+        probing, config = client.balancer.probing, self.scenario.routing
         expected_s = client.seconds / client.mb * request.mb if client.mb else 0.0
         if probing.worth_waiting(expected_s, client.reported_at, now):
             request.awaits = min(2, self.probe(client, probing.ahead(now), request))
@@ -169,7 +169,7 @@ class _Simulation:
             return
         request.begun = True
         client, now = request.client, self.now
-        probing = client.fleet.probing
+        probing = client.balancer.probing
         self.probe(client, probing.on_request(now))
         if not client.timer and probing.next_at() < inf:
             client.timer = True
@@ -177,7 +177,7 @@ class _Simulation:
         self.attempt(request)
 
     def tick(self, client: Client) -> None:
-        probing = client.fleet.probing
+        probing = client.balancer.probing
         self.probe(client, probing.on_timer(self.now))
         next_at = probing.next_at()
         client.timer = next_at < self.scenario.duration_s
@@ -187,7 +187,7 @@ class _Simulation:
     def probe(self, client: Client, count: int, request: Request | None = None) -> int:
         """How many were asked; `request` waits for their answers."""
         asked = 0
-        for each in client.fleet.to_probe(_MODEL, count, self.now, self.chance) if count else ():
+        for each in client.balancer.to_probe(_MODEL, count, self.now, self.chance) if count else ():
             if each.id not in client.asked:
                 asked += 1
                 client.asked.add(each.id)
@@ -213,9 +213,9 @@ class _Simulation:
         if mode == "refusing":
             each.suspected(self.now)
         elif report is not None and rtt_s <= self.scenario.routing.probe_timeout_s:
-            client.fleet.probing.answered(rtt_s)
+            client.balancer.probing.answered(rtt_s)
             unseen = max(0, each.in_flight - before)
-            client.fleet.reported(each, report, self.now, probed=True, unseen=unseen)
+            client.balancer.reported(each, report, self.now, probed=True, unseen=unseen)
         if request is not None:
             request.awaits -= 1
             if not request.awaits:
@@ -224,16 +224,16 @@ class _Simulation:
     def attempt(self, request: Request) -> None:
         if request.done:
             return
-        fleet, now = request.client.fleet, self.now
-        made = fleet.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
+        balancer, now = request.client.balancer, self.now
+        made = balancer.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
         if isinstance(made, Pick):
             request.attempts += 1
             request.pick = made
-            self.result.sent[int(made.worker.id)].append(now)
+            self.result.sent[int(made.endpoint.id)].append(now)
             self.at(now + self.half_s, self.reach, (request, made))
             return
         request.tried = NOBODY
-        until = made.until if isinstance(made, Pause) else now
+        until = made.until if isinstance(made, RetryAt) else now
         wait_s = self.scenario.routing.backoff_s(request.attempts, self.chance)
         self.at(until + wait_s, self.attempt, request)
 
@@ -267,7 +267,7 @@ class _Simulation:
         if answered:
             client.seconds += _SMOOTHING * (self.now - made.at - client.seconds)
             client.mb += _SMOOTHING * (sent_mb - client.mb)
-            if self.now - made.worker.load_at < config.report_every_s:
+            if self.now - made.endpoint.load_at < config.report_every_s:
                 report = None
         if report is not None:
             client.reported_at = self.now
@@ -288,7 +288,7 @@ class _Simulation:
             self.end(request, error=True)
             return
         self.result.retries += 1
-        request.tried |= {made.worker.id}
+        request.tried |= {made.endpoint.id}
         self.attempt(request)
 
     # The worker
@@ -296,7 +296,7 @@ class _Simulation:
     def reach(self, argument: Any) -> None:
         """The headers are there."""
         request, made = argument
-        worker = self.workers[int(made.worker.id)]
+        worker = self.workers[int(made.endpoint.id)]
         if worker.mode != "up":
             outcome = Outcome.REFUSED if worker.mode == "refusing" else Outcome.FAILED
             delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
@@ -326,7 +326,7 @@ class _Simulation:
 
     def uploaded(self, argument: Any) -> None:
         request, made = argument
-        worker = self.workers[int(made.worker.id)]
+        worker = self.workers[int(made.endpoint.id)]
         request.started = self.now
         worker.queue.append(argument)
         self.work(worker)

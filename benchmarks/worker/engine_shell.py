@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.engine.batching_options import BatchingOptions
+from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.engine.engine import Engine
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def per_call_us(ask: Callable[[], Awaitable[object]], seconds: float) -> f
 
 async def measure(seconds: float, rounds: int) -> None:
     engine = Engine(
-        Nothing(), limits=ImageLimits(), metrics=WorkerMetrics(), batching=BatchingOptions()
+        Nothing(), limits=ImageConfig(), metrics=WorkerMetrics(), batching=BatchingConfig()
     )
     engine.warm_up()
     loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
 """`python -m benchmarks.worker.limit MODEL IMAGE SECONDS`: what the machine does with no server.
 
-Decoding threads feed the model's threads, one for each of its lanes, which run 16 images at once:
+Decoding threads feed the threads of the model, one for each concurrent batch, 16 images at a time:
 Fingerpost's own parts, with no socket. Run as a process of its own, so that it starts as fresh as
 the servers do. Prints images/s.
 """
@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.engine.engine import warm_up
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.engine.inference import warm_up
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
 
 _AT_ONCE = 16
@@ -26,11 +26,11 @@ _AT_ONCE = 16
 def main() -> None:
     """Load, warm up, run, print."""
     model, image, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    backend = load_backend(find_model(model), LoadOptions())
-    wanted, data, limits = backend.input, image.read_bytes(), ImageLimits()
-    size = _AT_ONCE // wanted.lanes
+    backend = load_backend(find_model(model), LoadConfig())
+    wanted, data, limits = backend.input, image.read_bytes(), ImageConfig()
+    size = _AT_ONCE // wanted.concurrent_batches
     warm_up(backend, size)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as decoders, ThreadPoolExecutor() as lanes:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as decoders, ThreadPoolExecutor() as models:
 
         def submit() -> list[Future[Any]]:
             return [decoders.submit(prepare, data, wanted, limits) for _ in range(size)]
@@ -46,7 +46,7 @@ def main() -> None:
             return done
 
         began = time.monotonic()
-        done = sum(lanes.map(work, [began + seconds] * wanted.lanes))
+        done = sum(models.map(work, [began + seconds] * wanted.concurrent_batches))
         took = time.monotonic() - began
     print(done / took)
 

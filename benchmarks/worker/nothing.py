@@ -38,7 +38,7 @@ import numpy as np
 
 class Nothing:
     encoded = True
-    instant = True
+    inline = True
 
     def __init__(self, folder):
         self.scores = np.zeros((64, 1), np.float32)

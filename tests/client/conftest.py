@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 from aiohttp import web
-from tests.system.processes import Processes
+from tests.support.processes import Processes
+from tests.support.sockets import open_sockets
+from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig
 from fingerpost.client.wire import (
@@ -25,12 +26,6 @@ from fingerpost.errors import FingerpostError, NoWorker, UnknownService
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition; the test's own timeout ends a wait in vain."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 class Server:
@@ -62,10 +57,12 @@ class Server:
 class Worker:
     """Answers every image by its length; `behave` replaces what it does."""
 
-    def __init__(self, name: str, version: str = "1", labels: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, version: str = "1", aliases: dict[str, str] | None = None
+    ) -> None:
         self.name = name
         self.version = version
-        self.labels = labels or {}
+        self.aliases = aliases or {}
         self.server = Server(self._serve)
         self.behave: Handler | None = None
         self.state = WorkerState.READY
@@ -87,7 +84,7 @@ class Worker:
             service="digits",
             host="127.0.0.1",
             ports={"http": self.server.port},
-            models=(ModelInfo(name="digits", versions=(self.version,), labels=self.labels),),
+            models=(ModelInfo(name="digits", versions=(self.version,), aliases=self.aliases),),
             boot_id=self.boot_id,
             meta=self.meta,
         )
@@ -171,7 +168,7 @@ class Proxy:
             self.relayed += 1
             return web.Response(status=404) if self.relay is None else await self.relay(request)
         if request.path == "/v1/services":
-            entry = ServiceEntry(name="digits", instances=1, versions=("1",), labels={}, age_s=0.0)
+            entry = ServiceEntry(name="digits", instances=1, versions=("1",), aliases={}, age_s=0.0)
             return web.Response(body=msgspec.json.encode(ServicesAnswer(services=(entry,))))
         index = int(request.query.get("index", "0"))
         self.polls.append(index)
@@ -243,18 +240,6 @@ class Cluster:
         return client
 
 
-def open_sockets() -> int:
-    """How many sockets this process holds; 0 where the system does not tell."""
-    folder = Path("/proc/self/fd")
-    count = 0
-    for each in folder.iterdir() if folder.exists() else ():
-        try:
-            count += each.readlink().name.startswith("socket:")
-        except FileNotFoundError:
-            continue
-    return count
-
-
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
     """A cluster, and the proof that its clients and servers left no task and no socket."""
@@ -271,11 +256,6 @@ async def cluster() -> AsyncIterator[Cluster]:
         await server.stop()
     await until(lambda: asyncio.all_tasks() <= tasks | {asyncio.current_task()})
     await until(lambda: open_sockets() <= sockets)
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    return until
 
 
 _COLOURS = """

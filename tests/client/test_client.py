@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from tests.support.one_watch import OneWatch
+from tests.support.waiting import until
 
 from fingerpost.client import Client, RoutingConfig
 from fingerpost.errors import (
@@ -57,15 +59,15 @@ async def test_large_images_arrive_whole(cluster, size):
     assert (await client.classify(b"x" * size, "digits")).label == str(size)
 
 
-async def test_versions_and_labels_go_to_the_workers_that_serve_them(cluster):
-    old = await cluster.worker("old", version="2", labels={"stable": "2"})
-    new = await cluster.worker("new", version="3", labels={"canary": "3"})
+async def test_versions_and_aliases_go_to_the_workers_that_serve_them(cluster):
+    old = await cluster.worker("old", version="2", aliases={"stable": "2"})
+    new = await cluster.worker("new", version="3", aliases={"canary": "3"})
     client = await cluster.client(old, new)
     for _ in range(5):
         assert (await client.classify(b"1", "digits@3")).worker == "new"
         assert (await client.classify(b"1", "digits@stable")).worker == "old"
     assert set(new.requests) == {"/v1/classify/digits@3"}
-    with pytest.raises(UnknownModel, match="versions are 2, 3 and its labels canary, stable"):
+    with pytest.raises(UnknownModel, match="versions are 2, 3 and its aliases canary, stable"):
         await client.classify(b"1", "digits@4")
 
 
@@ -177,7 +179,7 @@ async def test_a_refused_connection_ejects_at_once(cluster):
     assert client.stats.retries.get("unreachable", 0) <= 1
 
 
-async def test_a_single_worker_that_comes_back_is_used_again(cluster, until):
+async def test_a_single_worker_that_comes_back_is_used_again(cluster):
     [worker] = await cluster.workers("one")
     client = await cluster.client(worker)
     await client.classify(b"1", "digits")
@@ -264,7 +266,7 @@ async def test_a_load_report_that_says_draining_turns_requests_away(cluster):
     assert client.stats.retries == {}
 
 
-async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(cluster, until):
+async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(cluster):
     old, new = await cluster.workers("old", "new")
     proxy = await cluster.proxy(old)
     client = cluster.client_of(proxy)
@@ -286,7 +288,7 @@ async def test_a_new_worker_is_used_and_a_removed_one_finishes_its_request(clust
     assert (result.worker, result.attempts) == ("old", 1)
 
 
-async def test_it_waits_for_the_first_worker_of_a_known_service(cluster, until):
+async def test_it_waits_for_the_first_worker_of_a_known_service(cluster):
     proxy = await cluster.proxy()
     client = cluster.client_of(proxy)
     call = asyncio.create_task(client.classify(b"1", "digits"))
@@ -308,7 +310,7 @@ async def test_an_unknown_service_is_told_at_once(cluster):
         await client.classify(b"1", "flowers")
 
 
-async def test_the_next_proxy_answers_with_index_zero(cluster, until):
+async def test_the_next_proxy_answers_with_index_zero(cluster):
     one, two = await cluster.workers("one", "two")
     first, second = await cluster.proxy(one), await cluster.proxy(two)
     client = cluster.client_of(first, second)
@@ -370,7 +372,7 @@ async def test_a_proxy_that_comes_up_late_is_found(cluster):
     assert replacement.polls
 
 
-async def test_workers_outlive_all_proxies(cluster, until):
+async def test_workers_outlive_all_proxies(cluster):
     [worker] = await cluster.workers("one")
     proxy = await cluster.proxy(worker)
     client = cluster.client_of(proxy)
@@ -380,7 +382,7 @@ async def test_workers_outlive_all_proxies(cluster, until):
         await client.classify(b"1", "digits")
 
 
-async def test_cancelling_a_call_closes_its_connection_and_frees_the_worker(cluster, until):
+async def test_cancelling_a_call_closes_its_connection_and_frees_the_worker(cluster):
     [worker] = await cluster.workers("one")
     worker.behave = silent(worker)
     client = await cluster.client(worker)
@@ -408,7 +410,7 @@ def test_a_constructor_does_no_io_and_checks_what_it_is_given():
     Client()
     Client("http://proxy:12480", "https://other")
     for wrong in ("proxy:12480", "ftp://proxy", "http://proxy/path", "http://", "http://a:b"):
-        with pytest.raises(ConfigurationError, match="no proxy address"):
+        with pytest.raises(ConfigurationError, match="not a valid proxy URL|registry URL"):
             Client(wrong)
     with pytest.raises(ConfigurationError, match="either"):
         Client("http://proxy:12480", registry="consul://127.0.0.1:8500")
@@ -431,32 +433,6 @@ async def test_wrong_arguments_are_told_before_any_call(arguments, error):
     async with Client("http://127.0.0.1:1") as client:
         with pytest.raises(error):
             await client.classify(b"1", **arguments)
-
-
-class OneWatch:
-    """A registry that knows `digits`, and notes whether it was closed."""
-
-    def __init__(self, poll):
-        self._poll = poll
-        self.closed = False
-        self.watches = {}
-
-    def watch(self, service):
-        from fingerpost.registry import Watch
-
-        if service not in self.watches:
-            self.watches[service] = Watch(self._poll, name=service).start()
-        return self.watches[service]
-
-    async def catalog(self):
-        from fingerpost.registry import Catalog
-
-        return Catalog(services=("digits",), index=1, taken_at=0.0)
-
-    async def aclose(self):
-        self.closed = True
-        for each in self.watches.values():
-            await each.aclose()
 
 
 async def test_a_registry_instead_of_a_proxy_stays_its_owners(cluster):

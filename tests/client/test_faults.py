@@ -8,7 +8,8 @@ from collections import Counter
 import msgspec
 import pytest
 from aiohttp import web
-from tests.client.transport.forwarder import Forwarder
+from tests.support.forwarder import Forwarder
+from tests.support.waiting import until
 
 from fingerpost.client import Client, RoutingConfig
 
@@ -71,7 +72,7 @@ def working(worker, seconds: float, slots: int = 4):
     return behave
 
 
-async def test_a_slow_worker_loses_its_share_and_gets_it_back(cluster, until, load):
+async def test_a_slow_worker_loses_its_share_and_gets_it_back(cluster, load):
     workers = await cluster.workers("one", "two", "three", "slow")
     for each in workers:
         each.behave = working(each, 0.02)
@@ -103,7 +104,7 @@ async def test_a_slow_worker_loses_its_share_and_gets_it_back(cluster, until, lo
     assert all(each.attempts == 1 for each in under_load.results)
 
 
-async def test_a_killed_worker_comes_back_on_another_port(cluster, until, load):
+async def test_a_killed_worker_comes_back_on_another_port(cluster, load):
     workers = await cluster.workers("one", "two", "three")
     for each in workers:
         each.behave = working(each, 0.01)
@@ -126,7 +127,7 @@ async def test_a_killed_worker_comes_back_on_another_port(cluster, until, load):
 
 
 @pytest.mark.parametrize("kind", ["stopped", "half-open"])
-async def test_a_silent_worker_is_left_long_before_its_silence_is_over(cluster, until, load, kind):
+async def test_a_silent_worker_is_left_long_before_its_silence_is_over(cluster, load, kind):
     workers = await cluster.workers("one", "two", "three")
     for each in workers:
         each.behave = working(each, 0.01)
@@ -152,7 +153,7 @@ async def test_a_silent_worker_is_left_long_before_its_silence_is_over(cluster, 
         await client.aclose()
 
 
-async def test_a_worker_that_fails_fast_gets_no_more_than_its_trials(cluster, until, load):
+async def test_a_worker_that_fails_fast_gets_no_more_than_its_trials(cluster, load):
     workers = await cluster.workers("one", "two", "bad")
     for each in workers[:2]:
         each.behave = working(each, 0.01)
@@ -168,7 +169,7 @@ async def test_a_worker_that_fails_fast_gets_no_more_than_its_trials(cluster, un
     assert len(workers[2].requests) <= 10
 
 
-async def test_retries_wait_for_their_budget(cluster, until):
+async def test_retries_wait_for_their_budget(cluster):
     workers = await cluster.workers("one", "two")
     failing = True
 

@@ -54,6 +54,7 @@ def test_public_names_of_the_room():
         "SyncClient",
         "TimingsMs",
         "Tracing",
+        "__version__",
     }
 
 

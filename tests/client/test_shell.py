@@ -10,7 +10,8 @@ import threading
 import msgspec
 import pytest
 from aiohttp import web
-from tests.client.transport.forwarder import Forwarder
+from tests.support.forwarder import Forwarder
+from tests.support.waiting import until
 
 from fingerpost.client import Client
 from fingerpost.errors import BrokenImage, Draining, ImageError, Unreachable, UnsupportedImage
@@ -138,7 +139,7 @@ async def test_an_error_of_the_source_is_an_image_error(cluster):
     assert (await client.classify(b"1", "digits")).attempts == 1
 
 
-async def test_a_pool_is_closed_when_its_worker_goes_but_not_under_a_request(cluster, until):
+async def test_a_pool_is_closed_when_its_worker_goes_but_not_under_a_request(cluster):
     old, new = await cluster.workers("old", "new")
     proxy = await cluster.proxy(old)
     client = cluster.client_of(proxy)
@@ -161,7 +162,7 @@ async def test_a_pool_is_closed_when_its_worker_goes_but_not_under_a_request(clu
     await until(lambda: old.server.connections == 0)
 
 
-async def test_idle_workers_are_asked_for_their_load_and_a_lone_one_is_not(cluster, until):
+async def test_idle_workers_are_asked_for_their_load_and_a_lone_one_is_not(cluster):
     workers = await cluster.workers("one", "two", "three")
     client = await cluster.client(*workers)
     await client.classify(b"1", "digits")
@@ -175,7 +176,7 @@ async def test_idle_workers_are_asked_for_their_load_and_a_lone_one_is_not(clust
     assert client.stats.probes == 0
 
 
-async def test_a_probe_that_says_draining_saves_an_upload(cluster, until):
+async def test_a_probe_that_says_draining_saves_an_upload(cluster):
     leaving, good = await cluster.workers("leaving", "good")
     client = await cluster.client(leaving, good)
     await client.classify(b"1", "digits")
@@ -189,7 +190,7 @@ async def test_a_probe_that_says_draining_saves_an_upload(cluster, until):
     assert len(leaving.requests) == seen
 
 
-async def test_a_late_answer_is_hedged_and_the_loser_is_cancelled(cluster, until):
+async def test_a_late_answer_is_hedged_and_the_loser_is_cancelled(cluster):
     workers = await cluster.workers("one", "two")
     client = await cluster.client(*workers, hedge=True)
     for _ in range(60):

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.support.waiting import until
 
 from fingerpost.client import Client, SyncClient
 from fingerpost.errors import ConfigurationError, EmptyImage, UnknownService
@@ -101,7 +102,7 @@ async def test_stream_of_a_few(cluster):
     await asyncio.to_thread(use)
 
 
-async def test_closing_ends_a_call_that_waits_in_another_thread(cluster, until):
+async def test_closing_ends_a_call_that_waits_in_another_thread(cluster):
     [worker] = await cluster.workers("one")
     proxy = await cluster.proxy(worker)
 
@@ -118,7 +119,7 @@ async def test_closing_ends_a_call_that_waits_in_another_thread(cluster, until):
     assert runners() == 0
 
 
-async def test_a_client_that_nobody_holds_ends_its_thread_and_connections(cluster, until):
+async def test_a_client_that_nobody_holds_ends_its_thread_and_connections(cluster):
     [worker] = await cluster.workers("one")
     proxy = await cluster.proxy(worker)
 

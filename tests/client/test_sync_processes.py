@@ -12,12 +12,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.worker.colours import encoded
+from tests.support.colours import encoded
+from tests.support.waiting import until
 
 BEGIN = """
 import faulthandler, gc, multiprocessing, os, signal, sys, threading, time
@@ -250,9 +251,7 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("call", INTERRUPTED)
-async def test_ctrl_c_ends_the_call_and_nothing_else(
-    call: str, cluster, until: Callable, tmp_path: Path
-) -> None:
+async def test_ctrl_c_ends_the_call_and_nothing_else(call: str, cluster, tmp_path: Path) -> None:
     [worker] = await cluster.workers("one")
     proxy = await cluster.proxy(worker)
 

@@ -14,17 +14,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
-from tests.system.processes import until
-from tests.worker.colours import encoded
+from tests.support.colours import encoded
+from tests.support.waiting import until_blocking
 
 from fingerpost.client import Client, SyncClient
 from fingerpost.client.tracing import Tracing
 from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker import worker as worker_module
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.telemetry.tracing import Tracing as WorkerTracing
 from fingerpost.worker.worker import Worker
@@ -68,11 +68,9 @@ async def test_from_the_callers_span_to_that_of_a_real_worker(
                 client.classify(encoded("red")[:60], "colours")
 
     async with EmbeddedRegistry(port=0) as registry:
-        config = WorkerConfig(registry=registry.url, lease_s=0.0)
+        config = WorkerConfig(registry=registry.url, drain=DrainConfig(lease_s=0.0))
         files = find_model(tmp_path / "colours")
-        async with Worker(
-            files, lambda found: load_backend(found, LoadOptions()), config
-        ) as worker:
+        async with Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker:
             await worker.register()
             await asyncio.to_thread(use, registry.url)
             instance = worker.instance
@@ -129,7 +127,7 @@ async def test_a_cancelled_image_ends_its_span(cluster) -> None:
     recorded = Recorded()
     async with Client(proxy.url, tracing=recorded.tracing) as client:
         call = asyncio.create_task(client.classify(b"1", "digits"))
-        await asyncio.to_thread(until, lambda: worker.running)
+        await asyncio.to_thread(until_blocking, lambda: worker.running)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

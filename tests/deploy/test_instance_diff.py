@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fingerpost.deploy.instance_diff import Event, Sightings
+from fingerpost.deploy.instance_diff import InstanceDiff, WatchEvent
 from fingerpost.errors import RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
 
@@ -15,7 +15,7 @@ def worker(name: str, *, version: str = "1", weight: int = 1, zone: str = "") ->
         service="digits",
         host="10.0.0.1",
         ports={"http": 80},
-        models=(ModelInfo(name="digits", versions=(version,), labels={"stable": version}),),
+        models=(ModelInfo(name="digits", versions=(version,), aliases={"stable": version}),),
         weight=weight,
         zone=zone,
     )
@@ -26,81 +26,81 @@ def view(*workers: Instance, index: int = 1, at: float = 0.0, **more: object) ->
     return msgspec.structs.replace(view, **more)
 
 
-def sightings(reference: str = "digits") -> Sightings:
-    return Sightings(ModelReference.parse(reference))
+def diff_of(reference: str = "digits") -> InstanceDiff:
+    return InstanceDiff(ModelReference.parse(reference))
 
 
-def told(events: list[Event]) -> list[tuple[str, str]]:
+def told(events: list[WatchEvent]) -> list[tuple[str, str]]:
     return [(each.event, each.worker.id if each.worker else "") for each in events]
 
 
 def test_workers_join_change_and_leave() -> None:
-    seen = sightings()
-    first = seen.look(view(worker("a"), worker("b"), index=7), None, 0.25)
+    diff = diff_of()
+    first = diff.update(view(worker("a"), worker("b"), index=7), None, 0.25)
     assert told(first) == [("joined", "a"), ("joined", "b")]
     assert (first[0].index, first[0].age_s) == (7, 0.25)
     assert first[0].worker is not None
     assert first[0].worker.versions == ("1 (stable)",)
-    assert seen.look(view(worker("a"), worker("b"), index=8), None, 1.0) == []
+    assert diff.update(view(worker("a"), worker("b"), index=8), None, 1.0) == []
 
-    changed = seen.look(view(worker("b", version="2", weight=5), worker("c")), None, 1.0)
+    changed = diff.update(view(worker("b", version="2", weight=5), worker("c")), None, 1.0)
     assert told(changed) == [("left", "a"), ("changed", "b"), ("joined", "c")]
     assert changed[1].changes == {"versions": (("1 (stable)",), ("2 (stable)",)), "weight": (1, 5)}
 
 
 def test_a_worker_off_the_list_that_answers_itself_is_kept() -> None:
-    seen = sightings()
-    seen.look(view(worker("a")), None, 0.0)
-    (kept,) = seen.look(view(worker("a"), kept=("a",)), None, 0.0)
+    diff = diff_of()
+    diff.update(view(worker("a")), None, 0.0)
+    (kept,) = diff.update(view(worker("a"), kept=("a",)), None, 0.0)
     assert kept.changes == {"state": ("listed", "kept")}
-    (listed,) = seen.look(view(worker("a")), None, 0.0)
+    (listed,) = diff.update(view(worker("a")), None, 0.0)
     assert listed.changes == {"state": ("kept", "listed")}
 
 
 def test_a_drained_worker_says_why() -> None:
-    seen = sightings()
-    seen.look(view(worker("a")), None, 0.0)
-    left, empty = seen.look(view(withdrawn=("a",)), None, 0.0)
-    assert (left.event, left.message) == ("left", "taken off the list: drained, or unwell")
+    diff = diff_of()
+    diff.update(view(worker("a")), None, 0.0)
+    left, empty = diff.update(view(withdrawn=("a",)), None, 0.0)
+    assert (left.event, left.message) == ("left", "drained or unhealthy")
     assert (empty.event, empty.message) == ("empty", "no healthy worker serves digits now")
-    assert seen.look(view(), None, 0.0) == []
+    assert diff.update(view(), None, 0.0) == []
 
 
 def test_an_empty_list_is_told_at_first() -> None:
-    assert told(sightings().look(view(), None, 0.0)) == [("empty", "")]
+    assert told(diff_of().update(view(), None, 0.0)) == [("empty", "")]
 
 
-def test_only_the_version_or_label_asked_for_counts() -> None:
-    seen = sightings("digits@2")
-    assert told(seen.look(view(worker("a"), worker("b", version="2")), None, 0.0)) == [
+def test_only_the_version_or_alias_asked_for_counts() -> None:
+    diff = diff_of("digits@2")
+    assert told(diff.update(view(worker("a"), worker("b", version="2")), None, 0.0)) == [
         ("joined", "b")
     ]
-    assert told(seen.look(view(worker("a", version="2"), worker("b")), None, 0.0)) == [
+    assert told(diff.update(view(worker("a", version="2"), worker("b")), None, 0.0)) == [
         ("joined", "a"),
         ("left", "b"),
     ]
 
 
 def test_an_outage_is_told_once_and_so_is_its_end() -> None:
-    seen = sightings()
+    diff = diff_of()
     now = view(worker("a"))
-    seen.look(now, None, 0.0)
+    diff.update(now, None, 0.0)
     error = RegistryUnreachable("no proxy answered")
-    (away,) = seen.look(now, error, 3.0)
+    (away,) = diff.update(now, error, 3.0)
     assert (away.event, away.age_s) == ("unreachable", 3.0)
     assert away.message == "no proxy answered; the list may be old"
-    assert seen.look(now, RegistryUnreachable("again"), 4.0) == []
-    assert told(seen.look(view(worker("a"), worker("b"), at=5.0), None, 5.0)) == [
+    assert diff.update(now, RegistryUnreachable("again"), 4.0) == []
+    assert told(diff.update(view(worker("a"), worker("b"), at=5.0), None, 5.0)) == [
         ("back", ""),
         ("joined", "b"),
     ]
 
 
 def test_a_proxy_that_has_not_heard_from_its_registry() -> None:
-    seen = sightings()
+    diff = diff_of()
     now = view(worker("a"))
-    assert told(seen.look(now, None, 50.0)) == [("joined", "a")]
-    (away,) = seen.look(now, None, 53.0)
+    assert told(diff.update(now, None, 50.0)) == [("joined", "a")]
+    (away,) = diff.update(now, None, 53.0)
     assert away.event == "unreachable"
-    assert "the proxy has not heard from it" in away.message
-    assert told(seen.look(view(worker("a"), at=60.0), None, 60.0)) == [("back", "")]
+    assert "the proxy cannot reach its registry" in away.message
+    assert told(diff.update(view(worker("a"), at=60.0), None, 60.0)) == [("back", "")]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.conftest import FINGERPOST
-from tests.system.processes import Process, Processes, free_port, get_json, until
+from tests.support.ports import free_port
+from tests.support.processes import FINGERPOST, Process, Processes, get_json
+from tests.support.waiting import until_blocking
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def start(processes: Processes, *arguments: object) -> tuple[Process, str]:
     process = processes.start(*rest, "--port", port)
     url = f"http://127.0.0.1:{port}"
     ready = "/v1/status/leader" if arguments[0] == "registry" else "/health/ready"
-    until(lambda: get_json(url + ready))
+    until_blocking(lambda: get_json(url + ready))
     return process, url
 
 
@@ -63,40 +64,40 @@ def test_each_change_is_a_line(processes: Processes, model: Path) -> None:
     port = free_port()
     proxy, url = start(processes, "proxy", "--registry", registry, port)
     watch = processes.start("resolve", "gray", "--watch", "--json", "--proxy", url)
-    empty = until(lambda: events(watch))[0]
+    empty = until_blocking(lambda: events(watch))[0]
     assert empty["message"] == "no healthy worker serves gray now"
 
     worker = processes.worker(registry, model, "--weight", 3, "--lease", 0)
-    first = until(lambda: events(watch)[1:])[0]
+    first = until_blocking(lambda: events(watch)[1:])[0]
     assert first["event"] == "joined"
     assert (first["worker"]["weight"], first["worker"]["versions"]) == (3, ["1"])
     assert first["age_s"] < 30
     assert first["index"] >= 1
 
     other = processes.worker(registry, model, "--lease", 0)
-    second = until(lambda: events(watch)[2:])[0]
+    second = until_blocking(lambda: events(watch)[2:])[0]
     assert second["event"] == "joined"
     assert second["worker"]["id"] != first["worker"]["id"]
 
     shutil.copytree(model / "1", model.parent / "next")
     (model.parent / "next").rename(model / "2")
-    changed = until(lambda: events(watch)[4:] and events(watch)[3:5])
+    changed = until_blocking(lambda: events(watch)[4:] and events(watch)[3:5])
     assert [each["event"] for each in changed] == ["changed", "changed"]
     assert changed[0]["changes"] == {"versions": [["1"], ["2"]]}
 
     other.signal(signal.SIGTERM)
-    left = until(lambda: events(watch)[5:])[0]
+    left = until_blocking(lambda: events(watch)[5:])[0]
     assert (left["event"], left["worker"]["id"]) == ("left", second["worker"]["id"])
     assert left["index"] > second["index"]
 
     proxy.signal(signal.SIGKILL)
-    away = until(lambda: events(watch)[6:])[0]
+    away = until_blocking(lambda: events(watch)[6:])[0]
     assert away["event"] == "unreachable"
     assert "no proxy answered" in away["message"]
     worker.signal(signal.SIGTERM)  # unseen
     assert worker.wait() == 0
     start(processes, "proxy", "--registry", registry, port)
-    told = until(lambda: events(watch)[9:] and events(watch)[7:])
+    told = until_blocking(lambda: events(watch)[9:] and events(watch)[7:])
     assert sorted(each["event"] for each in told) == ["back", "empty", "left"]
 
     watch.signal(signal.SIGINT)
@@ -108,17 +109,17 @@ def test_an_outage_of_the_registry_is_survived(processes: Processes, model: Path
     port = free_port()
     registry, url = start(processes, "registry", port)
     worker = processes.worker(url, model)
-    until(lambda: get_json(f"{url}/v1/health/service/gray?passing"))
+    until_blocking(lambda: get_json(f"{url}/v1/health/service/gray?passing"))
     watch = processes.start("resolve", "gray", "--watch", "--registry", url)
-    until(lambda: "joined" in watch.output())
+    until_blocking(lambda: "joined" in watch.output())
     assert "weight 1" in watch.output()
 
     registry.signal(signal.SIGKILL)
-    until(lambda: "unreachable" in watch.output())
+    until_blocking(lambda: "unreachable" in watch.output())
     start(processes, "registry", port)
-    until(lambda: "  back  " in watch.output())
+    until_blocking(lambda: "  back  " in watch.output())
     worker.signal(signal.SIGTERM)
-    until(lambda: "  left  " in watch.output())
+    until_blocking(lambda: "  left  " in watch.output())
 
     watch.signal(signal.SIGINT)
     assert watch.wait() == 0

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ConsulProcess
 from tests.faults.field import Field
 from tests.faults.table import Table
-from tests.system.processes import Processes
-from tests.worker.colours import build
+from tests.support.colours import build
+from tests.support.consul_process import ConsulProcess
+from tests.support.processes import Processes
 
 _MARK = "FINGERPOST_FAULTS_RUN"
 _TABLE = pytest.StashKey[Table]()

@@ -18,8 +18,9 @@ from typing import Any
 
 from fingerpost.client import Client
 from tests.faults.load import SERVICE, Load
-from tests.faults.wait import until
-from tests.system.processes import Process, Processes, free_port, get_json
+from tests.support.ports import free_port
+from tests.support.processes import Process, Processes, get_json
+from tests.support.waiting import until
 
 __all__ = ["Field", "Worker", "exit_code", "http"]
 
@@ -85,9 +86,7 @@ class Field:
             assert code is None, f"the worker ended, {code}:\n{process.output()[-3000:]}"
             return _READY.search(process.output())
 
-        await until(ready, "a worker is ready", timeout_s=60.0)
-        match = ready()
-        assert match is not None
+        match = await until(ready, "a worker is ready", within_s=60.0)
         worker = Worker(process, match[1], match[2])
         self.workers.append(worker)
         return worker
@@ -145,7 +144,7 @@ class Field:
                     exit_code(process) is not None or _READY.search(process.output())
                 ),
                 "a worker is ready, or gives up",
-                timeout_s=60.0,
+                within_s=60.0,
             )
             if exit_code(process) is None:
                 return await self.adopt(process), said
@@ -157,7 +156,7 @@ class Field:
         self.workers.remove(worker)
         at = worker.signal(signal.SIGTERM)
         await until(
-            lambda: exit_code(worker.process) is not None, "a worker has left", timeout_s=40.0
+            lambda: exit_code(worker.process) is not None, "a worker has left", within_s=40.0
         )
         assert exit_code(worker.process) == 0, worker.process.output()[-2000:]
         return time.monotonic() - at

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from fingerpost.client import Client, RoutingConfig
-from tests.faults.wait import until
-from tests.worker.colours import encoded
+from tests.support.colours import encoded
+from tests.support.waiting import until
 
 __all__ = ["SERVICE", "Attempt", "Call", "Load"]
 

@@ -11,7 +11,7 @@ import aiohttp
 
 from fingerpost.registry import Snapshot, Watch
 from tests.faults.load import SERVICE
-from tests.faults.wait import until
+from tests.support.waiting import until
 
 __all__ = ["AtConsul", "AtProxy", "InWatch", "Sightings"]
 

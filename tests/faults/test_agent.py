@@ -10,12 +10,12 @@ import pytest
 
 from fingerpost.client import Client
 from fingerpost.registry import open_registry
-from tests.conftest import ConsulProcess
 from tests.faults.field import Field, http
 from tests.faults.load import SERVICE
 from tests.faults.sightings import AtConsul, AtProxy, InWatch
 from tests.faults.table import Table
-from tests.faults.wait import until
+from tests.support.consul_process import ConsulProcess
+from tests.support.waiting import until
 
 
 @pytest.mark.timeout(180)
@@ -69,7 +69,8 @@ async def _back(mine: InWatch, field: Field, since: float) -> float:
         fresh = mine.watch.error is None and view is not None and view.taken_at > since - 0.05
         return fresh and not view.kept and mine.now == field.ids
 
-    return await until(back, "the watch is back")
+    await until(back, "the watch is back")
+    return time.monotonic()
 
 
 async def _fresh(field: Field, since: float) -> float:

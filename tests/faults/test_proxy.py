@@ -15,8 +15,8 @@ from tests.faults.field import Field, http
 from tests.faults.load import SERVICE
 from tests.faults.table import Table
 from tests.faults.tap import Tap
-from tests.faults.wait import until
-from tests.system.processes import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 _WATCHERS = 500
 
@@ -45,7 +45,7 @@ async def test_a_proxy_is_restarted(field: Field, table: Table) -> None:
                     lambda old=old: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE,
                     "the old proxy has gone",
                 )
-                await until(lambda: _listener(port) is not None, "somebody listens", timeout_s=10.0)
+                await until(lambda: _listener(port) is not None, "somebody listens", within_s=10.0)
                 pids.append(_listener(port))
             await asyncio.sleep(2.0)
             # The watch is alive: a change reaches the client by the last successor.

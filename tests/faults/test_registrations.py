@@ -19,7 +19,7 @@ from tests.faults.load import SERVICE
 from tests.faults.sightings import AtProxy, InWatch
 from tests.faults.table import Table
 from tests.faults.tap import Tap
-from tests.faults.wait import until
+from tests.support.waiting import until
 
 _TOGGLES_PER_S = 10
 _FLAPPING_S = 10.0

@@ -19,6 +19,7 @@ import pytest
 from fingerpost.client import Client
 from fingerpost.registry import (
     Registry,
+    Watch,
     WatchConfig,
     open_registry,
 )
@@ -27,9 +28,9 @@ from tests.faults.field import Field, http
 from tests.faults.load import SERVICE, Load
 from tests.faults.sightings import AtConsul, AtProxy, InWatch, Sightings
 from tests.faults.table import Row, Table
-from tests.faults.wait import until
 from tests.support.consul_cluster import NODES, SERVERS, ConsulCluster
-from tests.system.processes import Processes
+from tests.support.processes import Processes
+from tests.support.waiting import until
 
 _DEAD_S = 60.0
 _FROZEN_S = 30.0
@@ -135,6 +136,12 @@ async def _scene(field: Field, cluster: ConsulCluster, watched: str) -> AsyncIte
     field.end_proxy(second)
 
 
+async def _noticed(watch: Watch) -> float:
+    """Wait until a watch has noticed the outage; return when that was."""
+    await until(lambda: watch.error is not None, "the watch notices", within_s=60.0)
+    return time.monotonic()
+
+
 async def _all_again(field: Field, cluster: ConsulCluster) -> float:
     """Wait until there is a leader and exactly the workers are listed; how long it took.
 
@@ -150,7 +157,7 @@ async def _all_again(field: Field, cluster: ConsulCluster) -> float:
         assert time.monotonic() < began + 90.0, "no leader within 90 s"
         await asyncio.sleep(0.1)
     async with AtConsul(cluster.url) as consul:
-        await consul.until(field.ids.__eq__, "all workers are listed", timeout_s=60.0)
+        await consul.until(field.ids.__eq__, "all workers are listed", within_s=60.0)
     return time.monotonic() - began
 
 
@@ -259,9 +266,7 @@ async def test_all_servers_are_frozen(servers: Field, cluster: ConsulCluster, ta
             frozen = time.monotonic()
             try:
                 watch = scene.registry.watch(SERVICE)
-                noticing = asyncio.create_task(
-                    until(lambda: watch.error is not None, "the watch notices", timeout_s=60.0)
-                )
+                noticing = asyncio.create_task(_noticed(watch))
                 end = frozen + _FROZEN_S - 2 * (_CALL_S + _SETTLE_S)
                 await asyncio.gather(
                     calls.make(at_agent, entries[0], "at the agent", end),

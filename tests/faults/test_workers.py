@@ -14,7 +14,7 @@ from tests.faults.field import Field
 from tests.faults.sightings import AtConsul, AtProxy
 from tests.faults.table import Table
 from tests.support.forwarder import Forwarder
-from tests.system.processes import free_port
+from tests.support.ports import free_port
 
 # Of every image, in the rows that hurt workers; a stopped one is given up after 3 s.
 _DEADLINE_S = 5.0
@@ -153,7 +153,7 @@ async def test_a_new_worker_is_used(field: Field, table: Table) -> None:
         async with AtConsul(field.registry) as consul, field.traffic(clients) as load:
             process = field.launch()
             registered = await consul.until(
-                field.ids.__lt__, "the new one is listed", timeout_s=60.0
+                field.ids.__lt__, "the new one is listed", within_s=60.0
             )
             worker = await field.adopt(process)
             for name in clients:

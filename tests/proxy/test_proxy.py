@@ -11,11 +11,14 @@ import aiohttp
 import msgspec
 import pytest
 from tests.proxy.world import World
+from tests.support.old_spellings import Warned, warned
 
 from fingerpost.client.wire import INDEX_HEADER, WORKER_HEADER, ResolveAnswer, ServicesAnswer
 from fingerpost.errors import ConfigurationError
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import ModelInfo
+
+__all__ = ["warned"]  # a fixture
 
 
 async def error_of(response: aiohttp.ClientResponse) -> tuple[int, str]:
@@ -55,9 +58,9 @@ async def test_resolve_tells_all_there_is_to_know(world: World) -> None:
     assert answer.lease_s > 0
 
 
-async def test_versions_labels_counts_and_zones(world: World) -> None:
-    old = ModelInfo(name="digits", versions=("1",), labels={"stable": "1"})
-    new = ModelInfo(name="digits", versions=("2", "1"), labels={"canary": "2", "stable": "1"})
+async def test_versions_aliases_counts_and_zones(world: World) -> None:
+    old = ModelInfo(name="digits", versions=("1",), aliases={"stable": "1"})
+    new = ModelInfo(name="digits", versions=("2", "1"), aliases={"canary": "2", "stable": "1"})
     await world.add("a", models=(old,), zone="x")
     await world.add("b", models=(new,), zone="y")
     await world.until(2)
@@ -65,7 +68,7 @@ async def test_versions_labels_counts_and_zones(world: World) -> None:
     for query, expected in {
         "digits@2": {port["b"]},
         "digits?version=2": {port["b"]},
-        "digits?label=canary": {port["b"]},
+        "digits?alias=canary": {port["b"]},
         "digits@stable": {port["a"], port["b"]},
         "digits?zone=y&n=1": {port["b"]},
         "digits?zone=x&n=1": {port["a"]},
@@ -75,7 +78,23 @@ async def test_versions_labels_counts_and_zones(world: World) -> None:
         answer = msgspec.json.decode(await response.read(), type=ServicesAnswer)
     (entry,) = answer.services
     assert (entry.name, entry.instances, entry.versions) == ("digits", 2, ("2", "1"))
-    assert entry.labels == {"canary": "2", "stable": "1"}
+    assert entry.aliases == {"canary": "2", "stable": "1"}
+
+
+async def test_the_query_of_release_0_1_0_is_read_and_named_once(
+    world: World, warned: Warned
+) -> None:
+    model = ModelInfo(name="digits", versions=("2", "1"), aliases={"canary": "2"})
+    await world.add("a", models=(model,))
+    await world.add("b")
+    await world.until(2)
+    canary = {f"127.0.0.1:{world.workers['a'].port}"}
+    for _ in range(2):
+        assert await world.addresses("/v1/resolve/digits?label=canary") == canary
+    (line,) = warned()
+    assert line.startswith("GET /v1/resolve: 'label=' is the old spelling of 'alias='")
+    async with world.http.get("/v1/resolve/digits?label=canary&alias=canary") as response:
+        assert await error_of(response) == (400, "invalid_request")
 
 
 BAD = {

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
@@ -101,12 +102,6 @@ async def services(ask: Callable[[str], Awaitable[tuple[int, object]]]) -> dict[
     status, body = await ask("/v1/services")
     assert status == 200, body
     return {each["name"]: each for each in body["services"]}
-
-
-async def until(predicate: Callable[[], Awaitable[object]], within_s: float = 15.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not await predicate():
-            await asyncio.sleep(0.02)
 
 
 async def test_all_services_on_disk_are_known_without_naming_one(

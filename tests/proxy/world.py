@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import aiohttp
 import msgspec
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.proxy import Proxy
 from fingerpost.registry import (
@@ -89,9 +88,10 @@ class World:
             return set((await response.text()).split()) if response.status == 200 else set()
 
     async def until(self, count: int, path: str = "/v1/resolve/digits") -> None:
-        async with asyncio.timeout(10):
-            while len(await self.addresses(path)) != count:
-                await asyncio.sleep(0.01)
+        async def counted() -> bool:
+            return len(await self.addresses(path)) == count
+
+        await until(counted, f"{path} names {count}", within_s=10)
 
     async def stop_workers(self) -> None:
         for worker in self.workers.values():

@@ -1,12 +1,11 @@
-"""Fixtures of the registry room: both registries, a tiny worker, and waiting for a condition."""
+"""Fixtures of the registry room: both registries and a small worker."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -30,27 +29,6 @@ def _clean(request: pytest.FixtureRequest) -> None:
     """Every asynchronous test of this room leaves no task behind."""
     if asyncio.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("no_task_left")
-
-
-Eventually = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture
-def eventually() -> Eventually:
-    """`await eventually(predicate)`: wait until it is true; it may be a coroutine function."""
-
-    async def wait(predicate: Callable[[], Any], *, within_s: float = 10.0) -> Any:
-        until = time.monotonic() + within_s
-        while True:
-            result = predicate()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            assert time.monotonic() < until, f"still not so after {within_s:g} s"
-            await asyncio.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture(params=["embedded", "consul", "consul-cluster"])

@@ -7,6 +7,7 @@ import contextlib
 import time
 
 import pytest
+from tests.support.waiting import until
 
 from fingerpost.errors import InvalidInstance, InvalidName, RegistryError, RegistryUnreachable
 from fingerpost.registry import ModelInfo, WatchConfig
@@ -60,7 +61,7 @@ async def test_everything_about_an_instance_survives_the_round_trip(registry, wo
             ModelInfo(
                 name=f"model-{number}",
                 versions=tuple(str(version) for version in range(40, 0, -1)),
-                labels={"stable": "39", "canary": "40", f"label-{number}": "7"},
+                aliases={"stable": "39", "canary": "40", f"alias-{number}": "7"},
             )
             for number in range(25)
         ),
@@ -105,11 +106,11 @@ async def test_a_forgotten_entry_can_be_deregistered(registry, worker, service, 
 
 
 async def test_an_update_is_seen_and_the_instance_never_leaves_the_list(
-    registry, worker, service, url, connect, eventually
+    registry, worker, service, url, connect
 ):
     registration = await registry.register(worker.instance(service))
     watch = connect(url).watch(service)
-    await eventually(lambda: watch.view is not None and watch.view.instances)
+    await until(lambda: watch.view is not None and watch.view.instances)
     seen = []
 
     async def follow():
@@ -118,12 +119,12 @@ async def test_an_update_is_seen_and_the_instance_never_leaves_the_list(
 
     following = asyncio.create_task(follow())
     for version in ("2", "3", "4"):
-        models = (ModelInfo(name="flowers", versions=(version, "1"), labels={"canary": version}),)
+        models = (ModelInfo(name="flowers", versions=(version, "1"), aliases={"canary": version}),)
         wanted = worker.instance(service, models=models, meta={"load-error": f"x{version}"})
         await registration.update(wanted)
         assert registration.instance == wanted
         assert (await registry.list(service)).instances == (wanted,)
-    await eventually(lambda: seen and seen[-1] == (wanted,), within_s=2)
+    await until(lambda: seen and seen[-1] == (wanted,), within_s=2)
     assert all(len(instances) == 1 for instances in seen)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
@@ -134,21 +135,19 @@ async def test_an_update_is_seen_and_the_instance_never_leaves_the_list(
     assert not (await registry.list(service)).known
 
 
-async def test_what_is_registered_again_is_the_newest(
-    registry, worker, service, raw, url, eventually
-):
+async def test_what_is_registered_again_is_the_newest(registry, worker, service, raw, url):
     registration = await registry.register(worker.instance(service))
     newest = worker.instance(service, models=(ModelInfo(name="flowers", versions=("2",)),))
     await registration.update(newest)
     await _forget(raw, url, newest)
-    await eventually(lambda: registration.reregistrations, within_s=4)
-    await eventually(lambda: _agent_knows(raw, url, newest), within_s=4)
+    await until(lambda: registration.reregistrations, within_s=4)
+    await until(lambda: _agent_knows(raw, url, newest), within_s=4)
     assert (await registry.list(service)).instances == (newest,)
     await registration.deregister()
 
 
 async def test_an_update_undoes_neither_a_drain_nor_a_failed_check(
-    registry, worker, service, raw, url, eventually
+    registry, worker, service, raw, url
 ):
     def newer(version):
         models = (ModelInfo(name="flowers", versions=(version,)),)
@@ -164,11 +163,11 @@ async def test_an_update_undoes_neither_a_drain_nor_a_failed_check(
     assert (await registry.list(service)).instances == (newer("2"),)
     worker.healthy = False
     watch = registry.watch(service)
-    await eventually(lambda: watch.view is not None and watch.view.instances == (), within_s=4)
+    await until(lambda: watch.view is not None and watch.view.instances == (), within_s=4)
     await registration.update(newer("3"))
     assert (await registry.list(service)).instances == ()
     worker.healthy = True
-    await eventually(lambda: watch.view.instances == (newer("3"),), within_s=4)
+    await until(lambda: watch.view.instances == (newer("3"),), within_s=4)
     await registration.drain("leaving")
     await _forget(raw, url, registration.instance)
     await registration.update(newer("4"))
@@ -176,9 +175,7 @@ async def test_an_update_undoes_neither_a_drain_nor_a_failed_check(
     await registration.deregister()
 
 
-async def test_an_update_during_an_outage_is_told_afterwards(
-    restartable, connect, worker, service, eventually
-):
+async def test_an_update_during_an_outage_is_told_afterwards(restartable, connect, worker, service):
     registry = connect(await restartable.start(), call_timeout_s=1.0)
     registration = await registry.register(worker.instance(service))
     await restartable.stop()
@@ -191,7 +188,7 @@ async def test_an_update_during_an_outage_is_told_afterwards(
         with contextlib.suppress(RegistryError):
             return (await registry.list(service)).instances == (newest,)
 
-    await eventually(told, within_s=20)
+    await until(told, within_s=20)
     await registration.deregister()
 
 
@@ -230,22 +227,18 @@ async def test_draining_one_instance_leaves_the_others(registry, worker, service
 # Keeping alive
 
 
-async def test_a_forgotten_entry_is_registered_again(
-    registry, worker, service, raw, url, eventually
-):
+async def test_a_forgotten_entry_is_registered_again(registry, worker, service, raw, url):
     registration = await registry.register(worker.instance(service))
     await _forget(raw, url, registration.instance)
 
     async def is_back():
         return _ids(await registry.list(service)) == [registration.instance.id]
 
-    await eventually(is_back, within_s=5)
+    await until(is_back, within_s=5)
     await registration.deregister()
 
 
-async def test_being_forgotten_never_undoes_a_drain(
-    registry, worker, service, raw, url, eventually
-):
+async def test_being_forgotten_never_undoes_a_drain(registry, worker, service, raw, url):
     draining = await registry.register(worker.instance(service, "1"))
     witness = await registry.register(worker.instance(service, "2"))
     await draining.drain("leaving")
@@ -253,7 +246,7 @@ async def test_being_forgotten_never_undoes_a_drain(
     # The witness is registered again at the same pace, so its return says that time has passed.
     for _ in range(3):
         await _forget(raw, url, witness.instance)
-        await eventually(lambda: _agent_knows(raw, url, witness.instance))
+        await until(lambda: _agent_knows(raw, url, witness.instance))
     assert not await _agent_knows(raw, url, draining.instance)
     await draining.undrain()
     assert len(_ids(await registry.list(service))) == 2
@@ -261,7 +254,7 @@ async def test_being_forgotten_never_undoes_a_drain(
     await witness.deregister()
 
 
-async def test_a_keep_alive_leaves_maintenance_mode_alone(registry, worker, service, eventually):
+async def test_a_keep_alive_leaves_maintenance_mode_alone(registry, worker, service):
     registration = await registry.register(worker.instance(service))
     await registration.drain("leaving")
     # Registering the same id anew, as a keep-alive would, must not bring it back.
@@ -274,35 +267,31 @@ async def test_a_keep_alive_leaves_maintenance_mode_alone(registry, worker, serv
 # Health
 
 
-async def test_a_worker_whose_check_fails_drops_out_and_comes_back(
-    registry, worker, service, eventually
-):
+async def test_a_worker_whose_check_fails_drops_out_and_comes_back(registry, worker, service):
     registration = await registry.register(worker.instance(service))
     watch = registry.watch(service)
     assert (await watch.ready(5)).instances
     worker.healthy = False
-    await eventually(lambda: watch.view.instances == (), within_s=4)
+    await until(lambda: watch.view.instances == (), within_s=4)
     assert watch.view.known, "an unhealthy service is still a known one"
     worker.healthy = True
-    await eventually(lambda: watch.view.instances != (), within_s=4)
+    await until(lambda: watch.view.instances != (), within_s=4)
     await registration.deregister()
 
 
-async def test_a_dead_worker_drops_out(registry, worker, service, eventually):
+async def test_a_dead_worker_drops_out(registry, worker, service):
     registration = await registry.register(worker.instance(service))
     watch = registry.watch(service)
     assert (await watch.ready(5)).instances
     await worker.stop()
-    await eventually(lambda: watch.view.instances == (), within_s=4)
+    await until(lambda: watch.view.instances == (), within_s=4)
     await registration.deregister()
 
 
 # The catalog
 
 
-async def test_the_catalog_lists_fingerposts_services_only(
-    registry, worker, service, raw, url, eventually
-):
+async def test_the_catalog_lists_fingerposts_services_only(registry, worker, service, raw, url):
     foreign = f"other-{service}"
     await _put(raw, url, "/v1/agent/service/register", json={"Name": foreign, "Port": 80})
     watch = registry.watch_catalog()
@@ -311,9 +300,9 @@ async def test_the_catalog_lists_fingerposts_services_only(
     assert service in (await registry.catalog()).services
     assert foreign not in (await registry.catalog()).services
     assert not (await registry.list(foreign)).known
-    await eventually(lambda: service in watch.view.services, within_s=1)
+    await until(lambda: service in watch.view.services, within_s=1)
     await registration.deregister()
-    await eventually(lambda: service not in watch.view.services, within_s=1)
+    await until(lambda: service not in watch.view.services, within_s=1)
     await _put(raw, url, f"/v1/agent/service/deregister/{foreign}")
 
 
@@ -325,20 +314,20 @@ async def test_a_watch_is_shared(registry, service):
     assert registry.watch_catalog() is registry.watch_catalog()
 
 
-async def test_an_idle_watch_is_held_by_the_registry(url, connect, worker, service, eventually):
+async def test_an_idle_watch_is_held_by_the_registry(url, connect, worker, service):
     registry = connect(url, watch=WatchConfig(wait_s=0.5))
     registration = await registry.register(worker.instance(service))
     started = time.monotonic()
     watch = registry.watch(service)
     await watch.ready(5)
-    await eventually(lambda: watch.polls >= 4)
+    await until(lambda: watch.polls >= 4)
     # The first poll answers at once; of the others, only one that a change ended may be shorter.
     assert time.monotonic() - started >= 0.95
     assert watch.changes == 1
     await registration.deregister()
 
 
-async def test_a_watch_sees_each_change_with_few_polls(url, connect, worker, service, eventually):
+async def test_a_watch_sees_each_change_with_few_polls(url, connect, worker, service):
     registry = connect(url)
     watch = registry.watch(service)
     await watch.ready(5)
@@ -346,10 +335,10 @@ async def test_a_watch_sees_each_change_with_few_polls(url, connect, worker, ser
         started = time.monotonic()
         worker.leaving = False
         registration = await registry.register(worker.instance(service))
-        await eventually(lambda: watch.view.instances, within_s=1)
+        await until(lambda: watch.view.instances, within_s=1)
         worker.leaving = True  # as a real worker says of itself before it goes
         await registration.deregister()
-        await eventually(lambda: not watch.view.instances, within_s=1)
+        await until(lambda: not watch.view.instances, within_s=1)
         assert time.monotonic() - started < 1
     assert watch.polls <= 20
     assert watch.errors == 0
@@ -406,7 +395,7 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
 
 
 async def test_an_outage_keeps_the_view_and_the_registrys_return_brings_all_back(
-    restartable, connect, worker, service, eventually
+    restartable, connect, worker, service
 ):
     url = await restartable.start()
     registry = connect(url, call_timeout_s=1.0)
@@ -422,7 +411,7 @@ async def test_an_outage_keeps_the_view_and_the_registrys_return_brings_all_back
     with pytest.raises(RegistryUnreachable):
         await registry.register(worker.instance(service, "2"))
     assert time.monotonic() - started < 2.5
-    await eventually(lambda: watch.error is not None and watch.errors >= 2)
+    await until(lambda: watch.error is not None and watch.errors >= 2)
     assert watch.view.instances == (registration.instance,), "an error is not an empty list"
 
     await restartable.start()  # with no memory of anything
@@ -431,8 +420,8 @@ async def test_an_outage_keeps_the_view_and_the_registrys_return_brings_all_back
     async def is_back():
         return _ids(await registry.list(service)) == [registration.instance.id]
 
-    await eventually(is_back, within_s=5)
-    await eventually(lambda: watch.error is None and watch.view.instances, within_s=5)
+    await until(is_back, within_s=5)
+    await until(lambda: watch.error is None and watch.view.instances, within_s=5)
     assert time.monotonic() - returned < 5
     await registration.deregister()
 

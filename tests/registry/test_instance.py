@@ -7,7 +7,7 @@ import pytest
 from fingerpost.errors import InvalidInstance, InvalidName
 from fingerpost.registry import Instance, ModelInfo, ModelReference, format_address
 
-FLOWERS = ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2", "canary": "3"})
+FLOWERS = ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2", "canary": "3"})
 
 
 def instance(**fields):
@@ -100,8 +100,8 @@ def test_names_are_checked(fields):
         ({"name": "Flowers", "versions": ("1",)}, InvalidName),
         ({"name": "flowers", "versions": ()}, InvalidInstance),
         ({"name": "flowers", "versions": ("v1",)}, InvalidName),
-        ({"name": "flowers", "versions": ("1",), "labels": {"Stable": "1"}}, InvalidName),
-        ({"name": "flowers", "versions": ("1",), "labels": {"stable": "2"}}, InvalidInstance),
+        ({"name": "flowers", "versions": ("1",), "aliases": {"Stable": "1"}}, InvalidName),
+        ({"name": "flowers", "versions": ("1",), "aliases": {"stable": "2"}}, InvalidInstance),
     ],
     ids=str,
 )

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from fingerpost.errors import InvalidName
 from fingerpost.registry.names import (
+    check_alias,
     check_id,
-    check_label,
     check_service,
     check_version,
     split_reference,
 )
 
-CHECKS = [check_service, check_id, check_version, check_label]
+CHECKS = [check_service, check_id, check_version, check_alias]
 
 TABLE = [
     (check_service, ["flowers", "a", "0", "a-b", "x" * 63], ["A", "a_b", "a.b", "x" * 64]),
     (check_id, ["a", "A.b_c-9", "x" * 128], ["x" * 129, "a..b", "_service_maintenance", "a:b"]),
     (check_version, ["0", "3", "007", "9" * 18], ["9" * 19, "-1", "1.0", "v3", "٣"]),
-    (check_label, ["stable", "canary", "a1", "a-1"], ["1a", "Stable", "x" * 64, "a_b"]),
+    (check_alias, ["stable", "canary", "a1", "a-1"], ["1a", "Stable", "x" * 64, "a_b"]),
 ]
 ALWAYS_WRONG = [
     "", " ", ".", "..", "-a", "a-", "a\n", "a b", "a/b", "../../kv/secret", "a?b", "a#b", "a%2f",

@@ -97,7 +97,7 @@ async def test_names_are_checked():
         ("static://h:1,h:2,h:1", "h:1 is listed twice"),
         ("static://h:1?zone=a", "the only option"),
         ("static://h:1?model=../x", "../x"),
-        ("static://h:1?model=x@stable", "names a label"),
+        ("static://h:1?model=x@stable", "names an alias"),
         ("static://h:1?model", "model"),
     ],
 )

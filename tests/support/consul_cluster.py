@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -24,30 +23,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["NODES", "SERVERS", "ConsulCluster", "free_ports"]
+from tests.support.ports import free_ports
+
+__all__ = ["NODES", "SERVERS", "ConsulCluster"]
 
 SERVERS = ("server1", "server2", "server3")
 NODES = (*SERVERS, "client")
 
 _ADDRESSES = dict(zip(NODES, ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"), strict=True))
 _DEPLOY = Path(__file__).parents[2] / "deploy" / "consul"
-
-
-def free_ports(count: int, addresses: tuple[str, ...] = ("127.0.0.1",)) -> list[int]:
-    """Ports that are free at each of the addresses, by TCP."""
-    ports: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(ports) < count:
-            first = stack.enter_context(socket.socket())
-            first.bind((addresses[0], 0))
-            port = first.getsockname()[1]
-            try:
-                for address in addresses[1:]:
-                    stack.enter_context(socket.socket()).bind((address, port))
-            except OSError:
-                continue
-            ports.append(port)
-    return ports
 
 
 class ConsulCluster:

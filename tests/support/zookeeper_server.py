@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+
 _GET_ZOOKEEPER = Path(__file__).parents[2] / "deploy" / "zookeeper" / "get-zookeeper"
 
 
@@ -29,7 +31,7 @@ class ZooKeeperProcess:
         self._folder = folder
         self._log = folder / "zookeeper.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"zookeeper://127.0.0.1:{self.port}/fingerpost"
 
     def start(self) -> None:
@@ -124,9 +126,3 @@ def zookeeper_process(zookeeper_program: str, tmp_path: Path) -> Iterator[ZooKee
     process = ZooKeeperProcess(zookeeper_program, tmp_path / "zookeeper")
     yield process
     process.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

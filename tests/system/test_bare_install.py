@@ -49,6 +49,17 @@ def test_client_proxy_and_registry_work_without_one(bare: Path) -> None:
     assert run(bare / "fingerpost", "--help").returncode == 0
 
 
+def test_the_version_of_a_wheel(bare: Path) -> None:
+    code = (
+        "import importlib.metadata, fingerpost.client, fingerpost.worker;"
+        "print(fingerpost.client.__version__, fingerpost.worker.__version__,"
+        " importlib.metadata.version('fingerpost'))"
+    )
+    (version,) = set(run(bare / "python", "-c", code).stdout.split())
+    for command in ([bare / "fingerpost"], [bare / "python", "-P", "-m", "fingerpost"]):
+        assert run(*command, "--version").stdout == f"fingerpost {version}\n"
+
+
 def test_what_needs_one_says_how_to_get_it(bare: Path, tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(b"")
     for command in (

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.system.conftest import FINGERPOST
-from tests.system.processes import Processes, until
+from tests.support.processes import FINGERPOST, Processes
+from tests.support.waiting import until_blocking
 
 MODEL = """
 class Model:
@@ -125,7 +125,7 @@ def test_ctrl_c_shows_what_was_measured(processes: Processes, proxy: str) -> Non
     def interrupted(*options: object) -> tuple[int, str]:
         before = answers()
         running = processes.start("bench", "colours", "--proxy", proxy, *options)
-        until(lambda: answers() > before + 20)
+        until_blocking(lambda: answers() > before + 20)
         running.signal(signal.SIGINT)
         return running.wait(), running.output()
 

@@ -18,8 +18,10 @@ import pytest
 
 from fingerpost.client import Client, SyncClient
 from tests.support.forwarder import CountingForwarder
-from tests.system.conftest import Demo
-from tests.system.processes import Process, Processes, free_port, get_json, until
+from tests.support.ports import free_port
+from tests.support.processes import Process, Processes, get_json
+from tests.support.waiting import until_blocking
+from tests.system.demo import Demo
 
 
 @dataclass
@@ -118,7 +120,7 @@ def test_the_synchronous_twin(cluster: Cluster, demo: Demo) -> None:
 
 
 def test_cli_resolve_status_and_classify(cluster: Cluster, demo: Demo) -> None:
-    from tests.system.conftest import FINGERPOST
+    from tests.support.processes import FINGERPOST
 
     def fingerpost(*arguments: str, stdin: str = "") -> str:
         run = subprocess.run(
@@ -204,7 +206,7 @@ async def test_a_draining_worker_fails_no_request_of_clients_that_never_retry(
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for _ in range(8):
             tasks.create_task(plain_client())
-        await asyncio.to_thread(until, lambda: len(statuses) > 100)
+        await asyncio.to_thread(until_blocking, lambda: len(statuses) > 100)
         victim.signal(signal.SIGTERM)
         assert await asyncio.to_thread(victim.wait) == 0
         done.set()
@@ -240,7 +242,7 @@ async def test_throughput_of_three_workers_and_sixteen_streams(
 
 
 def test_bad_input_through_real_curl(cluster: Cluster, demo: Demo, tmp_path: Path) -> None:
-    from tests.worker.images.test_images import png_claiming
+    from tests.support.pictures import png_claiming
 
     files = {
         "empty": (b"", 400),
@@ -317,18 +319,18 @@ def test_the_proxy_outlives_its_registry(processes: Processes, demo: Demo) -> No
     port = free_port()
     registry = processes.start("registry", "--port", port)
     url = f"http://127.0.0.1:{port}"
-    until(lambda: get_json(f"{url}/v1/status/leader"))
+    until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
     proxy = processes.proxy(url)
     processes.worker(url, demo.model)
     processes.workers(proxy, 1)
     registry.signal(signal.SIGKILL)
     registry.wait()
-    until(lambda: "registry" in (get_json(f"{proxy}/health/ready") or {}))
+    until_blocking(lambda: "registry" in (get_json(f"{proxy}/health/ready") or {}))
     line = f'curl -sS -F data=@{demo.images[0]} "$(curl -s {proxy})"'
     assert json.loads(curl(line))[0][0] == "0"
     # A new registry that knows nothing: the worker registers again by itself.
     processes.start("registry", "--port", port)
-    until(lambda: (get_json(f"{url}/v1/health/service/digits?passing") or []) != [])
+    until_blocking(lambda: (get_json(f"{url}/v1/health/service/digits?passing") or []) != [])
     processes.workers(proxy, 1)
     assert json.loads(curl(line))[0][0] == "0"
 

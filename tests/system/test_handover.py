@@ -9,7 +9,9 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.system.processes import Processes, free_port, get_json, until
+from tests.support.ports import free_port
+from tests.support.processes import Processes, get_json
+from tests.support.waiting import until_blocking
 
 
 @pytest.fixture
@@ -55,10 +57,12 @@ async def test_sighup_hands_the_socket_over(proxy_url: str) -> None:
             for _ in range(3):
                 (old,) = listeners(proxy_url)
                 psutil.Process(old).send_signal(signal.SIGHUP)
-                await asyncio.to_thread(until, lambda old=old: listeners(proxy_url) - {old})
+                await asyncio.to_thread(
+                    until_blocking, lambda old=old: listeners(proxy_url) - {old}
+                )
                 successors += listeners(proxy_url) - {old}
                 await asyncio.to_thread(
-                    until,
+                    until_blocking,
                     lambda old=old: (
                         not psutil.pid_exists(old)
                         or psutil.Process(old).status() == psutil.STATUS_ZOMBIE
@@ -81,12 +85,14 @@ async def test_a_held_lookup_is_answered_when_the_proxy_leaves(
     port = free_port()
     proxy = processes.start("proxy", "--port", port, "--registry", registry, "--service", "digits")
     url = f"http://127.0.0.1:{port}"
-    await asyncio.to_thread(until, lambda: get_json(f"{url}/health/ready"))
+    await asyncio.to_thread(until_blocking, lambda: get_json(f"{url}/health/ready"))
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{url}/v1/resolve/digits") as response:
             index = response.headers["Fingerpost-Index"]
         held = asyncio.create_task(http.get(f"{url}/v1/resolve/digits?index={index}&wait=60s"))
-        await asyncio.to_thread(until, lambda: "waiting_lookups 1.0" in _text(f"{url}/metrics"))
+        await asyncio.to_thread(
+            until_blocking, lambda: "waiting_lookups 1.0" in _text(f"{url}/metrics")
+        )
         proxy.signal(signal.SIGTERM)
         response = await asyncio.wait_for(held, 5)
         assert response.status == 503

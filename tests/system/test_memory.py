@@ -13,8 +13,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.system.conftest import Demo
-from tests.system.processes import Processes
+from tests.support.processes import Processes
+from tests.system.demo import Demo
 
 FORMATS = {"JPEG": "RGB", "PNG": "RGBA", "WEBP": "RGB", "BMP": "RGB", "GIF": "P", "TIFF": "L"}
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from tests.support.consul_cluster import ConsulCluster
+from tests.support.ports import free_port
+from tests.support.processes import FINGERPOST, Processes, get_json
+from tests.support.waiting import until_blocking
 from tests.support.zookeeper_server import zookeeper_program, zookeeper_url  # noqa: F401 - fixtures
-from tests.system.conftest import FINGERPOST, Demo
-from tests.system.processes import Processes, free_port, get_json, until
+from tests.system.demo import Demo
 
 
 def fingerpost(*arguments: object, status: int = 0) -> str:
@@ -67,7 +69,7 @@ def test_a_second_sigterm_ends_at_once(processes: Processes, demo: Demo) -> None
     proxy = processes.proxy(registry)
     processes.workers(proxy, 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: "leaving" in worker.output())
+    until_blocking(lambda: "leaving" in worker.output())
     started = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 128 + signal.SIGTERM
@@ -86,9 +88,9 @@ def test_status_live(processes: Processes, demo: Demo) -> None:
     def looks() -> list[Any]:
         return [json.loads(line) for line in status.output().splitlines() if line.endswith("]")]
 
-    until(lambda: looks() and looks()[-1][0]["workers"][0]["load"]["state"] == 1)
+    until_blocking(lambda: looks() and looks()[-1][0]["workers"][0]["load"]["state"] == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: looks()[-1] == [] or looks()[-1][0]["workers"] == [])
+    until_blocking(lambda: looks()[-1] == [] or looks()[-1][0]["workers"] == [])
     status.signal(signal.SIGINT)
     assert status.wait() == 0
     assert "Traceback" not in status.output()
@@ -141,17 +143,17 @@ def test_a_proxy_that_starts_during_an_outage_knows_the_workers(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     registry = processes.start("registry", "--port", port)
-    until(lambda: get_json(f"{url}/v1/status/leader"))
+    until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
     options = ("--snapshots", tmp_path / "snapshots")
     proxy = processes.proxy(url, *options)
     processes.worker(url, demo.model)
     (worker,) = processes.workers(proxy, 1)
-    until(lambda: worker["id"] in "".join(p.read_text() for p in tmp_path.rglob("*.json")))
+    until_blocking(lambda: worker["id"] in "".join(p.read_text() for p in tmp_path.rglob("*.json")))
     registry.signal(signal.SIGKILL)
     registry.wait()
     second = free_port()
     processes.start("proxy", "--port", second, "--registry", url, *options)
-    answer = until(lambda: get_json(f"http://127.0.0.1:{second}/v1/resolve/digits"))
+    answer = until_blocking(lambda: get_json(f"http://127.0.0.1:{second}/v1/resolve/digits"))
     assert [each["id"] for each in answer["instances"]] == [worker["id"]]
     assert answer["from_disk"]
     assert answer["age_s"] > 0
@@ -181,7 +183,7 @@ def test_workers_outside_the_allowed_networks_are_refused(processes: Processes, 
         with urllib.request.urlopen(f"{strict}/metrics", timeout=5) as answer:  # noqa: S310
             return b'refused_registrations_total{reason="outside_networks"} 1.0' in answer.read()
 
-    until(refused)
+    until_blocking(refused)
     assert get_json(f"{strict}/v1/resolve/digits") is None
     assert "10.0.0.0/8" in fingerpost("proxy", "--allow-network", "everywhere", status=1)
 
@@ -191,6 +193,6 @@ def test_a_worker_that_consul_cannot_reach_reports_by_itself(
 ) -> None:
     name = f"ttl-{free_port()}"
     processes.worker(consul_url, demo.model, "--name", name, "--check", "ttl")
-    checks = until(lambda: get_json(f"{consul_url}/v1/health/checks/{name}"))
+    checks = until_blocking(lambda: get_json(f"{consul_url}/v1/health/checks/{name}"))
     assert [each["Status"] for each in checks] == ["passing"]
     assert [each["Type"] for each in checks] == ["ttl"]

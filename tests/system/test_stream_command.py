@@ -8,8 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.system.conftest import FINGERPOST, Demo
-from tests.system.processes import Processes, until
+from tests.support.processes import FINGERPOST, Processes
+from tests.support.waiting import until_blocking
+from tests.system.demo import Demo
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -34,7 +35,7 @@ def test_a_killed_run_is_gone_on_with(processes: Processes, demo: Demo, tmp_path
     everything = {str(path) for path in folder.rglob("*") if path.is_file()}
 
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: out.exists() and out.read_bytes().count(b"\n") > 100)
+    until_blocking(lambda: out.exists() and out.read_bytes().count(b"\n") > 100)
     first.send_signal(signal.SIGKILL)
     first.wait(10)
     before = out.read_bytes().count(b"\n")

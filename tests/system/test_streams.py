@@ -14,10 +14,12 @@ import pytest
 
 from fingerpost.client import Client, Result
 from fingerpost.errors import RegistryError
-from tests.conftest import ConsulProcess
-from tests.system.processes import Process, Processes, free_port, get_json, until
-from tests.system.sleeper import Sleeper
-from tests.worker.colours import encoded
+from tests.support.colours import encoded
+from tests.support.consul_process import ConsulProcess
+from tests.support.ports import free_port
+from tests.support.processes import Process, Processes, get_json
+from tests.support.sleeper import Sleeper
+from tests.support.waiting import until_blocking
 
 _SOME = 400
 _IMAGES = [encoded(colour) for colour in ("red", "green", "blue")]
@@ -36,7 +38,7 @@ def _registry(processes: Processes) -> tuple[Process, str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     process = processes.start("registry", "--port", port)
-    until(lambda: get_json(f"{url}/v1/status/leader"))
+    until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
     return process, url
 
 
@@ -55,11 +57,11 @@ async def test_a_stream_goes_on_without(
     model = Sleeper(tmp_path / "colours", 0.001)
     workers = [processes.worker(registry, model.folder) for _ in range(2)]
     for worker in workers:
-        until(lambda worker=worker: "ready at" in worker.output())
+        until_blocking(lambda worker=worker: "ready at" in worker.output())
     if lost == "proxy":
         port = free_port()
         proxy = processes.start("proxy", "--port", port, "--registry", registry)
-        until(lambda: get_json(f"http://127.0.0.1:{port}/health/ready"))
+        until_blocking(lambda: get_json(f"http://127.0.0.1:{port}/health/ready"))
         client, end = Client(f"http://127.0.0.1:{port}"), proxy.end
     else:
         client = Client(registry=registry)

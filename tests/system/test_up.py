@@ -8,9 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.conftest import Demo
-from tests.system.processes import Processes, free_port, get_json, until
-from tests.worker.repository.models import write_version
+from tests.support.ports import free_port
+from tests.support.processes import Processes, get_json
+from tests.support.repository import write_version
+from tests.support.waiting import until_blocking
+from tests.system.demo import Demo
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -24,12 +26,12 @@ def test_up_keeps_workers_running_and_leaves_nothing(
         "--registry-port", free_port(), "--threads", 1,
     )  # fmt: skip
     before = {each["id"] for each in processes.workers(proxy, 2)}
-    until(lambda: "The cluster is up" in up.output())
+    until_blocking(lambda: "The cluster is up" in up.output())
     children = psutil.Process(up.pid).children()
     assert len(children) == 4  # registry, proxy, 2 workers
     (victim, *_) = [each for each in children if "worker" in each.cmdline()]
     victim.kill()
-    until(lambda: len({each["id"] for each in processes.workers(proxy, 2)} - before) == 1)
+    until_blocking(lambda: len({each["id"] for each in processes.workers(proxy, 2)} - before) == 1)
     children = psutil.Process(up.pid).children()
     up.signal(ending)
     assert up.wait() == (0 if ending is signal.SIGINT else -signal.SIGKILL)
@@ -42,7 +44,7 @@ def test_up_keeps_workers_running_and_leaves_nothing(
 def test_up_says_why_it_cannot(processes: Processes, demo: Demo) -> None:
     port = free_port()
     processes.start("registry", "--port", port)
-    until(lambda: get_json(f"http://127.0.0.1:{port}/v1/status/leader"))
+    until_blocking(lambda: get_json(f"http://127.0.0.1:{port}/v1/status/leader"))
     up = processes.start(
         "up", "--model", demo.model, "--port", free_port(), "--registry-port", port
     )
@@ -63,7 +65,7 @@ def test_up_goes_on_without_a_model_that_is_broken_and_says_why(
         "up", "--models", tmp_path, "--workers", 2, "--port", port,
         "--registry-port", free_port(),
     )  # fmt: skip
-    until(lambda: "The cluster is up" in up.output())
+    until_blocking(lambda: "The cluster is up" in up.output())
     told = [line for line in up.output().splitlines() if " is not served: " in line]
     assert [line.split()[0] for line in told] == ["dogs", "cats"]
     assert "policy" in told[0]

@@ -29,6 +29,7 @@ from fingerpost.registry import (
     RegistryOptions,
     Snapshot,
 )
+from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
     from fingerpost.client.metrics import ClientMetrics
@@ -57,6 +58,7 @@ __all__ = [
     "SyncClient",
     "TimingsMs",
     "Tracing",
+    "__version__",
 ]
 __all__ += _errors
 

@@ -176,7 +176,7 @@ class Client:
         Raises:
             ImageError: the image is broken, too large, or of an unsupported kind.
             InvalidName: `model` is not a valid model reference.
-            UnknownService, UnknownModel: no worker serves the model, or the version or label.
+            UnknownService, UnknownModel: no worker serves the model, or the version or alias.
             Unauthorized: no proxy relays images (`ClientConfig.relay`).
             NoWorker: the service is known, but no healthy worker came within `wait_for_ready_s`.
             RegistryError: no proxy or registry answered the first lookup within `wait_for_ready_s`.

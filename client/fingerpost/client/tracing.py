@@ -11,10 +11,10 @@ knows nothing about models and attempts, and would trace probes and lookups too.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Tracing:
                 f"tracing needs OpenTelemetry ({error}): pip install 'fingerpost[otel]'"
             ) from error
         self._provider = provider
-        self._tracer = trace.get_tracer("fingerpost.client", version("fingerpost"), provider)
+        self._tracer = trace.get_tracer("fingerpost.client", __version__, provider)
         self._propagator = TraceContextTextMapPropagator()
         self._trace = trace
 

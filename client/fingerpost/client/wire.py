@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
+from fingerpost.registry.old_spellings import warn_old_spelling
 
 __all__ = [
     "DEADLINE_HEADER",
@@ -117,7 +118,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             id=instance.id,
             host=instance.host,
             ports=instance.ports,
-            models=instance.models,
+            models=_with_labels(instance.models),
             address=instance.address,
             weight=instance.weight,
             zone=instance.zone,
@@ -139,6 +140,20 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             boot_id=self.boot_id,
             meta=self.meta,
         )
+
+
+def _with_labels(models: tuple[ModelInfo, ...]) -> tuple[ModelInfo, ...]:
+    """The models, their aliases written as `labels` too: what clients of release 0.1.0 read.
+
+    For one more release, because proxies are upgraded before clients.
+    """
+    if not any(model.aliases for model in models):
+        return models
+    both = tuple(msgspec.structs.replace(model) for model in models)
+    for model in both:
+        if model.aliases:
+            msgspec.structs.force_setattr(model, "_labels", model.aliases)
+    return both
 
 
 class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,17 +194,28 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         instances: how many there are.
         versions: newest first.
-        labels: from a label to its version.
+        aliases: from an alias to its version.
         age_s: how many seconds ago the registry confirmed the snapshot.
         from_disk: whether this proxy has not reached the registry since it started.
+        labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
+            client of that release requires it, and a proxy of that release writes only it.
     """
 
     name: str
     instances: int
     versions: tuple[str, ...]
-    labels: Mapping[str, str]
     age_s: float
     from_disk: bool = False
+    aliases: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if self.labels and not self.aliases:
+            warn_old_spelling(
+                "labels", "aliases", "a proxy's list of services", "upgrade the proxies"
+            )
+            msgspec.structs.force_setattr(self, "aliases", self.labels)
+        msgspec.structs.force_setattr(self, "labels", self.aliases)
 
 
 class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):

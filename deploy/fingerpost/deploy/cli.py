@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Annotated
 
 import typer
 
-from fingerpost.deploy.console import err, start_logging
+from fingerpost.deploy.commit import commit
+from fingerpost.deploy.console import err, out, start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
 from fingerpost.errors import FingerpostError
+from fingerpost.registry.version import __version__
 
-__all__ = ["app", "main"]
+__all__ = ["add_commands", "app", "main"]
 
 app = typer.Typer(
     name="fingerpost",
@@ -57,10 +60,31 @@ _EXTRAS = {
 }
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        known = commit()
+        out.print(f"fingerpost {__version__}{f' (commit {known})' if known else ''}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version, and the commit where it is known.",
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 def main() -> None:
-    """Run the command; an error of ours is one line on standard error and exit status 1."""
-    for name in _COMMANDS:
-        importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
+    """Run the command; a `FingerpostError` is one line on standard error and exit status 1."""
+    add_commands()
     start_logging("error")  # the services say more; see their --log-level
     try:
         check_renamed_options(sys.argv[1:])
@@ -72,6 +96,12 @@ def main() -> None:
         if extra is None:
             raise
         _fail(f"this needs {error.name}, which is not installed: pip install 'fingerpost[{extra}]'")
+
+
+def add_commands() -> None:
+    """Add every command to `app`; the documentation's reference does the same."""
+    for name in _COMMANDS:
+        importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
 
 
 def _fail(message: str) -> None:

@@ -1,4 +1,4 @@
-"""What changes among the workers of a model, one event at a time."""
+"""Changes among the workers of a model, as a sequence of events."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
     from fingerpost.registry import Instance, ModelReference, Snapshot
 
-__all__ = ["Event", "Sighting", "Sightings", "versions"]
+__all__ = ["InstanceDiff", "ListedInstance", "WatchEvent", "versions"]
 
-# A view is as old as a poll may take, and through a proxy, whose own may be that old, twice that.
-# Past it, the registry behind the proxy must be away.
-_STALE_S: Final = 2 * WatchConfig().deadline_s
+# A snapshot may be as old as one poll takes, and twice as old through a proxy. An older one means
+# that the registry behind the proxy is unreachable.
+_MAX_AGE_S: Final = 2 * WatchConfig().deadline_s
 
 
-class Sighting(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as it is listed.
+class ListedInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """What is compared and shown of one worker.
 
     Attributes:
-        versions: newest first, with their labels: `4 (canary)`.
-        state: `listed`, or `kept` for one that has vanished from the registry's list without a
-            word, but answers when it is asked itself.
+        versions: newest first, with their aliases: `4 (canary)`.
+        state: `listed`; or `kept`, when the registry no longer lists the worker and gave no reason,
+            but the worker itself still answers.
     """
 
     id: str
@@ -37,8 +37,8 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["listed", "kept"]
 
     @classmethod
-    def of(cls, instance: Instance, *, kept: bool) -> Sighting:
-        """What is shown of a registered instance."""
+    def of(cls, instance: Instance, *, kept: bool) -> ListedInstance:
+        """The compared part of a registered instance."""
         return cls(
             id=instance.id,
             address=instance.address,
@@ -48,73 +48,81 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
             state="kept" if kept else "listed",
         )
 
-    def changes(self, now: Sighting) -> dict[str, tuple[Any, Any]]:
-        """The fields that differ, each as it was and as it is."""
-        before, after = msgspec.structs.asdict(self), msgspec.structs.asdict(now)
+    def changes(self, new: ListedInstance) -> dict[str, tuple[Any, Any]]:
+        """The fields whose value differs in `new`: each with the old and the new value."""
+        before, after = msgspec.structs.asdict(self), msgspec.structs.asdict(new)
         return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that changed.
+class WatchEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change in a watched list of workers.
 
     Attributes:
-        event: `joined`, `left` or `changed` tells of a worker; `empty` that none is left;
-            `unreachable` and `back`, of the registry or the proxies.
-        index: the registry's, of the list that shows it.
+        event: `joined`, `left` and `changed` are about one worker; `empty` means that no worker is
+            left; `unreachable` and `back` are about the registry or the proxies.
+        index: the index of the registry's list that shows the change.
         age_s: seconds since the registry confirmed that list.
-        worker: as it is now, or was.
-        changes: what differs, as it was and as it is.
-        message: for people.
+        worker: the worker as it is now, or as it was before it left.
+        changes: for `changed`, each differing field with its old and new value.
+        message: an explanation for people.
     """
 
     event: Literal["joined", "left", "changed", "empty", "unreachable", "back"]
     index: int
     age_s: float
-    worker: Sighting | None = None
+    worker: ListedInstance | None = None
     changes: dict[str, tuple[Any, Any]] = {}
     message: str = ""
 
 
-class Sightings:
-    """Compares each view of a watch with the one before; the first with nothing.
+class InstanceDiff:
+    """Compares each snapshot of a watch with the one before; the first with an empty list.
 
     Args:
-        reference: the model, version or label whose workers count.
+        reference: the model, version or alias whose workers count.
     """
 
     def __init__(self, reference: ModelReference) -> None:
         self._reference = reference
-        self._seen: dict[str, Sighting] = {}
+        self._listed: dict[str, ListedInstance] = {}
         self._first = True
-        self._away = False
+        self._unreachable = False
 
-    def look(self, view: Snapshot, error: FingerpostError | None, now: float) -> list[Event]:
-        """What changed since the last look; `error` is why the view could not be confirmed."""
-        seen = {
-            each.id: Sighting.of(each, kept=each.id in view.kept)
-            for each in view.matching(self._reference)
+    def update(
+        self, snapshot: Snapshot, error: FingerpostError | None, now: float
+    ) -> list[WatchEvent]:
+        """What changed since the last update.
+
+        Args:
+            snapshot: the present list.
+            error: why the registry could not confirm the list, or None if it could.
+            now: the time, in seconds of the monotonic clock.
+        """
+        listed = {
+            each.id: ListedInstance.of(each, kept=each.id in snapshot.kept)
+            for each in snapshot.matching(self._reference)
         }
-        before, self._seen = self._seen, seen
-        age_s = view.age_s(now)
-        event = partial(Event, index=view.index, age_s=round(age_s, 3))
+        before, self._listed = self._listed, listed
+        age_s = snapshot.age_s(now)
+        event = partial(WatchEvent, index=snapshot.index, age_s=round(age_s, 3))
         events = []
-        away = error is not None or age_s > _STALE_S
-        if away and not self._away:
-            why = error or "the proxy has not heard from it"
+        unreachable = error is not None or age_s > _MAX_AGE_S
+        if unreachable and not self._unreachable:
+            why = error or "the proxy cannot reach its registry"
             events.append(event(event="unreachable", message=f"{why}; the list may be old"))
-        elif self._away and not away:
+        elif self._unreachable and not unreachable:
             events.append(event(event="back"))
-        self._away = away
-        for id_ in sorted(before.keys() | seen.keys()):
-            old, new = before.get(id_), seen.get(id_)
+        self._unreachable = unreachable
+        for id_ in sorted(before.keys() | listed.keys()):
+            old, new = before.get(id_), listed.get(id_)
             if old is None:
                 events.append(event(event="joined", worker=new))
             elif new is None:
-                why = "taken off the list: drained, or unwell" if id_ in view.withdrawn else ""
+                why = "drained or unhealthy" if id_ in snapshot.withdrawn else ""
                 events.append(event(event="left", worker=old, message=why))
             elif changes := old.changes(new):
                 events.append(event(event="changed", worker=new, changes=changes))
-        if not seen and (before or self._first):
+        if not listed and (before or self._first):
             none = f"no healthy worker serves {self._reference} now"
             events.append(event(event="empty", message=none))
         self._first = False
@@ -122,10 +130,10 @@ class Sightings:
 
 
 def versions(instance: Instance) -> list[str]:
-    """Those of its models, with their labels: `4 (canary)`."""
-    told = []
+    """The versions of an instance's models, each with its aliases: `4 (canary)`."""
+    found = []
     for model in instance.models:
         for version in model.versions:
-            labels = [label for label, target in model.labels.items() if target == version]
-            told.append(f"{version} ({', '.join(labels)})" if labels else version)
-    return told
+            aliases = [alias for alias, target in model.aliases.items() if target == version]
+            found.append(f"{version} ({', '.join(aliases)})" if aliases else version)
+    return found

@@ -1,7 +1,8 @@
-"""A file of results that a further run goes on with: one line of JSON an image.
+"""A file of results, one line of JSON for each image, with which an interrupted run continues.
 
 A line is written whole and at once, so that after a crash each image either has its line or has
-none; a last line that a full disk or a power cut left unfinished is cut off and done again.
+none. A last line that a full disk or a power cut left unfinished is removed, and its image is
+classified again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Journal"]
+__all__ = ["ResultsLog"]
 
 
 class _Line(msgspec.Struct):
@@ -26,16 +27,19 @@ class _Line(msgspec.Struct):
     error: Any = None
 
 
-class Journal:
-    """The lines of `path`, which is made where there is none; a context manager.
+class ResultsLog:
+    """An append-only file of results, locked against a second run; a context manager.
+
+    Args:
+        path: the file; it is made if it does not exist.
 
     Attributes:
-        done: the keys that have a line already, those that failed among them.
-        failed: of those, the ones whose line is an error.
+        done: the keys (paths of images) that have a line, including those that failed.
+        failed: the keys whose last line is an error.
 
     Raises:
-        ConfigurationError: the file cannot be written, is in use by another run, or holds lines
-            that are no results.
+        ConfigurationError: the file cannot be written, is in use by another run, or has a line
+            that is not a result.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +52,7 @@ class Journal:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
         try:
             if not path.is_file():
-                raise ConfigurationError(f"{path} is no file that can be gone on with")
+                raise ConfigurationError(f"{path} is not a regular file: give another --out")
             self._lock()
             self._read()
         except BaseException:
@@ -63,10 +67,10 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def write(self, line: Any) -> None:
-        """Add a line, and hand it to the system at once.
+        """Append `line` as JSON, in one write to the file.
 
         Raises:
-            ConfigurationError: it cannot be written, as on a full disk.
+            ConfigurationError: it cannot be written, for example because the disk is full.
         """
         data = msgspec.json.encode(line) + b"\n"
         try:
@@ -75,7 +79,7 @@ class Journal:
         except OSError as error:
             raise ConfigurationError(
                 f"{self._path} cannot be written: {error.strerror}; "
-                "the same command goes on from here"
+                "the same command continues from here"
             ) from error
 
     def _lock(self) -> None:
@@ -94,14 +98,14 @@ class Journal:
                     self._file.truncate(whole)
                     break
                 whole += len(line)
-                self._take(line, number)
+                self._read_line(line, number)
 
-    def _take(self, line: bytes, number: int) -> None:
+    def _read_line(self, line: bytes, number: int) -> None:
         try:
             found = msgspec.json.decode(line, type=_Line)
         except msgspec.MsgspecError as error:
             raise ConfigurationError(
-                f"{self._path}, line {number}, is no result of an earlier run ({error}): "
+                f"{self._path}, line {number}, is not a result of an earlier run ({error}): "
                 "give another --out"
             ) from error
         self.done.add(found.key)

@@ -2,5 +2,6 @@
 
 from fingerpost.proxy.config import ProxyConfig
 from fingerpost.proxy.proxy import Proxy
+from fingerpost.registry.version import __version__
 
-__all__ = ["Proxy", "ProxyConfig"]
+__all__ = ["Proxy", "ProxyConfig", "__version__"]

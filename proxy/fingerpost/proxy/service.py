@@ -31,6 +31,7 @@ from fingerpost.errors import (
 from fingerpost.proxy.server import learn
 from fingerpost.registry import Instance, ModelReference, Snapshot
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
+from fingerpost.registry.old_spellings import warn_old_spelling
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -174,7 +175,7 @@ class ProxyService:
         )
 
     async def _get_services(self, request: web.Request) -> web.Response:
-        """`GET /v1/services`: every service, its versions, labels and number of instances."""
+        """`GET /v1/services`: every service, its versions, aliases and number of instances."""
         now = time.monotonic()
         return json_response(
             ServicesAnswer(
@@ -286,11 +287,11 @@ class ProxyService:
             self._waiting -= 1
 
     def _matching(self, snapshot: Snapshot, reference: ModelReference) -> tuple[Instance, ...]:
-        """The instances with the version or label asked for.
+        """The instances with the version or alias asked for.
 
         Raises:
             NoWorker: the service has no healthy instance.
-            UnknownModel: it has, but none with that version or label.
+            UnknownModel: it has, but none with that version or alias.
             UnknownService: the registry does not list it.
         """
         instances = snapshot.matching(reference)
@@ -298,7 +299,7 @@ class ProxyService:
             return instances
         if snapshot.instances:
             entry = _entry(snapshot, 0.0)
-            known = ", ".join([*entry.versions, *entry.labels])
+            known = ", ".join([*entry.versions, *entry.aliases])
             raise UnknownModel(f"no worker serves {reference}; there is {known}")
         raise NoWorker(
             f"no healthy worker serves {snapshot.service!r} now: try again in a second",
@@ -326,24 +327,27 @@ def _entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         versions=tuple(
             sorted({each for model in models for each in model.versions}, key=int, reverse=True)
         ),
-        labels={label: each for model in models for label, each in model.labels.items()},
+        aliases={alias: each for model in models for alias, each in model.aliases.items()},
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
     )
 
 
 def _reference(request: web.Request) -> ModelReference:
-    """What is asked for: `flowers@3` in the path, or `version=` and `label=` in the query."""
+    """What is asked for: `flowers@3` in the path, or `version=` and `alias=` in the query."""
     reference = ModelReference.parse(request.match_info["service"])
-    version, label = request.query.get("version"), request.query.get("label")
-    wanted = [each for each in (version, label, reference.version, reference.label) if each]
+    version, alias = request.query.get("version"), request.query.get("alias")
+    if label := request.query.get("label"):
+        warn_old_spelling("label=", "alias=", "GET /v1/resolve", "change the callers' URLs")
+    wanted = [each for each in (version, alias, label, reference.version, reference.alias) if each]
     if len(wanted) > 1:
-        raise InvalidRequest(f"{' and '.join(wanted)} were asked for: give one version or label")
-    if not (version or label):
+        raise InvalidRequest(f"{' and '.join(wanted)} were asked for: give one version or alias")
+    alias = alias or label
+    if not (version or alias):
         return reference
-    parsed = ModelReference.parse(f"{reference.model}@{version or label}")
-    if (parsed.version, parsed.label) != (version or None, label or None):
-        raise InvalidRequest(f"version={version!r}, label={label!r}: versions are whole numbers")
+    parsed = ModelReference.parse(f"{reference.model}@{version or alias}")
+    if (parsed.version, parsed.alias) != (version or None, alias or None):
+        raise InvalidRequest(f"version={version!r}, alias={alias!r}: versions are whole numbers")
     return parsed
 
 

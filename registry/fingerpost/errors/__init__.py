@@ -13,7 +13,7 @@ The tree stands below all rooms because errors cross them: a worker answers
     |   +-- ConfigurationError          400 configuration        a wrong option, file or folder
     |   +-- Unauthorized                403 unauthorized
     |   +-- UnknownService              404 unknown_service      no such service in the registry
-    |   +-- UnknownModel                404 unknown_model        model, version or label not served
+    |   +-- UnknownModel                404 unknown_model        model, version or alias not served
     |   +-- UnknownPath                 404 unknown_path
     |   +-- MethodNotAllowed            405 method_not_allowed
     |   +-- ImageError                  400 bad_image
@@ -147,7 +147,7 @@ class UnknownService(CallerError):
 
 
 class UnknownModel(CallerError):
-    """The worker does not serve that model, version or label."""
+    """The worker does not serve that model, version or alias."""
 
     status = 404
     code = "unknown_model"

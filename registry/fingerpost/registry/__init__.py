@@ -12,6 +12,7 @@ from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, fo
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.version import __version__
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.watch import Watch
 
@@ -36,6 +37,7 @@ __all__ = [
     "Watch",
     "WatchConfig",
     "WorkerState",
+    "__version__",
     "format_address",
     "open_registry",
 ]

@@ -27,10 +27,12 @@ class Registration(Protocol):
     @property
     def instance(self) -> Instance:
         """What was registered."""
+        ...
 
     @property
     def reregistrations(self) -> int:
         """How often the registry had forgotten the entry, and got it again."""
+        ...
 
     async def update(self, instance: Instance) -> None:
         """Replace what is registered by other facts about the same instance (id and service).
@@ -41,12 +43,15 @@ class Registration(Protocol):
 
         Raises `InvalidInstance` for another id or service, and `RegistryError`.
         """
+        ...
 
     async def drain(self, reason: str) -> None:
         """Take the instance off the healthy list, its entry staying. Raises `RegistryError`."""
+        ...
 
     async def undrain(self) -> None:
         """Put it back on the healthy list. Raises `RegistryError`."""
+        ...
 
     async def deregister(self) -> None:
         """Remove the entry and stop keeping it alive. Calling it again does nothing.
@@ -54,6 +59,7 @@ class Registration(Protocol):
         Raises `RegistryError` where the registry could not be told; the background work has ended
         all the same, and the registry's own check removes the entry later.
         """
+        ...
 
 
 class Registry(Protocol):
@@ -71,10 +77,12 @@ class Registry(Protocol):
         `healthy` tells whether the instance can work now, where the registry cannot ask it itself;
         it is called often, and must not block.
         """
+        ...
 
     @property
     def refusals(self) -> Refusals:
         """The entries left out of every list, because they make no sense or are not let in."""
+        ...
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
         """Drain an instance that another process registered, or put it back (`reason` None).
@@ -83,24 +91,29 @@ class Registry(Protocol):
             InvalidRequest: there is no such instance, or it cannot be drained from here.
             RegistryError: the registry could not be told.
         """
+        ...
 
     async def list(self, service: str) -> Snapshot:
         """Resolve once: the healthy instances now. An unknown service gives `known=False`.
 
         This is the registry's list as it is; only a watch, which knows an older one, can doubt it.
         """
+        ...
 
     async def catalog(self) -> Catalog:
         """The names of all Fingerpost services."""
+        ...
 
     def watch(self, service: str) -> Watch[Snapshot]:
         """A started watch of one service; every caller of this registry shares the same one.
 
         Each call is one use of it, which `release` gives back.
         """
+        ...
 
     def watch_catalog(self) -> Watch[Catalog]:
         """A started watch of the service names, shared likewise; it runs until `aclose`."""
+        ...
 
     async def release(self, service: str) -> None:
         """Give one use of a service's watch back; the last one ends it, its view staying readable.
@@ -108,6 +121,7 @@ class Registry(Protocol):
         Who never calls it loses nothing but a connection: `aclose` ends all watches. A service
         that nobody watches is no error.
         """
+        ...
 
     async def aclose(self) -> None:
         """End all watches and registrations' background work.
@@ -115,6 +129,7 @@ class Registry(Protocol):
         Entries stay in the registry, but for those that live only as long as the connection
         (ZooKeeper's).
         """
+        ...
 
 
 class SharedWatches:

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry.names import (
+    check_alias,
     check_id,
-    check_label,
     check_service,
     check_version,
     split_reference,
 )
+from fingerpost.registry.old_spellings import warn_old_spelling
 
 __all__ = ["Instance", "ModelInfo", "ModelReference", "format_address", "is_host"]
 
@@ -39,7 +41,7 @@ class ModelReference(msgspec.Struct, frozen=True):
 
     model: str
     version: str | None = None
-    label: str | None = None
+    alias: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
@@ -47,38 +49,45 @@ class ModelReference(msgspec.Struct, frozen=True):
         return cls(*split_reference(text))
 
     def __str__(self) -> str:
-        wanted = self.version or self.label
+        wanted = self.version or self.alias
         return f"{self.model}@{wanted}" if wanted else self.model
 
 
-class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that an instance serves: its versions, newest first, and the labels on them."""
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """A model that an instance serves: its versions, newest first, and the aliases on them."""
 
     name: str
     versions: tuple[str, ...]
-    labels: Mapping[str, str] = {}
+    aliases: Mapping[str, str] = {}
+    # What release 0.1.0 writes for `aliases`. It stays only on what was read from that release,
+    # until an `Instance` takes it off and says so.
+    _labels: Mapping[str, str] | UnsetType = msgspec.field(name="labels", default=UNSET)
 
     def __post_init__(self) -> None:
+        if self._labels and not self.aliases:
+            msgspec.structs.force_setattr(self, "aliases", self._labels)
+        elif self._labels is not UNSET:
+            msgspec.structs.force_setattr(self, "_labels", UNSET)
         check_service(self.name)
         if not self.versions:
             raise InvalidInstance(f"model {self.name!r} lists no version")
         for version in self.versions:
             check_version(version)
-        for label, version in self.labels.items():
-            check_label(label)
+        for alias, version in self.aliases.items():
+            check_alias(alias)
             if version not in self.versions:
                 raise InvalidInstance(
-                    f"model {self.name!r}: label {label!r} points to version {version!r}, which "
+                    f"model {self.name!r}: alias {alias!r} points to version {version!r}, which "
                     f"is not among {', '.join(self.versions)}"
                 )
 
     def serves(self, reference: ModelReference) -> bool:
-        """Whether this model has the version or label asked for (any, where none is)."""
+        """Whether this model has the version or alias asked for (any, where none is)."""
         if reference.model != self.name:
             return False
         if reference.version is not None:
             return reference.version in self.versions
-        return reference.label is None or reference.label in self.labels
+        return reference.alias is None or reference.alias in self.aliases
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +134,18 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInstance(f"instance {self.id}: weight {self.weight} is not in 1..65535")
         if not self.models:
             raise InvalidInstance(f"instance {self.id}: it serves no model")
+        if any(model._labels for model in self.models):
+            self._take_off_labels()
+
+    def _take_off_labels(self) -> None:
+        models = tuple(msgspec.structs.replace(model, _labels=UNSET) for model in self.models)
+        msgspec.structs.force_setattr(self, "models", models)
+        warn_old_spelling(
+            "labels",
+            "aliases",
+            f"instances of service {self.service!r}",
+            "upgrade its workers, and the proxies that list them",
+        )
 
     @property
     def address(self) -> str:
@@ -137,7 +158,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://{self.address}"
 
     def serves(self, reference: ModelReference) -> bool:
-        """Whether one of its models has the version or label asked for."""
+        """Whether one of its models has the version or alias asked for."""
         return any(model.serves(reference) for model in self.models)
 
 

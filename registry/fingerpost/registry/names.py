@@ -12,12 +12,12 @@ from typing import Final
 
 from fingerpost.errors import InvalidName
 
-__all__ = ["check_id", "check_label", "check_service", "check_version", "split_reference"]
+__all__ = ["check_alias", "check_id", "check_service", "check_version", "split_reference"]
 
 _SERVICE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _ID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?", re.ASCII)
 _VERSION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
-_LABEL: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_ALIAS: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 def check_service(name: str) -> str:
@@ -51,20 +51,20 @@ def check_version(version: str) -> str:
     return version
 
 
-def check_label(label: str) -> str:
-    """Return `label` if it can label a version (`stable`, `canary`), else raise `InvalidName`."""
-    if not _LABEL.fullmatch(label):
+def check_alias(alias: str) -> str:
+    """Return `alias` if it is a valid alias (`stable`, `canary`), else raise `InvalidName`."""
+    if not _ALIAS.fullmatch(alias):
         raise InvalidName(
-            f"{label!r} cannot label a version: use 1 to 63 lower-case letters, digits and "
-            "hyphens, starting with a letter, such as 'stable'"
+            f"{alias!r} is not a valid alias: use 1 to 63 lower-case letters, digits and hyphens, "
+            "starting with a letter, such as 'stable'"
         )
-    return label
+    return alias
 
 
 def split_reference(reference: str) -> tuple[str, str | None, str | None]:
-    """Split `flowers`, `flowers@3` or `flowers@stable` into `(model, version, label)`.
+    """Split `flowers`, `flowers@3` or `flowers@stable` into `(model, version, alias)`.
 
-    What follows the `@` is a version if it is a number, else a label; at most one is not None.
+    What follows the `@` is a version if it is a number, else an alias; at most one is not None.
     """
     model, at, rest = reference.partition("@")
     check_service(model)
@@ -72,4 +72,4 @@ def split_reference(reference: str) -> tuple[str, str | None, str | None]:
         return model, None, None
     if rest.isascii() and rest.isdigit():
         return model, check_version(rest), None
-    return model, None, check_label(rest)
+    return model, None, check_alias(rest)

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import InvalidInstance, RegistryError
+from fingerpost.registry.backoff import EQUAL_JITTER, Backoff
 
 if TYPE_CHECKING:
     from random import Random
@@ -21,10 +22,9 @@ __all__ = ["KeptRegistration"]
 
 logger = logging.getLogger(__name__)
 
-# The delay after the first failure and the longest one, in seconds. An agent that restarts is back
-# in a second or two; with these its workers are registered again within 5 s of its death.
-_BACKOFF_BASE_S: Final = 0.25
-_BACKOFF_CAP_S: Final = 4.0
+# The delays after failures. An agent that restarts is back in a second or two; with these its
+# workers are registered again within 5 s of its death.
+_BACKOFF: Final = Backoff(base_s=0.5, cap_s=4.0, jitter=EQUAL_JITTER)
 
 
 class KeptRegistration(abc.ABC):
@@ -221,5 +221,4 @@ class KeptRegistration(abc.ABC):
     def _delay_s(self, failures: int) -> float:
         if not failures:
             return self._interval_s * self._rng.uniform(0.75, 1.25)
-        ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2.0 ** min(failures, 16))
-        return ceiling * self._rng.uniform(0.5, 1.0)
+        return _BACKOFF.delay_s(failures - 1, self._rng)

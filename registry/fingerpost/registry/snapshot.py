@@ -52,8 +52,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return (self.known, self.instances) == (other.known, other.instances)
 
     def matching(self, reference: ModelReference) -> tuple[Instance, ...]:
-        """The instances that serve the version or label asked for."""
-        if reference.version is None and reference.label is None:
+        """The instances that serve the version or alias asked for."""
+        if reference.version is None and reference.alias is None:
             return self.instances
         return tuple(each for each in self.instances if each.serves(reference))
 

@@ -174,8 +174,8 @@ def _model(query: str, url: str) -> ModelReference | None:
         if len(options) != 1 or options[0][0] != "model":
             raise ValueError("the only option is one ?model=NAME or ?model=NAME@VERSION")
         reference = ModelReference.parse(options[0][1])
-        if reference.label is not None:
-            raise ValueError(f"{reference} names a label; give a version, such as @3")
+        if reference.alias is not None:
+            raise ValueError(f"{reference} names an alias; give a version, such as @3")
     except (ValueError, InvalidName) as error:
         raise ConfigurationError(f"registry URL {url!r}: {error}") from error
     return reference

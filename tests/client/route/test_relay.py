@@ -148,15 +148,15 @@ async def test_straight_to_a_worker_there_is_no_relay(cluster):
     assert (client.stats.bytes_sent, client.stats.bytes_relayed) == (3, 0)
 
 
-async def test_versions_labels_and_what_nobody_serves(relays):
-    await relays.add("old", version="2", labels={"stable": "2"})
-    await relays.add("new", version="3", labels={"canary": "3"})
+async def test_versions_aliases_and_what_nobody_serves(relays):
+    await relays.add("old", version="2", aliases={"stable": "2"})
+    await relays.add("new", version="3", aliases={"canary": "3"})
     client = relays.client(await relays.proxy(2), await relays.proxy(2))
     for _ in range(5):
         assert (await client.classify(b"1", "digits@3")).worker == "new"
         assert (await client.classify(b"1", "digits@stable")).worker == "old"
     assert {each.id for each in (await client.resolve("digits")).instances} == {"old", "new"}
-    with pytest.raises(UnknownModel, match="versions are 2, 3 and its labels canary, stable"):
+    with pytest.raises(UnknownModel, match="versions are 2, 3 and its aliases canary, stable"):
         await client.classify(b"1", "digits@4")
     with pytest.raises(UnknownService, match="'flowers'"):
         await client.classify(b"1", "flowers")

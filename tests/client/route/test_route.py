@@ -53,8 +53,8 @@ def worker_with(name, **models):
 
 def test_a_proxy_serves_what_any_worker_does():
     route = RelayRoute([URL("http://a:1"), URL("http://[::1]:2"), URL("http://a:1")])
-    old = worker_with("old", digits={"versions": ("9",), "labels": {"stable": "9"}})
-    new = worker_with("new", digits={"versions": ("10",), "labels": {"canary": "10"}})
+    old = worker_with("old", digits={"versions": ("9",), "aliases": {"stable": "9"}})
+    new = worker_with("new", digits={"versions": ("10",), "aliases": {"canary": "10"}})
     other = worker_with("other", flowers={"versions": ("1",)}, digits={"versions": ("9",)})
     peers = route.peers(view(old, new, other))
     assert (peers.index, peers.taken_at, peers.known) == (7, 3.0, True)

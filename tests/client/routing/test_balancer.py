@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fingerpost.client.routing import (
+    Balancer,
     Ejection,
-    Fleet,
     Outcome,
-    Pause,
     Pick,
     PowerOfTwo,
+    RetryAt,
     RoundRobin,
     RoutingConfig,
 )
@@ -50,103 +50,103 @@ def snapshot(*instances: Instance) -> Snapshot:
     return Snapshot(service="digits", instances=instances, known=True, index=1, taken_at=0.0)
 
 
-def fleet_of(*instances: Instance | str, policy=None) -> Fleet:
-    fleet = Fleet(policy or PowerOfTwo(), RoutingConfig())
+def balancer_of(*instances: Instance | str, policy=None) -> Balancer:
+    balancer = Balancer(policy or PowerOfTwo(), RoutingConfig())
     made = (instance(each) if isinstance(each, str) else each for each in instances)
-    fleet.update(snapshot(*made), 0.0)
-    return fleet
+    balancer.update(snapshot(*made), 0.0)
+    return balancer
 
 
 def report(seq: int = 1, state: WorkerState = WorkerState.READY, boot_id: int = 1) -> LoadReport:
     return LoadReport(rif=0, slots=1, state=state, boot_id=boot_id, seq=seq)
 
 
-def pick(fleet: Fleet, now: float = 0.0, *, but: set[str] | None = None) -> Pick:
-    made = fleet.pick(DIGITS, tried=but or set(), now=now, rng=RNG)
+def pick(balancer: Balancer, now: float = 0.0, *, but: set[str] | None = None) -> Pick:
+    made = balancer.pick(DIGITS, tried=but or set(), now=now, rng=RNG)
     assert isinstance(made, Pick)
     return made
 
 
-def send(fleet: Fleet, to: str, outcome: Outcome, now: float = 0.0, **more) -> None:
+def send(balancer: Balancer, to: str, outcome: Outcome, now: float = 0.0, **more) -> None:
     """One request to a worker of that name, by passing over the others."""
-    others = {each.id for each in fleet.workers} - {to}
-    pick(fleet, now, but=others).release(outcome, now=now, rng=RNG, **more)
+    others = {each.id for each in balancer.endpoints} - {to}
+    pick(balancer, now, but=others).release(outcome, now=now, rng=RNG, **more)
 
 
-def usable(fleet: Fleet, now: float) -> set[str]:
+def usable(balancer: Balancer, now: float) -> set[str]:
     """Who may be picked, found by picking often."""
     found = set()
     for _ in range(200):
-        made = fleet.pick(DIGITS, tried=(), now=now, rng=RNG)
+        made = balancer.pick(DIGITS, tried=(), now=now, rng=RNG)
         if isinstance(made, Pick):
-            found.add(made.worker.id)
+            found.add(made.endpoint.id)
             made.release(Outcome.ABANDONED, now=now, rng=RNG)
     return found
 
 
 def test_nobody_to_pick():
-    assert Fleet(PowerOfTwo(), RoutingConfig()).pick(DIGITS, tried=(), now=0, rng=RNG) is None
-    assert fleet_of().pick(DIGITS, tried=(), now=0, rng=RNG) is None
+    assert Balancer(PowerOfTwo(), RoutingConfig()).pick(DIGITS, tried=(), now=0, rng=RNG) is None
+    assert balancer_of().pick(DIGITS, tried=(), now=0, rng=RNG) is None
     other = ModelReference.parse("digits@9")
-    assert fleet_of("a").pick(other, tried=(), now=0, rng=RNG) is None
+    assert balancer_of("a").pick(other, tried=(), now=0, rng=RNG) is None
 
 
 def test_tried_workers_are_passed_over_while_there_are_others():
-    fleet = fleet_of("a", "b", "c")
-    assert {pick(fleet, but={"a", "c"}).worker.id for _ in range(20)} == {"b"}
-    made = fleet.pick(DIGITS, tried={"a", "b", "c"}, now=5.0, rng=RNG)
-    assert isinstance(made, Pause)
+    balancer = balancer_of("a", "b", "c")
+    assert {pick(balancer, but={"a", "c"}).endpoint.id for _ in range(20)} == {"b"}
+    made = balancer.pick(DIGITS, tried={"a", "b", "c"}, now=5.0, rng=RNG)
+    assert isinstance(made, RetryAt)
     assert made.until == 5.0
 
 
 def test_a_pick_is_released_exactly_once():
-    fleet = fleet_of("a")
-    made = pick(fleet)
-    assert made.worker.in_flight == 1
+    balancer = balancer_of("a")
+    made = pick(balancer)
+    assert made.endpoint.in_flight == 1
     made.release(Outcome.ANSWERED, now=0, rng=RNG)
     with pytest.raises(RuntimeError, match="worker a was released twice"):
         made.release(Outcome.ANSWERED, now=0, rng=RNG)
-    assert made.worker.in_flight == 0
+    assert made.endpoint.in_flight == 0
 
 
 def test_refused_rests_one_second_then_one_trial_doubles_or_clears():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.REFUSED, 0.0)
-    assert usable(fleet, 0.99) == {"b"}
-    trial = pick(fleet, 1.0, but={"b"})
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.REFUSED, 0.0)
+    assert usable(balancer, 0.99) == {"b"}
+    trial = pick(balancer, 1.0, but={"b"})
     assert trial.trial
-    assert usable(fleet, 1.0) == {"b"}, "one trial at a time"
+    assert usable(balancer, 1.0) == {"b"}, "one trial at a time"
     trial.release(Outcome.REFUSED, now=1.0, rng=RNG)
-    assert usable(fleet, 1.0 + 2 * 0.75 - 0.01) == {"b"}
-    assert usable(fleet, 1.0 + 2 * 1.25) == {"a", "b"}
-    send(fleet, "a", Outcome.ANSWERED, 4.0)
-    assert usable(fleet, 4.0) == {"a", "b"}
-    send(fleet, "a", Outcome.REFUSED, 5.0)
-    assert usable(fleet, 6.0) == {"a", "b"}, "a success starts again at one second"
+    assert usable(balancer, 1.0 + 2 * 0.75 - 0.01) == {"b"}
+    assert usable(balancer, 1.0 + 2 * 1.25) == {"a", "b"}
+    send(balancer, "a", Outcome.ANSWERED, 4.0)
+    assert usable(balancer, 4.0) == {"a", "b"}
+    send(balancer, "a", Outcome.REFUSED, 5.0)
+    assert usable(balancer, 6.0) == {"a", "b"}, "a success starts again at one second"
 
 
 def test_a_trial_that_was_abandoned_leaves_room_for_another():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.REFUSED, 0.0)
-    trial = pick(fleet, 1.0, but={"b"})
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.REFUSED, 0.0)
+    trial = pick(balancer, 1.0, but={"b"})
     trial.release(Outcome.ABANDONED, now=1.0, rng=RNG)
-    assert pick(fleet, 1.0, but={"b"}).trial
+    assert pick(balancer, 1.0, but={"b"}).trial
 
 
 def test_many_that_die_together_are_one_failure():
-    fleet = fleet_of("a", "b")
-    picks = [pick(fleet, but={"b"}) for _ in range(16)]
+    balancer = balancer_of("a", "b")
+    picks = [pick(balancer, but={"b"}) for _ in range(16)]
     for made in picks:
         made.release(Outcome.REFUSED, now=0.5, rng=RNG)
-    assert usable(fleet, 1.5) == {"a", "b"}
+    assert usable(balancer, 1.5) == {"a", "b"}
 
 
 def test_a_late_success_does_not_end_a_rest():
-    fleet = fleet_of("a", "b")
-    early = pick(fleet, but={"b"})
-    send(fleet, "a", Outcome.REFUSED, 0.5)
+    balancer = balancer_of("a", "b")
+    early = pick(balancer, but={"b"})
+    send(balancer, "a", Outcome.REFUSED, 0.5)
     early.release(Outcome.ANSWERED, now=0.6, rng=RNG)
-    assert usable(fleet, 0.7) == {"b"}
+    assert usable(balancer, 0.7) == {"b"}
 
 
 @pytest.mark.parametrize(
@@ -167,144 +167,144 @@ def test_ejection_grows_to_its_cap(outcome, first_s, cap_s):
 
 
 def test_five_failures_in_a_row_eject():
-    fleet = fleet_of("a", "b")
+    balancer = balancer_of("a", "b")
     for _ in range(4):
-        send(fleet, "a", Outcome.FAILED)
-    assert usable(fleet, 0.0) == {"a", "b"}
-    send(fleet, "a", Outcome.FAILED)
-    assert usable(fleet, 4.9) == {"b"}
+        send(balancer, "a", Outcome.FAILED)
+    assert usable(balancer, 0.0) == {"a", "b"}
+    send(balancer, "a", Outcome.FAILED)
+    assert usable(balancer, 4.9) == {"b"}
 
 
 @pytest.mark.parametrize(("good", "ejected"), [(4, True), (9, False)])
 def test_a_worker_that_succeeds_too_rarely_is_ejected(good, ejected):
     """One failure to `good` successes: 80 % or more is well, and 5 requests are needed."""
-    fleet = fleet_of("a", "b")
+    balancer = balancer_of("a", "b")
     for number in range(20):
         outcome = Outcome.ANSWERED if (number + 1) % (good + 1) else Outcome.FAILED
-        send(fleet, "a", outcome, number * 0.5)
-    assert usable(fleet, 9.9) == {"a", "b"}, "exactly 80 % is enough"
-    send(fleet, "a", Outcome.FAILED, 9.9)
-    assert usable(fleet, 9.9) == ({"b"} if ejected else {"a", "b"})
+        send(balancer, "a", outcome, number * 0.5)
+    assert usable(balancer, 9.9) == {"a", "b"}, "exactly 80 % is enough"
+    send(balancer, "a", Outcome.FAILED, 9.9)
+    assert usable(balancer, 9.9) == ({"b"} if ejected else {"a", "b"})
 
 
 def test_old_failures_are_forgotten():
-    fleet = fleet_of("a", "b")
+    balancer = balancer_of("a", "b")
     for _ in range(4):
-        send(fleet, "a", Outcome.FAILED, 0.0)
-    send(fleet, "a", Outcome.ANSWERED, 30.0)
+        send(balancer, "a", Outcome.FAILED, 0.0)
+    send(balancer, "a", Outcome.ANSWERED, 30.0)
     for _ in range(3):
-        send(fleet, "a", Outcome.FAILED, 31.0)
-    assert usable(fleet, 31.0) == {"a", "b"}
+        send(balancer, "a", Outcome.FAILED, 31.0)
+    assert usable(balancer, 31.0) == {"a", "b"}
 
 
-def fail(fleet: Fleet, *names: str) -> None:
+def fail(balancer: Balancer, *names: str) -> None:
     for name in names:
         for _ in range(5):
-            send(fleet, name, Outcome.FAILED)
+            send(balancer, name, Outcome.FAILED)
 
 
 def test_at_most_half_are_ejected_for_failures():
-    fleet = fleet_of("a", "b", "c", "d")
-    fail(fleet, "a", "b")
-    assert usable(fleet, 0.0) == {"c", "d"}
-    fail(fleet, "c")
-    assert usable(fleet, 0.0) == {"a", "b", "c", "d"}, "panic"
-    send(fleet, "d", Outcome.REFUSED)
-    assert usable(fleet, 0.0) == {"a", "b", "c"}, "a refused connection is certain"
+    balancer = balancer_of("a", "b", "c", "d")
+    fail(balancer, "a", "b")
+    assert usable(balancer, 0.0) == {"c", "d"}
+    fail(balancer, "c")
+    assert usable(balancer, 0.0) == {"a", "b", "c", "d"}, "panic"
+    send(balancer, "d", Outcome.REFUSED)
+    assert usable(balancer, 0.0) == {"a", "b", "c"}, "a refused connection is certain"
 
 
 def test_refused_connections_are_no_panic():
-    fleet = fleet_of("a", "b", "c", "d")
+    balancer = balancer_of("a", "b", "c", "d")
     for name in "abc":
-        send(fleet, name, Outcome.REFUSED)
-    assert usable(fleet, 0.5) == {"d"}
+        send(balancer, name, Outcome.REFUSED)
+    assert usable(balancer, 0.5) == {"d"}
 
 
 def test_all_ejected_is_panic_and_all_are_picked_from():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.REFUSED)
-    send(fleet, "b", Outcome.REFUSED)
-    assert usable(fleet, 0.5) == {"a", "b"}
-    send(fleet, "a", Outcome.ANSWERED, 0.5)
-    assert usable(fleet, 0.5) == {"a"}
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.REFUSED)
+    send(balancer, "b", Outcome.REFUSED)
+    assert usable(balancer, 0.5) == {"a", "b"}
+    send(balancer, "a", Outcome.ANSWERED, 0.5)
+    assert usable(balancer, 0.5) == {"a"}
 
 
 @pytest.mark.parametrize(
     ("retry_after_s", "rests_s"), [(None, 0.1), (0.0, 0.0), (3.0, 3.0), (86400.0, 30.0)]
 )
 def test_overload_is_hot_not_failed(retry_after_s, rests_s):
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.OVERLOADED, 1.0, retry_after_s=retry_after_s)
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.OVERLOADED, 1.0, retry_after_s=retry_after_s)
     if rests_s:
-        assert usable(fleet, 1.0 + rests_s - 0.01) == {"b"}
-    assert usable(fleet, 1.0 + rests_s) == {"a", "b"}
-    assert not pick(fleet, 1.0 + rests_s, but={"b"}).trial
+        assert usable(balancer, 1.0 + rests_s - 0.01) == {"b"}
+    assert usable(balancer, 1.0 + rests_s) == {"a", "b"}
+    assert not pick(balancer, 1.0 + rests_s, but={"b"}).trial
 
 
 def test_all_overloaded_is_a_pause_until_the_first_is_free():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.OVERLOADED, 0.0, retry_after_s=3.0)
-    send(fleet, "b", Outcome.OVERLOADED, 0.0, retry_after_s=2.0)
-    made = fleet.pick(DIGITS, tried=(), now=0.5, rng=RNG)
-    assert isinstance(made, Pause)
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.OVERLOADED, 0.0, retry_after_s=3.0)
+    send(balancer, "b", Outcome.OVERLOADED, 0.0, retry_after_s=2.0)
+    made = balancer.pick(DIGITS, tried=(), now=0.5, rng=RNG)
+    assert isinstance(made, RetryAt)
     assert made.until == 2.0
-    assert usable(fleet, 2.0) == {"b"}
+    assert usable(balancer, 2.0) == {"b"}
 
 
 @pytest.mark.parametrize("by_report", [True, False])
 def test_draining_rests_and_is_asked_again_later(by_report):
-    fleet = fleet_of("a", "b")
+    balancer = balancer_of("a", "b")
     if by_report:
-        send(fleet, "a", Outcome.ANSWERED, load=report(state=WorkerState.DRAINING))
+        send(balancer, "a", Outcome.ANSWERED, load=report(state=WorkerState.DRAINING))
     else:
-        send(fleet, "a", Outcome.DRAINING)
-    assert usable(fleet, 9.9) == {"b"}
-    assert pick(fleet, 10.0, but={"b"}).trial
+        send(balancer, "a", Outcome.DRAINING)
+    assert usable(balancer, 9.9) == {"b"}
+    assert pick(balancer, 10.0, but={"b"}).trial
 
 
 def test_an_older_report_never_replaces_a_newer_one():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.ANSWERED, 1.0, load=report(seq=5))
-    send(fleet, "a", Outcome.ANSWERED, 2.0, load=report(seq=4, state=WorkerState.DRAINING))
-    worker = fleet.workers[0]
-    assert (worker.load, worker.load_at) == (report(seq=5), 1.0)
-    assert usable(fleet, 2.0) == {"a", "b"}
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.ANSWERED, 1.0, load=report(seq=5))
+    send(balancer, "a", Outcome.ANSWERED, 2.0, load=report(seq=4, state=WorkerState.DRAINING))
+    endpoint = balancer.endpoints[0]
+    assert (endpoint.load, endpoint.load_at) == (report(seq=5), 1.0)
+    assert usable(balancer, 2.0) == {"a", "b"}
 
 
 @pytest.mark.parametrize("change", [{"boot_id": 2}, {"port": 81}])
 def test_another_process_has_no_record(change):
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.REFUSED)
-    fleet.update(snapshot(instance("a", **change), instance("b")), 0.0)
-    assert usable(fleet, 0.0) == {"a", "b"}, "slowly, as a new one"
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.REFUSED)
+    balancer.update(snapshot(instance("a", **change), instance("b")), 0.0)
+    assert usable(balancer, 0.0) == {"a", "b"}, "slowly, as a new one"
 
 
 def test_the_same_process_keeps_its_record_and_takes_new_facts():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.REFUSED)
-    fleet.update(snapshot(instance("a", weight=9, version="2"), instance("b")), 0.0)
-    assert usable(fleet, 0.0) == {"b"}
-    assert fleet.workers[0].weight == 9
-    new = fleet.pick(ModelReference.parse("digits@2"), tried=(), now=1.0, rng=RNG)
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.REFUSED)
+    balancer.update(snapshot(instance("a", weight=9, version="2"), instance("b")), 0.0)
+    assert usable(balancer, 0.0) == {"b"}
+    assert balancer.endpoints[0].weight == 9
+    new = balancer.pick(ModelReference.parse("digits@2"), tried=(), now=1.0, rng=RNG)
     assert isinstance(new, Pick)
-    assert new.worker.id == "a"
+    assert new.endpoint.id == "a"
 
 
 def test_a_new_boot_id_in_a_report_clears_the_record():
-    fleet = fleet_of("a", "b")
-    send(fleet, "a", Outcome.ANSWERED, load=report(seq=9))
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.ANSWERED, load=report(seq=9))
     for _ in range(3):
-        send(fleet, "a", Outcome.FAILED)
-    send(fleet, "a", Outcome.FAILED, load=report(seq=1, boot_id=2))
-    assert usable(fleet, 0.0) == {"a", "b"}
+        send(balancer, "a", Outcome.FAILED)
+    send(balancer, "a", Outcome.FAILED, load=report(seq=1, boot_id=2))
+    assert usable(balancer, 0.0) == {"a", "b"}
 
 
 def test_a_pick_outlives_its_worker():
-    fleet = fleet_of("a")
-    made = pick(fleet)
-    fleet.update(snapshot(instance("b")), 0.0)
+    balancer = balancer_of("a")
+    made = pick(balancer)
+    balancer.update(snapshot(instance("b")), 0.0)
     made.release(Outcome.ANSWERED, now=0, rng=RNG)
-    assert usable(fleet, 0.0) == {"b"}
+    assert usable(balancer, 0.0) == {"b"}
 
 
 def test_round_robin_takes_turns_and_goes_on_after_a_change():
@@ -316,20 +316,20 @@ def test_round_robin_takes_turns_and_goes_on_after_a_change():
 
 
 def test_power_of_two_prefers_less_in_flight_for_its_weight():
-    fleet = fleet_of(instance("a"), instance("b", weight=3))
+    balancer = balancer_of(instance("a"), instance("b", weight=3))
     for _ in range(400):
-        pick(fleet)
-    counts = {each.id: each.in_flight for each in fleet.workers}
+        pick(balancer)
+    counts = {each.id: each.in_flight for each in balancer.endpoints}
     assert counts["b"] == pytest.approx(300, abs=2)
 
 
 @pytest.mark.parametrize("count", [2, 10, 100])
 def test_power_of_two_keeps_the_longest_queue_short(count):
     """Ten per worker placed, none released: the longest is within 3 of the mean (log log n)."""
-    fleet = fleet_of(*(f"w{number}" for number in range(count)))
+    balancer = balancer_of(*(f"w{number}" for number in range(count)))
     for _ in range(10 * count):
-        pick(fleet)
-    assert max(each.in_flight for each in fleet.workers) <= 13
+        pick(balancer)
+    assert max(each.in_flight for each in balancer.endpoints) <= 13
 
 
 def simulate(policy, *, slow: int, seed: int) -> tuple[float, Counter]:
@@ -338,7 +338,7 @@ def simulate(policy, *, slow: int, seed: int) -> tuple[float, Counter]:
     Returns the 99th percentile of the latency in seconds, and the requests each worker got.
     """
     rng = random.Random(seed)
-    fleet = fleet_of(*(f"w{number:02}" for number in range(16)), policy=policy)
+    balancer = balancer_of(*(f"w{number:02}" for number in range(16)), policy=policy)
     service_s = {f"w{number:02}": 0.16 if number < slow else 0.01 for number in range(16)}
     free_at = dict.fromkeys(service_s, 0.0)
     rate = 0.6 * sum(1 / each for each in service_s.values())
@@ -349,9 +349,9 @@ def simulate(policy, *, slow: int, seed: int) -> tuple[float, Counter]:
         while ends and ends[0][0] <= now:
             end, _, made = heapq.heappop(ends)
             made.release(Outcome.ANSWERED, now=end, rng=rng)
-        made = fleet.pick(DIGITS, tried=(), now=now, rng=rng)
+        made = balancer.pick(DIGITS, tried=(), now=now, rng=rng)
         assert isinstance(made, Pick)
-        name = made.worker.id
+        name = made.endpoint.id
         free_at[name] = max(now, free_at[name]) + rng.expovariate(1 / service_s[name])
         heapq.heappush(ends, (free_at[name], count, made))
         latencies.append(free_at[name] - now)
@@ -384,28 +384,28 @@ def test_backoff_is_within_its_ceiling(rounds, seed):
     assert 0 <= wait_s <= min(2.0, 0.05 * 2**rounds)
 
 
-class FleetMachine(RuleBasedStateMachine):
+class BalancerMachine(RuleBasedStateMachine):
     """Whatever happens in whatever order, there is somebody to ask and every count is right."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rng = random.Random(3)
-        self.fleet = fleet_of("a", "b", "c")
+        self.balancer = balancer_of("a", "b", "c")
         self.now = 0.0
         self.open: list[Pick] = []
         self.known: dict[int, object] = {}
 
     @rule(tried=st.sets(st.sampled_from("abcd")))
     def pick(self, tried):
-        made = self.fleet.pick(DIGITS, tried=tried, now=self.now, rng=self.rng)
+        made = self.balancer.pick(DIGITS, tried=tried, now=self.now, rng=self.rng)
         if isinstance(made, Pick):
             self.open.append(made)
-            self.known[id(made.worker)] = made.worker
-        elif isinstance(made, Pause):
+            self.known[id(made.endpoint)] = made.endpoint
+        elif isinstance(made, RetryAt):
             assert self.now <= made.until <= self.now + 30.0
             assert tried or made.until > self.now
         else:
-            assert not self.fleet.workers
+            assert not self.balancer.endpoints
 
     @precondition(lambda self: self.open)
     @rule(
@@ -425,16 +425,16 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(names=st.sets(st.sampled_from("abcd")), boot_id=st.integers(1, 2))
     def change(self, names, boot_id):
-        self.fleet.update(
+        self.balancer.update(
             snapshot(*(instance(each, boot_id=boot_id) for each in sorted(names))), self.now
         )
 
     @invariant()
     def counts_are_right(self):
-        flying = Counter(id(each.worker) for each in self.open)
-        for key, worker in self.known.items():
-            assert worker.in_flight == flying[key]
+        flying = Counter(id(each.endpoint) for each in self.open)
+        for key, endpoint in self.known.items():
+            assert endpoint.in_flight == flying[key]
 
 
-TestFleetMachine = FleetMachine.TestCase
-TestFleetMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBalancerMachine = BalancerMachine.TestCase
+TestBalancerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

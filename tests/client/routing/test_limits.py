@@ -46,10 +46,10 @@ def test_at_most_a_tenth_of_the_bytes_is_sent_again_but_one_image_always():
 
 def test_two_probes_a_request_without_replacement():
     probing, rng = Probing(CONFIG), random.Random(1)
-    workers = [f"w{index}" for index in range(10)]
+    endpoints = [f"w{index}" for index in range(10)]
     seen: Counter = Counter()
     for step in range(50):
-        seen.update(probing.draw(workers, probing.on_request(step / 10), rng))
+        seen.update(probing.draw(endpoints, probing.on_request(step / 10), rng))
     assert set(seen.values()) == {10}
 
 
@@ -101,15 +101,15 @@ def test_a_slow_but_moving_upload_is_not_ended():
 
 
 def test_subsets_are_even_and_stay():
-    workers = [SimpleNamespace(id=f"w{index}", weight=1) for index in range(200)]
-    assert subset(workers[:64], "c", 64) == workers[:64]
+    endpoints = [SimpleNamespace(id=f"w{index}", weight=1) for index in range(200)]
+    assert subset(endpoints[:64], "c", 64) == endpoints[:64]
     used: Counter = Counter()
     moved = 0
     for number in range(200):
-        mine = {each.id for each in subset(workers, f"client-{number}", 64)}
+        mine = {each.id for each in subset(endpoints, f"client-{number}", 64)}
         assert len(mine) == 64
         used.update(mine)
-        moved += len(mine - {each.id for each in subset(workers[1:], f"client-{number}", 64)})
+        moved += len(mine - {each.id for each in subset(endpoints[1:], f"client-{number}", 64)})
     assert len(used) == 200
     assert max(used.values()) < 1.5 * 64
     assert min(used.values()) > 0.5 * 64
@@ -117,8 +117,10 @@ def test_subsets_are_even_and_stay():
 
 
 def test_a_heavier_worker_is_in_more_subsets():
-    workers = [SimpleNamespace(id=f"w{index}", weight=1 + 3 * (index == 0)) for index in range(100)]
-    found = [subset(workers, f"client-{number}", 10) for number in range(300)]
+    endpoints = [
+        SimpleNamespace(id=f"w{index}", weight=1 + 3 * (index == 0)) for index in range(100)
+    ]
+    found = [subset(endpoints, f"client-{number}", 10) for number in range(300)]
     times = Counter(each.id for each in [one for mine in found for one in mine])
     assert times["w0"] > 2 * times["w1"]
 
@@ -126,9 +128,9 @@ def test_a_heavier_worker_is_in_more_subsets():
 @pytest.mark.parametrize(("age_s", "share"), [(0.0, 0.1), (15.0, 0.55), (30.0, 1.0), (99.0, 1.0)])
 def test_a_new_worker_gets_a_growing_share_of_its_part(age_s, share):
     starting = SlowStart(CONFIG)
-    worker = SimpleNamespace(new_at=0.0, credit=0.0, credit_at=0)
+    endpoint = SimpleNamespace(new_at=0.0, credit=0.0, credit_at=0)
     admitted = 0
     for _ in range(10_000):
         starting.picks += 1
-        admitted += starting.admits(worker, 10, age_s)
+        admitted += starting.admits(endpoint, 10, age_s)
     assert admitted == pytest.approx(1000 * share, rel=0.01)

@@ -11,7 +11,7 @@ import pytest
 
 from fingerpost.client.routing import (
     POLICIES,
-    Fleet,
+    Balancer,
     Outcome,
     Pick,
     RoutingConfig,
@@ -30,7 +30,7 @@ from fingerpost.registry import (
 M = ModelReference("m")
 
 
-def fleet_of(count: int, policy: str, **more) -> Fleet:
+def balancer_of(count: int, policy: str, **more) -> Balancer:
     config = RoutingConfig(policy=policy, **more)
     instances = tuple(
         Instance(
@@ -42,12 +42,16 @@ def fleet_of(count: int, policy: str, **more) -> Fleet:
         )
         for index in range(count)
     )
-    fleet = Fleet(make_policy(config), config)
-    fleet.update(Snapshot(service="m", instances=instances, known=True, index=1, taken_at=0.0), 0.0)
-    return fleet
+    balancer = Balancer(make_policy(config), config)
+    balancer.update(
+        Snapshot(service="m", instances=instances, known=True, index=1, taken_at=0.0), 0.0
+    )
+    return balancer
 
 
-def tell(fleet: Fleet, index: int, *, rif: int = 0, latency: float = 1.0, now: float = 0.0, seq=1):
+def tell(
+    balancer: Balancer, index: int, *, rif: int = 0, latency: float = 1.0, now: float = 0.0, seq=1
+):
     report = LoadReport(
         rif=rif,
         slots=4,
@@ -56,16 +60,18 @@ def tell(fleet: Fleet, index: int, *, rif: int = 0, latency: float = 1.0, now: f
         seq=seq,
         latency_per_cost_s=latency,
     )
-    fleet.reported(fleet.workers[index], report, now, probed=True)
+    balancer.reported(balancer.endpoints[index], report, now, probed=True)
 
 
-def shares(fleet: Fleet, rng: random.Random, picks: int = 300, now: float = 0.0, **more) -> Counter:
+def shares(
+    balancer: Balancer, rng: random.Random, picks: int = 300, now: float = 0.0, **more
+) -> Counter:
     """Who is picked, where each answer comes before the next pick."""
     found: Counter = Counter()
     for _ in range(picks):
-        made = fleet.pick(M, tried=(), now=now, rng=rng, **more)
+        made = balancer.pick(M, tried=(), now=now, rng=rng, **more)
         assert isinstance(made, Pick)
-        found[made.worker.id] += 1
+        found[made.endpoint.id] += 1
         made.release(Outcome.ABANDONED, now=now, rng=rng)
     return found
 
@@ -86,33 +92,33 @@ def test_numbers_out_of_range_are_told(field, value):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 100])
 def test_every_rule_uses_all_equal_workers(policy, count):
-    fleet, rng = fleet_of(count, policy), random.Random(3)
+    balancer, rng = balancer_of(count, policy), random.Random(3)
     seen: Counter = Counter()
     for step in range(40 * count):
         now = step / (10 * count)
-        for worker in fleet.to_probe(M, 2, now, rng):
-            tell(fleet, int(worker.id[1:]), now=now, seq=step + 1)
-        made = fleet.pick(M, tried=(), now=now, rng=rng)
+        for endpoint in balancer.to_probe(M, 2, now, rng):
+            tell(balancer, int(endpoint.id[1:]), now=now, seq=step + 1)
+        made = balancer.pick(M, tried=(), now=now, rng=rng)
         assert isinstance(made, Pick)
-        seen[made.worker.id] += 1
+        seen[made.endpoint.id] += 1
         made.release(Outcome.ANSWERED, now=now, rng=rng)
     assert len(seen) == count
     assert max(seen.values()) < 40 * 2.5
 
 
 def test_the_fastest_of_the_cold_wins():
-    fleet = fleet_of(4, "hot-cold", explore=0.0)
+    balancer = balancer_of(4, "hot-cold", explore=0.0)
     for index, latency in enumerate((1.0, 4.0, 8.0, 16.0)):
-        tell(fleet, index, latency=latency)
-    assert set(shares(fleet, random.Random(1))) == {"w0000"}
+        tell(balancer, index, latency=latency)
+    assert set(shares(balancer, random.Random(1))) == {"w0000"}
 
 
 def test_near_times_are_shared_out_and_load_decides():
-    fleet = fleet_of(3, "hot-cold", explore=0.0)
-    tell(fleet, 0, latency=1.0, rif=1)
-    tell(fleet, 1, latency=1.2)
-    tell(fleet, 2, latency=1.1)
-    found = shares(fleet, random.Random(1))
+    balancer = balancer_of(3, "hot-cold", explore=0.0)
+    tell(balancer, 0, latency=1.0, rif=1)
+    tell(balancer, 1, latency=1.2)
+    tell(balancer, 2, latency=1.1)
+    found = shares(balancer, random.Random(1))
     assert set(found) == {"w0001", "w0002"}
     assert min(found.values()) > 100
 
@@ -120,57 +126,57 @@ def test_near_times_are_shared_out_and_load_decides():
 @pytest.mark.parametrize(("rif", "picked"), [(1, "w0000"), (4, "w0001")])
 def test_load_counts_in_the_cost(rif, picked):
     """With a quarter of its slots taken the faster costs 0.3 x 1.375, with all of them 0.3 x 7."""
-    fleet = fleet_of(5, "hot-cold", explore=0, tolerance=1)
+    balancer = balancer_of(5, "hot-cold", explore=0, tolerance=1)
     for index, (there, latency) in enumerate([(rif, 0.3), (0, 0.5), *[(8, 1.0)] * 3]):
-        tell(fleet, index, rif=there, latency=latency)
-    assert set(shares(fleet, random.Random(1), picks=1)) == {picked}
+        tell(balancer, index, rif=there, latency=latency)
+    assert set(shares(balancer, random.Random(1), picks=1)) == {picked}
 
 
 def test_who_has_just_spoken_is_not_asked():
-    fleet, rng = fleet_of(3, "hot-cold"), random.Random(1)
-    tell(fleet, 1, now=1.0)
-    assert {each.id for each in fleet.to_probe(M, 3, 1.005, rng)} == {"w0000", "w0002"}
-    assert {each.id for each in fleet.to_probe(M, 3, 1.011, rng)} == {"w0000", "w0001", "w0002"}
+    balancer, rng = balancer_of(3, "hot-cold"), random.Random(1)
+    tell(balancer, 1, now=1.0)
+    assert {each.id for each in balancer.to_probe(M, 3, 1.005, rng)} == {"w0000", "w0002"}
+    assert {each.id for each in balancer.to_probe(M, 3, 1.011, rng)} == {"w0000", "w0001", "w0002"}
 
 
 def test_the_hot_are_left_out_whatever_their_latency():
-    fleet = fleet_of(8, "hot-cold", explore=0.0)
-    tell(fleet, 0, latency=0.1, rif=50)
+    balancer = balancer_of(8, "hot-cold", explore=0.0)
+    tell(balancer, 0, latency=0.1, rif=50)
     for index in range(1, 8):
-        tell(fleet, index, latency=2.0, rif=4)
-    assert "w0000" not in shares(fleet, random.Random(1))
+        tell(balancer, index, latency=2.0, rif=4)
+    assert "w0000" not in shares(balancer, random.Random(1))
 
 
 def test_an_old_report_of_load_is_not_believed_for_ever():
-    fleet = fleet_of(2, "hot-cold", explore=0.0)
-    tell(fleet, 0, rif=50, latency=50 / 4)
-    tell(fleet, 1, rif=0, latency=1.0)
-    assert set(shares(fleet, random.Random(1), now=0.5)) == {"w0001"}
-    assert set(shares(fleet, random.Random(1), now=1.5)) == {"w0000", "w0001"}
+    balancer = balancer_of(2, "hot-cold", explore=0.0)
+    tell(balancer, 0, rif=50, latency=50 / 4)
+    tell(balancer, 1, rif=0, latency=1.0)
+    assert set(shares(balancer, random.Random(1), now=0.5)) == {"w0001"}
+    assert set(shares(balancer, random.Random(1), now=1.5)) == {"w0000", "w0001"}
 
 
 def test_a_failure_is_never_a_low_latency():
     """The one that failed in a millisecond is not cold for 5 s, though it is idle and was fast."""
-    fleet, rng = fleet_of(3, "hot-cold", explore=0.0), random.Random(1)
+    balancer, rng = balancer_of(3, "hot-cold", explore=0.0), random.Random(1)
     for index, latency in enumerate((0.1, 1.0, 1.0)):
-        tell(fleet, index, latency=latency)
-    made = fleet.pick(M, tried=(), now=0.0, rng=rng)
+        tell(balancer, index, latency=latency)
+    made = balancer.pick(M, tried=(), now=0.0, rng=rng)
     assert isinstance(made, Pick)
-    assert made.worker.id == "w0000"
+    assert made.endpoint.id == "w0000"
     made.release(Outcome.FAILED, now=0.001, rng=rng, sent_mb=1.0)
-    assert made.worker.seconds_per_mb == 0.1
-    assert set(shares(fleet, rng, now=4.9)) == {"w0001", "w0002"}
-    assert set(shares(fleet, rng, now=5.1)) == {"w0000"}
+    assert made.endpoint.seconds_per_mb == 0.1
+    assert set(shares(balancer, rng, now=4.9)) == {"w0001", "w0002"}
+    assert set(shares(balancer, rng, now=5.1)) == {"w0000"}
 
 
 def test_a_slow_idle_worker_is_tried_now_and_then():
     """Once in 256 picks; after as long as it was in use before, and 5 s at most."""
-    fleet, rng = fleet_of(2, "hot-cold"), random.Random(1)
-    tell(fleet, 0, latency=1.0)
-    tell(fleet, 1, latency=100.0)
+    balancer, rng = balancer_of(2, "hot-cold"), random.Random(1)
+    tell(balancer, 0, latency=1.0)
+    tell(balancer, 1, latency=100.0)
 
     def tried(now: float, picks: int) -> bool:
-        return shares(fleet, rng, picks, now=now)["w0001"] == 1
+        return shares(balancer, rng, picks, now=now)["w0001"] == 1
 
     assert not tried(0.0, 255)
     assert tried(1.0, 1)  # the first time
@@ -188,19 +194,19 @@ def test_a_slow_idle_worker_is_tried_now_and_then():
 @pytest.mark.parametrize(("slow", "picked"), [(4.0, "w0003"), (5.0, "w0000")])
 def test_the_far_slower_are_left_to_full_queues_alone(slow, picked):
     """Others of load 1 cost 7. Up to 4 times as slow it costs its time; 5.0 costs 5 x 1.25^2."""
-    fleet = fleet_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
+    balancer = balancer_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
     for index in range(3):
-        tell(fleet, index, rif=4, latency=1.0 + index / 100)
-    tell(fleet, 3, latency=slow)
-    assert set(shares(fleet, random.Random(1), picks=1)) == {picked}
+        tell(balancer, index, rif=4, latency=1.0 + index / 100)
+    tell(balancer, 3, latency=slow)
+    assert set(shares(balancer, random.Random(1), picks=1)) == {picked}
 
 
 def test_more_than_a_third_of_the_workers_are_small_rather_than_ill():
     """Two of four are idle and six times as slow. They cost their time; one alone, six x 1.5^2."""
-    fleet = fleet_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
+    balancer = balancer_of(4, "hot-cold", explore=0, tolerance=1, quantile=1)
     for index, latency in enumerate((1.0, 1.01, 6.0, 6.1)):
-        tell(fleet, index, rif=4 * (latency < 2), latency=latency)
-    assert set(shares(fleet, random.Random(1), picks=1)) == {"w0002"}
+        tell(balancer, index, rif=4 * (latency < 2), latency=latency)
+    assert set(shares(balancer, random.Random(1), picks=1)) == {"w0002"}
 
 
 def test_uploads_share_a_link():
@@ -208,78 +214,78 @@ def test_uploads_share_a_link():
 
     32 slots, and answers at once; five uploads at one, four at the other, 0.1 s for each of them.
     """
-    fleet, rng = fleet_of(2, "hot-cold", explore=0, tolerance=1, quantile=1), random.Random(1)
-    for worker, there in zip(fleet.workers, (5, 4), strict=True):
+    balancer, rng = balancer_of(2, "hot-cold", explore=0, tolerance=1, quantile=1), random.Random(1)
+    for endpoint, there in zip(balancer.endpoints, (5, 4), strict=True):
         report = LoadReport(rif=0, slots=32, state=WorkerState.READY, boot_id=1, seq=1)
-        fleet.reported(worker, report, 0.0, probed=True)
-        others = [each.id for each in fleet.workers if each is not worker]
-        made = [fleet.pick(M, tried=others, now=0.0, rng=rng) for _ in range(there)]
+        balancer.reported(endpoint, report, 0.0, probed=True)
+        others = [each.id for each in balancer.endpoints if each is not endpoint]
+        made = [balancer.pick(M, tried=others, now=0.0, rng=rng) for _ in range(there)]
         for pick in made:
             assert isinstance(pick, Pick)
             pick.release(Outcome.ANSWERED, now=0.1 * there, rng=rng, sent_mb=1.0, worker_s=0.0)
         full = msgspec.structs.replace(report, rif=there, seq=2)
-        fleet.reported(worker, full, 0.5, probed=True)
-    assert set(shares(fleet, rng, picks=1, now=0.5)) == {"w0001"}
+        balancer.reported(endpoint, full, 0.5, probed=True)
+    assert set(shares(balancer, rng, picks=1, now=0.5)) == {"w0001"}
 
 
 def test_requests_sent_while_a_probe_was_under_way_count():
-    fleet, rng = fleet_of(1, "hot-cold"), random.Random(1)
-    worker = fleet.workers[0]
-    fleet.pick(M, tried=(), now=0.0, rng=rng)
+    balancer, rng = balancer_of(1, "hot-cold"), random.Random(1)
+    endpoint = balancer.endpoints[0]
+    balancer.pick(M, tried=(), now=0.0, rng=rng)
     report = LoadReport(rif=3, slots=4, state=WorkerState.READY, boot_id=1, seq=1)
-    fleet.reported(worker, report, 0.1, probed=True, unseen=1)
-    assert worker.pressure == 1.0
+    balancer.reported(endpoint, report, 0.1, probed=True, unseen=1)
+    assert endpoint.pressure == 1.0
 
 
 def test_the_queue_that_an_image_met_is_not_in_the_expected_time():
     """Four at once at a worker of one slot: 0.1 to 0.4 s each; as many as it says it has."""
-    fleet, rng = fleet_of(1, "hot-cold"), random.Random(1)
-    worker = fleet.workers[0]
+    balancer, rng = balancer_of(1, "hot-cold"), random.Random(1)
+    endpoint = balancer.endpoints[0]
     report = LoadReport(rif=0, slots=1, state=WorkerState.READY, boot_id=1, seq=1)
-    fleet.reported(worker, report, 0.0, probed=True)
-    made = [fleet.pick(M, tried=(), now=0.0, rng=rng) for _ in range(4)]
+    balancer.reported(endpoint, report, 0.0, probed=True)
+    made = [balancer.pick(M, tried=(), now=0.0, rng=rng) for _ in range(4)]
     for number, pick in enumerate(made, 1):
         assert isinstance(pick, Pick)
         pick.release(Outcome.ANSWERED, now=number / 10, rng=rng, sent_mb=1.0, worker_s=number / 10)
-    assert worker.seconds_per_mb == pytest.approx(0.1)
+    assert endpoint.seconds_per_mb == pytest.approx(0.1)
     told = msgspec.structs.replace(report, rif=3, seq=2, latency_per_cost_s=0.15)
-    fleet.reported(worker, told, 0.4, probed=True)
-    assert worker.seconds_per_mb == pytest.approx(0.05)
+    balancer.reported(endpoint, told, 0.4, probed=True)
+    assert endpoint.seconds_per_mb == pytest.approx(0.05)
 
 
 def test_expected_time_is_upload_and_answer_and_sizes_do_not_blur_it():
     """Thumbnails and photographs at the same speed give the same seconds a megabyte."""
-    fleet, rng = fleet_of(1, "hot-cold"), random.Random(1)
-    worker = fleet.workers[0]
+    balancer, rng = balancer_of(1, "hot-cold"), random.Random(1)
+    endpoint = balancer.endpoints[0]
     for number in range(400):
         mb = 0.01 if number % 2 else 1.0
-        made = fleet.pick(M, tried=(), now=float(number), rng=rng)
+        made = balancer.pick(M, tried=(), now=float(number), rng=rng)
         assert isinstance(made, Pick)
         took_s = 0.02 + 0.1 * mb
         made.release(
             Outcome.ANSWERED, now=number + took_s, rng=rng, sent_mb=mb, worker_s=0.5 * took_s
         )
-    assert worker.seconds_per_mb == pytest.approx(0.072 / 0.505, rel=0.5)
-    tell(fleet, 0, latency=0.01, now=400.0)
-    upload = worker.seconds_per_mb - 0.01
+    assert endpoint.seconds_per_mb == pytest.approx(0.072 / 0.505, rel=0.5)
+    tell(balancer, 0, latency=0.01, now=400.0)
+    upload = endpoint.seconds_per_mb - 0.01
     assert 0 < upload < 0.072 / 0.505
 
 
 def test_weighted_round_robin_goes_by_capacity():
-    fleet = fleet_of(3, "weighted-round-robin")
+    balancer = balancer_of(3, "weighted-round-robin")
     for index, latency in enumerate((1.0, 2.0, 4.0)):
-        tell(fleet, index, latency=latency)
-    found = shares(fleet, random.Random(1), 700)
+        tell(balancer, index, latency=latency)
+    found = shares(balancer, random.Random(1), 700)
     assert [found[f"w000{index}"] for index in range(3)] == pytest.approx([400, 200, 100], abs=2)
 
 
 def test_without_probes_a_large_fleet_is_not_narrowed_to_the_workers_in_use():
-    fleet, rng = fleet_of(100, "hot-cold"), random.Random(1)
+    balancer, rng = balancer_of(100, "hot-cold"), random.Random(1)
     seen: Counter = Counter()
     for step in range(4000):
-        made = fleet.pick(M, tried=(), now=step / 1000, rng=rng)
+        made = balancer.pick(M, tried=(), now=step / 1000, rng=rng)
         assert isinstance(made, Pick)
-        seen[made.worker.id] += 1
+        seen[made.endpoint.id] += 1
         load = LoadReport(rif=0, slots=4, state=WorkerState.READY, boot_id=1, seq=step + 1)
         made.release(Outcome.ANSWERED, now=step / 1000, rng=rng, load=load)
     assert len(seen) == 100
@@ -287,42 +293,42 @@ def test_without_probes_a_large_fleet_is_not_narrowed_to_the_workers_in_use():
 
 
 def test_c3_goes_round_queues():
-    fleet = fleet_of(2, "c3")
-    tell(fleet, 0, latency=1.0, rif=8)
-    tell(fleet, 1, latency=3.0)
-    assert set(shares(fleet, random.Random(1))) == {"w0001"}
+    balancer = balancer_of(2, "c3")
+    tell(balancer, 0, latency=1.0, rif=8)
+    tell(balancer, 1, latency=3.0)
+    assert set(shares(balancer, random.Random(1))) == {"w0001"}
 
 
 def test_the_same_key_stays_and_only_a_lost_workers_keys_move():
-    fleet, rng = fleet_of(10, "hot-cold"), random.Random(1)
+    balancer, rng = balancer_of(10, "hot-cold"), random.Random(1)
     owner = {}
     for key in map(str, range(500)):
-        (owner[key],) = shares(fleet, rng, 3, key=key)
+        (owner[key],) = shares(balancer, rng, 3, key=key)
     counts = Counter(owner.values())
     assert len(counts) == 10
     assert max(counts.values()) < 90
     gone = "w0003"
     for key, before in owner.items():
-        made = fleet.pick(M, tried={gone}, now=0.0, rng=rng, key=key)
+        made = balancer.pick(M, tried={gone}, now=0.0, rng=rng, key=key)
         assert isinstance(made, Pick)
-        assert (made.worker.id == before) == (before != gone)
+        assert (made.endpoint.id == before) == (before != gone)
         made.release(Outcome.ABANDONED, now=0.0, rng=rng)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_pick_of_a_thousand_is_quick(policy):
     """The goal is 10 us; the bound is loose, for machines that do other things too."""
-    fleet, rng = fleet_of(1000, policy), random.Random(1)
+    balancer, rng = balancer_of(1000, policy), random.Random(1)
     best_s, seq = 1.0, 0
     for batch in range(10):
         spent_s = 0.0
         for step in range(100):
             now = batch + step / 100
-            for worker in fleet.to_probe(M, 2, now, rng):
+            for endpoint in balancer.to_probe(M, 2, now, rng):
                 seq += 1
-                tell(fleet, int(worker.id[1:]), latency=rng.random(), now=now, seq=seq)
+                tell(balancer, int(endpoint.id[1:]), latency=rng.random(), now=now, seq=seq)
             began = time.perf_counter()
-            made = fleet.pick(M, tried=(), now=now, rng=rng)
+            made = balancer.pick(M, tried=(), now=now, rng=rng)
             spent_s += time.perf_counter() - began
             assert isinstance(made, Pick)
             made.release(Outcome.ANSWERED, now=now, rng=rng)

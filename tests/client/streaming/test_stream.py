@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage, InvalidName
 
@@ -34,7 +35,7 @@ async def test_every_image_gets_its_result(cluster, source, ordered):
     assert {each.worker for each in results} == {"one", "two"}
 
 
-async def test_results_come_as_they_are_ready_and_in_order_when_asked(cluster, until):
+async def test_results_come_as_they_are_ready_and_in_order_when_asked(cluster):
     [worker] = await cluster.workers("one")
     second_done = asyncio.Event()
 
@@ -62,7 +63,7 @@ async def test_results_come_as_they_are_ready_and_in_order_when_asked(cluster, u
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_an_endless_source_is_read_no_further_than_the_window(cluster, until, ordered):
+async def test_an_endless_source_is_read_no_further_than_the_window(cluster, ordered):
     [worker] = await cluster.workers("one")
     client = await cluster.client(worker)
     seen = 0
@@ -108,7 +109,7 @@ async def test_a_failed_image_fails_alone(cluster):
         _ = results[4].label
 
 
-async def test_on_error_raise_ends_the_stream(cluster, until):
+async def test_on_error_raise_ends_the_stream(cluster):
     [worker] = await cluster.workers("one")
     client = await cluster.client(worker)
     source = itertools.chain([b""], itertools.repeat(b"image"))
@@ -132,7 +133,7 @@ async def test_an_error_of_the_source_is_the_callers_own(cluster):
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "close the client"])
-async def test_leaving_early_leaves_nothing(cluster, until, how):
+async def test_leaving_early_leaves_nothing(cluster, how):
     workers = await cluster.workers("one", "two")
     client = await cluster.client(*workers)
     before = asyncio.all_tasks()
@@ -185,7 +186,7 @@ async def test_keys_come_back_with_the_results(cluster):
             pass
 
 
-async def test_a_consumer_that_pauses_stops_the_reading(cluster, until):
+async def test_a_consumer_that_pauses_stops_the_reading(cluster):
     [worker] = await cluster.workers("one")
     client = await cluster.client(worker)
     read = 0
@@ -208,7 +209,7 @@ async def test_a_hundred_thousand_images_in_constant_memory(tmp_path):
     from pathlib import Path
 
     import psutil
-    from tests.client.test_client import OneWatch
+    from tests.support.one_watch import OneWatch
 
     from fingerpost.client import Client
     from fingerpost.registry import Instance, ModelInfo, Snapshot

@@ -9,14 +9,13 @@ import itertools
 
 import pytest
 import uvloop
-from tests.client.conftest import open_sockets
 from tests.client.transport.peer import ANSWER, Conversation, Peer, answer
+from tests.client.transport.sender import Sender, no_answer, pieces
+from tests.support.sockets import open_sockets
+from tests.support.waiting import until
 
-from fingerpost.client import ClientConfig
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
-from fingerpost.client.transport.deadlines import DeadlineScheduler
-from fingerpost.client.transport.transport import Reply, Transport
 from fingerpost.errors import (
     BadAnswer,
     DeadlineExceeded,
@@ -29,28 +28,6 @@ from fingerpost.errors import (
 from fingerpost.registry import LoadReport, WorkerState
 
 MB = 1_000_000
-
-
-class Sender:
-    """A transport with its deadlines."""
-
-    def __init__(self, **config: object) -> None:
-        self._sweep = DeadlineScheduler()
-        self.transport = Transport(ClientConfig(**config), self._sweep)  # type: ignore[arg-type]
-        self.attempt = self.transport.attempt(b"", deadline=0.0)
-
-    async def __aenter__(self) -> Sender:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._sweep.close()
-        await self.transport.aclose()
-
-    async def send(self, address: str, data: bytes | OneShot = b"image") -> Reply:
-        self.transport.retain([address])
-        deadline = asyncio.get_running_loop().time() + 30
-        self.attempt = self.transport.attempt(data, deadline=deadline)
-        return await self.transport.classify(address, "digits", 5, self.attempt)
 
 
 @pytest.fixture
@@ -260,11 +237,6 @@ async def test_and_one_that_stops_is_not():
         assert "no response for 0.1 s" in str(reply.error)
 
 
-async def pieces(*several):
-    for each in several:
-        yield each
-
-
 @pytest.mark.parametrize(
     ("several", "body"),
     [
@@ -314,11 +286,6 @@ async def test_a_peer_that_does_not_read_stops_the_reading_of_the_source(sender)
         assert (await call).outcome is Outcome.ANSWERED
 
 
-async def no_answer(talk: Conversation) -> None:
-    await talk.request()
-    await talk.closed()
-
-
 async def half_an_answer(talk: Conversation) -> None:
     await talk.request()
     talk.say(answer()[:-10])
@@ -332,8 +299,8 @@ async def no_reading(talk: Conversation) -> None:
 
 @pytest.mark.parametrize("script", [no_answer, half_an_answer, no_reading])
 @pytest.mark.parametrize("one_shot", [False, True])
-@pytest.mark.parametrize("how", ["cancel", "close", "abort", "cancel and close"])
-async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how, until):
+@pytest.mark.parametrize("how", ["cancel", "close", "give up", "cancel and close"])
+async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how):
     """Ended after each of the first steps of the event loop, and when nothing more happens."""
     tasks, sockets = asyncio.all_tasks(), open_sockets()
     data = b"x" * 20 * MB
@@ -356,7 +323,7 @@ async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how, u
     await until(lambda: open_sockets() <= sockets and asyncio.all_tasks() <= tasks)
 
 
-async def test_a_worker_that_is_given_up_answers_nobody(sender, until):
+async def test_a_worker_that_is_given_up_answers_nobody(sender):
     async with Peer(no_answer) as peer:
         calls = [asyncio.create_task(sender.send(peer.address)) for _ in range(3)]
         await until(lambda: peer.open == 3)

@@ -6,9 +6,10 @@ import asyncio
 import socket
 
 import pytest
-from tests.client.conftest import open_sockets
 from tests.client.transport.peer import Conversation, Peer, answer
-from tests.client.transport.test_connection import Sender, no_answer, pieces
+from tests.client.transport.sender import Sender, no_answer, pieces
+from tests.support.sockets import open_sockets
+from tests.support.waiting import until
 
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
@@ -44,7 +45,7 @@ async def test_many_share_a_few_connections():
         assert peer.connections == peer.most_open == 16
 
 
-async def test_who_waits_longest_is_next_and_who_leaves_takes_no_place(until):
+async def test_who_waits_longest_is_next_and_who_leaves_takes_no_place():
     gate = Gate()
     async with Peer(gate) as peer, Sender(connections_per_worker=1) as sender:
         calls = [asyncio.create_task(sender.send(peer.address, b"%d" % n)) for n in range(40)]
@@ -59,7 +60,7 @@ async def test_who_waits_longest_is_next_and_who_leaves_takes_no_place(until):
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_a_place_that_is_promised_to_one_who_leaves_is_the_next_ones(until, steps):
+async def test_a_place_that_is_promised_to_one_who_leaves_is_the_next_ones(steps):
     """The first is cancelled, and the second with it, or some steps of the loop later."""
     gate = Gate()
     async with Peer(gate) as peer, Sender(connections_per_worker=1) as sender:
@@ -75,7 +76,7 @@ async def test_a_place_that_is_promised_to_one_who_leaves_is_the_next_ones(until
         assert peer.most_open <= 2  # the peer may learn of the end a moment later
 
 
-async def test_a_question_for_the_load_waits_behind_no_image(until):
+async def test_a_question_for_the_load_waits_behind_no_image():
     gate = Gate()
     async with Peer(gate) as peer, Sender(connections_per_worker=1) as sender:
         calls = [asyncio.create_task(sender.send(peer.address, b"%d" % n)) for n in range(3)]
@@ -134,7 +135,7 @@ async def test_but_only_once(monkeypatch):
         assert peer.connections == 2
 
 
-async def test_idle_connections_are_closed_after_a_while(monkeypatch, until):
+async def test_idle_connections_are_closed_after_a_while(monkeypatch):
     gate = Gate()
     gate.open.set()
     monkeypatch.setattr("fingerpost.client.transport.pool._MAX_IDLE_S", 0.05)
@@ -148,7 +149,7 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch, until):
         assert peer.connections == 5
 
 
-async def test_an_idle_connection_that_the_worker_closes_is_closed_too(until):
+async def test_an_idle_connection_that_the_worker_closes_is_closed_too():
     sockets = open_sockets()
     async with Sender() as sender:
         async with Peer() as peer:
@@ -157,7 +158,7 @@ async def test_an_idle_connection_that_the_worker_closes_is_closed_too(until):
         assert (await sender.send(peer.address)).outcome is Outcome.REFUSED
 
 
-async def test_closing_fails_those_that_wait(until):
+async def test_closing_fails_those_that_wait():
     async with Peer(no_answer) as peer, Sender(connections_per_worker=2) as sender:
         calls = [asyncio.create_task(sender.send(peer.address)) for _ in range(5)]
         await until(lambda: peer.open == 2)

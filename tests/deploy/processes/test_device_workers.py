@@ -7,17 +7,18 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from tests.system.processes import Processes, get_json, until
-from tests.worker.colours import encoded
+from tests.support.colours import encoded
+from tests.support.processes import Processes, get_json
+from tests.support.waiting import until_blocking
 
-from fingerpost.deploy.processes.device_workers import DeviceWorkers, child_arguments
+from fingerpost.deploy.processes.device_workers import DeviceWorkers, process_arguments
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import Gpu, Placement
 from fingerpost.worker.telemetry.access_log import AccessEntry
@@ -38,7 +39,7 @@ CHILDREN = {
 
 @pytest.mark.parametrize("case", CHILDREN)
 def test_a_process_is_told_its_own_device(case: str) -> None:
-    assert child_arguments(CHILDREN[case], GPU, 9001) == [
+    assert process_arguments(CHILDREN[case], GPU, 9001) == [
         *("worker", "--model", "m", "--device", "GPU-1234", "--port", "9001"),
         *("--memory-fraction", "0.45"),
     ]
@@ -46,13 +47,13 @@ def test_a_process_is_told_its_own_device(case: str) -> None:
 
 def test_options_that_only_begin_alike_are_kept() -> None:
     given = ["--model", "--devices-of-mine", "--port-name=x", "--weight", "2"]
-    told = child_arguments(given, CPU, 0)
+    told = process_arguments(given, CPU, 0)
     assert told == ["worker", *given, "--device", "cpu", "--port", "0"]
 
 
 def test_ports_end_where_they_end() -> None:
     with pytest.raises(ConfigurationError, match="65535"):
-        DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, say=print)
+        DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, on_line=print)
 
 
 MODEL = """
@@ -93,23 +94,19 @@ def url(instance: dict[str, Any]) -> str:
     return f"http://{instance['Service']['Address']}:{instance['Service']['Port']}"
 
 
-async def until_so(condition: Callable[[], Any]) -> Any:
-    return await asyncio.to_thread(until, condition)
-
-
 def test_two_processes_on_the_cpu_from_start_to_end(processes: Processes, model: Path) -> None:
     registry = processes.registry()
     worker = processes.start(
         "worker", "--registry", registry, "--model", model, "--device", "cpu",
         "--processes-per-device", 2, "--lease", 0.2, "--access-log", "-",
     )  # fmt: skip
-    until(lambda: len(healthy(registry)) == 2)
+    until_blocking(lambda: len(healthy(registry)) == 2)
     instances = healthy(registry)
     assert {each["Service"]["Meta"]["device"] for each in instances} == {"cpu"}
     for instance in instances:
         answer = post(f"{url(instance)}/v1/classify/colours", encoded("green"))
         assert answer["results"][0]["predictions"][0][0] == "green"
-    lines = until(lambda: two_requests(worker.output()))
+    lines = until_blocking(lambda: two_requests(worker.output()))
     assert [(each.model, each.status, each.images) for each in lines] == [("colours", 200, 1)] * 2
 
     worker.signal(signal.SIGTERM)
@@ -127,9 +124,9 @@ def test_a_killed_supervisor_leaves_no_process(processes: Processes, model: Path
         "worker", "--registry", registry, "--model", model, "--devices", "none",
         "--processes-per-device", 2, "--lease", 0,
     )  # fmt: skip
-    until(lambda: len(healthy(registry)) == 2)
+    until_blocking(lambda: len(healthy(registry)) == 2)
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: healthy(registry) == [])  # they followed it, and told the registry
+    until_blocking(lambda: healthy(registry) == [])  # they followed it, and told the registry
 
 
 def test_a_model_that_cannot_run_is_one_line(processes: Processes, model: Path) -> None:
@@ -167,24 +164,26 @@ async def test_one_that_was_killed_or_failed_comes_back_while_the_other_serves(
         arguments,
         port=0,
         grace_s=20.0,
-        say=lambda name, line: said.append(f"{name} | {line}"),
+        on_line=lambda name, line: said.append(f"{name} | {line}"),
         retry_s=0.5,
     )
     async with running(workers) as task:
-        await until_so(lambda: len(healthy(registry)) == 2)
-        other = workers.children[1].pid
+        await asyncio.to_thread(until_blocking, lambda: len(healthy(registry)) == 2)
+        other = workers.processes[1].pid
 
         (model / "broken").touch()
-        workers.children[0].kill()  # it is started again, and then cannot run
-        await until_so(lambda: any("next try" in line for line in said))
+        workers.processes[0].kill()  # it is started again, and then cannot run
+        await asyncio.to_thread(until_blocking, lambda: any("next try" in line for line in said))
         assert any("starting it again" in line for line in said)
         assert len(healthy(registry)) >= 1
         (model / "broken").unlink()
-        await until_so(lambda: workers.children[0].pid and len(told_ready(said, "0.cpu")) == 2)
+        await asyncio.to_thread(
+            until_blocking, lambda: workers.processes[0].pid and len(told_ready(said, "0.cpu")) == 2
+        )
         assert not task.done()
-        assert workers.children[1].pid == other
+        assert workers.processes[1].pid == other
         assert len(told_ready(said, "1.cpu")) == 1
-    assert [child.pid for child in workers.children] == [None, None]
+    assert [process.pid for process in workers.processes] == [None, None]
     assert await asyncio.to_thread(healthy, registry) == []
 
 
@@ -195,7 +194,7 @@ async def test_when_none_is_left_it_ends(
     (model / "broken").touch()
     arguments = ["--registry", registry, "--model", str(model)]
     workers = DeviceWorkers(
-        [CPU, CPU], arguments, port=0, grace_s=20.0, say=lambda name, line: None
+        [CPU, CPU], arguments, port=0, grace_s=20.0, on_line=lambda name, line: None
     )
     async with running(workers) as task, asyncio.timeout(60):
         with pytest.raises(ConfigurationError, match="fell off the bus"):

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.consul_cluster import NODES, SERVERS, free_ports
+from tests.support.consul_cluster import NODES, SERVERS
+from tests.support.ports import free_ports
+from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError
 from fingerpost.registry import open_registry
@@ -21,7 +23,7 @@ SCRIPT = Path(__file__).parents[3] / "deploy" / "consul" / "run-cluster"
 
 
 async def test_a_leaders_death_empties_no_list_and_a_worker_registers_meanwhile(
-    consul_cluster_process, connect, worker, service, eventually
+    consul_cluster_process, connect, worker, service
 ):
     cluster = consul_cluster_process
     await asyncio.to_thread(cluster.start)
@@ -45,8 +47,8 @@ async def test_a_leaders_death_empties_no_list_and_a_worker_registers_meanwhile(
         except RegistryError:
             return None
 
-    second = await eventually(registered, within_s=20)
-    await eventually(lambda: len(watch.view.instances) == 2)
+    second = await until(registered, within_s=20)
+    await until(lambda: len(watch.view.instances) == 2)
     assert 0 not in seen
     assert cluster.leader() in set(SERVERS) - {leader}
 
@@ -62,7 +64,7 @@ async def test_a_leaders_death_empties_no_list_and_a_worker_registers_meanwhile(
         except RegistryError:
             return None
 
-    assert len(await eventually(answered, within_s=20)) == 2
+    assert len(await until(answered, within_s=20)) == 2
     cluster.cont(follower)
 
     assert 0 not in seen
@@ -77,7 +79,7 @@ async def test_a_leaders_death_empties_no_list_and_a_worker_registers_meanwhile(
     async def all_back():
         return len(await answered() or ()) == 2
 
-    await eventually(all_back, within_s=20)
+    await until(all_back, within_s=20)
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
     await first.deregister()

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
@@ -16,41 +17,6 @@ from fingerpost.registry.consul.codec import (
     decode_entries,
     encode_instance,
 )
-
-INSTANCE = Instance(
-    id="flowers-10.0.0.1-8501-x7",
-    service="flowers",
-    host="10.0.0.1",
-    ports={"http": 8501, "rpc": 8502},
-    models=(ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2"}),),
-    weight=4,
-    zone="rack-7",
-    boot_id=12345,
-    meta={"framework": "tensorflow"},
-)
-
-
-def entry(instance=INSTANCE, *, checks=("passing",), check=None, **service):
-    """The entry that Consul shows for an instance; `service` overrides its fields."""
-    sent = encode_instance(instance, check or CheckConfig())
-    return {
-        "Node": {"Node": "n", "Address": "10.9.9.9"},
-        "Service": {
-            "ID": sent["service_id"],
-            "Service": sent["name"],
-            "Address": sent["address"],
-            "Port": sent["port"],
-            "Tags": sent["tags"],
-            "Meta": sent["meta"],
-            "Weights": sent["weights"],
-        }
-        | service,
-        "Checks": [{"CheckID": str(n), "Status": status} for n, status in enumerate(checks)],
-    }
-
-
-def decode(*entries, service="flowers"):
-    return decode_entries(json.dumps(entries).encode(), service)
 
 
 def test_what_is_registered():
@@ -65,7 +31,7 @@ def test_what_is_registered():
             "fingerpost-zone": "rack-7",
             "fingerpost-port-rpc": "8502",
             "fingerpost-models-0": (
-                '[{"name":"flowers","versions":["3","2"],"labels":{"stable":"2"}}]'
+                '[{"name":"flowers","versions":["3","2"],"aliases":{"stable":"2"}}]'
             ),
             "framework": "tensorflow",
         },
@@ -93,12 +59,12 @@ ports = st.integers(1, 65535)
 @st.composite
 def models(draw):
     offered = draw(st.lists(versions, min_size=1, max_size=20, unique=True))
-    labels = draw(
+    aliases = draw(
         st.dictionaries(
             st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True), st.sampled_from(offered)
         )
     )
-    return ModelInfo(name=draw(names), versions=tuple(offered), labels=labels)
+    return ModelInfo(name=draw(names), versions=tuple(offered), aliases=aliases)
 
 
 instances = st.builds(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.conftest import ConsulProcess
+from tests.support.consul_process import ConsulProcess
+from tests.support.waiting import until
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
@@ -159,7 +160,7 @@ def two_datacenters(consul_binary, tmp_path_factory):
 
 
 async def test_a_service_is_read_from_the_next_datacenter_while_the_own_one_has_nobody(
-    two_datacenters, connect, worker, service, eventually, raw
+    two_datacenters, connect, worker, service, raw
 ):
     first, second = two_datacenters
     options = RegistryOptions(datacenters=("dc1", "dc2"))
@@ -170,7 +171,7 @@ async def test_a_service_is_read_from_the_next_datacenter_while_the_own_one_has_
         async with raw.get(f"{first.url}/v1/catalog/datacenters") as answer:
             return sorted(await answer.json()) == ["dc1", "dc2"]
 
-    await eventually(joined)
+    await until(joined)
     there = await remote.register(worker.instance(service, "there"))
 
     async def has(instance_id, host):
@@ -180,20 +181,20 @@ async def test_a_service_is_read_from_the_next_datacenter_while_the_own_one_has_
             return False
         return [(each.id, each.host) for each in instances] == [(instance_id, host)]
 
-    await eventually(lambda: has(there.instance.id, "localhost"))
+    await until(lambda: has(there.instance.id, "localhost"))
     watch = registry.watch(service)
     assert (await watch.ready(5)).instances[0].host == "localhost", "its WAN address"
     assert (await remote.list(service)).instances == (there.instance,), "at home, its own"
 
     here = await registry.register(worker.instance(service, "here"))
-    await eventually(lambda: has(here.instance.id, "127.0.0.1"))
-    await eventually(lambda: watch.view.instances == (here.instance,), within_s=RETURN_S + 2)
+    await until(lambda: has(here.instance.id, "127.0.0.1"))
+    await until(lambda: watch.view.instances == (here.instance,), within_s=RETURN_S + 2)
     await here.drain("leaving")
-    await eventually(lambda: [each.host for each in watch.view.instances] == ["localhost"])
+    await until(lambda: [each.host for each in watch.view.instances] == ["localhost"])
     worker.leaving = True  # as a real worker says of itself before it goes
     await here.deregister()
     await there.deregister()
-    await eventually(lambda: watch.view.instances == (), within_s=RETURN_S + 2)
+    await until(lambda: watch.view.instances == (), within_s=RETURN_S + 2)
     assert not (await registry.list(service)).known
 
 

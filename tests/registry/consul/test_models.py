@@ -6,7 +6,7 @@ import base64
 import zlib
 
 import pytest
-from tests.registry.consul.test_codec import INSTANCE, decode, entry
+from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
@@ -31,7 +31,7 @@ def many(count, versions=3):
         ModelInfo(
             name=f"species-{number:05}",
             versions=tuple(str(number + version) for version in range(versions, 0, -1)),
-            labels={"stable": str(number + 1), "canary": str(number + versions)},
+            aliases={"stable": str(number + 1), "canary": str(number + versions)},
         )
         for number in range(count)
     ]
@@ -48,18 +48,18 @@ def test_any_usual_number_of_models_fits_and_survives(count):
     assert decode(entry(instance))[0].instance == instance
 
 
-def test_too_many_versions_leave_the_newest_and_the_labelled():
+def test_too_many_versions_leave_the_newest_and_those_with_an_alias():
     model = ModelInfo(
         name="flowers",
         versions=tuple(str(number * 7919**3 % 10**17) for number in range(20_000, 0, -1)),
     )
-    model = ModelInfo(name="flowers", versions=model.versions, labels={"old": model.versions[-1]})
+    model = ModelInfo(name="flowers", versions=model.versions, aliases={"old": model.versions[-1]})
     (back,) = decode(entry(with_models([model])))
     assert back.instance.models == (
         ModelInfo(
             name="flowers",
             versions=(model.versions[0], model.versions[-1]),
-            labels=model.labels,
+            aliases=model.aliases,
         ),
     )
 
@@ -70,7 +70,7 @@ def test_too_many_models_keep_the_services_own_and_say_how_many_are_left_out():
     meta = encode_instance(instance, CheckConfig())["meta"]
     (back,) = decode(entry(instance))
     kept = back.instance.models
-    assert kept[0] == ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2"})
+    assert kept[0] == ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"})
     assert len(kept) > 1500
     assert [model.name for model in kept[1:]] == [model.name for model in models[: len(kept) - 1]]
     assert int(meta[LEFT_OUT]) == len(models) - len(kept)

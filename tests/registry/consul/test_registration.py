@@ -11,7 +11,8 @@ import dns.message
 import dns.query
 import dns.rdatatype
 import pytest
-from tests.conftest import ConsulProcess
+from tests.support.consul_process import ConsulProcess
+from tests.support.waiting import until
 
 from fingerpost.registry import ModelInfo
 from fingerpost.registry.consul.checks import CheckConfig
@@ -60,7 +61,7 @@ async def test_registering_again_revives_a_check_that_is_critical(
 
 
 async def test_a_ttl_entry_that_was_forgotten_comes_back_passing(
-    registry, url, connect, worker, service, raw, eventually
+    registry, url, connect, worker, service, raw
 ):
     registration = await connect(url, options=TTL).register(worker.instance(service))
     await _put(raw, url, f"/v1/agent/service/deregister/{registration.instance.id}")
@@ -68,13 +69,11 @@ async def test_a_ttl_entry_that_was_forgotten_comes_back_passing(
     async def is_back():
         return (await registry.list(service)).instances == (registration.instance,)
 
-    await eventually(is_back, within_s=5)
+    await until(is_back, within_s=5)
     await registration.deregister()
 
 
-async def test_what_the_worker_says_of_itself_decides(
-    registry, url, connect, worker, service, eventually
-):
+async def test_what_the_worker_says_of_itself_decides(registry, url, connect, worker, service):
     healthy = True
     registration = await connect(url, options=TTL).register(
         worker.instance(service), healthy=lambda: healthy
@@ -89,9 +88,9 @@ async def test_what_the_worker_says_of_itself_decides(
     async def is_off():
         return not await listed()
 
-    await eventually(is_off, within_s=3)
+    await until(is_off, within_s=3)
     healthy = True
-    await eventually(listed, within_s=3)
+    await until(listed, within_s=3)
     await registration.deregister()
 
 
@@ -142,43 +141,41 @@ async def reporting(worker):
         await registration.stop()
 
 
-async def test_reports_come_every_beat_and_not_every_look(reporting, eventually):
+async def test_reports_come_every_beat_and_not_every_look(reporting):
     agent = Agent(beat_s=0.2)
     started = asyncio.get_running_loop().time()
     reporting(agent)
-    await eventually(lambda: len(agent.calls) >= 3)
+    await until(lambda: len(agent.calls) >= 3)
     assert asyncio.get_running_loop().time() - started >= 0.6
     assert set(agent.calls) == {"pass"}
 
 
-async def test_a_draining_instance_goes_on_reporting_and_is_not_registered_again(
-    reporting, eventually
-):
+async def test_a_draining_instance_goes_on_reporting_and_is_not_registered_again(reporting):
     agent = Agent(beat_s=0.05)
     registration = reporting(agent)
     await registration.drain("leaving")
-    await eventually(lambda: agent.calls.count("pass") >= 3)
+    await until(lambda: agent.calls.count("pass") >= 3)
     agent.forgot = True
-    await eventually(lambda: agent.calls.count("pass") >= 3)
+    await until(lambda: agent.calls.count("pass") >= 3)
     assert "register" not in agent.calls
 
 
-async def test_an_agent_that_asks_the_worker_gets_no_reports(reporting, eventually):
+async def test_an_agent_that_asks_the_worker_gets_no_reports(reporting):
     agent = Agent(beat_s=None)
     reporting(agent, healthy=lambda: False)
     agent.forgot = True
-    await eventually(lambda: "register" in agent.calls)
+    await until(lambda: "register" in agent.calls)
     assert set(agent.calls) == {"register"}
 
 
-async def test_a_change_of_health_is_reported_at_once(reporting, eventually):
+async def test_a_change_of_health_is_reported_at_once(reporting):
     agent = Agent(beat_s=60.0)
     healthy = True
     reporting(agent, healthy=lambda: healthy)
     healthy = False
-    await eventually(lambda: agent.calls == ["fail"])
+    await until(lambda: agent.calls == ["fail"])
     healthy = True
-    await eventually(lambda: agent.calls == ["fail", "pass"])
+    await until(lambda: agent.calls == ["fail", "pass"])
 
 
 # Many models
@@ -190,7 +187,7 @@ async def test_a_worker_with_many_models_registers(registry, worker, service, co
         ModelInfo(
             name=f"species-{number:05}",
             versions=(str(number + 2), str(number + 1)),
-            labels={"stable": str(number + 1), "canary": str(number + 2)},
+            aliases={"stable": str(number + 1), "canary": str(number + 2)},
         )
         for number in range(count)
     )
@@ -214,13 +211,11 @@ def _weights(dns_port, name):
     return {each.port: each.weight for each in records}
 
 
-async def test_consuls_dns_finds_the_workers_with_their_weights(
-    consul_agent, connect, worker, eventually
-):
+async def test_consuls_dns_finds_the_workers_with_their_weights(consul_agent, connect, worker):
     registry = connect(consul_agent.url)
     registrations = []
-    for port, weight, label in ((9001, 1, "stable"), (9002, 5, "stable"), (9003, 100, "canary")):
-        model = ModelInfo(name="digits", versions=("3",), labels={label: "3"})
+    for port, weight, alias in ((9001, 1, "stable"), (9002, 5, "stable"), (9003, 100, "canary")):
+        model = ModelInfo(name="digits", versions=("3",), aliases={alias: "3"})
         registrations.append(
             await connect(consul_agent.url, options=TTL).register(
                 worker.instance(

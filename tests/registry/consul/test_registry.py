@@ -8,6 +8,7 @@ import time
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.errors import (
     ConfigurationError,
@@ -261,22 +262,18 @@ async def registration(embedded, agent, connect, worker):
         await registry.aclose()
 
 
-async def test_a_failing_registry_is_logged_once_and_asked_again(
-    agent, registration, eventually, caplog
-):
+async def test_a_failing_registry_is_logged_once_and_asked_again(agent, registration, caplog):
     caplog.set_level("INFO")
     agent.failing = True
     before = len(agent.requests)
-    await eventually(lambda: len(agent.requests) >= before + 3)
+    await until(lambda: len(agent.requests) >= before + 3)
     agent.failing = False
-    await eventually(lambda: "answers again" in caplog.text)
+    await until(lambda: "answers again" in caplog.text)
     warnings = [each for each in caplog.records if each.levelname == "WARNING"]
     assert len(warnings) == 1
 
 
-async def test_a_drain_that_failed_is_tried_again_in_the_background(
-    agent, registration, eventually
-):
+async def test_a_drain_that_failed_is_tried_again_in_the_background(agent, registration):
     agent.failing = True
     with pytest.raises(RegistryError):
         await registration.drain("leaving")
@@ -285,7 +282,7 @@ async def test_a_drain_that_failed_is_tried_again_in_the_background(
     async def is_off():
         return not (await registration.registry.list("flowers")).instances
 
-    await eventually(is_off)
+    await until(is_off)
 
 
 async def test_an_undrain_that_failed_goes_on_draining(agent, registration):

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from tests.support.consul_cluster import SERVERS
+from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryUnreachable
 from fingerpost.registry import open_registry as open_
@@ -160,7 +161,7 @@ async def consul_api(secured_cluster):
 
 
 @pytest.fixture
-async def token_with(consul_api, eventually, tmp_path):
+async def token_with(consul_api, tmp_path):
     """`await token_with(RULES)`: the file of a new token that has these rules and no others."""
 
     async def make(rules):
@@ -179,7 +180,7 @@ async def token_with(consul_api, eventually, tmp_path):
             return all(status == 200 for status, _ in answers)
 
         # An agent that asks a server which does not know the token yet remembers that for 30 s.
-        await eventually(is_everywhere)
+        await until(is_everywhere)
         file = tmp_path / name
         file.write_text(made["SecretID"])
         return str(file)
@@ -187,9 +188,7 @@ async def token_with(consul_api, eventually, tmp_path):
     return make
 
 
-async def test_a_worker_registers_drains_and_leaves_and_a_reader_sees_it(
-    let_in, worker, eventually
-):
+async def test_a_worker_registers_drains_and_leaves_and_a_reader_sees_it(let_in, worker):
     registry, reader = let_in("worker-digits"), let_in("reader")
     watch = reader.watch("digits")
     assert not (await watch.ready(5)).known
@@ -197,13 +196,13 @@ async def test_a_worker_registers_drains_and_leaves_and_a_reader_sees_it(
     registration = await registry.register(worker.instance("digits"))
     assert (await reader.list("digits")).instances == (registration.instance,)
     assert "digits" in (await reader.catalog()).services
-    await eventually(lambda: watch.view.instances == (registration.instance,))
+    await until(lambda: watch.view.instances == (registration.instance,))
     await registration.drain("leaving")
-    await eventually(lambda: watch.view.instances == ())
+    await until(lambda: watch.view.instances == ())
     await registration.undrain()
-    await eventually(lambda: watch.view.instances != ())
+    await until(lambda: watch.view.instances != ())
     await registration.deregister()
-    await eventually(lambda: not watch.view.known)
+    await until(lambda: not watch.view.known)
     assert watch.errors == 0
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.embedded import EmbeddedRegistry, server
@@ -31,10 +32,10 @@ def test_loopback_addresses(host):
     EmbeddedRegistry(host)
 
 
-async def test_stopping_answers_those_who_wait(raw, embedded, eventually):
+async def test_stopping_answers_those_who_wait(raw, embedded):
     url = f"{embedded.url}/v1/catalog/services?index=1&wait=10m"
     waiting = [asyncio.create_task(raw.get(url)) for _ in range(5)]
-    await eventually(lambda: embedded._waiting == 5)
+    await until(lambda: embedded._waiting == 5)
     started = time.monotonic()
     await embedded.aclose()
     assert time.monotonic() - started < 2
@@ -43,19 +44,19 @@ async def test_stopping_answers_those_who_wait(raw, embedded, eventually):
         answer.release()
 
 
-async def test_a_watcher_that_went_away_is_not_waited_for(raw, embedded, eventually):
+async def test_a_watcher_that_went_away_is_not_waited_for(raw, embedded):
     url = f"{embedded.url}/v1/catalog/services?index=1&wait=10m"
     waiting = asyncio.create_task(raw.get(url))
-    await eventually(lambda: embedded._waiting == 1)
+    await until(lambda: embedded._waiting == 1)
     waiting.cancel()
-    await eventually(lambda: embedded._waiting == 0)
+    await until(lambda: embedded._waiting == 0)
 
 
-async def test_the_number_of_waiting_queries_is_bounded(raw, embedded, eventually, monkeypatch):
+async def test_the_number_of_waiting_queries_is_bounded(raw, embedded, monkeypatch):
     monkeypatch.setattr(server, "MAX_WAITING", 2)
     url = f"{embedded.url}/v1/catalog/services?index=1&wait=10m"
     waiting = [asyncio.create_task(raw.get(url)) for _ in range(2)]
-    await eventually(lambda: embedded._waiting == 2)
+    await until(lambda: embedded._waiting == 2)
     async with raw.get(url) as answer:
         assert answer.status == 429
     async with raw.get(f"{embedded.url}/v1/catalog/services") as answer:
@@ -87,7 +88,7 @@ async def test_time_alone_turns_a_ttl_check_critical(raw, embedded):
 @pytest.mark.parametrize(
     ("status", "wanted"), [(200, "passing"), (204, "passing"), (429, "warning"), (503, "critical")]
 )
-async def test_what_an_http_check_makes_of_a_status(embedded, raw, eventually, status, wanted):
+async def test_what_an_http_check_makes_of_a_status(embedded, raw, status, wanted):
     async def handle(_):
         return web.Response(status=status)
 
@@ -107,7 +108,7 @@ async def test_what_an_http_check_makes_of_a_status(embedded, raw, eventually, s
         async with raw.get(f"{embedded.url}/v1/health/checks/a") as answer:
             return [each["Status"] for each in await answer.json()] == [wanted]
 
-    await eventually(is_so, within_s=4)
+    await until(is_so, within_s=4)
     await runner.cleanup()
 
 

@@ -149,7 +149,7 @@ async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
     assert most <= 32
 
 
-async def test_a_cancelled_question_is_no_answer(serve, liveness, eventually):
+async def test_a_cancelled_question_is_no_answer(serve, liveness):
     asked = asyncio.Event()
 
     async def hang(request):

@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+from tests.support.waiting import until
 
 from fingerpost.errors import InvalidName, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
@@ -14,7 +15,7 @@ from fingerpost.registry.address_policy import Admission
 from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
-MODELS = (ModelInfo(name="flowers", versions=("3", "2"), labels={"stable": "2"}),)
+MODELS = (ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),)
 
 
 def instance(name="a", host="10.0.0.1", **fields):
@@ -86,21 +87,21 @@ async def test_of_many_in_a_second_the_newest_is_written(tmp_path):
     assert (await store.load("flowers")).index == 999
 
 
-async def test_what_waits_is_written_when_its_pause_has_passed(tmp_path, eventually):
+async def test_what_waits_is_written_when_its_pause_has_passed(tmp_path):
     store = SnapshotStore(tmp_path, pause_s=0.05)
     store.put(snapshot(index=1))
-    await eventually(lambda: store.writes == 1)
+    await until(lambda: store.writes == 1)
     store.put(snapshot(index=2))
-    await eventually(lambda: store.writes == 2)
+    await until(lambda: store.writes == 2)
     await store.aclose()
     assert (await store.load("flowers")).index == 2
 
 
-async def test_each_service_has_its_own_file_and_pace(tmp_path, eventually):
+async def test_each_service_has_its_own_file_and_pace(tmp_path):
     store = SnapshotStore(tmp_path, pause_s=60.0)
     store.put(snapshot())
     store.put(snapshot(service="cats"))
-    await eventually(lambda: store.writes == 2)
+    await until(lambda: store.writes == 2)
     await store.aclose()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cats.json", "flowers.json"]
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry import Catalog, Watch, WatchConfig
@@ -66,29 +67,29 @@ async def test_each_change_is_published_once():
         assert watch.changes == 2
 
 
-async def test_the_same_content_only_renews_the_age(eventually):
+async def test_the_same_content_only_renews_the_age():
     script = Script((5, ("a",)), (6, ("a",)))
     async with watching(script) as watch:
-        await eventually(lambda: watch.view is not None and watch.view.taken_at == 2.0)
+        await until(lambda: watch.view is not None and watch.view.taken_at == 2.0)
         assert (watch.view.index, watch.changes) == (5, 1)
 
 
-async def test_an_error_keeps_the_view_and_resets_the_index(eventually):
+async def test_an_error_keeps_the_view_and_resets_the_index():
     script = Script((5, ("a",)), RegistryError("gone"))
     async with watching(script) as watch:
-        await eventually(lambda: len(script.polls) == 3)
+        await until(lambda: len(script.polls) == 3)
         assert watch.view.services == ("a",)
         assert str(watch.error) == "gone"
         assert script.polls == [0, 5, 0]
         script.add((6, ("a",)))
-        await eventually(lambda: watch.error is None)
+        await until(lambda: watch.error is None)
         assert watch.errors == 1
 
 
-async def test_a_registry_that_lost_its_memory_is_asked_afresh(eventually):
+async def test_a_registry_that_lost_its_memory_is_asked_afresh():
     script = Script((9, ("a",)), (3, ("b",)))
     async with watching(script) as watch:
-        await eventually(lambda: len(script.polls) == 3)
+        await until(lambda: len(script.polls) == 3)
         assert script.polls == [0, 9, 0]
         assert watch.view.services == ("b",)
 
@@ -114,12 +115,12 @@ async def test_ready_without_any_answer_is_unreachable():
             await watch.ready(0.01)
 
 
-async def test_a_poll_that_never_ends_is_given_up(eventually):
+async def test_a_poll_that_never_ends_is_given_up():
     class Short(WatchConfig, frozen=True):
         deadline_s = 0.01
 
     async with watching(Script(), Short(backoff_cap_s=0.001)) as watch:
-        await eventually(lambda: watch.errors >= 2)
+        await until(lambda: watch.errors >= 2)
         assert isinstance(watch.error, RegistryUnreachable)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import random
 
 import pytest
+from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
@@ -118,24 +119,24 @@ def ids(watch):
 # Doubt
 
 
-async def test_a_list_that_turns_empty_is_not_believed_before_the_workers_were_asked(eventually):
+async def test_a_list_that_turns_empty_is_not_believed_before_the_workers_were_asked():
     workers = Workers()
     script = Script((5, "abc"), (6, ""))
     async with watching(script, workers) as watch:
-        await eventually(lambda: sorted(workers.asked) == ["a", "b", "c"])
+        await until(lambda: sorted(workers.asked) == ["a", "b", "c"])
         assert ids(watch) == "abc"
         assert watch.view.suspect
         assert watch.view.known
         workers.say(a=Word.READY, b=Word.GONE)
-        await eventually(lambda: ids(watch) == "ac")
+        await until(lambda: ids(watch) == "ac")
         assert watch.view.kept == ("a", "c"), "c has not answered yet"
         workers.say(c=Word.SILENT)
-        await eventually(lambda: ids(watch) == "a")
+        await until(lambda: ids(watch) == "a")
         assert (watch.suspicions, watch.errors) == (1, 0)
         assert watch.probes == len(workers.asked)
 
 
-async def test_what_is_dropped_between_two_polls_wakes_readers_and_the_index_grows(eventually):
+async def test_what_is_dropped_between_two_polls_wakes_readers_and_the_index_grows():
     workers = Workers()
     script = Script((5, "ab"), (6, ""))
     async with watching(script, workers) as watch:
@@ -143,7 +144,7 @@ async def test_what_is_dropped_between_two_polls_wakes_readers_and_the_index_gro
         async for view in watch:
             seen.append((view.index, "".join(each.id for each in view.instances)))
             if len(seen) == 1:
-                await eventually(lambda: len(workers.asked) == 2)
+                await until(lambda: len(workers.asked) == 2)
                 workers.say(a=Word.GONE, b=Word.READY)
             elif len(seen) == 2:
                 script.add((6, "c"))
@@ -154,92 +155,92 @@ async def test_what_is_dropped_between_two_polls_wakes_readers_and_the_index_gro
         assert indexes == sorted(set(indexes))
 
 
-async def test_a_word_of_the_registry_applies_at_once(eventually):
+async def test_a_word_of_the_registry_applies_at_once():
     workers = Workers()
     script = Script((5, "ab"), (6, "", "ab"))
     async with watching(script, workers) as watch:
-        await eventually(lambda: ids(watch) == "")
+        await until(lambda: ids(watch) == "")
         assert workers.asked == []
         assert not watch.view.known
 
 
-async def test_a_kept_worker_that_dies_is_dropped_and_its_return_ends_the_doubt(eventually):
+async def test_a_kept_worker_that_dies_is_dropped_and_its_return_ends_the_doubt():
     workers = Workers(a=Word.READY, b=Word.READY)
     script = Script((5, "ab"), (6, ""))
     async with watching(script, workers) as watch:
-        await eventually(lambda: workers.asked.count("a") >= 3)
+        await until(lambda: workers.asked.count("a") >= 3)
         assert ids(watch) == "ab"
         workers.say(b=Word.GONE)
-        await eventually(lambda: ids(watch) == "a")
+        await until(lambda: ids(watch) == "a")
         script.add((7, "a"))
-        await eventually(lambda: not watch.view.suspect)
+        await until(lambda: not watch.view.suspect)
         asked = len(workers.asked)
         script.add((8, "ac"))
-        await eventually(lambda: ids(watch) == "ac")
+        await until(lambda: ids(watch) == "ac")
         assert len(workers.asked) <= asked + 1, "nobody is in doubt any more"
 
 
-async def test_doubt_goes_on_while_the_registry_fails(eventually):
+async def test_doubt_goes_on_while_the_registry_fails():
     workers = Workers(a=Word.READY, b=Word.READY)
     script = Script((5, "ab"), (6, ""), RegistryError("no leader"))
     async with watching(script, workers) as watch:
-        await eventually(lambda: watch.errors == 1 and len(workers.asked) >= 4)
+        await until(lambda: watch.errors == 1 and len(workers.asked) >= 4)
         workers.say(a=Word.GONE)
-        await eventually(lambda: ids(watch) == "b")
+        await until(lambda: ids(watch) == "b")
         assert str(watch.error) == str(watch.last_error) == "no leader"
 
 
-async def test_a_bug_in_asking_counts_as_silence(eventually, caplog):
+async def test_a_bug_in_asking_counts_as_silence(caplog):
     workers = Workers(a=ZeroDivisionError("bug"), b=Word.READY)
     async with watching(Script((5, "ab"), (6, "")), workers) as watch:
-        await eventually(lambda: ids(watch) == "b")
+        await until(lambda: ids(watch) == "b")
     assert "bug" in caplog.text
 
 
-async def test_a_watch_without_means_to_ask_believes_every_list(eventually):
+async def test_a_watch_without_means_to_ask_believes_every_list():
     async with watching(Script((5, "ab"), (6, ""))) as watch:
-        await eventually(lambda: ids(watch) == "")
+        await until(lambda: ids(watch) == "")
 
 
-async def test_doubt_can_be_switched_off(eventually):
+async def test_doubt_can_be_switched_off():
     workers = Workers()
     config = WatchConfig(wait_s=60.0, shrinkage=None)
     async with watching(Script((5, "ab"), (6, "")), workers, config) as watch:
-        await eventually(lambda: ids(watch) == "")
+        await until(lambda: ids(watch) == "")
         assert workers.asked == []
 
 
-async def test_closing_ends_the_questions_and_starting_asks_again(eventually):
+async def test_closing_ends_the_questions_and_starting_asks_again():
     workers = Workers()
     watch = ServiceWatch(
         Script((5, "ab"), (6, "")), service="flowers", name="test", ask=workers, config=FAST
     )
     watch.start()
-    await eventually(lambda: len(workers.asked) == 2)
+    await until(lambda: len(workers.asked) == 2)
     await watch.aclose()
     assert ids(watch) == "ab"
     watch.start()
     workers.say(a=Word.GONE, b=Word.GONE)
-    await eventually(lambda: ids(watch) == "")
+    await until(lambda: ids(watch) == "")
     await watch.aclose()
     await watch.aclose()
 
 
-async def test_a_suspicion_ends_at_its_limit(eventually, caplog):
+async def test_a_suspicion_ends_at_its_limit(caplog):
     caplog.set_level("INFO")
     short = ShrinkageConfig(recheck_s=0.02, keep_s=0.1)
     workers = Workers(a=Word.READY)
     config = WatchConfig(wait_s=60.0, shrinkage=short)
     async with watching(Script((5, "a"), (6, "")), workers, config) as watch:
-        await eventually(lambda: ids(watch) == "")
-        await eventually(lambda: "not in doubt any more" in caplog.text)
+        await until(lambda: ids(watch) == "")
+        await until(lambda: "not in doubt any more" in caplog.text)
         assert workers.asked
 
 
 # Listeners
 
 
-async def test_a_listener_hears_of_every_change_and_its_failure_is_logged(eventually, caplog):
+async def test_a_listener_hears_of_every_change_and_its_failure_is_logged(caplog):
     script = Script((5, "a"))
     heard = []
     async with watching(script) as watch:
@@ -247,11 +248,11 @@ async def test_a_listener_hears_of_every_change_and_its_failure_is_logged(eventu
         watch.listen(lambda old, new: 1 / 0)
         await watch.ready(5)
         script.add((6, "a"), (7, "ab"))
-        await eventually(lambda: len(heard) == 2)
+        await until(lambda: len(heard) == 2)
         end()
         end()
         script.add((8, "b"))
-        await eventually(lambda: ids(watch) == "b")
+        await until(lambda: ids(watch) == "b")
     assert heard == [(None, 5), (5, 7)]
     assert "a listener failed" in caplog.text
 
@@ -267,7 +268,7 @@ async def stored(folder, names="ab"):
     await store.aclose()
 
 
-async def test_it_starts_from_disk_when_the_registry_cannot_be_reached(tmp_path, eventually):
+async def test_it_starts_from_disk_when_the_registry_cannot_be_reached(tmp_path):
     await stored(tmp_path)
     store = SnapshotStore(tmp_path)
     script = Script(RegistryUnreachable("nobody there"))
@@ -279,7 +280,7 @@ async def test_it_starts_from_disk_when_the_registry_cannot_be_reached(tmp_path,
         assert view.age_s(asyncio.get_running_loop().time()) >= 60
         assert watch.error is not None
         script.add((3, "ac"))
-        await eventually(lambda: ids(watch) == "ac")
+        await until(lambda: ids(watch) == "ac")
         assert not watch.view.from_disk
         assert watch.view.index > view.index
     await store.aclose()
@@ -294,12 +295,12 @@ async def test_it_starts_from_disk_when_the_registry_hangs(tmp_path):
         assert watch.errors == 0
 
 
-async def test_disk_does_not_get_in_the_way_of_a_registry_that_answers(tmp_path, eventually):
+async def test_disk_does_not_get_in_the_way_of_a_registry_that_answers(tmp_path):
     await stored(tmp_path)
     store = SnapshotStore(tmp_path)
     script = Script((3, "c"), RegistryError("down"))
     async with watching(script, store=store) as watch:
-        await eventually(lambda: watch.errors == 1)
+        await until(lambda: watch.errors == 1)
         assert ids(watch) == "c"
         assert watch.changes == 1
     await store.aclose()
@@ -312,9 +313,7 @@ async def test_an_empty_disk_changes_nothing(tmp_path):
             await watch.ready(0.05)
 
 
-async def test_a_registry_back_without_memory_does_not_undo_what_the_disk_knew(
-    tmp_path, eventually
-):
+async def test_a_registry_back_without_memory_does_not_undo_what_the_disk_knew(tmp_path):
     await stored(tmp_path)
     workers = Workers(a=Word.READY, b=Word.GONE)
     script = Script(RegistryUnreachable("nobody there"))
@@ -322,7 +321,7 @@ async def test_a_registry_back_without_memory_does_not_undo_what_the_disk_knew(
     async with watching(script, workers, store=store) as watch:
         assert (await watch.ready(5)).from_disk
         script.add((1, ""))
-        await eventually(lambda: ids(watch) == "a")
+        await until(lambda: ids(watch) == "a")
         assert watch.view.kept == ("a",)
         assert not watch.view.from_disk
     await store.aclose()

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
@@ -98,65 +99,63 @@ async def _forget(raw, url, registrations):
 
 
 async def test_workers_that_are_well_stay_when_the_registry_loses_them(
-    trio, registry, service, raw, url, eventually
+    trio, registry, service, raw, url
 ):
     workers, registrations, watch = trio
     workers[1].boot_id = 1  # another process at that port
     workers[2].state = WorkerState.DRAINING
     await _forget(raw, url, registrations)
     well = registrations[0].instance
-    await eventually(lambda: watch.view.instances == (well,) and watch.suspicions == 1)
+    await until(lambda: watch.view.instances == (well,) and watch.suspicions == 1)
     assert not (await registry.list(service)).instances
     assert watch.view.kept == (well.id,)
     await workers[0].stop()
-    await eventually(lambda: watch.view.instances == (), within_s=3)
+    await until(lambda: watch.view.instances == (), within_s=3)
     assert not watch.view.known
 
 
-async def test_one_that_hangs_is_out_of_use_and_comes_back(trio, raw, url, eventually):
+async def test_one_that_hangs_is_out_of_use_and_comes_back(trio, raw, url):
     workers, registrations, watch = trio
     workers[2].hang = True
     await _forget(raw, url, registrations)
-    await eventually(lambda: len(watch.view.instances) == 2 and watch.view.suspect)
+    await until(lambda: len(watch.view.instances) == 2 and watch.view.suspect)
     workers[2].hang = False
-    await eventually(lambda: len(watch.view.instances) == 3, within_s=5)
+    await until(lambda: len(watch.view.instances) == 3, within_s=5)
 
 
-async def test_the_registrys_list_is_believed_again_when_they_are_back(
-    trio, registry, raw, url, eventually
-):
+async def test_the_registrys_list_is_believed_again_when_they_are_back(trio, registry, raw, url):
     _, registrations, watch = trio
     await _forget(raw, url, registrations)
-    await eventually(lambda: len(watch.view.kept) == 3)
+    await until(lambda: len(watch.view.kept) == 3)
     again = [await registry.register(each.instance) for each in registrations]
-    await eventually(lambda: not watch.view.suspect)
+    await until(lambda: not watch.view.suspect)
     assert len(watch.view.instances) == 3
     for each in again:
         await each.deregister()
 
 
-async def test_a_drain_of_all_applies_at_once_though_they_answer_ready(trio, eventually):
+async def test_a_drain_of_all_applies_at_once_though_they_answer_ready(trio):
     _, registrations, watch = trio
     for each in registrations:
         await each.drain("leaving")
-    await eventually(lambda: watch.view.instances == (), within_s=2)
+    await until(lambda: watch.view.instances == (), within_s=2)
     assert watch.suspicions == 0
     assert watch.view.known
 
 
-async def test_a_check_that_the_worker_itself_fails_applies_at_once(trio, eventually):
+async def test_a_check_that_the_worker_itself_fails_applies_at_once(trio):
     workers, _, watch = trio
     for each in workers:
         each.check = 503
-    await eventually(lambda: watch.view.instances == (), within_s=5)
+    await until(lambda: watch.view.instances == (), within_s=5)
     assert (watch.suspicions, watch.probes) == (0, 0)
 
 
-async def test_dead_workers_are_dropped_though_all_die_at_once(trio, eventually):
+async def test_dead_workers_are_dropped_though_all_die_at_once(trio):
     workers, _, watch = trio
     for each in workers:
         await each.stop()
-    await eventually(lambda: watch.view.instances == (), within_s=5)
+    await until(lambda: watch.view.instances == (), within_s=5)
 
 
 # Admission

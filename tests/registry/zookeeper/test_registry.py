@@ -15,6 +15,7 @@ import kazoo.client
 import kazoo.exceptions
 import pytest
 from tests.support import zookeeper_server
+from tests.support.waiting import until
 
 from fingerpost.errors import InvalidName, InvalidRequest, RegistryDenied, RegistryUnreachable
 from fingerpost.registry import WatchConfig
@@ -95,7 +96,7 @@ def _ids(snapshot):
 
 
 async def test_an_expired_session_brings_the_node_back_in_a_new_one(
-    connect, url, worker, service, tree, eventually
+    connect, url, worker, service, tree
 ):
     registry, reader = connect(url), connect(url)
     registration = await registry.register(worker.instance(service))
@@ -104,14 +105,14 @@ async def test_an_expired_session_brings_the_node_back_in_a_new_one(
     old = tree.owner(registration.instance)
     assert old == registry._session.id
     await asyncio.to_thread(tree.expire, registry)
-    await eventually(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
-    await eventually(lambda: watch.view.instances == (registration.instance,), within_s=2)
+    await until(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
+    await until(lambda: watch.view.instances == (registration.instance,), within_s=2)
     await registration.deregister()
     assert tree.names(service) == []
 
 
 async def test_an_expired_session_brings_nothing_back_that_was_deregistered(
-    connect, url, worker, service, tree, eventually
+    connect, url, worker, service, tree
 ):
     registry = connect(url)
     gone = await registry.register(worker.instance(service, "1"))
@@ -119,14 +120,12 @@ async def test_an_expired_session_brings_nothing_back_that_was_deregistered(
     await gone.deregister()
     old = tree.owner(witness.instance)
     await asyncio.to_thread(tree.expire, registry)
-    await eventually(lambda: tree.owner(witness.instance) not in (0, old), within_s=5)
+    await until(lambda: tree.owner(witness.instance) not in (0, old), within_s=5)
     assert tree.names(service) == [witness.instance.id]
     await witness.deregister()
 
 
-async def test_a_drain_from_afar_survives_the_session(
-    connect, url, worker, service, tree, eventually
-):
+async def test_a_drain_from_afar_survives_the_session(connect, url, worker, service, tree):
     registry, operator = connect(url), connect(url)
     registration = await registry.register(worker.instance(service))
     entry = registration.instance.id
@@ -135,7 +134,7 @@ async def test_a_drain_from_afar_survives_the_session(
     assert (snapshot.known, snapshot.instances, snapshot.withdrawn) == (True, (), (entry,))
     old = tree.owner(registration.instance)
     await asyncio.to_thread(tree.expire, registry)
-    await eventually(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
+    await until(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
     assert (await operator.list(service)).instances == ()
     await operator.set_draining(entry, None)
     assert _ids(await operator.list(service)) == [entry]
@@ -146,13 +145,11 @@ async def test_a_drain_from_afar_survives_the_session(
         await operator.set_draining("../" + entry, "")
 
 
-async def test_an_id_in_use_twice_is_not_fought_over(
-    connect, url, worker, service, tree, caplog, eventually
-):
+async def test_an_id_in_use_twice_is_not_fought_over(connect, url, worker, service, tree, caplog):
     first, second = connect(url), connect(url)
     old = await first.register(worker.instance(service, boot_id=1))
     new = await second.register(worker.instance(service, boot_id=2))
-    await eventually(lambda: "an id of its own" in caplog.text)
+    await until(lambda: "an id of its own" in caplog.text)
     assert (await first.list(service)).instances == (new.instance,)
     await old.deregister()
     assert (await first.list(service)).instances == (new.instance,)
@@ -169,9 +166,7 @@ async def test_markers_that_dead_workers_left_are_removed(
     await registration.deregister()
 
 
-async def test_content_that_changes_is_seen_at_once(
-    connect, url, worker, service, tree, eventually
-):
+async def test_content_that_changes_is_seen_at_once(connect, url, worker, service, tree):
     registry, reader = connect(url), connect(url)
     first = await registry.register(worker.instance(service, "1"))
     second = await registry.register(worker.instance(service, "2"))
@@ -181,13 +176,13 @@ async def test_content_that_changes_is_seen_at_once(
     path = f"{tree.root}/{service}/{first.instance.id}"
     content = json.loads(tree.client.get(path)[0])
     tree.client.set(path, json.dumps(content | {"weight": 7}).encode())
-    await eventually(lambda: [each.weight for each in watch.view.instances] == [7, 1], within_s=1)
+    await until(lambda: [each.weight for each in watch.view.instances] == [7, 1], within_s=1)
     for weight in (3, 4, 5):
         again = await registry.register(worker.instance(service, "2", weight=weight))
-        await eventually(lambda w=weight: watch.view.instances[1].weight == w, within_s=1)
+        await until(lambda w=weight: watch.view.instances[1].weight == w, within_s=1)
     for each in (first, second, again):
         await each.deregister()
-    await eventually(lambda: not watch.view.known)
+    await until(lambda: not watch.view.known)
 
 
 # Workers
@@ -241,13 +236,13 @@ async def process(url, service):
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
 async def test_a_worker_that_is_gone_leaves_with_its_session(
-    connect, url, service, process, eventually, name, record_property
+    connect, url, service, process, name, record_property
 ):
     watch = connect(url).watch(service)
     assert (await watch.ready(5)).instances
     started = time.monotonic()
     process.send_signal(getattr(signal, name))
-    await eventually(lambda: not watch.view.instances, within_s=5)
+    await until(lambda: not watch.view.instances, within_s=5)
     gone_s = time.monotonic() - started
     record_property("gone_s", round(gone_s, 2))
     print(f"{name}: off the list after {gone_s:.2f} s with a session of 2 s")
@@ -255,38 +250,38 @@ async def test_a_worker_that_is_gone_leaves_with_its_session(
     assert 1.0 < gone_s < 3.0
     if name == "SIGSTOP":
         process.send_signal(signal.SIGCONT)
-        await eventually(lambda: watch.view.instances, within_s=5)
+        await until(lambda: watch.view.instances, within_s=5)
 
 
 async def test_a_worker_whose_event_loop_hangs_is_taken_off_long_before_its_session(
-    connect, url, service, process, eventually
+    connect, url, service, process
 ):
     watch = connect(url).watch(service)
     assert (await watch.ready(5)).instances
     started = time.monotonic()
     process.stdin.write(b"3\n")
-    await eventually(lambda: not watch.view.instances, within_s=5)
+    await until(lambda: not watch.view.instances, within_s=5)
     print(f"hung event loop: off the list after {time.monotonic() - started:.2f} s")
     assert time.monotonic() - started < 2.0
     assert watch.view.known
-    await eventually(lambda: watch.view.instances, within_s=6)
+    await until(lambda: watch.view.instances, within_s=6)
 
 
 async def test_a_sick_engine_stays_off_the_list_across_sessions(
-    connect, url, worker, service, tree, eventually
+    connect, url, worker, service, tree
 ):
     registry = connect(url, check=HttpCheck(interval_s=0.1))
     worker.healthy = False
     registration = await registry.register(worker.instance(service))
     entry = registration.instance.id
-    await eventually(lambda: tree.names(service) == [entry, f"{entry}:sick"])
+    await until(lambda: tree.names(service) == [entry, f"{entry}:sick"])
     old = tree.owner(registration.instance)
     await asyncio.to_thread(tree.expire, registry)
-    await eventually(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
-    await eventually(lambda: tree.names(service) == [entry, f"{entry}:sick"])
+    await until(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
+    await until(lambda: tree.names(service) == [entry, f"{entry}:sick"])
     assert (await registry.list(service)).instances == ()
     worker.healthy = True
-    await eventually(lambda: tree.names(service) == [entry])
+    await until(lambda: tree.names(service) == [entry])
     await registration.deregister()
 
 
@@ -298,7 +293,6 @@ async def test_a_server_that_restarts_with_its_data_loses_nobody(
     zookeeper_process,
     worker,
     service,
-    eventually,
 ):
     await asyncio.to_thread(zookeeper_process.start)
     registry = connect(zookeeper_process.url, session_timeout_s=4.0, call_timeout_s=1.0)
@@ -308,11 +302,11 @@ async def test_a_server_that_restarts_with_its_data_loses_nobody(
     views = []
     watch.listen(lambda _, new: views.append(new.instances))
     zookeeper_process.stop()
-    await eventually(lambda: watch.error is not None, within_s=8)
+    await until(lambda: watch.error is not None, within_s=8)
     assert watch.view.instances == (registration.instance,)
     await asyncio.to_thread(zookeeper_process.start)
     returned = time.monotonic()
-    await eventually(lambda: watch.error is None, within_s=5)
+    await until(lambda: watch.error is None, within_s=5)
     print(f"restarted server: watched again after {time.monotonic() - returned:.2f} s")
     assert (await registry.list(service)).instances == (registration.instance,)
     assert () not in views
@@ -324,7 +318,6 @@ async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_empties_no_
     zookeeper_process,
     worker,
     service,
-    eventually,
 ):
     await asyncio.to_thread(zookeeper_process.start)
     registry = connect(zookeeper_process.url, call_timeout_s=0.5)
@@ -344,15 +337,15 @@ async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_empties_no_
         with pytest.raises(RegistryUnreachable):
             await call()
         assert time.monotonic() - started < 0.8, name
-    await eventually(lambda: watch.error is not None, within_s=8)
+    await until(lambda: watch.error is not None, within_s=8)
     assert watch.view.instances == view.instances
     frozen_at = watch.view.taken_at
     zookeeper_process.resume()
     # The drain that could not be told is told by the background work; what was given up is not.
-    await eventually(lambda: watch.error is None and not watch.view.instances, within_s=8)
+    await until(lambda: watch.error is None and not watch.view.instances, within_s=8)
     assert watch.view.taken_at > frozen_at
     await registration.undrain()
-    await eventually(lambda: _ids(watch.view) == [registration.instance.id])
+    await until(lambda: _ids(watch.view) == [registration.instance.id])
     await registration.deregister()
 
 
@@ -401,7 +394,6 @@ async def test_a_registration_given_up_leaves_nothing(
     zookeeper_process,
     worker,
     service,
-    eventually,
 ):
     await asyncio.to_thread(zookeeper_process.start)
     registry = connect(zookeeper_process.url, session_timeout_s=10)

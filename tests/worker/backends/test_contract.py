@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
-from fingerpost.worker.backends.base import Backend, LoadOptions
+from fingerpost.worker.backends.base import Backend, LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.pixels import stack
-from fingerpost.worker.engine.engine import warm_up
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.engine.inference import warm_up
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import ModelFiles, find_model
 from fingerpost.worker.models.manifest import Framework
-from tests.worker.backends.registry import BUILDERS
-from tests.worker.colours import LABELS, SIDE, encoded
+from tests.support.builders.all import BUILDERS
+from tests.support.colours import LABELS, SIDE, encoded
 
-CPU = LoadOptions(device="cpu")
+CPU = LoadConfig(device="cpu")
 # Triton's words, by what the model's file is called; a SavedModel is a folder.
 PLATFORMS = {
     "": "tensorflow_savedmodel",
@@ -48,7 +48,7 @@ def backend(files: ModelFiles) -> Iterator[Backend]:
 
 
 def item(backend: Backend, colour: str, size: tuple[int, int] = (40, 30)) -> object:
-    return prepare(encoded(colour, size), backend.input, ImageLimits())
+    return prepare(encoded(colour, size), backend.input, ImageConfig())
 
 
 def test_every_colour_is_told_in_every_batch_size(files: ModelFiles, backend: Backend) -> None:
@@ -129,7 +129,7 @@ def test_a_second_version_outlives_the_first(files: ModelFiles) -> None:
 
 def test_a_device_that_is_not_there(files: ModelFiles) -> None:
     if files.manifest.framework is Framework.PYTHON:
-        load_backend(files, LoadOptions(device="cuda:99"))  # the class alone knows about devices
+        load_backend(files, LoadConfig(device="cuda:99"))  # the class alone knows about devices
         return
     with pytest.raises(ConfigurationError, match="cuda:99"):
-        load_backend(files, LoadOptions(device="cuda:99"))
+        load_backend(files, LoadConfig(device="cuda:99"))

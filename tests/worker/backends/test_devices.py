@@ -13,8 +13,15 @@ from types import SimpleNamespace
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
-from fingerpost.worker.backends.devices import Gpu, Placement, find_gpus, place, spread, visible
+from fingerpost.worker.backends.base import LoadConfig
+from fingerpost.worker.backends.devices import (
+    Gpu,
+    Placement,
+    find_gpus,
+    place,
+    place_processes,
+    visible_gpus,
+)
 
 GB = 10**9
 
@@ -145,7 +152,7 @@ VISIBLE = {
 def test_visible_devices_are_read_as_cuda_reads_them(case: str) -> None:
     text, expected = VISIBLE[case]
     environment = {} if text is None else {"CUDA_VISIBLE_DEVICES": text}
-    assert visible((A, B, MIG), environment) == expected
+    assert visible_gpus((A, B, MIG), environment) == expected
 
 
 PLACES = {
@@ -163,8 +170,8 @@ def test_places(case: str) -> None:
     device, gpus, expected = PLACES[case]
     placement = place(device, gpus)
     assert placement == expected
-    options = placement.load_options(threads=2)
-    assert options == LoadOptions(device=expected.device, threads=2)
+    options = placement.load_config(threads=2)
+    assert options == LoadConfig(device=expected.device, threads=2)
     # What it tells another process comes to the same.
     again = place(placement.option, gpus)
     assert (again.gpu, again.environment()) == (placement.gpu, placement.environment())
@@ -237,14 +244,16 @@ SPREADS = {
 @pytest.mark.parametrize("case", SPREADS)
 def test_spreads(case: str) -> None:
     (device, devices, processes, fraction), expected = SPREADS[case]
-    placements = spread(device, devices, (A, B), processes=processes, memory_fraction=fraction)
+    placements = place_processes(
+        device, devices, (A, B), processes=processes, memory_fraction=fraction
+    )
     assert where(*placements) == expected
 
 
 def test_all_devices_of_a_machine_without_gpus_are_its_cpu(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert where(*spread("auto", "all", ())) == [("cpu", None)]
+    assert where(*place_processes("auto", "all", ())) == [("cpu", None)]
     assert "no GPU" in caplog.text
 
 
@@ -260,7 +269,7 @@ def test_all_devices_of_a_machine_without_gpus_are_its_cpu(
 )
 def test_spreads_that_are_not(devices: str, processes: int, told: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        spread("auto", devices, (A, B), processes=processes)
+        place_processes("auto", devices, (A, B), processes=processes)
     assert told in raised.value.message
 
 
@@ -280,7 +289,7 @@ for device in range(count.value):
 
 @pytest.mark.skipif(not find_gpus(), reason="needs an NVIDIA GPU and its driver")
 def test_cuda_shows_a_process_the_one_device_it_was_placed_on() -> None:
-    for gpu in visible(find_gpus(), os.environ):
+    for gpu in visible_gpus(find_gpus(), os.environ):
         environment = {**os.environ, **place(gpu.uuid, (gpu,)).environment()}
         told = subprocess.check_output([sys.executable, "-c", CUDA_SEES], env=environment)
         assert told.decode().split() == [gpu.uuid.partition("-")[2]]

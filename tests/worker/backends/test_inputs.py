@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import ImageInput, LoadOptions
+from fingerpost.worker.backends.base import ImageInput, LoadConfig
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.models.manifest import Framework, InputSpec, Layout, Manifest, Preprocessing
@@ -101,6 +101,6 @@ def test_encoded_inputs() -> None:
         ({"threads": -1}, "threads is -1"),
     ],
 )
-def test_load_options(options: dict, message: str) -> None:
+def test_load_config(options: dict, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        LoadOptions(**options)
+        LoadConfig(**options)

@@ -18,8 +18,8 @@ class Missing(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, Missing())
-from fingerpost.registry import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model
 
@@ -27,7 +27,7 @@ files = find_model(Path(sys.argv[2]))
 frameworks = {"tensorflow", "keras", "torch", "onnxruntime", "cv2", "numpy"}
 assert not frameworks & set(sys.modules), "a framework before its time"
 try:
-    load_backend(files, LoadOptions())
+    load_backend(files, LoadConfig())
 except ConfigurationError as error:
     print(error)
 """

@@ -13,16 +13,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.onnx import OnnxBackend, load
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Layout
-from tests.worker.backends.builders_onnx import write
-from tests.worker.colours import SIDE
+from tests.support.builders.onnx import write
+from tests.support.colours import SIDE
 
 
 def load_from(folder: Path, **options: object) -> OnnxBackend:
-    return load(find_model(folder, name="m"), LoadOptions(**options))
+    return load(find_model(folder, name="m"), LoadConfig(**options))
 
 
 def test_the_layout_is_told_from_the_channels(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_half_precision(tmp_path: Path) -> None:
 def test_a_batch_in_parts_answers_as_a_whole(tmp_path: Path, threads: int) -> None:
     write(tmp_path, ["N", 3, SIDE, SIDE])
     whole, divided = load_from(tmp_path, threads=1), load_from(tmp_path, threads=threads)
-    assert (whole.input.lanes, divided.input.lanes) == (1, 2)
+    assert (whole.input.concurrent_batches, divided.input.concurrent_batches) == (1, 2)
     rng = np.random.default_rng(1)
     images = list(rng.integers(0, 256, (26, SIDE, SIDE, 3), np.uint8))
     expected = whole.predict(images)
@@ -63,10 +63,10 @@ def test_a_batch_in_parts_answers_as_a_whole(tmp_path: Path, threads: int) -> No
     for count in range(1, len(images) + 1):
         assert divided.predict(images[:count]) == pytest.approx(expected[:count], abs=1e-6)
     assert sum(each.name.startswith("onnx") for each in threading.enumerate()) == threads
-    with ThreadPoolExecutor(divided.input.lanes) as lanes:  # at once, as its lanes are used
+    with ThreadPoolExecutor(divided.input.concurrent_batches) as callers:  # at once
         for count in (1, 2, 5, 13):
             ends = (images[:count], images[-count:])
-            for end, scores in zip(ends, lanes.map(divided.predict, ends), strict=True):
+            for end, scores in zip(ends, callers.map(divided.predict, ends), strict=True):
                 assert scores == pytest.approx(whole.predict(end), abs=1e-6)
     divided.close()
     assert not any(each.name.startswith("onnx") for each in threading.enumerate())

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.backends.pixels import finish, in_batches, stack
+from fingerpost.worker.backends.pixels import predict_in_batches, stack, to_scores
 from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout, Preprocessing
 
 HEIGHT, WIDTH = 5, 4
@@ -84,21 +84,23 @@ def test_a_fixed_batch_is_filled_up(count: int) -> None:
         return batch.reshape(len(batch), -1).astype(np.float32)
 
     wanted = ImageInput(height=1, width=1, channels=1, dtype="uint8", batch=4)
-    scores = in_batches([np.full((1, 1, 1), i, np.uint8) for i in range(count)], wanted, run)
+    scores = predict_in_batches(
+        [np.full((1, 1, 1), i, np.uint8) for i in range(count)], wanted, run
+    )
     assert scores.ravel().tolist() == list(range(count))
     assert sizes == [4] * -(-count // 4)
 
 
 def test_scores() -> None:
     rows = np.array([[1.0, 2.0], [3.0, 1000.0], [0.0, 0.0]])
-    assert finish(rows, Activation.NONE, 2).tolist() == rows[:2].tolist()
-    assert finish(rows.reshape(3, 2, 1, 1), Activation.NONE, 3).dtype == np.float32
-    soft = finish(rows.reshape(3, 1, 1, 2), Activation.SOFTMAX, 3)
+    assert to_scores(rows, Activation.NONE, 2).tolist() == rows[:2].tolist()
+    assert to_scores(rows.reshape(3, 2, 1, 1), Activation.NONE, 3).dtype == np.float32
+    soft = to_scores(rows.reshape(3, 1, 1, 2), Activation.SOFTMAX, 3)
     assert soft == pytest.approx(np.array([[0.268941, 0.731059], [0, 1], [0.5, 0.5]]), abs=1e-6)
-    assert finish([[5]], Activation.SOFTMAX, 1).tolist() == [[1.0]]
+    assert to_scores([[5]], Activation.SOFTMAX, 1).tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (1, 3), (2, 0), (2, 3, 2), (2, 7, 7, 3)])
 def test_outputs_that_are_no_rows_of_scores(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected one row of scores an image, \[2, classes"):
-        finish(np.zeros(shape), Activation.NONE, 2)
+        to_scores(np.zeros(shape), Activation.NONE, 2)

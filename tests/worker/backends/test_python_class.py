@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import Backend, LoadOptions
+from fingerpost.worker.backends.base import Backend, LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model
 
@@ -24,7 +24,7 @@ def write(folder: Path, code: str, target: str = "mine:Model", more: str = "") -
 
 
 def load(folder: Path, **options: object) -> Backend:
-    return load_backend(find_model(folder, name="m"), LoadOptions(**options))
+    return load_backend(find_model(folder, name="m"), LoadConfig(**options))
 
 
 def answering(number: int) -> str:
@@ -102,6 +102,20 @@ def test_the_manifest_is_over_the_class(tmp_path: Path) -> None:
     assert (backend.input.dtype, backend.input.tensor_shape) == ("float32", (1, 2, 1))
     assert backend.predict([np.array([[[4], [8]]], np.uint8)]).tolist() == [[2, 4]]
     assert backend.device == "cpu"
+
+
+def test_inline_is_read_from_the_class_and_its_old_name_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for attribute in ("pass", "inline = True", "instant = True"):
+        code = (
+            f"class Model:\n  height = width = 1\n  {attribute}\n"
+            "  def __init__(self, folder): pass\n  def predict(self, batch): return batch[:, 0]\n"
+        )
+        found.append(load(write(tmp_path / attribute[:4] / "1", code)).input.inline)
+    assert found == [False, True, True]
+    assert ["called 'inline' now" in message for message in caplog.messages] == [True]
 
 
 _INIT = "class Model:\n  height = width = 1\n  def __init__(self, folder): "

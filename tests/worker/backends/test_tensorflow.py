@@ -13,18 +13,18 @@ import tensorflow as tf
 from PIL import Image
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.tensorflow import backend as tensorflow
 from fingerpost.worker.backends.tensorflow.backend import TensorFlowBackend, load
 from fingerpost.worker.models.files import ManifestOverrides, find_model
 from fingerpost.worker.models.manifest import Framework, InputSpec, Manifest, OutputSpec
-from tests.worker.colours import SIDE, Models
+from tests.support.colours import SIDE, Models
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 
 
 def load_from(path: Path, **overrides: object) -> TensorFlowBackend:
-    return load(find_model(path, overrides=ManifestOverrides(**overrides)), LoadOptions())
+    return load(find_model(path, overrides=ManifestOverrides(**overrides)), LoadConfig())
 
 
 def test_explicit_layers_mean_and_std(models: Models) -> None:
@@ -143,10 +143,10 @@ def test_a_manifest_that_contradicts_the_graph(models: Models) -> None:
     files = find_model(models.saved_model)
     manifest = msgspec.structs.replace(files.manifest, input=InputSpec(height=SIDE + 1))
     with pytest.raises(ConfigurationError, match="input.height is 17 .*the model takes 16"):
-        load(dataclasses.replace(files, manifest=manifest), LoadOptions())
+        load(dataclasses.replace(files, manifest=manifest), LoadConfig())
     manifest = Manifest(framework=Framework.TENSORFLOW, output=OutputSpec(name="softmax"))
     with pytest.raises(ConfigurationError, match="has no output 'softmax'"):
-        load(dataclasses.replace(files, manifest=manifest), LoadOptions())
+        load(dataclasses.replace(files, manifest=manifest), LoadConfig())
 
 
 def test_damaged_files(models: Models, tmp_path: Path) -> None:
@@ -179,4 +179,4 @@ def test_tensors_that_are_not_there(models: Models) -> None:
 def test_settings_that_come_too_late(models: Models) -> None:
     load_from(models.saved_model)
     with pytest.raises(ConfigurationError, match="device and threads once in a process"):
-        load(find_model(models.saved_model), LoadOptions(threads=3))
+        load(find_model(models.saved_model), LoadConfig(threads=3))

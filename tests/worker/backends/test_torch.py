@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.torch import TorchBackend, load
 from fingerpost.worker.models.files import find_model
-from tests.worker.backends.builders_torch import Colours, example, exported, torchscript
-from tests.worker.colours import SIDE
+from tests.support.builders.torch import Colours, example, exported, torchscript
+from tests.support.colours import SIDE
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 
 
 def load_from(path: Path) -> TorchBackend:
-    return load(find_model(path, name="m"), LoadOptions(device="cpu"))
+    return load(find_model(path, name="m"), LoadConfig(device="cpu"))
 
 
 class Trap:

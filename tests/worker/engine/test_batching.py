@@ -9,17 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerpost.errors import ConfigurationError, DeadlineExceeded, Overloaded
-from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.engine.batching import Batch, Batcher, BatchingOptions, Pending, Stage
+from fingerpost.worker.engine.batch import Batch, Pending, Stage
+from fingerpost.worker.engine.batching import Batcher
+from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.engine.latency_model import LatencyModel
 from fingerpost.worker.models.manifest import BatchSpec
 
 
 def batcher(
-    max_batch: int = 4, max_queue: int = 8, width: int = 1, lanes: int = 1, **options
+    max_batch: int = 4,
+    max_queue: int = 8,
+    max_preparing: int = 1,
+    concurrent_batches: int = 1,
+    **options,
 ) -> Batcher[int]:
-    chosen = BatchingOptions(max_batch=max_batch, max_queue=max_queue, **options)
-    return Batcher(chosen, width=width, lanes=lanes)
+    chosen = BatchingConfig(max_batch=max_batch, max_queue=max_queue, **options)
+    return Batcher(chosen, max_preparing=max_preparing, concurrent_batches=concurrent_batches)
 
 
 def items(batch: Batch[int] | None) -> list[int]:
@@ -70,7 +75,7 @@ def test_while_one_batch_runs_the_next_gathers() -> None:
 
 
 def test_two_lanes_run_at_once_and_each_takes_its_share() -> None:
-    queue = batcher(max_queue=16, lanes=2)
+    queue = batcher(max_queue=16, concurrent_batches=2)
     for item in range(11):
         queue.submit(item, cost=1, now=0)
     first, second = queue.poll(0), queue.poll(1)
@@ -90,7 +95,7 @@ def test_two_lanes_run_at_once_and_each_takes_its_share() -> None:
 
 
 def test_what_two_lanes_take_is_expected_of_each_in_turn() -> None:
-    queue = taught(batcher(max_batch=2, max_queue=9, lanes=2), lambda size: 1.0 * size)
+    queue = taught(batcher(max_batch=2, max_queue=9, concurrent_batches=2), lambda size: 1.0 * size)
     for item in range(3):
         queue.submit(item, cost=0, now=100)
     assert items(queue.poll(100)) == [0, 1]
@@ -154,13 +159,13 @@ def test_when_to_come_back_is_what_the_queue_takes() -> None:
     for item in range(4):
         queue.submit(item, cost=0, now=101)
     with pytest.raises(Overloaded) as caught:  # 1 s of the run, 2 full batches, its own run
-        queue.judge(101)
+        queue.admit(101)
     assert caught.value.retry_after_s == pytest.approx(1 + 4 + 4 + 2, rel=0.02)
 
 
 def test_what_cannot_be_in_time_is_refused_at_once() -> None:
     queue = taught(batcher(), ten_and_two)
-    queue.judge(100, deadline=100.013)
+    queue.admit(100, deadline=100.013)
     with pytest.raises(DeadlineExceeded, match="allow more time"):
         queue.submit(1, cost=0, now=100, deadline=100.011)
     assert len(queue) == 0
@@ -173,11 +178,11 @@ def test_with_too_little_known_everything_is_let_in() -> None:
         queue.poll(0)
         queue.complete(50)
     assert queue.expected_s(50) == 0
-    queue.judge(50, deadline=50.001)
+    queue.admit(50, deadline=50.001)
 
 
 def test_an_objective_that_cannot_be_kept_refuses_a_queue_and_no_lone_image() -> None:
-    queue = taught(batcher(latency_s=0.001, width=1), ten_and_two)
+    queue = taught(batcher(latency_s=0.001, max_preparing=1), ten_and_two)
     for item in range(3):
         pending = queue.submit(item, cost=0, now=100, prepared=False)
         assert queue.prepare() is pending
@@ -194,7 +199,7 @@ def test_an_objective_that_cannot_be_kept_refuses_a_queue_and_no_lone_image() ->
 def test_an_estimate_is_doubted_when_nothing_has_run_for_a_second() -> None:
     queue = taught(batcher(), lambda size: 60.0)
     with pytest.raises(DeadlineExceeded):
-        queue.judge(100.5, deadline=105)
+        queue.admit(100.5, deadline=105)
     queue.submit(1, cost=0, now=101.5, deadline=105)
     assert items(queue.poll(101.5)) == [1]
 
@@ -208,7 +213,7 @@ def test_a_run_that_is_overdue_is_expected_to_take_as_long_again() -> None:
 
 
 def test_images_being_decoded_count_in_the_queue_and_in_what_is_expected() -> None:
-    queue = taught(batcher(max_queue=9, width=2), lambda size: 0.001)
+    queue = taught(batcher(max_queue=9, max_preparing=2), lambda size: 0.001)
     first = queue.submit(0, cost=0.5, now=100, prepared=False)
     assert queue.prepare() is first
     queue.prepared(first, now=100.4, took_s=0.4)
@@ -290,7 +295,7 @@ def test_cancelling_what_runs_changes_nothing() -> None:
     queue.cancel(pending)
     assert pending.stage is Stage.RUNNING
     queue.complete(1)
-    assert (pending.stage, len(queue)) == (Stage.GONE, 0)
+    assert (pending.stage, len(queue)) == (Stage.DONE, 0)
 
 
 def test_drain_gives_back_all_that_waits() -> None:
@@ -324,23 +329,16 @@ def test_drain_gives_back_all_that_waits() -> None:
 )
 def test_options_are_checked(wrong: dict) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-        BatchingOptions(**wrong)
-
-
-def test_the_workers_settings_are_checked_as_options() -> None:
-    config = WorkerConfig(registry="http://127.0.0.1:9", max_batch=8, latency_s=0.1)
-    assert config.batching == BatchingOptions(max_batch=8, latency_s=0.1)
-    with pytest.raises(ConfigurationError, match="latency_s is 0"):
-        WorkerConfig(registry="http://127.0.0.1:9", latency_s=0)
+        BatchingConfig(**wrong)
 
 
 def test_what_the_models_file_says_wins() -> None:
-    options = BatchingOptions(max_batch=32, max_wait_s=0.01)
-    assert options.over(BatchSpec()) == options
-    assert options.over(BatchSpec(sizes=(1, 8), latency_ms=50)) == BatchingOptions(
+    options = BatchingConfig(max_batch=32, max_wait_s=0.01)
+    assert options.override(BatchSpec()) == options
+    assert options.override(BatchSpec(sizes=(1, 8), latency_ms=50)) == BatchingConfig(
         max_batch=8, sizes=(1, 8), max_wait_s=0.01, latency_s=0.05
     )
-    assert options.over(BatchSpec(max=4, max_wait_ms=0)) == BatchingOptions(max_batch=4)
+    assert options.override(BatchSpec(max=4, max_wait_ms=0)) == BatchingConfig(max_batch=4)
 
 
 # What is learned.
@@ -406,14 +404,14 @@ EVENTS = st.lists(
 )
 OPTIONS = st.one_of(
     st.builds(
-        BatchingOptions,
+        BatchingConfig,
         max_batch=st.integers(1, 5),
         max_queue=st.integers(1, 9),
         max_wait_s=st.sampled_from([0.0, 0.0, 0.2]),
         latency_s=st.sampled_from([None, None, 0.3]),
     ),
     st.builds(
-        BatchingOptions,
+        BatchingConfig,
         max_batch=st.just(6),
         max_queue=st.integers(1, 9),
         sizes=st.sampled_from([(6,), (2, 6), (1, 2, 4, 6)]),
@@ -422,8 +420,10 @@ OPTIONS = st.one_of(
 
 
 @given(EVENTS, OPTIONS, st.integers(1, 3))
-def test_every_item_has_one_end_and_every_bound_holds(events: list, options, lanes: int) -> None:
-    queue: Batcher[int] = Batcher(options, width=2, lanes=lanes)
+def test_every_item_has_one_end_and_every_bound_holds(
+    events: list, options, concurrent_batches: int
+) -> None:
+    queue: Batcher[int] = Batcher(options, max_preparing=2, concurrent_batches=concurrent_batches)
     now = 0.0
     known: list[Pending[int]] = []
     ends: dict[int, str] = {}
@@ -457,16 +457,16 @@ def test_every_item_has_one_end_and_every_bound_holds(events: list, options, lan
                 queue.prepared(done, now=now, took_s=0.01)
             case "cancel", which if known:
                 gone = known[which % len(known)]
-                if gone.stage not in (Stage.RUNNING, Stage.GONE):
+                if gone.stage not in (Stage.RUNNING, Stage.DONE):
                     ends[gone.item] = "cancelled"
                 queue.cancel(gone)
             case "wait", seconds:
                 now += seconds
             case ("poll",):
-                idle, some_ready = len(running) < lanes, queue.ready > 0
+                idle, some_ready = len(running) < concurrent_batches, queue.ready > 0
                 wake = queue.next_wake(now)
                 limit = queue.limit
-                trusted = queue._trusted(now)
+                trusted = queue._estimate_is_valid(now)
                 batch = queue.poll(now)
                 if not (idle and some_ready):
                     assert batch is None
@@ -506,7 +506,7 @@ def test_every_item_has_one_end_and_every_bound_holds(events: list, options, lan
         assert queue.queued_cost >= 0
         assert len(queue) or not queue.queued_cost
     assert ran == [item for item in ready_order if item in set(ran)]  # first come, first served
-    open_ends = {p.item for p in known if p.stage is not Stage.GONE}
+    open_ends = {p.item for p in known if p.stage is not Stage.DONE}
     assert open_ends | set(ends) == {pending.item for pending in known}
     assert not open_ends & set(ends)  # nothing lost, nothing answered twice
 
@@ -520,11 +520,16 @@ def test_every_item_has_one_end_and_every_bound_holds(events: list, options, lan
     st.integers(1, 2),
 )
 def test_no_image_waits_longer_than_the_docstring_says(
-    max_batch: int, max_queue: int, max_wait_s: float, gaps: list[float], run_s: float, lanes: int
+    max_batch: int,
+    max_queue: int,
+    max_wait_s: float,
+    gaps: list[float],
+    run_s: float,
+    concurrent_batches: int,
 ) -> None:
     """A run takes `run_s` whatever the batch; images come after `gaps`."""
-    options = BatchingOptions(max_batch=max_batch, max_queue=max_queue, max_wait_s=max_wait_s)
-    queue: Batcher[float] = Batcher(options, lanes=lanes)
+    options = BatchingConfig(max_batch=max_batch, max_queue=max_queue, max_wait_s=max_wait_s)
+    queue: Batcher[float] = Batcher(options, concurrent_batches=concurrent_batches)
     allowed: dict[Pending[float], float] = {}
     started = 0
     arrivals = [sum(gaps[: place + 1]) for place in range(len(gaps))]
@@ -543,7 +548,7 @@ def test_no_image_waits_longer_than_the_docstring_says(
             except Overloaded:
                 assert ahead == max_queue
                 continue
-            runs = 1 + ahead // max_batch + (lanes - 1) * (2 + math.log2(max_batch))
+            runs = 1 + ahead // max_batch + (concurrent_batches - 1) * (2 + math.log2(max_batch))
             allowed[pending] = now + max_wait_s + runs * run_s
         while (batch := queue.poll(now)) is not None:
             running.append((now + run_s, batch))

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
-from fingerpost.worker.engine.batching import Batch, Batcher, BatchingOptions
+from fingerpost.worker.engine.batch import Batch
+from fingerpost.worker.engine.batching import Batcher
+from fingerpost.worker.engine.config import BatchingConfig
 
 Line = Callable[[int, float], float]
 
@@ -30,7 +32,7 @@ class Seen:
 
 
 def simulate(
-    options: BatchingOptions,
+    options: BatchingConfig,
     *,
     rate: float,
     seconds: float,
@@ -38,11 +40,11 @@ def simulate(
     left_s: float = math.inf,
     seed: int = 7,
     from_s: float = 0.0,
-    lanes: int = 1,
+    concurrent_batches: int = 1,
 ) -> Seen:
     """Images come as a Poisson process; a run takes `line(size, now)`; seen from `from_s` on."""
     rng = random.Random(seed)
-    queue: Batcher[float] = Batcher(options, lanes=lanes)
+    queue: Batcher[float] = Batcher(options, concurrent_batches=concurrent_batches)
     seen = Seen()
     now, next_arrival = 0.0, 0.0
     running: dict[Batch[float], float] = {}
@@ -85,7 +87,7 @@ def cpu(size: int, now: float) -> float:
 @pytest.mark.parametrize("rate", [20, 500, 900, 5000])
 def test_adaptive_keeps_its_objective_at_any_load(rate: float) -> None:
     """99 % within 1.05 times the objective, all within 1.5 times; runs' times vary by 10 %."""
-    options = BatchingOptions(max_batch=64, max_queue=1000, latency_s=0.030)
+    options = BatchingConfig(max_batch=64, max_queue=1000, latency_s=0.030)
     seen = simulate(options, rate=rate, seconds=12, line=gpu, from_s=1)
     assert seen.quantile(0.99) <= 0.030 * 1.05
     assert seen.quantile(1) <= 0.030 * 1.5
@@ -95,8 +97,8 @@ def test_adaptive_keeps_its_objective_at_any_load(rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [20, 1000, 1800, 10_000])
 def test_adaptive_keeps_its_objective_in_two_lanes(rate: float) -> None:
-    options = BatchingOptions(max_batch=64, max_queue=1000, latency_s=0.030)
-    seen = simulate(options, rate=rate, seconds=8, line=gpu, from_s=1, lanes=2)
+    options = BatchingConfig(max_batch=64, max_queue=1000, latency_s=0.030)
+    seen = simulate(options, rate=rate, seconds=8, line=gpu, from_s=1, concurrent_batches=2)
     assert seen.quantile(0.99) <= 0.030 * 1.05
     if rate <= 1800:  # within what both can do
         assert seen.refused <= 0.01 * len(seen.latencies)
@@ -106,7 +108,7 @@ def test_adaptive_keeps_its_objective_in_two_lanes(rate: float) -> None:
 
 def test_adaptive_finds_the_largest_batch_that_keeps_the_objective() -> None:
     """15 ms for a run leave 20 images with certainty; with a margin for the spread 12 to 20."""
-    options = BatchingOptions(max_batch=64, max_queue=1000, latency_s=0.030)
+    options = BatchingConfig(max_batch=64, max_queue=1000, latency_s=0.030)
     seen = simulate(options, rate=5000, seconds=15, line=gpu, from_s=5)
     mean = sum(seen.sizes) / len(seen.sizes)
     assert 12 <= mean <= 20
@@ -116,7 +118,7 @@ def test_adaptive_finds_the_largest_batch_that_keeps_the_objective() -> None:
 
 def test_without_an_objective_the_same_load_takes_longer() -> None:
     seen = simulate(
-        BatchingOptions(max_batch=64, max_queue=1000), rate=5000, seconds=5, line=gpu, from_s=2
+        BatchingConfig(max_batch=64, max_queue=1000), rate=5000, seconds=5, line=gpu, from_s=2
     )
     assert seen.quantile(0.5) > 0.3
 
@@ -125,7 +127,7 @@ def test_adaptive_follows_a_machine_that_becomes_slower_and_faster_again() -> No
     def line(size: int, now: float) -> float:
         return gpu(size, now) * (2 if 5 <= now < 10 else 1)
 
-    options = BatchingOptions(max_batch=64, max_queue=1000, latency_s=0.040)
+    options = BatchingConfig(max_batch=64, max_queue=1000, latency_s=0.040)
     slow = simulate(options, rate=5000, seconds=10, line=line, from_s=6)
     again = simulate(options, rate=5000, seconds=16, line=line, from_s=11)
     assert slow.quantile(0.99) <= 0.040 * 1.1
@@ -134,7 +136,7 @@ def test_adaptive_follows_a_machine_that_becomes_slower_and_faster_again() -> No
 
 
 def test_a_model_slower_than_its_objective_still_serves_one_at_a_time() -> None:
-    options = BatchingOptions(max_batch=32, latency_s=0.010)
+    options = BatchingConfig(max_batch=32, latency_s=0.010)
     seen = simulate(options, rate=100, seconds=30, line=cpu, from_s=1)
     assert set(seen.sizes) == {1}
     assert len(seen.latencies) / 29 >= 0.85 / cpu(1, 0)
@@ -147,7 +149,7 @@ def test_an_overloaded_model_stays_useful_under_deadlines(line: Line, times: flo
 
     The plan goes by the mean, and an image that has just enough time by it is as often late.
     """
-    options = BatchingOptions(max_batch=32, max_queue=2000)
+    options = BatchingConfig(max_batch=32, max_queue=2000)
     capacity = 32 / line(32, 0)
     seen = simulate(
         options, rate=times * capacity, seconds=10, line=line, left_s=3 * line(32, 0), from_s=2
@@ -160,6 +162,6 @@ def test_after_a_stall_requests_are_let_in_again() -> None:
     def line(size: int, now: float) -> float:
         return 5.0 if 5 <= now < 5.1 else gpu(size, now)
 
-    options = BatchingOptions(max_batch=32, max_queue=100)
+    options = BatchingConfig(max_batch=32, max_queue=100)
     seen = simulate(options, rate=200, seconds=20, line=line, left_s=0.2, from_s=12)
     assert seen.in_time >= 0.99 * 200 * 8 * 0.9

@@ -27,14 +27,16 @@ from fingerpost.errors import (
     Overloaded,
 )
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.engine.batching_options import BatchingOptions
-from fingerpost.worker.engine.engine import Engine, best
+from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.engine.inference import warm_up
-from fingerpost.worker.images import ImageLimits
+from fingerpost.worker.engine.outcome import top_labels
+from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.threads import NICE
-from tests.worker.colours import RGB, encoded
+from tests.support.colours import RGB, encoded
+from tests.support.waiting import until
 
 
 class GatedBackend:
@@ -81,11 +83,11 @@ class Plain:
 async def engine_of(backend, **options) -> AsyncIterator[Engine]:
     engine = Engine(
         backend,
-        limits=ImageLimits(max_side=100),
+        limits=ImageConfig(max_side=100),
         metrics=WorkerMetrics(),
         decode_threads=options.pop("decode_threads", 2),
         decoders=options.pop("decoders", None),
-        batching=BatchingOptions(**{"max_batch": 16, "max_queue": 20, **options}),
+        batching=BatchingConfig(**{"max_batch": 16, "max_queue": 20, **options}),
     )
     try:
         yield engine
@@ -107,12 +109,6 @@ async def engine(backend: GatedBackend) -> AsyncIterator[Engine]:
 
 async def running(backend: GatedBackend) -> None:
     await asyncio.to_thread(backend.started.acquire)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def ready(engine: Engine, count: int) -> None:
@@ -271,8 +267,8 @@ async def test_values_that_overflow_are_the_callers_fault() -> None:
 @pytest.mark.parametrize(
     ("predict", "said"),
     [
-        (lambda images: np.ones((1, 3), np.float32), r"scores are \[1, 3\] for 2 images"),
-        (lambda images: np.ones(2, np.float32), r"scores are \[2\]"),
+        (lambda images: np.ones((1, 3), np.float32), r"scores have shape \[1, 3\] for 2 images"),
+        (lambda images: np.ones(2, np.float32), r"scores have shape \[2\]"),
         (lambda images: sys.exit("I am leaving"), "I am leaving"),
     ],
 )
@@ -354,10 +350,10 @@ async def test_a_full_queue_refuses_at_once(engine: Engine, backend: GatedBacken
     with pytest.raises(Overloaded):
         await engine.classify(encoded("red"))
     with pytest.raises(Overloaded):
-        engine.judge(600)
+        engine.admit(600)
     backend.gate.set()
     assert len(await asyncio.gather(*tasks)) == 21
-    engine.judge(600)
+    engine.admit(600)
 
 
 async def test_images_that_wait_for_a_decoder_count_in_the_queue(backend: GatedBackend) -> None:
@@ -406,14 +402,14 @@ async def test_what_cannot_be_in_time_is_refused_by_the_headers() -> None:
         return means(images)
 
     async with engine_of(Plain(predict)) as engine:
-        engine.judge(0.001)  # nothing is known yet
+        engine.admit(0.001)  # nothing is known yet
         for _ in range(4):
             await engine.infer(pixels())
         with pytest.raises(DeadlineExceeded, match="only 0.01 s are left"):
-            engine.judge(0.01)
+            engine.admit(0.01)
         with pytest.raises(DeadlineExceeded):
             await engine.infer(pixels(), deadline=asyncio.get_running_loop().time() + 0.01)
-        engine.judge(10)
+        engine.admit(10)
 
 
 # Cancelling and closing.
@@ -480,8 +476,8 @@ async def test_closing_cancels_what_waits_and_lets_the_run_end(backend: GatedBac
     assert {backend.closed_in} == backend.threads  # closed where it ran
 
 
-async def test_two_lanes_run_at_once(backend: GatedBackend) -> None:
-    backend.input = replace(GatedBackend.input, lanes=2)
+async def test_two_batches_run_at_once(backend: GatedBackend) -> None:
+    backend.input = replace(GatedBackend.input, concurrent_batches=2)
     async with engine_of(backend, max_batch=4) as engine:
         tasks = [asyncio.create_task(engine.infer(pixels())) for _ in range(10)]
         for _ in range(2):
@@ -498,8 +494,8 @@ async def test_two_lanes_run_at_once(backend: GatedBackend) -> None:
         assert [(await task).scores.shape for task in tasks[:7]] == [(3,)] * 7
 
 
-async def test_lanes_answer_under_load_and_sleep_in_between() -> None:
-    wanted = replace(GatedBackend.input, lanes=2)
+async def test_concurrent_batches_answer_under_load_and_sleep_in_between() -> None:
+    wanted = replace(GatedBackend.input, concurrent_batches=2)
     busy, most, lock = 0, 0, threading.Lock()
 
     def predict(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -545,10 +541,10 @@ async def test_histograms_count_images_and_batches(backend: GatedBackend) -> Non
     backend.gate.set()
     engine = Engine(
         backend,
-        limits=ImageLimits(),
+        limits=ImageConfig(),
         metrics=metrics,
         model="colours",
-        batching=BatchingOptions(),
+        batching=BatchingConfig(),
         decode_threads=1,
     )
     await asyncio.gather(*(engine.infer(pixels()) for _ in range(3)))
@@ -597,5 +593,5 @@ async def test_the_loop_comes_before_the_models_thread(backend: GatedBackend) ->
 
 def test_the_best_come_first() -> None:
     scores = np.array([0.1, 0.7, 0.2], np.float32)
-    assert best(scores, ("a", "b", "c"), 2) == (("b", 0.7), ("c", 0.2))
-    assert [label for label, _ in best(scores, ("a", "b", "c"), 0)] == ["b", "c", "a"]
+    assert top_labels(scores, ("a", "b", "c"), 2) == (("b", 0.7), ("c", 0.2))
+    assert [label for label, _ in top_labels(scores, ("a", "b", "c"), 0)] == ["b", "c", "a"]

@@ -18,15 +18,15 @@ import numpy as np
 
 from fingerpost.errors import ImageError
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.manifest import Filter, Preprocessing, Resize
-from tests.worker.images.pictures import specimens
+from tests.support.pictures import specimens
 
 __all__ = ["LONGEST_S", "check", "mutate"]
 
 # Processor seconds for one image of at most 4 megapixels.
 LONGEST_S = 2.0
-LIMITS = ImageLimits(max_pixels=4_000_000)
+LIMITS = ImageConfig(max_pixels=4_000_000)
 INTERESTING = (0, 1, 2, 3, 4, 6, 8, 16, 0x7F, 0x80, 0xD8, 0xD9, 0xDA, 0xFE, 0xFF)
 
 

@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.images import ImageLimits, decode, fit, prepare
+from fingerpost.worker.images import ImageConfig, decode, fit, prepare
 from fingerpost.worker.models.manifest import Filter, Resize
-from tests.worker.images.pictures import difference, save, scene, wanted
+from tests.support.pictures import difference, save, scene, wanted
 
 RESAMPLING = {
     Filter.NEAREST: Image.Resampling.NEAREST,
@@ -31,9 +31,9 @@ def test_exif_orientation_is_applied_whatever_the_resize(orientation: int, rule:
     image = scene((301, 200), noise=0)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(save(image, exif=exif))))
     target = wanted(40, 33, resize=rule)
-    expected = prepare(save(upright), target, ImageLimits())
+    expected = prepare(save(upright), target, ImageConfig())
     for form in ("PNG", "TIFF"):
-        got = prepare(save(image, form, exif=exif), target, ImageLimits())
+        got = prepare(save(image, form, exif=exif), target, ImageConfig())
         # Whole pixels are averaged from the left and from the top, whatever way up they are.
         assert difference(got, expected).mean() < 1
     whole = decode(save(image, exif=exif), size=None, channels=3)
@@ -66,7 +66,7 @@ def test_the_models_resize_rule_is_followed(
     """At sizes where no crop ends within a pixel, so that only rounding is between them."""
     image = scene((840, 600), noise=0)
     target = wanted(*size, resize=rule, crop_fraction=fraction)
-    got = prepare(save(image, compress_level=1), target, ImageLimits())
+    got = prepare(save(image, compress_level=1), target, ImageConfig())
     assert difference(got, plain(image, target)).mean() < 1
 
 
@@ -75,14 +75,14 @@ def test_torchvisions_evaluation_is_crop_with_a_fraction() -> None:
     image = scene((640, 512), noise=0)
     shorter = image.resize((320, 256), Image.Resampling.BILINEAR).crop((48, 16, 272, 240))
     target = wanted(224, 224, resize=Resize.CROP, crop_fraction=0.875)
-    assert difference(prepare(save(image), target, ImageLimits()), shorter).max() <= 1
+    assert difference(prepare(save(image), target, ImageConfig()), shorter).max() <= 1
 
 
 @pytest.mark.parametrize(("size", "filling"), [((400, 100), (30, 0)), ((100, 400), (0, 30))])
 def test_pad_fills_up_with_gray_on_both_sides(
     size: tuple[int, int], filling: tuple[int, int]
 ) -> None:
-    pixels = prepare(save(Image.new("RGB", size)), wanted(80, 80, resize=Resize.PAD), ImageLimits())
+    pixels = prepare(save(Image.new("RGB", size)), wanted(80, 80, resize=Resize.PAD), ImageConfig())
     assert pixels[0, 0].tolist() == [114] * 3
     rows, columns = np.nonzero(pixels[..., 0] == 0)
     assert (rows.min(), columns.min()) == filling
@@ -95,7 +95,7 @@ def test_extreme_shapes_come_out_too(rule: Resize, size: tuple[int, int]) -> Non
     for form, exact in product(("PNG", "JPEG"), Filter):
         target = wanted(7, 9, resize=rule, filter=exact, crop_fraction=0.5)
         data = save(Image.new("RGB", size, (200, 100, 50)), form)
-        pixels = prepare(data, target, ImageLimits())
+        pixels = prepare(data, target, ImageConfig())
         assert pixels.shape == (7, 9, 3)
         assert difference(pixels[3, 4], (200, 100, 50)).max() <= 3
 
@@ -108,7 +108,7 @@ def test_a_jpeg_decoded_smaller_looks_the_same(exact: Filter, sampling: str) -> 
     for size in ((224, 224), (299, 299), (96, 160), (1000, 900)):
         target = wanted(*size, filter=exact)
         away = difference(
-            prepare(data, target, ImageLimits()), plain(Image.open(io.BytesIO(data)), target)
+            prepare(data, target, ImageConfig()), plain(Image.open(io.BytesIO(data)), target)
         )
         if exact is Filter.NEAREST:
             assert away.max() == 0
@@ -132,7 +132,7 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch
         wanted(224, 224, filter=Filter.NEAREST): (1600, 1200),
     }.items():
         loaded.clear()
-        prepare(data, target, ImageLimits())
+        prepare(data, target, ImageConfig())
         assert loaded[0] == size
 
 
@@ -152,7 +152,7 @@ def test_top_1_is_the_same_as_from_the_whole_image() -> None:
         noisy = np.asarray(picture, np.int16) + rng.normal(0, 12, size[::-1]).astype(np.int16)
         data = save(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), "JPEG", quality=88)
         whole.append(np.asarray(plain(Image.open(io.BytesIO(data)), target)).ravel())
-        smaller.append(np.asarray(prepare(data, target, ImageLimits())).ravel())
+        smaller.append(np.asarray(prepare(data, target, ImageConfig())).ravel())
     model = SVC(C=10).fit(np.stack(whole[:500]) / 255, digits.target[:500])
     before, after = (model.predict(np.stack(seen[500:]) / 255) for seen in (whole, smaller))
     assert (before == digits.target[500:800]).mean() > 0.9
@@ -167,7 +167,7 @@ def test_pixels_that_clients_send_are_fitted(shape: tuple[int, ...], channels: i
     got = fit(pixels, target)
     assert got.shape == (12, 10, channels)
     image = Image.fromarray(pixels if shape[2] == 3 else pixels[..., 0])
-    assert np.array_equal(got, prepare(save(image), target, ImageLimits()))
+    assert np.array_equal(got, prepare(save(image), target, ImageConfig()))
 
 
 def test_pixels_of_the_models_size_go_in_as_they_are() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fingerpost.registry import LOAD_HEADER
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, float_pixels
+from tests.support.colours import encoded
+from tests.support.rig import Rig, float_pixels
 
 MODEL = "/v1/models/colours"
 
@@ -152,13 +152,13 @@ async def test_what_is_refused(http: aiohttp.ClientSession, name: str) -> None:
 PATHS = {
     "unknown model": ("POST", "/v1/models/flowers:predict", 404),
     "unknown version": ("POST", f"{MODEL}/versions/8:predict", 404),
-    "unknown label": ("POST", f"{MODEL}/labels/stable:predict", 404),
+    "unknown alias": ("POST", f"{MODEL}/labels/stable:predict", 404),
     "a version that is none": ("POST", f"{MODEL}/versions/x:predict", 400),
-    "a label that is a number": ("POST", f"{MODEL}/labels/7:predict", 400),
+    "an alias that is a number": ("POST", f"{MODEL}/labels/7:predict", 400),
     "unknown verb": ("POST", f"{MODEL}:regress", 405),
     "status of an unknown model": ("GET", "/v1/models/flowers", 404),
     "status of an unknown version": ("GET", f"{MODEL}/versions/8", 404),
-    "status of an unknown label": ("GET", f"{MODEL}/labels/stable", 404),
+    "status of an unknown alias": ("GET", f"{MODEL}/labels/stable", 404),
     "metadata of an unknown model": ("GET", "/v1/models/flowers/metadata", 404),
     "wrong method": ("DELETE", MODEL, 405),
     "nothing there": ("GET", "/v1/models", 404),

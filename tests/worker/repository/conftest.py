@@ -1,9 +1,8 @@
-"""A worker over a folder of models, the embedded registry, and waiting for a condition."""
+"""A worker over a folder of models, and the embedded registry."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,14 +12,13 @@ import aiohttp
 import pytest
 
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, ModelsConfig, WorkerConfig
 from fingerpost.worker.repository.policy import VersionPolicy
-from fingerpost.worker.repository.sources import ModelFolder, ModelsFolder
+from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
 from fingerpost.worker.worker import Worker
-
-TOKEN = "a-token-for-tests-only"  # noqa: S105
+from tests.support.repository import TOKEN
 
 
 @pytest.fixture(autouse=True)
@@ -28,24 +26,6 @@ def _clean(request: pytest.FixtureRequest) -> None:
     """Every asynchronous test here leaves no task behind."""
     if asyncio.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("no_task_left")
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[Any]]:
-    """`await eventually(predicate)`: wait until it is true; it may be a coroutine function."""
-
-    async def wait(predicate: Callable[[], Any], *, within_s: float = 10.0) -> Any:
-        until = time.monotonic() + within_s
-        while True:
-            result = predicate()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            assert time.monotonic() < until, f"still not so after {within_s:g} s"
-            await asyncio.sleep(0.01)
-
-    return wait
 
 
 @pytest.fixture
@@ -64,20 +44,26 @@ async def serve(registry_url: str) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            folder: Path, *, alone: bool = False, policy: str = "latest:1", **options: Any
+            folder: Path,
+            *,
+            alone: bool = False,
+            policy: str = "latest:1",
+            only: tuple[str, ...] = (),
+            lease_s: float = 0.1,
+            admin_token: str | None = TOKEN,
         ) -> Worker:
             chosen = VersionPolicy.parse(policy)
-            only = options.pop("only", ())
             config = WorkerConfig(
                 registry=registry_url,
-                **{"lease_s": 0.1, "poll_s": 0.05, "admin_token": TOKEN, **options},
+                drain=DrainConfig(lease_s=lease_s),
+                models=ModelsConfig(poll_s=0.05, admin_token=admin_token),
             )
             source = (
                 ModelFolder(folder, policy=chosen)
                 if alone
-                else ModelsFolder(folder, policy=chosen, only=only)
+                else ModelRoot(folder, policy=chosen, only=only)
             )
-            worker = Worker(source, lambda files: load_backend(files, LoadOptions()), config)
+            worker = Worker(source, lambda files: load_backend(files, LoadConfig()), config)
             await stack.enter_async_context(worker)
             await worker.register()
             return worker

@@ -9,8 +9,11 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.worker.repository.conftest import TOKEN
-from tests.worker.repository.models import write_version
+from tests.support.old_spellings import warned
+from tests.support.repository import TOKEN, write_version
+from tests.support.waiting import until
+
+__all__ = ["warned"]  # a fixture
 
 KEY = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -20,7 +23,7 @@ async def worker(tmp_path, serve):
     folder = tmp_path / "flowers"
     for version in (1, 2, 3):
         write_version(folder, version)
-    (folder / "versions.toml").write_text('policy = "latest:1"\n[labels]\nstable = 2\n')
+    (folder / "versions.toml").write_text('policy = "latest:1"\n[aliases]\nstable = 2\n')
     return await serve(tmp_path)
 
 
@@ -31,7 +34,7 @@ async def test_what_is_loaded(worker, order):
         {
             "name": "flowers",
             "default": "3",
-            "labels": {"stable": "2"},
+            "aliases": {"stable": "2"},
             "versions": [
                 {"version": "3", "state": "AVAILABLE", "error": ""},
                 {"version": "2", "state": "AVAILABLE", "error": ""},
@@ -46,7 +49,7 @@ ORDERS = [
     ("POST", "flowers/versions/1/load"),
     ("POST", "flowers/versions/3/unload"),
     ("POST", "flowers/rollback"),
-    ("PUT", "flowers/labels/stable"),
+    ("PUT", "flowers/aliases/stable"),
 ]
 
 
@@ -67,22 +70,31 @@ async def test_it_is_not_there_unless_asked_for(tmp_path, serve, order, method, 
     assert (status, answer["error"]["code"]) == (404, "unknown_path")
 
 
-async def test_orders_are_answered_when_they_are_done(worker, order, ask, eventually):
+async def test_orders_are_answered_when_they_are_done(worker, order, ask):
     status, answer = await order(worker, "POST", "flowers/versions/1/load")
     assert (status, answer["default"]) == (200, "3")
     assert await ask(worker, "flowers@1") == ("1", "v1")
-    status, answer = await order(worker, "PUT", "flowers/labels/canary", json={"version": "1"})
-    assert (status, answer["labels"]) == (200, {"canary": "1", "stable": "2"})
+    status, answer = await order(worker, "PUT", "flowers/aliases/canary", json={"version": "1"})
+    assert (status, answer["aliases"]) == (200, {"canary": "1", "stable": "2"})
     assert await ask(worker, "flowers@canary") == ("1", "v1")
     status, answer = await order(worker, "POST", "flowers/rollback")
     assert (status, answer["default"]) == (200, "2")
     assert await ask(worker, "flowers") == ("2", "v2")
-    status, answer = await order(worker, "PUT", "flowers/labels/canary", json={"version": "2"})
-    assert (status, answer["labels"]["canary"]) == (200, "2")
+    status, answer = await order(worker, "PUT", "flowers/aliases/canary", json={"version": "2"})
+    assert (status, answer["aliases"]["canary"]) == (200, "2")
     status, answer = await order(worker, "POST", "flowers/versions/1/unload")
     assert status == 200
-    await eventually(lambda: worker.instance.models[0].versions == ("2",))
-    assert worker.instance.models[0].labels == {"canary": "2", "stable": "2"}
+    await until(lambda: worker.instance.models[0].versions == ("2",))
+    assert worker.instance.models[0].aliases == {"canary": "2", "stable": "2"}
+
+
+async def test_the_path_of_release_0_1_0_is_read_and_named_once(worker, order, warned):
+    for version in ("3", "2"):
+        path = "flowers/labels/canary"
+        status, answer = await order(worker, "PUT", path, json={"version": version})
+        assert (status, answer["aliases"]["canary"]) == (200, version)
+    (line,) = warned()
+    assert "'/labels/' is the old spelling of '/aliases/'" in line
 
 
 @pytest.mark.parametrize(
@@ -91,12 +103,12 @@ async def test_orders_are_answered_when_they_are_done(worker, order, ask, eventu
         ("POST", "cats/rollback", None, 404, "unknown_model", "this worker has flowers@3"),
         ("POST", "flowers/versions/9/load", None, 404, "unknown_model", "no version 9"),
         ("POST", "flowers/versions/x/load", None, 400, "invalid_request", "no model version"),
-        ("POST", "flowers/versions/2/unload", None, 400, "invalid_request", "move the label"),
-        ("PUT", "flowers/labels/Stable", b'{"version": "3"}', 400, "invalid_name", "Stable"),
-        ("PUT", "flowers/labels/stable", b'{"version": "9"}', 404, "unknown_model", "version 9"),
-        ("PUT", "flowers/labels/stable", b'{"version": 3}', 400, "invalid_request", "version"),
-        ("PUT", "flowers/labels/stable", b"3", 400, "invalid_request", "the body must be"),
-        ("PUT", "flowers/labels/stable", b"x" * 5000, 400, "invalid_request", "the body must"),
+        ("POST", "flowers/versions/2/unload", None, 400, "invalid_request", "move the alias"),
+        ("PUT", "flowers/aliases/Stable", b'{"version": "3"}', 400, "invalid_name", "Stable"),
+        ("PUT", "flowers/aliases/stable", b'{"version": "9"}', 404, "unknown_model", "version 9"),
+        ("PUT", "flowers/aliases/stable", b'{"version": 3}', 400, "invalid_request", "version"),
+        ("PUT", "flowers/aliases/stable", b"3", 400, "invalid_request", "the body must be"),
+        ("PUT", "flowers/aliases/stable", b"x" * 5000, 400, "invalid_request", "the body must"),
         ("GET", "flowers/rollback", None, 405, "method_not_allowed", "POST"),
     ],
 )
@@ -119,9 +131,7 @@ async def with_triton(worker, use):
     return await asyncio.to_thread(run)
 
 
-async def test_tritonclient_loads_and_unloads_models(
-    tmp_path, serve, ask, registry_url, http, eventually
-):
+async def test_tritonclient_loads_and_unloads_models(tmp_path, serve, ask, registry_url, http):
     write_version(tmp_path / "flowers", 1)
     write_version(tmp_path / "birds", 1)
     worker = await serve(tmp_path)
@@ -144,7 +154,7 @@ async def test_tritonclient_loads_and_unloads_models(
     async def gone():
         return (await ask(worker, "birds"))[0] == "404"
 
-    await eventually(gone)  # after the lease
+    await until(gone)  # after the lease
 
     write_version(tmp_path / "birds", 2)
     write_version(tmp_path / "cats", 1)
@@ -185,7 +195,7 @@ async def test_what_a_load_of_a_model_cannot_do(tmp_path, serve, http):
         assert (response.status, (await response.json())["error"][:16]) == (400, "the body must be")
 
 
-async def test_orders_that_cross_each_other_end(tmp_path, serve, order, http, eventually):
+async def test_orders_that_cross_each_other_end(tmp_path, serve, order, http):
     write_version(tmp_path / "flowers", 1)
     worker = await serve(tmp_path)
     write_version(tmp_path / "flowers", 2, warm_up_s=0.3)
@@ -195,7 +205,7 @@ async def test_orders_that_cross_each_other_end(tmp_path, serve, order, http, ev
         models = (await order(worker, "GET", ""))[1]["models"]
         return models[0]["versions"][0]["state"] == "LOADING"
 
-    await eventually(begun)
+    await until(begun)
     url = f"{worker.instance.url}/v2/repository/models/flowers/unload"
     async with http.post(url, headers=KEY) as response:
         assert response.status == 200

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from tests.system.processes import Processes, get_json, until
-from tests.worker.repository.models import write_version
+from tests.support.processes import Processes, get_json
+from tests.support.repository import write_version
+from tests.support.waiting import until_blocking
 
 
 def test_a_worker_of_several_models_from_its_start_to_its_drain(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_a_worker_of_several_models_from_its_start_to_its_drain(tmp_path: Path) 
     write_version(models / "flowers", 1)
     write_version(models / "flowers", 2, broken=True)
     write_version(models / "birds", 7)
-    (models / "birds" / "versions.toml").write_text("[labels]\nstable = 7\n")
+    (models / "birds" / "versions.toml").write_text("[aliases]\nstable = 7\n")
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")
     with Processes(tmp_path) as processes:
@@ -24,7 +25,7 @@ def test_a_worker_of_several_models_from_its_start_to_its_drain(tmp_path: Path) 
             "--admin-token-file", token,
         )  # fmt: skip
         passing = f"{registry}/v1/health/service/birds?passing=1"
-        until(lambda: get_json(passing) and get_json(passing.replace("birds", "flowers")))
+        until_blocking(lambda: get_json(passing) and get_json(passing.replace("birds", "flowers")))
         status = processes.start("status", "--registry", registry)
         assert status.wait() == 0
         shown = status.output()

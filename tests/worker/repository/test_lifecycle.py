@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerpost.errors import InvalidRequest, UnknownModel
+from fingerpost.worker.models.status import VersionState
 from fingerpost.worker.repository.lifecycle import Lifecycle
-from fingerpost.worker.repository.manager import VersionState
 from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
 
 
 class Story:
     """A lifecycle, and a machine that loads and unloads what it is told to, or fails."""
 
-    def __init__(self, policy: str = "latest:1", **labels: int) -> None:
-        self.cycle = Lifecycle("flowers", trusting=True)
-        self.settings = VersionSettings(policy=VersionPolicy.parse(policy), labels=labels)
+    def __init__(self, policy: str = "latest:1", **aliases: int) -> None:
+        self.cycle = Lifecycle("flowers", trust_first_scan=True)
+        self.settings = VersionSettings(policy=VersionPolicy.parse(policy), aliases=aliases)
         self.broken: set[int] = set()
         self.there: dict[int, str] = {}
         self.now = 0.0
@@ -28,10 +28,10 @@ class Story:
     def disk(self, *versions: int, **files: str) -> Story:
         """These stand on disk; `v4="b"` has other files than before."""
         self.there = dict.fromkeys(versions, "a") | {int(k[1:]): v for k, v in files.items()}
-        return self.look()
+        return self.scan()
 
-    def look(self) -> Story:
-        self.cycle.looked(self.there, self.settings)
+    def scan(self) -> Story:
+        self.cycle.scanned(self.there, self.settings)
         return self
 
     def work(self) -> Story:
@@ -67,7 +67,7 @@ def test_the_newest_is_loaded_and_a_newer_one_replaces_it_once_it_is_whole() -> 
     assert story.served == ("3",), "it may still be being copied"
     story.disk(1, 3, v4="more").work()
     assert story.served == ("3",)
-    story.look().work()
+    story.scan().work()
     assert story.served == ("4",)
     assert story.log == ["loaded 3", "loaded 4", "unloaded 3"]
     assert story.cycle.default == 4
@@ -76,14 +76,14 @@ def test_the_newest_is_loaded_and_a_newer_one_replaces_it_once_it_is_whole() -> 
 def test_a_broken_version_leaves_the_old_one_and_is_tried_again_when_its_files_change() -> None:
     story = Story().disk(3).work()
     story.broken = {4}
-    story.disk(3, 4).look().work()
+    story.disk(3, 4).scan().work()
     assert story.served == ("3",)
     assert story.cycle.problems() == ("version 4: broken",)
     assert [s.state for s in story.cycle.statuses()] == [VersionState.END, VersionState.AVAILABLE]
-    story.look().look().work()
+    story.scan().scan().work()
     assert story.log == ["loaded 3", "failed 4"], "the same files fail again"
     story.broken = set()
-    story.disk(3, v4="mended").look().work()
+    story.disk(3, v4="mended").scan().work()
     assert story.served == ("3",), "there is a pause after a failure"
     story.now += 5.0
     story.work()
@@ -96,7 +96,7 @@ def test_pauses_grow_with_failures() -> None:
     story.broken = {2}
     waited = []
     for number in range(9):
-        story.disk(1, v2=str(number)).look().work()
+        story.disk(1, v2=str(number)).scan().work()
         since = story.now
         while len(story.log) <= number + 1:
             story.now += 1.0
@@ -125,21 +125,21 @@ def test_the_last_version_stays_while_the_models_folder_does() -> None:
     story.cycle.removed()
     story.work()
     assert story.served == ()
-    assert story.cycle.over
+    assert story.cycle.finished
 
 
 def test_a_rollback_holds_until_a_newer_version_comes() -> None:
     story = Story(stable=3).disk(1, 2, 3).work()
     assert story.cycle.rollback() == 2
-    assert story.cycle.labels == {"stable": 3}, "until the other is warm"
+    assert story.cycle.aliases == {"stable": 3}, "until the other is warm"
     story.work()
     assert (story.served, story.cycle.default) == (("2",), 2)
-    assert story.cycle.labels == {"stable": 2}
-    story.look().work()
+    assert story.cycle.aliases == {"stable": 2}
+    story.scan().work()
     assert story.served == ("2",)
-    story.disk(1, 2, 3, 4).look().work()
+    story.disk(1, 2, 3, 4).scan().work()
     assert story.cycle.default == 4
-    assert story.served == ("4", "2"), "the label holds it"
+    assert story.served == ("4", "2"), "the alias holds it"
 
 
 @pytest.mark.parametrize("policy", ["latest:1", "latest:2", "specific:3", "all"])
@@ -164,52 +164,52 @@ def test_a_rollback_with_nothing_below_is_refused() -> None:
         Story().disk(3).work().cycle.rollback()
 
 
-def test_a_canary_is_loaded_for_its_label_and_is_not_the_default() -> None:
+def test_a_canary_is_loaded_for_its_alias_and_is_not_the_default() -> None:
     story = Story("specific:3", stable=3, canary=4).disk(3, 4).work()
     assert story.served == ("4", "3")
     assert story.cycle.default == 3
-    assert story.cycle.labels == {"stable": 3, "canary": 4}
+    assert story.cycle.aliases == {"stable": 3, "canary": 4}
 
 
-def test_a_label_points_to_the_old_version_until_the_new_one_is_warm() -> None:
+def test_an_alias_points_to_the_old_version_until_the_new_one_is_warm() -> None:
     story = Story("specific:1", canary=2).disk(1, 2, 3).work()
-    story.cycle.label("canary", 3)
+    story.cycle.set_alias("canary", 3)
     assert story.cycle.take_load(0.0) == (3, "a")
-    assert story.cycle.labels == {"canary": 2}
+    assert story.cycle.aliases == {"canary": 2}
     assert story.cycle.take_unloads() == ()
     story.cycle.loaded(3)
-    assert story.cycle.labels == {"canary": 3}
+    assert story.cycle.aliases == {"canary": 3}
     story.work()
     assert story.served == ("3", "1")
 
 
-def test_a_label_whose_new_version_is_broken_stays_where_it_was() -> None:
+def test_an_alias_whose_new_version_is_broken_stays_where_it_was() -> None:
     story = Story("specific:1", canary=2).disk(1, 2, 3).work()
     story.broken = {3}
-    story.cycle.label("canary", 3)
+    story.cycle.set_alias("canary", 3)
     story.work()
-    assert story.cycle.labels == {"canary": 2}
+    assert story.cycle.aliases == {"canary": 2}
     assert story.served == ("2", "1")
-    assert "label canary points to version 3, which is not there" in story.cycle.problems()
+    assert "alias canary points to version 3, which is not there" in story.cycle.problems()
 
 
 def test_a_changed_settings_file_counts_and_a_broken_one_leaves_the_last() -> None:
     story = Story(canary=2).disk(1, 2, 3).work()
     assert story.served == ("3", "2")
-    story.cycle.looked(story.there, None, "versions.toml: no TOML")
+    story.cycle.scanned(story.there, None, "versions.toml: no TOML")
     story.work()
     assert story.served == ("3", "2")
     assert story.cycle.problems() == ("versions.toml: no TOML",)
-    story.settings = VersionSettings(policy=VersionPolicy.parse("all"), labels={})
-    story.look().work()
+    story.settings = VersionSettings(policy=VersionPolicy.parse("all"), aliases={})
+    story.scan().work()
     assert story.served == ("3", "2", "1")
-    assert story.cycle.labels == {}
+    assert story.cycle.aliases == {}
     assert story.cycle.problems() == ()
 
 
 def test_settings_that_cannot_be_read_at_the_start_load_nothing() -> None:
     story = Story()
-    story.cycle.looked({3: "a"}, None, "versions.toml: no TOML")
+    story.cycle.scanned({3: "a"}, None, "versions.toml: no TOML")
     story.work()
     assert story.served == ()
     assert story.cycle.problems() == ("versions.toml: no TOML",)
@@ -247,8 +247,8 @@ def test_an_order_tries_a_broken_version_again_at_once() -> None:
     ("order", "error", "says"),
     [
         (lambda cycle: cycle.load(9), UnknownModel, "its folder has: 1, 2, 3"),
-        (lambda cycle: cycle.label("canary", 9), UnknownModel, "no version 9"),
-        (lambda cycle: cycle.unload(3), InvalidRequest, "move the label"),
+        (lambda cycle: cycle.set_alias("canary", 9), UnknownModel, "no version 9"),
+        (lambda cycle: cycle.unload(3), InvalidRequest, "move the alias"),
         (lambda cycle: [cycle.unload(v) for v in (1, 2, 4)], UnknownModel, "no version 4"),
     ],
 )
@@ -264,17 +264,17 @@ def test_the_only_version_cannot_be_unloaded() -> None:
 
 def test_a_model_ordered_away_comes_back_by_an_order_alone() -> None:
     story = Story(stable=1).disk(1, 2).work()
-    story.cycle.order_away()
+    story.cycle.disable()
     story.work()
     assert (story.served, story.cycle.default, story.cycle.idle) == ((), None, True)
-    story.disk(1, 2, 3).look().work()
+    story.disk(1, 2, 3).scan().work()
     assert story.served == ()
-    assert not story.cycle.over
-    story.cycle.order_back()
+    assert not story.cycle.finished
+    story.cycle.enable()
     story.work()
     assert (story.served, story.cycle.default) == (("3", "1"), 3)
-    for order in (lambda: story.cycle.load(2), lambda: story.cycle.label("stable", 2)):
-        story.cycle.order_away()
+    for order in (lambda: story.cycle.load(2), lambda: story.cycle.set_alias("stable", 2)):
+        story.cycle.disable()
         story.work()
         order()
         story.work()
@@ -284,9 +284,9 @@ def test_a_model_ordered_away_comes_back_by_an_order_alone() -> None:
 def test_an_order_for_the_model_tries_again_at_once_what_failed() -> None:
     story = Story().disk(1).work()
     story.broken = {2}
-    story.disk(1, 2).look().work()
+    story.disk(1, 2).scan().work()
     story.broken = set()
-    story.cycle.order_back()
+    story.cycle.enable()
     story.work()
     assert story.log == ["loaded 1", "failed 2", "loaded 2", "unloaded 1"]
 
@@ -297,9 +297,9 @@ def test_whatever_happens(data: st.DataObject) -> None:
     """Never without a version once it had one, unless it was ordered away; and in the end, what is
     wanted is what is served."""
     policy = data.draw(st.sampled_from(["latest:1", "latest:2", "all", "specific:1,2"]))
-    labels = data.draw(st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 4)))
-    cycle = Lifecycle("flowers", trusting=data.draw(st.booleans()))
-    config = VersionSettings(policy=VersionPolicy.parse(policy), labels=labels)
+    aliases = data.draw(st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 4)))
+    cycle = Lifecycle("flowers", trust_first_scan=data.draw(st.booleans()))
+    config = VersionSettings(policy=VersionPolicy.parse(policy), aliases=aliases)
     disk: dict[int, str] = {}
     loading: list[tuple[int, str]] = []
     unloading: list[int] = []
@@ -309,9 +309,9 @@ def test_whatever_happens(data: st.DataObject) -> None:
         match data.draw(st.integers(0, 9)):
             case 0 | 1:
                 disk = data.draw(st.dictionaries(st.integers(1, 4), st.sampled_from("ab")))
-                cycle.looked(disk, config)
+                cycle.scanned(disk, config)
             case 2:
-                cycle.looked(disk, config)
+                cycle.scanned(disk, config)
             case 3 | 4 if not loading and (taken := cycle.take_load(float(now))):
                 loading.append(taken)
                 assert taken[0] not in warm
@@ -333,10 +333,10 @@ def test_whatever_happens(data: st.DataObject) -> None:
                 orders = {
                     "load": lambda v: cycle.load(v),
                     "unload": lambda v: cycle.unload(v),
-                    "label": lambda v: cycle.label("stable", v),
+                    "alias": lambda v: cycle.set_alias("stable", v),
                     "rollback": lambda _: cycle.rollback(),
-                    "away": lambda _: cycle.order_away(),
-                    "back": lambda _: cycle.order_back(),
+                    "away": lambda _: cycle.disable(),
+                    "back": lambda _: cycle.enable(),
                 }
                 order = data.draw(st.sampled_from(sorted(orders)))
                 with contextlib.suppress(InvalidRequest, UnknownModel):
@@ -348,13 +348,13 @@ def test_whatever_happens(data: st.DataObject) -> None:
         had_one = bool(served) if away else had_one or bool(served)
         assert bool(served) == had_one
         assert (cycle.default in served) if served else cycle.default is None
-        assert set(cycle.labels.values()) <= served
+        assert set(cycle.aliases.values()) <= served
     for version, _ in loading:
         cycle.loaded(version)
     for version in unloading:
         cycle.unloaded(version)
     for _ in range(3):
-        cycle.looked(disk, config)
+        cycle.scanned(disk, config)
     for now in range(1000, 1020):
         if taken := cycle.take_load(float(now)):
             cycle.loaded(taken[0])
@@ -366,4 +366,4 @@ def test_whatever_happens(data: st.DataObject) -> None:
     cycle.removed()
     for version in cycle.take_unloads():
         cycle.unloaded(version)
-    assert cycle.over
+    assert cycle.finished

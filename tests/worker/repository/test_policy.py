@@ -6,6 +6,9 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.repository.policy import VersionPolicy, parse_settings
+from tests.support.old_spellings import Warned, warned
+
+__all__ = ["warned"]  # a fixture
 
 LATEST = VersionPolicy(latest=1)
 
@@ -37,9 +40,17 @@ def test_what_is_no_policy_is_refused_with_the_forms(text: str) -> None:
 
 def test_a_settings_file() -> None:
     assert parse_settings(b"", LATEST).policy == LATEST
-    read = parse_settings(b'policy = "latest:2"\n[labels]\nstable = 3\ncanary = 4', LATEST)
+    read = parse_settings(b'policy = "latest:2"\n[aliases]\nstable = 3\ncanary = 4', LATEST)
     assert read.policy == VersionPolicy(latest=2)
-    assert read.labels == {"stable": 3, "canary": 4}
+    assert read.aliases == {"stable": 3, "canary": 4}
+
+
+def test_the_settings_of_release_0_1_0_are_read_and_named_once(warned: Warned) -> None:
+    for _ in range(2):
+        read = parse_settings(b"[labels]\nstable = 3", LATEST, "models/flowers/versions.toml")
+        assert read.aliases == {"stable": 3}
+    (line,) = warned()
+    assert line.startswith("models/flowers/versions.toml: '[labels]' is the old spelling of")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +59,10 @@ def test_a_settings_file() -> None:
         (b"policy = latest", "versions.toml"),
         (b'polcy = "all"', "polcy"),
         (b'policy = "newest"', "newest"),
-        (b'[labels]\nstable = "three"', "Expected `int`"),
+        (b'[aliases]\nstable = "three"', "Expected `int`"),
+        (b"[aliases]\nStable = 3", "Stable"),
         (b"[labels]\nStable = 3", "Stable"),
+        (b"[labels]\nstable = 3\n[aliases]\nstable = 3", "keep only"),
     ],
 )
 def test_a_settings_file_that_makes_no_sense_says_why(text: bytes, says: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.repository.policy import VersionPolicy
-from fingerpost.worker.repository.sources import ModelFolder, ModelsFolder
-from tests.worker.repository.models import write_version
+from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
+from tests.support.repository import write_version
 
 LATEST = VersionPolicy(latest=1)
 
@@ -21,7 +21,7 @@ def test_every_step_of_a_copy_changes_the_fingerprint(tmp_path: Path) -> None:
     source = ModelFolder(tmp_path / "flowers", policy=LATEST)
     place = tmp_path / "flowers" / "2"
     place.mkdir(parents=True)
-    assert source.look()["flowers"].versions == {}, "an empty folder is no version"
+    assert source.scan()["flowers"].versions == {}, "an empty folder is no version"
     seen = set()
     for file in sorted(whole.iterdir()):
         data = file.read_bytes()
@@ -29,7 +29,7 @@ def test_every_step_of_a_copy_changes_the_fingerprint(tmp_path: Path) -> None:
             (place / file.name).write_bytes(part)
             seen.add(source.fingerprint("flowers", 2))
     assert len(seen) == 6
-    assert source.look() == source.look()
+    assert source.scan() == source.scan()
     os.utime(place / "labels.txt", (1, 1))
     assert source.fingerprint("flowers", 2) not in seen
 
@@ -41,14 +41,14 @@ def test_only_numbers_are_versions_and_only_names_are_models(tmp_path: Path) -> 
     for name in (".hidden", "flowers.partial", "No", "readme.md"):
         shutil.copytree(tmp_path / "flowers" / "3", tmp_path / name / "1")
     (tmp_path / "file").write_text("no folder")
-    found = ModelsFolder(tmp_path, policy=LATEST).look()
+    found = ModelRoot(tmp_path, policy=LATEST).scan()
     assert {name: set(each.versions) for name, each in found.items()} == {"flowers": {3}}
 
 
 def test_a_settings_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     write_version(tmp_path / "flowers", 3)
     (tmp_path / "flowers" / "versions.toml").write_text("policy = ")
-    found = ModelsFolder(tmp_path, policy=LATEST).look()["flowers"]
+    found = ModelRoot(tmp_path, policy=LATEST).scan()["flowers"]
     assert (set(found.versions), found.settings) == ({3}, None)
     assert "versions.toml" in found.error
 
@@ -56,10 +56,10 @@ def test_a_settings_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:
     for source in (
         ModelFolder(tmp_path / "flowers", policy=LATEST),
-        ModelsFolder(tmp_path / "models", policy=LATEST),
+        ModelRoot(tmp_path / "models", policy=LATEST),
     ):
         with pytest.raises(ConfigurationError, match="cannot be read"):
-            source.look()
+            source.scan()
 
 
 def test_a_folder_whose_name_is_no_models_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ModelInfo, open_registry
-from tests.worker.colours import encoded
-from tests.worker.repository.models import write_version
+from tests.support.colours import encoded
+from tests.support.repository import write_version
+from tests.support.waiting import until
 
 
 class Load:
@@ -66,7 +67,7 @@ class Load:
 
 
 async def test_switches_under_load_fail_nothing_and_nothing_answers_cold(
-    tmp_path, serve, registry_url, eventually
+    tmp_path, serve, registry_url
 ):
     folder = tmp_path / "flowers"
     write_version(folder, 1, warm_up_s=0.1)
@@ -81,17 +82,17 @@ async def test_switches_under_load_fail_nothing_and_nothing_answers_cold(
             write_version(folder, version, warm_up_s=0.5)
             await load.more()
             assert served(str(version - 1))(), "it is still warming up"
-            await eventually(served(str(version)))
+            await until(served(str(version)))
             await load.more()
         shutil.rmtree(folder / "3")
-        await eventually(served("2"))
+        await until(served("2"))
         await load.more()
     assert load.failures == []
     assert set(load.answers) == {("1", "v1"), ("2", "v2"), ("3", "v3")}
 
 
 async def test_a_broken_version_shows_everywhere_and_disturbs_nothing(
-    tmp_path, serve, registry_url, http, eventually, order
+    tmp_path, serve, registry_url, http, order
 ):
     folder = tmp_path / "flowers"
     write_version(folder, 1)
@@ -99,7 +100,7 @@ async def test_a_broken_version_shows_everywhere_and_disturbs_nothing(
     async with Load(worker, registry_url) as load:
         write_version(folder, 2, broken=True)
         reason = "class 'answers:Model' cannot be loaded: ValueError: its weights are damaged"
-        await eventually(lambda: reason in worker.instance.meta.get("load-error", ""))
+        await until(lambda: reason in worker.instance.meta.get("load-error", ""))
         await load.more()
     assert load.failures == []
     assert set(load.answers) == {("1", "v1")}
@@ -109,7 +110,7 @@ async def test_a_broken_version_shows_everywhere_and_disturbs_nothing(
         return instance == worker.instance and instance.meta["load-error"].startswith("version 2:")
 
     registry = open_registry(registry_url)
-    await eventually(told)
+    await until(told)
     await registry.aclose()
     async with http.get(worker.instance.url + "/metrics") as response:
         text = await response.text()
@@ -123,13 +124,11 @@ async def test_a_broken_version_shows_everywhere_and_disturbs_nothing(
     assert reason in answer["error"]["message"]
     write_version(folder, 2)  # mended
     await order(worker, "POST", "flowers/versions/2/load")
-    await eventually(lambda: worker.instance.models[0].versions == ("2",))
+    await until(lambda: worker.instance.models[0].versions == ("2",))
     assert "load-error" not in worker.instance.meta
 
 
-async def test_several_models_come_and_go_each_as_a_service(
-    tmp_path, serve, registry_url, eventually, ask
-):
+async def test_several_models_come_and_go_each_as_a_service(tmp_path, serve, registry_url, ask):
     write_version(tmp_path / "flowers", 1)
     write_version(tmp_path / "birds", 7)
     write_version(tmp_path / "broken", 1, broken=True)
@@ -148,17 +147,17 @@ async def test_several_models_come_and_go_each_as_a_service(
         return (await registry.catalog()).services == names
 
     write_version(tmp_path / "cats", 1)
-    await eventually(lambda: services("birds", "cats", "flowers"))
+    await until(lambda: services("birds", "cats", "flowers"))
     assert await ask(worker, "cats") == ("1", "v1")
     shutil.rmtree(tmp_path / "flowers")
-    await eventually(lambda: services("birds", "cats"))
+    await until(lambda: services("birds", "cats"))
 
     async def refused():
         return await ask(worker, "flowers") == ("404", "unknown_model")
 
-    await eventually(refused)
+    await until(refused)
     write_version(tmp_path / "flowers", 2)
-    await eventually(lambda: services("birds", "cats", "flowers"))
+    await until(lambda: services("birds", "cats", "flowers"))
     assert (await registry.list("flowers")).instances[0].models[0].versions == ("2",)
     await worker.leave()
     for service in ("birds", "cats", "flowers"):
@@ -169,7 +168,7 @@ async def test_several_models_come_and_go_each_as_a_service(
 
 
 async def test_a_model_that_is_back_before_its_entry_is_gone_keeps_it(
-    tmp_path, serve, registry_url, eventually
+    tmp_path, serve, registry_url
 ):
     write_version(tmp_path / "flowers", 1)
     write_version(tmp_path / "birds", 1)
@@ -181,38 +180,36 @@ async def test_a_model_that_is_back_before_its_entry_is_gone_keeps_it(
         return snapshot.known and len(snapshot.instances) == count
 
     (tmp_path / "flowers").rename(tmp_path / "flowers.old")
-    await eventually(lambda: listed(0))
+    await until(lambda: listed(0))
     (tmp_path / "flowers.old").rename(tmp_path / "flowers")
-    await eventually(lambda: listed(1))
+    await until(lambda: listed(1))
     assert (await registry.list("flowers")).instances[0] in worker.instances
     await registry.aclose()
 
 
-async def test_a_repository_that_vanishes_takes_nothing_with_it(
-    tmp_path, serve, ask, eventually, caplog
-):
+async def test_a_repository_that_vanishes_takes_nothing_with_it(tmp_path, serve, ask, caplog):
     root = tmp_path / "models"
     write_version(root / "flowers", 1)
     worker = await serve(root)
     for gone in (lambda: root.rename(tmp_path / "away"), root.mkdir):
         caplog.clear()
         gone()
-        await eventually(lambda: "what is loaded stays" in caplog.text)
+        await until(lambda: "what is loaded stays" in caplog.text)
         assert await ask(worker, "flowers") == ("1", "v1")
     root.rmdir()
     (tmp_path / "away").rename(root)
     write_version(root / "flowers", 2)
-    await eventually(lambda: worker.instance.models[0].versions == ("2",))
+    await until(lambda: worker.instance.models[0].versions == ("2",))
 
 
-async def test_a_switch_of_tensorflow_models(tmp_path, models, serve, ask, eventually):
+async def test_a_switch_of_tensorflow_models(tmp_path, models, serve, ask):
     folder = tmp_path / "colours"
     shutil.copytree(models.saved_model / "7", folder / "7")
     worker = await serve(folder, alone=True)
     assert (await ask(worker, "colours", encoded("green")))[1] == "green"
     shutil.copytree(models.saved_model / "7", folder / "8.partial")
     (folder / "8.partial").rename(folder / "8")
-    await eventually(lambda: worker.instance.models[0].versions == ("8",), within_s=30)
+    await until(lambda: worker.instance.models[0].versions == ("8",), within_s=30)
     assert await ask(worker, "colours", encoded("blue")) == ("8", "blue")
 
 
@@ -231,7 +228,7 @@ async def test_a_start_with_nothing_to_serve_says_why(tmp_path, serve, names, on
         await serve(tmp_path, only=only)
 
 
-async def test_a_worker_that_ends_while_it_loads_leaves_nothing(tmp_path, serve, eventually, http):
+async def test_a_worker_that_ends_while_it_loads_leaves_nothing(tmp_path, serve, http):
     folder = tmp_path / "flowers"
     write_version(folder, 1)
     worker = await serve(folder, alone=True)
@@ -241,4 +238,4 @@ async def test_a_worker_that_ends_while_it_loads_leaves_nothing(tmp_path, serve,
         async with http.get(worker.instance.url + "/v1/models/flowers/versions/2") as response:
             return '"LOADING"' in await response.text()
 
-    await eventually(loading)
+    await until(loading)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from fingerpost.worker.serving import malloc as heap
-from tests.worker.protocols.rig import serving
+from tests.support.rig import serving
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
@@ -27,7 +27,7 @@ async def test_what_lies_free_below_something_in_use_goes_back(monkeypatch):
 
 async def test_a_c_library_without_it_is_no_matter(monkeypatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
-    heap.one_heap()
+    heap.limit_malloc_arenas()
     async with serving() as rig:
         assert rig.rif == 0
 

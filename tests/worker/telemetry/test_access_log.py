@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from prometheus_client import Counter
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
+from tests.support.waiting import until_blocking
 
 
 def entry(path: str = "/", status: int = 200) -> AccessEntry:
@@ -39,13 +39,6 @@ def entry(path: str = "/", status: int = 200) -> AccessEntry:
 def lines(file: Path) -> list[AccessEntry]:
     text = file.read_text() if file.exists() else ""
     return [msgspec.json.decode(line, type=AccessEntry) for line in text.splitlines()]
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -94,7 +87,7 @@ def test_a_rotated_file_is_opened_again(tmp_path: Path, dropped: Counter) -> Non
     file, old = tmp_path / "access.log", tmp_path / "access.log.1"
     log = AccessLog(str(file), dropped=dropped)
     log.write(entry("/before"))
-    until(lambda: lines(file))
+    until_blocking(lambda: lines(file))
     file.rename(old)
     log.write(entry("/after"))
     log.close()
@@ -110,7 +103,7 @@ def test_a_disk_that_hangs_delays_nobody(tmp_path: Path, dropped: Counter) -> No
     log = AccessLog(str(pipe), dropped=dropped, max_waiting=10)
     try:
         long = entry("/" + 200 * "x")
-        until(lambda: [log.write(long) for _ in range(100)] and count(dropped))
+        until_blocking(lambda: [log.write(long) for _ in range(100)] and count(dropped))
         started = time.monotonic()
         for _ in range(1000):
             log.write(long)

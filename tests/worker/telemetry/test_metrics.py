@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fingerpost.worker.repository.manager import VersionState, VersionStatus
+from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 

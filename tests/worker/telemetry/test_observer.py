@@ -5,60 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
 from fingerpost.client.wire import TimingsMs
 from fingerpost.errors import Overloaded
-from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
-from fingerpost.worker.telemetry.observer import Observed, Observer, observed
-
-CATS = SimpleNamespace(model="cats", version="3")
-Work = Callable[[web.Request, Observed], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def serving(observer: Observer, work: Work) -> AsyncIterator[aiohttp.ClientSession]:
-    """A server whose one handler is observed as `Admission` does it, and a client of it."""
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        with observer.request(request) as seen:
-            response = await work(request, seen)
-            seen.status = response.status
-            return response
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-    await runner.setup()
-    listener = bind("127.0.0.1", 0)
-    await serve(runner, listener)
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with aiohttp.ClientSession(url) as session:
-            yield session
-    finally:
-        await runner.cleanup()
-
-
-async def classify(request: web.Request, seen: Observed) -> web.Response:
-    """Two images, as the engine tells of them."""
-    seen.served_by(CATS)  # type: ignore[arg-type]
-    await request.read()
-    current = observed()
-    assert current is seen
-    now = time.monotonic()
-    current.image(now - 0.4, TimingsMs(decode=100, queue=100, inference=200))
-    current.image(now - 0.3, TimingsMs(decode=150, queue=50, inference=100))
-    return web.Response(text="ok")
+from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.telemetry.request import RequestRecord, current_request
+from tests.support.observed import classify, serving
 
 
 def value(metrics: WorkerMetrics, name: str, **labels: str) -> float | None:
@@ -79,7 +37,7 @@ async def test_an_answered_request(tmp_path: Path) -> None:
             pass
         async with http.post("/", data=b"", headers={"traceparent": "00-nonsense"}):
             pass
-    assert observed() is None
+    assert current_request() is None
     await observer.aclose()
     assert value(metrics, "requests_total", model="cats", status="200") == 2
     assert value(metrics, "body_bytes_total", model="cats") == 5000
@@ -107,12 +65,12 @@ async def test_failures(tmp_path: Path) -> None:
         metrics, access_log=AccessLog(str(file), dropped=metrics.access_log_dropped)
     )
 
-    async def fail(request: web.Request, seen: Observed) -> web.Response:
+    async def fail(request: web.Request, record: RequestRecord) -> web.Response:
         if request.path == "/bug":
             raise ZeroDivisionError
-        seen.served_by(CATS)  # type: ignore[arg-type]
+        record.served_by("cats", "3")
         observer.refused(request, Overloaded("full", retry_after_s=1.0))
-        seen.failed(Overloaded("full", retry_after_s=1.0))
+        record.failed(Overloaded("full", retry_after_s=1.0))
         return web.Response(status=429)
 
     async with serving(observer, fail) as http:
@@ -131,7 +89,7 @@ async def test_a_client_that_leaves_is_499() -> None:
     metrics = WorkerMetrics()
     here, gone = asyncio.Event(), asyncio.Event()
 
-    async def wait(request: web.Request, seen: Observed) -> web.Response:
+    async def wait(request: web.Request, record: RequestRecord) -> web.Response:
         here.set()
         try:
             await asyncio.Event().wait()
@@ -151,10 +109,10 @@ async def test_a_client_that_leaves_is_499() -> None:
 async def test_a_long_streams_bytes_are_counted_on_the_way() -> None:
     metrics = WorkerMetrics()
 
-    async def stream(request: web.Request, seen: Observed) -> web.Response:
-        seen.served_by(CATS)  # type: ignore[arg-type]
+    async def stream(request: web.Request, record: RequestRecord) -> web.Response:
+        record.served_by("cats", "3")
         async for _ in request.content.iter_chunked(100_000):
-            seen.image(time.monotonic(), TimingsMs(decode=0, queue=0, inference=0))
+            record.image(time.monotonic(), TimingsMs(decode=0, queue=0, inference=0))
         on_the_way = value(metrics, "body_bytes_total", model="cats") or 0
         assert 2_000_000 <= on_the_way <= 3_500_000
         return web.Response()
@@ -170,13 +128,13 @@ async def test_one_task_for_each_image_tells_the_same_request() -> None:
     metrics = WorkerMetrics()
 
     async def one(number: int) -> None:
-        seen = observed()
-        assert seen is not None
-        seen.image(time.monotonic(), TimingsMs(decode=0, queue=0, inference=number))
+        record = current_request()
+        assert record is not None
+        record.image(time.monotonic(), TimingsMs(decode=0, queue=0, inference=number))
 
-    async def several(request: web.Request, seen: Observed) -> web.Response:
+    async def several(request: web.Request, record: RequestRecord) -> web.Response:
         await asyncio.gather(*(one(number) for number in range(5)))
-        return web.json_response([seen.images, seen.inference_ms])
+        return web.json_response([record.images, record.inference_ms])
 
     async with serving(Observer(metrics), several) as http, http.post("/") as response:
         assert await response.json() == [5, 4]

@@ -26,16 +26,17 @@ from fingerpost.client.wire import TimingsMs
 from fingerpost.errors import ConfigurationError, ModelFailed
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind, serve
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
-from fingerpost.worker.telemetry.observer import Observed, Observer
-from fingerpost.worker.telemetry.tracing import MAX_TRACED_IMAGES, Tracing, start_tracing
+from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.telemetry.request import MAX_TRACED_IMAGES, RequestRecord
+from fingerpost.worker.telemetry.tracing import Tracing, start_tracing
 from fingerpost.worker.worker import Worker
-from tests.worker.colours import encoded
-from tests.worker.telemetry.test_observer import CATS, classify, serving
+from tests.support.colours import encoded
+from tests.support.observed import classify, serving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -99,10 +100,10 @@ async def test_a_request_and_its_images_within_the_callers_trace() -> None:
 async def test_failures_are_marked() -> None:
     observer, exporter = recording()
 
-    async def fail(request: web.Request, seen: Observed) -> web.Response:
+    async def fail(request: web.Request, record: RequestRecord) -> web.Response:
         if request.path == "/bug":
             raise ZeroDivisionError
-        seen.failed(ModelFailed("it broke"))
+        record.failed(ModelFailed("it broke"))
         return web.Response(status=500)
 
     async with serving(observer, fail) as http:
@@ -119,10 +120,10 @@ async def test_failures_are_marked() -> None:
 async def test_a_stream_does_not_flood_the_collector() -> None:
     observer, exporter = recording()
 
-    async def stream(request: web.Request, seen: Observed) -> web.Response:
-        seen.served_by(CATS)  # type: ignore[arg-type]
+    async def stream(request: web.Request, record: RequestRecord) -> web.Response:
+        record.served_by("cats", "3")
         for _ in range(1000):
-            seen.image(time.monotonic(), TimingsMs(decode=1, queue=1, inference=1))
+            record.image(time.monotonic(), TimingsMs(decode=1, queue=1, inference=1))
         return web.Response()
 
     async with serving(observer, stream) as http, http.post("/"):
@@ -223,10 +224,10 @@ async def test_a_whole_workers_requests(
     form.add_field("data", encoded("blue"), filename="b.png")
     form.add_field("data", b"nothing", filename="c.png")
     async with EmbeddedRegistry(port=0) as registry:
-        config = WorkerConfig(registry=registry.url, lease_s=0.0)
+        config = WorkerConfig(registry=registry.url, drain=DrainConfig(lease_s=0.0))
         files = find_model(tmp_path / "colours")
         async with (
-            Worker(files, lambda found: load_backend(found, LoadOptions()), config) as worker,
+            Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker,
             aiohttp.ClientSession(worker.instance.url, headers=CALLER) as http,
         ):
             async with http.post("/v1/classify/colours", data=form) as response:

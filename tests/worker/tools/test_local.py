@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import ImageInput, LoadOptions
+from fingerpost.worker.backends.base import ImageInput, LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.engine.engine import warm_up
+from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.tools.local import LocalModel
-from tests.worker.colours import Models, encoded
+from tests.support.colours import Models, encoded
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_the_tutorials_graph_takes_every_format(models: Models, form: str) -> None:
     files = find_model(models.frozen_jpeg)
-    local = LocalModel(files, load_backend(files, LoadOptions()))
+    local = LocalModel(files, load_backend(files, LoadConfig()))
     ((label, score),) = local.classify(encoded("green", (64, 64), form), top=1)
     assert label == "green"
     assert score > 0.99
@@ -30,7 +30,7 @@ def test_labels_that_do_not_fit(models: Models, tmp_path: Path) -> None:
     labels.write_text("red\ngreen\n")
     files = find_model(models.saved_model, labels=labels)
     with pytest.raises(ConfigurationError, match=r"gives 3 scores, but its labels file has 2"):
-        LocalModel(files, load_backend(files, LoadOptions()))
+        LocalModel(files, load_backend(files, LoadConfig()))
 
 
 def test_a_model_that_fails_or_gives_nonsense_does_not_pass_the_warm_up() -> None:

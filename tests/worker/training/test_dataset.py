@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.training import Silent, scan
+from fingerpost.worker.training import SilentProgress, scan
 from fingerpost.worker.training.dataset import read_image, split
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_the_split_is_stratified_and_the_same_every_time(tmp_path: Path) -> None
 
 
 def test_an_interrupt_while_reading_ends_it(tmp_path: Path) -> None:
-    class Interrupt(Silent):
+    class Interrupt(SilentProgress):
         def advance(self, units: int) -> None:
             raise KeyboardInterrupt
 

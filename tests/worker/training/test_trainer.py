@@ -16,7 +16,7 @@ from fingerpost.deploy.demo.digits import write_digits
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Framework, Layout, Preprocessing
-from fingerpost.worker.training import Silent, TrainConfig, TrainResult, train
+from fingerpost.worker.training import SilentProgress, TrainConfig, TrainResult, train
 from fingerpost.worker.training.dataset import read_image
 from fingerpost.worker.training.network import build_network, find_backbone
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # NumPy 2.4 says so of TensorFlow 2.21's variables, whenever Keras saves or loads weights.
 
 
-class Recorder(Silent):
+class Recorder(SilentProgress):
     """Keeps what it is told, and raises once that many units are done."""
 
     def __init__(self, fail_after: int | None = None) -> None:
@@ -210,7 +210,7 @@ def test_an_interrupt_leaves_no_version(digits: Path, tmp_path: Path) -> None:
 def test_an_image_that_vanishes_is_named(digits: Path, tmp_path: Path) -> None:
     images = _part(digits, tmp_path / "images", labels="01", each=5)
 
-    class Vanish(Silent):
+    class Vanish(SilentProgress):
         def begin(self, stage: str, total: int | None) -> None:
             if stage == "training":
                 shutil.rmtree(images / "1")

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import FingerpostError, InvalidInstance, RegistryDenied, RegistryError
+from fingerpost.registry.backoff import EQUAL_JITTER, Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,8 @@ __all__ = ["Registrations"]
 
 logger = logging.getLogger(__name__)
 
-# The first and the longest pause between two tries to register, in seconds.
-_PAUSES_S = (0.25, 4.0)
+# The pauses between two tries to register.
+_BACKOFF: Final = Backoff(base_s=0.25, cap_s=4.0, jitter=EQUAL_JITTER)
 
 
 class Registrations:
@@ -31,6 +32,7 @@ class Registrations:
         wanted: the instances as they are now.
         healthy: see `Registry.register`.
         lease_s: how long the entry of a model that is served no more stays, drained.
+        rng: the random source of the pauses between attempts to register.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Registrations:
         *,
         healthy: Callable[[], bool],
         lease_s: float,
+        rng: random.Random | None = None,
     ) -> None:
         self._registry = registry
         self._wanted = wanted
         self._healthy = healthy
         self._lease_s = lease_s
+        self._rng = rng or random.Random()
         self._entries: dict[str, Registration] = {}
         self._gone: dict[str, tuple[Registration, float]] = {}
         self._lock = asyncio.Lock()
@@ -68,7 +72,7 @@ class Registrations:
             RegistryError: the last failure, when the time is over.
         """
         until = time.monotonic() + timeout_s
-        pause_s = _PAUSES_S[0]
+        failures = 0
         self._following = True
         while True:
             try:
@@ -77,11 +81,11 @@ class Registrations:
             except RegistryDenied:
                 raise
             except RegistryError as error:
-                if time.monotonic() + pause_s > until:
+                if time.monotonic() + _BACKOFF.nominal_s(failures) > until:
                     raise
                 logger.warning("not registered yet: %s", error)
-                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
-                pause_s = min(_PAUSES_S[1], pause_s * 2)
+                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
+                failures += 1
 
     async def sync(self) -> None:
         """Tell the registry what has changed since; called again, it tries again what failed."""

@@ -25,7 +25,7 @@ from fingerpost.worker.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["WorkerService"]
@@ -36,10 +36,10 @@ _READ_BYTES: Final = 1 << 19
 
 
 class WorkerService:
-    """Handlers around the models that `host` serves; `app` makes the routes.
+    """Handlers around the models of a manager; `app` makes the routes.
 
     Args:
-        host: the models.
+        manager: the models.
         boot_id: this process's number, below 2**53.
         observer: logs and traces requests too; by default they are only counted.
         extra: adds further routes, such as an administrator's.
@@ -47,7 +47,7 @@ class WorkerService:
 
     def __init__(
         self,
-        host: ModelHost,
+        manager: ModelManager,
         *,
         boot_id: int,
         config: WorkerConfig,
@@ -55,13 +55,14 @@ class WorkerService:
         observer: Observer | None = None,
         extra: Callable[[web.Application], object] | None = None,
     ) -> None:
-        self._host = host
+        self._manager = manager
         self._boot_id = boot_id
         self._config = config
+        self._slots = config.batching.max_batch
         self._metrics = metrics
         self._extra = extra
         self._seq = 0
-        self.admission = Admission(host, config, observer or Observer(metrics), self.load)
+        self.admission = Admission(manager, config, observer or Observer(metrics), self.load)
 
     def app(self) -> web.Application:
         """The routes; POST routes judge the headers before a client is told to send its body."""
@@ -76,12 +77,12 @@ class WorkerService:
                 web.get("/metrics", self._get_metrics),
             ]
         )
-        admission, host, config = self.admission, self._host, self._config
+        admission, manager, config = self.admission, self._manager, self._config
         ClassifyProtocol(admission, config).add_to(app)
-        StreamProtocol(admission, host, config, self.load).add_to(app)
-        TensorFlowServingProtocol(admission, host, config).add_to(app)
+        StreamProtocol(admission, manager, config, self.load).add_to(app)
+        TensorFlowServingProtocol(admission, manager, config).add_to(app)
         OpenInferenceProtocol(admission, config).add_to(app)
-        OpenInferenceMetadata(admission, host, config).add_to(app)
+        OpenInferenceMetadata(admission, manager, config).add_to(app)
         if self._extra is not None:
             self._extra(app)
         app.cleanup_ctx.append(trimmed)
@@ -97,7 +98,7 @@ class WorkerService:
         return WorkerRunner(
             self.app(),
             self.admission.shortcut,
-            headers_s=self._config.headers_timeout_s,
+            headers_s=self._config.requests.headers_timeout_s,
             shutdown_timeout=1.0,
             auto_decompress=False,
             keepalive_timeout=75.0,
@@ -106,14 +107,14 @@ class WorkerService:
 
     def engine_well(self) -> bool:
         """False while a model has been at one batch for longer than `stall_s`."""
-        return self._running_s() <= self._config.stall_s
+        return self._running_s() <= self._config.models.stall_s
 
     def load(self) -> LoadReport:
         """This moment's load report, newer than every one before it."""
         self._seq += 1
-        rif, slots = self.admission.rif, self._config.max_batch
+        rif, slots = self.admission.rif, self._slots
         queued_cost = latency_per_cost_s = 0.0
-        for engine in self._host.engines():
+        for engine in self._manager.engines():
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         return LoadReport(
@@ -127,7 +128,7 @@ class WorkerService:
         )
 
     def _running_s(self) -> float:
-        return max((engine.running_s() for engine in self._host.engines()), default=0.0)
+        return max((engine.running_s() for engine in self._manager.engines()), default=0.0)
 
     @web.middleware
     async def _report_load(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -160,13 +161,13 @@ class WorkerService:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         queued: dict[str, int] = {}
         versions = {}
-        for model in self._host.known():
-            versions[model] = self._host.statuses(model)
-        for info in self._host.models():
+        for model in self._manager.model_names():
+            versions[model] = self._manager.statuses(model)
+        for info in self._manager.models():
             for version in info.versions:
                 with (
                     contextlib.suppress(UnknownModel),
-                    self._host.use(ModelReference(info.name, version)) as served,
+                    self._manager.acquire(ModelReference(info.name, version)) as served,
                 ):
                     queued[info.name] = queued.get(info.name, 0) + served.engine.queued
         text = self._metrics.render(

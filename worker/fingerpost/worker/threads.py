@@ -16,12 +16,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-__all__ = ["NICE", "decode_pool", "step_back"]
+__all__ = ["NICE", "decode_pool", "lower_priority"]
 
 NICE: Final = 5
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Make the calling thread less important than the main one, by `NICE`.
 
     On Linux only, where each thread has a priority of its own; elsewhere without effect.
@@ -34,4 +34,4 @@ def step_back() -> None:
 
 def decode_pool(threads: int) -> ThreadPoolExecutor:
     """A pool for decoding images, which all engines of a process may share."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=step_back)
+    return ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=lower_priority)

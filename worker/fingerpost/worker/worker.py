@@ -11,12 +11,12 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.version import __version__
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.registrations import Registrations
@@ -24,7 +24,7 @@ from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
-from fingerpost.worker.serving.malloc import one_heap
+from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = version("fingerpost")
 
 # The first host of a registry's URL; ZooKeeper's may have several.
 _FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
@@ -66,14 +65,14 @@ class Worker:
 
     def __init__(
         self,
-        models: Source | ModelFiles,
+        models: ModelSource | ModelFiles,
         load: Callable[[ModelFiles], Backend],
         config: WorkerConfig,
     ) -> None:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.access)
+        self._registry = open_registry(config.registry, config.registry_options)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
@@ -92,10 +91,10 @@ class Worker:
                 host=running.host,
                 ports={"http": running.port},
                 models=(info,),
-                weight=config.weight,
-                zone=config.zone,
+                weight=config.registration.weight,
+                zone=config.registration.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": _VERSION},
+                meta=running.repository.meta(info.name) | {"fingerpost": __version__},
             )
             for info in running.repository.models()
         )
@@ -113,23 +112,23 @@ class Worker:
             RegistryError: the registry cannot be reached; told before a model is loaded.
         """
         config, metrics = self._config, self._metrics
-        one_heap()
+        limit_malloc_arenas()
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._registry.aclose)
             listener = bind(config.host, config.port)
             leaving.callback(listener.close)
-            host = config.advertise or reachable_host(config.host, config.registry)
+            host = config.registration.advertise or reachable_host(config.host, config.registry)
             await self._find_registry()
             observer = _observer(config, metrics)
             leaving.push_async_callback(observer.aclose)
-            decoders = decode_pool(config.decode_threads)
+            decoders = decode_pool(config.models.decode_threads)
             leaving.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)
             repository = ModelRepository(
                 self._source,
                 EngineLoader(self._load, config, decoders, metrics),
                 metrics=metrics,
-                poll_s=config.poll_s,
-                lease_s=config.lease_s,
+                poll_s=config.models.poll_s,
+                lease_s=config.drain.lease_s,
                 announce=self._announce,
             )
             leaving.push_async_callback(repository.aclose)
@@ -140,8 +139,8 @@ class Worker:
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=AdminProtocol(repository, config.admin_token).add_to
-                if config.admin_token
+                extra=AdminProtocol(repository, config.models.admin_token).add_to
+                if config.models.admin_token
                 else None,
             )
             runner = service.runner()
@@ -153,7 +152,7 @@ class Worker:
                 self._registry,
                 lambda: self.instances,
                 healthy=service.engine_well,
-                lease_s=config.lease_s,
+                lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
             self._running = _Running(
@@ -178,7 +177,7 @@ class Worker:
         """
         running = self._now()
         registrations = running.registrations
-        await registrations.register(self._config.register_timeout_s)
+        await registrations.register(self._config.registration.timeout_s)
         self._metrics.reregistrations.set_function(lambda: registrations.reregistrations)
         running.service.admission.state = WorkerState.READY
         for instance in self.instances:
@@ -188,16 +187,16 @@ class Worker:
         """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
         running, config = self._now(), self._config
         admission = running.service.admission
-        logger.info("leaving: no new work after %g s", config.lease_s)
+        logger.info("leaving: no new work after %g s", config.drain.lease_s)
         admission.state = WorkerState.DRAINING
         await running.registrations.drain("leaving")
-        await asyncio.sleep(config.lease_s)
+        await asyncio.sleep(config.drain.lease_s)
         admission.refusing = True
-        if not await admission.idle(config.drain_timeout_s):
+        if not await admission.idle(config.drain.timeout_s):
             logger.warning(
                 "%d requests still in flight after %g s: leaving all the same",
                 admission.rif,
-                config.drain_timeout_s,
+                config.drain.timeout_s,
             )
 
     async def _find_registry(self) -> None:
@@ -234,11 +233,11 @@ class _Running:
 
 
 def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
-    path = config.access_log
+    path = config.telemetry.access_log
     return Observer(
         metrics,
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
-        tracing=start_tracing(os.environ, asked=config.tracing),
+        tracing=start_tracing(os.environ, asked=config.telemetry.tracing),
     )
 
 

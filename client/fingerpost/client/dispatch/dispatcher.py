@@ -151,7 +151,7 @@ class Dispatcher:
                 rounds += 1
                 continue
             unpaid_bytes = None
-            pick = service.fleet.pick(
+            pick = service.balancer.pick(
                 call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
             )
             if isinstance(pick, Pick):
@@ -160,12 +160,12 @@ class Dispatcher:
                     return reply.answer
                 self._failed(call, service, reply, data)
                 unpaid_bytes = attempt.sent_bytes
-                tried = tried | {pick.worker.id}
+                tried = tried | {pick.endpoint.id}
                 no_worker_until = None
             elif pick is None:
                 if no_worker_until is None:
                     no_worker_until = now + self._config.wait_for_ready_s
-                _check_served(service.fleet.snapshot, call, late=now >= no_worker_until)
+                _check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
             else:
                 if pick.until >= call.deadline:
@@ -191,7 +191,7 @@ class Dispatcher:
         tasks = {first}
         try:
             if await self._late(first, attempt, service):
-                second = self._second(call, service, len(data), tried | {pick.worker.id})
+                second = self._second(call, service, len(data), tried | {pick.endpoint.id})
                 if second is not None:
                     again = self._transport.attempt(data, deadline=call.deadline)
                     tasks.add(asyncio.create_task(self._try(call, service, second, again)))
@@ -222,7 +222,7 @@ class Dispatcher:
         self, call: Call, service: Service, body_bytes: int, tried: AbstractSet[str]
     ) -> Pick | None:
         now = self._clock()
-        pick = service.fleet.pick(call.reference, tried=tried, now=now, rng=self._rng)
+        pick = service.balancer.pick(call.reference, tried=tried, now=now, rng=self._rng)
         if not isinstance(pick, Pick):
             return None
         if not self._budget.spend(now, body_bytes):
@@ -233,7 +233,7 @@ class Dispatcher:
 
     async def _try(self, call: Call, service: Service, pick: Pick, attempt: Attempt) -> Reply:
         call.attempts += 1
-        call.peer = instance = pick.worker.instance
+        call.peer = instance = pick.endpoint.instance
         call.worker = ""
         stats = self._stats
         stats.attempts += 1
@@ -291,7 +291,7 @@ class Dispatcher:
                 {
                     each.instance.address
                     for one in self._services.values()
-                    for each in one.fleet.workers
+                    for each in one.balancer.endpoints
                 }
             )
 
@@ -320,7 +320,7 @@ def _worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
     if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
         return False
     codes = {*call.retried, error.code}
-    return len(codes) > 1 or len(call.retried) + 1 < len(service.fleet.workers)
+    return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
 
 
 def _late(call: Call) -> DeadlineExceeded:
@@ -341,10 +341,10 @@ def _check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
     if snapshot.instances:
         models = [each for one in snapshot.instances for each in one.models if each.name == name]
         versions = sorted({version for each in models for version in each.versions}, key=int)
-        labels = sorted({label for each in models for label in each.labels})
+        aliases = sorted({alias for each in models for alias in each.aliases})
         raise UnknownModel(
             f"no worker of {name!r} serves {call.reference}; its versions are "
-            f"{', '.join(versions) or 'none'} and its labels {', '.join(labels) or 'none'}"
+            f"{', '.join(versions) or 'none'} and its aliases {', '.join(aliases) or 'none'}"
         )
     if late:
         raise NoWorker(

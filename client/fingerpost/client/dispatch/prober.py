@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.result import Stats
-    from fingerpost.client.routing import Fleet, Worker
+    from fingerpost.client.routing import Balancer, Endpoint
     from fingerpost.client.transport.transport import Transport
     from fingerpost.registry import LoadReport, ModelReference
 
@@ -23,18 +23,23 @@ _MAX_PROBES: Final = 64
 
 
 class Prober:
-    """The shell of one fleet's `Probing`: owns a task for each probe that is in flight.
+    """The shell of one balancer's `Probing`: owns a task for each probe that is in flight.
 
     A worker gets no second probe before it has answered the first. A report that took longer than
     `RoutingConfig.probe_timeout_s` is too old to be used, but its connection is kept. A worker that
     has not answered within `ClientConfig.probe_timeout_s` counts as stopped: the attempts that wait
-    there are aborted, if there is another worker.
+    there are aborted, if there is another endpoint.
     """
 
     def __init__(
-        self, fleet: Fleet, transport: Transport, config: ClientConfig, rng: Random, stats: Stats
+        self,
+        balancer: Balancer,
+        transport: Transport,
+        config: ClientConfig,
+        rng: Random,
+        stats: Stats,
     ) -> None:
-        self._fleet = fleet
+        self._balancer = balancer
         self._transport = transport
         self._config = config
         self._rng = rng
@@ -60,7 +65,7 @@ class Prober:
         if not self._choice():
             return
         self._reference = reference
-        count = self._fleet.probing.on_request(now)
+        count = self._balancer.probing.on_request(now)
         if count:
             self._ask(reference, count, now)
         if self._timer is None:
@@ -77,7 +82,7 @@ class Prober:
             reported_at: when the newest report was received.
             now: the event loop's time.
         """
-        probing = self._fleet.probing
+        probing = self._balancer.probing
         if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
             return
         tasks = self._ask(reference, probing.ahead(now), now)
@@ -92,59 +97,59 @@ class Prober:
 
     def _choice(self) -> bool:
         """Whether there are several workers to choose from; if not, a probe is of no use."""
-        snapshot = self._fleet.snapshot
+        snapshot = self._balancer.snapshot
         return snapshot is not None and len(snapshot.instances) > 1 and not self._closed
 
     def _arm(self) -> None:
-        at = self._fleet.probing.next_at()
+        at = self._balancer.probing.next_at()
         loop = asyncio.get_running_loop()
         self._timer = None if at == float("inf") else loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
         now = self._clock()
-        count = self._fleet.probing.on_timer(now)
+        count = self._balancer.probing.on_timer(now)
         if count and self._reference is not None:
             self._ask(self._reference, count, now)
         self._arm()
 
     def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
         started = set()
-        for worker in self._fleet.to_probe(reference, count, now, self._rng):
-            if worker.id in self._probes or len(self._probes) >= _MAX_PROBES:
+        for endpoint in self._balancer.to_probe(reference, count, now, self._rng):
+            if endpoint.id in self._probes or len(self._probes) >= _MAX_PROBES:
                 continue
-            task = asyncio.create_task(self._probe(worker), name=f"probe of {worker.id}")
-            self._probes[worker.id] = task
+            task = asyncio.create_task(self._probe(endpoint), name=f"probe of {endpoint.id}")
+            self._probes[endpoint.id] = task
             started.add(task)
         return started
 
-    async def _probe(self, worker: Worker) -> None:
+    async def _probe(self, endpoint: Endpoint) -> None:
         self._stats.probes += 1
-        asked_at, before = self._clock(), worker.in_flight
-        address = worker.instance.address
+        asked_at, before = self._clock(), endpoint.in_flight
+        address = endpoint.instance.address
         question = asyncio.create_task(self._transport.load(address))
         try:
             while not await self._answered(question):
-                self._timed_out(worker)
-                if not worker.in_flight:
+                self._timed_out(endpoint)
+                if not endpoint.in_flight:
                     return
             load = question.result()
             now = self._clock()
             rtt_s = now - asked_at
             if rtt_s <= self._config.routing.probe_timeout_s:
-                self._fleet.probing.answered(rtt_s)
-                unseen = max(0, worker.in_flight - before)
-                self._fleet.reported(worker, load, now, probed=True, unseen=unseen)
+                self._balancer.probing.answered(rtt_s)
+                unseen = max(0, endpoint.in_flight - before)
+                self._balancer.reported(endpoint, load, now, probed=True, unseen=unseen)
             else:
                 self._stats.probes_lost += 1
         except Unreachable:
             self._stats.probes_lost += 1
-            worker.suspected(self._clock())
+            endpoint.suspected(self._clock())
         except BadAnswer:
             self._stats.probes_lost += 1  # a server that has no /load, but may classify
         finally:
             question.cancel()
             await asyncio.gather(question, return_exceptions=True)
-            del self._probes[worker.id]
+            del self._probes[endpoint.id]
 
     async def _answered(self, question: asyncio.Task[LoadReport]) -> bool:
         """Wait for the answer, `probe_timeout_s` at most.
@@ -157,10 +162,10 @@ class Prober:
                 return True
         return False
 
-    def _timed_out(self, worker: Worker) -> None:
+    def _timed_out(self, endpoint: Endpoint) -> None:
         self._stats.probes_lost += 1
-        worker.suspected(self._clock())
+        endpoint.suspected(self._clock())
         if self._choice():
             self._stats.silences += 1
             reason = f"no answer to /load for {self._config.probe_timeout_s:g} s (probe_timeout_s)"
-            self._transport.abort(worker.instance.address, reason)
+            self._transport.abort(endpoint.instance.address, reason)

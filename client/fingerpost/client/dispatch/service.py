@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.dispatch.prober import Prober
 from fingerpost.client.images.shrink import wanted_size
-from fingerpost.client.routing import Fleet, HedgeDelay, Outcome, make_policy
+from fingerpost.client.routing import Balancer, HedgeDelay, Outcome, make_policy
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LoadReport
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.result import Stats
     from fingerpost.client.route.route import Route
-    from fingerpost.client.routing import Pick, Worker
+    from fingerpost.client.routing import Endpoint, Pick
     from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.transport import Reply, Transport
     from fingerpost.registry import ModelReference, Snapshot, Watch
@@ -47,8 +47,8 @@ class Service:
         self.watch = watch
         self._route = route
         self._seen: Snapshot | None = None
-        self.fleet = Fleet(make_policy(config.routing), config.routing, config.client_id)
-        self.prober = Prober(self.fleet, transport, config, rng, stats)
+        self.balancer = Balancer(make_policy(config.routing), config.routing, config.client_id)
+        self.prober = Prober(self.balancer, transport, config, rng, stats)
         self.hedge = HedgeDelay()
         self._rng = rng
         self._stats = stats
@@ -65,12 +65,12 @@ class Service:
         ):
             return False
         self._seen = view
-        self.fleet.update(self._route.peers(view), now)
+        self.balancer.update(self._route.peers(view), now)
         return True
 
     async def changed(self, within_s: float) -> None:
         """Wait for a change of the snapshot, `within_s` seconds at most."""
-        seen = self.fleet.snapshot
+        seen = self.balancer.snapshot
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self.watch.changed(0 if seen is None else seen.index)
@@ -97,8 +97,8 @@ class Service:
     def ended(self, pick: Pick, outcome: Outcome, attempt: Attempt, reply: Reply | None) -> None:
         """Record that an attempt ended: with a reply, or cancelled."""
         now = asyncio.get_running_loop().time()
-        worker = pick.worker
-        was_usable = worker.ejection.usable_from() <= now
+        endpoint = pick.endpoint
+        was_usable = endpoint.ejection.usable_from() <= now
         retry_after_s = worker_s = None
         if reply is not None and reply.error is not None:
             retry_after_s = reply.error.retry_after_s
@@ -119,15 +119,15 @@ class Service:
             worker_s=worker_s,
         )
         if reply is not None and reply.report is not None and self._route.own_load:
-            self._report(worker, reply.report, outcome, now)
+            self._report(endpoint, reply.report, outcome, now)
         failed = outcome in (Outcome.FAILED, Outcome.REFUSED)
-        if failed and (was_usable or pick.trial) and worker.ejection.usable_from() > now:
+        if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
             self._stats.ejections += 1
 
-    def _report(self, worker: Worker, header: str, outcome: Outcome, now: float) -> None:
-        if outcome is Outcome.ANSWERED and now - worker.load_at < self._report_every_s:
+    def _report(self, endpoint: Endpoint, header: str, outcome: Outcome, now: float) -> None:
+        if outcome is Outcome.ANSWERED and now - endpoint.load_at < self._report_every_s:
             return
         # An answer with an invalid load report is still an answer.
         with contextlib.suppress(BadAnswer):
-            self.fleet.reported(worker, LoadReport.from_header(header), now, probed=False)
+            self.balancer.reported(endpoint, LoadReport.from_header(header), now, probed=False)
             self._reported_at = now

@@ -108,17 +108,17 @@ class RelayRoute:
 
 
 def _union(models: Iterable[ModelInfo]) -> tuple[ModelInfo, ...]:
-    """All models, each with all versions and labels that the workers have of it."""
+    """All models, each with all versions and aliases that the workers have of it."""
     versions: dict[str, set[str]] = {}
-    labels: dict[str, Mapping[str, str]] = {}
+    aliases: dict[str, Mapping[str, str]] = {}
     for each in models:
         versions.setdefault(each.name, set()).update(each.versions)
-        labels[each.name] = {**labels.get(each.name, {}), **each.labels}
+        aliases[each.name] = {**aliases.get(each.name, {}), **each.aliases}
     return tuple(
         ModelInfo(
             name=name,
             versions=tuple(sorted(versions[name], key=int, reverse=True)),
-            labels=labels[name],
+            aliases=aliases[name],
         )
         for name in sorted(versions)
     )

@@ -1,38 +1,36 @@
 """Which worker gets the next request: pure state machines that are given the time and chance."""
 
-from fingerpost.client.routing.balancer import Fleet, Pause, Pick
+from fingerpost.client.routing.balancer import Balancer, Pick, RetryAt
 from fingerpost.client.routing.budget import Budget
 from fingerpost.client.routing.config import RoutingConfig
 from fingerpost.client.routing.deadline import Phase, PhaseClock
 from fingerpost.client.routing.ejection import Ejection
-from fingerpost.client.routing.endpoint import Worker
+from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.client.routing.hedging import HedgeDelay
 from fingerpost.client.routing.outcome import Outcome
 from fingerpost.client.routing.policies.c3 import C3
+from fingerpost.client.routing.policies.catalog import POLICIES, make_policy
 from fingerpost.client.routing.policies.hot_cold import HotCold
 from fingerpost.client.routing.policies.least_loaded import LeastLoaded
 from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
 from fingerpost.client.routing.policies.random_choice import RandomChoice
-from fingerpost.client.routing.policies.registry import POLICIES, make_policy
 from fingerpost.client.routing.policies.round_robin import RoundRobin
 from fingerpost.client.routing.policies.weighted_round_robin import WeightedRoundRobin
 from fingerpost.client.routing.policy import Candidate, Policy
 from fingerpost.client.routing.probing import Probing
-from fingerpost.client.streaming.limit import AdaptiveLimit
 
 __all__ = [
     "C3",
     "POLICIES",
-    "AdaptiveLimit",
+    "Balancer",
     "Budget",
     "Candidate",
     "Ejection",
-    "Fleet",
+    "Endpoint",
     "HedgeDelay",
     "HotCold",
     "LeastLoaded",
     "Outcome",
-    "Pause",
     "Phase",
     "PhaseClock",
     "Pick",
@@ -40,9 +38,9 @@ __all__ = [
     "PowerOfTwo",
     "Probing",
     "RandomChoice",
+    "RetryAt",
     "RoundRobin",
     "RoutingConfig",
     "WeightedRoundRobin",
-    "Worker",
     "make_policy",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from fingerpost.client.routing.endpoint import Worker
+from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.client.routing.probing import Probing
 from fingerpost.client.routing.slow_start import SlowStart
 from fingerpost.client.routing.sticky import Sticky
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.policy import Policy
     from fingerpost.registry import LoadReport, ModelReference, Snapshot
 
-__all__ = ["Fleet", "Pause", "Pick"]
+__all__ = ["Balancer", "Pick", "RetryAt"]
 
 
 class Pick:
     """One request placed on one worker; `release` it exactly once, whatever happens."""
 
-    __slots__ = ("_fleet", "_released", "_requests", "at", "trial", "worker")
+    __slots__ = ("_balancer", "_released", "_requests", "at", "endpoint", "trial")
 
-    def __init__(self, fleet: Fleet, worker: Worker, at: float, *, trial: bool) -> None:
-        self.worker = worker
+    def __init__(self, balancer: Balancer, endpoint: Endpoint, at: float, *, trial: bool) -> None:
+        self.endpoint = endpoint
         self.at = at
         self.trial = trial
-        self._fleet = fleet
-        self._requests = worker.requests(at)
+        self._balancer = balancer
+        self._requests = endpoint.requests(at)
         self._released = False
 
     def release(
@@ -62,9 +62,9 @@ class Pick:
             RuntimeError: it was released before, which would leave the count wrong for good.
         """
         if self._released:
-            raise RuntimeError(f"a pick of worker {self.worker.id} was released twice")
+            raise RuntimeError(f"a pick of worker {self.endpoint.id} was released twice")
         self._released = True
-        changed = self.worker.finished(
+        changed = self.endpoint.finished(
             outcome,
             picked_at=self.at,
             trial=self.trial,
@@ -76,12 +76,12 @@ class Pick:
             requests=self._requests,
         )
         if changed:
-            self._fleet.regroup()
+            self._balancer.regroup()
         if load is not None:
-            self._fleet.reported(self.worker, load, now, probed=False)
+            self._balancer.reported(self.endpoint, load, now, probed=False)
 
 
-class Pause:
+class RetryAt:
     """Nobody to pick before `until`: all were tried (then it is now), or all are overloaded."""
 
     __slots__ = ("until",)
@@ -96,26 +96,26 @@ class _Group:
     `steady` are the usable ones that are not new. In panic mode the failing count as usable.
     """
 
-    __slots__ = ("steady", "until", "usable", "workers")
+    __slots__ = ("endpoints", "steady", "until", "usable")
 
     def __init__(
-        self, workers: Sequence[Worker], now: float, *, eject_share: float, starting: SlowStart
+        self, endpoints: Sequence[Endpoint], now: float, *, eject_share: float, starting: SlowStart
     ) -> None:
-        self.workers = workers
+        self.endpoints = endpoints
         self.until = inf
-        usable: list[Worker] = []
-        failing: list[Worker] = []
-        for worker in workers:
-            at = worker.ejection.usable_from()
+        usable: list[Endpoint] = []
+        failing: list[Endpoint] = []
+        for endpoint in endpoints:
+            at = endpoint.ejection.usable_from()
             if at <= now:
-                usable.append(worker)
+                usable.append(endpoint)
                 continue
             self.until = min(self.until, at)
-            if worker.ejection.failing and worker.ejection.busy_until <= now:
-                failing.append(worker)
-        if len(failing) > eject_share * len(workers):
+            if endpoint.ejection.failing and endpoint.ejection.busy_until <= now:
+                failing.append(endpoint)
+        if len(failing) > eject_share * len(endpoints):
             usable += failing
-        new = {worker.id for worker in usable if starting.until(worker) > now}
+        new = {endpoint.id for endpoint in usable if starting.until(endpoint) > now}
         if new:
             self.until = min(
                 self.until, *(starting.until(each) for each in usable if each.id in new)
@@ -124,7 +124,7 @@ class _Group:
         self.steady = [each for each in usable if each.id not in new] if new else usable
 
 
-class Fleet:
+class Balancer:
     """The routing table of one service.
 
     A pick takes constant time, because the usable workers are kept as a list that is made anew
@@ -132,7 +132,7 @@ class Fleet:
     Not safe for several threads.
 
     Args:
-        policy: the rule, this fleet's own.
+        policy: the rule; each balancer has its own instance.
         config: see `RoutingConfig`.
         client_id: names this client among many, which then each use a subset of a large fleet;
             None for a lone one, which uses all.
@@ -144,15 +144,15 @@ class Fleet:
         self._client_id = client_id
         self._starting = SlowStart(config)
         self._sticky = Sticky()
-        self._workers: dict[str, Worker] = {}
+        self._endpoints: dict[str, Endpoint] = {}
         self._groups: dict[ModelReference, _Group] = {}
         self.probing = Probing(config)
         self.snapshot: Snapshot | None = None
 
     @property
-    def workers(self) -> tuple[Worker, ...]:
+    def endpoints(self) -> tuple[Endpoint, ...]:
         """All workers of the last snapshot, in its order."""
-        return tuple(self._workers.values())
+        return tuple(self._endpoints.values())
 
     def update(self, snapshot: Snapshot, now: float) -> None:
         """Take a snapshot. Workers that stay keep their record; a new id or boot id has none.
@@ -160,15 +160,15 @@ class Fleet:
         A worker that joins others starts slowly. Picks of workers that vanished stay valid: the
         requests go on, and are released as usual.
         """
-        workers = {}
-        new_at = now if self._workers else -inf
+        endpoints = {}
+        new_at = now if self._endpoints else -inf
         for instance in snapshot.instances:
-            worker = self._workers.get(instance.id)
-            if worker is None or not worker.renew(instance):
-                worker = Worker(instance, self._config, new_at)
-                worker.credit_at = self._starting.picks
-            workers[instance.id] = worker
-        self._workers = workers
+            endpoint = self._endpoints.get(instance.id)
+            if endpoint is None or not endpoint.renew(instance):
+                endpoint = Endpoint(instance, self._config, new_at)
+                endpoint.credit_at = self._starting.picks
+            endpoints[instance.id] = endpoint
+        self._endpoints = endpoints
         self.snapshot = snapshot
         self.regroup()
 
@@ -177,16 +177,16 @@ class Fleet:
         self._groups.clear()
 
     def reported(
-        self, worker: Worker, load: LoadReport, now: float, *, probed: bool, unseen: int = 0
+        self, endpoint: Endpoint, load: LoadReport, now: float, *, probed: bool, unseen: int = 0
     ) -> None:
         """A load report came: the answer to a probe, or along with an answer.
 
         `unseen` is how many requests were sent there while the probe was under way.
         """
-        if worker.reported(load, now, unseen):
+        if endpoint.reported(load, now, unseen):
             self.regroup()
-        if worker.load is load and self._workers.get(worker.id) is worker:
-            self._policy.reported(worker, now, probed=probed)
+        if endpoint.load is load and self._endpoints.get(endpoint.id) is endpoint:
+            self._policy.reported(endpoint, now, probed=probed)
 
     def pick(
         self,
@@ -196,50 +196,50 @@ class Fleet:
         now: float,
         rng: Random,
         key: str | None = None,
-    ) -> Pick | Pause | None:
+    ) -> Pick | RetryAt | None:
         """Place one request, passing over the worker ids in `tried` while there are others.
 
         Requests of the same `key` go to the same worker, as long as it is usable.
 
-        Returns a `Pick`; a `Pause` where another attempt should wait (call again without `tried`
+        Returns a `Pick`; a `RetryAt` where another attempt should wait (call again without `tried`
         then); None where no worker serves `reference`. Nothing is ever left without a worker by
         ejection alone: if all are ejected or draining, all are picked from.
         """
         group = self._group(reference, now)
         if group is None:
             return None
-        pool: Sequence[Worker] = group.usable
-        steady: Sequence[Worker] = group.steady
+        pool: Sequence[Endpoint] = group.usable
+        steady: Sequence[Endpoint] = group.steady
         if not pool:
-            busy = [each.ejection.busy_until for each in group.workers]
+            busy = [each.ejection.busy_until for each in group.endpoints]
             busy_until = min((until for until in busy if until > now), default=None)
             if busy_until is not None:
-                return Pause(busy_until)
-            pool = steady = group.workers
+                return RetryAt(busy_until)
+            pool = steady = group.endpoints
         if tried:
-            pool = [worker for worker in pool if worker.id not in tried]
+            pool = [endpoint for endpoint in pool if endpoint.id not in tried]
             if not pool:
-                return Pause(now)
-            steady = [worker for worker in steady if worker.id not in tried]
+                return RetryAt(now)
+            steady = [endpoint for endpoint in steady if endpoint.id not in tried]
         self._starting.picks += 1
         if key is not None:
-            worker = self._sticky.pick(pool, key)
+            endpoint = self._sticky.pick(pool, key)
         else:
-            worker = self._policy.pick(pool, now, rng)
+            endpoint = self._policy.pick(pool, now, rng)
             if (
                 steady
-                and self._starting.until(worker) > now
-                and not self._starting.admits(worker, len(pool), now)
+                and self._starting.until(endpoint) > now
+                and not self._starting.admits(endpoint, len(pool), now)
             ):
-                worker = self._policy.pick(steady, now, rng)
-        trial = worker.dispatched(now)
+                endpoint = self._policy.pick(steady, now, rng)
+        trial = endpoint.dispatched(now)
         if trial:
             self.regroup()
-        return Pick(self, worker, now, trial=trial)
+        return Pick(self, endpoint, now, trial=trial)
 
     def to_probe(
         self, reference: ModelReference, count: int, now: float, rng: Random
-    ) -> list[Worker]:
+    ) -> list[Endpoint]:
         """`count` different workers to ask for a load report now.
 
         Fewer where there are fewer, or where they said it less than `probe_fresh_s` ago.
@@ -257,14 +257,14 @@ class Fleet:
             return group
         if self.snapshot is None:
             return None
-        workers: Sequence[Worker] = [
-            self._workers[each.id] for each in self.snapshot.matching(reference)
+        endpoints: Sequence[Endpoint] = [
+            self._endpoints[each.id] for each in self.snapshot.matching(reference)
         ]
-        if not workers:
+        if not endpoints:
             return None
         if self._client_id is not None:
-            workers = subset(workers, self._client_id, self._config.subset_size)
+            endpoints = subset(endpoints, self._client_id, self._config.subset_size)
         group = self._groups[reference] = _Group(
-            workers, now, eject_share=self._config.eject_share, starting=self._starting
+            endpoints, now, eject_share=self._config.eject_share, starting=self._starting
         )
         return group

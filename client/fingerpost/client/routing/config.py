@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.backoff import Backoff
 
 if TYPE_CHECKING:
     from random import Random
@@ -156,5 +157,5 @@ class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def backoff_s(self, rounds: int, rng: Random) -> float:
         """Seconds to wait after `rounds` earlier waits of the same request (full jitter)."""
-        ceiling_s = min(self.backoff_cap_s, self.backoff_base_s * 2.0 ** min(rounds, 30))
-        return rng.uniform(0, ceiling_s)
+        backoff = Backoff(base_s=self.backoff_base_s, cap_s=self.backoff_cap_s)
+        return backoff.delay_s(rounds, rng)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.outcome import Outcome
+from fingerpost.registry.backoff import Backoff
 
 if TYPE_CHECKING:
     from random import Random
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
 
 __all__ = ["Ejection"]
+
+_JITTER: Final = (0.75, 1.25)
 
 
 class Ejection:
@@ -136,9 +139,11 @@ class Ejection:
         base_s, cap_s = config.eject_base_s, config.eject_cap_s
         if refused:
             base_s, cap_s = config.refused_base_s, config.refused_cap_s
-        if self._ejections:
-            base_s *= 2.0 ** min(self._ejections, 30) * rng.uniform(0.75, 1.25)
-        self._rest(now, min(base_s, cap_s))
+        rest_s = base_s
+        if self._ejections:  # the cap holds for the rest with its jitter
+            backoff = Backoff(base_s=base_s, cap_s=inf, jitter=_JITTER)
+            rest_s = backoff.delay_s(self._ejections, rng)
+        self._rest(now, min(rest_s, cap_s))
         self._ejections += 1
         self.failing = not refused
         self._forget_window(now)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
     from fingerpost.registry import Instance, LoadReport
 
-__all__ = ["Worker"]
+__all__ = ["Endpoint"]
 
 # Own latency samples: how long the mean of them is believed against the worker's report, which
 # knows more requests, but forgets only with new ones; and the weight of the newest, which grows
@@ -29,7 +29,7 @@ _LEAST_S: Final = 1e-3
 _LEAST_MB: Final = 1e-6
 
 
-class Worker:
+class Endpoint:
     """A `Candidate`: counts, load report, expected time, and its record of failures.
 
     The expected time of a megabyte is that of the answer where nobody waits, and that on the way
@@ -94,7 +94,7 @@ class Worker:
         self._own_at = -inf
 
     def renew(self, instance: Instance) -> bool:
-        """Take what the registry says now; False where that is another process (see `Fleet`)."""
+        """Take what the registry says now; False where that is another process (see `Balancer`)."""
         old = self.instance
         if (old.boot_id, old.address) != (instance.boot_id, instance.address):
             return False

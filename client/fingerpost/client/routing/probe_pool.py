@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
     from fingerpost.client.routing.policy import C, Candidate
 
-__all__ = ["Reports"]
+__all__ = ["ProbePool"]
 
 
 _pressure = attrgetter("pressure")
 
 
-class Reports:
+class ProbePool:
     """The workers to choose among.
 
     Up to `pool_size` workers: all of them. Past it: those whose report stands in the pool, which
@@ -47,16 +47,16 @@ class Reports:
         self._members: set[str] = set()
         self._most_uses = 1
 
-    def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
+    def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
         """Take a fresh report in, the oldest out where there is no room."""
         if probed:
             self._probed_at = now
         elif now - self._probed_at > self._age_s:
             return
         pool = self._pool
-        pool.pop(worker.id, None)
-        pool[worker.id] = worker
-        self._uses[worker.id] = 0
+        pool.pop(candidate.id, None)
+        pool[candidate.id] = candidate
+        self._uses[candidate.id] = 0
         if len(pool) > self._size:
             self._remove(next(iter(pool)))
 
@@ -73,11 +73,11 @@ class Reports:
             self._remove(head)
         if pool.keys() <= members:
             return list(pool.values())
-        return [worker for key, worker in pool.items() if key in members]
+        return [candidate for key, candidate in pool.items() if key in members]
 
-    def picked(self, worker: Candidate) -> None:
+    def picked(self, candidate: Candidate) -> None:
         """Count a use, and remove one report in turn from a pool that is half full at least."""
-        pool, key = self._pool, worker.id
+        pool, key = self._pool, candidate.id
         if key in pool:
             self._uses[key] += 1
             if self._uses[key] >= self._most_uses:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from fingerpost.client.routing.config import RoutingConfig
-    from fingerpost.client.routing.endpoint import Worker
+    from fingerpost.client.routing.endpoint import Endpoint
 
 __all__ = ["Probing"]
 
@@ -31,8 +31,8 @@ class Probing:
         self._at = -inf
         self._requested_at = -inf
         self._probed_at = -inf
-        self._deck: list[Worker] = []
-        self._dealt_from: Sequence[Worker] = ()
+        self._deck: list[Endpoint] = []
+        self._dealt_from: Sequence[Endpoint] = ()
         self._rtt_s = 0.0
 
     def on_request(self, now: float) -> int:
@@ -75,14 +75,14 @@ class Probing:
             return True
         return 0 < self._rtt_s * self._config.probe_ahead < expected_s
 
-    def draw(self, workers: Sequence[Worker], count: int, rng: Random) -> list[Worker]:
+    def draw(self, endpoints: Sequence[Endpoint], count: int, rng: Random) -> list[Endpoint]:
         """`count` workers, each once before any comes again."""
-        if workers is not self._dealt_from:
-            self._dealt_from, self._deck = workers, []
-        drawn: list[Worker] = []
-        for _ in range(min(count, len(workers))):
+        if endpoints is not self._dealt_from:
+            self._dealt_from, self._deck = endpoints, []
+        drawn: list[Endpoint] = []
+        for _ in range(min(count, len(endpoints))):
             if not self._deck:
-                self._deck = list(workers)
+                self._deck = list(endpoints)
                 rng.shuffle(self._deck)
             drawn.append(self._deck.pop())
         return drawn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
-    from fingerpost.client.routing.endpoint import Worker
+    from fingerpost.client.routing.endpoint import Endpoint
 
 __all__ = ["SlowStart"]
 
@@ -16,7 +16,7 @@ class SlowStart:
 
     The share is of the fair part, 1 / workers, and not of the picks that would fall on it: a new
     worker is idle, so that a rule that goes by load picks it nearly always, and a tenth of
-    everything floods one of a hundred. Each pick of the fleet (`picks` counts them) earns a new
+    everything floods one of a hundred. Each pick of the balancer (`picks` counts them) earns a new
     worker a bit of credit, and its own picks spend it, one each. Rejected: scaling weights, as
     Envoy does, because rules that do not read weights pass it over (envoyproxy/envoy#11050).
     """
@@ -30,16 +30,16 @@ class SlowStart:
         config = self._config
         return min(1.0, config.ramp_floor + (1 - config.ramp_floor) * age_s / config.ramp_s)
 
-    def until(self, worker: Worker) -> float:
+    def until(self, endpoint: Endpoint) -> float:
         """When it gets its full share; minus infinity where it always has."""
-        return worker.new_at + self._config.ramp_s
+        return endpoint.new_at + self._config.ramp_s
 
-    def admits(self, worker: Worker, count: int, now: float) -> bool:
+    def admits(self, endpoint: Endpoint, count: int, now: float) -> bool:
         """Whether a new worker of `count` may take this pick; it is charged for it then."""
-        earned = (self.picks - worker.credit_at) * self.share(now - worker.new_at) / count
-        worker.credit_at = self.picks
-        worker.credit = min(2.0, worker.credit + earned)  # no burst after a pause
-        if worker.credit < 1:
+        earned = (self.picks - endpoint.credit_at) * self.share(now - endpoint.new_at) / count
+        endpoint.credit_at = self.picks
+        endpoint.credit = min(2.0, endpoint.credit + earned)  # no burst after a pause
+        if endpoint.credit < 1:
             return False
-        worker.credit -= 1
+        endpoint.credit -= 1
         return True

@@ -21,4 +21,4 @@ class Sticky:
 
     def pick(self, candidates: Sequence[N], key: str) -> N:
         """Return the one of `candidates` that `key` belongs to."""
-        return max(candidates, key=lambda worker: score(key, worker))
+        return max(candidates, key=lambda candidate: score(key, candidate))

@@ -24,24 +24,24 @@ class _Named(Protocol):
 N = TypeVar("N", bound=_Named)
 
 
-def score(key: str, worker: _Named) -> float:
+def score(key: str, endpoint: _Named) -> float:
     """How much `key` belongs to `worker`; the highest wins, in proportion to the weights.
 
     Highest random weight (Thaler and Ravishankar, 1998), weighted by the logarithm method. When
     a worker comes or goes only its own keys move. Rejected: a hash ring, which needs hundreds of
     points a worker to be as even, and keeps state.
     """
-    digest = blake2b(f"{key}\0{worker.id}".encode(), digest_size=8).digest()
+    digest = blake2b(f"{key}\0{endpoint.id}".encode(), digest_size=8).digest()
     chance = (int.from_bytes(digest) + 1) / (2**64 + 1)
-    return -worker.weight / log(chance)
+    return -endpoint.weight / log(chance)
 
 
-def subset(workers: Sequence[N], client_id: str, size: int) -> Sequence[N]:
+def subset(endpoints: Sequence[N], client_id: str, size: int) -> Sequence[N]:
     """The `size` workers that this client uses; all where there are no more.
 
     Each client draws for itself, so that with many clients each worker belongs to about equally
     many; with few some workers would get nothing, which is why a lone client uses all.
     """
-    if len(workers) <= size:
-        return workers
-    return nlargest(size, workers, key=lambda worker: score(client_id, worker))
+    if len(endpoints) <= size:
+        return endpoints
+    return nlargest(size, endpoints, key=lambda endpoint: score(client_id, endpoint))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def bench(
         Path | None,
         typer.Option(metavar="FILE", help="Draw latency and throughput, as .png or .svg."),
     ] = None,
-    cluster: Cluster,
+    cluster: ClusterTarget,
 ) -> None:
     """Load a cluster through the real client, and print throughput and latency.
 

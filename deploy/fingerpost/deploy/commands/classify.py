@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def classify(
     input_mean: options.InputMean = None,
     input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
-    cluster: Cluster,
+    cluster: ClusterTarget,
 ) -> None:
     """Classify image files.
 
@@ -63,7 +63,7 @@ def classify(
     elif relay:
         raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
     else:
-        from fingerpost.worker.backends.base import LoadOptions
+        from fingerpost.worker.backends.base import LoadConfig
         from fingerpost.worker.backends.loading import load_backend
         from fingerpost.worker.models.files import ManifestOverrides, find_model
         from fingerpost.worker.tools.local import LocalModel
@@ -76,7 +76,7 @@ def classify(
             image_size=image_size,
         )
         files = find_model(Path(model), labels=labels, name=name, overrides=overrides)
-        local = LocalModel(files, load_backend(files, LoadOptions()))
+        local = LocalModel(files, load_backend(files, LoadConfig()))
         failed = 0
         for image in _names(images):
             try:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 
 if TYPE_CHECKING:
     from fingerpost.deploy.demo.demo import DemoResult
-    from fingerpost.deploy.local.cluster import Cluster
+    from fingerpost.deploy.local.cluster import LocalCluster
 
 __all__ = ["add_to"]
 
@@ -58,12 +58,14 @@ def demo(
     log: deque[str] = deque(maxlen=100)
 
     async def run() -> DemoResult:
-        from fingerpost.deploy.local.cluster import Cluster
+        from fingerpost.deploy.local.cluster import LocalCluster
 
         err.rule("2  Start registry, proxy and 3 workers", align="left")
-        async with Cluster(config, lambda name, line: log.append(f"{name} | {line}")) as cluster:
+        async with LocalCluster(
+            config, lambda name, line: log.append(f"{name} | {line}")
+        ) as cluster:
             with err.status("loading and warming up the model in every worker..."):
-                await cluster.ready(timeout_s=60.0)
+                await cluster.wait_ready(timeout_s=60.0)
             result = await _show(cluster, files, json=json)
             if keep:
                 await _keep(cluster)
@@ -80,7 +82,7 @@ def demo(
         raise typer.Exit(1)
 
 
-async def _show(cluster: Cluster, files: list[Path], *, json: bool) -> DemoResult:
+async def _show(cluster: LocalCluster, files: list[Path], *, json: bool) -> DemoResult:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from fingerpost.deploy.demo.demo import CURL_LINES, run_curl, stream_held_out
@@ -155,18 +157,8 @@ def _print_table(result: DemoResult) -> None:
     out.print(table)
 
 
-async def _keep(cluster: Cluster) -> None:
-    from fingerpost.deploy.processes.signals import Lifetime
+async def _keep(cluster: LocalCluster) -> None:
+    from fingerpost.deploy.processes.signals import ShutdownSignals
 
     err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.", markup=False)
-    lifetime = Lifetime()
-    ending = asyncio.create_task(lifetime.wait())
-    running = asyncio.create_task(cluster.run())
-    try:
-        await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-    finally:
-        for task in (ending, running):
-            task.cancel()
-        await asyncio.gather(ending, running, return_exceptions=True)
+    await ShutdownSignals().cancel_on_signal(cluster.run())

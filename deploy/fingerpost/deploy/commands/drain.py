@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import out
+from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.registry.options import RegistryOptions
 
 __all__ = ["add_to"]

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.device_options import Device
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fingerpost.worker.backends.base import LoadOptions
+    from fingerpost.worker.backends.base import LoadConfig
     from fingerpost.worker.tools.bench import Measurement
 
 __all__ = ["add_to"]
@@ -53,7 +52,7 @@ def show(
     from fingerpost.worker.models.manifest import InputSpec, encode_manifest
 
     files = find_model(model, name=name, labels=labels)
-    backend = load_backend(files, _load_options("cpu"))
+    backend = load_backend(files, _load_config("cpu"))
     found = backend.input
     batch = "any number of images" if found.batch is None else f"{found.batch} images"
     out.print(
@@ -79,19 +78,19 @@ def check(
     *,
     name: options.ModelName = None,
     labels: options.Labels = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="The largest batch to try; what a worker would run.")
     ] = 32,
 ) -> None:
     """Load a model and run it as a worker does before it serves; say OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.engine.engine import warm_up
+    from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 
     files = find_model(model, name=name, labels=labels)
-    backend = load_backend(files, _load_options(device))
+    backend = load_backend(files, _load_config(device))
     most = min(max_batch, files.manifest.batch.max or max_batch)
     classes = len(check_labels(files, warm_up(backend, most)))
     out.print(
@@ -174,7 +173,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Measure images/s and latency of models on this machine, and say which to use.
@@ -184,7 +183,7 @@ def bench(
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.tools.bench import BenchConfig, best_latency, best_throughput, measure
 
-    placed = _load_options(device)
+    placed = _load_config(device)
     config = BenchConfig(
         seconds=seconds,
         batch_sizes=_numbers("--batch-sizes", batch_sizes),
@@ -249,10 +248,10 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _load_options(device: str) -> LoadOptions:
+def _load_config(device: str) -> LoadConfig:
     """For `--device`, which this process and its children are limited to."""
-    from fingerpost.worker.backends.devices import find_gpus, place, visible
+    from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
 
-    placement = place(device, visible(find_gpus(), os.environ))
+    placement = place(device, visible_gpus(find_gpus(), os.environ))
     os.environ.update(placement.environment())
-    return placement.load_options()
+    return placement.load_config()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.processes.handover import (
     inherited_listener,
     start_successor,
@@ -21,7 +21,7 @@ from fingerpost.errors import FingerpostError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.processes.signals import Lifetime
+    from fingerpost.deploy.processes.signals import ShutdownSignals
     from fingerpost.proxy import Proxy
 
 __all__ = ["add_to"]
@@ -76,28 +76,28 @@ def proxy(
     )
 
     async def run() -> None:
-        from fingerpost.deploy.processes.signals import Lifetime
+        from fingerpost.deploy.processes.signals import ShutdownSignals
 
         async with Proxy(config, inherited_listener(os.environ)) as serving:
-            lifetime = Lifetime(follow_parent=follow_parent)
+            signals = ShutdownSignals(follow_parent=follow_parent)
             logger.info("listening at %s, registry %s", serving.url, registry)
             tell_predecessor(os.environ)
-            await _until_leaving(lifetime, serving)
+            await _until_leaving(signals, serving)
             await serving.leave(_GRACE_S)
 
     asyncio.run(run())
 
 
-async def _until_leaving(lifetime: Lifetime, serving: Proxy) -> None:
+async def _until_leaving(signals: ShutdownSignals, serving: Proxy) -> None:
     """Return at the first signal to end, or once a successor has taken over."""
-    ending = asyncio.create_task(lifetime.wait())
+    ending = asyncio.create_task(signals.wait())
     while not ending.done():
-        restart = asyncio.create_task(lifetime.restart_wanted.wait())
+        restart = asyncio.create_task(signals.restart_requested.wait())
         await asyncio.wait((ending, restart), return_when=asyncio.FIRST_COMPLETED)
         restart.cancel()
-        if not lifetime.restart_wanted.is_set():
+        if not signals.restart_requested.is_set():
             continue
-        lifetime.restart_wanted.clear()
+        signals.restart_requested.clear()
         try:
             pid = await start_successor(serving.listener, _SUCCESSOR_S)
         except FingerpostError as error:

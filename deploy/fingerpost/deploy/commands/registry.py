@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import start_logging
 
 __all__ = ["add_to"]
@@ -39,11 +39,11 @@ def registry(
     start_logging(log_level)
 
     async def run() -> None:
-        from fingerpost.deploy.processes.signals import Lifetime
+        from fingerpost.deploy.processes.signals import ShutdownSignals
 
         async with EmbeddedRegistry(host, port, allow_remote=allow_remote) as serving:
-            lifetime = Lifetime(follow_parent=follow_parent)
+            signals = ShutdownSignals(follow_parent=follow_parent)
             logger.info("listening at %s; nothing is written to disk", serving.url)
-            await lifetime.wait()
+            await signals.wait()
 
     asyncio.run(run())

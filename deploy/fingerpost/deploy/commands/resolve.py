@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import out, print_json
+from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.instance_diff import Event
+    from fingerpost.deploy.instance_diff import WatchEvent
 
 __all__ = ["add_to"]
 
 # A change wakes the watcher at once; how the registry is, it looks up so often.
-_LOOK_S: Final = 0.25
+_CHECK_S: Final = 0.25
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def resolve(
         bool, typer.Option("--watch", help="Go on with a line for each change, until Ctrl-C.")
     ] = False,
     json: options.Json = False,
-    cluster: Cluster,
+    cluster: ClusterTarget,
 ) -> None:
     """Print the address of every healthy worker of a model, one a line.
 
@@ -52,7 +52,7 @@ def resolve(
         asyncio.run(_once(cluster, model, json=json))
 
 
-async def _once(cluster: Cluster, model: str, *, json: bool) -> None:
+async def _once(cluster: ClusterTarget, model: str, *, json: bool) -> None:
     from fingerpost.errors import NoWorker
 
     async with cluster.client() as client:
@@ -66,38 +66,38 @@ async def _once(cluster: Cluster, model: str, *, json: bool) -> None:
         raise NoWorker(f"no healthy worker serves {model} now")
 
 
-async def _follow(cluster: Cluster, model: str, show: Callable[[Event], None]) -> None:
+async def _follow(cluster: ClusterTarget, model: str, show: Callable[[WatchEvent], None]) -> None:
     """Show what changes, until it is cancelled. Raises `RegistryError` if nobody answers at first.
 
     A service that is not known yet may come.
     """
     from fingerpost.client import ClientConfig
-    from fingerpost.deploy.instance_diff import Sightings
+    from fingerpost.deploy.instance_diff import InstanceDiff
     from fingerpost.registry import ModelReference
 
     reference = ModelReference.parse(model)
-    sightings = Sightings(reference)
+    diff = InstanceDiff(reference)
     resolver = cluster.resolver()
     try:
         watch = resolver.watch(reference.model)
         view = await watch.ready(ClientConfig().wait_for_ready_s)
         while True:
-            for event in sightings.look(view, watch.error, time.monotonic()):
+            for event in diff.update(view, watch.error, time.monotonic()):
                 show(event)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(watch.changed(view.index), _LOOK_S)
+                await asyncio.wait_for(watch.changed(view.index), _CHECK_S)
             view = watch.view or view
     finally:
         await resolver.aclose()
 
 
-def _print_json(event: Event) -> None:
+def _print_json(event: WatchEvent) -> None:
     import msgspec
 
     print_json({"time": _now(), **msgspec.to_builtins(event)})
 
 
-def _print_line(event: Event) -> None:
+def _print_line(event: WatchEvent) -> None:
     told = [_now(), f"{event.event:8}"]
     if event.worker is not None:
         told.append(event.worker.address)

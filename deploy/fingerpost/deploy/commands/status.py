@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import out, print_json
 from fingerpost.deploy.instance_diff import versions
+from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -38,7 +38,7 @@ def status(
         float, typer.Option(min=0.1, help="With --watch, seconds between two looks.")
     ] = 1.0,
     json: options.Json = False,
-    cluster: Cluster,
+    cluster: ClusterTarget,
 ) -> None:
     """Show every service and worker, and what each worker says of its load.
 

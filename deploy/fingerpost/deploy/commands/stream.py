@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fingerpost.deploy.commands import options
-from fingerpost.deploy.commands.cluster_options import Cluster, takes_cluster_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, print_json
-from fingerpost.deploy.results_log import Journal
+from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
+from fingerpost.deploy.results_log import ResultsLog
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def stream(
     ] = False,
     json: options.Json = False,
     relay: options.Relay = False,
-    cluster: Cluster,
+    cluster: ClusterTarget,
 ) -> None:
     """Classify many images, and write each result as it comes.
 
@@ -62,17 +62,15 @@ def stream(
     --out are not sent again. The exit status is 1 if an image failed, in this run or before.
     """
     found = _names(source)
-    with Journal(results) as journal:
-        skipped = journal.done - (journal.failed if retry_failed else set())
+    with ResultsLog(results) as log:
+        skipped = log.done - (log.failed if retry_failed else set())
         names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
         client = cluster.client(relay=relay)
         try:
-            asyncio.run(
-                _run(client, names, model, top, concurrency or "auto", shrink, journal, tally)
-            )
+            asyncio.run(_run(client, names, model, top, concurrency or "auto", shrink, log, tally))
         finally:
-            failed = len(journal.failed)
+            failed = len(log.failed)
             if json:
                 print_json(tally.figures() | {"skipped": len(skipped), "failed": failed})
             elif tally.images or skipped:
@@ -130,7 +128,7 @@ async def _run(
     top: int,
     concurrency: Any,
     shrink: bool,
-    journal: Journal,
+    log: ResultsLog,
     tally: _Tally,
 ) -> None:
     async with client:
@@ -139,8 +137,8 @@ async def _run(
             shown = 0.0
             async with aclosing(results):
                 async for result in results:
-                    journal.write(_line(result))
-                    (journal.failed.add if result.error else journal.failed.discard)(result.key)
+                    log.write(_line(result))
+                    (log.failed.add if result.error else log.failed.discard)(result.key)
                     tally.add(result)
                     if time.monotonic() > shown + 0.2:
                         shown = time.monotonic()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 
 __all__ = ["add_to"]

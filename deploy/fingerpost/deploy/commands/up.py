@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.deploy.commands import options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out
 
 __all__ = ["add_to"]
@@ -41,18 +41,18 @@ def up(
     log_level: options.LogLevel = "info",
 ) -> None:
     """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
-    from fingerpost.deploy.local.cluster import Cluster, ClusterConfig
-    from fingerpost.deploy.processes.signals import Lifetime
+    from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
+    from fingerpost.deploy.processes.signals import ShutdownSignals
     from fingerpost.errors import ConfigurationError
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.repository.policy import VersionPolicy
-    from fingerpost.worker.repository.sources import ModelsFolder
+    from fingerpost.worker.repository.sources import ModelRoot
 
     if bool(model) == bool(models):
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
     told: dict[str, str] = {}
     if models is not None:
-        found = ModelsFolder(models, policy=VersionPolicy(latest=1)).look()
+        found = ModelRoot(models, policy=VersionPolicy(latest=1)).scan()
         names = [name for name, each in found.items() if each.versions and not each.error]
         told = {name: each.error for name, each in found.items() if each.error}
         if not names:
@@ -60,7 +60,7 @@ def up(
             raise ConfigurationError(why or f"{models} holds no model that has a version")
     else:
         names = [find_model(path).name for path in model or ()]
-    config = ClusterConfig(
+    config = LocalClusterConfig(
         models=tuple(model or ()),
         repository=models,
         services=tuple(names),
@@ -71,23 +71,17 @@ def up(
         worker_options=("--threads", str(threads), "--log-level", log_level),
     )
 
-    def say(name: str, line: str) -> None:
+    def print_line(name: str, line: str) -> None:
         err.print(f"{name:>10} | {line}", markup=False)
 
     async def run() -> None:
-        lifetime = Lifetime()
-        ending = asyncio.create_task(lifetime.wait())
-        async with Cluster(config, say) as cluster:
-            running = asyncio.create_task(_announce(cluster))
-            await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        signals = ShutdownSignals()
+        async with LocalCluster(config, print_line) as cluster:
+            await signals.cancel_on_signal(_announce(cluster))
             err.print("stopping...")
 
-    async def _announce(cluster: Cluster) -> None:
-        broken = told | await cluster.ready(timeout_s=120.0)
+    async def _announce(cluster: LocalCluster) -> None:
+        broken = told | await cluster.wait_ready(timeout_s=120.0)
         for name, why in broken.items():
             err.print(f"{name} is not served: {why}", markup=False)
         served = [name for name in names if name not in broken]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from fingerpost.deploy.commands import device_options, options
-from fingerpost.deploy.commands.registry_options import takes_registry_options
+from fingerpost.deploy import options
 from fingerpost.deploy.console import start_logging
 from fingerpost.deploy.eventloop import run_quickly
+from fingerpost.deploy.options.devices import placements
+from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
+    from fingerpost.worker.backends.devices import Placement
     from fingerpost.worker.models.files import ManifestOverrides
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["add_to"]
 
@@ -131,51 +135,65 @@ def worker(
         ),
     ] = 64.0,
     threads: Annotated[int, _option(_LIMITS, "Threads for the model; 0 is one a core.", min=0)] = 0,
-    device: device_options.Device = "auto",
-    memory_fraction: device_options.MemoryFraction = None,
-    devices: device_options.Devices = None,
-    processes_per_device: device_options.ProcessesPerDevice = 1,
-    access_log: device_options.AccessLogFile = None,
-    tracing: device_options.Tracing = False,
+    device: options.Device = "auto",
+    memory_fraction: options.MemoryFraction = None,
+    devices: options.Devices = None,
+    processes_per_device: options.ProcessesPerDevice = 1,
+    access_log: options.AccessLogFile = None,
+    tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
     access: RegistryOptions,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
+    from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.consul.checks import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.images import ImageLimits
+    from fingerpost.worker.config import (
+        DrainConfig,
+        ModelsConfig,
+        RegistrationConfig,
+        RequestConfig,
+        TelemetryConfig,
+        WorkerConfig,
+    )
+    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
     start_logging(log_level)
-    chosen = device_options.placements(device, devices, processes_per_device, memory_fraction)
+    chosen = placements(device, devices, processes_per_device, memory_fraction)
     if len(chosen) > 1:
-        device_options.run_on_each(
-            chosen, port=port, threads=threads, grace_s=lease + 40, follow_parent=follow_parent
+        run_device_workers(
+            chosen,
+            _process_arguments(chosen, threads),
+            port=port,
+            grace_s=lease + 40,
+            follow_parent=follow_parent,
         )
         return
     os.environ.update(chosen[0].environment())
     config = WorkerConfig(
         registry=registry,
-        access=dataclasses.replace(access, check=CheckConfig(mode=check), wan_address=wan_address),
+        registry_options=dataclasses.replace(
+            access, check=CheckConfig(mode=check), wan_address=wan_address
+        ),
+        registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
         host=host,
         port=port,
-        advertise=advertise,
-        weight=weight,
-        zone=zone,
-        max_batch=max_batch,
-        max_queue=max_queue,
-        max_wait_s=max_wait_ms / 1000,
-        latency_s=None if latency_ms is None else latency_ms / 1000,
-        limits=ImageLimits(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
-        max_request_bytes=max_request_bytes,
-        lease_s=lease,
-        poll_s=poll,
-        admin_token=_admin_token(admin_token_file),
-        placement=chosen[0],
-        access_log=access_log,
-        tracing=tracing,
+        batching=BatchingConfig(
+            max_batch=max_batch,
+            max_queue=max_queue,
+            max_wait_s=max_wait_ms / 1000,
+            latency_s=None if latency_ms is None else latency_ms / 1000,
+        ),
+        images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        requests=RequestConfig(max_bytes=max_request_bytes),
+        drain=DrainConfig(lease_s=lease),
+        models=ModelsConfig(
+            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=chosen[0]
+        ),
+        telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )
     overrides = ManifestOverrides(
         input_layer=input_layer,
@@ -195,21 +213,29 @@ def worker(
         source = _many(models, only, versions)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
-    loading = chosen[0].load_options(threads)
+    loading = chosen[0].load_config(threads)
 
     async def run() -> None:
-        from fingerpost.deploy.processes.signals import Lifetime
+        from fingerpost.deploy.processes.signals import ShutdownSignals
         from fingerpost.worker.worker import Worker
 
         serving = Worker(source, lambda files: load_backend(files, loading), config)
         async with serving:
             # Before this line a signal ends the process at once: nobody knows of it yet.
-            lifetime = Lifetime(follow_parent=follow_parent)
+            signals = ShutdownSignals(follow_parent=follow_parent)
             await serving.register()
-            await lifetime.wait()
+            await signals.wait()
             await serving.leave()
 
     run_quickly(run())
+
+
+def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
+    """This command's own arguments; processes that share the CPU share its cores too."""
+    arguments = sys.argv[sys.argv.index("worker") + 1 :]
+    if not threads and chosen[0].gpu is None:
+        arguments += ["--threads", str(max(1, (os.cpu_count() or 1) // len(chosen)))]
+    return arguments
 
 
 def _one(
@@ -219,7 +245,7 @@ def _one(
     labels: Path | None,
     overrides: ManifestOverrides,
     policy: str,
-) -> Source:
+) -> ModelSource:
     """A model that never changes, or all the versions in its folder."""
     from functools import partial
 
@@ -237,12 +263,12 @@ def _one(
     return ModelFolder(path, name=name, policy=VersionPolicy.parse(policy), find=find)
 
 
-def _many(folder: Path, only: str | None, policy: str) -> Source:
+def _many(folder: Path, only: str | None, policy: str) -> ModelSource:
     from fingerpost.worker.repository.policy import VersionPolicy
-    from fingerpost.worker.repository.sources import ModelsFolder
+    from fingerpost.worker.repository.sources import ModelRoot
 
     names = [each.strip() for each in only.split(",")] if only else []
-    return ModelsFolder(folder, only=names, policy=VersionPolicy.parse(policy))
+    return ModelRoot(folder, only=names, policy=VersionPolicy.parse(policy))
 
 
 def _admin_token(file: Path | None) -> str | None:

@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 
 from fingerpost.client import Client
 from fingerpost.deploy.demo.digits import write_digits
-from fingerpost.deploy.local.cluster import Cluster, ClusterConfig
+from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
 from fingerpost.errors import FingerpostError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def train_digits(data: Path, out: Path, progress: Progress) -> tuple[TrainResult
 
 
 async def stream_held_out(
-    cluster: Cluster, files: list[Path], progress: Callable[[int, int], None]
+    cluster: LocalCluster, files: list[Path], progress: Callable[[int, int], None]
 ) -> DemoResult:
     """Stream the held-out images to the workers, and kill one of them on the way.
 
@@ -152,9 +152,9 @@ def free_port(wanted: int) -> int:
     raise FingerpostError("no port is free on 127.0.0.1")
 
 
-def cluster_config(model: Path) -> ClusterConfig:
+def cluster_config(model: Path) -> LocalClusterConfig:
     """Three workers, and the usual ports where they are free."""
-    return ClusterConfig(
+    return LocalClusterConfig(
         models=(model,),
         services=(model.name,),
         workers=3,

@@ -7,6 +7,6 @@ finds the images, `plot` draws.
 
 from fingerpost.deploy.load_test.plan import Plan
 from fingerpost.deploy.load_test.report import Report
-from fingerpost.deploy.load_test.shell import LoadTest
+from fingerpost.deploy.load_test.runner import LoadTest
 
 __all__ = ["LoadTest", "Plan", "Report"]

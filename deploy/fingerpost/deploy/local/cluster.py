@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from fingerpost.deploy.processes.supervised import Child
+from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError, NoWorker, RegistryError
 from fingerpost.registry import open_registry
 
@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
-__all__ = ["Cluster", "ClusterConfig"]
+__all__ = ["LocalCluster", "LocalClusterConfig"]
 
 T = TypeVar("T")
 
-# Of a version that will not be served, in the words of `POST /v2/repository/index`.
+# State of a version that will not be served, as `POST /v2/repository/index` calls it.
 _UNAVAILABLE: Final = "UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterConfig:
-    """What to start.
+class LocalClusterConfig:
+    """What a local cluster consists of, validated on construction.
 
     Attributes:
-        models: one folder or file for each model to serve.
-        repository: a folder of models, which every worker serves; instead of `models`.
-        services: the names of all models.
-        workers: worker processes for each model, or for the repository.
-        proxy_port, registry_port: where the proxy and the embedded registry listen.
-        registry: an existing registry's URL, instead of the embedded one.
+        models: the folder or file of each model; each has workers of its own.
+        repository: a folder of models, all of which every worker serves; instead of `models`.
+        services: the names of all models, which `wait_ready` waits for.
+        workers: number of worker processes for each model, or for the repository. More use more
+            cores and memory; with the default of 3, the loss of one can be seen.
+        proxy_port: port of the proxy on loopback; clients look at 12480 by default.
+        registry_port: port of the embedded registry on loopback; commands use 12481 by default.
+        registry: URL of an existing registry, instead of the embedded one.
         worker_options: further options for every `fingerpost worker`.
     """
 
@@ -49,30 +51,33 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise ConfigurationError(f"--workers {self.workers}: there must be 1 or more")
+            raise ConfigurationError(f"workers is {self.workers}: give --workers 1 or more")
 
 
-class Cluster:
-    """Running from `async with` on; left, every process has ended.
+class LocalCluster:
+    """A registry, a proxy and workers as processes on this machine, while inside `async with`.
+
+    When `async with` is left, every process has ended.
 
     Args:
-        config: see `ClusterConfig`.
-        say: called with a process's name and each line it writes.
+        config: see `LocalClusterConfig`.
+        on_line: called with a process's name and each line it writes.
     """
 
-    def __init__(self, config: ClusterConfig, say: Callable[[str, str], None]) -> None:
+    def __init__(self, config: LocalClusterConfig, on_line: Callable[[str, str], None]) -> None:
         self._config = config
-        self._say = say
+        self._on_line = on_line
         self.registry_url = config.registry or f"http://127.0.0.1:{config.registry_port}"
         self.proxy_url = f"http://127.0.0.1:{config.proxy_port}"
-        self.workers: list[Child] = []
-        self._servers: list[Child] = []
+        self.workers: list[SupervisedProcess] = []
+        self._servers: list[SupervisedProcess] = []
 
     async def __aenter__(self) -> Self:
         """Start registry and proxy, wait until they answer, and start the workers.
 
         Raises:
-            ConfigurationError: one of them cannot run: a port in use, no such model, ...
+            ConfigurationError: a process cannot run, for example because its port is in use or
+                the model does not exist.
         """
         try:
             await self._start()
@@ -82,21 +87,21 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the workers first: they tell proxy and registry that they leave."""
+        """Stop the workers first, so that the registry and the proxy learn that they leave."""
         for group in (self.workers, self._servers):
             async with asyncio.TaskGroup() as tasks:
-                for child in group:
-                    tasks.create_task(child.stop(grace_s=10.0))
+                for process in group:
+                    tasks.create_task(process.stop(grace_s=10.0))
 
-    async def ready(self, timeout_s: float) -> dict[str, str]:
-        """Wait until every worker is on the registry's healthy list, with all that it can serve.
+    async def wait_ready(self, timeout_s: float) -> dict[str, str]:
+        """Wait until the registry lists every worker as healthy, with all models it can serve.
 
         Returns:
-            The models of `repository` that none can serve, and why.
+            The models of `repository` that no worker can serve, each with the reason.
 
         Raises:
             ConfigurationError: a process cannot run.
-            NoWorker: the time did not suffice.
+            NoWorker: not all workers were ready within `timeout_s` seconds.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -105,40 +110,42 @@ class Cluster:
             raise NoWorker(f"not all workers were ready within {timeout_s:g} s") from None
 
     async def run(self) -> None:
-        """Run until cancelled, or until a process fails in a way that a restart cannot mend."""
+        """Wait until cancelled; raise if a process fails in a way that a restart cannot repair."""
         await self._unless_failed(asyncio.Event().wait())
 
     async def _start(self) -> None:
         config = self._config
         if config.registry is None:
             await self._serve("registry", ["registry", "--port", str(config.registry_port)])
-            await self._unless_failed(_answers(f"{self.registry_url}/v1/status/leader"))
+            await self._unless_failed(_wait_answer(f"{self.registry_url}/v1/status/leader"))
         proxy = ["proxy", "--port", str(config.proxy_port), "--registry", self.registry_url]
         await self._serve("proxy", proxy)
-        await self._unless_failed(_answers(f"{self.proxy_url}/health/live"))
+        await self._unless_failed(_wait_answer(f"{self.proxy_url}/health/live"))
         sources = [("--model", path) for path in config.models]
         if config.repository is not None:
             sources.append(("--models", config.repository))
         for option, path in sources:
             for _ in range(config.workers):
                 arguments = ["worker", option, str(path), "--registry", self.registry_url]
-                child = Child(
+                process = SupervisedProcess(
                     f"worker-{len(self.workers) + 1}",
                     [*arguments, "--lease", "0.2", *config.worker_options],
-                    self._say,
+                    self._on_line,
                 )
-                self.workers.append(child)
-                await child.start()
+                self.workers.append(process)
+                await process.start()
 
     async def _serve(self, name: str, arguments: list[str]) -> None:
-        child = Child(name, arguments, self._say)
-        self._servers.append(child)
-        await child.start()
+        process = SupervisedProcess(name, arguments, self._on_line)
+        self._servers.append(process)
+        await process.start()
 
     async def _unless_failed(self, work: Awaitable[T]) -> T:
-        """Await `work`, but raise as soon as a child has failed for good."""
+        """Await `work`, but raise when a process fails in a way that a restart cannot repair."""
         working = asyncio.ensure_future(work)
-        failing = [asyncio.create_task(each.failed()) for each in (*self._servers, *self.workers)]
+        failing = [
+            asyncio.create_task(each.wait_failed()) for each in (*self._servers, *self.workers)
+        ]
         tasks = (working, *failing)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -174,8 +181,8 @@ class Cluster:
         raise RegistryError("the registry's watch has ended")
 
 
-async def _answers(url: str) -> None:
-    """Ask until there is an answer, whatever it says."""
+async def _wait_answer(url: str) -> None:
+    """Ask until there is an answer, whatever its status."""
     async with ClientSession(timeout=ClientTimeout(total=1.0)) as session:
         while True:
             try:
@@ -186,7 +193,7 @@ async def _answers(url: str) -> None:
 
 
 async def _broken(url: str, models: Iterable[str]) -> dict[str, str]:
-    """Those models of which a worker has no version and will have none, and why."""
+    """The models of which a worker can load no version, each with the reason."""
     async with (
         ClientSession(timeout=ClientTimeout(total=10.0)) as session,
         session.post(f"{url}/v2/repository/index") as response,
@@ -197,5 +204,5 @@ async def _broken(url: str, models: Iterable[str]) -> dict[str, str]:
         versions = [each for each in index if each["name"] == model]
         if all(each["state"] == _UNAVAILABLE for each in versions):
             reasons = [f"version {each['version']}: {each['reason']}" for each in versions]
-            broken[model] = "; ".join(reasons) or "it has no version that is to be served"
+            broken[model] = "; ".join(reasons) or "none of its versions is to be served"
     return broken

@@ -1,4 +1,4 @@
-"""When a long-running command ends: signals, and the death of the process that started it."""
+"""How a long-running command ends: by a signal, or because the process that started it ended."""
 
 from __future__ import annotations
 
@@ -6,41 +6,61 @@ import asyncio
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["Lifetime"]
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["ShutdownSignals"]
 
 
-class Lifetime:
-    """Turns the first SIGTERM or SIGINT into `wait` returning, the second into an immediate end.
+class ShutdownSignals:
+    """Waits for SIGTERM or SIGINT; a second one ends the process at once.
 
-    SIGHUP sets `restart_wanted`, for those that can restart; others go on.
+    SIGHUP sets `restart_requested`, for a command that can restart; others ignore it.
 
-    With `follow_parent`, the end of standard input counts as a first signal: whoever started this
-    process holds the other end of that pipe, so that no death of its leaves this process behind.
-    It is portable, where Linux's `PR_SET_PDEATHSIG` is not.
+    Make it inside a running event loop, whose signal handlers it replaces.
+
+    Args:
+        follow_parent: treat the end of standard input as a first signal. The process that started
+            this one holds the other end of that pipe, so that however it dies, this process ends
+            too. That is portable, where Linux's `PR_SET_PDEATHSIG` is not.
     """
 
     def __init__(self, *, follow_parent: bool = False) -> None:
-        self._ending = asyncio.Event()
-        self.restart_wanted = asyncio.Event()
+        self._received = asyncio.Event()
+        self.restart_requested = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
-        loop.add_signal_handler(signal.SIGHUP, self.restart_wanted.set)
+            loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self.restart_requested.set)
         if follow_parent:
-            loop.add_reader(sys.stdin.fileno(), self._stdin_ready)
+            loop.add_reader(sys.stdin.fileno(), self._on_stdin)
 
     async def wait(self) -> None:
-        """Return at the first signal."""
-        await self._ending.wait()
+        """Return at the first signal, or at once if it has come already."""
+        await self._received.wait()
 
-    def _signalled(self, number: int) -> None:
-        if self._ending.is_set():
+    async def cancel_on_signal(self, work: Coroutine[None, None, None]) -> None:
+        """Await `work`; the first signal cancels it. Raises what `work` raises."""
+        waiting = asyncio.create_task(self.wait())
+        working = asyncio.create_task(work)
+        try:
+            await asyncio.wait((waiting, working), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            waiting.cancel()
+            working.cancel()
+            await asyncio.gather(waiting, working, return_exceptions=True)
+
+    def _on_signal(self, number: int) -> None:
+        if self._received.is_set():
             # Nothing is worth waiting for now; the kernel closes what is open.
             os._exit(128 + number)
-        self._ending.set()
+        self._received.set()
 
-    def _stdin_ready(self) -> None:
+    def _on_stdin(self) -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-            self._ending.set()
+            self._received.set()

@@ -1,4 +1,4 @@
-"""Supervised child processes of the local cluster."""
+"""A process of the `fingerpost` command that is started again when it dies."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ from collections.abc import Callable
 from typing import Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.backoff import Backoff
 
-__all__ = ["Child"]
+__all__ = ["SupervisedProcess"]
 
-# A child that lived this long is well again: the next restart comes at once.
-_WELL_AFTER_S: Final = 10.0
-_BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# After this long, a failure no longer counts: the next restart comes at once.
+_STABLE_AFTER_S: Final = 10.0
+# The delays before restarts: 0.2, 0.45, 1, 2.2, 5 and 10 s; without jitter, since one supervisor
+# starts all of them.
+_BACKOFF: Final = Backoff(base_s=0.2, cap_s=10.0, factor=2.24)
 
 
-class Child:
-    """One `fingerpost` subcommand, started again whenever it dies, until `stop`.
+class SupervisedProcess:
+    """A `fingerpost` subcommand in a process of its own, restarted whenever it dies until `stop`.
 
-    It has its own session, so that Ctrl-C at the terminal reaches the supervisor alone, and a pipe
-    as standard input whose end makes it leave, should the supervisor be killed.
+    The process has its own session, so that Ctrl-C at the terminal reaches the supervisor alone.
+    Its standard input is a pipe whose end makes it stop, should the supervisor be killed.
 
     Args:
-        name: what its lines are marked with.
+        name: the name that `on_line` gets with each line.
         arguments: the subcommand and its options.
-        say: called with each line the child writes.
+        on_line: called with the name and each line that the process writes.
     """
 
-    def __init__(self, name: str, arguments: list[str], say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], on_line: Callable[[str, str], None]
+    ) -> None:
         self.name = name
         self.restarts = 0
         self._arguments = arguments
-        self._say = say
+        self._on_line = on_line
         self._last_lines: deque[str] = deque(maxlen=5)
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -45,32 +50,33 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The running process's id, None between two lives."""
+        """The process id; None before the start, after the end and between restarts."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
     async def start(self) -> None:
-        """Start it, and keep it running in the background."""
+        """Start the process, and a task that restarts it when it dies."""
         await self._spawn()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would: the supervisor starts it again."""
+        """Send SIGKILL, as if it had crashed; the process is then restarted."""
         if self.pid is not None:
             os.kill(self.pid, signal.SIGKILL)
 
-    async def failed(self) -> None:
-        """Return only by raising: the child ended with an error of its own making.
+    async def wait_failed(self) -> None:
+        """Wait until the process fails in a way that a restart cannot repair.
+
+        Returns only after `stop`.
 
         Raises:
-            ConfigurationError: it exited with status 1 or 2, which starting again cannot mend;
-                the message is the last line it wrote.
+            ConfigurationError: it exited with status 1 or 2; the message is its last line.
         """
         assert self._supervisor is not None  # noqa: S101 - set by `start`
         await asyncio.shield(self._supervisor)
 
     async def stop(self, grace_s: float) -> None:
-        """SIGTERM, then SIGKILL for what is still there after `grace_s` seconds."""
+        """Send SIGTERM, and SIGKILL if the process still runs after `grace_s` seconds."""
         self._stopping = True
         if self.pid is not None and self._process is not None:
             self._process.terminate()
@@ -103,22 +109,22 @@ class Child:
         failures = 0
         while True:
             started = time.monotonic()
-            code = await self._follow()
+            code = await self._read_until_exit()
             if self._stopping:
                 return
             if code in (1, 2):
                 reason = self._last_lines[-1] if self._last_lines else f"exit status {code}"
                 raise ConfigurationError(f"{self.name}: {reason.removeprefix('fingerpost: ')}")
-            well = time.monotonic() - started > _WELL_AFTER_S
-            failures = 0 if well else min(failures + 1, len(_BACKOFF_S) - 1)
+            stable = time.monotonic() - started > _STABLE_AFTER_S
+            failures = 0 if stable else failures + 1
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
-            self._say(self.name, f"ended by {how}; starting it again")
-            await asyncio.sleep(_BACKOFF_S[failures])
+            self._on_line(self.name, f"ended by {how}; starting it again")
+            await asyncio.sleep(_BACKOFF.nominal_s(failures))
             self.restarts += 1
             await self._spawn()
 
-    async def _follow(self) -> int:
-        """Pass on the running process's lines until it ends; return its exit status."""
+    async def _read_until_exit(self) -> int:
+        """Pass on the lines of the running process until it ends; return its exit status."""
         process = self._process
         assert process is not None  # noqa: S101 - spawned before
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -126,5 +132,5 @@ class Child:
             text = line.decode("utf-8", "replace").rstrip()
             if text:
                 self._last_lines.append(text)
-                self._say(self.name, text)
+                self._on_line(self.name, text)
         return await process.wait()

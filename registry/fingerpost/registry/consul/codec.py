@@ -7,7 +7,7 @@ What goes where:
 ``Address``, ``Port``         its host, and the port of transport ``http``
 ``Weights.Passing``           its weight
 ``TaggedAddresses``           ``lan`` and ``wan``, where a WAN address is advertised
-``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each label; so
+``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each alias; so
                               that ``v3.flowers.service.consul`` answers a DNS query; at most
                               `MAX_TAGS`, the first models' before the last ones'
 ``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `consul_models` for what
@@ -136,7 +136,7 @@ def _tags(instance: Instance) -> list[str]:
     tags = [TAG, *sorted(instance.ports)]
     for model in instance.models:
         tags += [f"v{version}" for version in model.versions]
-        tags += sorted(model.labels)
+        tags += sorted(model.aliases)
     return list(dict.fromkeys(tags))[:MAX_TAGS]
 
 

@@ -4,7 +4,7 @@ Consul takes 64 pairs of at most 512 bytes, some 32 KB. The first of these steps
 
 1. JSON, cut into pieces `fingerpost-models-N`: readable in Consul's UI. Some 200 models.
 2. The same deflated, in base 85, in pieces `fingerpost-packed-N`. Some thousands of models.
-3. As 2, each model with only its newest version and those that carry a label.
+3. As 2, each model with only its newest version and those that carry an alias.
 4. As 3, with as many of the models as fit: the one named like the service first, then in the
    order given. The pair `fingerpost-models-left-out` holds the number of those left out: the
    instance serves them, but nobody finds it by them.
@@ -84,7 +84,7 @@ def encode_models(service: str, models: Sequence[ModelInfo], pairs: int) -> dict
     if fitting is None:
         raise InvalidInstance(
             f"model {models[0].name!r} of service {service!r} does not fit into the {pairs} pairs "
-            f"of metadata that Consul has left of its {MAX_PAIRS}; use fewer pairs or labels"
+            f"of metadata that Consul has left of its {MAX_PAIRS}; use fewer pairs or aliases"
         )
     return fitting | {LEFT_OUT: str(len(models) - count)}
 
@@ -108,11 +108,11 @@ def _json(models: Sequence[ModelInfo]) -> bytes:
 
 
 def _shortened(model: ModelInfo) -> ModelInfo:
-    labelled = set(model.labels.values())
+    aliased = set(model.aliases.values())
     kept = tuple(
         version
         for position, version in enumerate(model.versions)
-        if not position or version in labelled
+        if not position or version in aliased
     )
     return msgspec.structs.replace(model, versions=kept)
 

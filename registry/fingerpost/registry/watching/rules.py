@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.watching.self_preservation import ShrinkageConfig
 
@@ -97,6 +98,7 @@ class WatchRules:
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
+        self._backoff = Backoff(base_s=config.backoff_base_s, cap_s=config.backoff_cap_s)
         self._tokens = float(config.burst)
         self._refilled_at: float | None = None
         self.index = 0
@@ -112,10 +114,8 @@ class WatchRules:
     def failed(self, rng: Random) -> float:
         """A poll failed; return the seconds to wait before the next one (full jitter)."""
         self.index = 0
-        exponent = min(self.errors_in_a_row, 16)
         self.errors_in_a_row += 1
-        ceiling = min(self._config.backoff_cap_s, self._config.backoff_base_s * 2**exponent)
-        return rng.uniform(0, ceiling)
+        return self._backoff.delay_s(self.errors_in_a_row - 1, rng)
 
     def _pace(self, now: float) -> float:
         config = self._config

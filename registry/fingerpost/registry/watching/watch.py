@@ -32,13 +32,16 @@ class View(Protocol):
     @property
     def index(self) -> int:
         """The registry's index when this content was first seen, or more; it only grows."""
+        ...
 
     @property
     def taken_at(self) -> float:
         """When it was last confirmed, in monotonic seconds."""
+        ...
 
     def same_content(self, other: Self, /) -> bool:
         """Whether both say the same, whenever they were taken."""
+        ...
 
 
 V = TypeVar("V", bound=View)
@@ -247,15 +250,19 @@ class Store(Protocol):
 
     def put(self, snapshot: Snapshot) -> None:
         """Take the newest snapshot, to be written soon. Never blocks, never raises."""
+        ...
 
     async def load(self, service: str) -> Snapshot | None:
         """The last one written, by whichever process. Never raises."""
+        ...
 
     async def catalog(self) -> Catalog | None:
         """The services that `load` has a snapshot of; None if none. Never raises."""
+        ...
 
     async def aclose(self) -> None:
         """Write what still waits. The registry that was given the store does this at its end."""
+        ...
 
 
 class ServiceWatch(Watch[Snapshot]):

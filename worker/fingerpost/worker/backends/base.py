@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # those; or float32 of the model's own input shape without its batch, which goes in as it is.
     Item = NDArray[np.uint8] | NDArray[np.float32] | bytes
 
-__all__ = ["Backend", "ImageInput", "LoadOptions"]
+__all__ = ["Backend", "ImageInput", "LoadConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,10 @@ class ImageInput:
         layout: the order of the model's own axes; items of pixels come as `[H, W, C]` all the same.
         dtype: NumPy's name of what the model takes, such as `float32` or `uint8`.
         batch: how many images one call takes: None for any number, else exactly this many.
-        instant: a call takes microseconds and waits for nothing, so that it is made in the event
-            loop; two changes of threads would cost more than it.
-        lanes: how many calls may be made at once, each from a thread of its own. More than one
-            where a call leaves processors idle at its end that the next could have.
+        inline: a call takes microseconds and never waits, so it is made in the event loop: two
+            changes of threads would cost more than the call.
+        concurrent_batches: how many calls may run at once, each in a thread of its own. More than
+            one pays where a call leaves processors idle at its end that the next could use.
         preprocessing: how images come to that size (`resize`, `filter`, `crop_fraction`), and what
             the backend does to the pixels then (`order`, `mean`, `std`).
     """
@@ -50,8 +50,8 @@ class ImageInput:
     layout: Layout = Layout.NHWC
     dtype: str = "float32"
     batch: int | None = None
-    instant: bool = False
-    lanes: int = 1
+    inline: bool = False
+    concurrent_batches: int = 1
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
@@ -65,7 +65,7 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
+class LoadConfig:
     """What the machine, not the model, decides about loading.
 
     Attributes:
@@ -91,23 +91,27 @@ class LoadOptions:
 
 
 class Backend(Protocol):
-    """A loaded model. `predict` is called from one thread for each of its lanes, mostly one."""
+    """A loaded model. `predict` is called from one thread for each concurrent batch."""
 
     @property
     def framework(self) -> str:
         """Name and version, such as `tensorflow 2.21.0`."""
+        ...
 
     @property
     def platform(self) -> str:
         """Framework and format, such as `onnxruntime_onnx`: Triton's word, where it has one."""
+        ...
 
     @property
     def device(self) -> str:
         """Where it runs: `cpu`, or the GPU's name."""
+        ...
 
     @property
     def input(self) -> ImageInput:
         """What `predict` wants."""
+        ...
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """Scores, float32 `[len(images), classes]`.
@@ -120,6 +124,8 @@ class Backend(Protocol):
         Raises:
             InvalidRequest: an item of another shape.
         """
+        ...
 
     def close(self) -> None:
         """Free memory and devices; `predict` is not called afterwards."""
+        ...

@@ -13,14 +13,14 @@ import cv2
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import image_input
-from fingerpost.worker.backends.pixels import finish, in_batches
+from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
+    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.models.manifest import Activation
 
@@ -44,7 +44,7 @@ class CaffeBackend:
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
-        return in_batches(images, self.input, self._run)
+        return predict_in_batches(images, self.input, self._run)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -53,10 +53,10 @@ class CaffeBackend:
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         self._net.setInput(batch, self._source)
         # A copy: OpenCV reuses the output's memory in the next run.
-        return finish(self._net.forward(self._result).copy(), self._activation, len(batch))
+        return to_scores(self._net.forward(self._result).copy(), self._activation, len(batch))
 
 
-def load(files: ModelFiles, options: LoadOptions) -> CaffeBackend:
+def load(files: ModelFiles, config: LoadConfig) -> CaffeBackend:
     """Load a model from disk.
 
     Raises:
@@ -68,13 +68,13 @@ def load(files: ModelFiles, options: LoadOptions) -> CaffeBackend:
             f"OpenCV {cv2.__version__} reads no Caffe models: "
             "pip install 'opencv-python-headless>=4.10,<5'"
         )
-    if options.device.startswith("cuda"):
+    if config.device.startswith("cuda"):
         raise ConfigurationError(
-            f"Caffe models run on the CPU, not on {options.device}: use --device cpu, "
+            f"Caffe models run on the CPU, not on {config.device}: use --device cpu, "
             "or convert the model to ONNX"
         )
-    if options.threads:
-        cv2.setNumThreads(options.threads)
+    if config.threads:
+        cv2.setNumThreads(config.threads)
     source, shape = _read_input(files)
     try:
         net = cv2.dnn.readNetFromCaffe(str(files.path), str(files.weights))

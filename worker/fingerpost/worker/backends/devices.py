@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["VISIBLE", "Gpu", "Placement", "find_gpus", "place", "spread", "visible"]
+__all__ = ["VISIBLE", "Gpu", "Placement", "find_gpus", "place", "place_processes", "visible_gpus"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +77,9 @@ class Placement:
             return {VISIBLE: "-1"}  # or TensorFlow takes memory on GPUs that it does not use
         return {} if self.gpu is None else {VISIBLE: self.gpu.uuid}
 
-    def load_options(self, threads: int = 0) -> LoadOptions:
+    def load_config(self, threads: int = 0) -> LoadConfig:
         """For the backends."""
-        return LoadOptions(
-            device=self.device, memory_fraction=self.memory_fraction, threads=threads
-        )
+        return LoadConfig(device=self.device, memory_fraction=self.memory_fraction, threads=threads)
 
     def meta(self, backend_device: str) -> dict[str, str]:
         """What the registration says was taken.
@@ -131,7 +129,7 @@ def find_gpus(nvml: Any = None) -> tuple[Gpu, ...]:
         nvml.nvmlShutdown()
 
 
-def visible(gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
+def visible_gpus(gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
     """Those that `CUDA_VISIBLE_DEVICES` leaves, in its order; it is how a scheduler shares them.
 
     Read as CUDA reads it: indices or UUIDs, which may be cut short, up to the first that is none.
@@ -182,7 +180,7 @@ def place(device: str, gpus: tuple[Gpu, ...], *, memory_fraction: float | None =
     return Placement(device="cuda:0", gpu=gpu, memory_fraction=memory_fraction)
 
 
-def spread(
+def place_processes(
     device: str,
     devices: str | None,
     gpus: tuple[Gpu, ...],

@@ -9,12 +9,12 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.manifest import Framework
 
 if TYPE_CHECKING:
-    from fingerpost.worker.backends.base import Backend, LoadOptions
+    from fingerpost.worker.backends.base import Backend, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
 
 __all__ = ["load_backend"]
 
-# Each module offers `load(files, options) -> Backend`; the extra is what brings its framework.
+# Each module offers `load(files, config) -> Backend`; the extra is what brings its framework.
 _MODULES: Final = {
     Framework.TENSORFLOW: ("tensorflow.backend", "TensorFlow", "tensorflow"),
     Framework.ONNX: ("onnx", "ONNX Runtime", "onnx"),
@@ -24,7 +24,7 @@ _MODULES: Final = {
 }
 
 
-def load_backend(files: ModelFiles, options: LoadOptions) -> Backend:
+def load_backend(files: ModelFiles, config: LoadConfig) -> Backend:
     """Load a model from disk, blocking. Takes seconds, most of them for importing its framework.
 
     Raises:
@@ -34,7 +34,7 @@ def load_backend(files: ModelFiles, options: LoadOptions) -> Backend:
     module, name, extra = _MODULES[files.manifest.framework]
     try:
         backend = importlib.import_module(f"fingerpost.worker.backends.{module}")
-        return cast("Backend", backend.load(files, options))
+        return cast("Backend", backend.load(files, config))
     except ImportError as error:
         raise ConfigurationError(
             f"{name} cannot be imported ({error}): pip install 'fingerpost[{extra}]'"

@@ -15,15 +15,15 @@ import numpy as np
 import onnxruntime as ort
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.devices import find_gpus, visible
+from fingerpost.worker.backends.devices import find_gpus, visible_gpus
 from fingerpost.worker.backends.inputs import image_input
-from fingerpost.worker.backends.pixels import finish, in_batches
-from fingerpost.worker.threads import step_back
+from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
+    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.models.manifest import Activation
 
@@ -44,8 +44,8 @@ _PART_LEAST: Final = 2
 What lies between two operators stays in its cache then: MobileNetV2 takes 7.1 ms an image on one
 thread, 7.2 with four images, 7.5 with eight, and 7.5 with one."""
 
-_LANES: Final = 2
-"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one lane those
+_CONCURRENT_BATCHES: Final = 2
+"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one batch those
 that are early wait: 2 processors were idle for 4 % beside decoders and a server, with two 1 %."""
 
 
@@ -76,11 +76,11 @@ class OnnxBackend:
     ) -> None:
         self._session, self._single = session, single
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "onnx", step_back)  # which start at first use
+        self._pool = ThreadPoolExecutor(threads, "onnx", lower_priority)  # which start at first use
         self._calls, self._lock = 0, threading.Lock()
         self._source, self._results = source, [result]
         self._activation = activation
-        self.input = replace(wanted, lanes=_LANES) if single else wanted
+        self.input = replace(wanted, concurrent_batches=_CONCURRENT_BATCHES) if single else wanted
         self.device = device
         self.framework = f"onnxruntime {ort.__version__}"
 
@@ -90,7 +90,7 @@ class OnnxBackend:
             self._calls += 1
             threads = max(1, self._threads // self._calls)
         try:
-            return in_batches(images, self.input, partial(self._run, threads))
+            return predict_in_batches(images, self.input, partial(self._run, threads))
         finally:
             with self._lock:
                 self._calls -= 1
@@ -109,21 +109,21 @@ class OnnxBackend:
             parts = np.array_split(batch, min(count, threads * math.ceil(count / (threads * part))))
             run = partial(self._scores, self._single)
             output = np.concatenate(list((map if threads == 1 else self._pool.map)(run, parts)))
-        return finish(output, self._activation, count)
+        return to_scores(output, self._activation, count)
 
     def _scores(self, session: ort.InferenceSession, batch: NDArray[Any]) -> Any:
         (output,) = session.run(self._results, {self._source: batch})
         return output
 
 
-def load(files: ModelFiles, options: LoadOptions) -> OnnxBackend:
+def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
     """Load a model from disk.
 
     Raises:
         ConfigurationError: the file is damaged or has operators that this version does not know,
             the device is not there, or the model does not map one image input to one row of scores.
     """
-    session, device = _session(files, options, options.threads)
+    session, device = _session(files, config, config.threads)
     inputs = session.get_inputs()
     if len(inputs) > 1:
         raise ConfigurationError(
@@ -139,12 +139,12 @@ def load(files: ModelFiles, options: LoadOptions) -> OnnxBackend:
         layout=None,
         name=f"input {source.name!r}",
     )
-    threads = options.threads or os.cpu_count() or 1
+    threads = config.threads or os.cpu_count() or 1
     divisible = device == "cpu" and threads > 1 and wanted.batch is None
     return OnnxBackend(
         session,
         wanted,
-        single=_session(files, options, 1)[0] if divisible else None,
+        single=_session(files, config, 1)[0] if divisible else None,
         threads=threads,
         source=source.name,
         result=result.name,
@@ -154,7 +154,7 @@ def load(files: ModelFiles, options: LoadOptions) -> OnnxBackend:
 
 
 def _session(
-    files: ModelFiles, options: LoadOptions, threads: int
+    files: ModelFiles, config: LoadConfig, threads: int
 ) -> tuple[ort.InferenceSession, str]:
     """The model on so many threads (0: ONNX Runtime's choice), and where it runs."""
     settings = ort.SessionOptions()
@@ -164,50 +164,50 @@ def _session(
     # CPU time an image instead of 21 (MobileNetV2 and 2 decoding threads on 2 busy cores). Alone on
     # an idle machine, a single image takes a fifth longer without.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = _providers(options)
+    providers = _providers(config)
     try:
         session = ort.InferenceSession(files.path, settings, providers=providers)
     except Exception as error:  # its errors have no common base but Exception
         reason = str(error).strip().splitlines()[0][:300]
         raise ConfigurationError(f"ONNX model {files.path} cannot be loaded: {reason}") from error
     if session.get_providers()[0] == _CUDA:
-        index, gpus = _index(options), visible(find_gpus(), os.environ)
+        index, gpus = _index(config), visible_gpus(find_gpus(), os.environ)
         return session, gpus[index].name if index < len(gpus) else f"cuda:{index}"
-    if options.device.startswith("cuda"):
+    if config.device.startswith("cuda"):
         raise ConfigurationError(
-            f"ONNX Runtime cannot use {options.device}: its CUDA libraries do not load "
+            f"ONNX Runtime cannot use {config.device}: its CUDA libraries do not load "
             "(see that CUDA and cuDNN fit it), or use --device cpu"
         )
     return session, "cpu"
 
 
-def _providers(options: LoadOptions) -> list[Any]:
+def _providers(config: LoadConfig) -> list[Any]:
     """What runs the operators, best first; the CPU takes those that the GPU cannot."""
-    if options.device == "cpu" or _CUDA not in ort.get_available_providers():
-        if options.device.startswith("cuda"):
+    if config.device == "cpu" or _CUDA not in ort.get_available_providers():
+        if config.device.startswith("cuda"):
             raise ConfigurationError(
-                f"this build of ONNX Runtime cannot use {options.device}: "
+                f"this build of ONNX Runtime cannot use {config.device}: "
                 "pip install onnxruntime-gpu instead of onnxruntime, or use --device cpu"
             )
         return [_CPU]
-    index = _index(options)
+    index = _index(config)
     settings: dict[str, Any] = {"device_id": index}
-    if options.memory_fraction is not None:
-        gpus = visible(find_gpus(), os.environ)
+    if config.memory_fraction is not None:
+        gpus = visible_gpus(find_gpus(), os.environ)
         if index >= len(gpus):
             raise ConfigurationError(
                 f"--memory-fraction needs the size of GPU {index}'s memory, which NVML does not "
                 "tell: pip install 'fingerpost[gpu]', or leave the option out"
             )
-        settings["gpu_mem_limit"] = int(gpus[index].total_mb * 1e6 * options.memory_fraction)
+        settings["gpu_mem_limit"] = int(gpus[index].total_mb * 1e6 * config.memory_fraction)
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA and cuDNN where pip has put them
     return [(_CUDA, settings), _CPU]
 
 
-def _index(options: LoadOptions) -> int:
+def _index(config: LoadConfig) -> int:
     """The GPU's number among those that this process sees; the first for `auto`."""
-    return int(options.device.partition(":")[2] or 0)
+    return int(config.device.partition(":")[2] or 0)
 
 
 def _one(files: ModelFiles, end: str, nodes: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import ImageInput, Item
 
-__all__ = ["finish", "in_batches", "stack"]
+__all__ = ["predict_in_batches", "stack", "to_scores"]
 
 
 def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None) -> NDArray[Any]:
@@ -55,7 +55,7 @@ def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None
     return batch
 
 
-def in_batches(
+def predict_in_batches(
     images: Sequence[Item], wanted: ImageInput, run: Callable[[NDArray[Any]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Run `stack`ed images; a model with a fixed batch runs as often as it takes, filled up.
@@ -74,7 +74,7 @@ def in_batches(
     return np.concatenate(parts)[:count]
 
 
-def finish(output: Any, activation: Activation, count: int) -> NDArray[np.float32]:
+def to_scores(output: Any, activation: Activation, count: int) -> NDArray[np.float32]:
     """Scores, float32 `[count, classes]`, of a model's output for `count` images or more.
 
     Further axes of length 1 are dropped, as fully convolutional classifiers leave them; softmax is

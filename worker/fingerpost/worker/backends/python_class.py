@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import platform
 import sys
 import threading
@@ -16,17 +17,19 @@ import numpy as np
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.backends.pixels import finish, in_batches
+from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
+    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.models.manifest import Activation
 
 __all__ = ["PythonClassBackend", "PythonModel", "load"]
+
+logger = logging.getLogger(__name__)
 
 _importing: Final = threading.Lock()
 # Top-level names of modules that came from models' folders.
@@ -43,9 +46,8 @@ class PythonModel(Protocol):
     Attributes, all optional, on the class or set by the constructor:
         height, width, channels: the images wanted, where `model.toml` does not say it.
         encoded: True for encoded images as they were sent, which nobody has looked into.
-        instant: True where `predict` takes microseconds and waits for nothing (a lookup, a rule):
-            it is called in the event loop, and one that takes longer holds up
-            every request of this worker.
+        inline: True where `predict` takes microseconds and never waits (a lookup, a rule): it is
+            called in the event loop, and one that takes longer delays every request of this worker.
         dtype: `uint8`, or `float32`; by default float32 if `model.toml` has a mean or std.
         device: where it runs, for the registration; by default `cpu`.
         close: a method without arguments, called when the model is unloaded.
@@ -53,6 +55,7 @@ class PythonModel(Protocol):
 
     def __init__(self, folder: Path) -> None:
         """Load. Whatever it raises is told as the reason why the model cannot be loaded."""
+        ...
 
     def predict(self, batch: NDArray[Any] | list[bytes]) -> ArrayLike:
         """Scores `[N, classes]`, finite, in the order of the labels.
@@ -65,6 +68,7 @@ class PythonModel(Protocol):
                 `model.toml` says `layout = "NCHW"`, preprocessed as it says, and the class's own to
                 keep; or N encoded images.
         """
+        ...
 
 
 class PythonClassBackend:
@@ -84,7 +88,7 @@ class PythonClassBackend:
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
         if not self.input.encoded:
-            return in_batches(images, self.input, self._scores)
+            return predict_in_batches(images, self.input, self._scores)
         if any(isinstance(image, np.ndarray) for image in images):
             raise InvalidRequest("the model decodes images itself: send encoded images")
         return self._scores([bytes(image) for image in images])
@@ -96,10 +100,10 @@ class PythonClassBackend:
             close()
 
     def _scores(self, batch: NDArray[Any] | list[bytes]) -> NDArray[np.float32]:
-        return finish(self._model.predict(batch), self._activation, len(batch))
+        return to_scores(self._model.predict(batch), self._activation, len(batch))
 
 
-def load(files: ModelFiles, options: LoadOptions) -> PythonClassBackend:
+def load(files: ModelFiles, config: LoadConfig) -> PythonClassBackend:
     """Import the class and construct it.
 
     Raises:
@@ -108,7 +112,7 @@ def load(files: ModelFiles, options: LoadOptions) -> PythonClassBackend:
     target = files.manifest.python_class or ""
     try:
         with _importing:
-            model = _construct(target, files.folder.resolve(), options)
+            model = _construct(target, files.folder.resolve(), config)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -118,12 +122,22 @@ def load(files: ModelFiles, options: LoadOptions) -> PythonClassBackend:
         ) from error
     if not callable(getattr(model, "predict", None)):
         raise ConfigurationError(f"model {files.name}: class {target!r} has no method predict")
-    wanted = replace(_input(files, model), instant=bool(getattr(model, "instant", False)))
+    wanted = replace(_input(files, model), inline=_is_inline(files, model))
     device = str(getattr(model, "device", "cpu"))
     return PythonClassBackend(model, wanted, files.manifest.output.activation, device)
 
 
-def _construct(target: str, folder: Path, options: LoadOptions) -> Any:
+def _is_inline(files: ModelFiles, model: Any) -> bool:
+    if hasattr(model, "instant"):  # its old name, read for one more release
+        logger.warning(
+            "model %s: its class sets 'instant', which is called 'inline' now: rename it",
+            files.name,
+        )
+        return bool(model.instant)
+    return bool(getattr(model, "inline", False))
+
+
+def _construct(target: str, folder: Path, config: LoadConfig) -> Any:
     module_name, _, class_name = target.partition(":")
     top = module_name.partition(".")[0]
     if not module_name or not class_name.isidentifier():
@@ -149,7 +163,7 @@ def _construct(target: str, folder: Path, options: LoadOptions) -> Any:
             )
         constructor = getattr(module, class_name)
         takes_device = "device" in inspect.signature(constructor).parameters
-        return constructor(folder, **({"device": options.device} if takes_device else {}))
+        return constructor(folder, **({"device": config.device} if takes_device else {}))
     finally:
         sys.dont_write_bytecode = bytecode
         sys.path = [place for place in sys.path if place != str(folder)]

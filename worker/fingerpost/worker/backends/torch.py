@@ -19,7 +19,7 @@ import torch
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import image_input
-from fingerpost.worker.backends.pixels import finish, in_batches
+from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
+    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.models.manifest import Activation
 
@@ -76,7 +76,7 @@ class TorchBackend:
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
-        return in_batches(images, self.input, self._run)
+        return predict_in_batches(images, self.input, self._run)
 
     def close(self) -> None:
         """Free the model's memory; what PyTorch's allocator keeps for later goes back too."""
@@ -94,10 +94,10 @@ class TorchBackend:
                 output = output[0]
             if not isinstance(output, torch.Tensor):
                 raise TypeError(f"the model returns a {type(output).__name__}, not a tensor")
-            return finish(output.float().cpu().numpy(), self._activation, len(batch))
+            return to_scores(output.float().cpu().numpy(), self._activation, len(batch))
 
 
-def load(files: ModelFiles, options: LoadOptions) -> TorchBackend:
+def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
     """Load a model from disk.
 
     Raises:
@@ -113,10 +113,10 @@ def load(files: ModelFiles, options: LoadOptions) -> TorchBackend:
                 f"model {files.name}: {what}.name is {name!r}, but tensors of PyTorch models have "
                 "no names: export a model with one input and one output, and leave it out"
             )
-    device = _device(options)
+    device = _device(config)
     read = _exported if _is_exported(files.path) else _torchscript
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     try:
         module, shape, dtype = read(files.path, device)
     except ConfigurationError:
@@ -154,20 +154,20 @@ def _is_exported(path: Path) -> bool:
     )
 
 
-def _device(options: LoadOptions) -> torch.device:
+def _device(config: LoadConfig) -> torch.device:
     found = torch.cuda.is_available()
     device = torch.device(
-        options.device if options.device != "auto" else "cuda:0" if found else "cpu"
+        config.device if config.device != "auto" else "cuda:0" if found else "cpu"
     )
     if device.type != "cuda":
         return device
     if not found or (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"PyTorch finds {torch.cuda.device_count()} GPUs here, and {options.device} is none of "
+            f"PyTorch finds {torch.cuda.device_count()} GPUs here, and {config.device} is none of "
             "them: see that it is built for CUDA, or use --device cpu"
         )
-    if options.memory_fraction is not None:
-        torch.cuda.set_per_process_memory_fraction(options.memory_fraction, device)
+    if config.memory_fraction is not None:
+        torch.cuda.set_per_process_memory_fraction(config.memory_fraction, device)
     return device
 
 

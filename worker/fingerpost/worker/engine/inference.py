@@ -1,4 +1,4 @@
-"""One run of a model: padded, checked, and taken apart where it fails."""
+"""One run of a model: padded, checked, and repeated in parts where it fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fingerpost.errors import ConfigurationError, FingerpostError, InvalidReques
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item
-    from fingerpost.worker.engine.batching_options import BatchingOptions
+    from fingerpost.worker.engine.config import BatchingConfig
     from fingerpost.worker.engine.outcome import Scores
 
 __all__ = ["run", "warm_up"]
@@ -22,20 +22,23 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    backend: Backend, images: list[Item], options: BatchingOptions
+    backend: Backend, images: list[Item], config: BatchingConfig
 ) -> tuple[list[Scores | FingerpostError], bool]:
-    """One outcome an image, float32 `[classes]` or an error, and whether one run was enough.
+    """Run a batch; return an outcome for each image, and whether one run was enough.
 
     If a batch raises, its halves run alone, and so on: one bad image fails alone, after some
     `2 log2(n)` runs, and a batch too large for the memory is still answered. Padding repeats the
     last image.
+
+    Returns:
+        float32 scores `[classes]` or an error, in the order of the images.
     """
     count = len(images)
-    size = options.size(count)
+    size = config.padded_size(count)
     try:
         scores = backend.predict([*images, *images[-1:] * (size - count)])
         if scores.ndim != 2 or len(scores) != size:
-            raise ValueError(f"its scores are {list(scores.shape)} for {size} images")
+            raise ValueError(f"its scores have shape {list(scores.shape)} for {size} images")
     except (Exception, SystemExit) as error:
         if count == 1:
             return [_failure(error)], False
@@ -43,20 +46,20 @@ def run(
         if np.isfinite(scores[:count]).all():
             return list(scores[:count]), True
         return [
-            row if np.isfinite(row).all() else _no_numbers(image)
+            row if np.isfinite(row).all() else _not_finite(image)
             for image, row in zip(images, scores, strict=False)
         ], True
     half = count // 2
-    outcomes = [run(backend, part, options)[0] for part in (images[:half], images[half:])]
+    outcomes = [run(backend, part, config)[0] for part in (images[:half], images[half:])]
     return [*outcomes[0], *outcomes[1]], False
 
 
 def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> int:
     """Run real inferences on gray images, blocking; return the number of classes.
 
-    The smallest and the largest batch both run, or every one of `sizes`, because frameworks plan
-    memory and choose kernels at a shape's first use (a graph that decodes by itself runs images
-    one by one, so two are enough).
+    Both the smallest and the largest batch run, or every one of `sizes`, because frameworks plan
+    memory and choose kernels when they first see a shape (a graph that decodes images itself runs
+    them one by one, so two are enough).
 
     Raises:
         ConfigurationError: the model raises, or gives something other than one row of finite
@@ -92,13 +95,13 @@ def _failure(error: BaseException) -> FingerpostError:
     return ModelFailed(f"the model failed on this image: {str(error)[:300]}")
 
 
-def _no_numbers(image: Item) -> FingerpostError:
-    if isinstance(image, np.ndarray) and image.dtype == np.float32:  # which went in as it came
+def _not_finite(image: Item) -> FingerpostError:
+    if isinstance(image, np.ndarray) and image.dtype == np.float32:  # as the caller sent it
         return InvalidRequest(
-            f"the model gives no numbers for these values, up to {np.abs(image).max():g}: send "
-            "what is in the range that it was made for"
+            f"the model's scores for these values, up to {np.abs(image).max():g}, are not finite: "
+            "send values in the range that the model was made for"
         )
-    return ModelFailed("the model gave scores that are no numbers")
+    return ModelFailed("the model gave scores that are not finite")
 
 
 def _gray_jpeg() -> bytes:

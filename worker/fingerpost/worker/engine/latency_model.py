@@ -7,16 +7,16 @@ online, as weighted least squares in five sums:
 
 - **forgetting**: a run's weight falls by 5 % with every later one, so that some twenty runs count,
   and a machine that becomes slower is noticed within as many;
-- **robust**: a run is counted as at most four times what was expected. One stall of a minute moves
-  the line by a fifth, a lasting change still gets through in a few runs;
+- **robust**: a run counts as at most four times what was expected. One stall of a minute moves the
+  line by a fifth; a lasting change still moves it in a few runs;
 - **one size only**: where all batches had the same size, the two unknowns cannot be told apart. A
   weak pull of `a` towards 0 (ridge) then gives the line through the origin, which is pessimistic
-  for larger batches and optimistic for smaller ones: nothing is tried that may take too long, and
-  nothing refused that may well succeed.
+  for larger batches and optimistic for smaller ones: no batch runs that may take too long, and no
+  image is refused that may well be answered in time.
 
 Rejected: additive increase, multiplicative decrease of the batch size (Clipper's default), which
-says nothing of any other size and so cannot predict a wait; quantile regression (Clipper's other
-way), which needs hundreds of runs; a table of sizes, which learns each size anew.
+learns nothing about any other size and so cannot predict a wait; quantile regression (Clipper's
+other way), which needs hundreds of runs; a table of sizes, which learns each size anew.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DEVIATIONS: Final = 3.0
 
 
 class LatencyModel:
-    """See the module. Sizes are images of one run, times are seconds."""
+    """Predicts the seconds that a batch takes from its number of images; see the module."""
 
     def __init__(self) -> None:
         self._runs = 0
@@ -45,11 +45,11 @@ class LatencyModel:
 
     @property
     def known(self) -> bool:
-        """False until three runs were seen; predictions are 0 until then."""
+        """False before the third run; predictions are 0 until then."""
         return self._runs >= _ENOUGH
 
     def observe(self, size: int, took_s: float) -> None:
-        """Learn from a run."""
+        """Learn from a run of `size` images that took so many seconds."""
         expected = self._line(size)
         if self.known:
             took_s = min(took_s, _LIMIT * expected)
@@ -67,19 +67,19 @@ class LatencyModel:
         return self._line(size) if self.known else 0.0
 
     def bound(self, size: int) -> float:
-        """Seconds that a batch of `size` hardly ever exceeds; 0 while too little is known."""
+        """Seconds that a batch of `size` rarely exceeds; 0 while too little is known."""
         return self._line(size) + self.spread if self.known else 0.0
 
     @property
     def spread(self) -> float:
-        """By how many seconds a run hardly ever exceeds what is predicted."""
+        """The seconds by which a run rarely exceeds its prediction."""
         return _DEVIATIONS * self._deviation
 
     def _line(self, size: int) -> float:
         return self._fixed + self._each * size
 
     def _fit(self) -> None:
-        """Minimise `sum w (t - a - b n)^2 + ridge a^2`, then keep both from going below 0."""
+        """Minimise `sum w (t - a - b n)^2 + ridge a^2`, then keep both at 0 or more."""
         weight = self._weight * (1 + _RIDGE)
         determinant = weight * self._nn - self._n * self._n
         fixed = (self._t * self._nn - self._n * self._nt) / determinant

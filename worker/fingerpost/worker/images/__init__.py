@@ -1,10 +1,11 @@
-"""From bytes that somebody sent to the pixels a model takes.
+"""From an encoded image to the pixels a model takes.
 
-`opening` judges an image by its header, `resizing` brings it to a model's size, and `preparing`
-does both for one image.
+`decode` checks an image by its header, `resize` brings it to a model's size, and `preprocess` does
+both for one image.
 """
 
-from fingerpost.worker.images.decode import FORMATS, ImageLimits, open_image
+from fingerpost.worker.images.config import ImageConfig
+from fingerpost.worker.images.decode import FORMATS, open_image
 from fingerpost.worker.images.preprocess import decode, fit, prepare, reencode
 
-__all__ = ["FORMATS", "ImageLimits", "decode", "fit", "open_image", "prepare", "reencode"]
+__all__ = ["FORMATS", "ImageConfig", "decode", "fit", "open_image", "prepare", "reencode"]

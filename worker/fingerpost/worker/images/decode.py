@@ -27,14 +27,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import io
 import logging
 import struct
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from PIL import Image, _imaging
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -47,9 +47,11 @@ from fingerpost.errors import BrokenImage, EmptyImage, ImageTooLarge, Unsupporte
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
+    from fingerpost.worker.images.config import ImageConfig
+
     Encoded = bytes | bytearray | memoryview
 
-__all__ = ["FORMATS", "ImageLimits", "open_image"]
+__all__ = ["FORMATS", "open_image"]
 
 _PLUGINS: Final[dict[str, type[ImageFile]]] = {
     "JPEG": JpegImageFile,
@@ -99,29 +101,12 @@ _FEED_BYTES: Final = 1 << 24
 # to a line for each row of an image; Pillow has no switch for that, but libtiff itself has.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+_extension = importlib.util.find_spec("PIL._imaging")
 with contextlib.suppress(OSError, AttributeError):  # linked statically, or built without it
-    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(_extension.origin if _extension else None).TIFFSetErrorHandler(None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLimits:
-    """What is refused before decoding.
-
-    Attributes:
-        max_bytes: encoded size. 20 MB holds any camera's JPEG; more lets one request hold more
-            memory.
-        max_pixels: width x height. 64 megapixels take 256 MB decoded, in each decoding thread,
-            and twice that with transparency; a 12 KB PNG can claim 100. A WebP's pixels count
-            four times, because they take that much: 34 bytes can ask for 1 GB.
-        max_side: the longer side; nothing useful is longer, and decoders keep whole rows.
-    """
-
-    max_bytes: int = 20_000_000
-    max_pixels: int = 64_000_000
-    max_side: int = 32_768
-
-
-def open_image(data: Encoded, limits: ImageLimits) -> ImageFile:
+def open_image(data: Encoded, limits: ImageConfig) -> ImageFile:
     """Read the header alone and judge it; the caller decodes.
 
     Raises:
@@ -143,7 +128,7 @@ def open_image(data: Encoded, limits: ImageLimits) -> ImageFile:
     source = _Source(data)
     try:
         if name == "TIFF":
-            _judge_entries(source)
+            _check_entries(source)
         image = _PLUGINS[name](source)
     except BrokenImage:
         raise
@@ -154,7 +139,7 @@ def open_image(data: Encoded, limits: ImageLimits) -> ImageFile:
             f"the image's header is damaged or incomplete: {str(error)[:200]}"
         ) from error
     image.decodermaxblock = _FEED_BYTES
-    _judge_size(image, limits)
+    _check_size(image, limits)
     if image.mode not in _MODES:
         raise UnsupportedImage(
             f"pixels of mode {image.mode} have no range that all agree on: send 8 or 16 bits, "
@@ -187,7 +172,7 @@ def _format_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def _judge_size(image: ImageFile, limits: ImageLimits) -> None:
+def _check_size(image: ImageFile, limits: ImageConfig) -> None:
     width, height = image.size
     pixels = width * height * (_WEBP_COSTS if image.format == "WEBP" else 1)
     if isinstance(image, TiffImageFile) and 322 in image.tag_v2:
@@ -207,7 +192,7 @@ def _judge_size(image: ImageFile, limits: ImageLimits) -> None:
         )
 
 
-def _judge_entries(source: _Source) -> None:
+def _check_entries(source: _Source) -> None:
     """Refuse a TIFF whose first directory has lists of numbers (strips, samples) without measure.
 
     TIFF 6.0, section 2; BigTIFF has the same with offsets of 8 bytes. What is cut short or makes

@@ -10,7 +10,8 @@ from PIL import ExifTags, Image
 
 from fingerpost.errors import BrokenImage, ImageError, InvalidRequest, Overloaded
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.images.decode import ImageLimits, open_image
+from fingerpost.worker.images.config import ImageConfig
+from fingerpost.worker.images.decode import open_image
 from fingerpost.worker.images.resize import reduction, resize, to_mode
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _UPRIGHT: Final = {
 }
 
 
-def prepare(data: Encoded, wanted: ImageInput, limits: ImageLimits) -> NDArray[np.uint8] | bytes:
+def prepare(data: Encoded, wanted: ImageInput, limits: ImageConfig) -> NDArray[np.uint8] | bytes:
     """Make of an encoded image what a model's input wants, resized by the model's own rule.
 
     A JPEG is decoded no larger than that needs (at 1/2, 1/4 or 1/8, which its DCT gives almost
@@ -61,7 +62,7 @@ def decode(
     *,
     size: tuple[int, int] | None,
     channels: int,
-    limits: ImageLimits | None = None,
+    limits: ImageConfig | None = None,
 ) -> NDArray[np.uint8]:
     """Decode to uint8 `[height, width, channels]` in 0..255.
 
@@ -70,12 +71,12 @@ def decode(
         size: `(height, width)` to resize to (bilinear with antialiasing, the aspect ratio not
             kept, as TensorFlow's retraining tutorial does it); None keeps the image's own.
         channels: 3 for RGB, 1 for gray.
-        limits: what to refuse; the default is `ImageLimits()`.
+        limits: what to refuse; the default is `ImageConfig()`.
 
     Raises:
         ImageError, Overloaded: as `prepare`.
     """
-    limits = limits or ImageLimits()
+    limits = limits or ImageConfig()
     if size is None:
         return _guarded(lambda: _whole(open_image(data, limits), channels))
     wanted = ImageInput(height=size[0], width=size[1], channels=channels)
@@ -102,7 +103,7 @@ def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
     return _array(resize(image, wanted), wanted.channels)
 
 
-def reencode(data: Encoded, limits: ImageLimits) -> bytes:
+def reencode(data: Encoded, limits: ImageConfig) -> bytes:
     """Return bytes for a graph that decodes JPEG itself, after decoding them once as a check.
 
     An upright JPEG in RGB or gray goes through unchanged. Anything else becomes a PNG, which
@@ -140,7 +141,7 @@ def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
     return _array(_upright(image, "RGB" if channels == 3 else "L"), channels)
 
 
-def _reencoded(data: Encoded, limits: ImageLimits) -> bytes:
+def _reencoded(data: Encoded, limits: ImageConfig) -> bytes:
     image = open_image(data, limits)
     if image.format == "JPEG" and image.mode in ("RGB", "L") and _turn(image) is None:
         image.draft(None, (1, 1))  # at 1/8 damage shows as well

@@ -1,18 +1,18 @@
-"""For operators: what is loaded, and orders to load, unload, roll back and label.
+"""For operators: what is loaded, and orders to load, unload, roll back and move aliases.
 
 | request | does |
 |---|---|
-| `GET /v1/admin/models` | every model: its default version, labels, versions and problems |
+| `GET /v1/admin/models` | every model: its default version, aliases, versions and problems |
 | `POST /v1/admin/models/M/versions/V/load` | loads a version, whatever the policy says |
 | `POST /v1/admin/models/M/versions/V/unload` | does without a version |
 | `POST /v1/admin/models/M/rollback` | serves the version below the default one |
-| `PUT /v1/admin/models/M/labels/L` | `{"version": "3"}`: points a label to a version |
+| `PUT /v1/admin/models/M/aliases/A` | `{"version": "3"}`: points an alias to a version |
 | `POST /v2/repository/models/M/load` | loads a model's versions, as its policy says |
 | `POST /v2/repository/models/M/unload` | does without a model, whatever stands in its folder |
 
 Each needs `Authorization: Bearer TOKEN`, and is answered when it is done, with the model as
 `GET` shows it. An order holds until the worker ends, or the model's `versions.toml` changes (for
-labels) or the version's folder goes. The last two are Triton's, for its clients; a configuration
+aliases) or the version's folder goes. The last two are Triton's, for its clients; a configuration
 or files that come with a load are refused, because what is loaded is what stands on disk.
 
 Without a token these paths do not exist: whoever may classify may not switch models. Rejected: an
@@ -30,7 +30,8 @@ from aiohttp import hdrs, web
 from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
 from fingerpost.registry.http_server import Handler, json_response
 from fingerpost.registry.names import check_version
-from fingerpost.worker.repository.control import ModelOrders
+from fingerpost.registry.old_spellings import warn_old_spelling
+from fingerpost.worker.repository.control import ModelControl
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository
@@ -42,7 +43,7 @@ _MAX_BODY_BYTES = 4096
 T = TypeVar("T")
 
 
-class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
 
 
@@ -55,7 +56,7 @@ class AdminProtocol:
 
     def __init__(self, repository: ModelRepository, token: str) -> None:
         self._repository = repository
-        self._orders = ModelOrders(repository)
+        self._control = ModelControl(repository)
         self._credential = f"Bearer {token}".encode()
 
     def add_to(self, app: web.Application) -> None:
@@ -68,7 +69,8 @@ class AdminProtocol:
                 web.post(base + "/{model}/versions/{version}/load", guarded(self._load)),
                 web.post(base + "/{model}/versions/{version}/unload", guarded(self._unload)),
                 web.post(base + "/{model}/rollback", guarded(self._rollback)),
-                web.put(base + "/{model}/labels/{label}", guarded(self._label)),
+                web.put(base + "/{model}/aliases/{alias}", guarded(self._set_alias)),
+                web.put(base + "/{model}/labels/{alias}", guarded(self._set_label)),
                 web.post("/v2/repository/models/{model}/load", guarded(self._load_model)),
                 web.post("/v2/repository/models/{model}/unload", guarded(self._unload_model)),
             ]
@@ -84,28 +86,37 @@ class AdminProtocol:
         return checked
 
     async def _list(self, _: web.Request) -> web.Response:
-        return json_response({"models": [self._model(name) for name in self._repository.known()]})
+        return json_response(
+            {"models": [self._model(name) for name in self._repository.model_names()]}
+        )
 
     async def _load(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.load(model, _version(request.match_info["version"]))
+        await self._control.load(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _unload(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.unload(model, _version(request.match_info["version"]))
+        await self._control.unload(model, _version(request.match_info["version"]))
         return json_response(self._model(model))
 
     async def _rollback(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.rollback(model)
+        await self._control.rollback(model)
         return json_response(self._model(model))
 
-    async def _label(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, _Label, '{"version": "3"}')
+    async def _set_alias(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, _Alias, '{"version": "3"}')
         model = request.match_info["model"]
-        await self._orders.label(model, request.match_info["label"], _version(wanted.version))
+        await self._control.set_alias(model, request.match_info["alias"], _version(wanted.version))
         return json_response(self._model(model))
+
+    async def _set_label(self, request: web.Request) -> web.Response:
+        """The path that release 0.1.0 has for `_set_alias`."""
+        warn_old_spelling(
+            "/labels/", "/aliases/", "PUT /v1/admin/models/M/labels/A", "change the caller's URL"
+        )
+        return await self._set_alias(request)
 
     async def _load_model(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
@@ -114,12 +125,12 @@ class AdminProtocol:
             raise InvalidRequest(
                 f"a load takes no {', '.join(given)[:200]}: {model} is loaded as it stands on disk"
             )
-        await self._orders.load_model(model)
+        await self._control.load_model(model)
         return json_response(self._model(model))
 
     async def _unload_model(self, request: web.Request) -> web.Response:
         model = request.match_info["model"]
-        await self._orders.unload_model(model)
+        await self._control.unload_model(model)
         return json_response(self._model(model))
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -127,7 +138,7 @@ class AdminProtocol:
         return {
             "name": name,
             "default": repository.default_version(name),
-            "labels": next((m.labels for m in repository.models() if m.name == name), {}),
+            "aliases": next((m.aliases for m in repository.models() if m.name == name), {}),
             "versions": [
                 {"version": each.version, "state": each.state.value, "error": each.error}
                 for each in repository.statuses(name)

@@ -9,7 +9,7 @@ import msgspec
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.errors import FingerpostError, InvalidRequest
-from fingerpost.worker.engine.engine import best
+from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.serving.errors import printable
 from fingerpost.worker.serving.uploads import read_images
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.engine.engine import Outcome
+    from fingerpost.worker.engine.outcome import Outcome
     from fingerpost.worker.serving.admission import Admission, Admitted
 
 __all__ = ["ClassifyProtocol", "error_body", "image_answer", "labels_wanted"]
@@ -49,7 +49,7 @@ class ClassifyProtocol:
         served = admitted.served
         outcome = await served.engine.classify(images[0][1], deadline=admitted.deadline)
         self._admission.classified(served.model, 1)
-        return msgspec.json.encode(best(outcome.scores, served.labels, top))
+        return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
 
     async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
@@ -86,7 +86,7 @@ def image_answer(
         raise outcome
     return ImageAnswer(
         name=name,
-        predictions=best(outcome.scores, labels, top),
+        predictions=top_labels(outcome.scores, labels, top),
         timings_ms=outcome.timings,
     )
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.engine.engine import Outcome
-    from fingerpost.worker.images import ImageLimits
+    from fingerpost.worker.engine.outcome import Outcome
+    from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.repository.manager import ServedVersion
 
     Scores = NDArray[np.float32]
@@ -61,9 +61,9 @@ def check_length(request: web.Request, config: WorkerConfig) -> None:
             f"Content-Encoding {encoding!r} is not accepted: send the request as it is"
         )
     declared = request.content_length or 0
-    if declared > config.max_request_bytes:
+    if declared > config.requests.max_bytes:
         raise ImageTooLarge(
-            f"the body has {declared:,} bytes, over the limit of {config.max_request_bytes:,}: "
+            f"the body has {declared:,} bytes, over the limit of {config.requests.max_bytes:,}: "
             "send fewer images at a time"
         )
 
@@ -100,7 +100,7 @@ def numbers(values: object, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
         raise InvalidRequest(f"{what} cannot be read as {dtype.name}: {error}") from error
 
 
-def split_batch(array: NDArray[Any], limits: ImageLimits, what: str) -> list[NDArray[Any]]:
+def split_batch(array: NDArray[Any], limits: ImageConfig, what: str) -> list[NDArray[Any]]:
     """The items of a tensor `[N, ...]` of three axes each, or the one of a tensor of three.
 
     uint8 is pixels, `[N, height, width, 1 or 3]`; every other type becomes float32, and is what

@@ -15,7 +15,8 @@ import numpy as np
 
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
 from fingerpost.registry.http_server import json_response
-from fingerpost.worker.engine.engine import best
+from fingerpost.worker.engine.outcome import top_labels
+from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.protocols.tensors import (
     check_length,
     classify_all,
@@ -24,7 +25,6 @@ from fingerpost.worker.protocols.tensors import (
     numbers,
     split_batch,
 )
-from fingerpost.worker.repository.manager import VersionState, VersionStatus
 from fingerpost.worker.serving.uploads import read_body
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
-    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.admission import Admission, Admitted
 
 __all__ = ["TensorFlowServingProtocol"]
@@ -56,9 +56,9 @@ class _Classify(msgspec.Struct):
 class TensorFlowServingProtocol:
     """Predict, classify, status and metadata; `add_to` makes the routes."""
 
-    def __init__(self, admission: Admission, host: ModelHost, config: WorkerConfig) -> None:
+    def __init__(self, admission: Admission, manager: ModelManager, config: WorkerConfig) -> None:
         self._admission = admission
-        self._host = host
+        self._manager = manager
         self._config = config
 
     def add_to(self, app: web.Application) -> None:
@@ -67,7 +67,7 @@ class TensorFlowServingProtocol:
         def check(request: web.Request) -> None:
             check_length(request, self._config)
 
-        for chosen in ("", "/versions/{version}", "/labels/{label}"):
+        for chosen in ("", "/versions/{version}", "/labels/{alias}"):
             path = f"/v1/models/{{model}}{chosen}"
             self._admission.post(app, f"{path}:predict", self._predict, check=check)
             self._admission.post(app, f"{path}:classify", self._classify, check=check)
@@ -76,7 +76,7 @@ class TensorFlowServingProtocol:
 
     async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
         """Rows (`instances`) are answered by `predictions`, columns (`inputs`) by `outputs`."""
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Predict, "the body")
         _check_signature(asked.signature_name)
         if (asked.instances is None) == (asked.inputs == _ABSENT):
@@ -89,19 +89,20 @@ class TensorFlowServingProtocol:
 
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Each example's one feature is an image; answered by all labels with their scores."""
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Classify, "the body")
         _check_signature(asked.signature_name)
         scores = await self._run(asked.examples, "examples", admitted)
         labels = admitted.served.labels
-        return msgspec.json.encode({"result": [best(row, labels, 0) for row in scores]})
+        return msgspec.json.encode({"result": [top_labels(row, labels, 0) for row in scores]})
 
     async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
         if not rows:
             raise InvalidRequest(f"{what!r} is empty: give one image or more")
-        if len(rows) > self._config.max_queue:
+        max_images = self._config.batching.max_queue
+        if len(rows) > max_images:
             raise ImageTooLarge(
-                f"{what!r} has {len(rows)} images, over the limit of {self._config.max_queue}: "
+                f"{what!r} has {len(rows)} images, over the limit of {max_images}: "
                 "send fewer at a time"
             )
         items = []
@@ -131,28 +132,28 @@ class TensorFlowServingProtocol:
         array = numbers(value, _FLOAT32, what)
         if array.ndim != 3:
             raise InvalidRequest(f"{what} has shape {list(array.shape)}: an image has three axes")
-        return split_batch(array, self._config.limits, what)[0]
+        return split_batch(array, self._config.images, what)[0]
 
     async def _status(self, request: web.Request) -> web.Response:
         reference = self._admission.reference(request)
-        statuses = self._host.statuses(reference.model)
+        statuses = self._manager.statuses(reference.model)
         version = reference.version
-        if reference.label is not None:
-            version = self._version_of(reference.model, reference.label)
+        if reference.alias is not None:
+            version = self._version_of(reference.model, reference.alias)
         if version is not None:
             statuses = tuple(each for each in statuses if each.version == version)
         if not statuses:
             raise UnknownModel(f"{str(reference)!r} is not known here")
         return json_response({"model_version_status": [_status(each) for each in statuses]})
 
-    def _version_of(self, model: str, label: str) -> str:
-        for info in self._host.models():
-            if info.name == model and label in info.labels:
-                return info.labels[label]
-        raise UnknownModel(f"model {model!r} has no label {label!r}")
+    def _version_of(self, model: str, alias: str) -> str:
+        for info in self._manager.models():
+            if info.name == model and alias in info.aliases:
+                return info.aliases[alias]
+        raise UnknownModel(f"model {model!r} has no alias {alias!r}")
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        with self._host.use(self._admission.reference(request)) as served:
+        with self._manager.acquire(self._admission.reference(request)) as served:
             classes = len(served.labels)
             model, version = served.model, served.version
         signature = {

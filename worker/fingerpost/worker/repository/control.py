@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.repository.manager import VersionState
+from fingerpost.worker.models.status import VersionState
 
 if TYPE_CHECKING:
     from fingerpost.worker.repository.repository import ModelRepository
 
-__all__ = ["ModelOrders"]
+__all__ = ["ModelControl"]
 
 
-class ModelOrders:
+class ModelControl:
     """Orders to a running repository; each raises `UnknownModel` for a model that is not there."""
 
     def __init__(self, repository: ModelRepository) -> None:
@@ -26,10 +26,10 @@ class ModelOrders:
             UnknownModel: no such model or version.
             ConfigurationError: it cannot be loaded.
         """
-        await self._repository.look()
+        await self._repository.scan()
         lifecycle = self._repository.lifecycle(model)
         lifecycle.load(version)
-        await self._repository.reached(
+        await self._repository.wait_until(
             lambda: (
                 lifecycle.state(version) in (None, VersionState.AVAILABLE)
                 or lifecycle.error(version)
@@ -48,7 +48,7 @@ class ModelOrders:
         """
         lifecycle = self._repository.lifecycle(model)
         lifecycle.unload(version)
-        await self._repository.reached(
+        await self._repository.wait_until(
             lambda: lifecycle.state(version) is not VersionState.AVAILABLE or lifecycle.idle
         )
         if lifecycle.state(version) is VersionState.AVAILABLE:
@@ -66,7 +66,7 @@ class ModelOrders:
         lifecycle = self._repository.lifecycle(model)
         before = lifecycle.default
         target = lifecycle.rollback()
-        await self._repository.reached(lambda: lifecycle.default == target or lifecycle.idle)
+        await self._repository.wait_until(lambda: lifecycle.default == target or lifecycle.idle)
         if lifecycle.default in (None, before):
             raise ConfigurationError(
                 "; ".join(lifecycle.problems()) or f"{model} stays at {before}"
@@ -74,20 +74,20 @@ class ModelOrders:
         await self._repository.announce()
         return lifecycle.default or target
 
-    async def label(self, model: str, label: str, version: int) -> None:
-        """Point a label to a version; returns once it does. See `Lifecycle.label`.
+    async def set_alias(self, model: str, alias: str, version: int) -> None:
+        """Point an alias to a version; returns once it does. See `Lifecycle.set_alias`.
 
         Raises:
-            ConfigurationError: the version cannot be loaded; the label points where it did.
+            ConfigurationError: the version cannot be loaded; the alias points where it did.
         """
-        await self._repository.look()
+        await self._repository.scan()
         lifecycle = self._repository.lifecycle(model)
-        lifecycle.label(label, version)
-        await self._repository.reached(
-            lambda: lifecycle.labels.get(label) == version or lifecycle.idle
+        lifecycle.set_alias(alias, version)
+        await self._repository.wait_until(
+            lambda: lifecycle.aliases.get(alias) == version or lifecycle.idle
         )
-        if lifecycle.labels.get(label) != version:
-            raise ConfigurationError("; ".join(lifecycle.problems()) or f"{label} was moved again")
+        if lifecycle.aliases.get(alias) != version:
+            raise ConfigurationError("; ".join(lifecycle.problems()) or f"{alias} was moved again")
         await self._repository.announce()
 
     async def load_model(self, model: str) -> None:
@@ -97,10 +97,10 @@ class ModelOrders:
             UnknownModel: no such model.
             ConfigurationError: a version of it cannot be loaded, or there is none.
         """
-        await self._repository.look()
+        await self._repository.scan()
         lifecycle = self._repository.lifecycle(model)
-        lifecycle.order_back()
-        await self._repository.reached(lambda: lifecycle.idle)
+        lifecycle.enable()
+        await self._repository.wait_until(lambda: lifecycle.idle)
         failed = [
             f"version {each.version}: {each.error}" for each in lifecycle.statuses() if each.error
         ]
@@ -113,6 +113,6 @@ class ModelOrders:
     async def unload_model(self, model: str) -> None:
         """Do without a model, whatever stands in its folder; returns once it is not told of."""
         lifecycle = self._repository.lifecycle(model)
-        lifecycle.order_away()
-        await self._repository.reached(lambda: lifecycle.idle)
+        lifecycle.disable()
+        await self._repository.wait_until(lambda: lifecycle.idle)
         await self._repository.announce()

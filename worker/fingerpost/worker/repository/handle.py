@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fingerpost.worker.repository.manager import ServedVersion
 
-__all__ = ["HeldVersion"]
+__all__ = ["VersionHandle"]
 
 
-class HeldVersion:
+class VersionHandle:
     """`with` it to use it; `free` is set while nobody does.
 
     Every request does so twice, so it is a plain class: a generator's context costs three times as
     much.
     """
 
-    __slots__ = ("free", "holds", "meta", "served")
+    __slots__ = ("in_use", "meta", "served", "unused")
 
     def __init__(self, served: ServedVersion, meta: dict[str, str]) -> None:
         self.served = served
         self.meta = meta
-        self.holds = 0
-        self.free = asyncio.Event()
-        self.free.set()
+        self.in_use = 0
+        self.unused = asyncio.Event()
+        self.unused.set()
 
     def __enter__(self) -> ServedVersion:
-        self.holds += 1
-        self.free.clear()
+        self.in_use += 1
+        self.unused.clear()
         return self.served
 
     def __exit__(self, *_: object) -> None:
-        self.holds -= 1
-        if not self.holds:
-            self.free.set()
+        self.in_use -= 1
+        if not self.in_use:
+            self.unused.set()

@@ -9,12 +9,12 @@ Rules, in the order in which they yield:
    once), so that a copy under way is left alone. One that failed is tried again only when its
    files have changed or the operator asks, after a pause that doubles with every failure.
 4. Wanted are the versions that the policy chooses, those that the operator asked for, and those
-   that a label points to. A label that points to a version that is not there yet goes on
+   that an alias points to. An alias that points to a version that is not there yet goes on
    pointing to the one before.
 5. A model that the operator ordered away has no version, until it, or one of its versions or
-   labels, is ordered, or its folder made anew.
+   aliases, is ordered, or its folder made anew.
 6. The default is the newest version that the policy chooses (a canary that is loaded only for its
-   label is none), or the last default until that is there.
+   alias is none), or the last default until that is there.
 
 Rejected: unloading first where two versions do not fit into memory, since requests fail meanwhile;
 start a worker with the new version and drain the old one instead.
@@ -25,10 +25,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import InvalidRequest, UnknownModel
+from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import ModelInfo
-from fingerpost.registry.names import check_label
-from fingerpost.worker.repository.manager import VersionState, VersionStatus
-from fingerpost.worker.repository.record import KnownVersion
+from fingerpost.registry.names import check_alias
+from fingerpost.worker.models.status import VersionState, VersionStatus
+from fingerpost.worker.repository.record import VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifecycle"]
 
-# The pause after the first failure and the longest one, in seconds.
-_RETRY_BASE_S: Final = 5.0
-_RETRY_CAP_S: Final = 300.0
+# The pauses after failures; without jitter, since nobody else loads this worker's models.
+_BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)
 
 
 class Lifecycle:
@@ -47,24 +47,25 @@ class Lifecycle:
 
     Args:
         name: the model's.
-        trusting: what the first look finds counts as whole; false for a model that appears later.
+        trust_first_scan: the versions of the first scan count as complete; false for a model that
+            appears later.
     """
 
-    def __init__(self, name: str, *, trusting: bool) -> None:
+    def __init__(self, name: str, *, trust_first_scan: bool) -> None:
         self._name = name
-        self._trusting = trusting
+        self._trust_next_scan = trust_first_scan
         self._settings: VersionSettings | None = None
-        self._labels: dict[str, int] = {}  # as ordered
+        self._aliases: dict[str, int] = {}  # as ordered
         self._effective: dict[str, int] = {}  # as served
-        self._versions: dict[int, KnownVersion] = {}
+        self._versions: dict[int, VersionRecord] = {}
         self._default: int | None = None
-        self._gone = False
-        self._ordered_away = False
+        self._folder_gone = False
+        self._disabled = False
         self._settings_error = ""
 
     # What happens
 
-    def looked(
+    def scanned(
         self, found: Mapping[int, str], settings: VersionSettings | None, error: str = ""
     ) -> None:
         """The model's folder was looked at.
@@ -75,15 +76,15 @@ class Lifecycle:
                 or where there was none, loads nothing.
             error: why not.
         """
-        self._gone = False
+        self._folder_gone = False
         self._settings_error = error
         if settings is not None and settings != self._settings:
             self._settings = settings
-            self._labels = dict(settings.labels)
+            self._aliases = dict(settings.aliases)
         for version, files in found.items():
             each = self._versions.get(version)
             if each is None:
-                self._versions[version] = KnownVersion(files=files, settled=self._trusting)
+                self._versions[version] = VersionRecord(files=files, settled=self._trust_next_scan)
             else:
                 each.settled = each.files == files
                 each.files = files
@@ -91,24 +92,24 @@ class Lifecycle:
             if version not in found:
                 each.files = None
                 self._forget(version)
-        self._trusting = False
-        self._turn()
+        self._trust_next_scan = False
+        self._update_served()
 
     def removed(self) -> None:
         """The model's folder is gone."""
-        self._gone = True
+        self._folder_gone = True
         self._settings_error = ""
         for version, each in list(self._versions.items()):
             each.files = None
             self._forget(version)
-        self._turn()
+        self._update_served()
 
     def loaded(self, version: int) -> None:
         """It is there, warm."""
         each = self._versions[version]
         each.state, each.error = VersionState.AVAILABLE, ""
         each.failures, each.retry_at = 0, 0.0
-        self._turn()
+        self._update_served()
 
     def failed(self, version: int, error: str, *, files: str | None, now: float) -> None:
         """It could not be loaded from the files of that fingerprint."""
@@ -116,15 +117,15 @@ class Lifecycle:
         each.state, each.error, each.failed_files = VersionState.END, error, files
         each.pinned = False
         each.failures += 1
-        each.retry_at = now + min(_RETRY_CAP_S, _RETRY_BASE_S * 2.0 ** min(each.failures - 1, 16))
+        each.retry_at = now + _BACKOFF.nominal_s(each.failures - 1)
         self._forget(version)
-        self._turn()
+        self._update_served()
 
     def unloaded(self, version: int) -> None:
         """Its last request has ended, and it is out of memory."""
         self._versions[version].state = VersionState.END
         self._forget(version)
-        self._turn()
+        self._update_served()
 
     # What the operator orders
 
@@ -136,22 +137,22 @@ class Lifecycle:
         """
         each = self._known(version)
         each.pinned, each.withheld = True, False
-        each.try_again()
-        self._ordered_away = False
-        self._turn()
+        each.retry()
+        self._disabled = False
+        self._update_served()
 
     def unload(self, version: int) -> None:
         """Do without it, until it is ordered again or its folder was replaced.
 
         Raises:
             UnknownModel: there is no such version.
-            InvalidRequest: a label points to it, or it is the only one.
+            InvalidRequest: an alias points to it, or it is the only one.
         """
         each = self._known(version)
-        for label, target in (*self._labels.items(), *self._effective.items()):
+        for alias, target in (*self._aliases.items(), *self._effective.items()):
             if target == version:
                 raise InvalidRequest(
-                    f"label {label!r} points to {self._name}@{version}: move the label first"
+                    f"alias {alias!r} points to {self._name}@{version}: move the alias first"
                 )
         others = self._allowed() - {version}
         if not others:
@@ -162,24 +163,24 @@ class Lifecycle:
         each.withheld, each.pinned = True, False
         if not self._asked():
             self._versions[max(others)].pinned = True
-        self._turn()
+        self._update_served()
 
-    def order_away(self) -> None:
+    def disable(self) -> None:
         """Do without the model, whatever stands in its folder."""
-        self._ordered_away = True
-        self._turn()
+        self._disabled = True
+        self._update_served()
 
-    def order_back(self) -> None:
-        """Load what the policy and the labels say, and try again what failed."""
-        self._ordered_away = False
+    def enable(self) -> None:
+        """Load what the policy and the aliases say, and try again what failed."""
+        self._disabled = False
         for each in self._versions.values():
-            each.try_again()
-        self._turn()
+            each.retry()
+        self._update_served()
 
     def rollback(self) -> int:
         """Do without the default version, and serve the next lower one; its number.
 
-        Labels that point to the one go to the other.
+        Aliases that point to the one go to the other.
 
         Raises:
             InvalidRequest: there is no lower one.
@@ -193,32 +194,32 @@ class Lifecycle:
         target = max(lower)
         self._versions[current].withheld = True
         self._versions[current].pinned = False
-        for label, version in self._labels.items():
+        for alias, version in self._aliases.items():
             if version == current:
-                self._labels[label] = target
+                self._aliases[alias] = target
         self._versions[target].retry_at = 0.0
         if target not in self._chosen():
             self._versions[target].pinned = True
-        self._turn()
+        self._update_served()
         return target
 
-    def label(self, label: str, version: int) -> None:
-        """Point a label to a version, which is loaded if it is not.
+    def set_alias(self, alias: str, version: int) -> None:
+        """Point an alias to a version, which is loaded if it is not.
 
         Raises:
-            InvalidName: no label.
+            InvalidName: not a valid alias.
             UnknownModel: there is no such version.
             InvalidRequest: it could not be loaded, or its folder is gone or being copied.
         """
-        check_label(label)
+        check_alias(alias)
         each = self._known(version)
         if not each.candidate:
             why = each.error or "its folder is not whole"
-            raise InvalidRequest(f"{self._name}@{version} cannot be labelled: {why}")
+            raise InvalidRequest(f"{self._name}@{version} cannot have an alias: {why}")
         each.retry_at = 0.0
-        self._labels[label] = version
-        self._ordered_away = False
-        self._turn()
+        self._aliases[alias] = version
+        self._disabled = False
+        self._update_served()
 
     # What is to be done
 
@@ -243,7 +244,7 @@ class Lifecycle:
         leaving = tuple(sorted(self._available() - wanted))
         for version in leaving:
             self._versions[version].state = VersionState.UNLOADING
-        self._turn()
+        self._update_served()
         return leaving
 
     # What is so
@@ -254,8 +255,8 @@ class Lifecycle:
         return self._default
 
     @property
-    def labels(self) -> Mapping[str, int]:
-        """The labels as served."""
+    def aliases(self) -> Mapping[str, int]:
+        """The aliases as served."""
         return self._effective
 
     @property
@@ -279,9 +280,9 @@ class Lifecycle:
         return each.error if each is not None else "its folder is gone"
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """The folder is gone, and so are all versions."""
-        return self._gone and not self._versions
+        return self._folder_gone and not self._versions
 
     def info(self) -> ModelInfo | None:
         """What is told to clients; None while nothing is there."""
@@ -291,7 +292,7 @@ class Lifecycle:
         return ModelInfo(
             name=self._name,
             versions=tuple(map(str, versions)),
-            labels={label: str(version) for label, version in sorted(self._effective.items())},
+            aliases={alias: str(version) for alias, version in sorted(self._effective.items())},
         )
 
     def statuses(self) -> tuple[VersionStatus, ...]:
@@ -312,15 +313,15 @@ class Lifecycle:
             if each.error
         ]
         problems += [
-            f"label {label} points to version {version}, which is not there"
-            for label, version in sorted(self._labels.items())
-            if not self._gone and version not in self._candidates()
+            f"alias {alias} points to version {version}, which is not there"
+            for alias, version in sorted(self._aliases.items())
+            if not self._folder_gone and version not in self._candidates()
         ]
         return tuple(problems)
 
     # Inside
 
-    def _known(self, version: int) -> KnownVersion:
+    def _known(self, version: int) -> VersionRecord:
         each = self._versions.get(version)
         if each is None or each.files is None:
             known = ", ".join(str(v) for v in sorted(self._versions)) or "none"
@@ -340,29 +341,29 @@ class Lifecycle:
         return frozenset() if settings is None else settings.policy.choose(self._allowed())
 
     def _asked(self) -> set[int]:
-        """Those that somebody wants: the policy, the operator, a label."""
+        """Those that somebody wants: the policy, the operator, an alias."""
         candidates = self._candidates()
         pinned = {version for version in candidates if self._versions[version].pinned}
-        labelled = candidates & set(self._labels.values())
-        return {*self._chosen(), *pinned, *labelled, *self._effective.values()}
+        aliased = candidates & set(self._aliases.values())
+        return {*self._chosen(), *pinned, *aliased, *self._effective.values()}
 
     def _available(self) -> set[int]:
         return {version for version, each in self._versions.items() if each.available}
 
     def _wanted(self) -> set[int]:
-        if self._gone or self._ordered_away:
+        if self._folder_gone or self._disabled:
             return set()
         return self._asked() or self._available()
 
-    def _turn(self) -> None:
-        """Point the labels and the default to what is there now."""
+    def _update_served(self) -> None:
+        """Point the aliases and the default to what is there now."""
         available = self._available()
         effective = {}
-        for label, version in self._labels.items():
+        for alias, version in self._aliases.items():
             if version in available:
-                effective[label] = version
-            elif (before := self._effective.get(label, -1)) in available:
-                effective[label] = before
+                effective[alias] = version
+            elif (before := self._effective.get(alias, -1)) in available:
+                effective[alias] = before
         self._effective = effective
         chosen = self._chosen() & available
         if chosen:

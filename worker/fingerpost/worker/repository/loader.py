@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
-__all__ = ["EngineLoader", "Loaded", "check_labels"]
+__all__ = ["EngineLoader", "LoadedModel", "check_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _IMPORTS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class LoadedModel:
     """A warm engine; labels in the order of its scores; facts for the registration."""
 
     engine: Engine
@@ -78,7 +78,7 @@ class EngineLoader:
         self._metrics = metrics
         self._first = True
 
-    def __call__(self, files: ModelFiles) -> Loaded:
+    def __call__(self, files: ModelFiles) -> LoadedModel:
         """Load, and warm up.
 
         Raises:
@@ -95,7 +95,7 @@ class EngineLoader:
         except SystemExit as error:  # of a model's own code; it would end the worker
             raise ConfigurationError(f"model {files.name} exits while it is loaded") from error
 
-    def _loaded(self, files: ModelFiles) -> Loaded:
+    def _loaded(self, files: ModelFiles) -> LoadedModel:
         backend = self._load(files)
         engine = self._engine(backend, files)
         try:
@@ -108,19 +108,19 @@ class EngineLoader:
         size = f"{wanted.height}x{wanted.width}x{wanted.channels}"
         meta = {
             "framework": backend.framework,
-            **self._config.placement.meta(backend.device),
+            **self._config.models.placement.meta(backend.device),
             "image": "any" if wanted.encoded else size,
         }
-        return Loaded(engine=engine, labels=labels, meta=meta)
+        return LoadedModel(engine=engine, labels=labels, meta=meta)
 
     def _engine(self, backend: Backend, files: ModelFiles) -> Engine:
         config = self._config
         return Engine(
             backend,
-            limits=config.limits,
-            batching=config.batching.over(files.manifest.batch),
+            limits=config.images,
+            batching=config.batching.override(files.manifest.batch),
             decoders=self._decoders,
-            decode_threads=config.decode_threads,
+            decode_threads=config.models.decode_threads,
             metrics=self._metrics,
             model=files.name,
         )

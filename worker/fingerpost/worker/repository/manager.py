@@ -1,50 +1,33 @@
-"""The models that a worker serves now, and what each of their versions is doing.
+"""The interface between the models of a worker and the HTTP handlers that serve them.
 
-Handlers ask the host by name and get a version that stays loaded until they let it go; who loads
-and unloads is behind it.
+A handler acquires a version by name; the version stays loaded until the handler releases it. The
+manager decides what is loaded and unloaded, and when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
-
-from fingerpost.errors import UnknownModel
-from fingerpost.registry.instance import ModelInfo, ModelReference
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from fingerpost.registry.instance import ModelInfo, ModelReference
     from fingerpost.worker.engine.engine import Engine
+    from fingerpost.worker.models.status import VersionStatus
 
-__all__ = ["ModelHost", "ServedVersion", "SingleModel", "VersionState", "VersionStatus"]
-
-
-class VersionState(Enum):
-    """A version's life, in TensorFlow Serving's words."""
-
-    START = "START"
-    LOADING = "LOADING"
-    AVAILABLE = "AVAILABLE"
-    UNLOADING = "UNLOADING"
-    END = "END"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionStatus:
-    """What one version is doing; `error` says why it could not be loaded (state END)."""
-
-    version: str
-    state: VersionState
-    error: str = ""
+__all__ = ["ModelManager", "ServedVersion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedVersion:
-    """A version that is loaded and warm. `labels` are in the order of the scores."""
+    """A version that is loaded and warmed up.
+
+    Attributes:
+        model, version: its name and its number.
+        labels: the names of the classes, in the order of the scores.
+        engine: runs it.
+    """
 
     model: str
     version: str
@@ -52,69 +35,37 @@ class ServedVersion:
     engine: Engine
 
 
-class ModelHost(Protocol):
-    """See the module."""
+class ModelManager(Protocol):
+    """The models that a worker serves."""
 
     @property
     def default(self) -> str:
-        """The model that `POST /`, which names none, asks for."""
+        """The model for `POST /`, whose path names none."""
+        ...
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """What can be asked for now: models with their warm versions, newest first, and labels."""
+        """Models that can be asked for now, with aliases and loaded versions, newest first."""
+        ...
 
-    def use(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
-        """The version asked for, held against unloading within the `with` block.
+    def acquire(self, reference: ModelReference) -> AbstractContextManager[ServedVersion]:
+        """The version that `reference` means; it is not unloaded inside the `with` block.
 
-        Without version or label it is the newest that the policy chooses. Raises `UnknownModel` on
-        entering, or before, where it is not served; the message says what is.
+        A reference without a version or alias means the newest version that the policy chooses.
+
+        Raises:
+            UnknownModel: it is not served; raised here or when the block is entered. The message
+                lists what is served.
         """
+        ...
 
-    def known(self) -> tuple[str, ...]:
-        """The names of all models, those of which no version could be loaded among them."""
-
-    def statuses(self, model: str) -> tuple[VersionStatus, ...]:
-        """Every version known of, newest first. Raises `UnknownModel`."""
-
-    def engines(self) -> tuple[Engine, ...]:
-        """All engines at work, for load, health and metrics."""
-
-
-class SingleModel:
-    """A host of one version that never changes."""
-
-    def __init__(self, served: ServedVersion) -> None:
-        self._served = served
-        self._info = ModelInfo(name=served.model, versions=(served.version,))
-
-    @property
-    def default(self) -> str:
-        """See `ModelHost`, as for all that follow."""
-        return self._served.model
-
-    def models(self) -> tuple[ModelInfo, ...]:
-        """One."""
-        return (self._info,)
-
-    @contextmanager
-    def use(self, reference: ModelReference) -> Iterator[ServedVersion]:
-        """The one, if it is meant."""
-        if not self._info.serves(reference):
-            raise UnknownModel(
-                f"{str(reference)!r} is not served here; this worker has "
-                f"{self._served.model}@{self._served.version}"
-            )
-        yield self._served
-
-    def known(self) -> tuple[str, ...]:
-        """One."""
-        return (self.default,)
+    def model_names(self) -> tuple[str, ...]:
+        """The names of all models, also of those of which no version could be loaded."""
+        ...
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
-        """Available."""
-        if model != self._served.model:
-            raise UnknownModel(f"{model!r} is not served here; this worker has {self.default}")
-        return (VersionStatus(version=self._served.version, state=VersionState.AVAILABLE),)
+        """The state of every known version of a model, newest first. Raises `UnknownModel`."""
+        ...
 
     def engines(self) -> tuple[Engine, ...]:
-        """One."""
-        return (self._served.engine,)
+        """The engines of all loaded versions, for load, health and metrics."""
+        ...

@@ -1,10 +1,10 @@
-"""Which versions of a model are wanted: policies and labels. Pure.
+"""Which versions of a model are wanted: policies and aliases. Pure.
 
 A model's folder may say it in `versions.toml`, beside its versions::
 
     policy = "latest:2"      # latest:N, specific:1,3 or all; latest:1 without it
 
-    [labels]
+    [aliases]
     stable = 3               # clients ask for flowers@stable
     canary = 4
 """
@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.names import check_label
+from fingerpost.registry.names import check_alias
+from fingerpost.registry.old_spellings import warn_old_spelling
 
 __all__ = ["SETTINGS_FILE", "VersionPolicy", "VersionSettings", "parse_settings"]
 
@@ -59,25 +61,43 @@ class VersionSettings:
     """What an operator says of a model's versions."""
 
     policy: VersionPolicy = field(default_factory=lambda: VersionPolicy(latest=1))
-    labels: Mapping[str, int] = field(default_factory=dict)
+    aliases: Mapping[str, int] = field(default_factory=dict)
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     policy: str | None = None
-    labels: dict[str, int] = {}
+    aliases: dict[str, int] = {}
+    labels: dict[str, int] | UnsetType = UNSET  # what release 0.1.0 has for `aliases`
 
 
-def parse_settings(text: bytes, default: VersionPolicy) -> VersionSettings:
+def parse_settings(
+    text: bytes, default: VersionPolicy, source: str = SETTINGS_FILE
+) -> VersionSettings:
     """Read `versions.toml`; where it names no policy, `default` is in force.
+
+    Args:
+        text: the file's content.
+        default: the policy where the file names none.
+        source: the file's path, for the log.
 
     Raises:
         ConfigurationError: no TOML, an unknown key, or a value that cannot be.
     """
     try:
         read = msgspec.toml.decode(text, type=_File)
-        for label in read.labels:
-            check_label(label)
+        aliases = read.aliases if read.labels is UNSET else _renamed(read, read.labels, source)
+        for alias in aliases:
+            check_alias(alias)
     except (msgspec.MsgspecError, InvalidName) as error:
         raise ConfigurationError(f"{SETTINGS_FILE}: {error}") from error
     policy = default if read.policy is None else VersionPolicy.parse(read.policy)
-    return VersionSettings(policy=policy, labels=read.labels)
+    return VersionSettings(policy=policy, aliases=aliases)
+
+
+def _renamed(read: _File, labels: dict[str, int], source: str) -> dict[str, int]:
+    if read.aliases:
+        raise ConfigurationError(
+            f"{SETTINGS_FILE}: [labels] is the old name of [aliases]: keep only [aliases]"
+        )
+    warn_old_spelling("[labels]", "[aliases]", source, "rename it in the file")
+    return labels

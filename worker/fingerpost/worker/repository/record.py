@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fingerpost.worker.repository.manager import VersionState
+from fingerpost.worker.models.status import VersionState
 
-__all__ = ["KnownVersion"]
+__all__ = ["VersionRecord"]
 
 
 @dataclass(slots=True, kw_only=True)
-class KnownVersion:
+class VersionRecord:
     """See the module.
 
     Attributes:
@@ -44,7 +44,7 @@ class KnownVersion:
             return True
         return self.settled and (not self.error or self.files != self.failed_files)
 
-    def try_again(self) -> None:
+    def retry(self) -> None:
         """Its files are whole, and a failure is forgotten."""
         self.settled, self.failed_files, self.retry_at = True, None, 0.0
         if self.state in (VersionState.START, VersionState.END):

@@ -1,4 +1,4 @@
-"""The models that a worker serves, kept in step with what stands on disk; a `ModelHost`."""
+"""The models that a worker serves, kept in step with what stands on disk; a `ModelManager`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
-from fingerpost.worker.repository.handle import HeldVersion
+from fingerpost.worker.repository.handle import VersionHandle
 from fingerpost.worker.repository.lifecycle import Lifecycle
-from fingerpost.worker.repository.manager import ServedVersion, VersionStatus
-from fingerpost.worker.threads import step_back
+from fingerpost.worker.repository.manager import ServedVersion
+from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from fingerpost.registry import ModelInfo, ModelReference
     from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.models.files import ModelFiles
-    from fingerpost.worker.repository.loader import Loaded
-    from fingerpost.worker.repository.sources import Source
+    from fingerpost.worker.models.status import VersionStatus
+    from fingerpost.worker.repository.loader import LoadedModel
+    from fingerpost.worker.repository.sources import ModelSource
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["ModelRepository"]
@@ -29,7 +30,7 @@ __all__ = ["ModelRepository"]
 logger = logging.getLogger(__name__)
 
 # A request lasts ten minutes at most (`admission`); a version that is held for longer goes.
-_HELD_S: Final = 600.0
+_MAX_HOLD_S: Final = 600.0
 
 
 class ModelRepository:
@@ -50,8 +51,8 @@ class ModelRepository:
 
     def __init__(
         self,
-        source: Source,
-        load: Callable[[ModelFiles], Loaded],
+        source: ModelSource,
+        load: Callable[[ModelFiles], LoadedModel],
         *,
         metrics: WorkerMetrics,
         poll_s: float,
@@ -65,18 +66,20 @@ class ModelRepository:
         self._lease_s = lease_s
         self.announce = announce
         self._models: dict[str, Lifecycle] = {}
-        self._entries: dict[str, dict[int, HeldVersion]] = {}
+        self._entries: dict[str, dict[int, VersionHandle]] = {}
         self._engines: tuple[Engine, ...] = ()
         self._infos: tuple[ModelInfo, ...] = ()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=step_back)
-        self._looking = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(
+            1, thread_name_prefix="loader", initializer=lower_priority
+        )
+        self._scanning = asyncio.Lock()
         self._loading = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._turned = asyncio.Event()
+        self._changed = asyncio.Event()
         self._problem = ""
         self._started = False
 
-    # A `ModelHost`
+    # A `ModelManager`
 
     @property
     def default(self) -> str:
@@ -94,31 +97,31 @@ class ModelRepository:
         return names[0]
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """See `ModelHost`, as for all up to `engines`."""
+        """See `ModelManager`, as for all up to `engines`."""
         return self._infos
 
-    def use(self, reference: ModelReference) -> HeldVersion:
+    def acquire(self, reference: ModelReference) -> VersionHandle:
         """The version asked for, held within the `with` block."""
         entries = self._entries.get(reference.model)
         if entries:
             lifecycle = self._models[reference.model]
             if reference.version is not None:
                 version = int(reference.version)
-            elif reference.label is not None:
-                version = lifecycle.labels.get(reference.label, -1)
+            elif reference.alias is not None:
+                version = lifecycle.aliases.get(reference.alias, -1)
             elif lifecycle.default is not None:
                 version = lifecycle.default
             else:
                 version = max(entries)  # the model goes; its clients do not know it yet
             if version in entries:
                 return entries[version]
-        raise UnknownModel(f"{str(reference)!r} is not served here; {self._what_is()}")
+        raise UnknownModel(f"{str(reference)!r} is not served here; {self._served_text()}")
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
         """Every version, newest first."""
         return self.lifecycle(model).statuses()
 
-    def known(self) -> tuple[str, ...]:
+    def model_names(self) -> tuple[str, ...]:
         """All models' names, those among them of which nothing could be loaded."""
         return tuple(sorted(self._models))
 
@@ -154,14 +157,14 @@ class ModelRepository:
         """One model's. Raises `UnknownModel`."""
         lifecycle = self._models.get(model)
         if lifecycle is None:
-            raise UnknownModel(f"{model!r} is not served here; {self._what_is()}")
+            raise UnknownModel(f"{model!r} is not served here; {self._served_text()}")
         return lifecycle
 
-    async def reached(self, condition: Callable[[], object]) -> None:
+    async def wait_until(self, condition: Callable[[], object]) -> None:
         """Act until it is so."""
-        self._act()
+        self._advance()
         while not condition():
-            await self._turned.wait()
+            await self._changed.wait()
 
     # Running
 
@@ -171,12 +174,12 @@ class ModelRepository:
         Raises:
             ConfigurationError: nothing can be served.
         """
-        await self.look()
-        self._act()
-        await self.reached(lambda: all(each.idle for each in self._models.values()))
+        await self.scan()
+        self._advance()
+        await self.wait_until(lambda: all(each.idle for each in self._models.values()))
         problems = [
-            problem if self._source.alone else f"{name}: {problem}"
-            for name in self.known()
+            problem if self._source.single_model else f"{name}: {problem}"
+            for name in self.model_names()
             for problem in self._models[name].problems()
         ]
         if not self.models():
@@ -187,20 +190,20 @@ class ModelRepository:
         if self._poll_s:
             self._spawn(self._watch(), "watching the models")
 
-    async def look(self) -> None:
+    async def scan(self) -> None:
         """Look at the source now.
 
         Raises:
             ConfigurationError: it cannot be looked at; what is served stays.
         """
-        async with self._looking:
-            found = await asyncio.to_thread(self._source.look)
+        async with self._scanning:
+            found = await asyncio.to_thread(self._source.scan)
             first = not self._models
             for name, each in found.items():
                 lifecycle = self._models.get(name)
                 if lifecycle is None:
-                    lifecycle = self._models[name] = Lifecycle(name, trusting=first)
-                lifecycle.looked(each.versions, each.settings, each.error)
+                    lifecycle = self._models[name] = Lifecycle(name, trust_first_scan=first)
+                lifecycle.scanned(each.versions, each.settings, each.error)
             for name in self._models.keys() - found.keys():
                 self._models[name].removed()
                 self._forget(name)
@@ -222,7 +225,7 @@ class ModelRepository:
         while True:
             await asyncio.sleep(self._poll_s)
             try:
-                await self.look()
+                await self.scan()
             except ConfigurationError as error:
                 if error.message != self._problem:
                     logger.warning("%s; what is loaded stays", error)
@@ -231,10 +234,10 @@ class ModelRepository:
                 logger.exception("looking for models failed")
             else:
                 self._problem = ""
-            self._act()
+            self._advance()
             await self.announce()
 
-    def _act(self) -> None:
+    def _advance(self) -> None:
         """Begin what is to be done now."""
         for name, lifecycle in self._models.items():
             for version in lifecycle.take_unloads():
@@ -249,8 +252,8 @@ class ModelRepository:
                     break
         infos = (self._models[name].info() for name in sorted(self._models))
         self._infos = tuple(info for info in infos if info is not None)
-        self._turned.set()
-        self._turned = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _load(self, name: str, version: int, files: str) -> None:
         now = asyncio.get_running_loop().time
@@ -271,17 +274,17 @@ class ModelRepository:
             served = ServedVersion(
                 model=name, version=str(version), labels=loaded.labels, engine=loaded.engine
             )
-            self._entries.setdefault(name, {})[version] = HeldVersion(served, loaded.meta)
+            self._entries.setdefault(name, {})[version] = VersionHandle(served, loaded.meta)
             self._engines += (loaded.engine,)
             lifecycle.loaded(version)
             logger.info("serving %s@%d, loaded in %.1f s", name, version, now() - started)
         self._loading = False
         self._forget(name)
-        self._act()
+        self._advance()
         await self.announce()
 
-    async def _loaded(self, name: str, version: int, files: str) -> Loaded:
-        def load() -> tuple[Loaded, str]:
+    async def _loaded(self, name: str, version: int, files: str) -> LoadedModel:
+        def load() -> tuple[LoadedModel, str]:
             loaded = self._load_files(self._source.files(name, version))
             return loaded, self._source.fingerprint(name, version)
 
@@ -305,10 +308,10 @@ class ModelRepository:
         await asyncio.sleep(self._lease_s)
         del self._entries[name][version]
         try:
-            async with asyncio.timeout(_HELD_S):
-                await entry.free.wait()
+            async with asyncio.timeout(_MAX_HOLD_S):
+                await entry.unused.wait()
         except TimeoutError:
-            logger.warning("%s@%d: %d requests do not end", name, version, entry.holds)
+            logger.warning("%s@%d: %d requests do not end", name, version, entry.in_use)
         engine = entry.served.engine
         await engine.aclose()
         self._engines = tuple(each for each in self._engines if each is not engine)
@@ -317,15 +320,15 @@ class ModelRepository:
         self._models[name].unloaded(version)
         logger.info("unloaded %s@%d", name, version)
         self._forget(name)
-        self._act()
+        self._advance()
         await self.announce()
 
     def _forget(self, name: str) -> None:
-        if self._models[name].over:
+        if self._models[name].finished:
             del self._models[name]
             self._entries.pop(name, None)
 
-    def _what_is(self) -> str:
+    def _served_text(self) -> str:
         served = [f"{info.name}@{version}" for info in self._infos for version in info.versions]
         return f"this worker has {', '.join(served[:10])}" if served else "nothing is, now"
 

@@ -2,9 +2,9 @@
 
 ::
 
-    models/                  many: ModelsFolder
+    models/                  many: ModelRoot
       flowers/               one: ModelFolder
-        versions.toml        policy and labels (see `policy`); may be missing
+        versions.toml        policy and aliases (see `policy`); may be missing
         3/                   a version, as `modelfiles` reads it
         4.partial/           passed over, as is every name that is no number
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.models.files import ModelFiles
 
-__all__ = ["FixedModel", "FoundModel", "ModelFolder", "ModelsFolder", "Source"]
+__all__ = ["FixedModel", "FoundModel", "ModelFolder", "ModelRoot", "ModelSource"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,37 +60,41 @@ class FoundModel:
     error: str = ""
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """All methods block, and are called in threads."""
 
     @property
-    def alone(self) -> bool:
+    def single_model(self) -> bool:
         """It has one model, and is nothing without it."""
+        ...
 
-    def look(self) -> dict[str, FoundModel]:
+    def scan(self) -> dict[str, FoundModel]:
         """The models that are there now, by name.
 
         Raises:
             ConfigurationError: they cannot be looked at now, which does not mean that they are
                 gone.
         """
+        ...
 
     def files(self, model: str, version: int) -> ModelFiles:
         """A version's files, to be loaded. Raises `ConfigurationError`."""
+        ...
 
     def fingerprint(self, model: str, version: int) -> str:
         """A version's fingerprint now. Raises `ConfigurationError`."""
+        ...
 
 
 class FixedModel:
     """One version of one model, as it was found when the worker started."""
 
-    alone = True
+    single_model = True
 
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
 
-    def look(self) -> dict[str, FoundModel]:
+    def scan(self) -> dict[str, FoundModel]:
         """Always the same."""
         versions = {int(self._files.version): ""}
         settings = VersionSettings(policy=VersionPolicy())
@@ -118,7 +122,7 @@ class ModelFolder:
         ConfigurationError: the folder's name cannot name a model.
     """
 
-    alone = True
+    single_model = True
 
     def __init__(
         self,
@@ -136,7 +140,7 @@ class ModelFolder:
         self._policy = policy
         self._find = find
 
-    def look(self) -> dict[str, FoundModel]:
+    def scan(self) -> dict[str, FoundModel]:
         """The one."""
         try:
             return {self.name: self.found()}
@@ -151,17 +155,18 @@ class ModelFolder:
             if (files := _fingerprint(path))
         }
         try:
-            settings = parse_settings(_text(self._folder / SETTINGS_FILE), self._policy)
+            path = self._folder / SETTINGS_FILE
+            settings = parse_settings(_text(path), self._policy, str(path))
         except ConfigurationError as error:
             return FoundModel(versions=versions, settings=None, error=error.message)
         return FoundModel(versions=versions, settings=settings)
 
     def files(self, model: str, version: int) -> ModelFiles:
-        """See `Source.files`."""
+        """See `ModelSource.files`."""
         return self._find(self._path(version), name=self.name, version=str(version))
 
     def fingerprint(self, model: str, version: int) -> str:
-        """See `Source.fingerprint`."""
+        """See `ModelSource.fingerprint`."""
         try:
             return _fingerprint(self._path(version))
         except OSError as error:
@@ -174,7 +179,7 @@ class ModelFolder:
         return path
 
 
-class ModelsFolder:
+class ModelRoot:
     """`models`: every folder in it with a model's name is a model.
 
     A folder in which nothing at all is found any more is not believed: a volume that is not
@@ -187,7 +192,7 @@ class ModelsFolder:
         find: makes a version's `ModelFiles` from its folder.
     """
 
-    alone = False
+    single_model = False
 
     def __init__(
         self,
@@ -205,7 +210,7 @@ class ModelsFolder:
         self._passed_over: set[str] = set()
         self._first = True
 
-    def look(self) -> dict[str, FoundModel]:
+    def scan(self) -> dict[str, FoundModel]:
         """All of them."""
         found = {}
         try:
@@ -225,11 +230,11 @@ class ModelsFolder:
         return found
 
     def files(self, model: str, version: int) -> ModelFiles:
-        """See `Source.files`."""
+        """See `ModelSource.files`."""
         return self._model(model).files(model, version)
 
     def fingerprint(self, model: str, version: int) -> str:
-        """See `Source.fingerprint`."""
+        """See `ModelSource.fingerprint`."""
         return self._model(model).fingerprint(model, version)
 
     def _model(self, name: str) -> ModelFolder:

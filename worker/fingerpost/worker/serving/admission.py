@@ -22,14 +22,15 @@ from fingerpost.errors import (
 )
 from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
 from fingerpost.worker.serving.errors import response_for
-from fingerpost.worker.serving.server import QuickJson
+from fingerpost.worker.serving.server import FastJsonResponse
 from fingerpost.worker.serving.uploads import check_headers
 
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.manager import ModelHost, ServedVersion
-    from fingerpost.worker.telemetry.observer import Observed, Observer
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
+    from fingerpost.worker.telemetry.observer import Observer
+    from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["PATIENCE_S", "Admission", "Admitted", "Answer", "Check", "Work", "deadline_s"]
 
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 # What a request without a deadline gets, in seconds.
 PATIENCE_S: Final = 600.0
 
-# Far above the models, versions and labels that one worker has.
+# Far above the models, versions and aliases that one worker has.
 _MAX_SHORTCUTS: Final = 1024
 _FAULT: Final = "this server has a fault: see its log"
 
@@ -75,14 +76,15 @@ class Admission:
 
     def __init__(
         self,
-        host: ModelHost,
+        manager: ModelManager,
         config: WorkerConfig,
         observer: Observer,
         load: Callable[[], LoadReport],
     ) -> None:
-        self._host = host
+        self._manager = manager
         self._load = load
         self._config = config
+        self._max_in_flight = config.requests.max_in_flight
         self._observer = observer
         self._idle = asyncio.Event()
         self._idle.set()
@@ -110,16 +112,18 @@ class Admission:
         """Add a route whose requests are judged before a client is told to send its body.
 
         Args:
-            path: the route; its `model`, `version` and `label` say what is asked for.
+            path: the route; its `model`, `version` and `alias` say what is asked for.
             work: answers an admitted request within its deadline.
             check: refuses by the headers; by default `check_headers`, for bodies of images.
         """
         judged = check or self._check_images
 
-        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
-            with self._host.use(reference) as served:
-                seen.served_by(served)
-                left_s = self._judge(request, served, judged)
+        async def answer(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
+            with self._manager.acquire(reference) as served:
+                record.served_by(served.model, served.version)
+                left_s = self._admit(request, served, judged)
                 deadline = asyncio.get_running_loop().time() + left_s
                 self._enter()
                 try:
@@ -141,21 +145,23 @@ class Admission:
         self,
         app: web.Application,
         path: str,
-        work: Callable[[web.Request, Observed], Awaitable[web.StreamResponse]],
+        work: Callable[[web.Request, RequestRecord], Awaitable[web.StreamResponse]],
         *,
         check: Check,
     ) -> None:
         """Add a route whose requests last, and whose images are counted one by one: `count`."""
 
-        async def answer(request: web.Request, reference: ModelReference, seen: Observed) -> Answer:
-            with self._host.use(reference) as served:
-                self._judge(request, served, check)
-            if len(self._streams) >= self._config.max_in_flight:
+        async def answer(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
+            with self._manager.acquire(reference) as served:
+                self._admit(request, served, check)
+            if len(self._streams) >= self._max_in_flight:
                 raise Overloaded(
                     f"{len(self._streams)} streams are open here already: use another worker",
                     retry_after_s=1.0,
                 )
-            return await work(request, seen)
+            return await work(request, record)
 
         self._add(app, path, answer, check)
 
@@ -175,25 +181,25 @@ class Admission:
         self,
         app: web.Application,
         path: str,
-        answer: Callable[[web.Request, ModelReference, Observed], Awaitable[Answer]],
+        answer: Callable[[web.Request, ModelReference, RequestRecord], Awaitable[Answer]],
         check: Check,
     ) -> None:
         async def observed(request: web.Request, reference: ModelReference | None = None) -> Answer:
-            with self._observer.request(request) as seen:
+            with self._observer.request(request) as record:
                 try:
-                    found = await answer(request, reference or self.reference(request), seen)
+                    found = await answer(request, reference or self.reference(request), record)
                 except FingerpostError as error:
-                    seen.failed(error)
+                    record.failed(error)
                     return response_for(request, error)
                 except ConnectionError:  # the client went away: nobody will read this
-                    seen.status = 499
+                    record.status = 499
                     return web.Response(status=499)
                 except web.HTTPException:
                     raise
                 except Exception:
                     logger.exception("%s %s failed", request.method, request.path)
                     return response_for(request, FingerpostError(_FAULT))
-                seen.status = 200 if isinstance(found, bytes) else found.status
+                record.status = 200 if isinstance(found, bytes) else found.status
                 return found
 
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -208,7 +214,7 @@ class Admission:
             try:
                 if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
                     raise InvalidRequest("Expect: only 100-continue is known")
-                self.judge(request, check)
+                self.admit(request, check)
             except FingerpostError as error:
                 self._observer.refused(request, error)
                 response = response_for(request, error)
@@ -239,7 +245,7 @@ class Admission:
             load = self._load().to_header()
             if isinstance(found, bytes):
                 if request.keep_alive and request.version == HttpVersion11:
-                    return QuickJson(request, found, load)
+                    return FastJsonResponse(request, found, load)
                 found = web.Response(body=found, content_type="application/json")
             if not found.prepared:
                 found.headers[LOAD_HEADER] = load
@@ -258,17 +264,17 @@ class Admission:
             return False
         return True
 
-    def judge(self, request: web.Request, check: Check) -> float:
+    def admit(self, request: web.Request, check: Check) -> float:
         """Refuse what can be refused by the headers; return the seconds the caller still waits.
 
         Raises:
             Draining, Overloaded, DeadlineExceeded, UnknownModel, ImageTooLarge, InvalidRequest,
             UnsupportedImage.
         """
-        with self._host.use(self.reference(request)) as served:
-            return self._judge(request, served, check)
+        with self._manager.acquire(self.reference(request)) as served:
+            return self._admit(request, served, check)
 
-    def _judge(self, request: web.Request, served: ServedVersion, check: Check) -> float:
+    def _admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
         if self.refusing:
             raise Draining("this worker is leaving: use another one")
         left_s = deadline_s(request)
@@ -277,28 +283,28 @@ class Admission:
         elif left_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         check(request)
-        if self.rif >= self._config.max_in_flight:
+        if self.rif >= self._max_in_flight:
             raise Overloaded(
                 f"{self.rif} requests are in flight here already: use another worker, "
                 "or try again in a second",
                 retry_after_s=1.0,
             )
-        served.engine.judge(left_s)
+        served.engine.admit(left_s)
         return left_s
 
     def reference(self, request: web.Request) -> ModelReference:
-        """The model that a request's path names (`model`, `version` and `label` of its route).
+        """The model that a request's path names (`model`, `version` and `alias` of its route).
 
         Raises:
             InvalidName: something that cannot be one.
         """
         info = request.match_info
-        model = info.get("model") or self._host.default
-        wanted = info.get("version") or info.get("label")
+        model = info.get("model") or self._manager.default
+        wanted = info.get("version") or info.get("alias")
         found = _parse(f"{model}@{wanted}" if wanted else model)
-        if ("version" in info and not found.version) or ("label" in info and not found.label):
+        if ("version" in info and not found.version) or ("alias" in info and not found.alias):
             raise InvalidRequest(
-                f"{request.path}: after /versions/ goes a number, after /labels/ a label"
+                f"{request.path}: after /versions/ goes a number, after /labels/ an alias"
             )
         return found
 

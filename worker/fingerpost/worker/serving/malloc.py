@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["one_heap", "trimmed"]
+__all__ = ["limit_malloc_arenas", "trimmed"]
 
 _EVERY_S: Final = 10.0
 _M_ARENA_MAX: Final = -8  # of malloc.h
 
 
-def one_heap() -> None:
+def limit_malloc_arenas() -> None:
     """Let threads that begin from now on share one heap."""
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, 1)

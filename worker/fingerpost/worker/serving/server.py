@@ -2,7 +2,7 @@
 
 Measured on 20 KB bodies with a model that does nothing, aiohttp's router, middlewares and general
 response take a fifth of a request's time. So a path that was answered before goes past the first
-two (`Admission.shortcut`), and an answer of JSON to HTTP/1.1 is written as it is (`QuickJson`).
+two (`Admission.shortcut`), and JSON for HTTP/1.1 is written as it is (`FastJsonResponse`).
 Everything else is the application's.
 
 Rejected: a protocol of our own on `httptools`. It would save the task that aiohttp makes for each
@@ -26,12 +26,12 @@ from fingerpost.registry import LOAD_HEADER
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-__all__ = ["QuickJson", "WorkerRunner"]
+__all__ = ["FastJsonResponse", "WorkerRunner"]
 
 Shortcut = Callable[[web.Request], Awaitable[web.StreamResponse] | None]
 
 
-class QuickJson(web.StreamResponse):
+class FastJsonResponse(web.StreamResponse):
     """200 with JSON and a load report, written with its head at once.
 
     Only to HTTP/1.1 on a connection that stays open: `request.keep_alive`.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from fingerpost.worker.repository.manager import VersionStatus
+    from fingerpost.worker.models.status import VersionStatus
 
-__all__ = ["Count", "ModelMetrics", "Spread", "WorkerMetrics"]
+__all__ = ["ModelMetrics", "UnlockedCounter", "UnlockedHistogram", "WorkerMetrics"]
 
 _SECONDS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -36,12 +36,12 @@ _IMAGES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _PREFIX: Final = "fingerpost_worker_"
 
 # By the attribute of `ModelMetrics`: what it says.
-_COUNTS: Final = {
+_COUNTERS: Final = {
     "images": "Images classified",
     "body_bytes": "Body bytes received straight from clients",
     "load_failures": "Versions that could not be loaded",
 }
-_SPREADS: Final = {
+_HISTOGRAMS: Final = {
     "decode_seconds": "Decoding one image",
     "queue_seconds": "Waiting for the model",
     "inference_seconds": "One batch",
@@ -50,7 +50,7 @@ _SPREADS: Final = {
 }
 
 
-class Count:
+class UnlockedCounter:
     """A number that only grows."""
 
     __slots__ = ("value",)
@@ -63,46 +63,46 @@ class Count:
         self.value += by
 
 
-class Spread:
+class UnlockedHistogram:
     """A histogram: how many observations were at most each of `bounds`, and their sum."""
 
-    __slots__ = ("bounds", "sum", "within")
+    __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.within = [0] * (len(bounds) + 1)
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
         """One more."""
-        self.within[bisect_left(self.bounds, value)] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
         """As Prometheus has them: upper bounds, each with how many were no larger."""
         names = [*map(floatToGoString, self.bounds), "+Inf"]
-        return list(zip(names, map(float, accumulate(self.within)), strict=True))
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class ModelMetrics:
     """One model's share of `WorkerMetrics`; of the event loop alone."""
 
     def __init__(self) -> None:
-        self.images = Count()
-        self.body_bytes = Count()
-        self.load_failures = Count()
-        self.decode_seconds = Spread(_SECONDS)
-        self.queue_seconds = Spread(_SECONDS)
-        self.inference_seconds = Spread(_SECONDS)
-        self.total_seconds = Spread(_SECONDS)
-        self.batch_size_images = Spread(_IMAGES)
-        self.by_status: dict[int, Count] = {}
+        self.images = UnlockedCounter()
+        self.body_bytes = UnlockedCounter()
+        self.load_failures = UnlockedCounter()
+        self.decode_seconds = UnlockedHistogram(_SECONDS)
+        self.queue_seconds = UnlockedHistogram(_SECONDS)
+        self.inference_seconds = UnlockedHistogram(_SECONDS)
+        self.total_seconds = UnlockedHistogram(_SECONDS)
+        self.batch_size_images = UnlockedHistogram(_IMAGES)
+        self.by_status: dict[int, UnlockedCounter] = {}
 
-    def requests(self, status: int) -> Count:
+    def requests(self, status: int) -> UnlockedCounter:
         """The count of requests answered with this HTTP status; 499 is a client that left."""
         found = self.by_status.get(status)
         if found is None:
-            found = self.by_status[status] = Count()
+            found = self.by_status[status] = UnlockedCounter()
         return found
 
 
@@ -146,16 +146,16 @@ class WorkerMetrics(Collector):
             for status, count in counted.by_status.items():
                 requests.add_metric([model, str(status)], count.value)
         yield requests
-        for name, text in _COUNTS.items():
+        for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(_PREFIX + name, text, labels=["model"])
             for model, counted in self._models.items():
                 counter.add_metric([model], getattr(counted, name).value)
             yield counter
-        for name, text in _SPREADS.items():
+        for name, text in _HISTOGRAMS.items():
             histogram = HistogramMetricFamily(_PREFIX + name, text, labels=["model"])
             for model, counted in self._models.items():
-                spread: Spread = getattr(counted, name)
-                histogram.add_metric([model], spread.buckets(), spread.sum)
+                counts: UnlockedHistogram = getattr(counted, name)
+                histogram.add_metric([model], counts.buckets(), counts.sum)
             yield histogram
 
     def render(

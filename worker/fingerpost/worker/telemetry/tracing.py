@@ -21,10 +21,10 @@ import asyncio
 import logging
 import threading
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from fingerpost.worker.telemetry.observer import Observed
+    from fingerpost.worker.telemetry.request import RequestRecord
 
-__all__ = ["MAX_TRACED_IMAGES", "Tracing", "start_tracing"]
+__all__ = ["Tracing", "start_tracing"]
 
 logger = logging.getLogger(__name__)
 
-# Images of one request that get spans of their own: a stream of 10,000 would fill any collector.
-MAX_TRACED_IMAGES: Final = 64
 # How long the end of the process waits for spans that were not sent yet.
 _FLUSH_S: Final = 2.0
 
@@ -56,7 +54,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
-        self._tracer = provider.get_tracer("fingerpost.worker", version("fingerpost"))
+        self._tracer = provider.get_tracer("fingerpost.worker", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._trace = trace
         # From the monotonic clock, which all times inside are of, to nanoseconds since 1970.
@@ -71,11 +69,11 @@ class Tracing:
             start_time=self._ns(started),
         )
 
-    def end(self, span: Span, seen: Observed, ended: float) -> None:
+    def end(self, span: Span, record: RequestRecord, ended: float) -> None:
         """End a request's span; write down what it was, and when its images were where."""
         if span.is_recording():
             context = self._trace.set_span_in_context(span)
-            for time_s, timings in seen.times:
+            for time_s, timings in record.times:
                 for name in ("decode", "queue", "inference"):
                     took_ms: float = getattr(timings, name)
                     child = self._tracer.start_span(name, context, start_time=self._ns(time_s))
@@ -83,19 +81,19 @@ class Tracing:
                     child.end(self._ns(time_s))
             span.set_attributes(
                 {
-                    "http.request.method": seen.request.method,
-                    "url.path": seen.request.path,
-                    "http.response.status_code": seen.status,
-                    "http.request.body.size": seen.request.content.total_bytes,
-                    "fingerpost.model": seen.model,
-                    "fingerpost.version": seen.version,
-                    "fingerpost.images": seen.images,
+                    "http.request.method": record.request.method,
+                    "url.path": record.request.path,
+                    "http.response.status_code": record.status,
+                    "http.request.body.size": record.request.content.total_bytes,
+                    "fingerpost.model": record.model,
+                    "fingerpost.version": record.version,
+                    "fingerpost.images": record.images,
                 }
             )
-            if seen.error:
-                span.set_attribute("error.type", seen.error)
-            if seen.status >= 500:
-                span.set_status(self._trace.StatusCode.ERROR, seen.error or None)
+            if record.error:
+                span.set_attribute("error.type", record.error)
+            if record.status >= 500:
+                span.set_status(self._trace.StatusCode.ERROR, record.error or None)
         span.end(self._ns(ended))
 
     async def aclose(self) -> None:
@@ -149,9 +147,7 @@ def _over_otlp(environment: Mapping[str, str], exporter: str) -> Tracing:
         raise ConfigurationError(
             f"tracing needs OpenTelemetry ({error}): pip install 'fingerpost[otel]'"
         ) from error
-    ours = Resource.create(
-        {"service.name": "fingerpost-worker", "service.version": version("fingerpost")}
-    )
+    ours = Resource.create({"service.name": "fingerpost-worker", "service.version": __version__})
     provider = TracerProvider(
         resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
     )

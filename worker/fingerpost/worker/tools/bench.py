@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, FingerpostError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.tools.sample_images import sample_images
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class BenchConfig:
         threads: of the CPU, for each model; empty for `threads_worth_trying`.
         seconds: of measuring, in all. Loading comes on top, and a turn under way is not cut off.
             Raising it gives more rounds, so that less depends on what else the machine does.
-        device: see `LoadOptions`.
+        device: see `LoadConfig`.
     """
 
     batch_sizes: tuple[int, ...] = BATCH_SIZES
@@ -139,7 +139,7 @@ def measure(
         runners = []
         for files in models:
             for count in threads:
-                options = LoadOptions(device=config.device, threads=count)
+                options = LoadConfig(device=config.device, threads=count)
                 runners.append(stack.enter_context(_process(files, options)))
                 facts = runners[-1].candidate
                 progress(f"{facts.model}, {count} threads: loaded in {facts.load_s:.1f} s")
@@ -213,7 +213,7 @@ def _rounds(cells: list[_Cell], seconds: float, progress: Callable[[str], None])
 
 
 @contextlib.contextmanager
-def _process(files: ModelFiles, options: LoadOptions) -> Iterator[_Runner]:
+def _process(files: ModelFiles, options: LoadConfig) -> Iterator[_Runner]:
     context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
     near, far = context.Pipe()
     process = context.Process(target=_serve, args=(far, files, options), daemon=True)
@@ -243,7 +243,7 @@ def _receive(pipe: Connection, model: str, timeout_s: float) -> Any:
     return answer
 
 
-def _serve(pipe: Connection, files: ModelFiles, options: LoadOptions) -> None:
+def _serve(pipe: Connection, files: ModelFiles, options: LoadConfig) -> None:
     """The process: load, tell the candidate, then run what is asked for until the pipe closes.
 
     An answer that is a string says what went wrong.
@@ -253,7 +253,7 @@ def _serve(pipe: Connection, files: ModelFiles, options: LoadOptions) -> None:
         try:
             backend = load_backend(files, options)
             samples = [
-                prepare(data, backend.input, ImageLimits()) for data in sample_images(8, seed=1)
+                prepare(data, backend.input, ImageConfig()) for data in sample_images(8, seed=1)
             ]
             backend.predict(samples[:1])
         except FingerpostError as error:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 
 from fingerpost.errors import ConfigurationError, ImageError
-from fingerpost.worker.backends.base import LoadOptions
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import (
     MANIFEST,
@@ -94,7 +94,7 @@ def export_onnx(
             f"model {files.name} is of framework {files.manifest.framework.value!r}: only those of "
             "TensorFlow and Keras are converted here (for PyTorch there is torch.onnx.export)"
         )
-    options = LoadOptions(device="cpu")
+    options = LoadConfig(device="cpu")
     original = cast("TensorFlowBackend", load_backend(files, options))
     if original.input.encoded:
         raise ConfigurationError(
@@ -213,7 +213,7 @@ def _decoded(
 ) -> Iterator[tuple[Any, ...]]:
     for data in images:
         with contextlib.suppress(ImageError):
-            yield tuple(prepare(data, each, ImageLimits()) for each in wanted)
+            yield tuple(prepare(data, each, ImageConfig()) for each in wanted)
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fingerpost.worker.engine.engine import best, warm_up
-from fingerpost.worker.images import ImageLimits, prepare
+from fingerpost.worker.engine.inference import warm_up
+from fingerpost.worker.engine.outcome import top_labels
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.worker import check_labels
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class LocalModel:
 
     def __init__(self, files: ModelFiles, backend: Backend) -> None:
         self._backend = backend
-        self._limits = ImageLimits()
+        self._limits = ImageConfig()
         self._labels = check_labels(files, warm_up(backend, max_batch=1))
         self.name = files.name
         self.version = files.version
@@ -32,4 +33,4 @@ class LocalModel:
     def classify(self, data: bytes, *, top: int) -> tuple[tuple[str, float], ...]:
         """Labels with scores, best first; `top` of them, 0 for all. Raises `ImageError`."""
         image = prepare(data, self._backend.input, self._limits)
-        return best(self._backend.predict([image])[0], self._labels, top)
+        return top_labels(self._backend.predict([image])[0], self._labels, top)

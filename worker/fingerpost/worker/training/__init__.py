@@ -6,8 +6,8 @@ its labels, and a report of how well it does. Importing this package does not im
 """
 
 from fingerpost.worker.training.config import TrainConfig
-from fingerpost.worker.training.dataset import Dataset, Sample, Skipped, scan
-from fingerpost.worker.training.progress import Progress, RichProgress, Silent
+from fingerpost.worker.training.dataset import Dataset, Sample, SkippedFile, scan
+from fingerpost.worker.training.progress import Progress, RichProgress, SilentProgress
 from fingerpost.worker.training.trainer import TrainResult, train
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "Progress",
     "RichProgress",
     "Sample",
-    "Silent",
-    "Skipped",
+    "SilentProgress",
+    "SkippedFile",
     "TrainConfig",
     "TrainResult",
     "scan",

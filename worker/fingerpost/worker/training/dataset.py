@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError, ImageError
 from fingerpost.worker.images import decode
-from fingerpost.worker.training.progress import Progress, Silent
+from fingerpost.worker.training.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CHANNELS", "Dataset", "Sample", "Skipped", "read_image", "scan", "split"]
+__all__ = ["CHANNELS", "Dataset", "Sample", "SkippedFile", "read_image", "scan", "split"]
 
 CHANNELS = 3
 """Gray images become RGB with three equal channels: every backbone takes RGB, and the workers then
@@ -48,7 +48,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
+class SkippedFile:
     """A file in a class folder that is no usable image, and why."""
 
     path: Path
@@ -67,7 +67,7 @@ class Dataset:
 
     labels: tuple[str, ...]
     images: tuple[Sample, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedFile, ...]
 
     @property
     def median_side(self) -> int:
@@ -81,7 +81,7 @@ def read_image(path: Path, size: int | None) -> NDArray[np.uint8]:
     With `size` None the image keeps its own height and width.
 
     Raises:
-        ImageError: not an image, damaged, or over `ImageLimits`.
+        ImageError: not an image, damaged, or over `ImageConfig`.
         OSError: the file cannot be read.
     """
     return decode(path.read_bytes(), size=None if size is None else (size, size), channels=CHANNELS)
@@ -98,11 +98,11 @@ def scan(images: Path, progress: Progress | None = None) -> Dataset:
         ConfigurationError: no such folder, fewer than 2 classes, a class with fewer than 2 usable
             images, or a folder whose name cannot be a line of `labels.txt`.
     """
-    progress = progress or Silent()
+    progress = progress or SilentProgress()
     folders = _class_folders(images)
     files = [(path, label) for label, folder in enumerate(folders) for path in _files(folder)]
     found: list[Sample] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedFile] = []
     progress.begin("reading images", len(files))
     # Pillow decodes outside the interpreter lock, so threads use the other cores.
     with ThreadPoolExecutor() as pool:
@@ -185,16 +185,16 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _look_at(path: Path, label: int) -> Sample | Skipped:
+def _look_at(path: Path, label: int) -> Sample | SkippedFile:
     try:
         height, width, _ = read_image(path, None).shape
     except (ImageError, OSError) as error:
         reason = error.message if isinstance(error, ImageError) else error.strerror or str(error)
-        return Skipped(path=path, reason=reason)
+        return SkippedFile(path=path, reason=reason)
     return Sample(path=path, label=label, side=round((height + width) / 2))
 
 
-def _check_counts(folders: list[Path], found: list[Sample], skipped: list[Skipped]) -> None:
+def _check_counts(folders: list[Path], found: list[Sample], skipped: list[SkippedFile]) -> None:
     counts = Counter(image.label for image in found)
     for label, folder in enumerate(folders):
         if counts[label] >= _FEWEST:

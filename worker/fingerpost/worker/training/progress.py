@@ -16,7 +16,7 @@ from rich.progress import Progress as _Bars
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["Progress", "RichProgress", "Silent"]
+__all__ = ["Progress", "RichProgress", "SilentProgress"]
 
 
 class Progress(Protocol):
@@ -30,15 +30,18 @@ class Progress(Protocol):
             total: how many units it has, or None where that cannot be told; a stage may end
                 before all of them are done, as training does when it no longer gets better.
         """
+        ...
 
     def advance(self, units: int) -> None:
         """That many more units of the present stage are done."""
+        ...
 
     def epoch(self, number: int, *, loss: float, accuracy: float, val_accuracy: float) -> None:
         """An epoch of training ended; numbers begin at 1, accuracies are shares of 1."""
+        ...
 
 
-class Silent:
+class SilentProgress:
     """Says nothing."""
 
     def begin(self, stage: str, total: int | None) -> None:

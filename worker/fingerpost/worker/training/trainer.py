@@ -21,7 +21,7 @@ from fingerpost.worker.models.manifest import (
 )
 from fingerpost.worker.training.dataset import CHANNELS, read_image, scan, split
 from fingerpost.worker.training.network import build_network, find_backbone, import_keras
-from fingerpost.worker.training.progress import Progress, Silent
+from fingerpost.worker.training.progress import Progress, SilentProgress
 from fingerpost.worker.training.report import (
     Evaluation,
     draw_confusion,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.training.config import TrainConfig
-    from fingerpost.worker.training.dataset import Dataset, Sample, Skipped
+    from fingerpost.worker.training.dataset import Dataset, Sample, SkippedFile
     from fingerpost.worker.training.network import Network
 
 __all__ = ["TrainResult", "train"]
@@ -71,7 +71,7 @@ class TrainResult:
     image_size: int
     training_images: int
     validation_images: int
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedFile, ...]
     seconds: float
 
 
@@ -92,7 +92,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
             training came to nothing; the message is one line.
     """
     started = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or SilentProgress()
     keras = import_keras()
     backbone = find_backbone(config.backbone)
     with staging_folder(config.out) as folder:

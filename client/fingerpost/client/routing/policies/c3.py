@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
 from fingerpost.client.routing.policy import Policy
-from fingerpost.client.routing.probe_pool import Reports
+from fingerpost.client.routing.probe_pool import ProbePool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,16 +27,16 @@ class C3(Policy):
     """
 
     def __init__(self, config: RoutingConfig) -> None:
-        self._reports = Reports(config)
+        self._pool = ProbePool(config)
         self._fallback = PowerOfTwo()
 
-    def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
+    def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
         """Take it into the pool."""
-        self._reports.reported(worker, now, probed=probed)
+        self._pool.reported(candidate, now, probed=probed)
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
         """See `Policy.pick`."""
-        known = self._reports.usable(candidates, now)
+        known = self._pool.usable(candidates, now)
         if len(known) < min(2, len(candidates)):
             return self._fallback.pick(candidates, now, rng)
         best, least = known[0], float("inf")
@@ -52,5 +52,5 @@ class C3(Policy):
             if score < least:
                 best, least = each, score
         if known is not candidates:
-            self._reports.picked(best)
+            self._pool.picked(best)
         return best

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
 from fingerpost.client.routing.policy import Policy
-from fingerpost.client.routing.probe_pool import Reports
+from fingerpost.client.routing.probe_pool import ProbePool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,21 +50,21 @@ class HotCold(Policy):
 
     def __init__(self, config: RoutingConfig) -> None:
         self._config = config
-        self._reports = Reports(config)
+        self._pool = ProbePool(config)
         self._fallback = PowerOfTwo()
         self._picks = 0.0
         self._explored_at = -inf
 
-    def reported(self, worker: Candidate, now: float, *, probed: bool) -> None:
+    def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
         """Take it into the pool."""
-        self._reports.reported(worker, now, probed=probed)
+        self._pool.reported(candidate, now, probed=probed)
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
         """See `Policy.pick`. Reads `pool_size` workers at most."""
         count = len(candidates)
         if count == 1:
             return candidates[0]
-        known = self._reports.usable(candidates, now)
+        known = self._pool.usable(candidates, now)
         count = len(known)
         if count < 2:
             return self._fallback.pick(candidates, now, rng)
@@ -106,7 +106,7 @@ class HotCold(Policy):
             if costs[index] <= near and loads[index] < least:
                 best, least = known[index], loads[index]
         if known is not candidates:
-            self._reports.picked(best)
+            self._pool.picked(best)
         return best
 
     def _neglected(self, known: Sequence[C], loads: Sequence[float], now: float) -> C | None:
@@ -118,6 +118,6 @@ class HotCold(Policy):
         idle = [each for each, load in zip(known, loads, strict=True) if load == 0]
         if not idle:
             return None
-        worker = min(idle, key=lambda each: each.sent_at)
-        pause_s = min(self._config.explore_s, worker.sent_at - worker.first_at)
-        return worker if now - max(worker.sent_at, self._explored_at) >= pause_s else None
+        candidate = min(idle, key=lambda each: each.sent_at)
+        pause_s = min(self._config.explore_s, candidate.sent_at - candidate.first_at)
+        return candidate if now - max(candidate.sent_at, self._explored_at) >= pause_s else None

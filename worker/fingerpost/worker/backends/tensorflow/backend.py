@@ -18,7 +18,7 @@ import numpy as np
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.backends.pixels import finish, in_batches
+from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.backends.tensorflow.constants import constant_graph, imported, needed
 from fingerpost.worker.backends.tensorflow.device import claim_device
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
@@ -27,7 +27,7 @@ from fingerpost.worker.models.manifest import Layout
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadOptions
+    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.models.manifest import Activation
 
@@ -76,7 +76,7 @@ class TensorFlowBackend:
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
-        return in_batches(images, self.input, self._each if self._scalar else self._scores)
+        return predict_in_batches(images, self.input, self._each if self._scalar else self._scores)
 
     def function(self, value: Any) -> Any:
         """From the input tensor to the model's own output; can be traced, by converters."""
@@ -93,10 +93,10 @@ class TensorFlowBackend:
     def _scores(self, value: Any) -> NDArray[np.float32]:
         assert self._run is not None, "the model is closed"  # noqa: S101
         output = self._run(self._tf.constant(value)).numpy()
-        return finish(output, self._activation, 1 if self._scalar else len(value))
+        return to_scores(output, self._activation, 1 if self._scalar else len(value))
 
 
-def load(files: ModelFiles, options: LoadOptions) -> TensorFlowBackend:
+def load(files: ModelFiles, config: LoadConfig) -> TensorFlowBackend:
     """Load a model from disk. Takes seconds, most of them for importing TensorFlow.
 
     Raises:
@@ -110,7 +110,7 @@ def load(files: ModelFiles, options: LoadOptions) -> TensorFlowBackend:
             "a frozen graph (.pb)"
         )
     tf = import_tensorflow(keras=opener is _open_keras)
-    device = claim_device(tf, options)
+    device = claim_device(tf, config)
     call, spec = opener(tf, files)
     wanted, scalar = _input(tf, files, spec)
     try:

@@ -6,15 +6,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.devices import find_gpus, visible
+from fingerpost.worker.backends.devices import find_gpus, visible_gpus
 
 if TYPE_CHECKING:
-    from fingerpost.worker.backends.base import LoadOptions
+    from fingerpost.worker.backends.base import LoadConfig
 
 __all__ = ["claim_device"]
 
 
-def claim_device(tf: Any, options: LoadOptions) -> str:
+def claim_device(tf: Any, config: LoadConfig) -> str:
     """Set device, memory and threads for this process; return `cpu` or the GPU's name.
 
     One GPU at most is made visible, the first for `auto`: TensorFlow takes memory on every GPU that
@@ -24,39 +24,39 @@ def claim_device(tf: Any, options: LoadOptions) -> str:
         ConfigurationError: no such GPU, or this process began with other settings, which TensorFlow
             cannot change.
     """
-    config = tf.config
-    gpus = config.list_physical_devices("GPU")
-    index = int(options.device.partition(":")[2] or 0)
-    if options.device == "cpu":
+    tf_config = tf.config
+    gpus = tf_config.list_physical_devices("GPU")
+    index = int(config.device.partition(":")[2] or 0)
+    if config.device == "cpu":
         gpus = []
-    elif options.device != "auto" and index >= len(gpus):
+    elif config.device != "auto" and index >= len(gpus):
         raise ConfigurationError(
-            f"device is {options.device}, but TensorFlow sees {len(gpus)} GPUs: see that "
+            f"device is {config.device}, but TensorFlow sees {len(gpus)} GPUs: see that "
             "'fingerpost[gpu]' is installed and that nvidia-smi lists the device"
         )
     gpus = gpus[index : index + 1]
     try:
-        config.set_visible_devices(gpus, "GPU")
+        tf_config.set_visible_devices(gpus, "GPU")
         for gpu in gpus:
-            _limit_memory(config, gpu, index, options.memory_fraction)
-        if options.threads:
-            config.threading.set_intra_op_parallelism_threads(options.threads)
-            config.threading.set_inter_op_parallelism_threads(1)
+            _limit_memory(tf_config, gpu, index, config.memory_fraction)
+        if config.threads:
+            tf_config.threading.set_intra_op_parallelism_threads(config.threads)
+            tf_config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError as error:
         raise ConfigurationError(
             f"TensorFlow takes its device and threads once in a process ({error}): "
             "give all models of a worker the same"
         ) from error
     for gpu in gpus:
-        return str(config.experimental.get_device_details(gpu).get("device_name", gpu.name))
+        return str(tf_config.experimental.get_device_details(gpu).get("device_name", gpu.name))
     return "cpu"
 
 
-def _limit_memory(config: Any, gpu: Any, index: int, fraction: float | None) -> None:
+def _limit_memory(tf_config: Any, gpu: Any, index: int, fraction: float | None) -> None:
     if fraction is None:
-        config.experimental.set_memory_growth(gpu, enable=True)
+        tf_config.experimental.set_memory_growth(gpu, enable=True)
         return
-    known = visible(find_gpus(), os.environ)
+    known = visible_gpus(find_gpus(), os.environ)
     if index >= len(known) or not known[index].total_mb:
         raise ConfigurationError(
             f"memory_fraction is {fraction:g}, but NVML does not tell how much memory the GPU has: "
@@ -66,6 +66,6 @@ def _limit_memory(config: Any, gpu: Any, index: int, fraction: float | None) -> 
     # it is read when the first operation creates the device.
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     megabytes = int(known[index].total_mb * 1e6 * fraction / 2**20)
-    config.set_logical_device_configuration(
-        gpu, [config.LogicalDeviceConfiguration(memory_limit=megabytes)]
+    tf_config.set_logical_device_configuration(
+        gpu, [tf_config.LogicalDeviceConfiguration(memory_limit=megabytes)]
     )

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import UnknownPath
 from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import json_response
-from fingerpost.worker.repository.manager import VersionState
+from fingerpost.registry.version import __version__
+from fingerpost.worker.models.status import VersionState
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.manager import ModelHost
+    from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.admission import Admission
 
 __all__ = ["OpenInferenceMetadata"]
 
-_VERSION: Final = version("fingerpost")
 # Triton's words for what a version is doing.
 _STATES: Final = {
     VersionState.START: "LOADING",
@@ -33,9 +32,9 @@ _STATES: Final = {
 class OpenInferenceMetadata:
     """Handlers that only tell; `add_to` makes the routes."""
 
-    def __init__(self, admission: Admission, host: ModelHost, config: WorkerConfig) -> None:
+    def __init__(self, admission: Admission, manager: ModelManager, config: WorkerConfig) -> None:
         self._admission = admission
-        self._host = host
+        self._manager = manager
         self._config = config
 
     def add_to(self, app: web.Application) -> None:
@@ -57,12 +56,14 @@ class OpenInferenceMetadata:
         return json_response(
             {
                 "name": "fingerpost",
-                "version": _VERSION,
+                "version": __version__,
                 "extensions": [
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
-                    "model_repository" if self._config.admin_token else "model_repository(index)",
+                    "model_repository"
+                    if self._config.models.admin_token
+                    else "model_repository(index)",
                 ],
             }
         )
@@ -75,14 +76,14 @@ class OpenInferenceMetadata:
         return json_response({"ready": ready}, status=200 if ready else 503)
 
     async def _model_ready(self, request: web.Request) -> web.Response:
-        with self._host.use(self._admission.reference(request)) as served:
+        with self._manager.acquire(self._admission.reference(request)) as served:
             return json_response({"name": served.model, "ready": True})
 
     async def _model(self, request: web.Request) -> web.Response:
-        with self._host.use(self._admission.reference(request)) as served:
+        with self._manager.acquire(self._admission.reference(request)) as served:
             versions = [
                 known
-                for info in self._host.models()
+                for info in self._manager.models()
                 if info.name == served.model
                 for known in info.versions
             ]
@@ -100,13 +101,13 @@ class OpenInferenceMetadata:
 
     async def _model_config(self, request: web.Request) -> web.Response:
         """As much of Triton's model configuration as is true here: the batch is not in `dims`."""
-        with self._host.use(self._admission.reference(request)) as served:
+        with self._manager.acquire(self._admission.reference(request)) as served:
             return json_response(
                 {
                     "name": served.model,
                     "platform": served.engine.platform,
                     "backend": served.engine.platform.partition("_")[0],
-                    "max_batch_size": self._config.max_batch,
+                    "max_batch_size": self._config.batching.max_batch,
                     "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
                     "output": [
                         {
@@ -127,8 +128,8 @@ class OpenInferenceMetadata:
                     "state": _STATES[status.state],
                     "reason": status.error,
                 }
-                for model in self._host.known()
-                for status in self._host.statuses(model)
+                for model in self._manager.model_names()
+                for status in self._manager.statuses(model)
             ]
         )
 

@@ -1,0 +1,41 @@
+"""Which commit of the repository the running code comes from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+__all__ = ["commit"]
+
+
+def commit() -> str | None:
+    """The short hash of the commit, or None where it is not known.
+
+    In a checkout it comes from git, with `-dirty` where files differ from it. After an installation
+    from a repository's URL it comes from what pip recorded (PEP 610, `direct_url.json`). A wheel
+    does not say.
+    """
+    root = Path(__file__).resolve().parents[3]
+    if (root / ".git").exists() and (root / "pyproject.toml").exists():
+        return _from_git(root)
+    return _from_installer()
+
+
+def _from_git(root: Path) -> str | None:
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - no input of others
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _from_installer() -> str | None:
+    try:
+        text = distribution("fingerpost").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    found = json.loads(text or "{}").get("vcs_info", {}).get("commit_id")
+    return found[:7] if found else None

@@ -1,0 +1,48 @@
+"""Options that subcommands of every kind share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+__all__ = [
+    "DEFAULT_REGISTRY",
+    "FollowParent",
+    "Host",
+    "Json",
+    "LogLevel",
+    "RegistryUrl",
+    "Relay",
+]
+
+DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
+
+RegistryUrl = Annotated[
+    str,
+    typer.Option(
+        "--registry",
+        envvar="FINGERPOST_REGISTRY",
+        metavar="URL",
+        help="Consul's agent, as consul://HOST:8500, or `fingerpost registry`.",
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 serves other machines too.")]
+Relay = Annotated[
+    bool,
+    typer.Option(
+        "--relay",
+        help="Send images through the proxies: for where the workers cannot be reached.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        envvar="FINGERPOST_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning or error."
+    ),
+]
+FollowParent = Annotated[
+    bool,
+    typer.Option("--follow-parent", hidden=True, help="Leave when standard input ends."),
+]

@@ -1,0 +1,77 @@
+"""The options of `fingerpost worker` that say on which devices it runs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from fingerpost.worker.backends.devices import Placement
+
+__all__ = [
+    "Device",
+    "Devices",
+    "MemoryFraction",
+    "ProcessesPerDevice",
+    "placements",
+]
+
+_DEVICES: Final = "Devices"
+
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda:N|UUID",
+        help="Where the model runs; auto is the first GPU, or the CPU.",
+        rich_help_panel=_DEVICES,
+    ),
+]
+MemoryFraction = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="Share of the GPU's memory to take, up to 1; by default as much as is needed.",
+        rich_help_panel=_DEVICES,
+        show_default=False,
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|none|0,1,...",
+        help="One process for each of these GPUs, by number or UUID; none is the CPU.",
+        rich_help_panel=_DEVICES,
+        show_default=False,
+    ),
+]
+ProcessesPerDevice = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=64,
+        metavar="N",
+        help="Processes that share each device, and --memory-fraction (0.9) of its memory.",
+        rich_help_panel=_DEVICES,
+    ),
+]
+
+
+def placements(
+    device: str, devices: str | None, processes_per_device: int, memory_fraction: float | None
+) -> tuple[Placement, ...]:
+    """Where each process goes that these options ask for; a single one is this process.
+
+    Raises:
+        ConfigurationError: no such device.
+    """
+    from fingerpost.worker.backends.devices import find_gpus, place_processes, visible_gpus
+
+    return place_processes(
+        device,
+        devices,
+        visible_gpus(find_gpus(), os.environ),
+        processes=processes_per_device,
+        memory_fraction=memory_fraction,
+    )

@@ -1,0 +1,113 @@
+"""Real `fingerpost` processes for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.ports import free_port
+from tests.support.waiting import until_blocking
+
+__all__ = ["FINGERPOST", "Process", "Processes", "get_json"]
+
+# The command that a user calls, by this Python.
+FINGERPOST = (sys.executable, "-m", "fingerpost.deploy.cli")
+
+
+def get_json(url: str) -> Any:
+    """The JSON at `url`, None where nobody answers or the answer is an error."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+            return json.load(answer)
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+class Process:
+    """One running `fingerpost` subcommand; its output goes to a file."""
+
+    def __init__(self, arguments: tuple[str, ...], log: Path) -> None:
+        self.log = log
+        self.started = time.monotonic()
+        with log.open("wb") as sink:
+            self._popen = subprocess.Popen(
+                [*FINGERPOST, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, "PYTHONWARNINGS": "default"},
+            )
+        self.pid = self._popen.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        return self._popen.wait(timeout_s)
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def end(self) -> None:
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGCONT)
+            self._popen.kill()
+            self._popen.wait()
+
+
+class Processes:
+    """Starts processes and remembers them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._all: list[Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._all:
+            process.end()
+
+    def start(self, *arguments: object) -> Process:
+        log = self._folder / f"{len(self._all)}-{arguments[0]}.log"
+        process = Process(tuple(str(each) for each in arguments), log)
+        self._all.append(process)
+        return process
+
+    def registry(self) -> str:
+        port = free_port()
+        self.start("registry", "--port", port)
+        url = f"http://127.0.0.1:{port}"
+        until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
+        return url
+
+    def proxy(self, registry: str, *options: object) -> str:
+        port = free_port()
+        self.start("proxy", "--port", port, "--registry", registry, *options)
+        url = f"http://127.0.0.1:{port}"
+        until_blocking(lambda: get_json(f"{url}/health/ready"))
+        return url
+
+    def worker(self, registry: str, model: Path, *options: object) -> Process:
+        return self.start(
+            "worker", "--registry", registry, "--model", model, "--threads", 1, *options
+        )
+
+    def workers(self, proxy: str, count: int, service: str = "digits") -> list[dict[str, Any]]:
+        """Wait until the proxy tells of so many workers; return what it tells."""
+
+        def told() -> list[dict[str, Any]] | None:
+            answer = get_json(f"{proxy}/v1/resolve/{service}")
+            found = answer["instances"] if answer else []
+            return found if len(found) == count else None
+
+        return list(until_blocking(told))
