@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from fingerpost.client import Client, ClientConfig, ConfigurationError, RegistryOptions, SyncClient
+from fingerpost.client import Client, ClientConfig, ConfigurationError, RegistryConfig, SyncClient
 
 NUMBERS = [each.name for each in dataclasses.fields(ClientConfig) if each.type in {"float", "int"}]
 
@@ -43,4 +43,4 @@ def test_an_old_name_raises_an_error_that_names_the_new_one(old, new):
 def test_an_old_argument_of_the_client(client):
     message = r"^\w*Client\(registry_options=...\): this argument is called registry_config now$"
     with pytest.raises(ConfigurationError, match=message):
-        client(registry="embedded", registry_options=RegistryOptions())
+        client(registry="embedded", registry_options=RegistryConfig())

@@ -11,7 +11,7 @@ from fingerpost.client import (
     Client,
     ClientConfig,
     ConfigurationError,
-    RegistryOptions,
+    RegistryConfig,
     SyncClient,
 )
 from fingerpost.client.source import Source
@@ -66,7 +66,7 @@ def test_a_registry_object_is_not_closed():
 
 
 def test_a_registry_is_opened_with_its_configuration():
-    config = RegistryOptions(namespace="vision")
+    config = RegistryConfig(namespace="vision")
     with pytest.raises(ConfigurationError, match="namespace is for Consul only"):
         Source.of(["static://127.0.0.1:8000?model=digits"], registry_config=config)
 

@@ -11,7 +11,14 @@ from fingerpost.client.client import Client
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.images.load import ImageSource
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.routing import RoutingConfig
+from fingerpost.client.routing import (
+    EjectionConfig,
+    HotColdConfig,
+    ProbingConfig,
+    RetryConfig,
+    RoutingConfig,
+    SlowStartConfig,
+)
 from fingerpost.client.source import DEFAULT_PROXY
 from fingerpost.client.streaming.concurrency import Concurrency
 from fingerpost.client.streaming.options import OnError
@@ -26,7 +33,7 @@ from fingerpost.registry import (
     ModelInfo,
     ModelReference,
     Registry,
-    RegistryOptions,
+    RegistryConfig,
     Snapshot,
 )
 from fingerpost.registry.version import __version__
@@ -42,6 +49,8 @@ __all__ = [
     "ClientConfig",
     "ClientMetrics",
     "Concurrency",
+    "EjectionConfig",
+    "HotColdConfig",
     "ImageSource",
     "Instance",
     "LoadReport",
@@ -49,10 +58,13 @@ __all__ = [
     "ModelReference",
     "OnError",
     "Prediction",
+    "ProbingConfig",
     "Registry",
-    "RegistryOptions",
+    "RegistryConfig",
     "Result",
+    "RetryConfig",
     "RoutingConfig",
+    "SlowStartConfig",
     "Snapshot",
     "Stats",
     "SyncClient",

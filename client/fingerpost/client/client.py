@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["Client"]
 
@@ -85,7 +85,7 @@ class Client:
         self,
         *sources: str | Sequence[str] | Registry,
         registry: str | Registry | None = None,
-        registry_config: RegistryOptions | None = None,
+        registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -182,7 +182,7 @@ class Client:
             RegistryError: no proxy or registry answered the first lookup within `wait_for_ready_s`.
             DeadlineExceeded: no answer in time; its cause is the error of the last attempt.
             ModelFailed: the model failed on this image.
-            Unreachable, BadAnswer: the maximum number of workers (see `RoutingConfig`) began on the
+            Unreachable, BadAnswer: `RetryConfig.max_attempts` workers began on the
                 image and broke off, or one did and the image can be read only once.
         """
         options = self._call_options(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.resolver import Resolver
     from fingerpost.registry import Registry
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["DEFAULT_PROXY", "Source"]
 
@@ -34,7 +34,7 @@ class Source(NamedTuple):
         sources: Sequence[str | Sequence[str] | Registry],
         *,
         registry: str | Registry | None = None,
-        registry_config: RegistryOptions | None = None,
+        registry_config: RegistryConfig | None = None,
     ) -> Source:
         """The source that a caller names: see `Client`. Does no I/O.
 
@@ -75,7 +75,7 @@ def _is_registry(source: str | Registry) -> bool:
     return source == "embedded" or (bool(separator) and scheme.lower() not in {"http", "https"})
 
 
-def _open(registry: str | Registry, config: RegistryOptions | None) -> RegistryResolver:
+def _open(registry: str | Registry, config: RegistryConfig | None) -> RegistryResolver:
     if isinstance(registry, str):
         return RegistryResolver(open_registry(registry, config), owned=True)
     return RegistryResolver(registry, owned=False)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fingerpost.client.streaming.options import Item, OnError, StreamOptions
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["SyncClient"]
 
@@ -64,7 +64,7 @@ class SyncClient:
         self,
         *sources: str | Sequence[str] | Registry,
         registry: str | Registry | None = None,
-        registry_config: RegistryOptions | None = None,
+        registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
     ) -> None:

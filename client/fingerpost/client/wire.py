@@ -7,12 +7,15 @@ Errors are written by `fingerpost.errors.FingerpostError.to_json`, and load repo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
+
+if TYPE_CHECKING:
+    from fingerpost.errors import FingerpostError
 
 __all__ = [
     "DEADLINE_HEADER",
@@ -45,6 +48,11 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     retryable: bool
+
+    @classmethod
+    def of(cls, error: FingerpostError) -> ErrorBody:
+        """The body for an error, for an answer that carries other things too."""
+        return cls(code=error.code, message=error.message, retryable=error.retryable)
 
 
 class TimingsMs(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,8 +171,9 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
         index: to be sent as the next request's `index=`.
         age_s: how many seconds ago the registry confirmed the snapshot.
         lease_s: for how many seconds the answer may be used without asking again.
-        kept: ids of the instances that the registry no longer lists, but that still answer.
+        retained: ids of the instances that the registry no longer lists, but that still answer.
         from_disk: whether this proxy has not reached the registry since it started.
+        kept: the same as `retained`, under its name in release 0.1.0, for one more release.
     """
 
     service: str
@@ -172,8 +181,15 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
     lease_s: float
     instances: tuple[ResolvedInstance, ...]
-    kept: tuple[str, ...] = ()
+    retained: tuple[str, ...] = ()
     from_disk: bool = False
+    kept: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kept and not self.retained:
+            warn_old_spelling("kept", "retained", "a proxy's answer", "upgrade the proxies")
+            msgspec.structs.force_setattr(self, "retained", self.kept)
+        msgspec.structs.force_setattr(self, "kept", self.retained)
 
     def snapshot(self, now: float) -> Snapshot:
         """The snapshot; `now` is the local monotonic clock, to which its age is converted."""
@@ -183,7 +199,7 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
             known=True,
             index=self.index,
             taken_at=now - self.age_s,
-            kept=self.kept,
+            retained=self.retained,
             from_disk=self.from_disk,
         )
 

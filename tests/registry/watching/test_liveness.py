@@ -11,7 +11,7 @@ from aiohttp import web
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.http_server import json_response
 from fingerpost.registry.watching.liveness import Liveness
-from fingerpost.registry.watching.self_preservation import Word
+from fingerpost.registry.watching.self_preservation import ProbeResult
 
 BOOT_ID = 4711
 
@@ -51,23 +51,23 @@ def _report(**fields):
 
 
 ANSWERS = {
-    "ready": (_report(), Word.READY),
-    "starting": (_report(state=WorkerState.STARTING), Word.GONE),
-    "draining": (_report(state=WorkerState.DRAINING), Word.GONE),
-    "failed": (_report(state=WorkerState.FAILED), Word.GONE),
-    "another process": (_report(boot_id=BOOT_ID + 1), Word.GONE),
-    "hangs": (_hang, Word.SILENT),
-    "stops midway": (_trickle, Word.SILENT),
-    "cuts the connection": (_cut, Word.SILENT),
-    "no such path": (_answer(status=404), Word.GONE),
-    "fault": (_answer(status=500), Word.SILENT),
-    "overloaded proxy before it": (_answer(status=503), Word.SILENT),
-    "redirect": (_answer(status=302, headers={"Location": "/load"}), Word.GONE),
-    "no JSON": (_answer(text="<html>"), Word.GONE),
-    "other JSON": (_answer(text='{"rif": 1}'), Word.GONE),
-    "no UTF-8": (_answer(body=b'{"rif": "\xff"}'), Word.GONE),
-    "deep JSON": (_answer(text="[" * 20000), Word.GONE),
-    "huge": (_answer(text=" " * 200_000), Word.GONE),
+    "ready": (_report(), ProbeResult.READY),
+    "starting": (_report(state=WorkerState.STARTING), ProbeResult.GONE),
+    "draining": (_report(state=WorkerState.DRAINING), ProbeResult.GONE),
+    "failed": (_report(state=WorkerState.FAILED), ProbeResult.GONE),
+    "another process": (_report(boot_id=BOOT_ID + 1), ProbeResult.GONE),
+    "hangs": (_hang, ProbeResult.SILENT),
+    "stops midway": (_trickle, ProbeResult.SILENT),
+    "cuts the connection": (_cut, ProbeResult.SILENT),
+    "no such path": (_answer(status=404), ProbeResult.GONE),
+    "fault": (_answer(status=500), ProbeResult.SILENT),
+    "overloaded proxy before it": (_answer(status=503), ProbeResult.SILENT),
+    "redirect": (_answer(status=302, headers={"Location": "/load"}), ProbeResult.GONE),
+    "no JSON": (_answer(text="<html>"), ProbeResult.GONE),
+    "other JSON": (_answer(text='{"rif": 1}'), ProbeResult.GONE),
+    "no UTF-8": (_answer(body=b'{"rif": "\xff"}'), ProbeResult.GONE),
+    "deep JSON": (_answer(text="[" * 20000), ProbeResult.GONE),
+    "huge": (_answer(text=" " * 200_000), ProbeResult.GONE),
 }
 
 
@@ -117,16 +117,16 @@ async def test_what_an_answer_means(serve, liveness, handle, word):
 
 
 async def test_nobody_listens(liveness, free_port):
-    assert await liveness.ask(instance(free_port)) is Word.GONE
+    assert await liveness.ask(instance(free_port)) is ProbeResult.GONE
 
 
 async def test_a_name_that_does_not_resolve_is_silent(liveness):
-    assert await liveness.ask(instance(1, host="nobody.invalid")) is Word.SILENT
+    assert await liveness.ask(instance(1, host="nobody.invalid")) is ProbeResult.SILENT
 
 
 async def test_any_boot_id_will_do_where_none_was_registered(serve, liveness):
     served = await serve(_report())
-    assert await liveness.ask(instance(served.ports["http"], boot_id=0)) is Word.READY
+    assert await liveness.ask(instance(served.ports["http"], boot_id=0)) is ProbeResult.READY
 
 
 async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
@@ -145,7 +145,7 @@ async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
     served = await serve(hang)
     words = await asyncio.gather(*(liveness.ask(served) for _ in range(100)))
     await liveness.aclose()
-    assert set(words) == {Word.SILENT}
+    assert set(words) == {ProbeResult.SILENT}
     assert most <= 32
 
 
@@ -167,7 +167,7 @@ async def test_a_cancelled_question_is_no_answer(serve, liveness):
 
 async def test_it_can_be_used_after_closing(serve, liveness):
     served = await serve(_report())
-    assert await liveness.ask(served) is Word.READY
+    assert await liveness.ask(served) is ProbeResult.READY
     await liveness.aclose()
     await liveness.aclose()
-    assert await liveness.ask(served) is Word.READY
+    assert await liveness.ask(served) is ProbeResult.READY

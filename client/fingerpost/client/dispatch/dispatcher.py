@@ -75,7 +75,7 @@ class Dispatcher:
         self._transport = transport
         self._config = config
         self._stats = stats
-        self._budget = Budget(config.routing)
+        self._budget = Budget(config.routing.retries)
         self._services: dict[str, Service] = {}
         self._rng = random.Random()
         self._clock = asyncio.get_running_loop().time
@@ -147,7 +147,7 @@ class Dispatcher:
             self._refresh(service, now)
             if unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes):
                 # The budget limits the rate of retries: an image that waits does no harm.
-                await service.changed(self._config.routing.backoff_s(rounds, self._rng))
+                await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
                 rounds += 1
                 continue
             unpaid_bytes = None
@@ -170,7 +170,7 @@ class Dispatcher:
             else:
                 if pick.until >= call.deadline:
                     raise _late(call) from call.last_error
-                jitter_s = self._config.routing.backoff_s(rounds, self._rng)
+                jitter_s = self._config.routing.retries.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
                 tried = _NONE
                 rounds += 1
@@ -265,7 +265,7 @@ class Dispatcher:
             raise RuntimeError("an attempt ended without an answer and without an error")
         call.failed += reply.outcome is Outcome.FAILED
         again = error.retryable or _worth_another_peer(call, service, reply)
-        if not again or call.failed >= self._config.routing.attempts:
+        if not again or call.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
             error.add_note("No retry: the image comes from a source that can be read only once.")

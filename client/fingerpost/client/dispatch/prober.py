@@ -26,9 +26,9 @@ class Prober:
     """The shell of one balancer's `Probing`: owns a task for each probe that is in flight.
 
     A worker gets no second probe before it has answered the first. A report that took longer than
-    `RoutingConfig.probe_timeout_s` is too old to be used, but its connection is kept. A worker that
+    `ProbingConfig.max_rtt_s` is too old to be used, but its connection is kept. A worker that
     has not answered within `ClientConfig.probe_timeout_s` counts as stopped: the attempts that wait
-    there are aborted, if there is another endpoint.
+    there are aborted, if there is another worker.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Prober:
         if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
             return
         tasks = self._ask(reference, probing.ahead(now), now)
-        until = now + self._config.routing.probe_wait_s
+        until = now + self._config.routing.probing.sync_timeout_s
         for _ in range(min(2, len(tasks))):
             left_s = until - self._clock()
             if not tasks or left_s <= 0:
@@ -135,7 +135,7 @@ class Prober:
             load = question.result()
             now = self._clock()
             rtt_s = now - asked_at
-            if rtt_s <= self._config.routing.probe_timeout_s:
+            if rtt_s <= self._config.routing.probing.max_rtt_s:
                 self._balancer.probing.answered(rtt_s)
                 unseen = max(0, endpoint.in_flight - before)
                 self._balancer.reported(endpoint, load, now, probed=True, unseen=unseen)
@@ -143,7 +143,7 @@ class Prober:
                 self._stats.probes_lost += 1
         except Unreachable:
             self._stats.probes_lost += 1
-            endpoint.suspected(self._clock())
+            endpoint.suspect(self._clock())
         except BadAnswer:
             self._stats.probes_lost += 1  # a server that has no /load, but may classify
         finally:
@@ -164,7 +164,7 @@ class Prober:
 
     def _timed_out(self, endpoint: Endpoint) -> None:
         self._stats.probes_lost += 1
-        endpoint.suspected(self._clock())
+        endpoint.suspect(self._clock())
         if self._choice():
             self._stats.silences += 1
             reason = f"no answer to /load for {self._config.probe_timeout_s:g} s (probe_timeout_s)"

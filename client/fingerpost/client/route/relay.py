@@ -77,7 +77,7 @@ class RelayRoute:
             )
             for number, (host, port) in enumerate(self._places)
         )
-        return msgspec.structs.replace(view, instances=proxies, kept=(), withdrawn=())
+        return msgspec.structs.replace(view, instances=proxies, retained=(), withdrawn=())
 
     def classify_error(
         self, address: str, status: int, error: FingerpostError

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 
 from fingerpost.registry.load import LoadReport, WorkerState
-from fingerpost.registry.watching.self_preservation import Word
+from fingerpost.registry.watching.self_preservation import ProbeResult
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
@@ -35,7 +35,7 @@ class Liveness:
         self._gate = asyncio.Semaphore(_CONCURRENT)
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, instance: Instance) -> Word:
+    async def ask(self, instance: Instance) -> ProbeResult:
         """What the worker says of itself; never raises for what a peer does.
 
         READY: it says so, with the registered boot id (any, where none was registered). SILENT: no
@@ -47,7 +47,7 @@ class Liveness:
                 async with asyncio.timeout(self._deadline_s):
                     return await self._ask(instance)
             except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-                return _word_of(error)
+                return _result_of(error)
 
     async def aclose(self) -> None:
         """Close the connections. A later `ask` opens new ones."""
@@ -55,7 +55,7 @@ class Liveness:
         if session is not None:
             await session.close()
 
-    async def _ask(self, instance: Instance) -> Word:
+    async def _ask(self, instance: Instance) -> ProbeResult:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
@@ -65,24 +65,28 @@ class Liveness:
         url = f"{instance.url}/load"
         async with self._session.get(url, allow_redirects=False) as response:
             if response.status != 200:
-                return Word.SILENT if response.status >= 500 else Word.GONE
+                return ProbeResult.SILENT if response.status >= 500 else ProbeResult.GONE
             body = b""
             async for piece in response.content.iter_any():
                 body += piece
                 if len(body) > _MAX_BODY_BYTES:
-                    return Word.GONE
+                    return ProbeResult.GONE
         try:
             report = msgspec.json.decode(body, type=LoadReport)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return Word.GONE
+            return ProbeResult.GONE
         another = instance.boot_id not in (0, report.boot_id)
-        return Word.GONE if another or report.state is not WorkerState.READY else Word.READY
+        return (
+            ProbeResult.GONE
+            if another or report.state is not WorkerState.READY
+            else ProbeResult.READY
+        )
 
 
-def _word_of(error: Exception) -> Word:
+def _result_of(error: Exception) -> ProbeResult:
     cause = getattr(error, "os_error", error)
     if isinstance(cause, ConnectionRefusedError) or isinstance(
         error, aiohttp.ClientResponseError | aiohttp.InvalidURL
     ):
-        return Word.GONE
-    return Word.SILENT
+        return ProbeResult.GONE
+    return ProbeResult.SILENT
