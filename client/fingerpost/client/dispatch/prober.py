@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import BadAnswer, Unreachable
+from fingerpost.errors import PeerError, Unreachable
 
 if TYPE_CHECKING:
     from random import Random
@@ -144,7 +144,7 @@ class Prober:
         except Unreachable:
             self._stats.probes_lost += 1
             endpoint.suspect(self._clock())
-        except BadAnswer:
+        except PeerError:
             self._stats.probes_lost += 1  # a server that has no /load, but may classify
         finally:
             question.cancel()

@@ -120,6 +120,7 @@ class Connection:
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting = waiting
         self._attempt = attempt
+        self._reader.probing = attempt is None
         self._sending = self._unfinished = True
         self.stale = False
         pump: asyncio.Task[None] | None = None

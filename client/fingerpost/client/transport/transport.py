@@ -16,7 +16,8 @@ from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.pool import Pools
 from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
-from fingerpost.registry import LOAD_HEADER, LoadReport
+from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.load import read_load_answer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.pool import Pool
+    from fingerpost.registry import LoadReport
 
 __all__ = ["Reply", "Transport"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
 _decoder: Final = msgspec.json.Decoder(ReceivedAnswer)
-_load_decoder: Final = msgspec.json.Decoder(LoadReport)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +124,7 @@ class Transport:
 
         Raises:
             Unreachable: the connection failed.
-            BadAnswer: the answer is not a load report.
+            PeerError: the answer is not a load report; see `read_load_answer`.
         """
         pool = self._pools.acquire(address)
         try:
@@ -132,12 +133,8 @@ class Transport:
             raise _unreachable(address, error) from error
         finally:
             self._pools.release(address, pool)
-        if answer.status != 200:
-            raise BadAnswer(f"{address}/load: HTTP {answer.status}")
-        try:
-            return _load_decoder.decode(answer.body)
-        except msgspec.MsgspecError as error:
-            raise BadAnswer(f"{address}/load: {error}") from error
+        encoding = answer.fields.get(b"content-encoding", b"").decode("latin-1")
+        return read_load_answer(answer.status, encoding, answer.body, address)
 
     def abort(self, address: str, reason: str) -> None:
         """Abort the attempts that have sent their image there and wait for the answer."""
