@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,15 +15,17 @@ from fingerpost.deploy.instance_diff import versions
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
     from rich.table import Table
 
     from fingerpost.client import Client
     from fingerpost.registry import Instance, LoadReport, Snapshot
+    from fingerpost.registry.load_client import LoadClient
 
 __all__ = ["add_to"]
 
-_TIMEOUT_S = 1.0
+# Of one worker, and how many are asked at once.
+_TIMEOUT_S: Final = 1.0
+_CONCURRENT: Final = 100
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,17 +50,17 @@ def status(
     """
 
     async def run() -> None:
-        from aiohttp import ClientSession, ClientTimeout
+        from fingerpost.registry.load_client import LoadClient
 
         async with (
             cluster.client() as client,
-            ClientSession(timeout=ClientTimeout(total=_TIMEOUT_S)) as http,
+            LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
         ):
-            first = await _read_cluster(client, http)
+            first = await _read_cluster(client, loads)
             if not watch:
                 _show(first, json=json)
             elif json:
-                await _repeat(first, client, http, interval, lambda view: _show(view, json=True))
+                await _repeat(first, client, loads, interval, lambda view: _show(view, json=True))
             else:
                 from rich.live import Live
 
@@ -66,7 +68,7 @@ def status(
                     await _repeat(
                         first,
                         client,
-                        http,
+                        loads,
                         interval,
                         lambda view: live.update(view.table(), refresh=True),
                     )
@@ -150,26 +152,22 @@ class _ClusterView:
 
 
 async def _repeat(
-    view: _ClusterView, client: Client, http: ClientSession, pause_s: float, show: Any
+    view: _ClusterView, client: Client, load_client: LoadClient, pause_s: float, show: Any
 ) -> None:
     while True:
         show(view)
         await asyncio.sleep(pause_s)
-        view = await _read_cluster(client, http)
+        view = await _read_cluster(client, load_client)
 
 
-async def _read_cluster(client: Client, http: ClientSession) -> _ClusterView:
+async def _read_cluster(client: Client, load_client: LoadClient) -> _ClusterView:
     """Ask the registry or the proxy for the workers, and each worker for its load."""
-    import msgspec
-    from aiohttp import ClientError
-
-    from fingerpost.registry import LoadReport
+    from fingerpost.errors import PeerError
 
     async def ask(instance: Instance) -> LoadReport | None:
         try:
-            async with http.get(f"{instance.url}/load") as response:
-                return msgspec.json.decode(await response.read(), type=LoadReport)
-        except (ClientError, TimeoutError, msgspec.MsgspecError):
+            return await load_client.get(instance)
+        except PeerError:
             return None
 
     snapshots = [await client.resolve(name) for name in await client.services()]
