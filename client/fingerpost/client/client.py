@@ -183,8 +183,8 @@ class Client:
             RegistryError: no proxy or registry answered within `no_worker_s`, at first use.
             DeadlineExceeded: no answer in time; its cause is the last attempt's error.
             ModelFailed: the model itself failed on this image.
-            Unreachable, BadAnswer: `routing.attempts` workers began on it and broke off, or one
-                did and the image can be read only once.
+            Unreachable, BadAnswer: `RetryConfig.max_attempts` workers began on it and broke off,
+                or one did and the image can be read only once.
         """
         request = self.request(model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky)
         result = await self.outcome(0, image_key(image, 0), image, request)

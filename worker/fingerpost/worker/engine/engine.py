@@ -20,6 +20,7 @@ from fingerpost.errors import (
     FingerpostError,
     InvalidRequest,
 )
+from fingerpost.registry.moving_average import ewma, time_weight
 from fingerpost.worker.engine.batching import Batcher
 from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.engine.decoding import Decoding
@@ -323,13 +324,12 @@ class Engine:
             if job.decode_s:
                 metrics.decode_seconds.observe(job.decode_s)
             metrics.queue_seconds.observe(queue_s)
-            weight = (
-                min(_NEWEST, max(_SMOOTHING, result.ended - self._sampled)) if self._cost else 1.0
-            )
+            pause_s = result.ended - self._sampled
+            weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
             self._sampled = result.ended
             latency_s = (result.ended - job.arrived) / job.batches
-            self._latency_s += weight * (latency_s - self._latency_s)
-            self._cost += weight * (max(job.cost, _LEAST_COST) - self._cost)
+            self._latency_s = ewma(self._latency_s, latency_s, weight)
+            self._cost = ewma(self._cost, max(job.cost, _LEAST_COST), weight)
             if job.future.done():
                 continue
             if isinstance(outcome, FingerpostError):
