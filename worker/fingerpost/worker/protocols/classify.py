@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.engine.outcome import Outcome
+    from fingerpost.worker.engine.outcome import Labels, Outcome
     from fingerpost.worker.serving.admission import Admission, Admitted
 
 __all__ = ["ClassifyProtocol", "error_body", "image_answer", "labels_wanted"]
@@ -76,7 +76,7 @@ class ClassifyProtocol:
 
 
 def image_answer(
-    name: str, outcome: Outcome | BaseException, labels: tuple[str, ...], top: int
+    name: str, outcome: Outcome | BaseException, labels: Labels, top: int
 ) -> ImageAnswer:
     """An image's scores, or its error, in the protocol's form; raises what is no error of ours."""
     name = printable(name)

@@ -15,7 +15,6 @@ from aiohttp import HttpVersion11, hdrs, web
 from fingerpost.client.wire import DEADLINE_HEADER
 from fingerpost.errors import (
     DeadlineExceeded,
-    Draining,
     FingerpostError,
     InvalidRequest,
     Overloaded,
@@ -71,7 +70,8 @@ class Admission:
 
     Attributes:
         rif: requests in flight, from their headers on; of streams, the images.
-        refusing: a draining worker refuses new work only once no client can hold its address.
+        refusal: what new requests are refused with, by their headers; None lets them in. A draining
+            worker sets it once no client can still hold its address.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Admission:
         self._shortcuts: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
         self._state = WorkerState.STARTING
         self.rif = 0
-        self.refusing = False
+        self.refusal: FingerpostError | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -274,8 +274,8 @@ class Admission:
             return self._admit(request, served, check)
 
     def _admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
-        if self.refusing:
-            raise Draining("this worker is leaving: use another one")
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)
         left_s = deadline_s(request)
         if left_s is None:
             left_s = PATIENCE_S
