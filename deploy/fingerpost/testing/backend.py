@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
+from fingerpost.errors import Draining
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.engine.outcome import OpenLabels
+from fingerpost.worker.images import prepare
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.models.manifest import Framework, Manifest
 from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from fingerpost.testing.behaviour import Behaviour
     from fingerpost.testing.models import FakeModels
     from fingerpost.worker.backends.base import Item
+    from fingerpost.worker.images import ImageConfig
 
 __all__ = ["FakeBackend", "FakeLabels", "FakeSource"]
 
@@ -72,7 +75,7 @@ class FakeBackend:
 
     Args:
         model, version: for what is received.
-        check_images: images that cannot be decoded are refused, as a real model would.
+        limits: images are decoded once, and refused, within these; None takes any bytes.
     """
 
     framework = "python"
@@ -80,7 +83,7 @@ class FakeBackend:
     device = "cpu"
 
     def __init__(
-        self, model: str, version: int, behaviour: Behaviour, *, check_images: bool
+        self, model: str, version: int, behaviour: Behaviour, limits: ImageConfig | None
     ) -> None:
         self._model = model
         self._version = version
@@ -89,7 +92,8 @@ class FakeBackend:
         # By the identity of an image that is held in the value, so that it is not given away.
         self._kept: defaultdict[int, deque[tuple[bytes, _Answers | BaseException]]]
         self._kept = defaultdict(deque)
-        self.input = ImageInput(encoded=True, check_encoded=check_images)
+        self._limits = limits
+        self.input = ImageInput(encoded=True, check_encoded=False)
         self.labels = FakeLabels()
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
@@ -97,6 +101,8 @@ class FakeBackend:
         batch = [bytes(image) for image in images]  # the same objects, where they are bytes
         if not all(self._kept.get(id(image)) for image in batch):
             self._behaviour.begin_run(self._closed)
+        if self._closed.is_set():
+            raise Draining("this worker has ended")
         outcomes = [self._outcome(image) for image in batch]
         errors = [each for each in outcomes if isinstance(each, BaseException)]
         if errors:
@@ -112,7 +118,7 @@ class FakeBackend:
         return scores
 
     def end(self) -> None:
-        """Let the run in hand end now."""
+        """Let the run in hand fail now."""
         self._closed.set()
 
     def close(self) -> None:
@@ -126,6 +132,8 @@ class FakeBackend:
                 del self._kept[id(image)]
             return outcome
         try:
+            if self._limits is not None:
+                prepare(image, self.input, self._limits)
             return self._behaviour.answer(self._model, self._version, image)
         except Exception as error:
             return error

@@ -94,6 +94,8 @@ class FakeCluster:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+        # aiohttp cancels what waits on idle connections; it ends in the loop's next turn.
+        await asyncio.sleep(0)
 
     @property
     def proxy_url(self) -> str:
@@ -153,6 +155,7 @@ class FakeCluster:
         """End the proxy: clients go on with what they know."""
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
+            await proxy.leave(grace_s=0.0)  # lookups that are held are answered now
             await proxy.__aexit__(None, None, None)
 
     async def start_proxy(self) -> None:

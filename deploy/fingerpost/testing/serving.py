@@ -178,7 +178,10 @@ class _Loader:
     def load(self, files: ModelFiles) -> LoadedModel:
         """A version's engine, without a warm-up, which would reach the test's function."""
         backend = FakeBackend(
-            files.name, int(files.version), self._behaviour, check_images=self._check_images
+            files.name,
+            int(files.version),
+            self._behaviour,
+            self._config.limits if self._check_images else None,
         )
         self._backends.append(backend)
         config = self._config
@@ -194,7 +197,7 @@ class _Loader:
         return LoadedModel(engine=engine, labels=backend.labels, meta={"framework": "fake"})
 
     def end_runs(self) -> None:
-        """Let all runs of the models end now."""
+        """Let all runs of the models fail now."""
         for backend in self._backends:
             backend.end()
         self._behaviour.wake()

@@ -136,10 +136,19 @@ class FakeWorker:
         await serving.kill()
 
     async def restart(self) -> None:
-        """End if it still runs, and start as a new process on another port."""
-        from fingerpost.testing.serving import start_worker
-        from fingerpost.worker.config import WorkerConfig
+        """End if it still runs, and start as a new process on another port.
 
+        Raises:
+            ConfigurationError: NumPy is missing.
+            RegistryError: the registry is not running.
+        """
+        try:
+            from fingerpost.testing.serving import start_worker
+            from fingerpost.worker.config import WorkerConfig
+        except ImportError as error:
+            raise ConfigurationError(
+                f"a worker needs NumPy ({error}): pip install 'fingerpost[testing]'"
+            ) from error
         await self.aclose()
         config = WorkerConfig(registry=self._registry, zone=self._zone, weight=self._weight)
         self._serving = await start_worker(
