@@ -8,9 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import FINGERPOST
-from tests.worker.backends.builders_onnx import channels_first
-from tests.worker.colours import write_frozen_graph
+from tests.support.builders.onnx import channels_first
+from tests.support.colours import write_frozen_graph
+from tests.support.processes import FINGERPOST
 
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
     labels.write_text("one\ntwo\n")
     failed = run("check", colours, "--labels", labels, code=1)
     assert failed.stdout == ""
-    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores, but its labels file")
+    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores for an image")
 
 
 def test_export_then_bench(tmp_path: Path) -> None:

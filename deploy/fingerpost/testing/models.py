@@ -41,6 +41,12 @@ class FakeModels:
         self._models: dict[str, dict[int, FakeModel]] = {}
         for written, model in models.items():
             name, version = _parse(written)
+            if not (callable(model) or isinstance(model, Sequence)):
+                raise ConfigurationError(
+                    f"model {written!r} is a {type(model).__name__}: give a label, a list of "
+                    "(label, score), or a function of the image's bytes; for an object with a "
+                    "method predict there is fingerpost.worker.Worker.for_object"
+                )
             self._models.setdefault(name, {})[version] = model
         self._aliases: dict[str, dict[str, int]] = {}
         for name, pointers in (aliases or {}).items():

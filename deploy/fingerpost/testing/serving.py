@@ -63,7 +63,7 @@ async def start_worker(
         stack.push_async_callback(registry.aclose)
         listener = bind(_HOST, 0)
         stack.callback(listener.close)
-        decoders = decode_pool(config.decode_threads)
+        decoders = decode_pool(config.models.decode_threads)
         stack.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)
         loader = _Loader(behaviour, config, decoders, metrics, check_images=check_images)
         repository = ModelRepository(
@@ -87,7 +87,7 @@ async def start_worker(
         registrations = Registrations(
             registry, lambda: instances, healthy=service.engine_well, lease_s=0.0
         )
-        await registrations.register(config.register_timeout_s)
+        await registrations.register(config.registration.timeout_s)
         service.admission.state = WorkerState.READY
         return ServingWorker(instances, service.admission, runner, registrations, stack.pop_all())
 
@@ -147,8 +147,8 @@ def _instances(
             host=_HOST,
             ports={"http": port},
             models=(info,),
-            weight=config.weight,
-            zone=config.zone,
+            weight=config.registration.weight,
+            zone=config.registration.zone,
             boot_id=boot_id,
             meta=repository.meta(info.name),
         )
@@ -181,17 +181,17 @@ class _Loader:
             files.name,
             int(files.version),
             self._behaviour,
-            self._config.limits if self._check_images else None,
+            self._config.images if self._check_images else None,
         )
         self._backends.append(backend)
         config = self._config
         engine = Engine(
             backend,
-            limits=config.limits,
+            images=config.images,
             metrics=self._metrics,
             batching=config.batching,
             decoders=self._decoders,
-            decode_threads=config.decode_threads,
+            decode_threads=config.models.decode_threads,
             model=files.name,
         )
         return LoadedModel(engine=engine, labels=backend.labels, meta={"framework": "fake"})

@@ -144,13 +144,16 @@ class FakeWorker:
         """
         try:
             from fingerpost.testing.serving import start_worker
-            from fingerpost.worker.config import WorkerConfig
+            from fingerpost.worker.config import RegistrationConfig, WorkerConfig
         except ImportError as error:
             raise ConfigurationError(
                 f"a worker needs NumPy ({error}): pip install 'fingerpost[testing]'"
             ) from error
         await self.aclose()
-        config = WorkerConfig(registry=self._registry, zone=self._zone, weight=self._weight)
+        config = WorkerConfig(
+            registry=self._registry,
+            registration=RegistrationConfig(zone=self._zone, weight=self._weight),
+        )
         self._serving = await start_worker(
             self._models, self._behaviour, config, check_images=self._check_images
         )

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
@@ -16,41 +17,6 @@ from fingerpost.registry.consul.codec import (
     decode_entries,
     encode_instance,
 )
-
-INSTANCE = Instance(
-    id="flowers-10.0.0.1-8501-x7",
-    service="flowers",
-    host="10.0.0.1",
-    ports={"http": 8501, "rpc": 8502},
-    models=(ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),),
-    weight=4,
-    zone="rack-7",
-    boot_id=12345,
-    meta={"framework": "tensorflow"},
-)
-
-
-def entry(instance=INSTANCE, *, checks=("passing",), check=None, **service):
-    """The entry that Consul shows for an instance; `service` overrides its fields."""
-    sent = encode_instance(instance, check or CheckConfig())
-    return {
-        "Node": {"Node": "n", "Address": "10.9.9.9"},
-        "Service": {
-            "ID": sent["service_id"],
-            "Service": sent["name"],
-            "Address": sent["address"],
-            "Port": sent["port"],
-            "Tags": sent["tags"],
-            "Meta": sent["meta"],
-            "Weights": sent["weights"],
-        }
-        | service,
-        "Checks": [{"CheckID": str(n), "Status": status} for n, status in enumerate(checks)],
-    }
-
-
-def decode(*entries, service="flowers"):
-    return decode_entries(json.dumps(entries).encode(), service)
 
 
 def test_what_is_registered():
@@ -119,7 +85,7 @@ instances = st.builds(
 @given(instances)
 def test_every_instance_survives_the_round_trip(instance):
     (back,) = decode(entry(instance), service=instance.service)
-    assert back.refusal == ""
+    assert back.rejection == ""
     assert back.instance == instance
     sent = encode_instance(instance, CheckConfig())["meta"]
     assert all(len(value.encode()) <= 512 and len(key) <= 128 for key, value in sent.items())
@@ -177,8 +143,8 @@ def test_a_ttl_check_has_no_url_and_its_reports_come_every_third():
         "DeregisterCriticalServiceAfter": "60000ms",
         "Status": "passing",
     }
-    assert check.beat_s == 15
-    assert CheckConfig().beat_s is None
+    assert check.heartbeat_s == 15
+    assert CheckConfig().heartbeat_s is None
 
 
 @pytest.mark.parametrize(
@@ -242,7 +208,7 @@ def test_an_entry_that_makes_no_sense_is_refused_alone(service):
     assert good.instance == INSTANCE
     assert bad.instance is None
     assert not bad.healthy
-    assert 0 < len(bad.refusal) <= 500
+    assert 0 < len(bad.rejection) <= 500
     assert len(bad.id) <= 128
 
 

@@ -17,8 +17,8 @@ from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.onnx import OnnxBackend, load
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Layout
-from tests.worker.backends.builders_onnx import write
-from tests.worker.colours import SIDE
+from tests.support.builders.onnx import write
+from tests.support.colours import SIDE
 
 
 def load_from(folder: Path, **options: object) -> OnnxBackend:
@@ -89,7 +89,7 @@ def test_clear_errors(tmp_path: Path) -> None:
     ):
         load_from(tmp_path)
     write(tmp_path, ["N", 3, "H", "W"])
-    with pytest.raises(ConfigurationError, match="images of any size"):
+    with pytest.raises(ConfigurationError, match="which image size it takes"):
         load_from(tmp_path)
     whole = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2])

@@ -13,11 +13,10 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import start_logging
-from fingerpost.deploy.eventloop import run_quickly
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
@@ -143,13 +142,21 @@ def worker(
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.consul.checks import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.config import (
+        DrainConfig,
+        ModelsConfig,
+        RegistrationConfig,
+        RequestConfig,
+        TelemetryConfig,
+        WorkerConfig,
+    )
+    from fingerpost.worker.engine.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
@@ -167,24 +174,25 @@ def worker(
     os.environ.update(chosen[0].environment())
     config = WorkerConfig(
         registry=registry,
-        access=dataclasses.replace(access, check=CheckConfig(mode=check), wan_address=wan_address),
+        registry_config=dataclasses.replace(
+            registry_config, check=CheckConfig(mode=check), wan_address=wan_address
+        ),
+        registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
         host=host,
         port=port,
-        advertise=advertise,
-        weight=weight,
-        zone=zone,
-        max_batch=max_batch,
-        max_queue=max_queue,
-        max_wait_s=max_wait_ms / 1000,
-        latency_s=None if latency_ms is None else latency_ms / 1000,
-        limits=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
-        max_request_bytes=max_request_bytes,
-        lease_s=lease,
-        poll_s=poll,
-        admin_token=_admin_token(admin_token_file),
-        placement=chosen[0],
-        access_log=access_log,
-        tracing=tracing,
+        batching=BatchingConfig(
+            max_batch=max_batch,
+            max_queue=max_queue,
+            max_wait_s=max_wait_ms / 1000,
+            latency_s=None if latency_ms is None else latency_ms / 1000,
+        ),
+        images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        requests=RequestConfig(max_bytes=max_request_bytes),
+        drain=DrainConfig(lease_s=lease),
+        models=ModelsConfig(
+            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=chosen[0]
+        ),
+        telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )
     overrides = ManifestOverrides(
         input_layer=input_layer,
@@ -204,21 +212,12 @@ def worker(
         source = _many(models, only, versions)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
+    from fingerpost.worker.eventloop import run_main
+    from fingerpost.worker.worker import Worker
+
     loading = chosen[0].load_config(threads)
-
-    async def run() -> None:
-        from fingerpost.deploy.processes.signals import ShutdownSignals
-        from fingerpost.worker.worker import Worker
-
-        serving = Worker(source, lambda files: load_backend(files, loading), config)
-        async with serving:
-            # Before this line a signal ends the process at once: nobody knows of it yet.
-            signals = ShutdownSignals(follow_parent=follow_parent)
-            await serving.register()
-            await signals.wait()
-            await serving.leave()
-
-    run_quickly(run())
+    serving = Worker(source, lambda files: load_backend(files, loading), config)
+    run_main(serving.run_until_signal(follow_parent=follow_parent))
 
 
 def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
