@@ -7,9 +7,10 @@ import threading
 from collections.abc import AsyncIterator
 
 import aiohttp
+import numpy as np
 import pytest
+from tests.support.colours import encoded
 from tests.support.waiting import until
-from tests.worker.colours import encoded
 
 from fingerpost.client import Client, ClientConfig, Result
 from fingerpost.errors import (
@@ -25,6 +26,7 @@ from fingerpost.errors import (
     UnsupportedImage,
 )
 from fingerpost.testing import FakeCluster, FakeModel, ReceivedImage, fake_cluster
+from fingerpost.worker import DrainConfig, Worker, WorkerConfig
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,7 @@ async def test_versions_and_aliases() -> None:
 
 BAD = {
     "no model": ({}, {}, "there is no model"),
+    "an object": ({"flowers": object()}, {}, "of type object: .*Worker.for_object"),
     "a name": ({"Flowers": "x"}, {}, "'Flowers'"),
     "a version": ({"flowers@3.5": "x"}, {}, "'3.5'"),
     "an alias as a version": ({"flowers@stable": "x"}, {}, "names an alias"),
@@ -114,6 +117,9 @@ def test_models_that_are_not_valid(kind: str) -> None:
 
 
 async def test_behaviour_that_is_not_valid() -> None:
+    async with fake_cluster({}, workers=0) as empty:
+        with pytest.raises(ConfigurationError, match="needs a model"):
+            await empty.add_worker()
     with pytest.raises(ConfigurationError, match="workers is -1"):
         fake_cluster({"flowers": "daisy"}, workers=-1)
     async with fake_cluster({"flowers": "daisy"}) as cluster:
@@ -327,6 +333,23 @@ async def test_images_may_be_checked() -> None:
         image = encoded("red")
         assert (await classify(cluster, image)).label == "daisy"
         assert [each.image for each in cluster.workers[0].received] == [image]
+
+
+async def test_a_worker_of_ones_own_joins() -> None:
+    class Colours:
+        height = width = 16
+        labels = ("red", "green", "blue")
+
+        def predict(self, batch: np.ndarray) -> np.ndarray:
+            return batch.mean(axis=(1, 2)) / 255
+
+    async with fake_cluster({}, workers=0) as cluster:
+        config = WorkerConfig(registry=cluster.registry_url, drain=DrainConfig(lease_s=0.0))
+        async with Worker.for_object(Colours(), name="colours", config=config) as worker:
+            await worker.register()
+            result = await classify(cluster, encoded("green"), "colours")
+            assert (result.label, result.worker) == ("green", worker.instance.id)
+            await worker.leave()
 
 
 async def test_other_ways_in() -> None:

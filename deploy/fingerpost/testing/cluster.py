@@ -41,17 +41,19 @@ def fake_cluster(
         assert result.label == "daisy"
 
     Args:
-        models: what every worker serves, by name (`flowers`) or by name and version (`flowers@3`):
+        models: what each worker serves, by name (`flowers`) or by name and version (`flowers@3`):
             labels with scores, a single label, or a function of the image's bytes that returns
             either; see `FakeModel`.
-        workers: how many there are at first; 0 leaves all to `FakeCluster.add_worker`.
+        workers: how many there are at first; 0 for those that `FakeCluster.add_worker` starts, or
+            that join by themselves.
         aliases: by model and alias the version, such as `{"flowers": {"stable": "3"}}`.
         check_images: refuse what is not an image, as a model that takes pixels does. By default
             the models get whatever bytes were sent.
         relay: whether the proxy relays images, for clients with `ClientConfig(relay=True)`.
 
     Raises:
-        ConfigurationError: no model, or a name, version or alias that is not valid.
+        ConfigurationError: a name, version, alias or model that is not valid; or workers without
+            a model.
     """
     return FakeCluster(
         FakeModels(models, aliases), workers=workers, check_images=check_images, relay=relay
@@ -70,6 +72,8 @@ class FakeCluster:
     ) -> None:
         if workers < 0:
             raise ConfigurationError(f"workers is {workers}: it must be 0 or more")
+        if workers and not models.names:
+            raise ConfigurationError('there is no model: give one, such as {"flowers": "daisy"}')
         self._models = models
         self._count = workers
         self._check_images = check_images
@@ -118,7 +122,8 @@ class FakeCluster:
         """Start one more worker; return once the proxy lists it.
 
         Args:
-            models, aliases: see `fake_cluster`; by default those of the other workers.
+            models: what it serves; by default the models of `fake_cluster`, with their aliases.
+            aliases: those of its own models.
             zone: where it says it stands.
             weight: its share of requests relative to other workers.
 

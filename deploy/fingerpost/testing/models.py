@@ -27,7 +27,7 @@ class FakeModels:
         aliases: by model and alias the version, such as `{"flowers": {"stable": "3"}}`.
 
     Raises:
-        ConfigurationError: no model; a name, version or alias that is not valid; or an alias of a
+        ConfigurationError: a name, version, alias or model that is not valid, or an alias of a
             version that is not there.
     """
 
@@ -36,14 +36,12 @@ class FakeModels:
         models: Mapping[str, FakeModel],
         aliases: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        if not models:
-            raise ConfigurationError('there is no model: give one, such as {"flowers": "daisy"}')
         self._models: dict[str, dict[int, FakeModel]] = {}
         for written, model in models.items():
             name, version = _parse(written)
             if not (callable(model) or isinstance(model, Sequence)):
                 raise ConfigurationError(
-                    f"model {written!r} is a {type(model).__name__}: give a label, a list of "
+                    f"model {written!r} is of type {type(model).__name__}: give a label, a list of "
                     "(label, score), or a function of the image's bytes; for an object with a "
                     "method predict there is fingerpost.worker.Worker.for_object"
                 )

@@ -25,6 +25,8 @@ class FakeWorker:
     def __init__(
         self, models: FakeModels, *, registry: str, zone: str, weight: int, check_images: bool
     ) -> None:
+        if not models.names:
+            raise ConfigurationError('a worker needs a model, such as {"flowers": "daisy"}')
         self._models = models
         self._registry = registry
         self._zone = zone
