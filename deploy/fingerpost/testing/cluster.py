@@ -146,7 +146,7 @@ class FakeCluster:
         for worker in self.workers:
             for instance in () if worker.draining else worker.instances:
                 wanted.setdefault(instance.service, set()).add(instance.id)
-        resolver = ProxyResolver([URL(self.proxy_url)], connect_s=timeout_s)
+        resolver = ProxyResolver([URL(self.proxy_url)], connect_timeout_s=timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 for name, ids in wanted.items():
