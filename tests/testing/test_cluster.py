@@ -92,7 +92,7 @@ async def test_versions_and_aliases() -> None:
         ):
             result = await classify(cluster, model=model)
             assert (result.version, result.label) == (version, label)
-        with pytest.raises(UnknownModel, match="versions 2, 3 and aliases stable"):
+        with pytest.raises(UnknownModel, match="aliases stable"):
             await classify(cluster, model="flowers@canary")
         assert [each.service for each in cluster.workers[0].instances] == ["cats", "flowers"]
 
