@@ -318,7 +318,7 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
     return Observer(
         metrics,
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
-        tracing=start_tracing(os.environ, asked=config.telemetry.tracing),
+        tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
 
 
