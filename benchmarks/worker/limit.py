@@ -1,8 +1,8 @@
-"""`python -m benchmarks.worker.limit MODEL IMAGE SECONDS`: what the machine does with no server.
+"""`python -m benchmarks.worker.limit MODEL IMAGE SECONDS`: the machine's images/s with no server.
 
 Decoding threads feed the threads of the model, one for each concurrent batch, 16 images at a time:
-Fingerpost's own parts, with no socket. Run as a process of its own, so that it starts as fresh as
-the servers do. Prints images/s.
+Fingerpost's own parts, without a socket. Runs in a new process, as the servers do.
+Prints images/s.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def main() -> None:
     """Load, warm up, run, print."""
     model, image, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     backend = load_backend(find_model(model), LoadConfig())
-    wanted, data, limits = backend.input, image.read_bytes(), ImageConfig()
+    wanted, data, config = backend.input, image.read_bytes(), ImageConfig()
     size = _AT_ONCE // wanted.concurrent_batches
     warm_up(backend, size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as decoders, ThreadPoolExecutor() as models:
 
         def submit() -> list[Future[Any]]:
-            return [decoders.submit(prepare, data, wanted, limits) for _ in range(size)]
+            return [decoders.submit(prepare, data, wanted, config) for _ in range(size)]
 
         def work(until: float) -> int:
-            # Two batches in the making while one runs, as a server has with more connections.
+            # Two batches are decoded while one runs, as in a server with more connections.
             pending, done = [submit(), submit()], 0
             while time.monotonic() < until:
                 batch = [future.result() for future in pending.pop(0)]

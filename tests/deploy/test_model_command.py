@@ -53,14 +53,14 @@ def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
     labels.write_text("one\ntwo\n")
     failed = run("check", colours, "--labels", labels, code=1)
     assert failed.stdout == ""
-    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores, but its labels file")
+    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores for an image")
 
 
 def test_export_then_bench(tmp_path: Path) -> None:
     write_frozen_graph(tmp_path / "colours", encoded_input=False)
     out = tmp_path / "models" / "colours" / "2"
     said = run("export", tmp_path / "colours", "--out", out, "--count", 8).stdout
-    assert said.startswith(f"wrote {out}: the same best label for 8 of 8 made-up images, largest")
+    assert said.startswith(f"wrote {out}: the same best label for 8 of 8 generated images, largest")
     refused = run("export", tmp_path / "colours", "--out", out, code=1)
     assert "exists already" in refused.stderr
 

@@ -100,6 +100,20 @@ async def test_it_goes_by_the_present_list(three: World, read: list[bytes]) -> N
         assert (status, b"no_worker" in body) == (503, True)
 
 
+async def test_many_kinds_of_requests_do_not_end_the_fast_path(
+    three: World, read: list[bytes]
+) -> None:
+    async with connected(three) as line:
+        for number in range(300):  # more than are remembered
+            await line.ask(ASK.replace(b"curl/8", b"curl/%d" % number))
+        assert len(read) == 300
+        await line.ask(ASK.replace(b"curl/8", b"curl/0"))
+        parsed = len(read)
+        for _ in range(3):
+            await line.ask(ASK.replace(b"curl/8", b"curl/0"))
+        assert len(read) == parsed
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -51,14 +51,16 @@ def test_a_relay_without_a_proxy() -> None:
         ("classify", "--model", "digits", "x.png", "--relay", "--registry", "consul://127.0.0.1:1"),
         ("bench", "digits", "--relay", "--consul"),
     ):
-        assert "--relay goes through proxies: name them by --proxy URL" in one_line(*command)
+        assert "--relay sends images through proxies: name them with --proxy URL" in one_line(
+            *command
+        )
 
 
 def test_labels_that_do_not_fit(demo: Demo, tmp_path: Path, processes: Processes) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")
     line = one_line("classify", "--model", demo.model, "--labels", labels, demo.images[0])
-    assert "gives 10 scores, but its labels file has 2 lines" in line
+    assert "gives 10 scores for an image, but has 2 labels" in line
     registry = processes.registry()
     line = one_line(
         "worker", "--model", demo.model, "--labels", labels, "--registry", registry,

@@ -57,7 +57,9 @@ OLD = {
 
 @pytest.mark.parametrize("old", OLD)
 def test_an_old_flat_name_is_an_error_that_says_the_new_one(old: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"this setting is called {OLD[old]} now"):
+    group, _, name = OLD[old].partition(".")
+    advice = rf"use WorkerConfig\({group}=\w+\({name}=" if name else f"is called {group} now"
+    with pytest.raises(ConfigurationError, match=advice):
         WorkerConfig(**{old: 1})
 
 

@@ -1,4 +1,4 @@
-"""One proxy process: registry, directory, probes, relay and HTTP side, put together."""
+"""A whole proxy: registry, directory, probes, relay and HTTP routes, put together."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Listens from `async with` on. A registry that cannot be reached yet is no reason not to.
+    """A proxy that serves while inside `async with`, even if the registry is unreachable at first.
 
     Args:
-        config: see `ProxyConfig`.
-        listener: a bound socket to listen on, handed over by a predecessor or by systemd; by
-            default one is bound to the config's host and port.
+        config: its settings.
+        listener: a bound socket to listen on, from a previous process or from systemd; by default
+            one is bound to the config's host and port.
+
+    Attributes:
+        port: the port that it listens on; before `async with`, the configured one.
     """
 
     def __init__(self, config: ProxyConfig, listener: socket.socket | None = None) -> None:
@@ -44,14 +47,14 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it listens: `http://host:port`."""
+        """The URL that it listens at: `http://host:port`."""
         return f"http://{format_address(self._config.host, self.port)}"
 
     async def __aenter__(self) -> Self:
-        """Start everything.
+        """Start to watch the registry, and to listen.
 
         Raises:
-            ConfigurationError: the port is in use, or the registry's URL is none.
+            ConfigurationError: the port is in use, or the registry's URL is not valid.
         """
         config = self._config
         async with AsyncExitStack() as stack:
@@ -85,15 +88,16 @@ class Proxy:
 
     @property
     def listener(self) -> socket.socket:
-        """The listening socket, for a successor; only while it listens."""
+        """The listening socket, to hand over to a successor; only inside `async with`."""
         if self._listener is None:
             raise RuntimeError("the proxy does not listen")
         return self._listener
 
     async def leave(self, grace_s: float) -> None:
-        """Stop accepting, and end what is there politely within `grace_s` seconds.
+        """Stop accepting connections, and close the open ones after their answers.
 
-        Where a successor holds the same socket, connections go on to it without a gap.
+        Waits `grace_s` seconds for that. If a successor holds the same socket, it accepts the next
+        connections without a gap.
         """
         if self._site is not None and self._routes is not None:
             await self._site.stop()

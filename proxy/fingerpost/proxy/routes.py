@@ -15,7 +15,7 @@ from fingerpost.proxy.answers import resolve_answer, service_entry
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.query import ResolveQuery
-from fingerpost.proxy.server import learn
+from fingerpost.proxy.server import remember
 from fingerpost.registry import ModelReference
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 
@@ -113,7 +113,7 @@ class ProxyRoutes:
             raise
         self._metrics.addresses.inc()
         if not self._leaving:
-            learn(request)
+            remember(request)
         return web.Response(text=f"{worker.address}\n")
 
     async def _get_resolve(self, request: web.Request) -> web.Response:

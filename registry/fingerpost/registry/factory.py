@@ -1,10 +1,8 @@
-"""A registry from its URL, as given on a command line."""
+"""Makes a registry from its URL, as given on a command line."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.credentials import Token, mask_password
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
 
-__all__ = ["open_registry", "parse_base_url"]
+__all__ = ["open_registry"]
 
 _EMBEDDED: Final = "http://127.0.0.1:12481"
-_DEFAULT_PORTS: Final = {"http": 8500, "https": 8501}
 
 
 def open_registry(
@@ -35,8 +33,8 @@ def open_registry(
     that name. For ZooKeeper the token is `USER:PASSWORD`.
 
     Raises:
-        ConfigurationError: another scheme, no such URL, an option that this registry does not
-            have, or a file named in the registry_config that is missing or holds something else.
+        ConfigurationError: another scheme, not a valid URL, a setting that this registry does not
+            have, or a file in `registry_config` that is missing or not valid.
     """
     registry_config = registry_config or RegistryConfig()
     if token is not None:
@@ -47,14 +45,14 @@ def open_registry(
     opener = _OPENERS.get(scheme)
     if opener is None or "://" not in url:
         raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: expected consul://HOST:PORT, "
+            f"registry URL {mask_password(url)!r}: expected consul://HOST:PORT, "
             "consul+https://HOST:PORT, http://HOST:PORT, https://HOST:PORT, "
             "zookeeper://HOST:PORT/PATH, static://HOST:PORT or embedded"
         )
     return opener(url, registry_config)
 
 
-# Each imports its registry itself, because aiohttp takes longer to import than all else here.
+# Each imports its registry itself, because importing aiohttp takes longer than all the rest.
 
 
 def _consul(url: str, registry_config: RegistryConfig) -> Registry:
@@ -63,28 +61,31 @@ def _consul(url: str, registry_config: RegistryConfig) -> Registry:
     scheme, _, rest = url.partition("://")
     transport = "https" if scheme.lower().endswith("https") else "http"
     return ConsulRegistry(
-        f"{transport}://{rest}", registry_config=registry_config, **_reading(registry_config)
+        f"{transport}://{rest}",
+        registry_config=registry_config,
+        **_reader_arguments(registry_config),
     )
 
 
 def _zookeeper(url: str, registry_config: RegistryConfig) -> Registry:
-    from fingerpost.registry.credentials import Token
     from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
-    _refuse(url, registry_config, {"token", "token_file", "allow_networks", "snapshot_folder"})
+    _check_settings(
+        url, registry_config, {"token", "token_file", "allow_networks", "snapshot_folder"}
+    )
     auth = Token(registry_config.token, registry_config.token_file).current()
-    return ZooKeeperRegistry(url, auth=auth, **_reading(registry_config))
+    return ZooKeeperRegistry(url, auth=auth, **_reader_arguments(registry_config))
 
 
 def _static(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.static import StaticRegistry
 
-    _refuse(url, registry_config, set())
+    _check_settings(url, registry_config, set())
     return StaticRegistry(url)
 
 
-def _reading(registry_config: RegistryConfig) -> dict[str, Any]:
-    """What every registry that is watched takes: whom to let in, and where to keep snapshots."""
+def _reader_arguments(registry_config: RegistryConfig) -> dict[str, Any]:
+    """Arguments of every registry that is watched: the address policy and the snapshot store."""
     from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
     address_policy = AddressPolicy.parse(registry_config.allow_networks)
@@ -95,16 +96,18 @@ def _reading(registry_config: RegistryConfig) -> dict[str, Any]:
     return {"address_policy": address_policy, "store": store}
 
 
-def _refuse(url: str, registry_config: RegistryConfig, known: set[str]) -> None:
-    """An option that would silently do nothing is an error."""
+def _check_settings(url: str, registry_config: RegistryConfig, known: set[str]) -> None:
+    """Raise an error for a setting that would have no effect."""
     default = RegistryConfig()
     for field in dataclasses.fields(registry_config):
         name = field.name
         if name not in known and getattr(registry_config, name) != getattr(default, name):
-            raise ConfigurationError(f"registry URL {_masked(url)!r}: {name} is for Consul only")
+            raise ConfigurationError(
+                f"registry URL {mask_password(url)!r}: {name} has an effect only with Consul"
+            )
 
 
-# By scheme in lower case; each is given the whole URL.
+# By scheme in lower case; each function gets the whole URL.
 _OPENERS: Final[dict[str, Callable[[str, RegistryConfig], Registry]]] = {
     "consul": _consul,
     "consul+http": _consul,
@@ -114,29 +117,3 @@ _OPENERS: Final[dict[str, Callable[[str, RegistryConfig], Registry]]] = {
     "static": _static,
     "zookeeper": _zookeeper,
 }
-
-
-def parse_base_url(url: str) -> str:
-    """Check `http(s)://HOST[:PORT]`; return it with its port and no trailing slash.
-
-    Raises:
-        ConfigurationError: another scheme, no host, a path, a query, or a user name.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"registry URL {_masked(url)!r}: {error}") from error
-    extras = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in _DEFAULT_PORTS or not host or extras:
-        raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: expected http://HOST:PORT or https://HOST:PORT only; "
-            "give a token as its own argument"
-        )
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}:{port or _DEFAULT_PORTS[parts.scheme]}"
-
-
-def _masked(url: str) -> str:
-    """The URL without its user name and password: messages end up in logs."""
-    return re.sub(r"//[^/@]*@", "//***@", url)

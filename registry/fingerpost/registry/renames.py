@@ -1,19 +1,44 @@
-"""Clear errors for settings whose name has changed."""
+"""Clear errors for settings and arguments whose name has changed."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["renamed_fields"]
+__all__ = ["renamed_arguments", "renamed_fields"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
+
+
+def renamed_arguments(what: str, **renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator for a function: an old keyword raises a `ConfigurationError` with the new one.
+
+    Args:
+        what: the name of the function in the message.
+        renamed: old name to new name; a new name may be followed by a space and a remark.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def checked(*args: P.args, **keywords: P.kwargs) -> R:
+            for name in keywords:
+                if name in renamed:
+                    raise ConfigurationError(
+                        f"{what}({name}=...): this argument is called {renamed[name]} now"
+                    )
+            return function(*args, **keywords)
+
+        return checked
+
+    return decorate
 
 
 def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
@@ -33,12 +58,16 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
         # ConfigurationError: ClientConfig(silence_s=...): this setting is called
         # response_timeout_s now
 
+        ClientConfig(attempts=1)
+        # ConfigurationError: ClientConfig(attempts=...): use
+        # ClientConfig(retry=RetryConfig(attempts=...))
+
     `dataclasses.replace` raises the same error. Type checkers and `inspect.signature` see the
     dataclass's own signature, without the old names.
 
     Args:
-        renamed: old name to new name. A new name may be a path through nested fields, and may be
-            followed by a space and a remark.
+        renamed: old name to new name. A new name may be a path through nested dataclasses, and may
+            be followed by a space and a remark.
 
     Raises:
         TypeError: at decoration, if the class is not a dataclass, if an old name is still a field,
@@ -61,7 +90,7 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
             for name in settings:
                 if name in renamed:
                     raise ConfigurationError(
-                        f"{cls.__name__}({name}=...): this setting is called {renamed[name]} now"
+                        f"{cls.__name__}({name}=...): {_advice(cls, renamed[name])}"
                     )
             init(self, *args, **settings)
 
@@ -69,3 +98,25 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def _advice(cls: type, new: str) -> str:
+    path, space, remark = new.partition(" ")
+    call = _call(cls, path) if "." in path else None
+    return f"use {call}{space}{remark}" if call else f"this setting is called {new} now"
+
+
+def _call(cls: type, path: str) -> str | None:
+    """How to write the setting at `path`: `Config(retry=RetryConfig(attempts=...))`.
+
+    None where it cannot be known, because a field on the path has no dataclass as its default.
+    """
+    name, _, rest = path.partition(".")
+    if not rest:
+        return f"{cls.__name__}({name}=...)"
+    field = next(each for each in dataclasses.fields(cls) if each.name == name)
+    default = field.default
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    inner = _call(type(default), rest) if dataclasses.is_dataclass(default) else None
+    return None if inner is None else f"{cls.__name__}({name}={inner})"

@@ -9,6 +9,7 @@ from typing import Final, Self
 import msgspec
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.credentials import mask_password
 from fingerpost.registry.instance import format_address
 
 __all__ = ["ZooKeeperAddress"]
@@ -23,12 +24,12 @@ _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}", re.ASCII)
 
 
 class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an ensemble is, and which part of its tree is Fingerpost's.
+    """The servers of an ensemble, and the root node of Fingerpost's services.
 
     Attributes:
         hosts: `host:port` of each server, an IPv6 host in brackets.
         root: the node that holds the services, without a slash at the end.
-        auth: `USER:PASSWORD` for ZooKeeper's `digest` scheme, or None. Never shown.
+        auth: `USER:PASSWORD` for ZooKeeper's `digest` scheme, or None; in no message.
     """
 
     hosts: tuple[str, ...]
@@ -37,7 +38,7 @@ class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, url: str, *, auth: str | None = None) -> Self:
-        """Read a URL; `auth` (`USER:PASSWORD`) wins over the URL's own.
+        """Parse a URL; `auth` (`USER:PASSWORD`) takes precedence over the URL's own.
 
         Raises:
             ConfigurationError: not of that form; the message does not show the password.
@@ -46,12 +47,12 @@ class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
         authority, _, path = rest.partition("/")
         credential, at, servers = authority.rpartition("@")
         if scheme.lower() != "zookeeper" or not separator or not servers:
-            raise ConfigurationError(f"registry URL {_masked(url)!r}: expected {_FORM}")
+            raise ConfigurationError(f"registry URL {mask_password(url)!r}: expected {_FORM}")
         if auth is None and at:
             auth = urllib.parse.unquote(credential)
         if auth is not None and not re.fullmatch(r"[^:]+:.+", auth, re.DOTALL):
             raise ConfigurationError(
-                f"registry URL {_masked(url)!r}: ZooKeeper's credential is USER:PASSWORD"
+                f"registry URL {mask_password(url)!r}: ZooKeeper's credential is USER:PASSWORD"
             )
         return cls(
             hosts=tuple(_server(each, url) for each in servers.split(",")),
@@ -61,7 +62,7 @@ class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """The URL again, without the credential."""
+        """The URL without the credential."""
         return f"zookeeper://{','.join(self.hosts)}{self.root}"
 
 
@@ -72,7 +73,8 @@ def _server(text: str, url: str) -> str:
     good = _IPV6.fullmatch(host[1:-1]) if host.startswith("[") else _HOST.fullmatch(host)
     if not good or not 1 <= port <= 65535:
         raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: {text!r} is not HOST or HOST:PORT; expected {_FORM}"
+            f"registry URL {mask_password(url)!r}: {text!r} is not HOST or HOST:PORT; "
+            f"expected {_FORM}"
         )
     return format_address(host.strip("[]"), port)
 
@@ -82,15 +84,10 @@ def _root(path: str, url: str) -> str:
     if not path:
         return DEFAULT_ROOT
     segments = path.split("/")
-    # "zookeeper" at the top holds the ensemble's own settings.
+    # The top node "zookeeper" holds the ensemble's own settings.
     if segments[0] == "zookeeper" or not all(map(_SEGMENT.fullmatch, segments)) or ".." in path:
         raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: path {path!r} is not made of names of 1 to 64 "
+            f"registry URL {mask_password(url)!r}: path {path!r} is not made of names of 1 to 64 "
             "letters, digits, dots, hyphens and underscores, such as /fingerpost (not /zookeeper)"
         )
     return "/" + path
-
-
-def _masked(url: str) -> str:
-    """The URL without its user name and password: messages end up in logs."""
-    return re.sub(r"//.*@", "//***@", url)

@@ -1,12 +1,12 @@
-"""The Open Inference Protocol v2 with its binary extension, for `tritonclient` as it is.
+"""The Open Inference Protocol v2 with its binary extension, for an unmodified `tritonclient`.
 
 Written after https://github.com/kserve/open-inference-protocol and Triton's extension for binary
-tensors. A model here has one input and one output, so an input may have any name, and an output
-that is asked for by another name than `scores` gets the scores under that name.
+tensors. A model has one input and one output, so an input may have any name, and an output that is
+requested by another name than `scores` gets the scores under that name.
 
 The input's forms: BYTES `[N]` or `[N, 1]` (encoded images; base64 strings where the data is JSON),
 UINT8 `[N, height, width, channels]` (pixels of any size), and any other number (what the model
-itself takes, made float32); without the axis `N` it is one image.
+itself takes, converted to float32); without the axis `N` it is one image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from aiohttp import web
 from fingerpost.errors import ImageTooLarge, InvalidRequest
 from fingerpost.worker.protocols.long_lists import EMPTY, LONG_BYTES, cut_out, read_flat
 from fingerpost.worker.protocols.tensors import (
-    check_length,
     classify_all,
     decode_json,
     from_base64,
@@ -31,13 +30,18 @@ from fingerpost.worker.protocols.tensors import (
     split_batch,
     tensor,
 )
-from fingerpost.worker.serving.uploads import read_body
+from fingerpost.worker.serving.errors import message_error
+from fingerpost.worker.serving.routes import ProtocolRoutes
+from fingerpost.worker.serving.uploads import check_tensor_headers, read_body
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
-    from fingerpost.worker.serving.admission import Admission, Admitted, Answer
+    from fingerpost.worker.serving.fast_path import Answer
+    from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["OpenInferenceProtocol"]
 
@@ -96,22 +100,23 @@ class _Request(msgspec.Struct):
 
 
 class OpenInferenceProtocol:
-    """`POST .../infer`; `add_to` makes the route. What is asked by GET is in `v2_metadata`."""
+    """`POST .../infer`; `add_to` makes the route. For its other routes see `metadata`."""
 
-    def __init__(self, admission: Admission, config: WorkerConfig) -> None:
-        self._admission = admission
+    def __init__(self, config: WorkerConfig, metrics: WorkerMetrics) -> None:
         self._config = config
+        self._metrics = metrics
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
         def check(request: web.Request) -> None:
-            check_length(request, self._config)
+            check_tensor_headers(request, self._config)
             _header_length(request)
 
+        routes = ProtocolRoutes(context, "/v2", message_error)
         for chosen in ("", "/versions/{version}"):
             path = f"/v2/models/{{model}}{chosen}/infer"
-            self._admission.post(app, path, self._infer, check=check)
+            routes.inference(path, self._infer, check=check)
 
     async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
         body = await read_body(request, self._config, self._config.requests.max_bytes)
@@ -139,7 +144,7 @@ class OpenInferenceProtocol:
             deadline=deadline,
             name=lambda number: f"{what}, image {number}",
         )
-        self._admission.classified(served.model, len(items))
+        self._metrics.of(served.model).images.inc(len(items))
         head: dict[str, object] = {
             "model_name": served.model,
             "model_version": served.version,
@@ -155,12 +160,12 @@ def _header_length(request: web.Request) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise InvalidRequest(f"{_HEADER_LENGTH}: {text!r} is no length in bytes")
+        raise InvalidRequest(f"{_HEADER_LENGTH}: {text!r} is not a length in bytes")
     return int(text)
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview, bool]:
-    """The request, the binary data after it, and whether its JSON data is a long flat list."""
+    """The request, the binary data behind it, and whether its JSON data is a long flat list."""
     view = memoryview(body)
     length = len(view) if header_length is None else header_length
     if length > len(view):
@@ -178,14 +183,14 @@ def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview
 
 
 async def _items(
-    wanted: _Input, binary: memoryview, limits: ImageConfig, what: str, *, flat: bool
+    wanted: _Input, binary: memoryview, config: ImageConfig, what: str, *, flat: bool
 ) -> list[Item]:
-    """The images of an input, out of its JSON data or of all the binary data there is."""
+    """The images of an input, from its JSON data or from all binary data."""
     size = wanted.parameters.binary_data_size
     if (size is None) == (wanted.data == _ABSENT):
         raise InvalidRequest(
             f"{what} needs exactly one of 'data' and binary data ('binary_data_size'); shared "
-            "memory is not read here"
+            "memory is not supported"
         )
     if len(binary) != (size or 0):
         raise InvalidRequest(
@@ -222,11 +227,11 @@ async def _items(
                 f"{what} has {array.size:,} numbers, but its shape is {wanted.shape}"
             )
         array = array.reshape(wanted.shape)
-    return list(split_batch(array, limits, what))
+    return list(split_batch(array, config, what))
 
 
 def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
-    """BYTES: in JSON base64, flat or nested; in binary each after its length, 4 bytes."""
+    """The images of BYTES: base64 in JSON, flat or nested; else each after its length, 4 bytes."""
     if wanted.data != _ABSENT:
         listed = decode_json(wanted.data, list[Any], what)
         flat = [each for row in listed for each in (row if isinstance(row, list) else [row])]
@@ -246,9 +251,7 @@ def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
     return found
 
 
-def _answer(
-    head: dict[str, object], asked: _Request, scores: Scores, labels: tuple[str, ...]
-) -> Answer:
+def _answer(head: dict[str, object], asked: _Request, scores: Scores, labels: Labels) -> Answer:
     outputs: list[dict[str, object]] = []
     payloads: list[bytes] = []
     for output in asked.outputs or [_Output(name="scores")]:
@@ -283,6 +286,6 @@ def _answer(
     )
 
 
-def _classes(scores: Scores, labels: tuple[str, ...], top: int) -> list[list[str]]:
-    """Triton's classification extension: `value:index:label`, best first."""
+def _classes(scores: Scores, labels: Labels, top: int) -> list[list[str]]:
+    """The best labels of each image as Triton writes them: `value:index:label`, best first."""
     return [[f"{row[i]:f}:{i}:{labels[i]}" for i in np.argsort(row)[::-1][:top]] for row in scores]
