@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -57,7 +58,7 @@ class LoadedModel:
     """
 
     engine: Engine
-    labels: tuple[str, ...]
+    labels: Labels
     meta: dict[str, str] = field(default_factory=dict)
 
 
