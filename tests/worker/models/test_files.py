@@ -147,10 +147,12 @@ def test_clear_errors(tmp_path: Path) -> None:
         tmp_path / "notes.txt": r"notes.txt is not a model: expected one of \.keras",
         tmp_path / "mine.py": r"mine.py is not a model: .*a Python class needs a model.toml",
         tmp_path / "Bad_Name": "'Bad_Name' cannot name a service.*--name",
-        folder_of(tmp_path / "lost", manifest=torch + '\nfile = "x.pt"'): "'x.pt', .* not there",
+        folder_of(
+            tmp_path / "lost", manifest=torch + '\nfile = "x.pt"'
+        ): "'x.pt', .* does not exist",
         folder_of(tmp_path / "none", "a.onnx", manifest=torch): "found none of these",
         folder_of(tmp_path / "other", "a.onnx", manifest=torch + '\nfile = "a.onnx"'): (
-            "a.onnx is a model of framework 'onnx', but its model.toml says 'torch'"
+            "a.onnx is a model of framework 'onnx', but its model.toml names 'torch'"
         ),
         folder_of(tmp_path / "light", "a.prototxt"): "needs one .caffemodel .*found none",
         folder_of(tmp_path / "heavy", "a.prototxt", "a.caffemodel", "b.caffemodel"): (
