@@ -8,9 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.consul_process import ConsulProcess
+
+# How long an example takes says nothing on a busy machine: limits on time are the tests' own.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 

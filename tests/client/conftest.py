@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 from aiohttp import web
 from tests.support.processes import Processes
+from tests.support.sockets import open_sockets
 from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig
@@ -238,18 +238,6 @@ class Cluster:
         )
         self.clients.append(client)
         return client
-
-
-def open_sockets() -> int:
-    """How many sockets this process holds; 0 where the system does not tell."""
-    folder = Path("/proc/self/fd")
-    count = 0
-    for each in folder.iterdir() if folder.exists() else ():
-        try:
-            count += each.readlink().name.startswith("socket:")
-        except FileNotFoundError:
-            continue
-    return count
 
 
 @pytest.fixture

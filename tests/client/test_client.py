@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from tests.support.one_watch import OneWatch
 from tests.support.waiting import until
 
 from fingerpost.client import Client, RoutingConfig
@@ -432,32 +433,6 @@ async def test_wrong_arguments_are_told_before_any_call(arguments, error):
     async with Client("http://127.0.0.1:1") as client:
         with pytest.raises(error):
             await client.classify(b"1", **arguments)
-
-
-class OneWatch:
-    """A registry that knows `digits`, and notes whether it was closed."""
-
-    def __init__(self, poll):
-        self._poll = poll
-        self.closed = False
-        self.watches = {}
-
-    def watch(self, service):
-        from fingerpost.registry import Watch
-
-        if service not in self.watches:
-            self.watches[service] = Watch(self._poll, name=service).start()
-        return self.watches[service]
-
-    async def catalog(self):
-        from fingerpost.registry import Catalog
-
-        return Catalog(services=("digits",), index=1, taken_at=0.0)
-
-    async def aclose(self):
-        self.closed = True
-        for each in self.watches.values():
-            await each.aclose()
 
 
 async def test_a_registry_instead_of_a_proxy_stays_its_owners(cluster):

@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.colours import encoded
 from tests.support.waiting import until
-from tests.worker.colours import encoded
 
 BEGIN = """
 import faulthandler, gc, multiprocessing, os, signal, sys, threading, time

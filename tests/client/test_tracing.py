@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.support.colours import encoded
 from tests.support.waiting import until_blocking
-from tests.worker.colours import encoded
 
 from fingerpost.client import Client, SyncClient
 from fingerpost.client.tracing import Tracing
@@ -24,7 +24,7 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker import worker as worker_module
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.telemetry.tracing import Tracing as WorkerTracing
 from fingerpost.worker.worker import Worker
@@ -68,7 +68,7 @@ async def test_from_the_callers_span_to_that_of_a_real_worker(
                 client.classify(encoded("red")[:60], "colours")
 
     async with EmbeddedRegistry(port=0) as registry:
-        config = WorkerConfig(registry=registry.url, lease_s=0.0)
+        config = WorkerConfig(registry=registry.url, drain=DrainConfig(lease_s=0.0))
         files = find_model(tmp_path / "colours")
         async with Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker:
             await worker.register()

@@ -8,9 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import FINGERPOST
-from tests.worker.backends.builders_onnx import channels_first
-from tests.worker.colours import write_frozen_graph
+from tests.support.builders.onnx import channels_first
+from tests.support.colours import write_frozen_graph
+from tests.support.processes import FINGERPOST
 
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:

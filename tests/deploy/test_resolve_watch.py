@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 from tests.support.ports import free_port
-from tests.support.processes import Process, Processes, get_json
+from tests.support.processes import FINGERPOST, Process, Processes, get_json
 from tests.support.waiting import until_blocking
-from tests.system.conftest import FINGERPOST
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 
 from tests.faults.field import Field
 from tests.faults.table import Table
+from tests.support.colours import build
 from tests.support.consul_process import ConsulProcess
 from tests.support.processes import Processes
-from tests.worker.colours import build
 
 _MARK = "FINGERPOST_FAULTS_RUN"
 _TABLE = pytest.StashKey[Table]()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from fingerpost.client import Client, RoutingConfig
+from tests.support.colours import encoded
 from tests.support.waiting import until
-from tests.worker.colours import encoded
 
 __all__ = ["SERVICE", "Attempt", "Call", "Load"]
 

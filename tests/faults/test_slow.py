@@ -15,7 +15,7 @@ from tests.faults.field import Field, Worker
 from tests.faults.load import SERVICE, Load
 from tests.faults.table import Table
 from tests.support.processes import Processes
-from tests.system.sleeper import SECONDS, Sleeper
+from tests.support.sleeper import SECONDS, Sleeper
 
 _WORKERS = 4
 _SLOWER = 10

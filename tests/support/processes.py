@@ -16,7 +16,10 @@ from typing import Any, Self
 from tests.support.ports import free_port
 from tests.support.waiting import until_blocking
 
-__all__ = ["Process", "Processes", "get_json"]
+__all__ = ["FINGERPOST", "Process", "Processes", "get_json"]
+
+# The command that a user calls, by this Python.
+FINGERPOST = (sys.executable, "-m", "fingerpost.deploy.cli")
 
 
 def get_json(url: str) -> Any:
@@ -36,7 +39,7 @@ class Process:
         self.started = time.monotonic()
         with log.open("wb") as sink:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "fingerpost.deploy.cli", *arguments],
+                [*FINGERPOST, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,

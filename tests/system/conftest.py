@@ -9,29 +9,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.support.processes import Processes
-
-FINGERPOST = (sys.executable, "-m", "fingerpost.deploy.cli")
-
-
-@dataclass(frozen=True)
-class Demo:
-    """One run of `fingerpost demo --json`, and what it left."""
-
-    figures: dict[str, Any]
-    text: str
-    model: Path
-    images: list[Path]
-    left_behind: list[str]
+from tests.support.processes import FINGERPOST, Processes
+from tests.system.demo import Demo
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.processes import Processes
+from tests.support.processes import FINGERPOST, Processes
 from tests.support.waiting import until_blocking
-from tests.system.conftest import FINGERPOST
 
 MODEL = """
 class Model:

@@ -21,7 +21,7 @@ from tests.support.forwarder import CountingForwarder
 from tests.support.ports import free_port
 from tests.support.processes import Process, Processes, get_json
 from tests.support.waiting import until_blocking
-from tests.system.conftest import Demo
+from tests.system.demo import Demo
 
 
 @dataclass
@@ -120,7 +120,7 @@ def test_the_synchronous_twin(cluster: Cluster, demo: Demo) -> None:
 
 
 def test_cli_resolve_status_and_classify(cluster: Cluster, demo: Demo) -> None:
-    from tests.system.conftest import FINGERPOST
+    from tests.support.processes import FINGERPOST
 
     def fingerpost(*arguments: str, stdin: str = "") -> str:
         run = subprocess.run(
@@ -242,7 +242,7 @@ async def test_throughput_of_three_workers_and_sixteen_streams(
 
 
 def test_bad_input_through_real_curl(cluster: Cluster, demo: Demo, tmp_path: Path) -> None:
-    from tests.worker.images.test_images import png_claiming
+    from tests.support.pictures import png_claiming
 
     files = {
         "empty": (b"", 400),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Processes
-from tests.system.conftest import FINGERPOST, Demo
+from tests.support.processes import FINGERPOST, Processes
+from tests.system.demo import Demo
 
 
 def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:

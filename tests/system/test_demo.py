@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.system.conftest import Demo
+from tests.system.demo import Demo
 
 
 def test_the_figures(demo: Demo) -> None:

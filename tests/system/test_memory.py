@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support.processes import Processes
-from tests.system.conftest import Demo
+from tests.system.demo import Demo
 
 FORMATS = {"JPEG": "RGB", "PNG": "RGBA", "WEBP": "RGB", "BMP": "RGB", "GIF": "P", "TIFF": "L"}
 

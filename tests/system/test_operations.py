@@ -14,10 +14,10 @@ import pytest
 
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.ports import free_port
-from tests.support.processes import Processes, get_json
+from tests.support.processes import FINGERPOST, Processes, get_json
 from tests.support.waiting import until_blocking
 from tests.support.zookeeper_server import zookeeper_program, zookeeper_url  # noqa: F401 - fixtures
-from tests.system.conftest import FINGERPOST, Demo
+from tests.system.demo import Demo
 
 
 def fingerpost(*arguments: object, status: int = 0) -> str:

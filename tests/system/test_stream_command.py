@@ -8,9 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.support.processes import Processes
+from tests.support.processes import FINGERPOST, Processes
 from tests.support.waiting import until_blocking
-from tests.system.conftest import FINGERPOST, Demo
+from tests.system.demo import Demo
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -14,12 +14,12 @@ import pytest
 
 from fingerpost.client import Client, Result
 from fingerpost.errors import RegistryError
+from tests.support.colours import encoded
 from tests.support.consul_process import ConsulProcess
 from tests.support.ports import free_port
 from tests.support.processes import Process, Processes, get_json
+from tests.support.sleeper import Sleeper
 from tests.support.waiting import until_blocking
-from tests.system.sleeper import Sleeper
-from tests.worker.colours import encoded
 
 _SOME = 400
 _IMAGES = [encoded(colour) for colour in ("red", "green", "blue")]

@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.processes import Processes, get_json
+from tests.support.repository import write_version
 from tests.support.waiting import until_blocking
-from tests.system.conftest import Demo
-from tests.worker.repository.models import write_version
+from tests.system.demo import Demo
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])

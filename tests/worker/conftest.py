@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worker.colours import Models, build
+from tests.support.colours import Models, build
 
 
 @pytest.fixture(scope="session")

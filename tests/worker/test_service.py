@@ -18,15 +18,16 @@ from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_regis
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, ModelsConfig, RequestConfig, WorkerConfig
+from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
 from fingerpost.worker.worker import Worker
-from tests.worker.colours import Models, encoded
-from tests.worker.images.test_images import png_claiming
-from tests.worker.repository.models import write_version
+from tests.support.colours import Models, encoded
+from tests.support.pictures import png_claiming
+from tests.support.repository import write_version
 
 
 @pytest.fixture
@@ -36,7 +37,11 @@ async def registry_url() -> AsyncIterator[str]:
 
 
 def make(models: Models, registry_url: str, **settings: object) -> Worker:
-    settings = {"lease_s": 0.0, "limits": ImageConfig(max_bytes=200_000), **settings}
+    settings = {
+        "drain": DrainConfig(lease_s=0.0),
+        "images": ImageConfig(max_bytes=200_000),
+        **settings,
+    }
     config = WorkerConfig(registry=registry_url, **settings)
     return Worker(
         find_model(models.saved_model),
@@ -249,7 +254,7 @@ async def test_expect_continue_is_answered_by_an_error_before_the_body(worker: W
 
 
 async def test_a_stalled_upload_is_closed(models: Models, registry_url: str) -> None:
-    async with make(models, registry_url, body_timeout_s=0.2) as worker:
+    async with make(models, registry_url, requests=RequestConfig(body_timeout_s=0.2)) as worker:
         reader, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         answer = await asyncio.wait_for(reader.read(10_000), 10)
@@ -261,7 +266,7 @@ async def test_a_stalled_upload_is_closed(models: Models, registry_url: str) -> 
 
 async def test_too_many_in_flight_is_429_at_the_headers(models: Models, registry_url: str) -> None:
     async with (
-        make(models, registry_url, max_in_flight=1) as worker,
+        make(models, registry_url, requests=RequestConfig(max_in_flight=1)) as worker,
         aiohttp.ClientSession(worker.instance.url) as http,
     ):
         _, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
@@ -302,7 +307,8 @@ async def test_requests_by_an_alias_count_for_the_model(tmp_path: Path, registry
     for version in (1, 2):
         write_version(folder, version)
     (folder / "versions.toml").write_text("[aliases]\nstable = 1\n")
-    config = WorkerConfig(registry=registry_url, admin_token="a-token-for-tests-only")  # noqa: S106
+    models_config = ModelsConfig(admin_token="a-token-for-tests-only")  # noqa: S106
+    config = WorkerConfig(registry=registry_url, models=models_config)
     source = ModelFolder(folder, policy=VersionPolicy.parse("all"))
     async with (
         Worker(source, lambda files: load_backend(files, LoadConfig()), config) as worker,
@@ -315,7 +321,7 @@ async def test_requests_by_an_alias_count_for_the_model(tmp_path: Path, registry
                 return body["version"] if response.status == 200 else body["error"]["code"]
 
         assert [await ask("stable") for _ in range(3)] == ["1"] * 3
-        order = {"Authorization": f"Bearer {config.admin_token}"}
+        order = {"Authorization": f"Bearer {config.models.admin_token}"}
         path = "/v1/admin/models/flowers/aliases/stable"
         async with http.put(path, json={"version": "2"}, headers=order) as response:
             assert response.status == 200
@@ -367,4 +373,4 @@ async def test_a_start_that_cannot_succeed_says_why(
         async with make(models, "http://127.0.0.1:9"):
             pass
     with pytest.raises(ConfigurationError, match="max_batch is 0"):
-        make(models, registry_url, max_batch=0)
+        make(models, registry_url, batching=BatchingConfig(max_batch=0))

@@ -13,7 +13,7 @@ import dask.bag
 import numpy as np
 import pandas as pd
 import pytest
-from tests.worker.colours import LABELS, encoded
+from tests.support.colours import LABELS, encoded
 
 from fingerpost.client import SyncClient
 from fingerpost.client.adapters.batch import BatchMapper

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.worker.colours import LABELS, RGB, encoded
+from tests.support.colours import LABELS, RGB, encoded
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from fingerpost.client import SyncClient

@@ -232,7 +232,7 @@ async def test_a_hundred_thousand_images_in_constant_memory(tmp_path):
     from pathlib import Path
 
     import psutil
-    from tests.client.test_client import OneWatch
+    from tests.support.one_watch import OneWatch
 
     from fingerpost.client import Client
     from fingerpost.registry import Instance, ModelInfo, Snapshot

@@ -9,15 +9,13 @@ import itertools
 
 import pytest
 import uvloop
-from tests.client.conftest import open_sockets
 from tests.client.transport.peer import ANSWER, Conversation, Peer, answer
+from tests.client.transport.sender import Sender, no_answer, pieces
+from tests.support.sockets import open_sockets
 from tests.support.waiting import until
 
-from fingerpost.client import ClientConfig
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
-from fingerpost.client.transport.deadlines import Sweep
-from fingerpost.client.transport.transport import Reply, Transport
 from fingerpost.errors import (
     BadAnswer,
     DeadlineExceeded,
@@ -30,28 +28,6 @@ from fingerpost.errors import (
 from fingerpost.registry import LoadReport, WorkerState
 
 MB = 1_000_000
-
-
-class Sender:
-    """A transport with its sweep."""
-
-    def __init__(self, **config: object) -> None:
-        self._sweep = Sweep()
-        self.transport = Transport(ClientConfig(**config), self._sweep)  # type: ignore[arg-type]
-        self.upload = self.transport.upload(b"", deadline=0.0)
-
-    async def __aenter__(self) -> Sender:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._sweep.close()
-        await self.transport.aclose()
-
-    async def send(self, address: str, data: bytes | OneShot = b"image") -> Reply:
-        self.transport.retain([address])
-        deadline = asyncio.get_running_loop().time() + 30
-        self.upload = self.transport.upload(data, deadline=deadline)
-        return await self.transport.classify(address, "digits", 5, self.upload)
 
 
 @pytest.fixture
@@ -261,11 +237,6 @@ async def test_and_one_that_stops_is_not():
         assert "silent for 0.1 s" in str(reply.error)
 
 
-async def pieces(*several):
-    for each in several:
-        yield each
-
-
 @pytest.mark.parametrize(
     ("several", "body"),
     [
@@ -313,11 +284,6 @@ async def test_a_peer_that_does_not_read_stops_the_reading_of_the_source(sender)
         assert sender.upload.sent_bytes < 32 * MB
         go_on.set()
         assert (await call).outcome is Outcome.ANSWERED
-
-
-async def no_answer(talk: Conversation) -> None:
-    await talk.request()
-    await talk.closed()
 
 
 async def half_an_answer(talk: Conversation) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import socket
 
 import pytest
-from tests.client.conftest import open_sockets
 from tests.client.transport.peer import Conversation, Peer, answer
-from tests.client.transport.test_connection import Sender, no_answer, pieces
+from tests.client.transport.sender import Sender, no_answer, pieces
+from tests.support.sockets import open_sockets
 from tests.support.waiting import until
 
 from fingerpost.client.images.oneshot import OneShot

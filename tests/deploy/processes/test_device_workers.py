@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.colours import encoded
 from tests.support.processes import Processes, get_json
 from tests.support.waiting import until_blocking
-from tests.worker.colours import encoded
 
 from fingerpost.deploy.processes.device_workers import DeviceWorkers, process_arguments
 from fingerpost.errors import ConfigurationError

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
@@ -16,41 +17,6 @@ from fingerpost.registry.consul.codec import (
     decode_entries,
     encode_instance,
 )
-
-INSTANCE = Instance(
-    id="flowers-10.0.0.1-8501-x7",
-    service="flowers",
-    host="10.0.0.1",
-    ports={"http": 8501, "rpc": 8502},
-    models=(ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),),
-    weight=4,
-    zone="rack-7",
-    boot_id=12345,
-    meta={"framework": "tensorflow"},
-)
-
-
-def entry(instance=INSTANCE, *, checks=("passing",), check=None, **service):
-    """The entry that Consul shows for an instance; `service` overrides its fields."""
-    sent = encode_instance(instance, check or CheckConfig())
-    return {
-        "Node": {"Node": "n", "Address": "10.9.9.9"},
-        "Service": {
-            "ID": sent["service_id"],
-            "Service": sent["name"],
-            "Address": sent["address"],
-            "Port": sent["port"],
-            "Tags": sent["tags"],
-            "Meta": sent["meta"],
-            "Weights": sent["weights"],
-        }
-        | service,
-        "Checks": [{"CheckID": str(n), "Status": status} for n, status in enumerate(checks)],
-    }
-
-
-def decode(*entries, service="flowers"):
-    return decode_entries(json.dumps(entries).encode(), service)
 
 
 def test_what_is_registered():

@@ -6,7 +6,7 @@ import base64
 import zlib
 
 import pytest
-from tests.registry.consul.test_codec import INSTANCE, decode, entry
+from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo

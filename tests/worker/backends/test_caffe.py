@@ -12,8 +12,8 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.caffe import CaffeBackend, load
 from fingerpost.worker.models.files import find_model
-from tests.worker.backends.builders_caffe import BGR, INPUT_LAYER, LAYERS, OLD_INPUT, write
-from tests.worker.colours import SIDE
+from tests.support.builders.caffe import BGR, INPUT_LAYER, LAYERS, OLD_INPUT, write
+from tests.support.colours import SIDE
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 

@@ -16,8 +16,8 @@ from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import ModelFiles, find_model
 from fingerpost.worker.models.manifest import Framework
-from tests.worker.backends.registry import BUILDERS
-from tests.worker.colours import LABELS, SIDE, encoded
+from tests.support.builders.all import BUILDERS
+from tests.support.colours import LABELS, SIDE, encoded
 
 CPU = LoadConfig(device="cpu")
 # Triton's words, by what the model's file is called; a SavedModel is a folder.

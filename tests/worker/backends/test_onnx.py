@@ -17,8 +17,8 @@ from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.onnx import OnnxBackend, load
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Layout
-from tests.worker.backends.builders_onnx import write
-from tests.worker.colours import SIDE
+from tests.support.builders.onnx import write
+from tests.support.colours import SIDE
 
 
 def load_from(folder: Path, **options: object) -> OnnxBackend:

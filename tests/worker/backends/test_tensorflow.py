@@ -18,7 +18,7 @@ from fingerpost.worker.backends.tensorflow import backend as tensorflow
 from fingerpost.worker.backends.tensorflow.backend import TensorFlowBackend, load
 from fingerpost.worker.models.files import ManifestOverrides, find_model
 from fingerpost.worker.models.manifest import Framework, InputSpec, Manifest, OutputSpec
-from tests.worker.colours import SIDE, Models
+from tests.support.colours import SIDE, Models
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 

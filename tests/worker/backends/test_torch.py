@@ -16,8 +16,8 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.torch import TorchBackend, load
 from fingerpost.worker.models.files import find_model
-from tests.worker.backends.builders_torch import Colours, example, exported, torchscript
-from tests.worker.colours import SIDE
+from tests.support.builders.torch import Colours, example, exported, torchscript
+from tests.support.colours import SIDE
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerpost.errors import ConfigurationError, DeadlineExceeded, Overloaded
-from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.engine.batch import Batch, Pending, Stage
 from fingerpost.worker.engine.batching import Batcher
 from fingerpost.worker.engine.config import BatchingConfig
@@ -331,13 +330,6 @@ def test_drain_gives_back_all_that_waits() -> None:
 def test_options_are_checked(wrong: dict) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         BatchingConfig(**wrong)
-
-
-def test_the_workers_settings_are_checked_as_options() -> None:
-    config = WorkerConfig(registry="http://127.0.0.1:9", max_batch=8, latency_s=0.1)
-    assert config.batching == BatchingConfig(max_batch=8, latency_s=0.1)
-    with pytest.raises(ConfigurationError, match="latency_s is 0"):
-        WorkerConfig(registry="http://127.0.0.1:9", latency_s=0)
 
 
 def test_what_the_models_file_says_wins() -> None:

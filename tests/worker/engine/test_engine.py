@@ -35,8 +35,8 @@ from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.threads import NICE
+from tests.support.colours import RGB, encoded
 from tests.support.waiting import until
-from tests.worker.colours import RGB, encoded
 
 
 class GatedBackend:

@@ -20,7 +20,7 @@ from fingerpost.errors import ImageError
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.manifest import Filter, Preprocessing, Resize
-from tests.worker.images.pictures import specimens
+from tests.support.pictures import specimens
 
 __all__ = ["LONGEST_S", "check", "mutate"]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.pictures import specimens
 from tests.worker.images.fuzz_images import check, mutate
-from tests.worker.images.pictures import specimens
 
 SPECIMENS = specimens()
 

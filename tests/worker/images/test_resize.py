@@ -13,7 +13,7 @@ from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images import ImageConfig, decode, fit, prepare
 from fingerpost.worker.models.manifest import Filter, Resize
-from tests.worker.images.pictures import difference, save, scene, wanted
+from tests.support.pictures import difference, save, scene, wanted
 
 RESAMPLING = {
     Filter.NEAREST: Image.Resampling.NEAREST,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from tests.worker.protocols.rig import Rig, serving
+from tests.support.rig import Rig, serving
 
 
 @pytest.fixture

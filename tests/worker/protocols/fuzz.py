@@ -28,17 +28,15 @@ import numpy as np
 import psutil
 
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
+from fingerpost.worker.config import RequestConfig, StreamConfig
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import float_pixels, serving
+from tests.support.colours import encoded
+from tests.support.rig import float_pixels, serving
 
 # Short limits, so that a body that stops is answered soon.
 SETTINGS = {
-    "body_timeout_s": 0.3,
-    "stream_idle_s": 0.3,
-    "stream_heartbeat_s": 0.1,
-    "max_request_bytes": 400_000,
-    "stream_window": 8,
+    "requests": RequestConfig(body_timeout_s=0.3, max_bytes=400_000),
+    "streams": StreamConfig(idle_timeout_s=0.3, heartbeat_s=0.1, window=8),
 }
 HANG_S = 15.0
 

@@ -15,8 +15,8 @@ import pytest
 from PIL.Image import Image
 
 from fingerpost.errors import FingerpostError
+from tests.support.rig import serving
 from tests.worker.protocols.fuzz import SETTINGS, attempt
-from tests.worker.protocols.rig import serving
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig
+from tests.support.colours import encoded
+from tests.support.rig import Rig
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocols.md"
 EXAMPLES = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.rig import serving
 from tests.worker.protocols.fuzz import SETTINGS, attempt, check_well
-from tests.worker.protocols.rig import serving
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fingerpost.errors import InvalidRequest
+from fingerpost.worker.config import RequestConfig
 from fingerpost.worker.protocols.long_lists import LONG_BYTES, cut_out, read_flat
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, float_pixels, serving
+from tests.support.colours import encoded
+from tests.support.rig import Rig, float_pixels, serving
 
 FLOAT = np.dtype("<f4")
 
@@ -111,7 +112,7 @@ async def test_by_http_flat_and_nested_are_the_same() -> None:
 async def test_a_long_list_of_images_is_none_of_numbers() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (300, 400, 3), np.uint8)
     image = base64.b64encode(encoded("red") + noise.tobytes()).decode()  # a tail does no harm
-    async with serving(max_request_bytes=2_000_000) as rig:
+    async with serving(requests=RequestConfig(max_bytes=2_000_000)) as rig:
         data = body("BYTES", [2], [image[:200_000], image])
         assert len(data) > LONG_BYTES
         status, answer = await ask(rig, data)

@@ -23,9 +23,10 @@ from fingerpost.client.frames import (
 )
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
+from fingerpost.worker.config import RequestConfig, StreamConfig
+from tests.support.colours import encoded
+from tests.support.rig import Rig, serving
 from tests.support.waiting import until
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, serving
 
 PATH = "/v1/stream/colours"
 TYPE = {"Content-Type": STREAM_TYPE}
@@ -184,7 +185,7 @@ async def test_a_stream_s_deadline(http: aiohttp.ClientSession) -> None:
 
 async def test_silence_ends_a_stream_and_heartbeats_keep_it() -> None:
     async with (
-        serving(stream_idle_s=0.4, stream_heartbeat_s=0.05) as rig,
+        serving(streams=StreamConfig(idle_timeout_s=0.4, heartbeat_s=0.05)) as rig,
         aiohttp.ClientSession(rig.url) as http,
     ):
         beats = 0
@@ -209,7 +210,7 @@ async def test_silence_ends_a_stream_and_heartbeats_keep_it() -> None:
 
 async def test_the_window_bounds_what_is_read_ahead() -> None:
     async with (
-        serving(stream_window=4) as rig,
+        serving(streams=StreamConfig(window=4)) as rig,
         aiohttp.ClientSession(rig.url) as http,
     ):
         rig.backend.gate.clear()
@@ -236,7 +237,7 @@ async def test_the_window_bounds_what_is_read_ahead() -> None:
 
 
 async def test_a_client_that_reads_nothing_stops_the_worker_and_is_dropped_at_last() -> None:
-    async with serving(classes=1000, stream_idle_s=1.0) as rig:
+    async with serving(classes=1000, streams=StreamConfig(idle_timeout_s=1.0)) as rig:
         client = socket.create_connection(("127.0.0.1", rig.port))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
@@ -334,7 +335,7 @@ async def test_a_client_that_goes_leaves_nothing(rig: Rig, where: str) -> None:
 
 async def test_too_many_streams() -> None:
     async with (
-        serving(max_in_flight=1) as rig,
+        serving(requests=RequestConfig(max_in_flight=1)) as rig,
         aiohttp.ClientSession(rig.url) as http,
         contextlib.AsyncExitStack() as stack,
     ):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fingerpost.registry import LOAD_HEADER
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, float_pixels
+from tests.support.colours import encoded
+from tests.support.rig import Rig, float_pixels
 
 MODEL = "/v1/models/colours"
 

@@ -15,8 +15,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from fingerpost.registry import LOAD_HEADER, WorkerState
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, float_pixels
+from tests.support.colours import encoded
+from tests.support.rig import Rig, float_pixels
 
 INFER = "/v2/models/colours/infer"
 T = TypeVar("T")

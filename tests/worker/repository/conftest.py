@@ -14,12 +14,11 @@ import pytest
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, ModelsConfig, WorkerConfig
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
 from fingerpost.worker.worker import Worker
-
-TOKEN = "a-token-for-tests-only"  # noqa: S105
+from tests.support.repository import TOKEN
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +44,19 @@ async def serve(registry_url: str) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            folder: Path, *, alone: bool = False, policy: str = "latest:1", **options: Any
+            folder: Path,
+            *,
+            alone: bool = False,
+            policy: str = "latest:1",
+            only: tuple[str, ...] = (),
+            lease_s: float = 0.1,
+            admin_token: str | None = TOKEN,
         ) -> Worker:
             chosen = VersionPolicy.parse(policy)
-            only = options.pop("only", ())
             config = WorkerConfig(
                 registry=registry_url,
-                **{"lease_s": 0.1, "poll_s": 0.05, "admin_token": TOKEN, **options},
+                drain=DrainConfig(lease_s=lease_s),
+                models=ModelsConfig(poll_s=0.05, admin_token=admin_token),
             )
             source = (
                 ModelFolder(folder, policy=chosen)

@@ -10,9 +10,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.support.old_spellings import warned
+from tests.support.repository import TOKEN, write_version
 from tests.support.waiting import until
-from tests.worker.repository.conftest import TOKEN
-from tests.worker.repository.models import write_version
 
 __all__ = ["warned"]  # a fixture
 

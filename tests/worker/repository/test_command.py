@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 from tests.support.processes import Processes, get_json
+from tests.support.repository import write_version
 from tests.support.waiting import until_blocking
-from tests.worker.repository.models import write_version
 
 
 def test_a_worker_of_several_models_from_its_start_to_its_drain(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
-from tests.worker.repository.models import write_version
+from tests.support.repository import write_version
 
 LATEST = VersionPolicy(latest=1)
 

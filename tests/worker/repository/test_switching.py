@@ -11,9 +11,9 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ModelInfo, open_registry
+from tests.support.colours import encoded
+from tests.support.repository import write_version
 from tests.support.waiting import until
-from tests.worker.colours import encoded
-from tests.worker.repository.models import write_version
 
 
 class Load:

@@ -13,9 +13,12 @@ import pytest
 
 from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
 from fingerpost.registry import LoadReport
+from fingerpost.worker.config import RequestConfig
+from fingerpost.worker.engine.config import BatchingConfig
+from tests.support.colours import encoded
+from tests.support.http import read_answer
+from tests.support.rig import Rig, serving
 from tests.support.waiting import until
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, serving
 
 IMAGE = encoded("red")
 TEXT = base64.b64encode(IMAGE).decode()
@@ -52,17 +55,6 @@ async def sent(
             await writer.wait_closed()
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers in lower case, and body of a response."""
-    async with asyncio.timeout(10):
-        status = int((await reader.readline()).split()[1])
-        headers = {}
-        while line := (await reader.readline()).strip():
-            name, _, value = line.decode().partition(": ")
-            headers[name.lower()] = value
-        return status, headers, await reader.readexactly(int(headers.get("content-length", 0)))
-
-
 def check_error(form: str, headers: dict[str, str], body: bytes) -> None:
     error = json.loads(body)["error"]
     assert isinstance(error, str if form == "plain" else dict)
@@ -90,7 +82,7 @@ async def test_released_at_the_deadline(route: str) -> None:
     async with serving() as rig:
         rig.backend.gate.clear()
         async with sent(rig, path, body, Fingerpost_Deadline_Ms="50") as reader:
-            status, headers, text = await answer(reader)
+            status, headers, text = await read_answer(reader)
         assert status == 504
         check_error(form, headers, text)
         assert rig.rif == 0
@@ -102,7 +94,7 @@ async def test_released_when_the_model_or_the_handler_fails(route: str) -> None:
     async with serving() as rig:
         rig.backend.broken = True
         async with sent(rig, path, body) as reader:
-            status, headers, text = await answer(reader)
+            status, headers, text = await read_answer(reader)
         assert status == 500
         assert b"out of order" in text
         check_error(form, headers, text)
@@ -123,7 +115,7 @@ async def test_a_fault_of_ours_is_500_and_released(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("route", ROUTES)
 async def test_expect_is_answered_by_the_headers_alone(route: str) -> None:
     path, _, form = ROUTES[route]
-    async with serving(max_request_bytes=1_000_000) as rig:
+    async with serving(requests=RequestConfig(max_bytes=1_000_000)) as rig:
         wanted = {"Expect": "100-continue"}
         refused = [
             (path, 10_000_000, wanted, 413),
@@ -136,7 +128,7 @@ async def test_expect_is_answered_by_the_headers_alone(route: str) -> None:
             refused.append((path.replace("colours", "flowers"), 10, wanted, 404))
         for target, length, headers, expected in refused:
             async with sent(rig, target, b"", length=length, **headers) as reader:
-                status, answered, text = await answer(reader)
+                status, answered, text = await read_answer(reader)
                 assert status == expected, text
                 check_error(form, answered, text)
                 assert answered["connection"] == "close"  # the body would not be read
@@ -148,14 +140,17 @@ async def test_expect_is_answered_by_the_headers_alone(route: str) -> None:
 @pytest.mark.parametrize("route", ROUTES)
 async def test_a_full_queue_refuses_at_the_headers(route: str) -> None:
     path, _, form = ROUTES[route]
-    async with serving(max_queue=2, max_batch=1) as rig, aiohttp.ClientSession(rig.url) as http:
+    async with (
+        serving(batching=BatchingConfig(max_queue=2, max_batch=1)) as rig,
+        aiohttp.ClientSession(rig.url) as http,
+    ):
         rig.backend.gate.clear()
         held = [asyncio.create_task(http.post("/", data=IMAGE))]
         await until(lambda: rig.engine.running_s() > 0)
         held += [asyncio.create_task(http.post("/", data=IMAGE)) for _ in range(2)]
         await until(lambda: rig.engine.queued == 2)
         async with sent(rig, path, b"", length=10, Expect="100-continue") as reader:
-            status, headers, text = await answer(reader)
+            status, headers, text = await read_answer(reader)
         assert status == 429
         assert int(headers["retry-after"]) >= 1
         check_error(form, headers, text)
@@ -172,14 +167,14 @@ async def test_too_many_in_flight(rig_of_one: Rig) -> None:
         await until(lambda: rig_of_one.rif == 1)
         for path, body, form in ROUTES.values():
             async with sent(rig_of_one, path, body) as reader:
-                status, headers, text = await answer(reader)
+                status, headers, text = await read_answer(reader)
             assert status == 429
             check_error(form, headers, text)
 
 
 @pytest.fixture
 async def rig_of_one() -> AsyncIterator[Rig]:
-    async with serving(max_in_flight=1) as rig:
+    async with serving(requests=RequestConfig(max_in_flight=1)) as rig:
         yield rig
 
 
@@ -188,12 +183,12 @@ async def test_a_leaving_worker_refuses_every_protocol() -> None:
         rig.service.admission.refusing = True
         for path, body, form in ROUTES.values():
             async with sent(rig, path, body) as reader:
-                status, headers, text = await answer(reader)
+                status, headers, text = await read_answer(reader)
             assert status == 503
             check_error(form, headers, text)
         frame = frame_head(StreamImage(), len(IMAGE)) + IMAGE
         async with sent(rig, "/v1/stream/colours", frame, Content_Type=STREAM_TYPE) as reader:
-            status, headers, text = await answer(reader)
+            status, headers, text = await read_answer(reader)
         assert status == 503
         check_error("own", headers, text)
 
@@ -201,10 +196,10 @@ async def test_a_leaving_worker_refuses_every_protocol() -> None:
 @pytest.mark.parametrize("route", ["tensorflow serving", "v2"])
 async def test_an_endless_body_is_refused_before_it_is_read_whole(route: str) -> None:
     path, _, form = ROUTES[route]
-    async with serving(max_request_bytes=1_000_000) as rig:
+    async with serving(requests=RequestConfig(max_bytes=1_000_000)) as rig:
         sized = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
         async with sent(rig, path, sized * 2, Transfer_Encoding="chunked") as reader:
-            status, headers, text = await answer(reader)
+            status, headers, text = await read_answer(reader)
         assert status == 413
         check_error(form, headers, text)
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from fingerpost.worker.serving import malloc as heap
-from tests.worker.protocols.rig import serving
+from tests.support.rig import serving
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fingerpost.registry import LoadReport
-from tests.worker.colours import encoded
-from tests.worker.protocols.rig import Rig, serving
-from tests.worker.serving.test_admission import answer
+from fingerpost.worker.config import RequestConfig
+from tests.support.colours import encoded
+from tests.support.http import read_answer
+from tests.support.rig import Rig, serving
 
 IMAGE = encoded("red")
 
@@ -54,7 +55,7 @@ async def test_the_second_answer_on_a_path_is_as_the_first(path: str) -> None:
         seen = []
         for _ in range(3):
             writer.write(request(path))
-            status, headers, body = await answer(reader)
+            status, headers, body = await read_answer(reader)
             assert status == 200
             assert headers["content-type"] == "application/json"
             seen.append((headers.keys(), body.partition(b"timings")[0]))
@@ -68,7 +69,7 @@ async def test_pipelined_requests_are_answered_in_turn() -> None:
         colours = ("red", "green", "blue", "green")
         writer.write(b"".join(request(body=encoded(colour)) for colour in colours))
         for colour in colours:
-            status, _, body = await answer(reader)
+            status, _, body = await read_answer(reader)
             assert (status, colour in str(body.partition(b"]")[0])) == (200, True)
 
 
@@ -89,11 +90,11 @@ async def test_connections_that_end_say_so(
                 writer.write(
                     request("/v1/classify/colours", IMAGE, f"Connection: {wanted}", http=http)
                 )
-                status, headers, _ = await answer(reader)
+                status, headers, _ = await read_answer(reader)
                 assert (status, headers.get("connection")) == (200, said)
                 if stays:
                     writer.write(request())
-                    assert (await answer(reader))[0] == 200
+                    assert (await read_answer(reader))[0] == 200
                 else:
                     assert await closed(reader)
 
@@ -101,7 +102,7 @@ async def test_connections_that_end_say_so(
 async def test_a_path_with_a_shortcut_still_refuses() -> None:
     async with serving() as rig, connected(rig) as (reader, writer):
         writer.write(request())
-        assert (await answer(reader))[0] == 200
+        assert (await read_answer(reader))[0] == 200
         for body, more, expected in (
             (b"no image", (), 415),
             (IMAGE[:50], (), 422),
@@ -109,26 +110,29 @@ async def test_a_path_with_a_shortcut_still_refuses() -> None:
             (IMAGE, ("Fingerpost-Deadline-Ms: 0",), 504),
         ):
             writer.write(request("/v1/classify/colours", body, *more))
-            status, headers, text = await answer(reader)
+            status, headers, text = await read_answer(reader)
             assert status == expected
             assert text.startswith(b'{"error":{"code":')
             LoadReport.from_header(headers["endpoint-load-metrics"])
         writer.write(request().replace(b"POST", b"GET", 1))
-        assert (await answer(reader))[0] == 405
+        assert (await read_answer(reader))[0] == 405
         writer.write(request("/v1/classify/colours", IMAGE, "Expect: 100-continue"))
         assert (await reader.readline()).startswith(b"HTTP/1.1 100")
         await reader.readline()
-        assert (await answer(reader))[0] == 200
+        assert (await read_answer(reader))[0] == 200
 
 
 # Slow connections.
 
 
 async def test_connections_without_all_their_headers_are_closed() -> None:
-    async with serving(headers_timeout_s=0.2) as rig, contextlib.AsyncExitStack() as stack:
+    async with (
+        serving(requests=RequestConfig(headers_timeout_s=0.2)) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
         silent, slow, again = [await stack.enter_async_context(connected(rig)) for _ in range(3)]
         again[1].write(request())
-        assert (await answer(again[0]))[0] == 200
+        assert (await read_answer(again[0]))[0] == 200
         again[1].write(b"POST / HTTP/1.1\r\nHo")
         dripping = asyncio.create_task(_drip(slow[1]))
         for reader, _ in (silent, slow, again):
@@ -138,11 +142,14 @@ async def test_connections_without_all_their_headers_are_closed() -> None:
 
 
 async def test_idle_connections_and_long_uploads_are_kept() -> None:
-    async with serving(headers_timeout_s=0.2) as rig, contextlib.AsyncExitStack() as stack:
+    async with (
+        serving(requests=RequestConfig(headers_timeout_s=0.2)) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
         idle, upload = [await stack.enter_async_context(connected(rig)) for _ in range(2)]
         silent = await stack.enter_async_context(connected(rig))
         idle[1].write(request())
-        assert (await answer(idle[0]))[0] == 200
+        assert (await read_answer(idle[0]))[0] == 200
         whole = request()
         cut = len(whole) - len(IMAGE)
         upload[1].write(whole[: cut + 10])
@@ -152,7 +159,7 @@ async def test_idle_connections_and_long_uploads_are_kept() -> None:
         upload[1].write(whole[cut + 10 :])
         idle[1].write(request())
         for reader, _ in (upload, idle):
-            assert (await answer(reader))[0] == 200
+            assert (await read_answer(reader))[0] == 200
 
 
 async def _drip(writer: asyncio.StreamWriter) -> None:

@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from fingerpost.errors import FingerpostError
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import RequestConfig, WorkerConfig
+from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.serving.uploads import check_headers, read_body, read_images
 
@@ -21,9 +22,9 @@ from fingerpost.worker.serving.uploads import check_headers, read_body, read_ima
 @asynccontextmanager
 async def serving(**settings: object) -> AsyncIterator[tuple[TestServer, list[object]]]:
     """A server that answers with the sizes it read; `seen` has the images, or the errors."""
-    settings = {"max_request_bytes": 3_000_000, "body_timeout_s": 5.0, **settings}
+    settings = {"requests": RequestConfig(max_bytes=3_000_000, body_timeout_s=5.0), **settings}
     config = WorkerConfig(
-        registry="http://127.0.0.1:1", limits=ImageConfig(max_bytes=1_000_000), **settings
+        registry="http://127.0.0.1:1", images=ImageConfig(max_bytes=1_000_000), **settings
     )
     seen: list[object] = []
 
@@ -131,7 +132,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_is_refused(name: str) -> None:
     data, headers, status = REFUSED[name]
-    async with serving(max_queue=8) as (server, seen):
+    async with serving(batching=BatchingConfig(max_queue=8)) as (server, seen):
         with suppress(aiohttp.ClientConnectionError):  # closed before all was sent
             assert await send(str(server.make_url("/")), data, headers=headers) == status
     (error,) = seen
@@ -166,7 +167,7 @@ STARTS = {
 
 @pytest.mark.parametrize("name", STARTS)
 async def test_a_stalled_upload_is_answered(name: str) -> None:
-    async with serving(body_timeout_s=0.1) as (server, seen):
+    async with serving(requests=RequestConfig(body_timeout_s=0.1)) as (server, seen):
         reader, writer = await asyncio.open_connection(server.host, server.port)
         writer.write(STARTS[name])
         assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)

@@ -28,15 +28,15 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.config import DrainConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.telemetry.request import MAX_TRACED_IMAGES, RequestRecord
 from fingerpost.worker.telemetry.tracing import Tracing, start_tracing
 from fingerpost.worker.worker import Worker
-from tests.worker.colours import encoded
-from tests.worker.telemetry.test_observer import classify, serving
+from tests.support.colours import encoded
+from tests.support.observed import classify, serving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -224,7 +224,7 @@ async def test_a_whole_workers_requests(
     form.add_field("data", encoded("blue"), filename="b.png")
     form.add_field("data", b"nothing", filename="c.png")
     async with EmbeddedRegistry(port=0) as registry:
-        config = WorkerConfig(registry=registry.url, lease_s=0.0)
+        config = WorkerConfig(registry=registry.url, drain=DrainConfig(lease_s=0.0))
         files = find_model(tmp_path / "colours")
         async with (
             Worker(files, lambda found: load_backend(found, LoadConfig()), config) as worker,

@@ -19,8 +19,8 @@ from fingerpost.worker.tools.bench import (
     measure,
     threads_worth_trying,
 )
-from tests.worker.backends.builders_onnx import channels_first
-from tests.worker.backends.builders_python import write_class
+from tests.support.builders.onnx import channels_first
+from tests.support.builders.python import write_class
 
 
 def result(name: str, batch: int, images_s: float, p50_ms: float) -> Measurement:

@@ -19,8 +19,8 @@ from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import BatchSpec, Framework, Layout, Preprocessing
 from fingerpost.worker.tools.export import Comparison, compare, export_onnx
 from fingerpost.worker.tools.sample_images import image_files, sample_images
-from tests.worker.backends.builders_onnx import channels_first
-from tests.worker.colours import LABELS, SIDE, Models, encoded
+from tests.support.builders.onnx import channels_first
+from tests.support.colours import LABELS, SIDE, Models, encoded
 
 CPU = LoadConfig(device="cpu")
 PICTURES = list(sample_images(4))

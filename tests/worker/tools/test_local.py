@@ -13,7 +13,7 @@ from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.tools.local import LocalModel
-from tests.worker.colours import Models, encoded
+from tests.support.colours import Models, encoded
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])

@@ -1,132 +1,260 @@
-"""How one worker process behaves."""
+"""The settings of one worker process."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 
-__all__ = ["WorkerConfig"]
+__all__ = [
+    "DrainConfig",
+    "ModelsConfig",
+    "RegistrationConfig",
+    "RequestConfig",
+    "StreamConfig",
+    "TelemetryConfig",
+    "WorkerConfig",
+]
+
+_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig:
-    """One worker's settings, validated on construction.
+class RegistrationConfig:
+    """What the registry is told about a worker.
 
     Attributes:
-        registry: the registry's URL, such as `http://127.0.0.1:12481`.
-        access: how to be let in there, and how it watches over this worker.
-        host: address to listen on. Loopback by default, so that nothing is open by accident;
-            `0.0.0.0` serves other machines.
-        port: port to listen on; 0 lets the system pick a free one, so that many workers fit on
-            one machine.
-        advertise: address that clients are given; by default `host`, or where that is a wildcard
-            the local address that reaches the registry.
-        weight: share of requests relative to other workers, 1 to 65535.
-        zone: where it stands (rack, availability zone).
-        max_batch: most images in one run of the model. More gives throughput on large machines;
-            each takes memory. 32 fits small machines.
-        max_queue: most images waiting for a decoder or the model. Beyond it the worker answers 429
-            at once.
-        max_wait_s: how long an image may wait for company while the model is idle; see
-            `BatchingConfig`, as for the next.
-        latency_s: keep the time from an image's arrival to its answer under this, by smaller
-            batches and by refusing what would take longer; None makes batches as large as the load.
-        max_in_flight: most requests at once, uploads among them. Beyond it likewise 429.
-        decode_threads: threads that decode images beside inference.
-        limits: which images are refused before decoding.
-        max_request_bytes: largest body with several images, or with tensors. 64 MB holds what
-            Triton's default does; a base64 image takes a third more than its bytes. It also bounds
-            the images that one stream has in flight.
-        stream_window: images of one stream that are read ahead of their answers. Two batches keep
-            the model busy; more takes memory, up to `max_request_bytes`.
-        stream_idle_s: a stream that brings no byte, or takes none, for so long is ended.
-        stream_heartbeat_s: a stream that has nothing to say says so this often.
-        headers_timeout_s: longest time that the headers of a request take from their first byte, or
-            from a new connection's start; then the connection is closed.
-        body_timeout_s: longest pause between two pieces of a body; a stalled upload is closed.
-        lease_s: how long after the registry was told that it leaves the worker goes on accepting,
-            because a client may still hold its address.
-        drain_timeout_s: longest wait for requests in flight while leaving.
-        register_timeout_s: how long to try to register with a registry in trouble before giving
-            up, and letting whoever started this worker decide.
-        poll_s: how often the models' folder is looked at; 0 never. More spares a slow file system;
-            less takes up a new version sooner, and waits less for a copy under way.
-        admin_token: whoever sends it may load and unload; None switches that off.
-        stall_s: a model that runs longer than this on one batch makes the worker unhealthy.
-        placement: the device that this process took, for the registration to tell.
-        access_log: a file that gets a line of JSON for each request, `-` for standard output.
-        tracing: send OpenTelemetry traces even where no `OTEL_...` variable asks for them.
+        advertise: the host name or address that clients are given. None, the default, is the
+            address that the worker listens on, or where that is a wildcard the local address that
+            reaches the registry.
+        weight: the share of requests relative to other workers, 1 to 65535. Twice the weight gets
+            twice the requests; 1 is right where all workers are alike.
+        zone: the rack or availability zone, for clients that ask for one. Empty is no zone.
+        timeout_s: seconds of trying to register with a registry in trouble before the worker gives
+            up. More survives longer outages; the election of a registry's leader takes up to 20 s.
     """
 
-    registry: str
-    access: RegistryOptions = field(default_factory=RegistryOptions)
-    host: str = "127.0.0.1"
-    port: int = 0
     advertise: str | None = None
     weight: int = 1
     zone: str = ""
-    max_batch: int = 32
-    max_queue: int = 512
-    max_wait_s: float = 0.0
-    latency_s: float | None = None
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        _check_range("registration.weight", self.weight, 1, 65_535)
+        _check_least("registration.timeout_s", self.timeout_s, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestConfig:
+    """Which requests are refused, and when.
+
+    Attributes:
+        max_in_flight: most requests at once, uploads among them; the next is answered with 429.
+            More absorbs larger bursts, for the memory of their bodies. 1024 small images are 20 MB.
+        max_bytes: largest body with several images or with tensors, in bytes; a larger one is
+            answered with 413. More takes more memory. 64 MB holds what Triton's default does; a
+            base64 image takes a third more than its bytes. It also bounds the images that one
+            stream has in flight.
+        headers_timeout_s: longest time that the headers of a request take, in seconds, from their
+            first byte or from the start of a new connection; then the connection is closed. More
+            lets slow clients hold more connections; 10 s suits any network.
+        body_timeout_s: longest pause between two pieces of a body, in seconds; a stalled upload is
+            closed. More lets slow clients hold more memory; 10 s outlasts some lost packets.
+    """
+
     max_in_flight: int = 1024
-    decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
-    limits: ImageConfig = field(default_factory=ImageConfig)
-    max_request_bytes: int = 64_000_000
-    stream_window: int = 64
-    stream_idle_s: float = 60.0
-    stream_heartbeat_s: float = 5.0
+    max_bytes: int = 64_000_000
     headers_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_least("requests.max_in_flight", self.max_in_flight, 1)
+        _check_least("requests.max_bytes", self.max_bytes, 1)
+        _check_positive("requests.headers_timeout_s", self.headers_timeout_s)
+        _check_positive("requests.body_timeout_s", self.body_timeout_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """How image streams (`POST /v1/stream/MODEL`) are served.
+
+    Attributes:
+        window: images of one stream that are read ahead of their answers. More takes memory, up to
+            `RequestConfig.max_bytes`; 64 is two full batches, which keep the model busy.
+        idle_timeout_s: a stream that sends no byte, or takes none, for this many seconds is ended.
+            More keeps the streams of slow senders open; 60 s is nginx's default, too.
+        heartbeat_s: seconds without an answer after which a heartbeat is sent. More saves a few
+            bytes; it must stay well below the timeouts of clients and proxies, and 5 s does.
+    """
+
+    window: int = 64
+    idle_timeout_s: float = 60.0
+    heartbeat_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_least("streams.window", self.window, 1)
+        _check_positive("streams.idle_timeout_s", self.idle_timeout_s)
+        _check_positive("streams.heartbeat_s", self.heartbeat_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainConfig:
+    """How a worker leaves.
+
+    Attributes:
+        lease_s: seconds for which new requests are still accepted after the registry was told,
+            because clients may hold the address for that long. More makes leaving slower; it must
+            not be less than the lease of the proxies, 2 s.
+        timeout_s: longest wait for requests in flight, in seconds. More lets slow models finish;
+            30 s is the grace period of Kubernetes, too.
+    """
+
     lease_s: float = 2.0
-    drain_timeout_s: float = 30.0
-    register_timeout_s: float = 120.0
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_least("drain.lease_s", self.lease_s, 0)
+        _check_least("drain.timeout_s", self.timeout_s, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsConfig:
+    """How models are found, loaded and run.
+
+    Attributes:
+        poll_s: seconds between two scans of the models' folder, up to a day; 0 scans only at the
+            start. More spares a slow file system; less finds a new version sooner, and waits
+            less for a copy under way.
+        admin_token: the token of those who may load and unload models over HTTP, 16 to 1024
+            characters. None, the default, switches the admin API off.
+        decode_threads: threads that decode images while the model runs. More than the cores only
+            switches between them; the default is one a core, at most 8.
+        stall_s: a model that runs longer than this on one batch makes the worker unhealthy, in
+            seconds. More tolerates slower models; less finds a hanging one sooner. 60 s is far
+            above any batch that clients wait for.
+        placement: the device on which this process runs its models.
+    """
+
     poll_s: float = 1.0
     admin_token: str | None = field(default=None, repr=False)
+    decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     stall_s: float = 60.0
     placement: Placement = field(default_factory=lambda: Placement(device="auto"))
+
+    def __post_init__(self) -> None:
+        _check_range("models.poll_s", self.poll_s, 0, _DAY_S)
+        _check_least("models.decode_threads", self.decode_threads, 1)
+        _check_positive("models.stall_s", self.stall_s)
+        if self.admin_token is not None and not 16 <= len(self.admin_token) <= 1024:
+            raise ConfigurationError(
+                f"models.admin_token has {len(self.admin_token)} characters: it must have 16 to "
+                "1024; `openssl rand -hex 32` makes one"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """What is written about each request, beside the metrics.
+
+    Attributes:
+        access_log: a file that gets one line of JSON for each request; `-` is standard output.
+            None, the default, writes none.
+        tracing: send OpenTelemetry traces even where no `OTEL_...` variable asks for them.
+    """
+
     access_log: str | None = None
     tracing: bool = False
 
-    @property
-    def batching(self) -> BatchingConfig:
-        """How images are gathered where a model's own file does not say it."""
-        return BatchingConfig(
-            max_batch=self.max_batch,
-            max_queue=self.max_queue,
-            max_wait_s=self.max_wait_s,
-            latency_s=self.latency_s,
-        )
+
+@renamed_fields(
+    access="registry_options",
+    advertise="registration.advertise",
+    weight="registration.weight",
+    zone="registration.zone",
+    register_timeout_s="registration.timeout_s",
+    max_batch="batching.max_batch",
+    max_queue="batching.max_queue",
+    max_wait_s="batching.max_wait_s",
+    latency_s="batching.latency_s",
+    limits="images",
+    max_in_flight="requests.max_in_flight",
+    max_request_bytes="requests.max_bytes",
+    headers_timeout_s="requests.headers_timeout_s",
+    body_timeout_s="requests.body_timeout_s",
+    stream_window="streams.window",
+    stream_idle_s="streams.idle_timeout_s",
+    stream_heartbeat_s="streams.heartbeat_s",
+    lease_s="drain.lease_s",
+    drain_timeout_s="drain.timeout_s",
+    poll_s="models.poll_s",
+    admin_token="models.admin_token",  # noqa: S106 - a field's name
+    decode_threads="models.decode_threads",
+    stall_s="models.stall_s",
+    placement="models.placement",
+    access_log="telemetry.access_log",
+    tracing="telemetry.tracing",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """The settings of one worker process, validated on construction.
+
+    Attributes:
+        registry: the URL of the registry, such as `consul://127.0.0.1:8500`; `embedded`, the
+            default, is the one that `fingerpost registry` runs on this machine.
+        registry_options: credentials for the registry, and how it checks this worker.
+        registration: what the registry is told about this worker.
+        host: the address to listen on. Loopback by default, so that nothing is open by accident;
+            `0.0.0.0` serves other machines.
+        port: the port to listen on, 0 to 65535. 0, the default, lets the system pick a free one,
+            so that many workers fit on one machine.
+        batching: how images are gathered into batches; a model's own `model.toml` overrides it.
+        images: which images are refused before they are decoded.
+        requests: which requests are refused, and when.
+        streams: how image streams are served.
+        drain: how the worker leaves.
+        models: how models are found, loaded and run.
+        telemetry: what is written about each request.
+
+    Raises:
+        ConfigurationError: a value out of its range; the message names the field, the value and
+            what is allowed.
+    """
+
+    registry: str = "embedded"
+    registry_options: RegistryOptions = field(default_factory=RegistryOptions)
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    host: str = "127.0.0.1"
+    port: int = 0
+    batching: BatchingConfig = field(default_factory=BatchingConfig)
+    images: ImageConfig = field(default_factory=ImageConfig)
+    requests: RequestConfig = field(default_factory=RequestConfig)
+    streams: StreamConfig = field(default_factory=StreamConfig)
+    drain: DrainConfig = field(default_factory=DrainConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
-        for name in ("max_batch", "max_queue", "max_in_flight", "decode_threads", "weight"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("max_request_bytes", "stream_window"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("stream_idle_s", "stream_heartbeat_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("headers_timeout_s", "body_timeout_s", "stall_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("lease_s", "drain_timeout_s", "register_timeout_s"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 0 or more")
-        if not 0 <= self.poll_s <= 86400:
-            raise ConfigurationError(f"poll_s is {self.poll_s}: it must be 0 (never) to a day")
-        if self.admin_token is not None and not 16 <= len(self.admin_token) <= 1024:
-            raise ConfigurationError(
-                f"the admin token has {len(self.admin_token)} characters: it must have 16 to 1024; "
-                "`openssl rand -hex 32` makes one"
-            )
-        _ = self.batching  # checks its own
+
+
+def _check_least(name: str, value: float, least: float) -> None:
+    if not value >= least:  # false for NaN, too
+        raise ConfigurationError(f"{name} is {value}: it must be {least} or more")
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} is {value}: it must be {least} to {most}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigurationError(f"{name} is {value}: it must be above 0")

@@ -58,6 +58,7 @@ class WorkerService:
         self._manager = manager
         self._boot_id = boot_id
         self._config = config
+        self._slots = config.batching.max_batch
         self._metrics = metrics
         self._extra = extra
         self._seq = 0
@@ -97,7 +98,7 @@ class WorkerService:
         return WorkerRunner(
             self.app(),
             self.admission.shortcut,
-            headers_s=self._config.headers_timeout_s,
+            headers_s=self._config.requests.headers_timeout_s,
             shutdown_timeout=1.0,
             auto_decompress=False,
             keepalive_timeout=75.0,
@@ -106,12 +107,12 @@ class WorkerService:
 
     def engine_well(self) -> bool:
         """False while a model has been at one batch for longer than `stall_s`."""
-        return self._running_s() <= self._config.stall_s
+        return self._running_s() <= self._config.models.stall_s
 
     def load(self) -> LoadReport:
         """This moment's load report, newer than every one before it."""
         self._seq += 1
-        rif, slots = self.admission.rif, self._config.max_batch
+        rif, slots = self.admission.rif, self._slots
         queued_cost = latency_per_cost_s = 0.0
         for engine in self._manager.engines():
             queued_cost += engine.queued_cost

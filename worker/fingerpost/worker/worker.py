@@ -72,7 +72,7 @@ class Worker:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.access)
+        self._registry = open_registry(config.registry, config.registry_options)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
@@ -91,8 +91,8 @@ class Worker:
                 host=running.host,
                 ports={"http": running.port},
                 models=(info,),
-                weight=config.weight,
-                zone=config.zone,
+                weight=config.registration.weight,
+                zone=config.registration.zone,
                 boot_id=self._boot_id,
                 meta=running.repository.meta(info.name) | {"fingerpost": __version__},
             )
@@ -117,18 +117,18 @@ class Worker:
             leaving.push_async_callback(self._registry.aclose)
             listener = bind(config.host, config.port)
             leaving.callback(listener.close)
-            host = config.advertise or reachable_host(config.host, config.registry)
+            host = config.registration.advertise or reachable_host(config.host, config.registry)
             await self._find_registry()
             observer = _observer(config, metrics)
             leaving.push_async_callback(observer.aclose)
-            decoders = decode_pool(config.decode_threads)
+            decoders = decode_pool(config.models.decode_threads)
             leaving.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)
             repository = ModelRepository(
                 self._source,
                 EngineLoader(self._load, config, decoders, metrics),
                 metrics=metrics,
-                poll_s=config.poll_s,
-                lease_s=config.lease_s,
+                poll_s=config.models.poll_s,
+                lease_s=config.drain.lease_s,
                 announce=self._announce,
             )
             leaving.push_async_callback(repository.aclose)
@@ -139,8 +139,8 @@ class Worker:
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=AdminProtocol(repository, config.admin_token).add_to
-                if config.admin_token
+                extra=AdminProtocol(repository, config.models.admin_token).add_to
+                if config.models.admin_token
                 else None,
             )
             runner = service.runner()
@@ -152,7 +152,7 @@ class Worker:
                 self._registry,
                 lambda: self.instances,
                 healthy=service.engine_well,
-                lease_s=config.lease_s,
+                lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
             self._running = _Running(
@@ -177,7 +177,7 @@ class Worker:
         """
         running = self._now()
         registrations = running.registrations
-        await registrations.register(self._config.register_timeout_s)
+        await registrations.register(self._config.registration.timeout_s)
         self._metrics.reregistrations.set_function(lambda: registrations.reregistrations)
         running.service.admission.state = WorkerState.READY
         for instance in self.instances:
@@ -187,16 +187,16 @@ class Worker:
         """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
         running, config = self._now(), self._config
         admission = running.service.admission
-        logger.info("leaving: no new work after %g s", config.lease_s)
+        logger.info("leaving: no new work after %g s", config.drain.lease_s)
         admission.state = WorkerState.DRAINING
         await running.registrations.drain("leaving")
-        await asyncio.sleep(config.lease_s)
+        await asyncio.sleep(config.drain.lease_s)
         admission.refusing = True
-        if not await admission.idle(config.drain_timeout_s):
+        if not await admission.idle(config.drain.timeout_s):
             logger.warning(
                 "%d requests still in flight after %g s: leaving all the same",
                 admission.rif,
-                config.drain_timeout_s,
+                config.drain.timeout_s,
             )
 
     async def _find_registry(self) -> None:
@@ -233,11 +233,11 @@ class _Running:
 
 
 def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
-    path = config.access_log
+    path = config.telemetry.access_log
     return Observer(
         metrics,
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
-        tracing=start_tracing(os.environ, asked=config.tracing),
+        tracing=start_tracing(os.environ, asked=config.telemetry.tracing),
     )
 
 

@@ -149,7 +149,15 @@ def worker(
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.consul.checks import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.config import (
+        DrainConfig,
+        ModelsConfig,
+        RegistrationConfig,
+        RequestConfig,
+        TelemetryConfig,
+        WorkerConfig,
+    )
+    from fingerpost.worker.engine.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
@@ -167,24 +175,25 @@ def worker(
     os.environ.update(chosen[0].environment())
     config = WorkerConfig(
         registry=registry,
-        access=dataclasses.replace(access, check=CheckConfig(mode=check), wan_address=wan_address),
+        registry_options=dataclasses.replace(
+            access, check=CheckConfig(mode=check), wan_address=wan_address
+        ),
+        registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
         host=host,
         port=port,
-        advertise=advertise,
-        weight=weight,
-        zone=zone,
-        max_batch=max_batch,
-        max_queue=max_queue,
-        max_wait_s=max_wait_ms / 1000,
-        latency_s=None if latency_ms is None else latency_ms / 1000,
-        limits=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
-        max_request_bytes=max_request_bytes,
-        lease_s=lease,
-        poll_s=poll,
-        admin_token=_admin_token(admin_token_file),
-        placement=chosen[0],
-        access_log=access_log,
-        tracing=tracing,
+        batching=BatchingConfig(
+            max_batch=max_batch,
+            max_queue=max_queue,
+            max_wait_s=max_wait_ms / 1000,
+            latency_s=None if latency_ms is None else latency_ms / 1000,
+        ),
+        images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        requests=RequestConfig(max_bytes=max_request_bytes),
+        drain=DrainConfig(lease_s=lease),
+        models=ModelsConfig(
+            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=chosen[0]
+        ),
+        telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )
     overrides = ManifestOverrides(
         input_layer=input_layer,

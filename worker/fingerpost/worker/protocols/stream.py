@@ -129,9 +129,11 @@ class _Stream:
         self._top = top
         self._admission = admission
         self._manager = manager
-        self._config = config
+        self._stream_config = config.streams
+        self._request_config = config.requests
+        self._max_image_bytes = config.images.max_bytes
         self._loop = asyncio.get_running_loop()
-        self._decoder = FrameDecoder(max_body_bytes=config.limits.max_bytes, error=InvalidRequest)
+        self._decoder = FrameDecoder(max_body_bytes=config.images.max_bytes, error=InvalidRequest)
         left_s = deadline_s(request)
         self._scope = asyncio.timeout(left_s)
         self._images: set[asyncio.Task[None]] = set()
@@ -156,8 +158,8 @@ class _Stream:
                 await self._send(
                     Opened(
                         model=str(self._reference),
-                        window=self._config.stream_window,
-                        heartbeat_s=self._config.stream_heartbeat_s,
+                        window=self._stream_config.window,
+                        heartbeat_s=self._stream_config.heartbeat_s,
                     )
                 )
                 ended = await self._take_all()
@@ -207,13 +209,13 @@ class _Stream:
         Raises:
             InvalidRequest: no frames, or cut off within one, or nothing came for too long.
         """
-        config = self._config
-        while len(self._images) >= config.stream_window or self._bytes >= config.max_request_bytes:
+        streams, requests = self._stream_config, self._request_config
+        while len(self._images) >= streams.window or self._bytes >= requests.max_bytes:
             self._room.clear()
             await self._room.wait()
         while (frame := self._decoder.take()) is None:
             partial = self._decoder.partial
-            pause_s = config.body_timeout_s if partial else config.stream_idle_s
+            pause_s = requests.body_timeout_s if partial else streams.idle_timeout_s
             try:
                 async with asyncio.timeout(pause_s):
                     chunk = await self._request.content.readany()
@@ -253,7 +255,7 @@ class _Stream:
             if frame.oversize:
                 raise ImageTooLarge(
                     f"the image has {frame.oversize:,} bytes, over the limit of "
-                    f"{self._config.limits.max_bytes:,}: send a smaller one"
+                    f"{self._max_image_bytes:,}: send a smaller one"
                 )
             left_s = PATIENCE_S if wanted.deadline_ms is None else wanted.deadline_ms / 1000
             deadline = self._loop.time() + min(PATIENCE_S, left_s)
@@ -282,7 +284,7 @@ class _Stream:
         """Write a frame, and wait where the client does not keep up; a lost client ends it all."""
         if self._lost:
             return
-        stall_s = self._config.stream_idle_s
+        stall_s = self._stream_config.idle_timeout_s
         try:
             async with self._writing, asyncio.timeout(stall_s):
                 await self._response.write(data)
@@ -301,7 +303,7 @@ class _Stream:
 
     async def _beat(self) -> None:
         """Say that this worker lives, whenever nothing else was said for a while."""
-        pause_s = self._config.stream_heartbeat_s
+        pause_s = self._stream_config.heartbeat_s
         while not self._lost:
             await asyncio.sleep(pause_s)
             if self._loop.time() - self._written_at >= pause_s:

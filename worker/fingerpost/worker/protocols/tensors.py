@@ -61,9 +61,9 @@ def check_length(request: web.Request, config: WorkerConfig) -> None:
             f"Content-Encoding {encoding!r} is not accepted: send the request as it is"
         )
     declared = request.content_length or 0
-    if declared > config.max_request_bytes:
+    if declared > config.requests.max_bytes:
         raise ImageTooLarge(
-            f"the body has {declared:,} bytes, over the limit of {config.max_request_bytes:,}: "
+            f"the body has {declared:,} bytes, over the limit of {config.requests.max_bytes:,}: "
             "send fewer images at a time"
         )
 

@@ -76,7 +76,7 @@ class TensorFlowServingProtocol:
 
     async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
         """Rows (`instances`) are answered by `predictions`, columns (`inputs`) by `outputs`."""
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Predict, "the body")
         _check_signature(asked.signature_name)
         if (asked.instances is None) == (asked.inputs == _ABSENT):
@@ -89,7 +89,7 @@ class TensorFlowServingProtocol:
 
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Each example's one feature is an image; answered by all labels with their scores."""
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Classify, "the body")
         _check_signature(asked.signature_name)
         scores = await self._run(asked.examples, "examples", admitted)
@@ -99,9 +99,10 @@ class TensorFlowServingProtocol:
     async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
         if not rows:
             raise InvalidRequest(f"{what!r} is empty: give one image or more")
-        if len(rows) > self._config.max_queue:
+        max_images = self._config.batching.max_queue
+        if len(rows) > max_images:
             raise ImageTooLarge(
-                f"{what!r} has {len(rows)} images, over the limit of {self._config.max_queue}: "
+                f"{what!r} has {len(rows)} images, over the limit of {max_images}: "
                 "send fewer at a time"
             )
         items = []
@@ -131,7 +132,7 @@ class TensorFlowServingProtocol:
         array = numbers(value, _FLOAT32, what)
         if array.ndim != 3:
             raise InvalidRequest(f"{what} has shape {list(array.shape)}: an image has three axes")
-        return split_batch(array, self._config.limits, what)[0]
+        return split_batch(array, self._config.images, what)[0]
 
     async def _status(self, request: web.Request) -> web.Response:
         reference = self._admission.reference(request)

@@ -108,7 +108,7 @@ class EngineLoader:
         size = f"{wanted.height}x{wanted.width}x{wanted.channels}"
         meta = {
             "framework": backend.framework,
-            **self._config.placement.meta(backend.device),
+            **self._config.models.placement.meta(backend.device),
             "image": "any" if wanted.encoded else size,
         }
         return LoadedModel(engine=engine, labels=labels, meta=meta)
@@ -117,10 +117,10 @@ class EngineLoader:
         config = self._config
         return Engine(
             backend,
-            limits=config.limits,
+            limits=config.images,
             batching=config.batching.override(files.manifest.batch),
             decoders=self._decoders,
-            decode_threads=config.decode_threads,
+            decode_threads=config.models.decode_threads,
             metrics=self._metrics,
             model=files.name,
         )

@@ -84,6 +84,7 @@ class Admission:
         self._manager = manager
         self._load = load
         self._config = config
+        self._max_in_flight = config.requests.max_in_flight
         self._observer = observer
         self._idle = asyncio.Event()
         self._idle.set()
@@ -155,7 +156,7 @@ class Admission:
         ) -> Answer:
             with self._manager.acquire(reference) as served:
                 self._admit(request, served, check)
-            if len(self._streams) >= self._config.max_in_flight:
+            if len(self._streams) >= self._max_in_flight:
                 raise Overloaded(
                     f"{len(self._streams)} streams are open here already: use another worker",
                     retry_after_s=1.0,
@@ -282,7 +283,7 @@ class Admission:
         elif left_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         check(request)
-        if self.rif >= self._config.max_in_flight:
+        if self.rif >= self._max_in_flight:
             raise Overloaded(
                 f"{self.rif} requests are in flight here already: use another worker, "
                 "or try again in a second",

@@ -50,7 +50,7 @@ def check_headers(request: web.Request, config: WorkerConfig) -> None:
             f"Content-Encoding {encoding!r} is not accepted: send the image's bytes as they are"
         )
     multipart = _is_multipart(request)
-    _check_length(request, config.max_request_bytes if multipart else config.limits.max_bytes)
+    _check_length(request, config.requests.max_bytes if multipart else config.images.max_bytes)
 
 
 async def read_body(request: web.Request, config: WorkerConfig, limit: int) -> bytes:
@@ -65,7 +65,7 @@ async def read_body(request: web.Request, config: WorkerConfig, limit: int) -> b
         _check(content.total_bytes, limit)
         return content.read_nowait()
     _check_length(request, limit)
-    return await _Upload(config.body_timeout_s, limit).read(content.readany)
+    return await _Upload(config.requests.body_timeout_s, limit).read(content.readany)
 
 
 async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[str, bytes]]:
@@ -76,14 +76,15 @@ async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[
     `curl --data-binary` claims a form.
 
     Raises:
-        ImageTooLarge: an image over `limits.max_bytes`, or a multipart body over
-            `max_request_bytes`; reading stops there.
+        ImageTooLarge: an image over `images.max_bytes`, or a multipart body over
+            `requests.max_bytes`; reading stops there.
         InvalidRequest: malformed multipart, no image among its parts, or a stalled upload.
     """
-    limit = config.limits.max_bytes
+    limit = config.images.max_bytes
     if not _is_multipart(request):
         return [("data", await read_body(request, config, limit))]
-    upload = _Upload(config.body_timeout_s, config.max_request_bytes)
+    upload = _Upload(config.requests.body_timeout_s, config.requests.max_bytes)
+    max_images = config.batching.max_queue
     images: list[tuple[str, bytes]] = []
     try:
         reader = await request.multipart()
@@ -93,9 +94,9 @@ async def read_images(request: web.Request, config: WorkerConfig) -> list[tuple[
             data = await upload.read(partial(part.read_chunk, _PIECE_BYTES), limit)
             if part.filename is not None or part.name == "data":
                 images.append((part.filename or "data", data))
-            if len(images) > config.max_queue:
+            if len(images) > max_images:
                 raise ImageTooLarge(
-                    f"the body has more than {config.max_queue} images: send fewer at a time"
+                    f"the body has more than {max_images} images: send fewer at a time"
                 )
     except (ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError) as error:
         raise InvalidRequest(f"the multipart body is malformed: {error}") from error

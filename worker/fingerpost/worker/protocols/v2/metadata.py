@@ -61,7 +61,9 @@ class OpenInferenceMetadata:
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
-                    "model_repository" if self._config.admin_token else "model_repository(index)",
+                    "model_repository"
+                    if self._config.models.admin_token
+                    else "model_repository(index)",
                 ],
             }
         )
@@ -105,7 +107,7 @@ class OpenInferenceMetadata:
                     "name": served.model,
                     "platform": served.engine.platform,
                     "backend": served.engine.platform.partition("_")[0],
-                    "max_batch_size": self._config.max_batch,
+                    "max_batch_size": self._config.batching.max_batch,
                     "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
                     "output": [
                         {

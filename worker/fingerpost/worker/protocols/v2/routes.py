@@ -114,18 +114,19 @@ class OpenInferenceProtocol:
             self._admission.post(app, path, self._infer, check=check)
 
     async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
-        body = await read_body(request, self._config, self._config.max_request_bytes)
+        body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked, binary, flat = _split(body, _header_length(request))
         if len(asked.inputs) != 1:
             raise InvalidRequest(f"the request has {len(asked.inputs)} inputs: the model has one")
         (wanted,) = asked.inputs
         what = f"input {wanted.name!r}"
-        items = await _items(wanted, binary, self._config.limits, what, flat=flat)
+        items = await _items(wanted, binary, self._config.images, what, flat=flat)
         if not items:
             raise InvalidRequest(f"{what} is empty: give one image or more")
-        if len(items) > self._config.max_queue:
+        max_images = self._config.batching.max_queue
+        if len(items) > max_images:
             raise ImageTooLarge(
-                f"{what} has {len(items)} images: send {self._config.max_queue} at a time at most"
+                f"{what} has {len(items)} images: send {max_images} at a time at most"
             )
         deadline = admitted.deadline
         if asked.parameters.timeout:  # microseconds, as Triton has it

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.worker.colours import SIDE, write_labels
+from tests.support.colours import SIDE, write_labels
 
 
 def write(

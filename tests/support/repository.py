@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+__all__ = ["TOKEN", "write_version"]
+
+# Of the worker's admin API.
+TOKEN = "a-token-for-tests-only"  # noqa: S105
 _CODE = """\
 import time
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tests.worker.colours import SIDE, write_labels
+from tests.support.colours import SIDE, write_labels
 
 
 class Colours(nn.Module):

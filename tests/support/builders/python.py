@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.worker.colours import write_labels
+from tests.support.colours import write_labels
 
 _PIXELS = """\
 import numpy as np

@@ -22,8 +22,8 @@ from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.repository.manager import ServedVersion
 from fingerpost.worker.service import WorkerService
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
+from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
-from tests.worker.colours import LABELS, SIDE
 
 
 class ColourBackend:
@@ -76,12 +76,12 @@ async def serving(
     *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: object
 ) -> AsyncIterator[Rig]:
     """Serve model `colours`, version 7."""
-    settings = {"limits": ImageConfig(max_bytes=200_000), **settings}
+    settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     engine = Engine(
         backend,
-        limits=config.limits,
+        limits=config.images,
         metrics=metrics,
         batching=config.batching,
         decode_threads=2,
@@ -107,6 +107,6 @@ async def serving(
 
 def float_pixels(colour: str) -> np.ndarray:
     """What the model takes for a plain image."""
-    from tests.worker.colours import RGB
+    from tests.support.colours import RGB
 
     return np.full((SIDE, SIDE, 3), RGB[colour], np.float32)

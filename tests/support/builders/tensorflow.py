@@ -15,7 +15,7 @@ from fingerpost.worker.models.manifest import (
     Preprocessing,
     write_manifest,
 )
-from tests.worker.colours import SIDE, write_frozen_graph, write_keras, write_saved_model
+from tests.support.colours import SIDE, write_frozen_graph, write_keras, write_saved_model
 
 
 def trained(folder: Path) -> None:

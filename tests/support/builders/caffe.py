@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.worker.colours import SIDE, write_labels
+from tests.support.colours import SIDE, write_labels
 
 LAYERS = """
 layer { name: "pool" type: "Pooling" bottom: "data" top: "pool"

@@ -1,0 +1,46 @@
+"""A transport that sends images to a peer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.client.transport.peer import Conversation
+
+from fingerpost.client import ClientConfig
+from fingerpost.client.images.oneshot import OneShot
+from fingerpost.client.transport.deadlines import Sweep
+from fingerpost.client.transport.transport import Reply, Transport
+
+__all__ = ["Sender", "no_answer", "pieces"]
+
+
+class Sender:
+    """A transport with its sweep."""
+
+    def __init__(self, **config: object) -> None:
+        self._sweep = Sweep()
+        self.transport = Transport(ClientConfig(**config), self._sweep)  # type: ignore[arg-type]
+        self.upload = self.transport.upload(b"", deadline=0.0)
+
+    async def __aenter__(self) -> Sender:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._sweep.close()
+        await self.transport.aclose()
+
+    async def send(self, address: str, data: bytes | OneShot = b"image") -> Reply:
+        self.transport.retain([address])
+        deadline = asyncio.get_running_loop().time() + 30
+        self.upload = self.transport.upload(data, deadline=deadline)
+        return await self.transport.classify(address, "digits", 5, self.upload)
+
+
+async def no_answer(talk: Conversation) -> None:
+    await talk.request()
+    await talk.closed()
+
+
+async def pieces(*several):
+    for each in several:
+        yield each

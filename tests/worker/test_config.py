@@ -1,0 +1,68 @@
+"""The worker's settings: their ranges, and the old flat names."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from fingerpost.errors import ConfigurationError
+from fingerpost.worker.config import (
+    DrainConfig,
+    ModelsConfig,
+    RegistrationConfig,
+    RequestConfig,
+    StreamConfig,
+    WorkerConfig,
+)
+
+WRONG = {
+    "port": lambda: WorkerConfig(port=65536),
+    "registration.weight": lambda: RegistrationConfig(weight=0),
+    "registration.timeout_s": lambda: RegistrationConfig(timeout_s=-1),
+    "requests.max_in_flight": lambda: RequestConfig(max_in_flight=0),
+    "requests.max_bytes": lambda: RequestConfig(max_bytes=0),
+    "requests.headers_timeout_s": lambda: RequestConfig(headers_timeout_s=0),
+    "requests.body_timeout_s": lambda: RequestConfig(body_timeout_s=float("nan")),
+    "streams.window": lambda: StreamConfig(window=0),
+    "streams.idle_timeout_s": lambda: StreamConfig(idle_timeout_s=0),
+    "streams.heartbeat_s": lambda: StreamConfig(heartbeat_s=0),
+    "drain.lease_s": lambda: DrainConfig(lease_s=-1),
+    "drain.timeout_s": lambda: DrainConfig(timeout_s=float("nan")),
+    "models.poll_s": lambda: ModelsConfig(poll_s=86_401),
+    "models.decode_threads": lambda: ModelsConfig(decode_threads=0),
+    "models.stall_s": lambda: ModelsConfig(stall_s=0),
+    "models.admin_token": lambda: ModelsConfig(admin_token="short"),  # noqa: S106
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_value_out_of_its_range_is_an_error_that_names_the_field(field: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{field}.*(must have|must be|is not in)"):
+        WRONG[field]()
+
+
+OLD = {
+    "access": "registry_options",
+    "limits": "images",
+    "lease_s": "drain.lease_s",
+    "max_batch": "batching.max_batch",
+    "max_request_bytes": "requests.max_bytes",
+    "stream_idle_s": "streams.idle_timeout_s",
+    "admin_token": "models.admin_token",
+    "weight": "registration.weight",
+    "tracing": "telemetry.tracing",
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_an_old_flat_name_is_an_error_that_says_the_new_one(old: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"this setting is called {OLD[old]} now"):
+        WorkerConfig(**{old: 1})
+
+
+def test_the_token_is_not_shown_and_nothing_can_be_changed() -> None:
+    config = WorkerConfig(models=ModelsConfig(admin_token="a" * 32))
+    assert "aaaa" not in repr(config)
+    with pytest.raises(FrozenInstanceError):
+        config.port = 1  # type: ignore[misc]
