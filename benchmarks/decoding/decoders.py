@@ -32,8 +32,8 @@ _BILINEAR = Image.Resampling.BILINEAR
 
 
 def fingerpost() -> Decoder:
-    wanted, limits = ImageInput(height=SIDE, width=SIDE, channels=3), ImageConfig()
-    return lambda data: np.asarray(prepare(data, wanted, limits))
+    wanted, config = ImageInput(height=SIDE, width=SIDE, channels=3), ImageConfig()
+    return lambda data: np.asarray(prepare(data, wanted, config))
 
 
 def plain_pillow() -> Decoder:

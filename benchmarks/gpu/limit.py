@@ -66,10 +66,10 @@ def _batches(
 ) -> Iterator[list[Any]]:
     """Batches of decoded images; two are in the making while one runs."""
     files = itertools.cycle([path.read_bytes() for path in arguments.images])
-    limits = ImageConfig()
+    config = ImageConfig()
 
     def decode() -> Future[Any]:
-        return pool.submit(prepare, next(files), backend.input, limits)
+        return pool.submit(prepare, next(files), backend.input, config)
 
     if arguments.part == "inference":
         batch = [decode().result() for _ in range(arguments.batch)]

@@ -34,37 +34,43 @@ from fingerpost.client.routing import RoutingConfig
 if TYPE_CHECKING:
     from benchmarks.routing.scenario import Result, Scenario
 
+# Values of settings of `RoutingConfig`: "group.name".
 SWEEPS: dict[str, Sequence[float]] = {
-    "quantile": (0.3, 0.5, 0.6, 0.7, 0.84, 1.0),
-    "tolerance": (1.0, 1.25, 1.5, 2.0, 3.0),
-    "far": (2.0, 4.0, 5.0, 8.0, 1e9),
-    "probes_per_request": (0.25, 0.5, 1.0, 2.0, 3.0),
-    "pool_size": (4, 8, 16, 32),
-    "report_age_s": (0.1, 0.3, 1.0, 3.0),
-    "explore": (0.0, 1 / 1024, 1 / 256, 1 / 64),
-    "probe_ahead": (20.0, 1e9),
-    "probe_fresh_s": (0.0, 0.01, 0.1),
-    "report_every_s": (0.0, 0.005, 0.05),
+    "hot_cold.hot_quantile": (0.3, 0.5, 0.6, 0.7, 0.84, 1.0),
+    "hot_cold.cost_tolerance": (1.0, 1.25, 1.5, 2.0, 3.0),
+    "hot_cold.outlier_factor": (2.0, 4.0, 5.0, 8.0, 1e9),
+    "hot_cold.exploration_rate": (0.0, 1 / 1024, 1 / 256, 1 / 64),
+    "probing.probes_per_request": (0.25, 0.5, 1.0, 2.0, 3.0),
+    "probing.pool_size": (4, 8, 16, 32),
+    "probing.report_max_age_s": (0.1, 0.3, 1.0, 3.0),
+    "probing.sync_threshold_rtts": (20.0, 1e9),
+    "probing.worker_min_interval_s": (0.0, 0.01, 0.1),
+    "probing.report_min_interval_s": (0.0, 0.005, 0.05),
 }
 _T_95 = {2: 12.71, 3: 4.30, 5: 2.78}  # Student's, for the mean of so many
 Row = dict[str, Any]
 
 
-def run(scenario: Scenario, policy: str, **routing: float) -> Result:
-    """Simulate it under a rule and routing settings."""
-    return simulate(replace(scenario, routing=RoutingConfig(policy=policy, **routing)))
+def run(scenario: Scenario, policy: str, setting: str = "", value: float = 0.0) -> Result:
+    """Simulate a scenario with a policy, and perhaps one setting that is not the default."""
+    routing = RoutingConfig(policy=policy)
+    if setting:
+        group, _, name = setting.partition(".")
+        changed = replace(getattr(routing, group), **{name: value})
+        routing = replace(routing, **{group: changed})
+    return simulate(replace(scenario, routing=routing))
 
 
 def ms(result: Result, share: float) -> float:
-    """A quantile of the latency in milliseconds."""
+    """A quantile of the latency, in milliseconds."""
     return round(1000 * result.quantile(share), 1)
 
 
 def table(scenarios: dict[str, Scenario]) -> list[Row]:
-    """p50, p90 and p99 of every rule in every scenario."""
+    """Latencies (p50, p90 and p99) of every policy in every scenario."""
     rows = []
     for policy in POLICIES:
-        row: Row = {"rule": policy}
+        row: Row = {"policy": policy}
         for name, scenario in scenarios.items():
             result = run(scenario, policy)
             row[name] = [ms(result, share) for share in (0.5, 0.9, 0.99)]
@@ -74,14 +80,14 @@ def table(scenarios: dict[str, Scenario]) -> list[Row]:
 
 
 def pairs(row: Row) -> list[tuple[str, Any]]:
-    """The columns after the first."""
+    """All columns of a row but the first."""
     return list(row.items())[1:]
 
 
 def duel(scenarios: dict[str, Scenario], other: str, seeds: int) -> list[Row]:
-    """Hot-cold's quantiles over another rule's: the mean of several seeds, +- its 95 % interval.
+    """Quantiles of hot-cold over another policy's: the mean of several seeds, +- its 95 % interval.
 
-    Of the logarithms, so that both rules are treated alike.
+    It is the mean of the logarithms, so that both policies are treated alike.
     """
     rows = []
     for name, scenario in scenarios.items():
@@ -102,7 +108,7 @@ def duel(scenarios: dict[str, Scenario], other: str, seeds: int) -> list[Row]:
 
 
 def ramp(scenario: Scenario, steps: int) -> list[Row]:
-    """By load: p99.9, and the share of requests that met the timeout."""
+    """The p99.9 at each load, and the share of requests that met the timeout."""
     assert isinstance(scenario.load, tuple)
     low, high = scenario.load
     rows = []
@@ -112,7 +118,7 @@ def ramp(scenario: Scenario, steps: int) -> list[Row]:
         bins: list[list[float]] = [[] for _ in range(steps)]
         for at, latency in born:
             bins[min(steps - 1, int(at / scenario.duration_s * steps))].append(latency)
-        row: Row = {"rule": policy}
+        row: Row = {"policy": policy}
         for index, latencies in enumerate(bins):
             latencies.sort()
             load = low + (high - low) * (index + 0.5) / steps
@@ -128,10 +134,10 @@ def ramp(scenario: Scenario, steps: int) -> list[Row]:
 
 
 def by_load(scenario: Scenario, loads: Sequence[float]) -> list[Row]:
-    """p50 and p99 of every rule at each load."""
+    """Latencies (p50 and p99) of every policy at each load."""
     rows = []
     for policy in POLICIES:
-        row: Row = {"rule": policy}
+        row: Row = {"policy": policy}
         for load in loads:
             result = run(replace(scenario, load=load), policy)
             row[str(load)] = [ms(result, 0.5), ms(result, 0.99)]
@@ -141,13 +147,13 @@ def by_load(scenario: Scenario, loads: Sequence[float]) -> list[Row]:
 
 
 def sweep(scenarios: dict[str, Scenario], sweeps: dict[str, Sequence[float]]) -> list[Row]:
-    """p99 for each value of each default, the others as they are."""
+    """Latencies (p50 and p99) for each value of each setting, the others at their defaults."""
     rows = []
     for name, values in sweeps.items():
         for value in values:
-            row: Row = {"setting": f"{name} = {value:.4g}"}
+            row: Row = {"setting": f"{name.partition('.')[2]} = {value:.4g}"}
             for label, scenario in scenarios.items():
-                result = run(scenario, "hot-cold", **{name: value})
+                result = run(scenario, "hot-cold", name, value)
                 row[label] = [ms(result, 0.5), ms(result, 0.99)]
             rows.append(row)
             figures = (f"{half:.0f} / {tail:.0f} |" for _, (half, tail) in pairs(row))
@@ -156,7 +162,7 @@ def sweep(scenarios: dict[str, Scenario], sweeps: dict[str, Sequence[float]]) ->
 
 
 def plot(rows: list[Row], timeout_s: float, title: str, path: Path) -> None:
-    """p50 and p99 against load, one line a rule."""
+    """Draw p50 and p99 against load, one line for each policy."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -168,9 +174,9 @@ def plot(rows: list[Row], timeout_s: float, title: str, path: Path) -> None:
         for row in rows:
             points = pairs(row)
             loads = [float(load) for load, _ in points]
-            width = 2.4 if row["rule"] == "hot-cold" else 1.2
+            width = 2.4 if row["policy"] == "hot-cold" else 1.2
             values = [figures[column] for _, figures in points]
-            axis.plot(loads, values, label=row["rule"], linewidth=width, marker=".")
+            axis.plot(loads, values, label=row["policy"], linewidth=width, marker=".")
         axis.axhline(1000 * timeout_s, color="gray", linewidth=0.6, linestyle=":")
         axis.set(xlabel="load / capacity", title=f"{label}, {title}", yscale="log")
         axis.grid(visible=True, alpha=0.3)
@@ -180,9 +186,9 @@ def plot(rows: list[Row], timeout_s: float, title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run it all, or a glimpse of it."""
+    """Run all simulations, or short ones with `--smoke`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.routing", description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="a glimpse: under 20 s, no claims")
+    parser.add_argument("--smoke", action="store_true", help="short runs, without any claim")
     parser.add_argument("--out", type=Path, default=Path(".cache/routing"), help="folder")
     options = parser.parse_args()
     out: Path = options.out
@@ -201,7 +207,7 @@ def main() -> None:
         small = {name: replace(each, duration_s=10.0) for name, each in small.items()}
         half_slow, four, fews, seeds = {}, replace(FOUR, duration_s=10.0), FEW[:1], 2
         loads = spread_loads = (0.5, 0.9)
-        sweeps = {"quantile": (0.6, 0.84)}
+        sweeps = {"hot_cold.hot_quantile": (0.6, 0.84)}
     report: dict[str, Any] = {}
     print("## Testbed and small clusters: p50 / p90 / p99, ms")
     columns = {f"testbed {load:.0%}": replace(testbed, load=load) for load in (0.7, 0.9)}

@@ -1,4 +1,4 @@
-"""Who takes part in a simulation, and what each of them knows."""
+"""The parts of a simulated cluster: clients, workers, links and requests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 from fingerpost.client.routing import Balancer, Budget, Pick, RoutingConfig, make_policy
 from fingerpost.registry import LoadReport, WorkerState
 
-__all__ = ["NOBODY", "Client", "Link", "Request", "Worker"]
+__all__ = ["NO_WORKERS", "Client", "Link", "Request", "Worker"]
 
-NOBODY: Final[frozenset[str]] = frozenset()
+NO_WORKERS: Final[frozenset[str]] = frozenset()
 
 
 class Request:
-    """An image on its way."""
+    """An image that a client wants classified."""
 
     __slots__ = (
         *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
@@ -32,19 +32,19 @@ class Request:
         self.queue = 1.0
         self.begun = False
         self.awaits = self.attempts = 0
-        self.tried: frozenset[str] = NOBODY
+        self.tried: frozenset[str] = NO_WORKERS
         self.pick: Pick | None = None
         self.done = False
 
 
 class Client:
-    """What one client keeps, as `Dispatcher`, `Service` and `Prober` do."""
+    """The state of one client; in production that of `Dispatcher`, `Service` and `Prober`."""
 
     __slots__ = ("asked", "balancer", "budget", "mb", "reported_at", "seconds", "timer")
 
     def __init__(self, config: RoutingConfig) -> None:
         self.balancer = Balancer(make_policy(config), config)
-        self.budget = Budget(config)
+        self.budget = Budget(config.retries)
         self.timer = False
         self.asked: set[str] = set()
         self.reported_at = -inf
@@ -52,36 +52,36 @@ class Client:
 
 
 class Link:
-    """Uploads share it evenly, as those of TCP do."""
+    """A worker's link, which uploads share evenly, as with TCP."""
 
     __slots__ = ("_at", "_count", "_each_mb", "_mb_per_s", "_uploads")
 
     def __init__(self, mb_per_s: float) -> None:
         self._mb_per_s = mb_per_s
-        self._at = self._each_mb = 0.0  # until then, so much of each upload has arrived
+        self._at = self._each_mb = 0.0  # by `_at`, this much of each upload has arrived
         self._uploads: list[tuple[float, int, Any]] = []
         self._count = 0
 
     @property
     def busy(self) -> bool:
-        """Whether uploads are under way."""
+        """Whether there are uploads."""
         return bool(self._uploads)
 
     def add(self, now: float, mb: float, what: Any) -> None:
-        """An upload begins."""
+        """Begin an upload."""
         self._go_on(now)
         self._count += 1
         heappush(self._uploads, (self._each_mb + mb, self._count, what))
 
     def ends_at(self, now: float) -> float:
-        """When the next one is over, if nothing changes."""
+        """When the next upload ends, if nothing changes."""
         if not self._uploads:
             return inf
         left_mb = max(0.0, self._uploads[0][0] - self._each_mb)
         return now + left_mb * len(self._uploads) / self._mb_per_s
 
     def end(self, now: float) -> Any:
-        """The next one is over; what it was."""
+        """End the next upload, and return what was uploaded."""
         self._go_on(now)
         return heappop(self._uploads)[2]
 
@@ -92,10 +92,10 @@ class Link:
 
 
 class Worker:
-    """A queue, and those of its images that are worked on."""
+    """A simulated worker: a queue, and the images that it works on."""
 
     __slots__ = (
-        *("busy", "factor", "latency", "link", "looks", "mb", "mode"),
+        *("busy", "factor", "latency", "link", "link_changes", "mb", "mode"),
         *("queue", "rif", "sampled_at", "seq", "slots", "speed"),
     )
 
@@ -105,12 +105,12 @@ class Worker:
         self.link = Link(mb_per_s)
         self.factor = 1.0
         self.mode = "up"
-        self.busy = self.looks = self.rif = self.seq = 0
+        self.busy = self.link_changes = self.rif = self.seq = 0
         self.latency = self.mb = self.sampled_at = 0.0
         self.queue: deque[Request] = deque()
 
     def report(self) -> LoadReport:
-        """What it says of itself now."""
+        """Its load report now."""
         self.seq += 1
         base = self.latency / self.mb if self.mb else 0.0
         return LoadReport(

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.routing.real`: real workers of unequal speed, and who shares them out best.
+"""`python -m benchmarks.routing.real`: policies and HAProxy with real workers of unequal speed.
 
-Four worker processes sleep 10, 20, 80 and 160 ms for an image and take one at a time: 169 images/s
-together, and next to no processor time. Four clients, in one process, send 20 KB images: at random
-times at 70 % of that, where a latency counts from when the image was due (open loop), and then
-eight at a time, each followed by the next (closed loop). HAProxy gets the same load from the same
-clients. What takes 5 s has failed, and counts as 5 s.
+Four worker processes sleep 10, 20, 80 and 160 ms for an image, and take one at a time: 169 images/s
+together, and hardly any processor time. Four clients in one process send images of 20 KB. First an
+open loop: images are due at random times, at 70 % of that rate, and a latency counts from when its
+image was due. Then a closed loop: eight images at a time. HAProxy gets the same load from the same
+clients. An image that takes 5 s has failed, and counts as 5 s.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Sleeper:
         time.sleep({ms} / 1000)
         return self.scores[: len(batch)]
 """
-# Twice: as everybody sets it up, and with the limit that its manual recommends where a server
-# takes few requests at a time, by which they wait in HAProxy for whichever is free first.
+# Twice: as it is usually set up, and with the limit that its manual recommends for servers that
+# take few requests at a time. With it, requests wait in HAProxy for the first free server.
 _HAPROXY = """
 global
   maxconn 4096
@@ -82,7 +82,7 @@ listen limited
 
 
 def main() -> int:
-    """Measure, report, and return 1 if a goal was missed."""
+    """Measure and report; return 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.routing.real", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=3)
@@ -92,7 +92,7 @@ def main() -> int:
     with ExitStack() as stack:
         workers = [f"127.0.0.1:{port}" for port in _workers(stack)]
         usual, limited = _balancers(stack, haproxy, workers)
-        ways = {
+        targets = {
             "hot-cold": (workers, "hot-cold"),
             "power of two": (workers, "power-of-two"),
             "round robin": (workers, "round-robin"),
@@ -101,19 +101,21 @@ def main() -> int:
         }
         figures = in_turn(
             {
-                way: partial(_measure, servers, policy, image, given.seconds, count(1))
-                for way, (servers, policy) in ways.items()
+                target: partial(_measure, servers, policy, image, given.seconds, count(1))
+                for target, (servers, policy) in targets.items()
             },
             rounds=given.rounds,
         )
-    said = subprocess.run([*haproxy, "-v"], check=True, capture_output=True, text=True, timeout=30)
+    printed = subprocess.run(
+        [*haproxy, "-v"], check=True, capture_output=True, text=True, timeout=30
+    )
     kept = report(
         "routing-real",
         f"Workers of {', '.join(map(str, _SERVICE_MS))} ms: open loop at {_LOAD:.0%} of capacity, "
         f"closed loop of {_AT_ONCE}",
         figures,
         _goals(figures),
-        versions={"fingerpost": __version__, "HAProxy": said.stdout.split()[2]},
+        versions={"fingerpost": __version__, "HAProxy": printed.stdout.split()[2]},
         settings={
             "service_ms": _SERVICE_MS,
             "clients": _CLIENTS,
@@ -135,7 +137,7 @@ def _goals(figures: dict[str, dict[str, float]]) -> list[Goal]:
     goals = [goal("round robin", "open p99 ms", round(1 / 3, 3))]
     goals += [goal("power of two", f"open p{share} ms", 1.0) for share in (50, 90, 99)]
     goals += [goal("HAProxy leastconn", f"open {figure} ms", 1.0) for figure in ("mean", "p99")]
-    # Both fill the workers, so that there is nothing to win: within 5 %.
+    # Both keep the workers busy, so that they should be equal: within 5 %.
     return [
         *goals,
         *(
@@ -146,7 +148,7 @@ def _goals(figures: dict[str, dict[str, float]]) -> list[Goal]:
 
 
 def _workers(stack: ExitStack) -> list[int]:
-    """Their ports, once they are ready."""
+    """Start the workers, and return their ports once they are ready."""
     program = [sys.executable, "-m", "fingerpost.deploy.cli"]
     registry = free_port()
     process = stack.enter_context(running([*program, "registry", "--port", registry]))
@@ -173,7 +175,7 @@ def _model(ms: int) -> Path:
 
 
 def _balancers(stack: ExitStack, haproxy: Sequence[str], workers: Sequence[str]) -> list[str]:
-    """The addresses of HAProxy, without and with a limit, once it answers."""
+    """Start HAProxy, and return its addresses, without and with a limit, once it answers."""
     ports = {"usual": free_port(), "limited": free_port()}
     servers = "\n".join(f"  server w{n} {worker} check" for n, worker in enumerate(workers))
     config = CACHE / "routing-haproxy.cfg"
@@ -193,7 +195,7 @@ def _measure(
 async def _loads(
     servers: Sequence[str], policy: str, image: bytes, seconds: float, rng: random.Random
 ) -> dict[str, float]:
-    """Both loads, the second from clients that have learned in the first."""
+    """Run both loads; in the second the clients know the workers from the first."""
     config = ClientConfig(timeout_s=_TIMEOUT_S, routing=RoutingConfig(policy=policy))
     async with AsyncExitStack() as stack:
         clients = [
@@ -222,7 +224,7 @@ def _quantile_ms(ordered: Sequence[float], percent: int) -> float:
 
 
 class _Sender:
-    """Sends, and keeps the latencies (seconds) of what was due after the warm-up."""
+    """Sends images, and keeps the latencies (seconds) of those due after the warm-up."""
 
     def __init__(self, clients: Sequence[Client], image: bytes) -> None:
         self._clients = clients

@@ -1,4 +1,4 @@
-"""What is simulated, and what came of it."""
+"""A scenario to simulate, and its result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ __all__ = ["Event", "Result", "Scenario"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """At `at_s` a worker's speed is multiplied by `speed`, and what it does changes.
+    """A change of one worker.
 
-    `mode` is one of up, refusing (its port is closed), failing (an error after 1 ms), leaving
-    (off the list) and joining (on it; a worker that joins is not there before).
+    Attributes:
+        at_s: when it happens.
+        worker: which worker, from 0.
+        mode: what the worker does from then on: "up" (it answers), "refusing" (its port is
+            closed), "failing" (an error after 1 ms), "leaving" (it is taken off the list) or
+            "joining" (it is put on the list; it is not listed before).
+        speed: the factor by which its speed changes.
     """
 
     at_s: float
@@ -27,15 +32,27 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is simulated; times in seconds, sizes in megabytes.
+    """A cluster, its clients, and what happens; times in seconds, sizes in megabytes.
 
-    `load` is the offered share of the nominal capacity (the sum of slots x speed / service_s), or
-    what it is at the start and end of a ramp. With `at_once` there is no rate: each client has so
-    many images under way, and the next follows each answer (a closed loop).
-
-    With `steady` all images of a size take as long, instead of as their distribution has it. With
-    `batch_s` a worker runs up to `slots` images at once, which takes the first figure and, for
-    each, the second.
+    Attributes:
+        speeds: of each worker; 1 is nominal.
+        slots: images that a worker works on at once.
+        service_s: the average time of an image at nominal speed.
+        load: the offered share of the nominal capacity (the sum of slots x speed / service_s), or
+            that share at the start and the end of a ramp.
+        at_once: for a closed loop: so many images of each client are in flight, and each answer is
+            followed by the next image. `load` is not used then.
+        warmup_s: images that arrive before this are not in the result.
+        steady: all images of a size take the same time, instead of a random one.
+        batch_s: a worker runs up to `slots` images as one batch, which takes the first figure, and
+            the second for each image.
+        size_spread: sigma of a lognormal distribution of image sizes; 0 for equal ones.
+        mb_per_s: bandwidth of the workers' links, in turn.
+        link_delay_s: the delay of a message to a worker whose link uploads are using.
+        antagonists: speeds that each machine changes between, as other programs use it.
+        antagonist_s: the average time between such changes.
+        max_in_flight: requests at one worker beyond which it answers that it is overloaded.
+        probes: whether clients probe.
     """
 
     clients: int = 1
@@ -50,10 +67,10 @@ class Scenario:
     batch_s: tuple[float, float] | None = None
     rtt_s: float = 0.001
     image_mb: float = 0.5
-    size_spread: float = 0.0  # sigma of a lognormal
-    mb_per_s: Sequence[float] = (1000.0,)  # by worker, in turn
-    link_delay_s: float = 0.0  # of what is sent to a worker while others upload there
-    antagonists: Sequence[float] = ()  # speeds that machines change between
+    size_spread: float = 0.0
+    mb_per_s: Sequence[float] = (1000.0,)
+    link_delay_s: float = 0.0
+    antagonists: Sequence[float] = ()
     antagonist_s: float = 5.0
     timeout_s: float = 5.0
     max_in_flight: int = 4096
@@ -65,21 +82,30 @@ class Scenario:
 
 @dataclass(slots=True)
 class Result:
-    """What clients saw: latencies, and how many requests and attempts each worker was sent."""
+    """What the clients measured.
 
-    latencies: list[float] = field(default_factory=list)  # seconds; timeouts count as timeout_s
-    arrivals: list[float] = field(default_factory=list)  # when each of them was born
+    Attributes:
+        latencies: of the requests after the warm-up, in seconds; a timeout counts as `timeout_s`.
+        arrivals: when each of these requests arrived.
+        errors: how many of them were not answered.
+        retries: attempts after the first, of all requests.
+        probes: load reports that were asked for.
+        sent: for each worker, when it was sent an attempt.
+    """
+
+    latencies: list[float] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
     errors: int = 0
     retries: int = 0
     probes: int = 0
-    sent: list[list[float]] = field(default_factory=list)  # by worker: when
+    sent: list[list[float]] = field(default_factory=list)
 
     def quantile(self, share: float) -> float:
-        """A latency in seconds."""
+        """The latency, in seconds, that this share of the requests stays below."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
     def share(self, worker: int, after_s: float = 0.0, before_s: float = inf) -> float:
-        """The part of all attempts within that time that went to `worker`."""
+        """The share of all attempts in a period that went to `worker`."""
         counts = [sum(after_s <= at < before_s for at in each) for each in self.sent]
         return counts[worker] / max(1, sum(counts))

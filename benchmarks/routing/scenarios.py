@@ -1,4 +1,4 @@
-"""The clusters that routing is judged on."""
+"""The simulated clusters that routing is measured on."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ POLICIES: Final = (
     "round-robin",
 )
 
-# Prequal's: machines run at 1.6, 1.3 or 0.6 of what was paid for, as their neighbours let them;
-# 1.34 on average, and that is the physical limit of the ramp.
+# As in Prequal's testbed: other programs leave a machine 1.6, 1.3 or 0.6 of its nominal speed; 1.34
+# on average, which is the physical limit of the ramp.
 _ANTAGONISTS: Final = (1.6, 1.6, 1.6, 1.3, 0.6)
 TESTBED: Final = Scenario(
     clients=100, speeds=(1.0,) * 100, antagonists=_ANTAGONISTS, duration_s=16.0
@@ -42,17 +42,17 @@ TESTBED: Final = Scenario(
 RAMP: Final = Scenario(
     clients=50, speeds=(1.0,) * 50, antagonists=_ANTAGONISTS, load=(0.75, 1.74), duration_s=40.0
 )
-# Workers 2, 4 and 16 times apart.
+# Some workers are 2, 4 and 16 times slower than the others.
 SPREAD: Final = Scenario(
     clients=10, speeds=(1.0,) * 8 + (0.5,) * 4 + (0.25,) * 2 + (1 / 16,) * 2, duration_s=40.0
 )
-# The public reproduction's: 14 fast ones, 2 sixteen times slower, one image at a time.
+# From a public reproduction of Prequal: 14 fast workers, 2 sixteen times slower, with one slot.
 TWO_SLOW: Final = Scenario(speeds=(1.0,) * 14 + (1 / 16,) * 2, slots=1, duration_s=200.0)
-# Where that reproduction lost to simple rules.
+# Where that reproduction lost to simple policies.
 EQUAL: Final = Scenario(clients=4, speeds=(1.0,) * 4, duration_s=200.0)
-# The real ones of benchmarks/routing/real.py.
+# The workers of benchmarks/routing/real.py.
 FOUR: Final = Scenario(clients=4, speeds=(8.0, 4.0, 1.0, 0.5), slots=1, duration_s=150.0)
-# Half of them slower.
+# Half of the workers are slower.
 HALF_SLOW: Final = {
     f"half {times} x slower": Scenario(
         clients=4, speeds=(1.0,) * 8 + (1 / times,) * 8, duration_s=25.0
@@ -61,7 +61,7 @@ HALF_SLOW: Final = {
 }
 # Workers, clients and slots of some small clusters; see `few`.
 FEW: Final = ((2, 1, 1), (3, 1, 8), (4, 1, 1), (4, 1, 8), (2, 4, 1), (4, 4, 1), (4, 4, 8))
-# Image sizes, links and speeds that all differ.
+# Image sizes, links and speeds all differ.
 MIXED: Final = Scenario(
     clients=10,
     speeds=(1.0,) * 8 + (0.5,) * 8,
@@ -87,7 +87,7 @@ BATCHES: Final = Scenario(
     duration_s=12.0,
     warmup_s=0.0,
 )
-# Links of 20 Mbit/s are all that limits: the benchmark of bandwidth.
+# Links of 20 Mbit/s are the only limit, as in the benchmark of bandwidth.
 LINKS: Final = Scenario(
     clients=4,
     at_once=8,
@@ -112,7 +112,7 @@ JOINING: Final = Scenario(
 
 
 def few(workers: int, clients: int, slots: int) -> Scenario:
-    """Few equal workers, and some 10,000 images."""
+    """A cluster of few equal workers, and some 10,000 images."""
     return Scenario(
         clients=clients,
         speeds=(1.0,) * workers,

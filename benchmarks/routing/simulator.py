@@ -1,14 +1,16 @@
-"""A cluster in one thread and no time: production's routing classes, and workers that are queues.
+"""A simulated cluster: the routing classes of production, and workers that are queues.
 
-A worker has `slots` places; what finds none waits its turn. Each image takes `service_s` on average
-(a normal distribution with the mean as its deviation, cut off at zero, as in Prequal's testbed)
-divided by the worker's speed, which antagonists change every few seconds. It says what a real one
-says: requests in flight from the headers on, and seconds a megabyte as a moving average.
-Messages take half a round trip, uploads take bytes over bandwidth, reports are as old as that makes
-them. Clients do as `Prober`, `Service` and `Dispatcher` do, without the sockets: they probe along
-with a request and, where it is worth it, before one; ask nobody twice at once, nor who has just
-spoken; leave out reports that follow another too soon; time out; and try again elsewhere, within
-their budget.
+A worker works on `slots` images at once; others wait in its queue. An image takes `service_s` on
+average, divided by the worker's speed, which other programs (antagonists) change every few seconds.
+The time is drawn from a normal distribution whose deviation is its mean, cut off at zero, as in
+Prequal's testbed. A worker reports what a real one does: its requests, from the headers on, and
+seconds a megabyte as a moving average. A message takes half a round trip, and an upload its bytes
+over the bandwidth, so that reports are as old as in a real network.
+
+Clients do what `Prober`, `Service` and `Dispatcher` do, without sockets. They probe along with a
+request, and before one that is worth it; never a worker whose probe is not answered yet, or that
+has just reported. They skip reports that follow another too soon, time out, and try again on
+another worker, within their budget.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
-from benchmarks.routing.parties import NOBODY, Client, Request, Worker
+from benchmarks.routing.parties import NO_WORKERS, Client, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
 from fingerpost.client.routing import (
     Candidate,
@@ -34,12 +36,13 @@ from fingerpost.registry import (
     ModelReference,
     Snapshot,
 )
+from fingerpost.registry.moving_average import ewma, time_weight
 
 __all__ = ["simulate"]
 
 _MODEL: Final = ModelReference("m")
-_SMOOTHING: Final = 0.1  # the client's, of its requests
-_LEAST: Final = 0.05  # the worker's, of its answers
+_SMOOTHING: Final = 0.1  # of the client's average of its requests
+_LEAST: Final = 0.05  # of the worker's average of its answers
 _NEWEST: Final = 0.6
 _FAIL_FAST_S: Final = 0.001
 _CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
@@ -49,7 +52,9 @@ class _Simulation:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.rng = random.Random(scenario.seed)
-        self.chance = random.Random(scenario.seed + 1)  # routing's, so that loads stay the same
+        self.chance = random.Random(
+            scenario.seed + 1
+        )  # of routing, so that the loads stay the same
         self.now = 0.0
         self.heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self.count = 0
@@ -127,7 +132,7 @@ class _Simulation:
     # The client
 
     def arrive(self, _: None) -> None:
-        """One is due, at one client or another, and so is the next."""
+        """A request arrives at a client; schedule the next."""
         scenario, rng, now = self.scenario, self.rng, self.now
         if now >= scenario.duration_s:
             self.time_out(inf)
@@ -153,14 +158,14 @@ class _Simulation:
             self.attempt(request)
 
     def ahead(self, request: Request) -> None:
-        """Ask before the pick where that is worth it, and wait for two answers."""
+        """Probe before the pick if that is worth it, and wait for two answers."""
         client, now = request.client, self.now
-        probing, config = client.balancer.probing, self.scenario.routing
+        probing, config = client.balancer.probing, self.scenario.routing.probing
         expected_s = client.seconds / client.mb * request.mb if client.mb else 0.0
         if probing.worth_waiting(expected_s, client.reported_at, now):
             request.awaits = min(2, self.probe(client, probing.ahead(now), request))
         if request.awaits:
-            self.at(now + config.probe_wait_s, self.begin, request)
+            self.at(now + config.sync_timeout_s, self.begin, request)
         else:
             self.begin(request)
 
@@ -185,34 +190,36 @@ class _Simulation:
             self.at(max(next_at, self.now + 1e-6), self.tick, client)
 
     def probe(self, client: Client, count: int, request: Request | None = None) -> int:
-        """How many were asked; `request` waits for their answers."""
+        """Send up to `count` probes, for whose answers `request` waits; return how many."""
         asked = 0
         for each in client.balancer.to_probe(_MODEL, count, self.now, self.chance) if count else ():
             if each.id not in client.asked:
                 asked += 1
                 client.asked.add(each.id)
                 asked_at = self.now, each.in_flight
-                self.at(self.now + self.way_s(each), self.probed, (client, each, request, asked_at))
+                self.at(
+                    self.now + self.message_s(each), self.probed, (client, each, request, asked_at)
+                )
         self.result.probes += asked
         return asked
 
-    def way_s(self, to: Candidate) -> float:
-        """How long few bytes take to a worker: they wait behind what fills its link."""
+    def message_s(self, to: Candidate) -> float:
+        """Seconds for a message to a worker: it waits behind the uploads on its link."""
         link = self.workers[int(to.id)].link
         return self.half_s + (self.scenario.link_delay_s if link.busy else 0.0)
 
     def probed(self, argument: Any) -> None:
         worker = self.workers[int(argument[1].id)]
         report = worker.report() if worker.mode == "up" else None
-        self.at(self.now + self.half_s, self.told, (*argument, worker.mode, report))
+        self.at(self.now + self.half_s, self.reported, (*argument, worker.mode, report))
 
-    def told(self, argument: Any) -> None:
+    def reported(self, argument: Any) -> None:
         client, each, request, (asked_at, before), mode, report = argument
         client.asked.discard(each.id)
         rtt_s = self.now - asked_at
         if mode == "refusing":
-            each.suspected(self.now)
-        elif report is not None and rtt_s <= self.scenario.routing.probe_timeout_s:
+            each.suspect(self.now)
+        elif report is not None and rtt_s <= self.scenario.routing.probing.max_rtt_s:
             client.balancer.probing.answered(rtt_s)
             unseen = max(0, each.in_flight - before)
             client.balancer.reported(each, report, self.now, probed=True, unseen=unseen)
@@ -232,9 +239,9 @@ class _Simulation:
             self.result.sent[int(made.endpoint.id)].append(now)
             self.at(now + self.half_s, self.reach, (request, made))
             return
-        request.tried = NOBODY
+        request.tried = NO_WORKERS
         until = made.until if isinstance(made, RetryAt) else now
-        wait_s = self.scenario.routing.backoff_s(request.attempts, self.chance)
+        wait_s = self.scenario.routing.retries.backoff_s(request.attempts, self.chance)
         self.at(until + wait_s, self.attempt, request)
 
     def time_out(self, now: float) -> None:
@@ -257,17 +264,17 @@ class _Simulation:
             self.at(self.now, self.request, request.client)
 
     def answer(self, argument: Any) -> None:
-        """An attempt's end has reached the client."""
+        """An answer, or the end of a failed attempt, reaches the client."""
         request, made, outcome, report, worker_s, sent_mb = argument
         if request.done:
-            return  # it had given up
+            return  # the client has given up
         request.pick = None
         client, config = request.client, self.scenario.routing
         answered = outcome is Outcome.ANSWERED
         if answered:
-            client.seconds += _SMOOTHING * (self.now - made.at - client.seconds)
-            client.mb += _SMOOTHING * (sent_mb - client.mb)
-            if self.now - made.endpoint.load_at < config.report_every_s:
+            client.seconds = ewma(client.seconds, self.now - made.at, _SMOOTHING)
+            client.mb = ewma(client.mb, sent_mb, _SMOOTHING)
+            if self.now - made.endpoint.load_report_at < config.probing.report_min_interval_s:
                 report = None
         if report is not None:
             client.reported_at = self.now
@@ -275,14 +282,14 @@ class _Simulation:
             outcome,
             now=self.now,
             rng=self.chance,
-            load=report,
+            load_report=report,
             worker_s=worker_s,
             sent_mb=sent_mb,
         )
         if answered:
             self.end(request, error=self.now - request.born > self.scenario.timeout_s)
             return
-        if request.attempts >= config.attempts or not client.budget.spend(
+        if request.attempts >= config.retries.max_attempts or not client.budget.spend(
             self.now, int(sent_mb * 1e6)
         ):
             self.end(request, error=True)
@@ -294,7 +301,7 @@ class _Simulation:
     # The worker
 
     def reach(self, argument: Any) -> None:
-        """The headers are there."""
+        """The headers of a request reach the worker."""
         request, made = argument
         worker = self.workers[int(made.endpoint.id)]
         if worker.mode != "up":
@@ -302,8 +309,8 @@ class _Simulation:
             delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
             self.at(self.now + delay_s, self.answer, (request, made, outcome, None, None, 0.0))
         elif worker.rif >= self.scenario.max_in_flight:
-            said = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
-            self.at(self.now + self.half_s, self.answer, said)
+            answer = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
+            self.at(self.now + self.half_s, self.answer, answer)
         else:
             worker.rif += 1
             request.queue = max(1.0, worker.rif / worker.slots)
@@ -311,15 +318,15 @@ class _Simulation:
             self.watch(worker)
 
     def watch(self, worker: Worker) -> None:
-        """Look when the next upload of a link is over, unless others come or end before."""
-        worker.looks += 1
+        """Schedule the end of the next upload, which others that come or end before change."""
+        worker.link_changes += 1
         ends_at = worker.link.ends_at(self.now)
         if ends_at < inf:
-            self.at(ends_at, self.look, (worker, worker.looks))
+            self.at(ends_at, self.end_upload, (worker, worker.link_changes))
 
-    def look(self, argument: Any) -> None:
+    def end_upload(self, argument: Any) -> None:
         worker, number = argument
-        if number == worker.looks:
+        if number == worker.link_changes:
             arrived = worker.link.end(self.now)
             self.watch(worker)
             self.uploaded(arrived)
@@ -332,7 +339,7 @@ class _Simulation:
         self.work(worker)
 
     def work(self, worker: Worker) -> None:
-        """Start what there is room for."""
+        """Start images that there is a slot for."""
         queue, batch_s = worker.queue, self.scenario.batch_s
         speed = worker.speed * worker.factor
         if batch_s is None:
@@ -370,12 +377,12 @@ class _Simulation:
         worker.rif -= 1
         worker_s = self.now - request.started
         pause_s = self.now - worker.sampled_at
-        weight = min(_NEWEST, max(_LEAST, pause_s)) if worker.mb else 1.0
+        weight = time_weight(pause_s, _LEAST, _NEWEST) if worker.mb else 1.0
         worker.sampled_at = self.now
-        worker.latency += weight * (worker_s / request.queue - worker.latency)
-        worker.mb += weight * (request.mb - worker.mb)
+        worker.latency = ewma(worker.latency, worker_s / request.queue, weight)
+        worker.mb = ewma(worker.mb, request.mb, weight)
         up = worker.mode == "up"
-        said = (
+        answer = (
             request,
             made,
             Outcome.ANSWERED if up else Outcome.FAILED,
@@ -383,9 +390,9 @@ class _Simulation:
             worker_s if up else None,
             request.mb,
         )
-        self.at(self.now + self.half_s, self.answer, said)
+        self.at(self.now + self.half_s, self.answer, answer)
 
 
 def simulate(scenario: Scenario) -> Result:
-    """Run it to its end; the same scenario gives the same result."""
+    """Simulate a scenario; the same scenario, with its seed, gives the same result."""
     return _Simulation(scenario).run()

@@ -66,7 +66,7 @@ async def per_call_us(ask: Callable[[], Awaitable[object]], seconds: float) -> f
 
 async def measure(seconds: float, rounds: int) -> None:
     engine = Engine(
-        Nothing(), limits=ImageConfig(), metrics=WorkerMetrics(), batching=BatchingConfig()
+        Nothing(), images=ImageConfig(), metrics=WorkerMetrics(), batching=BatchingConfig()
     )
     engine.warm_up()
     loop = asyncio.get_running_loop()

@@ -27,13 +27,13 @@ def main() -> None:
     """Load, warm up, run, print."""
     model, image, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     backend = load_backend(find_model(model), LoadConfig())
-    wanted, data, limits = backend.input, image.read_bytes(), ImageConfig()
+    wanted, data, config = backend.input, image.read_bytes(), ImageConfig()
     size = _AT_ONCE // wanted.concurrent_batches
     warm_up(backend, size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as decoders, ThreadPoolExecutor() as models:
 
         def submit() -> list[Future[Any]]:
-            return [decoders.submit(prepare, data, wanted, limits) for _ in range(size)]
+            return [decoders.submit(prepare, data, wanted, config) for _ in range(size)]
 
         def work(until: float) -> int:
             # Two batches in the making while one runs, as a server has with more connections.

@@ -9,7 +9,7 @@ from aiohttp import web
 from tests.support.one_watch import OneWatch
 from tests.support.waiting import until
 
-from fingerpost.client import Client, RoutingConfig
+from fingerpost.client import Client, EjectionConfig
 from fingerpost.errors import (
     BadAnswer,
     BrokenImage,
@@ -416,8 +416,8 @@ def test_a_constructor_does_no_io_and_checks_what_it_is_given():
         Client("http://proxy:12480", registry="consul://127.0.0.1:8500")
     with pytest.raises(ConfigurationError, match="registry URL"):
         Client(registry="nonsense")
-    with pytest.raises(ConfigurationError, match="eject_base_s=-1"):
-        RoutingConfig(eject_base_s=-1)
+    with pytest.raises(ConfigurationError, match="base_ejection_s=-1"):
+        EjectionConfig(base_ejection_s=-1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from aiohttp import web
 from tests.support.forwarder import Forwarder
 from tests.support.waiting import until
 
-from fingerpost.client import Client, RoutingConfig
+from fingerpost.client import Client, EjectionConfig, RetryConfig, RoutingConfig
 
 
 class Load:
@@ -182,9 +182,9 @@ async def test_retries_wait_for_their_budget(cluster):
     for each in workers:
         each.behave = behave
     routing = RoutingConfig(
-        budget_per_s=0.1, budget_share=0.0, attempts=100, failures_in_a_row=10_000,
-        success_share=1e-9,
-    )  # fmt: skip
+        retries=RetryConfig(budget_min_per_s=0.1, budget_share=0.0, max_attempts=100),
+        ejection=EjectionConfig(consecutive_failures=10_000, min_success_rate=1e-9),
+    )
     client = await cluster.client(*workers, routing=routing)
     call = asyncio.create_task(client.classify(b"1234567", "digits", timeout_s=20))
     await until(lambda: client.stats.retries == {"unreachable": 2})

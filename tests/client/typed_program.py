@@ -13,7 +13,15 @@ from typing import assert_type
 
 from torch.utils.data import DataLoader
 
-from fingerpost.client import Client, ClientConfig, Result, RoutingConfig, Stats, SyncClient
+from fingerpost.client import (
+    Client,
+    ClientConfig,
+    Result,
+    RetryConfig,
+    RoutingConfig,
+    Stats,
+    SyncClient,
+)
 from fingerpost.client.adapters.batch import BatchMapper
 from fingerpost.client.adapters.torch import (
     Classified,
@@ -32,7 +40,7 @@ async def pairs() -> AsyncIterator[tuple[int, bytes]]:
 
 async def asynchronous() -> str:
     """All of `Client`."""
-    config = ClientConfig(hedge=True, routing=RoutingConfig(attempts=2))
+    config = ClientConfig(hedge=True, routing=RoutingConfig(retries=RetryConfig(max_attempts=2)))
     async with Client("http://proxy:12480", config=config, tracing=Tracing()) as client:
         ClientMetrics(client)
         try:

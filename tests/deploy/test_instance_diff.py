@@ -51,10 +51,10 @@ def test_workers_join_change_and_leave() -> None:
 def test_a_worker_off_the_list_that_answers_itself_is_kept() -> None:
     diff = diff_of()
     diff.update(view(worker("a")), None, 0.0)
-    (kept,) = diff.update(view(worker("a"), kept=("a",)), None, 0.0)
-    assert kept.changes == {"state": ("listed", "kept")}
+    (retained,) = diff.update(view(worker("a"), retained=("a",)), None, 0.0)
+    assert retained.changes == {"state": ("listed", "retained")}
     (listed,) = diff.update(view(worker("a")), None, 0.0)
-    assert listed.changes == {"state": ("kept", "listed")}
+    assert listed.changes == {"state": ("retained", "listed")}
 
 
 def test_a_drained_worker_says_why() -> None:

@@ -51,7 +51,7 @@ def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
     labels.write_text("one\ntwo\n")
     failed = run("check", colours, "--labels", labels, code=1)
     assert failed.stdout == ""
-    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores, but its labels file")
+    assert failed.stderr.startswith("fingerpost: model colours gives 3 scores for an image")
 
 
 def test_export_then_bench(tmp_path: Path) -> None:

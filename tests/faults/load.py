@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
-from fingerpost.client import Client, RoutingConfig
+from fingerpost.client import Client, RetryConfig
 from tests.support.colours import encoded
 from tests.support.waiting import until
 
@@ -139,14 +139,15 @@ class Load:
     @property
     def budget_used(self) -> float:
         """The largest part of its budget for retries that a client used up in `budget_ttl_s`."""
-        config = RoutingConfig()
+        config = RetryConfig()
         most = 0.0
         for name in self.clients:
             calls = [each for each in self.calls if each.client == name]
             for end in (each.ended for each in calls if each.attempts > 1):
                 recent = [each for each in calls if end - config.budget_ttl_s < each.ended <= end]
                 allowed = (
-                    config.budget_share * len(recent) + config.budget_per_s * config.budget_ttl_s
+                    config.budget_share * len(recent)
+                    + config.budget_min_per_s * config.budget_ttl_s
                 )
                 most = max(most, sum(max(0, each.attempts - 1) for each in recent) / allowed)
         return most

@@ -67,7 +67,7 @@ async def _back(mine: InWatch, field: Field, since: float) -> float:
     def back() -> bool:
         view = mine.watch.view
         fresh = mine.watch.error is None and view is not None and view.taken_at > since - 0.05
-        return fresh and not view.kept and mine.now == field.ids
+        return fresh and not view.retained and mine.now == field.ids
 
     await until(back, "the watch is back")
     return time.monotonic()
@@ -79,9 +79,9 @@ async def _fresh(field: Field, since: float) -> float:
     while True:
         body = await http("GET", f"{field.proxy}/v1/resolve/{SERVICE}")
         now = time.monotonic()
-        kept = body.get("kept") or ()
+        retained = body.get("retained") or ()
         ids = {each["id"] for each in body["instances"]}
-        if ids == field.ids and not kept and now - body["age_s"] > since - 0.05:
+        if ids == field.ids and not retained and now - body["age_s"] > since - 0.05:
             return now
         assert now < end, f"the proxy did not come back: {body}"
         await asyncio.sleep(0.02)

@@ -227,7 +227,8 @@ async def test_the_agent_is_killed(servers: Field, cluster: ConsulCluster, table
             cluster.restart("client")
             again_s = await _all_again(servers, cluster)
             await until(
-                lambda: not scene.registry.watch(SERVICE).view.kept, "nobody is kept any more"
+                lambda: not scene.registry.watch(SERVICE).view.retained,
+                "nobody is retained any more",
             )
             await asyncio.sleep(2.0)
     row.load(scene.load)

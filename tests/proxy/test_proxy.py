@@ -136,7 +136,7 @@ async def test_no_default_among_several_services(world: World) -> None:
         assert await error_of(response) == (400, "invalid_request")
 
 
-@pytest.mark.parametrize("world", [{"service": "digits"}], indirect=True)
+@pytest.mark.parametrize("world", [{"default_service": "digits"}], indirect=True)
 async def test_the_default_service_without_a_worker_is_503(world: World) -> None:
     async with world.http.get("/") as response:
         assert await error_of(response) == (503, "no_worker")
@@ -171,7 +171,7 @@ async def test_a_held_lookup_returns_at_the_change(world: World) -> None:
     assert len(await asyncio.wait_for(held, 2)) == 2
 
 
-@pytest.mark.parametrize("world", [{"max_waiting": 0}], indirect=True)
+@pytest.mark.parametrize("world", [{"max_blocking_queries": 0}], indirect=True)
 async def test_too_many_held_lookups_are_refused(world: World) -> None:
     await world.add("a")
     await world.until(1)
@@ -275,8 +275,14 @@ async def test_an_outage_keeps_the_last_good_snapshot_and_shows_its_age(world: W
     assert second.age_s > first.age_s > 0
 
 
+@pytest.mark.parametrize("old", ["service", "first_snapshot_s", "max_waiting"])
+def test_an_old_name_of_a_setting_is_an_error_that_names_the_new_one(old: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{old}=.* is called [a-z_]+ now"):
+        ProxyConfig(registry="http://127.0.0.1:9", **{old: 1})
+
+
 async def test_before_the_first_snapshot() -> None:
-    config = ProxyConfig(registry="http://127.0.0.1:9", port=0, first_snapshot_s=0.1)
+    config = ProxyConfig(registry="http://127.0.0.1:9", port=0, first_snapshot_timeout_s=0.1)
     async with Proxy(config) as proxy, aiohttp.ClientSession(proxy.url) as http:
         async with http.get("/health/live") as response:
             assert response.status == 200
@@ -303,11 +309,11 @@ async def test_hostile_registrations_are_counted_and_never_handed_out(world: Wor
     async with world.http.put(f"{world.embedded.url}/v1/agent/service/register", json=entry) as put:
         assert put.status == 200
     async with asyncio.timeout(5):
-        while "refused_registrations_total{" not in (
+        while "rejected_entries_total{" not in (
             metrics := await (await world.http.get("/metrics")).text()
         ):
             await asyncio.sleep(0.01)
-    assert 'fingerpost_proxy_refused_registrations_total{reason="' in metrics
+    assert 'fingerpost_proxy_rejected_entries_total{reason="' in metrics
     assert await world.addresses() == {f"127.0.0.1:{world.workers['a'].port}"}
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.proxy.world import World
 
-from fingerpost.proxy.service import ProxyService
+from fingerpost.proxy.routes import ProxyRoutes
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n"
 
@@ -52,13 +52,13 @@ async def connected(world: World) -> AsyncIterator[Line]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """A mark for each `GET /` that was read and routed."""
     seen: list[bytes] = []
-    whole = ProxyService._get_address
+    whole = ProxyRoutes._get_address
 
     async def counted(self, request):
         seen.append(request.path_qs)
         return await whole(self, request)
 
-    monkeypatch.setattr(ProxyService, "_get_address", counted)
+    monkeypatch.setattr(ProxyRoutes, "_get_address", counted)
     return seen
 
 
@@ -98,6 +98,20 @@ async def test_it_goes_by_the_present_list(three: World, read: list[bytes]) -> N
         await three.until(0)
         status, _, body = await line.ask()
         assert (status, b"no_worker" in body) == (503, True)
+
+
+async def test_many_kinds_of_requests_do_not_end_the_fast_path(
+    three: World, read: list[bytes]
+) -> None:
+    async with connected(three) as line:
+        for number in range(300):  # more than are remembered
+            await line.ask(ASK.replace(b"curl/8", b"curl/%d" % number))
+        assert len(read) == 300
+        await line.ask(ASK.replace(b"curl/8", b"curl/0"))
+        parsed = len(read)
+        for _ in range(3):
+            await line.ask(ASK.replace(b"curl/8", b"curl/0"))
+        assert len(read) == parsed
 
 
 @pytest.mark.parametrize(

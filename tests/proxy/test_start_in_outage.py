@@ -16,8 +16,8 @@ from tests.support.waiting import until
 
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
 AGE_S = 300.0
@@ -77,9 +77,13 @@ async def store(folder: Path, *instances: Instance) -> None:
 
 @contextlib.asynccontextmanager
 async def proxy_at(port: int, folder: Path, **settings: object) -> AsyncIterator[Proxy]:
-    access = RegistryOptions(snapshot_folder=str(folder))
+    registry_config = RegistryConfig(snapshot_folder=str(folder))
     config = ProxyConfig(
-        registry=f"http://127.0.0.1:{port}", access=access, port=0, probe_interval_s=0.0, **settings
+        registry=f"http://127.0.0.1:{port}",
+        registry_config=registry_config,
+        port=0,
+        probe_interval_s=0.0,
+        **settings,
     )
     async with Proxy(config) as proxy:
         yield proxy
@@ -162,7 +166,7 @@ async def test_when_the_registry_answers_its_word_counts_and_old_files_are_forgo
             await until(lambda: _has(ask, {"digits"}))
             assert await ask("/") == (200, f"127.0.0.1:{worker_port}\n")
             assert (await ask("/v1/resolve/removed-long-ago"))[0] == 404
-            assert "removed-long-ago is on disk only" in caplog.text
+            assert "removed-long-ago is only on disk" in caplog.text
 
             async def confirmed() -> bool:
                 entry = (await services(ask))["digits"]

@@ -81,7 +81,7 @@ async def connect() -> AsyncIterator[Callable[..., ConsulRegistry]]:
 
     def make(url: str, **arguments: Any) -> ConsulRegistry:
         arguments.setdefault("keep_alive_s", 0.1)
-        arguments.setdefault("watch", WatchConfig(wait_s=10, backoff_cap_s=0.2))
+        arguments.setdefault("watch_config", WatchConfig(wait_s=10, backoff_cap_s=0.2))
         made.append(ConsulRegistry(url, **arguments))
         return made[-1]
 

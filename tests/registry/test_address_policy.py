@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fingerpost.errors import ConfigurationError, InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
+from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
 
@@ -19,12 +19,12 @@ def at(host: str) -> Instance:
     return Instance(id="x", service="flowers", host=host, ports={"http": 1}, models=MODELS)
 
 
-def reason(admission: Admission, host: str) -> Reason | None:
-    refusal = admission.refusal(at(host))
-    if refusal is None:
+def reason(address_policy: AddressPolicy, host: str) -> Reason | None:
+    rejection = address_policy.rejection(at(host))
+    if rejection is None:
         return None
-    assert host in refusal.message
-    return refusal.reason
+    assert host in rejection.message
+    return rejection.reason
 
 
 ALWAYS = {
@@ -51,7 +51,7 @@ ALWAYS = {
 @pytest.mark.parametrize(("host", "wanted"), ALWAYS.items())
 @pytest.mark.parametrize("networks", [[], ["0.0.0.0/0", "::/0"]], ids=["default", "everything"])
 def test_what_is_always_refused(host, wanted, networks):
-    assert reason(Admission.parse(networks), host) is wanted
+    assert reason(AddressPolicy.parse(networks), host) is wanted
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_always_refused(host, wanted, networks):
     ["127.0.0.1", "::1", "10.0.0.1", "192.168.7.9", "8.8.8.8", "2001:db8::7", "fd12::1", "gpu-7"],
 )
 def test_everything_else_is_let_in_by_default(host):
-    assert reason(Admission(), host) is None
+    assert reason(AddressPolicy(), host) is None
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_everything_else_is_let_in_by_default(host):
     ],
 )
 def test_a_list_of_networks_is_exhaustive(host, wanted):
-    assert reason(Admission.parse(["10.1.0.0/16", " 2001:db8::/32"]), host) is wanted
+    assert reason(AddressPolicy.parse(["10.1.0.0/16", " 2001:db8::/32"]), host) is wanted
 
 
 def test_a_message_names_the_networks_and_the_remedy():
-    admission = Admission.parse(f"10.{n}.0.0/16" for n in range(7))
-    message = admission.refusal(at("192.168.0.1")).message
+    address_policy = AddressPolicy.parse(f"10.{n}.0.0/16" for n in range(7))
+    message = address_policy.rejection(at("192.168.0.1")).message
     assert "10.0.0.0/16" in message
     assert "..." in message
     assert "allow its network" in message
@@ -92,23 +92,23 @@ def test_a_message_names_the_networks_and_the_remedy():
 @pytest.mark.parametrize("network", ["", "10.0.0.0/33", "gpu-7", "10.0.0", "10.0.0.0-10.0.0.9"])
 def test_what_is_no_network_is_named(network):
     with pytest.raises(ConfigurationError, match="such as 10.0.0.0/8"):
-        Admission.parse([network])
+        AddressPolicy.parse([network])
 
 
 def test_host_bits_are_passed_over():
-    assert Admission.parse(["10.1.2.3/8"]).networks == (ipaddress.ip_network("10.0.0.0/8"),)
+    assert AddressPolicy.parse(["10.1.2.3/8"]).networks == (ipaddress.ip_network("10.0.0.0/8"),)
 
 
 @given(st.ip_addresses(), st.ip_addresses(v=4))
 def test_an_ipv4_address_is_judged_alike_in_every_form(address, v4):
-    admission = Admission.parse(["10.0.0.0/8", "172.16.0.0/12"])
+    address_policy = AddressPolicy.parse(["10.0.0.0/8", "172.16.0.0/12"])
     for each in (address, v4):
         if not each.is_unspecified and "%" not in str(each):
-            judged = admission.refusal(at(str(each)))
-            assert judged is None or isinstance(judged, Refusal)
+            judged = address_policy.rejection(at(str(each)))
+            assert judged is None or isinstance(judged, Rejection)
     if not v4.is_unspecified:
-        plain = admission.refusal(at(str(v4)))
-        mapped = admission.refusal(at(f"::ffff:{v4}"))
+        plain = address_policy.rejection(at(str(v4)))
+        mapped = address_policy.rejection(at(f"::ffff:{v4}"))
         assert (plain and plain.reason) == (mapped and mapped.reason)
 
 
@@ -123,16 +123,16 @@ def test_an_address_in_disguise_is_no_host(host):
 
 @pytest.mark.parametrize("host", ["0xyz", "3f2a9b1c0d4e", "gpu7", "7up.example", "a.b7"])
 def test_names_with_digits_are_hosts(host):
-    assert reason(Admission(), host) is None
+    assert reason(AddressPolicy(), host) is None
 
 
 def test_refusals_are_counted_when_first_seen():
-    refusals = Refusals()
-    bad, worse = Refusal(Reason.LINK_LOCAL, "a"), Refusal(Reason.MALFORMED, "b")
-    assert list(refusals.note("s", {"y": worse, "x": bad})) == ["x", "y"]
-    assert refusals.note("s", {"x": bad, "y": worse}) == {}
-    assert refusals.note("t", {"x": bad}) == {"x": bad}
-    assert refusals.by_reason == {Reason.LINK_LOCAL: 2, Reason.MALFORMED: 1}
-    assert refusals.note("s", {}) == {}
-    assert refusals.note("s", {"x": bad}) == {"x": bad}, "it had been gone"
-    assert refusals.total == 4
+    rejected_entries = RejectedEntries()
+    bad, worse = Rejection(Reason.LINK_LOCAL, "a"), Rejection(Reason.MALFORMED, "b")
+    assert list(rejected_entries.note("s", {"y": worse, "x": bad})) == ["x", "y"]
+    assert rejected_entries.note("s", {"x": bad, "y": worse}) == {}
+    assert rejected_entries.note("t", {"x": bad}) == {"x": bad}
+    assert rejected_entries.by_reason == {Reason.LINK_LOCAL: 2, Reason.MALFORMED: 1}
+    assert rejected_entries.note("s", {}) == {}
+    assert rejected_entries.note("s", {"x": bad}) == {"x": bad}, "it had been gone"
+    assert rejected_entries.total == 4

@@ -315,7 +315,7 @@ async def test_a_watch_is_shared(registry, service):
 
 
 async def test_an_idle_watch_is_held_by_the_registry(url, connect, worker, service):
-    registry = connect(url, watch=WatchConfig(wait_s=0.5))
+    registry = connect(url, watch_config=WatchConfig(wait_s=0.5))
     registration = await registry.register(worker.instance(service))
     started = time.monotonic()
     watch = registry.watch(service)
@@ -383,8 +383,8 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
         snapshot = await registry.list(service)
         assert _ids(snapshot) == [registration.instance.id]
         assert registry.refused == len(HOSTILE)
-    refusals = [each for each in caplog.records if "refused" in each.getMessage()]
-    assert len(refusals) == len(HOSTILE)
+    logged = [each for each in caplog.records if "refused" in each.getMessage()]
+    assert len(logged) == len(HOSTILE)
     for name in HOSTILE:
         entry_id = name if ".." in name else f"{service}-{name}"
         await _put(raw, url, f"/v1/agent/service/deregister/{entry_id}")

@@ -9,8 +9,8 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ConsulRegistry, open_registry
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.checks import CheckConfig
-from fingerpost.registry.options import RegistryOptions
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_other_registries():
     assert type(open_registry("static://10.0.0.1:12500")).__name__ == "StaticRegistry"
     zookeeper = open_registry(
         "ZooKeeper://10.0.0.1:2181/fingerpost",
-        RegistryOptions(token="me:secret"),  # noqa: S106
+        RegistryConfig(token="me:secret"),  # noqa: S106
     )
     assert type(zookeeper).__name__ == "ZooKeeperRegistry"
 
@@ -80,12 +80,12 @@ def test_other_registries():
 )
 def test_an_option_that_would_do_nothing_is_refused(url, fields):
     with pytest.raises(ConfigurationError, match=next(iter(fields))):
-        open_registry(url, RegistryOptions(**fields))
+        open_registry(url, RegistryConfig(**fields))
 
 
 def test_a_token_may_be_given_beside_options():
     with pytest.raises(ConfigurationError, match="token_file"):
-        open_registry("consul://host", RegistryOptions(token_file="x"), token="y")  # noqa: S106
+        open_registry("consul://host", RegistryConfig(token_file="x"), token="y")  # noqa: S106
 
 
 @pytest.mark.parametrize("url", ["consul://me:secret@host", "ftp://me:secret@host"])

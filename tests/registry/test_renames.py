@@ -44,7 +44,7 @@ class Config:
             "silence_s",
             "Config(silence_s=...): this setting is called response_timeout_s now",
         ),
-        ("attempts", "Config(attempts=...): this setting is called retry.attempts now"),
+        ("attempts", "Config(attempts=...): use Config(retry=Retry(attempts=...))"),
         (
             "stream_mb",
             "Config(stream_mb=...): this setting is called stream_max_bytes (in bytes, not MB) now",

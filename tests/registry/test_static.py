@@ -43,7 +43,7 @@ async def test_a_model_makes_it_one_service():
 async def test_a_watch_yields_once_and_stays_young():
     now = iter(range(1000))
     registry = StaticRegistry(
-        "static://127.0.0.1:1", watch=WatchConfig(wait_s=0.01), clock=lambda: next(now)
+        "static://127.0.0.1:1", watch_config=WatchConfig(wait_s=0.01), clock=lambda: next(now)
     )
     watch = registry.watch("flowers")
     assert watch is registry.watch("flowers")

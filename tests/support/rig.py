@@ -81,7 +81,7 @@ async def serving(
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     engine = Engine(
         backend,
-        limits=config.images,
+        images=config.images,
         metrics=metrics,
         batching=config.batching,
         decode_threads=2,

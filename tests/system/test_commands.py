@@ -58,7 +58,7 @@ def test_labels_that_do_not_fit(demo: Demo, tmp_path: Path, processes: Processes
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")
     line = one_line("classify", "--model", demo.model, "--labels", labels, demo.images[0])
-    assert "gives 10 scores, but its labels file has 2 lines" in line
+    assert "gives 10 scores for an image, but has 2 labels" in line
     registry = processes.registry()
     line = one_line(
         "worker", "--model", demo.model, "--labels", labels, "--registry", registry,

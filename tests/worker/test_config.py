@@ -43,7 +43,7 @@ def test_a_value_out_of_its_range_is_an_error_that_names_the_field(field: str) -
 
 
 OLD = {
-    "access": "registry_options",
+    "access": "registry_config",
     "limits": "images",
     "lease_s": "drain.lease_s",
     "max_batch": "batching.max_batch",
@@ -57,7 +57,9 @@ OLD = {
 
 @pytest.mark.parametrize("old", OLD)
 def test_an_old_flat_name_is_an_error_that_says_the_new_one(old: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"this setting is called {OLD[old]} now"):
+    group, _, name = OLD[old].partition(".")
+    advice = rf"use WorkerConfig\({group}=\w+\({name}=" if name else f"is called {group} now"
+    with pytest.raises(ConfigurationError, match=advice):
         WorkerConfig(**{old: 1})
 
 

@@ -9,7 +9,14 @@ from fingerpost.client.client import DEFAULT_PROXY, Client
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.images.load import ImageSource
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.routing import RoutingConfig
+from fingerpost.client.routing import (
+    EjectionConfig,
+    HotColdConfig,
+    ProbingConfig,
+    RetryConfig,
+    RoutingConfig,
+    SlowStartConfig,
+)
 from fingerpost.client.sync import SyncClient
 from fingerpost.errors import *  # noqa: F403
 from fingerpost.errors import __all__ as _errors
@@ -19,9 +26,14 @@ __all__ = [
     "DEFAULT_PROXY",
     "Client",
     "ClientConfig",
+    "EjectionConfig",
+    "HotColdConfig",
     "ImageSource",
+    "ProbingConfig",
     "Result",
+    "RetryConfig",
     "RoutingConfig",
+    "SlowStartConfig",
     "Stats",
     "SyncClient",
     "__version__",

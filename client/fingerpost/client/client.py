@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fingerpost.client.streaming.stream import Item, OnError
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["DEFAULT_PROXY", "Client", "Request"]
 
@@ -63,7 +63,7 @@ class Client:
             print(result.label, result.score)
 
     It learns of workers from proxies, in the order given, or straight from a registry: a URL such
-    as `consul://127.0.0.1:8500`, with `registry_options` to be let in there, or a `Registry`,
+    as `consul://127.0.0.1:8500`, with `registry_config` to be let in there, or a `Registry`,
     which stays the caller's to close. Without either it asks a proxy on this machine. Nothing is
     read from the environment, and the constructor does no I/O. A client belongs to the event loop
     in which it is first used. With `tracing` each image is an OpenTelemetry span.
@@ -80,7 +80,7 @@ class Client:
         self,
         *proxies: str,
         registry: str | Registry | None = None,
-        registry_options: RegistryOptions | None = None,
+        registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resolver: Resolver | None = None
         if isinstance(registry, str):
-            self._resolver = RegistryResolver(open_registry(registry, registry_options), owned=True)
+            self._resolver = RegistryResolver(open_registry(registry, registry_config), owned=True)
         elif registry is not None:
             self._resolver = RegistryResolver(registry, owned=False)
         self._transport: Transport | None = None
@@ -183,8 +183,8 @@ class Client:
             RegistryError: no proxy or registry answered within `no_worker_s`, at first use.
             DeadlineExceeded: no answer in time; its cause is the last attempt's error.
             ModelFailed: the model itself failed on this image.
-            Unreachable, BadAnswer: `routing.attempts` workers began on it and broke off, or one
-                did and the image can be read only once.
+            Unreachable, BadAnswer: `RetryConfig.max_attempts` workers began on it and broke off,
+                or one did and the image can be read only once.
         """
         request = self.request(model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky)
         result = await self.outcome(0, image_key(image, 0), image, request)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fingerpost.client.streaming.stream import Item, OnError, StreamOptions
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["SyncClient"]
 
@@ -60,7 +60,7 @@ class SyncClient:
         self,
         *proxies: str,
         registry: str | Registry | None = None,
-        registry_options: RegistryOptions | None = None,
+        registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class SyncClient:
             Client,
             *proxies,
             registry=registry,
-            registry_options=registry_options,
+            registry_config=registry_config,
             config=config,
             tracing=tracing,
         )

@@ -7,12 +7,15 @@ header `endpoint-load-metrics` (`fingerpost.registry.LoadReport.to_header`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
+
+if TYPE_CHECKING:
+    from fingerpost.errors import FingerpostError
 
 __all__ = [
     "DEADLINE_HEADER",
@@ -42,6 +45,11 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     retryable: bool
+
+    @classmethod
+    def of(cls, error: FingerpostError) -> ErrorBody:
+        """The body for an error, for an answer that carries other things too."""
+        return cls(code=error.code, message=error.message, retryable=error.retryable)
 
 
 class TimingsMs(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,9 +146,10 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/resolve/{service}`.
 
     `index` is to be sent with the next `index=`; `age_s` is how long ago the registry confirmed
-    the view; `lease_s` how many seconds it may be used without asking again. `kept` names the
-    instances that the registry no longer lists, but that answer when asked themselves;
-    `from_disk` says that this proxy has not reached the registry since it started.
+    the view; `lease_s` how many seconds it may be used without asking again. `retained` names the
+    instances that the registry no longer lists, but that answer when asked themselves. `kept`
+    repeats it under the name that release 0.1.0 has for it, for one more release. `from_disk`
+    says that this proxy has not reached the registry since it started.
     """
 
     service: str
@@ -148,8 +157,15 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
     lease_s: float
     instances: tuple[ResolvedInstance, ...]
-    kept: tuple[str, ...] = ()
+    retained: tuple[str, ...] = ()
     from_disk: bool = False
+    kept: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kept and not self.retained:
+            warn_old_spelling("kept", "retained", "a proxy's answer", "upgrade the proxies")
+            msgspec.structs.force_setattr(self, "retained", self.kept)
+        msgspec.structs.force_setattr(self, "kept", self.retained)
 
     def snapshot(self, now: float) -> Snapshot:
         """The snapshot it was made from, its age carried over to the local clock's `now`."""
@@ -159,7 +175,7 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
             known=True,
             index=self.index,
             taken_at=now - self.age_s,
-            kept=self.kept,
+            retained=self.retained,
             from_disk=self.from_disk,
         )
 

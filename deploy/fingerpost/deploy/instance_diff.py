@@ -25,8 +25,8 @@ class ListedInstance(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         versions: newest first, with their aliases: `4 (canary)`.
-        state: `listed`; or `kept`, when the registry no longer lists the worker and gave no reason,
-            but the worker itself still answers.
+        state: `listed`; or `retained`, when the registry no longer lists the worker and gave no
+            reason, but the worker itself still answers.
     """
 
     id: str
@@ -34,10 +34,10 @@ class ListedInstance(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...]
     weight: int
     zone: str
-    state: Literal["listed", "kept"]
+    state: Literal["listed", "retained"]
 
     @classmethod
-    def of(cls, instance: Instance, *, kept: bool) -> ListedInstance:
+    def of(cls, instance: Instance, *, retained: bool) -> ListedInstance:
         """The compared part of a registered instance."""
         return cls(
             id=instance.id,
@@ -45,7 +45,7 @@ class ListedInstance(msgspec.Struct, frozen=True, kw_only=True):
             versions=tuple(versions(instance)),
             weight=instance.weight,
             zone=instance.zone,
-            state="kept" if kept else "listed",
+            state="retained" if retained else "listed",
         )
 
     def changes(self, new: ListedInstance) -> dict[str, tuple[Any, Any]]:
@@ -99,7 +99,7 @@ class InstanceDiff:
             now: the time, in seconds of the monotonic clock.
         """
         listed = {
-            each.id: ListedInstance.of(each, kept=each.id in snapshot.kept)
+            each.id: ListedInstance.of(each, retained=each.id in snapshot.retained)
             for each in snapshot.matching(self._reference)
         }
         before, self._listed = self._listed, listed

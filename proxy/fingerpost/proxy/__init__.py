@@ -1,4 +1,4 @@
-"""The fingerpost itself: it answers "where?" over HTTP, and carries no image unless told to."""
+"""The proxy: it tells clients over HTTP where the workers are. It relays images only if enabled."""
 
 from fingerpost.proxy.config import ProxyConfig
 from fingerpost.proxy.proxy import Proxy

@@ -1,66 +1,87 @@
-"""How one proxy process behaves."""
+"""The settings of one proxy process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.names import check_service
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.renames import renamed_fields
 
 __all__ = ["ProxyConfig"]
 
 
+@renamed_fields(
+    access="registry_config",
+    service="default_service",
+    first_snapshot_s="first_snapshot_timeout_s",
+    max_waiting="max_blocking_queries",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyConfig:
     """One proxy's settings, validated on construction.
 
     Attributes:
         registry: the registry's URL, such as `http://127.0.0.1:12481`.
-        access: how to be let in there, and in which datacenters to look.
-        host: address to listen on; loopback by default, so that nothing is open by accident.
-        port: port to listen on; 0 lets the system pick one.
-        service: the service that `GET /` answers for; by default the only one there is.
+        registry_config: credentials and TLS for that registry, its datacenters, and which
+            addresses of workers are accepted.
+        host: address to listen on; by default loopback, so that nothing is open by accident.
+        port: port to listen on; 0 picks a free one. The default, 12480, is the one that clients
+            and commands ask without an option.
+        default_service: the service that `GET /` answers for. None, the default, is the only
+            service there is; with several, `GET /` is then an error.
         relay: whether `POST /v1/relay/...` carries images through this proxy, for clients that
-            cannot reach the workers. Off by default: it is what Fingerpost exists to avoid.
-        lease_s: how long a client may use an answer without asking again. A draining worker
-            accepts for as long; more makes draining slower, less makes plain clients ask oftener.
-        first_snapshot_s: how long a lookup waits for the first snapshot after the start.
-        max_waiting: most held lookups (`wait=`) at once; each costs a connection and 20 KB.
-        max_wait_s: longest hold; longer wishes are cut to it (Consul's limit is the same).
-        probe_interval_s: pause between two load probes of one worker; 0 turns probing off. Less
-            gives fresher load reports, for more requests to every worker.
-        max_probes_per_s: bound on all probes together; large fleets are probed less often.
+            cannot reach the workers. Off by default: images through a proxy are what Fingerpost
+            avoids.
+        lease_s: seconds that a client may use an answer without asking again. A draining worker
+            accepts requests for as long, so more makes draining slower; less makes plain clients
+            ask more often. With 2 s, a rolling restart waits 2 s for each worker.
+        first_snapshot_timeout_s: seconds that a lookup waits for the first snapshot after the
+            start, before it fails. More hides a slower registry; less tells clients sooner to ask
+            another proxy. The default is far longer than a healthy registry takes.
+        max_blocking_queries: most lookups held (`index=`, `wait=`) at once; further ones get 429.
+            Each costs a connection and 20 KB, so the default costs up to 200 MB.
+        max_wait_s: longest time that a lookup is held, in seconds; a longer `wait=` is cut to it.
+            More saves requests, less frees connections of dead clients sooner. The default is the
+            longest wait that Consul allows.
+        probe_interval_s: seconds between two load probes of one worker; 0 turns probing off. Less
+            gives fresher load reports and finds dead workers sooner, for more requests to each
+            worker. The default finds them as fast as Consul's own check, which runs once a second.
+        max_probes_per_s: most probes a second of all workers together; beyond, each worker is
+            probed less often. More costs this proxy and the network more; the default probes 200
+            workers once a second.
     """
 
     registry: str
-    access: RegistryOptions = field(default_factory=RegistryOptions)
+    registry_config: RegistryConfig = field(default_factory=RegistryConfig)
     host: str = "127.0.0.1"
     port: int = 12480
-    service: str | None = None
+    default_service: str | None = None
     relay: bool = False
     lease_s: float = 2.0
-    first_snapshot_s: float = 2.0
-    max_waiting: int = 10_000
+    first_snapshot_timeout_s: float = 2.0
+    max_blocking_queries: int = 10_000
     max_wait_s: float = 600.0
     probe_interval_s: float = 1.0
     max_probes_per_s: float = 200.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
-        if self.service is not None:
-            check_service(self.service)
+            raise ConfigurationError(f"port is {self.port}: give 0 to 65535 (0 picks a free one)")
+        if self.default_service is not None:
+            check_service(self.default_service)
         for name in (
             "lease_s",
-            "first_snapshot_s",
-            "max_waiting",
+            "first_snapshot_timeout_s",
+            "max_blocking_queries",
             "max_wait_s",
             "probe_interval_s",
         ):
             if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: give 0 or more")
         if self.max_probes_per_s <= 0:
             raise ConfigurationError(
-                f"max_probes_per_s is {self.max_probes_per_s}: it must be above 0"
+                f"max_probes_per_s is {self.max_probes_per_s}: give more than 0 "
+                "(probe_interval_s=0 turns probing off)"
             )

@@ -1,4 +1,4 @@
-"""What the proxy knows: a snapshot of every service, kept current by watching the registry."""
+"""The proxy's snapshot of every service, kept current by watching the registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fingerpost.registry import Catalog, Registry, Snapshot, Watch
-    from fingerpost.registry.address_policy import Refusals
+    from fingerpost.registry.address_policy import RejectedEntries
 
 __all__ = ["Directory"]
 
@@ -27,34 +27,37 @@ logger = logging.getLogger(__name__)
 
 
 class Directory:
-    """One watch of the catalog and one of each service in it; lookups are answered from memory.
+    """Watches the catalog and each service in it, and answers lookups from memory.
 
     A service that leaves the catalog stays watched, so that its clients get "no worker, try again"
     rather than "no such service" while its last worker restarts.
 
-    Where the registry keeps snapshots on disk and is away at the start, the services are those of
-    the snapshots. Such a one is forgotten when the registry's own list lacks it and its own answer
-    about the service has nobody: what was removed long ago must not make `GET /` ambiguous.
+    If the registry is unreachable at the start, and keeps snapshots on disk, the services are those
+    of the snapshots. A service that is only on disk is forgotten once the registry answers, if it
+    does not list the service and has no instance of it. Otherwise a service that was removed long
+    ago would make `GET /` ambiguous.
 
     Args:
-        registry: where to look; closed by whoever made it.
-        default: a service to watch whether or not the catalog lists it, and to take for lookups
-            that name none.
-        first_snapshot_s: how long a lookup waits for a first snapshot, in seconds.
+        registry: the registry to watch; the caller closes it.
+        default: a service that is watched even if the catalog does not list it, and that answers
+            lookups without a service; None for the only service there is.
+        first_snapshot_timeout_s: how long a lookup waits for a first snapshot, in seconds.
     """
 
-    def __init__(self, registry: Registry, *, default: str | None, first_snapshot_s: float) -> None:
+    def __init__(
+        self, registry: Registry, *, default: str | None, first_snapshot_timeout_s: float
+    ) -> None:
         self._registry = registry
         self._default = default
-        self._first_snapshot_s = first_snapshot_s
+        self._first_snapshot_timeout_s = first_snapshot_timeout_s
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._catalog: Watch[Catalog] | None = None
         self._follower: asyncio.Task[None] | None = None
-        self._doubts: set[asyncio.Task[None]] = set()
+        self._checks: set[asyncio.Task[None]] = set()
         self._holds: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
-        """Begin to watch; returns at once."""
+        """Start the watches; returns at once."""
         self._catalog = self._registry.watch_catalog()
         if self._default is not None:
             self._watches[self._default] = self._registry.watch(self._default)
@@ -62,7 +65,7 @@ class Directory:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._doubts, *([self._follower] if self._follower is not None else [])]
+        tasks = [*self._checks, *([self._follower] if self._follower is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -78,7 +81,7 @@ class Directory:
 
     @property
     def error(self) -> FingerpostError | None:
-        """What keeps the catalog from being refreshed, or None while all is well."""
+        """Why the catalog cannot be refreshed now, or None."""
         return self._catalog.error if self._catalog is not None else None
 
     @property
@@ -87,12 +90,12 @@ class Directory:
         return self._catalog.view.index if self._catalog and self._catalog.view else 0
 
     @property
-    def refusals(self) -> Refusals:
-        """What the registry lists, but is not handed out."""
-        return self._registry.refusals
+    def rejected_entries(self) -> RejectedEntries:
+        """Entries of the registry that are not used, and why."""
+        return self._registry.rejected_entries
 
     def watches(self) -> dict[str, Watch[Snapshot]]:
-        """Every watch, by service."""
+        """The watch of each service, by its name."""
         return self._watches
 
     def snapshots(self) -> list[Snapshot]:
@@ -101,14 +104,17 @@ class Directory:
         return [view for view in views if view is not None]
 
     @property
-    def sole_service(self) -> str | None:
-        """The service for lookups that name none, if there is one by now."""
+    def default_service(self) -> str | None:
+        """The service for lookups that name none: the configured one, else the only one.
+
+        None where there is no service yet, or more than one.
+        """
         if self._default is not None:
             return self._default
         return next(iter(self._watches)) if len(self._watches) == 1 else None
 
     async def services(self) -> list[Snapshot]:
-        """The same, once the list of services is known, from the registry or from disk.
+        """`snapshots`, once the list of services is known from the registry or from disk.
 
         Raises:
             RegistryUnreachable: no list of services came since the start.
@@ -117,18 +123,18 @@ class Directory:
             await self._first_catalog()
         return self.snapshots()
 
-    async def only_service(self) -> str:
-        """The service for lookups that name none.
+    async def wait_default_service(self) -> str:
+        """`default_service`, once the list of services is known.
 
         Raises:
-            InvalidRequest: there are several, and none was made the default.
-            UnknownService: there is none.
+            InvalidRequest: there are several services, and none was configured.
+            UnknownService: there is no service.
             RegistryUnreachable: no list of services came since the start.
         """
         if not self._watches:
             await self._first_catalog()
-        if (sole := self.sole_service) is not None:
-            return sole
+        if (service := self.default_service) is not None:
+            return service
         if names := sorted(self._watches):
             raise InvalidRequest(
                 f"there are {len(names)} services ({', '.join(names[:5])}): name one, as in "
@@ -137,17 +143,17 @@ class Directory:
         raise UnknownService("no service is registered yet: start a worker")
 
     def snapshot(self, service: str) -> Snapshot | None:
-        """The last good snapshot, if there is one in memory; the quick path."""
+        """The last good snapshot of a service, or None where none is in memory."""
         watch = self._watches.get(service)
         return watch.view if watch is not None else None
 
     async def resolve(self, service: str, *, index: int = 0, wait_s: float = 0.0) -> Snapshot:
-        """The last good snapshot; held until its index is not `index`, `wait_s` at most.
+        """The last good snapshot, once its index is not `index` or `wait_s` seconds have passed.
 
         Raises:
-            UnknownService: the catalog does not list it.
+            UnknownService: the catalog does not list the service.
             RegistryUnreachable: no snapshot came since the start.
-            RegistryError: it is listed, but more services are than can be watched.
+            RegistryError: more services are listed than can be watched.
         """
         if service not in self._watches:
             await self._first_catalog()
@@ -158,7 +164,7 @@ class Directory:
             raise UnknownService(f"no service is called {service!r}; GET /v1/services lists them")
         watch = self._watches[service]
         try:
-            async with asyncio.timeout(self._first_snapshot_s):
+            async with asyncio.timeout(self._first_snapshot_timeout_s):
                 snapshot = await watch.changed(0)
         except TimeoutError:
             raise self._no_snapshot(f"service {service!r}") from None
@@ -170,7 +176,7 @@ class Directory:
         return snapshot
 
     def end_holds(self) -> None:
-        """Answer all held lookups now, with what is known."""
+        """Answer all held lookups now, with the present snapshots."""
         now = asyncio.get_running_loop().time()
         for hold in self._holds:
             hold.reschedule(now)
@@ -197,7 +203,7 @@ class Directory:
         if self._catalog is None:
             return
         try:
-            async with asyncio.timeout(self._first_snapshot_s):
+            async with asyncio.timeout(self._first_snapshot_timeout_s):
                 await self._catalog.changed(0)
         except TimeoutError:
             raise self._no_snapshot("the services") from None
@@ -209,7 +215,7 @@ class Directory:
                 logger.warning("not all services are watched: %s", error)
 
     def _watch_all(self, catalog: Watch[Catalog]) -> RegistryError | None:
-        """Watch what is listed; returns why not all of it, so that no error stops who follows."""
+        """Watch all listed services; returns the error where that is not possible for all."""
         for service in catalog.view.services if catalog.view else ():
             try:
                 self._watch(service, catalog)
@@ -218,34 +224,39 @@ class Directory:
         return None
 
     def _watch(self, service: str, catalog: Watch[Catalog]) -> None:
-        """Watch a service that is listed. Raises `RegistryError` where there are too many."""
+        """Watch a listed service. Raises `RegistryError` where too many are watched already."""
         if service in self._watches:
             return
         watch = self._watches[service] = self._registry.watch(service)
         if catalog.view is not None and catalog.view.from_disk:
-            doubt = asyncio.create_task(
-                self._doubt(service, watch, catalog), name=f"doubt {service}"
+            check = asyncio.create_task(
+                self._forget_if_gone(service, watch, catalog), name=f"check {service}"
             )
-            self._doubts.add(doubt)
-            doubt.add_done_callback(self._doubts.discard)
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
 
-    async def _doubt(self, service: str, watch: Watch[Snapshot], catalog: Watch[Catalog]) -> None:
-        """Forget a service that only the disk knows, once the registry has denied it."""
+    async def _forget_if_gone(
+        self, service: str, watch: Watch[Snapshot], catalog: Watch[Catalog]
+    ) -> None:
+        """Forget a service from disk if the registry, once it answers, does not have it."""
         listed = await catalog.changed(0)
         while listed.from_disk:
             listed = await catalog.changed(listed.index)
         snapshot = await watch.changed(0)
-        while snapshot.from_disk or snapshot.kept:
+        while snapshot.from_disk or snapshot.retained:
             snapshot = await watch.changed(snapshot.index)
-        # It may have come back meanwhile, and then this watch is that of the list as well.
+        # The service may be listed again by now; then this watch belongs to the list.
         now = catalog.view or listed
         if not snapshot.known and service not in now.services:
-            logger.warning("service %s is on disk only, and forgotten: nobody has it", service)
+            logger.warning(
+                "service %s is only on disk and is forgotten: the registry does not have it",
+                service,
+            )
             del self._watches[service]
             await self._registry.release(service)
 
     def _no_snapshot(self, what: str) -> RegistryError:
         cause = f": {self.error}" if self.error else ""
         return RegistryUnreachable(
-            f"the registry has told nothing of {what} yet{cause}", retry_after_s=1.0
+            f"the registry has not answered about {what} yet{cause}", retry_after_s=1.0
         )

@@ -1,4 +1,4 @@
-"""What a proxy counts, as Prometheus metrics with units in their names."""
+"""The Prometheus metrics of a proxy, with units in their names."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["ProxyMetrics"]
 
 
 class ProxyMetrics:
-    """One proxy's metrics, in a registry of their own."""
+    """The metrics of one proxy, in a Prometheus registry of their own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         lookups = Counter(
             "fingerpost_proxy_lookups",
-            "Answers to 'where?', by kind and outcome",
+            "Lookups answered, by kind and outcome",
             ["kind", "outcome"],
             registry=self._registry,
         )
-        # Children made once: looking them up by label would cost more than the lookup itself.
+        # Labelled once here: to do that for each lookup would cost more than the lookup itself.
         self.addresses = lookups.labels("address", "ok")
         self.resolves = lookups.labels("resolve", "ok")
         self.redirects = lookups.labels("redirect", "ok")
@@ -33,34 +33,50 @@ class ProxyMetrics:
         }
         self.body_bytes = Counter(
             "fingerpost_proxy_body_bytes",
-            "Image bytes that reached this proxy instead of going straight to a worker",
+            "Image bytes that clients sent to this proxy instead of straight to a worker",
             registry=self._registry,
         )
         self.relayed_bytes = Counter(
             "fingerpost_proxy_relayed_bytes",
-            "Image bytes carried through to workers by the relay",
+            "Image bytes that the relay sent on to workers",
             registry=self._registry,
         )
         self.relayed = Counter(
             "fingerpost_proxy_relayed_requests",
-            "Requests carried by the relay, by HTTP status",
+            "Requests that the relay sent on, by HTTP status of the answer",
             ["status"],
             registry=self._registry,
         )
-        self.waiting = self._gauge("waiting_lookups", "Lookups held until something changes")
+        self.waiting = self._gauge(
+            "waiting_lookups", "Blocking queries held until their service changes"
+        )
         self._instances = self._gauge("instances", "Healthy workers", "service")
-        self._age = self._gauge("snapshot_age_seconds", "Since the registry's last word", "service")
-        self._kept = self._gauge("kept_instances", "In use on their own word alone", "service")
+        self._age = self._gauge(
+            "snapshot_age_seconds", "Since the registry last confirmed the snapshot", "service"
+        )
+        self._retained = self._gauge(
+            "retained_instances",
+            "Instances in use that the registry no longer lists but that still answer",
+            "service",
+        )
         self._polls = self._counter("watch_polls", "Polls of the registry", "service")
         self._errors = self._counter("watch_errors", "Failed polls of the registry", "service")
-        self._changes = self._counter("watch_changes", "Snapshots that differed", "service")
-        self._suspicions = self._counter("watch_suspicions", "Lists that were doubted", "service")
-        self._probes = self._counter("watch_probes", "Workers asked because of a doubt", "service")
-        self._refused = self._counter("refused_registrations", "Entries left out", "reason")
+        self._changes = self._counter(
+            "watch_changes", "Polls that brought a different snapshot", "service"
+        )
+        self._suspicions = self._counter(
+            "watch_suspicions", "Lists that lost suspiciously many workers at once", "service"
+        )
+        self._probes = self._counter(
+            "watch_probes", "Workers asked directly because of such a list", "service"
+        )
+        self._refused = self._counter(
+            "rejected_entries", "Entries of the registry that are not used", "reason"
+        )
         self._counted: dict[tuple[Counter, str], int] = {}
 
     def render(self, directory: Directory) -> bytes:
-        """The text that Prometheus scrapes."""
+        """The metrics in Prometheus' text format."""
         now = time.monotonic()
         for service, watch in directory.watches().items():
             self._count(self._polls, service, watch.polls)
@@ -70,16 +86,16 @@ class ProxyMetrics:
             self._count(self._probes, service, watch.probes)
             if watch.view is not None:
                 self._instances.labels(service).set(len(watch.view.instances))
-                self._kept.labels(service).set(len(watch.view.kept))
+                self._retained.labels(service).set(len(watch.view.retained))
                 self._age.labels(service).set(watch.view.age_s(now))
-        for reason, count in directory.refusals.by_reason.items():
+        for reason, count in directory.rejected_entries.by_reason.items():
             self._count(self._refused, reason.value, count)
         return generate_latest(self._registry)
 
     def _count(self, counter: Counter, label: str, value: int) -> None:
-        """Bring a counter up to what was counted elsewhere."""
+        """Raise a counter to the value that was counted elsewhere."""
         before = self._counted.get((counter, label), 0)
-        # A watch that was ended and begun anew counts from 0 again.
+        # A watch that was restarted counts from 0 again.
         counter.labels(label).inc(value - before if value >= before else value)
         self._counted[counter, label] = value
 

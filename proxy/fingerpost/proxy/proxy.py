@@ -1,4 +1,4 @@
-"""One proxy process: registry, directory, probes, relay and HTTP side, put together."""
+"""A whole proxy: registry, directory, probes, relay and HTTP routes, put together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fingerpost.proxy.directory import Directory
 from fingerpost.proxy.metrics import ProxyMetrics
 from fingerpost.proxy.probes import LoadProbes
 from fingerpost.proxy.relay import Relay
+from fingerpost.proxy.routes import ProxyRoutes
 from fingerpost.proxy.server import ProxyRunner
-from fingerpost.proxy.service import ProxyService
 from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.http_server import bind, serve
 
@@ -26,42 +26,47 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Listens from `async with` on. A registry that cannot be reached yet is no reason not to.
+    """A proxy that serves while inside `async with`, even if the registry is unreachable at first.
 
     Args:
-        config: see `ProxyConfig`.
-        listener: a bound socket to listen on, handed over by a predecessor or by systemd; by
-            default one is bound to the config's host and port.
+        config: its settings.
+        listener: a bound socket to listen on, from a previous process or from systemd; by default
+            one is bound to the config's host and port.
+
+    Attributes:
+        port: the port that it listens on; before `async with`, the configured one.
     """
 
     def __init__(self, config: ProxyConfig, listener: socket.socket | None = None) -> None:
         self._config = config
         self._listener = listener
-        self._service: ProxyService | None = None
+        self._routes: ProxyRoutes | None = None
         self._site: web.SockSite | None = None
         self._stack = AsyncExitStack()
         self.port = config.port
 
     @property
     def url(self) -> str:
-        """Where it listens: `http://host:port`."""
+        """The URL that it listens at: `http://host:port`."""
         return f"http://{format_address(self._config.host, self.port)}"
 
     async def __aenter__(self) -> Self:
-        """Start everything.
+        """Start to watch the registry, and to listen.
 
         Raises:
-            ConfigurationError: the port is in use, or the registry's URL is none.
+            ConfigurationError: the port is in use, or the registry's URL is not valid.
         """
         config = self._config
         async with AsyncExitStack() as stack:
             listener = self._listener or bind(config.host, config.port)
             self._listener = stack.enter_context(listener)
-            registry = open_registry(config.registry, config.access)
+            registry = open_registry(config.registry, config.registry_config)
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
-                    registry, default=config.service, first_snapshot_s=config.first_snapshot_s
+                    registry,
+                    default=config.default_service,
+                    first_snapshot_timeout_s=config.first_snapshot_timeout_s,
                 )
             )
             metrics = ProxyMetrics()
@@ -69,33 +74,34 @@ class Proxy:
             if config.probe_interval_s:
                 stack.push_async_callback(_cancel, asyncio.create_task(probes.run(), name="probes"))
             relay = await stack.enter_async_context(Relay(metrics))
-            service = ProxyService(directory, probes, relay, config=config, metrics=metrics)
+            routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(
-                service.app(), service.address, handle_signals=False, shutdown_timeout=1.0
+                routes.app(), routes.address, handle_signals=False, shutdown_timeout=1.0
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
             self._site = await serve(runner, listener)
-            self._service = service
+            self._routes = routes
             self.port = listener.getsockname()[1]
             self._stack = stack.pop_all()
         return self
 
     @property
     def listener(self) -> socket.socket:
-        """The listening socket, for a successor; only while it listens."""
+        """The listening socket, to hand over to a successor; only inside `async with`."""
         if self._listener is None:
             raise RuntimeError("the proxy does not listen")
         return self._listener
 
     async def leave(self, grace_s: float) -> None:
-        """Stop accepting, and end what is there politely within `grace_s` seconds.
+        """Stop accepting connections, and close the open ones after their answers.
 
-        Where a successor holds the same socket, connections go on to it without a gap.
+        Waits `grace_s` seconds for that. If a successor holds the same socket, it accepts the next
+        connections without a gap.
         """
-        if self._site is not None and self._service is not None:
+        if self._site is not None and self._routes is not None:
             await self._site.stop()
-            await self._service.leave(grace_s)
+            await self._routes.leave(grace_s)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

@@ -1,4 +1,4 @@
-"""Carry an image through the proxy, for clients that cannot reach the workers."""
+"""Sends requests on to workers, for clients that cannot reach the workers themselves."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FORWARDED: Final = (
     "traceparent",
 )
 _RETURNED: Final = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER, LOAD_HEADER)
-# Workers to try before giving up; only a connection that was never made is tried again, because
-# then no byte of the body has been used.
+# Workers to try. Only a connection that was never made is tried again elsewhere, because then no
+# byte of the body has been used.
 _ATTEMPTS: Final = 3
 
 
 class Relay:
-    """Streams request bodies on to workers without buffering them."""
+    """Streams request bodies to workers without buffering them."""
 
     def __init__(self, metrics: ProxyMetrics) -> None:
         self._metrics = metrics
@@ -52,11 +52,16 @@ class Relay:
     async def forward(
         self, request: web.Request, path_qs: str, workers: Iterable[Instance]
     ) -> web.Response:
-        """Send the request's body to the first worker that accepts, and give its answer back.
+        """Send the request's body to the first worker that accepts it, and return its answer.
+
+        Args:
+            request: the client's request; its body is read as it is sent on.
+            path_qs: path and query at the worker.
+            workers: the workers to try, in this order.
 
         Raises:
-            Unreachable: the worker went away with part of the body, which is gone.
-            NoWorker: none of the first workers accepted a connection.
+            Unreachable: the connection broke after part of the body, which cannot be sent again.
+            NoWorker: none of the first three workers accepted a connection.
         """
         assert self._session is not None  # noqa: S101 - set by the start
         headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
@@ -81,7 +86,8 @@ class Relay:
             except (TimeoutError, ClientError) as error:
                 if sent:
                     raise Unreachable(
-                        f"worker {worker.address} went away after {sent:,} bytes: send it again"
+                        f"worker {worker.address} closed the connection after {sent:,} bytes: send "
+                        "the image again"
                     ) from error
                 continue
             self._metrics.relayed.labels(str(response.status)).inc()

@@ -1,12 +1,13 @@
-"""HTTP for a proxy: aiohttp's server, with next to nothing on the way of `GET /`.
+"""The HTTP server of a proxy: aiohttp's, with a fast path for `GET /`.
 
-That is asked once for each image by clients that are no library, always in the same few words. So
-bytes that aiohttp has read as a `GET /` before, on whichever connection, are answered without
-being read again, which takes a quarter of the processor time. All else is aiohttp's: what comes in
-pieces, with others, while an answer is under way, or over a connection whose client does not read.
+Clients without a library, such as curl, send `GET /` once for each image, always with the same
+bytes. The bytes of a request that aiohttp has parsed as `GET /` are remembered, for all
+connections. When the same bytes come again they are answered without parsing, which takes a quarter
+of the processor time. All else goes to aiohttp: a request that comes in pieces, together with
+others, while an answer is being written, or from a client that does not read its answers.
 
-Rejected: an HTTP server of our own on `httptools`, which would read each request anew, and take
-over keep-alive, pipelining, limits, `Expect` and lingering.
+Rejected: an HTTP server of our own on `httptools`. It would parse each request, and would have to
+do keep-alive, pipelining, limits, `Expect` and lingering itself.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
-__all__ = ["ProxyRunner", "learn"]
+__all__ = ["ProxyRunner", "remember"]
 
 _START: Final = b"GET / HTTP/1.1\r\n"
 _END: Final = b"\r\n\r\n"
-_LONGEST: Final = 1024
-_MOST: Final = 256  # heads that are remembered; what comes then is read
-# As often at least a connection's requests are read, by which aiohttp knows that it is in use.
-_READ_S: Final = 1.0
+_MAX_HEAD_BYTES: Final = 1024
+_MAX_HEADS: Final = 256  # heads that are remembered; all others are parsed
+# A connection's request is parsed at least this often, so that aiohttp sees that it is in use.
+_PARSE_EVERY_S: Final = 1.0
 _OPTIONS: Final[dict[str, Any]] = {"access_log": None}
 
 Address = Callable[[], str | None]
 
 
 class ProxyRunner(web.AppRunner):
-    """Serves an application, but answers what it has read before with `address`, if it has one.
+    """Serves an application, and answers known requests for `GET /` by `address`.
 
     Args:
-        address: `host:port` for the next `GET /`; None where that is to be read as all else.
+        app: the application, for all other requests.
+        address: returns `host:port` for the next `GET /`, or None to pass it to the application.
         options: see `web.AppRunner`.
     """
 
@@ -47,22 +49,22 @@ class ProxyRunner(web.AppRunner):
         self._address = address
 
     async def _make_server(self) -> web.Server:
-        whole = await super()._make_server()
-        return _Server(whole, self._address)
+        server = await super()._make_server()
+        return _Server(server, self._address)
 
 
-def learn(request: web.Request) -> None:
-    """Remember the bytes of a `GET /` that was answered with an address, if they may be."""
+def remember(request: web.Request) -> None:
+    """Remember the bytes of this `GET /`, if they may be answered without parsing next time."""
     connection = request.protocol
     if isinstance(connection, _Connection) and request.keep_alive and not request.can_read_body:
-        connection.learn()
+        connection.remember()
 
 
 class _Server(web.Server):
-    """The application's, but with connections that remember."""
+    """The application's server, with connections that have the fast path."""
 
-    def __init__(self, whole: web.Server, address: Address) -> None:
-        super().__init__(whole.request_handler, request_factory=whole.request_factory)
+    def __init__(self, server: web.Server, address: Address) -> None:
+        super().__init__(server.request_handler, request_factory=server.request_factory)
         self.address = address
         self.known: set[bytes] = set()
 
@@ -71,40 +73,43 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """One client's.
+    """The connection of one client.
 
-    `_head` is what came last, if it may be a whole `GET /`; until `_read_at`, what is known is not
-    read. It is the same request only where nothing of another one is in front of it: not while
-    aiohttp's task is at work (`_waiter`), and not after the beginning of one (`_read_at`, which
-    nothing but a whole one sets).
+    `_head` holds the last received bytes if they may be a whole `GET /`. Known bytes are answered
+    without parsing until the time `_parse_at`. They are a request only if no part of another
+    request precedes them. So the fast path is closed while aiohttp handles a request (`_waiter`),
+    and after other bytes, which reset `_parse_at`; only a whole `GET /` sets it.
     """
 
-    __slots__ = ("_head", "_known", "_next", "_read_at")
+    __slots__ = ("_head", "_known", "_next", "_parse_at")
 
     def __init__(self, server: _Server) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **_OPTIONS)
         self._next = server.address
         self._known = server.known
         self._head: bytes | None = None
-        self._read_at = 0.0
+        self._parse_at = 0.0
 
     def data_received(self, data: bytes) -> None:
-        if data in self._known and self._loop.time() < self._read_at:
+        if data in self._known and self._loop.time() < self._parse_at:
             waiter, transport = self._waiter, cast("asyncio.Transport", self.transport)
             idle = waiter is not None and not waiter.done()
             if idle and not transport.get_write_buffer_size() and (address := self._next()):
                 transport.write(_answer(address, int(time.time())))
                 return
-        self._read_at = 0.0
+        self._parse_at = 0.0
         whole = data.startswith(_START) and data.find(_END) == len(data) - len(_END)
-        self._head = data if whole and len(data) <= _LONGEST else None
+        self._head = data if whole and len(data) <= _MAX_HEAD_BYTES else None
         super().data_received(data)
 
-    def learn(self) -> None:
-        """What came last was a `GET /`, and nothing else."""
-        if self._head is not None and len(self._known) < _MOST:
+    def remember(self) -> None:
+        """Remember the last received bytes, which were exactly one `GET /`."""
+        if self._head is None:
+            return
+        if len(self._known) < _MAX_HEADS:
             self._known.add(self._head)
-            self._read_at = self._loop.time() + _READ_S
+        if self._head in self._known:
+            self._parse_at = self._loop.time() + _PARSE_EVERY_S
 
 
 @lru_cache(maxsize=4096)

@@ -4,13 +4,13 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fingerpost import errors
-from fingerpost.registry.address_policy import Admission, Reason
+from fingerpost.registry.address_policy import AddressPolicy, Reason
 from fingerpost.registry.base import Registration, Registry
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
-from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.version import __version__
 from fingerpost.registry.watching.rules import WatchConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOAD_HEADER",
-    "Admission",
+    "AddressPolicy",
     "Catalog",
     "CheckConfig",
     "ConsulRegistry",
@@ -32,7 +32,7 @@ __all__ = [
     "Reason",
     "Registration",
     "Registry",
-    "RegistryOptions",
+    "RegistryConfig",
     "Snapshot",
     "Watch",
     "WatchConfig",
@@ -42,6 +42,8 @@ __all__ = [
     "open_registry",
 ]
 
+_RENAMED = {"Admission": "AddressPolicy", "RegistryOptions": "RegistryConfig"}
+
 
 def __getattr__(name: str) -> object:
     # On first use (PEP 562), because it brings aiohttp, and most users want only the types.
@@ -49,6 +51,8 @@ def __getattr__(name: str) -> object:
         from fingerpost.registry.consul.registry import ConsulRegistry
 
         return ConsulRegistry
+    if name in _RENAMED:
+        raise ImportError(f"{__name__}.{name} is called {_RENAMED[name]} now")
     if name in errors.__all__:  # where they were until 0.1
         warnings.warn(
             f"import {name} from fingerpost.errors, no longer from {__name__}",

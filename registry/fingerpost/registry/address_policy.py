@@ -34,7 +34,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
 
-__all__ = ["Admission", "Reason", "Refusal", "Refusals"]
+__all__ = ["AddressPolicy", "Reason", "RejectedEntries", "Rejection"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -59,14 +59,14 @@ class Reason(enum.StrEnum):
     HOST_NAME = "host_name"
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Rejection(msgspec.Struct, frozen=True):
     """Why an entry is left out: the reason to count, and a message for people."""
 
     reason: Reason
     message: str
 
 
-class Admission(msgspec.Struct, frozen=True, kw_only=True):
+class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's rule about addresses; the module's docstring has it in full.
 
     Attributes:
@@ -94,7 +94,7 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
                 ) from error
         return cls(networks=tuple(parsed))
 
-    def refusal(self, instance: Instance) -> Refusal | None:
+    def rejection(self, instance: Instance) -> Rejection | None:
         """Why `instance` is not let in, or None where it is."""
         try:
             address = _end_of(ipaddress.ip_address(instance.host))
@@ -102,20 +102,22 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
             return self._refuse_name(instance.host)
         if (reason := _never(address)) is not None:
             kind = reason.value.replace("_", "-")
-            return Refusal(reason, f"its address {instance.host} is {kind}: no worker can be there")
+            return Rejection(
+                reason, f"its address {instance.host} is {kind}: no worker can be there"
+            )
         if self.networks and not any(address in network for network in self.networks):
-            return Refusal(
+            return Rejection(
                 Reason.OUTSIDE_NETWORKS,
                 f"its address {instance.host} is outside the allowed networks "
                 f"{self._listed()}; allow its network if the worker is one of yours",
             )
         return None
 
-    def _refuse_name(self, host: str) -> Refusal | None:
+    def _refuse_name(self, host: str) -> Rejection | None:
         if host.lower().rstrip(".") in _METADATA:
-            return Refusal(Reason.METADATA, f"its host {host} is a cloud's metadata service")
+            return Rejection(Reason.METADATA, f"its host {host} is a cloud's metadata service")
         if self.networks:
-            return Refusal(
+            return Rejection(
                 Reason.HOST_NAME,
                 f"its host {host} is a name, which could resolve to outside the allowed networks "
                 f"{self._listed()}; register the worker with its IP address",
@@ -127,7 +129,7 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(map(str, self.networks[:5])) + more
 
 
-class Refusals:
+class RejectedEntries:
     """What was refused so far: a count by reason, and which ids are known as refused already.
 
     An entry is counted when it is first seen, not at every look at the list, and again if it comes
@@ -140,15 +142,15 @@ class Refusals:
 
     @property
     def total(self) -> int:
-        """All refusals."""
+        """All rejections."""
         return sum(self.by_reason.values())
 
-    def note(self, service: str, refused: dict[str, Refusal]) -> dict[str, Refusal]:
+    def note(self, service: str, refused: dict[str, Rejection]) -> dict[str, Rejection]:
         """Take all that is refused of one service now, by id; return what is new, to be logged."""
         seen = self._seen.get(service, frozenset())
         new = {each: refused[each] for each in sorted(refused.keys() - seen)}
-        for refusal in new.values():
-            self.by_reason[refusal.reason] = self.by_reason.get(refusal.reason, 0) + 1
+        for rejection in new.values():
+            self.by_reason[rejection.reason] = self.by_reason.get(rejection.reason, 0) + 1
         if refused:
             self._seen[service] = frozenset(refused)
         else:

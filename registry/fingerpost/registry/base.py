@@ -9,7 +9,7 @@ from fingerpost.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fingerpost.registry.address_policy import Refusals
+    from fingerpost.registry.address_policy import RejectedEntries
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.snapshot import Catalog, Snapshot
     from fingerpost.registry.watching.watch import Watch
@@ -80,7 +80,7 @@ class Registry(Protocol):
         ...
 
     @property
-    def refusals(self) -> Refusals:
+    def rejected_entries(self) -> RejectedEntries:
         """The entries left out of every list, because they make no sense or are not let in."""
         ...
 

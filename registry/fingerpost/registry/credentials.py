@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import check_token
+from fingerpost.registry.config import check_token
 
 __all__ = ["Token"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.address_policy import Admission
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.address_policy import AddressPolicy
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
@@ -23,24 +23,24 @@ _DEFAULT_PORTS: Final = {"http": 8500, "https": 8501}
 
 
 def open_registry(
-    url: str, options: RegistryOptions | None = None, *, token: str | None = None
+    url: str, registry_config: RegistryConfig | None = None, *, token: str | None = None
 ) -> Registry:
     """The registry at `url`; the network is not touched until it is used.
 
     `consul://HOST:PORT` or `http://HOST:PORT` is a Consul agent or the embedded registry;
     `embedded` is the one that `fingerpost registry` runs on this machine by default;
     `consul+https://` or `https://` is Consul with TLS; `zookeeper://HOST:PORT,HOST:PORT/PATH` is a
-    ZooKeeper ensemble; `static://HOST:PORT,HOST:PORT` is a fixed list of workers. `options` says
-    how to be let in, and where else to look; `token` is short for its field of that name. To
-    ZooKeeper the token is `USER:PASSWORD`.
+    ZooKeeper ensemble; `static://HOST:PORT,HOST:PORT` is a fixed list of workers.
+    `registry_config` has credentials, certificates and datacenters; `token` replaces its field of
+    that name. For ZooKeeper the token is `USER:PASSWORD`.
 
     Raises:
         ConfigurationError: another scheme, no such URL, an option that this registry does not
-            have, or a file named in the options that is missing or holds something else.
+            have, or a file named in the registry_config that is missing or holds something else.
     """
-    options = options or RegistryOptions()
+    registry_config = registry_config or RegistryConfig()
     if token is not None:
-        options = dataclasses.replace(options, token=token)
+        registry_config = dataclasses.replace(registry_config, token=token)
     if url == "embedded":
         url = _EMBEDDED
     scheme = url.partition("://")[0].lower()
@@ -51,57 +51,61 @@ def open_registry(
             "consul+https://HOST:PORT, http://HOST:PORT, https://HOST:PORT, "
             "zookeeper://HOST:PORT/PATH, static://HOST:PORT or embedded"
         )
-    return opener(url, options)
+    return opener(url, registry_config)
 
 
 # Each imports its registry itself, because aiohttp takes longer to import than all else here.
 
 
-def _consul(url: str, options: RegistryOptions) -> Registry:
+def _consul(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.consul.registry import ConsulRegistry
 
     scheme, _, rest = url.partition("://")
     transport = "https" if scheme.lower().endswith("https") else "http"
-    return ConsulRegistry(f"{transport}://{rest}", options=options, **_reading(options))
+    return ConsulRegistry(
+        f"{transport}://{rest}", registry_config=registry_config, **_reading(registry_config)
+    )
 
 
-def _zookeeper(url: str, options: RegistryOptions) -> Registry:
+def _zookeeper(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.credentials import Token
     from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
-    _refuse(url, options, {"token", "token_file", "allow_networks", "snapshot_folder"})
-    auth = Token(options.token, options.token_file).current()
-    return ZooKeeperRegistry(url, auth=auth, **_reading(options))
+    _refuse(url, registry_config, {"token", "token_file", "allow_networks", "snapshot_folder"})
+    auth = Token(registry_config.token, registry_config.token_file).current()
+    return ZooKeeperRegistry(url, auth=auth, **_reading(registry_config))
 
 
-def _static(url: str, options: RegistryOptions) -> Registry:
+def _static(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.static import StaticRegistry
 
-    _refuse(url, options, set())
+    _refuse(url, registry_config, set())
     return StaticRegistry(url)
 
 
-def _reading(options: RegistryOptions) -> dict[str, Any]:
+def _reading(registry_config: RegistryConfig) -> dict[str, Any]:
     """What every registry that is watched takes: whom to let in, and where to keep snapshots."""
     from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
-    admission = Admission.parse(options.allow_networks)
-    folder = options.snapshot_folder
-    store = SnapshotStore(Path(folder), admission=admission) if folder is not None else None
-    return {"admission": admission, "store": store}
+    address_policy = AddressPolicy.parse(registry_config.allow_networks)
+    folder = registry_config.snapshot_folder
+    store = (
+        SnapshotStore(Path(folder), address_policy=address_policy) if folder is not None else None
+    )
+    return {"address_policy": address_policy, "store": store}
 
 
-def _refuse(url: str, options: RegistryOptions, known: set[str]) -> None:
+def _refuse(url: str, registry_config: RegistryConfig, known: set[str]) -> None:
     """An option that would silently do nothing is an error."""
-    default = RegistryOptions()
-    for field in dataclasses.fields(options):
+    default = RegistryConfig()
+    for field in dataclasses.fields(registry_config):
         name = field.name
-        if name not in known and getattr(options, name) != getattr(default, name):
+        if name not in known and getattr(registry_config, name) != getattr(default, name):
             raise ConfigurationError(f"registry URL {_masked(url)!r}: {name} is for Consul only")
 
 
 # By scheme in lower case; each is given the whole URL.
-_OPENERS: Final[dict[str, Callable[[str, RegistryOptions], Registry]]] = {
+_OPENERS: Final[dict[str, Callable[[str, RegistryConfig], Registry]]] = {
     "consul": _consul,
     "consul+http": _consul,
     "consul+https": _consul,

@@ -1,4 +1,4 @@
-"""What Fingerpost's HTTP servers share: a port, JSON answers, and errors in their typed form."""
+"""What Fingerpost's HTTP servers share: a port, JSON answers, and how errors are written."""
 
 from __future__ import annotations
 
@@ -23,11 +23,22 @@ from fingerpost.registry.instance import format_address
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
-__all__ = ["Handler", "bind", "error_response", "json_response", "serve", "typed_errors"]
+__all__ = [
+    "ErrorForm",
+    "Handler",
+    "bind",
+    "error_response",
+    "internal_error",
+    "json_response",
+    "serve",
+    "typed_errors",
+]
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# Makes of an error the body of its response, which is JSON.
+ErrorForm = Callable[[FingerpostError], bytes]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -86,38 +97,56 @@ def json_response(
     )
 
 
-def error_response(error: FingerpostError) -> web.Response:
-    """The error's own status and JSON body, and `Retry-After` in whole seconds."""
+def error_response(
+    error: FingerpostError, *, form: ErrorForm = FingerpostError.to_json
+) -> web.Response:
+    """The response for an error, with its HTTP status and `Retry-After` in whole seconds.
+
+    Args:
+        form: makes the body; by default `{"error": {"code", "message", "retryable"}}`.
+    """
     headers = {}
     if error.retry_after_s is not None:
         headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
     return web.Response(
-        body=error.to_json(),
+        body=form(error),
         status=error.status,
         content_type="application/json",
         headers=headers,
     )
 
 
-def typed_errors(hint: str) -> Middleware:
-    """A middleware that answers every failure in its typed form.
+def internal_error() -> FingerpostError:
+    """The error for a fault of this server, whose traceback goes to its log."""
+    return FingerpostError("this server has a fault: see its log")
+
+
+def typed_errors(hint: str, *, form_of: Callable[[str], ErrorForm] | None = None) -> Middleware:
+    """A middleware that answers every failure by the response for its error.
 
     Args:
         hint: what an unknown path is answered with, such as `images go to POST /`.
+        form_of: the form of errors for a path; by default that of `error_response` for all paths.
     """
+
+    def respond(request: web.Request, error: FingerpostError) -> web.Response:
+        if form_of is None:
+            return error_response(error)
+        return error_response(error, form=form_of(request.path))
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except FingerpostError as error:
-            return error_response(error)
+            return respond(request, error)
         except web.HTTPNotFound:
-            return error_response(UnknownPath(f"there is nothing at {request.path}: {hint}"))
+            return respond(request, UnknownPath(f"there is nothing at {request.path}: {hint}"))
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
-            response = error_response(
-                MethodNotAllowed(f"{request.method} {request.path} is not allowed: use {allowed}")
+            response = respond(
+                request,
+                MethodNotAllowed(f"{request.method} {request.path} is not allowed: use {allowed}"),
             )
             response.headers[hdrs.ALLOW] = allowed
             return response
@@ -125,6 +154,6 @@ def typed_errors(hint: str) -> Middleware:
             raise
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
-            return error_response(FingerpostError("this server has a fault: see its log"))
+            return respond(request, internal_error())
 
     return middleware

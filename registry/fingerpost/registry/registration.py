@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import Instance
 
-__all__ = ["KeptRegistration"]
+__all__ = ["HeartbeatRegistration"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _BACKOFF: Final = Backoff(base_s=0.5, cap_s=4.0, jitter=EQUAL_JITTER)
 
 
-class KeptRegistration(abc.ABC):
+class HeartbeatRegistration(abc.ABC):
     """Looks every `interval_s`, give or take a quarter, whether the registry still has the entry.
 
     An entry that was forgotten is registered again, but never while draining: it would come back

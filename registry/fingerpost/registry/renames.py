@@ -33,12 +33,16 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
         # ConfigurationError: ClientConfig(silence_s=...): this setting is called
         # response_timeout_s now
 
+        ClientConfig(attempts=1)
+        # ConfigurationError: ClientConfig(attempts=...): use
+        # ClientConfig(retry=RetryConfig(attempts=...))
+
     `dataclasses.replace` raises the same error. Type checkers and `inspect.signature` see the
     dataclass's own signature, without the old names.
 
     Args:
-        renamed: old name to new name. A new name may be a path through nested fields, and may be
-            followed by a space and a remark.
+        renamed: old name to new name. A new name may be a path through nested dataclasses, and may
+            be followed by a space and a remark.
 
     Raises:
         TypeError: at decoration, if the class is not a dataclass, if an old name is still a field,
@@ -61,7 +65,7 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
             for name in settings:
                 if name in renamed:
                     raise ConfigurationError(
-                        f"{cls.__name__}({name}=...): this setting is called {renamed[name]} now"
+                        f"{cls.__name__}({name}=...): {_advice(cls, renamed[name])}"
                     )
             init(self, *args, **settings)
 
@@ -69,3 +73,25 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def _advice(cls: type, new: str) -> str:
+    path, space, remark = new.partition(" ")
+    call = _call(cls, path) if "." in path else None
+    return f"use {call}{space}{remark}" if call else f"this setting is called {new} now"
+
+
+def _call(cls: type, path: str) -> str | None:
+    """How to write the setting at `path`: `Config(retry=RetryConfig(attempts=...))`.
+
+    None where it cannot be known, because a field on the path has no dataclass as its default.
+    """
+    name, _, rest = path.partition(".")
+    if not rest:
+        return f"{cls.__name__}({name}=...)"
+    field = next(each for each in dataclasses.fields(cls) if each.name == name)
+    default = field.default
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    inner = _call(type(default), rest) if dataclasses.is_dataclass(default) else None
+    return None if inner is None else f"{cls.__name__}({name}={inner})"

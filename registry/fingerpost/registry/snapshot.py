@@ -20,9 +20,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         known: whether the registry lists the service at all, healthy instances or not.
         index: the registry's index when this content was first seen; 1 or more.
         taken_at: when the registry last confirmed it, in seconds of a monotonic clock.
-        kept: ids of those instances that the registry does not list any more, without having said
-            why, and that say themselves that they are ready (see `shrinkage`); sorted. The list as
-            published includes them; `taken_at` is the registry's last answer all the same.
+        retained: ids of those instances that the registry no longer lists and gave no reason for,
+            but that answer themselves that they are ready (see `watching.self_preservation`);
+            sorted. `instances` includes them; `taken_at` is the registry's last answer all the
+            same.
         withdrawn: ids of entries that are off the list because of a word about them (maintenance,
             the worker's own failed check, a refused entry) and not for want of one; sorted.
         from_disk: whether it was read from a `SnapshotStore`, the registry having said nothing
@@ -34,14 +35,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     known: bool
     index: int
     taken_at: float
-    kept: tuple[str, ...] = ()
+    retained: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
     from_disk: bool = False
-
-    @property
-    def suspect(self) -> bool:
-        """Whether some instances are in use on their own word, against the registry's list."""
-        return bool(self.kept)
 
     def age_s(self, now: float) -> float:
         """Seconds since the registry last confirmed this view."""

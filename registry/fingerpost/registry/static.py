@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
-from fingerpost.registry.address_policy import Refusals
+from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
@@ -41,7 +41,7 @@ class StaticRegistry:
 
     Args:
         url: `static://HOST:PORT,HOST:PORT`, an IPv6 host in brackets; `?model=NAME[@VERSION]`.
-        watch: see `WatchConfig`.
+        watch_config: see `WatchConfig`.
 
     Raises:
         ConfigurationError: not of that form; an entry twice; an address that makes no sense.
@@ -51,7 +51,7 @@ class StaticRegistry:
         self,
         url: str,
         *,
-        watch: WatchConfig | None = None,
+        watch_config: WatchConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         scheme, separator, rest = url.partition("://")
@@ -68,10 +68,10 @@ class StaticRegistry:
                 )
         self._url = url
         self._clock = clock
-        self._watch_config = watch or WatchConfig()
+        self._watch_config = watch_config or WatchConfig()
         self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
-        self.refusals = Refusals()  # what is listed by hand is not judged
+        self.rejected_entries = RejectedEntries()  # what is listed by hand is not judged
         self._instances(self._model.model if self._model else "any")  # refuses bad hosts and ports
 
     @property

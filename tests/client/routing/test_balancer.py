@@ -14,10 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fingerpost.client.routing import (
     Balancer,
     Ejection,
+    EjectionConfig,
     Outcome,
     Pick,
     PowerOfTwo,
     RetryAt,
+    RetryConfig,
     RoundRobin,
     RoutingConfig,
 )
@@ -153,7 +155,7 @@ def test_a_late_success_does_not_end_a_rest():
     ("outcome", "first_s", "cap_s"), [(Outcome.REFUSED, 1.0, 30.0), (Outcome.FAILED, 5.0, 300.0)]
 )
 def test_ejection_grows_to_its_cap(outcome, first_s, cap_s):
-    ejection, now, lengths = Ejection(RoutingConfig()), 0.0, []
+    ejection, now, lengths = Ejection(EjectionConfig()), 0.0, []
     while len(lengths) < 40:
         trial = ejection.dispatched(now)
         ejection.finished(outcome, picked_at=now, trial=trial, now=now, rng=RNG, retry_after_s=None)
@@ -255,7 +257,7 @@ def test_all_overloaded_is_a_pause_until_the_first_is_free():
 def test_draining_rests_and_is_asked_again_later(by_report):
     balancer = balancer_of("a", "b")
     if by_report:
-        send(balancer, "a", Outcome.ANSWERED, load=report(state=WorkerState.DRAINING))
+        send(balancer, "a", Outcome.ANSWERED, load_report=report(state=WorkerState.DRAINING))
     else:
         send(balancer, "a", Outcome.DRAINING)
     assert usable(balancer, 9.9) == {"b"}
@@ -264,10 +266,12 @@ def test_draining_rests_and_is_asked_again_later(by_report):
 
 def test_an_older_report_never_replaces_a_newer_one():
     balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.ANSWERED, 1.0, load=report(seq=5))
-    send(balancer, "a", Outcome.ANSWERED, 2.0, load=report(seq=4, state=WorkerState.DRAINING))
+    send(balancer, "a", Outcome.ANSWERED, 1.0, load_report=report(seq=5))
+    send(
+        balancer, "a", Outcome.ANSWERED, 2.0, load_report=report(seq=4, state=WorkerState.DRAINING)
+    )
     endpoint = balancer.endpoints[0]
-    assert (endpoint.load, endpoint.load_at) == (report(seq=5), 1.0)
+    assert (endpoint.load_report, endpoint.load_report_at) == (report(seq=5), 1.0)
     assert usable(balancer, 2.0) == {"a", "b"}
 
 
@@ -292,10 +296,10 @@ def test_the_same_process_keeps_its_record_and_takes_new_facts():
 
 def test_a_new_boot_id_in_a_report_clears_the_record():
     balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.ANSWERED, load=report(seq=9))
+    send(balancer, "a", Outcome.ANSWERED, load_report=report(seq=9))
     for _ in range(3):
         send(balancer, "a", Outcome.FAILED)
-    send(balancer, "a", Outcome.FAILED, load=report(seq=1, boot_id=2))
+    send(balancer, "a", Outcome.FAILED, load_report=report(seq=1, boot_id=2))
     assert usable(balancer, 0.0) == {"a", "b"}
 
 
@@ -380,7 +384,7 @@ def test_equal_workers_get_equal_shares(seed):
 
 @given(st.integers(0, 60), st.integers())
 def test_backoff_is_within_its_ceiling(rounds, seed):
-    wait_s = RoutingConfig().backoff_s(rounds, random.Random(seed))
+    wait_s = RetryConfig().backoff_s(rounds, random.Random(seed))
     assert 0 <= wait_s <= min(2.0, 0.05 * 2**rounds)
 
 
@@ -417,7 +421,9 @@ class BalancerMachine(RuleBasedStateMachine):
     def release(self, outcome, which, state, retry_after_s):
         made = self.open.pop(which % len(self.open))
         load = report(seq=int(self.now * 1000), state=state) if which % 2 else None
-        made.release(outcome, now=self.now, rng=self.rng, load=load, retry_after_s=retry_after_s)
+        made.release(
+            outcome, now=self.now, rng=self.rng, load_report=load, retry_after_s=retry_after_s
+        )
 
     @rule(seconds=st.floats(0.001, 40))
     def wait(self, seconds):

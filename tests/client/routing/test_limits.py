@@ -9,15 +9,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from fingerpost.client.routing import Budget, Phase, PhaseClock, Probing, RoutingConfig
+from fingerpost.client.routing import (
+    Budget,
+    Phase,
+    PhaseClock,
+    Probing,
+    ProbingConfig,
+    RetryConfig,
+    SlowStartConfig,
+)
 from fingerpost.client.routing.slow_start import SlowStart
 from fingerpost.client.routing.subset import subset
 
-CONFIG = RoutingConfig()
-
 
 def test_retries_are_a_fifth_of_the_requests_and_one_a_second():
-    budget = Budget(CONFIG)
+    budget = Budget(RetryConfig())
     assert sum(budget.spend(0.0, 0) for _ in range(100)) == 10
     for _ in range(100):
         budget.request(1.0, 0)
@@ -25,7 +31,7 @@ def test_retries_are_a_fifth_of_the_requests_and_one_a_second():
 
 
 def test_a_budget_is_forgotten_after_its_time():
-    budget = Budget(CONFIG)
+    budget = Budget(RetryConfig())
     for _ in range(100):
         budget.request(0.0, 0)
     assert sum(budget.spend(5.0, 0) for _ in range(100)) == 30
@@ -34,7 +40,7 @@ def test_a_budget_is_forgotten_after_its_time():
 
 
 def test_at_most_a_tenth_of_the_bytes_is_sent_again_but_one_image_always():
-    budget = Budget(CONFIG)
+    budget = Budget(RetryConfig())
     budget.request(0.0, 20_000_000)
     assert budget.spend(0.1, 20_000_000)
     assert not budget.spend(0.2, 20_000_000)
@@ -45,7 +51,7 @@ def test_at_most_a_tenth_of_the_bytes_is_sent_again_but_one_image_always():
 
 
 def test_two_probes_a_request_without_replacement():
-    probing, rng = Probing(CONFIG), random.Random(1)
+    probing, rng = Probing(ProbingConfig()), random.Random(1)
     endpoints = [f"w{index}" for index in range(10)]
     seen: Counter = Counter()
     for step in range(50):
@@ -54,18 +60,18 @@ def test_two_probes_a_request_without_replacement():
 
 
 def test_a_fraction_of_a_probe_is_carried_over():
-    probing = Probing(RoutingConfig(probes_per_request=0.25))
+    probing = Probing(ProbingConfig(probes_per_request=0.25))
     assert sum(probing.on_request(step / 10) for step in range(100)) == 25
 
 
 def test_no_more_than_200_probes_a_second():
-    probing = Probing(CONFIG)
+    probing = Probing(ProbingConfig())
     sent = sum(probing.on_request(step / 1000) for step in range(10_000))
     assert sent == pytest.approx(2000, abs=25)
 
 
 def test_an_idle_client_stops_probing():
-    probing = Probing(CONFIG)
+    probing = Probing(ProbingConfig())
     assert probing.next_at() == inf
     probing.on_request(10.0)
     times = []
@@ -77,7 +83,7 @@ def test_an_idle_client_stops_probing():
 
 
 def test_a_long_upload_or_old_news_is_worth_a_wait():
-    probing = Probing(CONFIG)
+    probing = Probing(ProbingConfig())
     assert probing.worth_waiting(0.01, freshest_at=0.0, now=1.5)
     assert not probing.worth_waiting(9.0, freshest_at=1.0, now=1.5), "no round trip known yet"
     probing.answered(0.01)
@@ -127,7 +133,7 @@ def test_a_heavier_worker_is_in_more_subsets():
 
 @pytest.mark.parametrize(("age_s", "share"), [(0.0, 0.1), (15.0, 0.55), (30.0, 1.0), (99.0, 1.0)])
 def test_a_new_worker_gets_a_growing_share_of_its_part(age_s, share):
-    starting = SlowStart(CONFIG)
+    starting = SlowStart(SlowStartConfig())
     endpoint = SimpleNamespace(new_at=0.0, credit=0.0, credit_at=0)
     admitted = 0
     for _ in range(10_000):

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from tests.client.transport.peer import ANSWER, Conversation, Peer, answer
 from tests.client.transport.sender import Sender, no_answer, pieces
+from tests.support.load_answers import REFUSED, serving
 from tests.support.sockets import open_sockets
 from tests.support.waiting import until
 
@@ -147,6 +148,15 @@ async def test_bad_answers(sender, script, error, match):
         assert peer.connections == 1
         with pytest.raises(error, match=r"/load|" + match):
             await sender.transport.load(peer.address)
+
+
+@pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
+async def test_a_load_report_that_the_registrys_client_refuses(sender, reply):
+    async with serving(reply) as (instance, requests):
+        with pytest.raises(BadAnswer):
+            await sender.transport.load(instance.address)
+        assert len(requests) == 1
+        assert b"cookie" not in requests[0].lower()
 
 
 async def test_errors_and_reports_are_read_from_any_spelling(sender):

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError
 from fingerpost.registry import open_registry
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 SCRIPT = Path(__file__).parents[3] / "deploy" / "consul" / "run-cluster"
 
@@ -104,7 +104,7 @@ async def test_run_cluster_says_what_a_user_needs_and_leaves_no_process(tmp_path
             assert not path.read_text() or path.read_text().strip() not in output.decode()
         reader = open_registry(
             said["FINGERPOST_REGISTRY"],
-            RegistryOptions(
+            RegistryConfig(
                 token_file=said["FINGERPOST_REGISTRY_TOKEN_FILE"],
                 ca_file=said["FINGERPOST_REGISTRY_CA_FILE"],
                 cert_file=said["FINGERPOST_REGISTRY_CERT_FILE"],

@@ -85,7 +85,7 @@ instances = st.builds(
 @given(instances)
 def test_every_instance_survives_the_round_trip(instance):
     (back,) = decode(entry(instance), service=instance.service)
-    assert back.refusal == ""
+    assert back.rejection == ""
     assert back.instance == instance
     sent = encode_instance(instance, CheckConfig())["meta"]
     assert all(len(value.encode()) <= 512 and len(key) <= 128 for key, value in sent.items())
@@ -143,8 +143,8 @@ def test_a_ttl_check_has_no_url_and_its_reports_come_every_third():
         "DeregisterCriticalServiceAfter": "60000ms",
         "Status": "passing",
     }
-    assert check.beat_s == 15
-    assert CheckConfig().beat_s is None
+    assert check.heartbeat_s == 15
+    assert CheckConfig().heartbeat_s is None
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_entry_that_makes_no_sense_is_refused_alone(service):
     assert good.instance == INSTANCE
     assert bad.instance is None
     assert not bad.healthy
-    assert 0 < len(bad.refusal) <= 500
+    assert 0 < len(bad.rejection) <= 500
     assert len(bad.id) <= 128
 
 

@@ -10,8 +10,8 @@ from tests.support.waiting import until
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.datacenters import RETURN_S, DatacenterOrder
-from fingerpost.registry.options import RegistryOptions
 
 
 class World:
@@ -163,9 +163,9 @@ async def test_a_service_is_read_from_the_next_datacenter_while_the_own_one_has_
     two_datacenters, connect, worker, service, raw
 ):
     first, second = two_datacenters
-    options = RegistryOptions(datacenters=("dc1", "dc2"))
-    registry = connect(first.url, options=options, watch=WatchConfig(wait_s=2))
-    remote = connect(second.url, options=RegistryOptions(wan_address="localhost"))
+    options = RegistryConfig(datacenters=("dc1", "dc2"))
+    registry = connect(first.url, registry_config=options, watch_config=WatchConfig(wait_s=2))
+    remote = connect(second.url, registry_config=RegistryConfig(wan_address="localhost"))
 
     async def joined():
         async with raw.get(f"{first.url}/v1/catalog/datacenters") as answer:
@@ -203,8 +203,8 @@ async def test_a_datacenter_that_does_not_exist_fails_and_the_next_one_answers(
 ):
     first, second = two_datacenters
     with pytest.raises(RegistryError, match="dc9"):
-        await connect(first.url, options=RegistryOptions(datacenters=("dc9",))).list(service)
-    registry = connect(second.url, options=RegistryOptions(datacenters=("dc9", "dc2")))
+        await connect(first.url, registry_config=RegistryConfig(datacenters=("dc9",))).list(service)
+    registry = connect(second.url, registry_config=RegistryConfig(datacenters=("dc9", "dc2")))
     registration = await registry.register(worker.instance(service))
     assert len((await registry.list(service)).instances) == 1
     assert service in (await registry.catalog()).services

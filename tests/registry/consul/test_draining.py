@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fingerpost.errors import InvalidName, InvalidRequest
-from fingerpost.registry.address_policy import Admission
+from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.consul.codec import CheckConfig, encode_instance
 
 
@@ -127,6 +127,6 @@ async def test_a_machine_that_is_not_admitted_is_not_given_the_token(
     consul_cluster, connect, registered_at, address, said
 ):
     instance_id = await registered_at(address)
-    registry = connect(consul_cluster.url, admission=Admission.parse(["127.0.0.0/8"]))
+    registry = connect(consul_cluster.url, address_policy=AddressPolicy.parse(["127.0.0.0/8"]))
     with pytest.raises(InvalidRequest, match=rf"{re.escape(address)}.*{said}.*run there"):
         await registry.set_draining(instance_id, "x")

@@ -15,11 +15,11 @@ from tests.support.consul_process import ConsulProcess
 from tests.support.waiting import until
 
 from fingerpost.registry import ModelInfo
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.consul.registration import ConsulRegistration
-from fingerpost.registry.options import RegistryOptions
 
-TTL = RegistryOptions(check=CheckConfig(mode="ttl"))
+TTL = RegistryConfig(check=CheckConfig(mode="ttl"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ async def _put(raw, url, path):
 
 
 async def test_a_ttl_check_needs_no_way_to_the_worker(registry, url, connect, worker, service):
-    ttl = connect(url, options=TTL)
+    ttl = connect(url, registry_config=TTL)
     await worker.stop()
     registration = await ttl.register(worker.instance(service))
     assert (await registry.list(service)).instances == (registration.instance,)
@@ -50,7 +50,7 @@ async def test_a_ttl_check_needs_no_way_to_the_worker(registry, url, connect, wo
 async def test_registering_again_revives_a_check_that_is_critical(
     registry, url, connect, worker, service, raw
 ):
-    ttl = connect(url, options=TTL)
+    ttl = connect(url, registry_config=TTL)
     registration = await ttl.register(worker.instance(service))
     path = f"/v1/agent/check/fail/service:{registration.instance.id}"
     assert (await _put(raw, url, path))[0] == 200
@@ -63,7 +63,7 @@ async def test_registering_again_revives_a_check_that_is_critical(
 async def test_a_ttl_entry_that_was_forgotten_comes_back_passing(
     registry, url, connect, worker, service, raw
 ):
-    registration = await connect(url, options=TTL).register(worker.instance(service))
+    registration = await connect(url, registry_config=TTL).register(worker.instance(service))
     await _put(raw, url, f"/v1/agent/service/deregister/{registration.instance.id}")
 
     async def is_back():
@@ -75,7 +75,7 @@ async def test_a_ttl_entry_that_was_forgotten_comes_back_passing(
 
 async def test_what_the_worker_says_of_itself_decides(registry, url, connect, worker, service):
     healthy = True
-    registration = await connect(url, options=TTL).register(
+    registration = await connect(url, registry_config=TTL).register(
         worker.instance(service), healthy=lambda: healthy
     )
 
@@ -97,8 +97,8 @@ async def test_what_the_worker_says_of_itself_decides(registry, url, connect, wo
 class Agent:
     """Counts what a registration tells it, and knows every entry unless it `forgot`."""
 
-    def __init__(self, beat_s):
-        self.beat_s = beat_s
+    def __init__(self, heartbeat_s):
+        self.heartbeat_s = heartbeat_s
         self.calls = []
         self.forgot = False
 
@@ -142,7 +142,7 @@ async def reporting(worker):
 
 
 async def test_reports_come_every_beat_and_not_every_look(reporting):
-    agent = Agent(beat_s=0.2)
+    agent = Agent(heartbeat_s=0.2)
     started = asyncio.get_running_loop().time()
     reporting(agent)
     await until(lambda: len(agent.calls) >= 3)
@@ -151,7 +151,7 @@ async def test_reports_come_every_beat_and_not_every_look(reporting):
 
 
 async def test_a_draining_instance_goes_on_reporting_and_is_not_registered_again(reporting):
-    agent = Agent(beat_s=0.05)
+    agent = Agent(heartbeat_s=0.05)
     registration = reporting(agent)
     await registration.drain("leaving")
     await until(lambda: agent.calls.count("pass") >= 3)
@@ -161,7 +161,7 @@ async def test_a_draining_instance_goes_on_reporting_and_is_not_registered_again
 
 
 async def test_an_agent_that_asks_the_worker_gets_no_reports(reporting):
-    agent = Agent(beat_s=None)
+    agent = Agent(heartbeat_s=None)
     reporting(agent, healthy=lambda: False)
     agent.forgot = True
     await until(lambda: "register" in agent.calls)
@@ -169,7 +169,7 @@ async def test_an_agent_that_asks_the_worker_gets_no_reports(reporting):
 
 
 async def test_a_change_of_health_is_reported_at_once(reporting):
-    agent = Agent(beat_s=60.0)
+    agent = Agent(heartbeat_s=60.0)
     healthy = True
     reporting(agent, healthy=lambda: healthy)
     healthy = False
@@ -217,7 +217,7 @@ async def test_consuls_dns_finds_the_workers_with_their_weights(consul_agent, co
     for port, weight, alias in ((9001, 1, "stable"), (9002, 5, "stable"), (9003, 100, "canary")):
         model = ModelInfo(name="digits", versions=("3",), aliases={alias: "3"})
         registrations.append(
-            await connect(consul_agent.url, options=TTL).register(
+            await connect(consul_agent.url, registry_config=TTL).register(
                 worker.instance(
                     "digits", str(port), ports={"http": port}, weight=weight, models=(model,)
                 )
@@ -242,7 +242,7 @@ async def test_consuls_dns_finds_the_workers_with_their_weights(consul_agent, co
 
 
 async def test_a_wan_address_is_among_the_tagged_addresses(consul_agent, connect, worker, raw):
-    registry = connect(consul_agent.url, options=RegistryOptions(wan_address="192.0.2.7"))
+    registry = connect(consul_agent.url, registry_config=RegistryConfig(wan_address="192.0.2.7"))
     registration = await registry.register(worker.instance("digits"))
     async with raw.get(f"{consul_agent.url}/v1/catalog/service/digits") as answer:
         (entry,) = await answer.json()

@@ -18,7 +18,7 @@ from fingerpost.errors import (
     RegistryUnreachable,
 )
 from fingerpost.registry import ConsulRegistry, WatchConfig
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 INDEX = {"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}
 
@@ -126,7 +126,7 @@ async def test_watches_do_not_keep_calls_waiting(agent, connect):
         return web.json_response([], headers=INDEX)
 
     agent.answer = held
-    registry = connect(agent.url, call_timeout_s=2.0, watch=WatchConfig(wait_s=60))
+    registry = connect(agent.url, call_timeout_s=2.0, watch_config=WatchConfig(wait_s=60))
     for number in range(50):
         registry.watch(f"service-{number}")
     for number in range(50):
@@ -151,7 +151,7 @@ async def test_the_token_travels_with_every_call_and_the_environment_is_not_aske
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     registry = connect(
         agent.url,
-        options=RegistryOptions(token="ours", datacenters=("dc7",)),  # noqa: S106 (no secret)
+        registry_config=RegistryConfig(token="ours", datacenters=("dc7",)),  # noqa: S106 (no secret)
         call_timeout_s=0.2,
     )
     await registry.list("flowers")
@@ -164,7 +164,9 @@ async def test_the_token_travels_with_every_call_and_the_environment_is_not_aske
 
 
 async def test_a_namespace_travels_with_every_call(agent, connect, worker):
-    registry = connect(agent.url, options=RegistryOptions(namespace="team-a"), call_timeout_s=0.2)
+    registry = connect(
+        agent.url, registry_config=RegistryConfig(namespace="team-a"), call_timeout_s=0.2
+    )
     await registry.list("flowers")
     with pytest.raises(RegistryUnreachable):
         await registry.register(worker.instance("flowers"))

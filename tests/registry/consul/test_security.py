@@ -17,9 +17,9 @@ from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryUnreachable
 from fingerpost.registry import open_registry as open_
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.tls import make_context
 from fingerpost.registry.credentials import Token
-from fingerpost.registry.options import RegistryOptions
 
 # Options
 
@@ -44,13 +44,13 @@ from fingerpost.registry.options import RegistryOptions
 )
 def test_wrong_options_are_named(fields, said):
     with pytest.raises(ConfigurationError) as caught:
-        RegistryOptions(**fields)
+        RegistryConfig(**fields)
     assert said in str(caught.value)
     assert "with space" not in str(caught.value)
 
 
 def test_a_token_is_shown_by_no_repr():
-    assert "s3cret" not in repr(RegistryOptions(token="s3cret"))  # noqa: S106 (no secret)
+    assert "s3cret" not in repr(RegistryConfig(token="s3cret"))  # noqa: S106 (no secret)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_file_that_is_missing_or_makes_no_sense_is_named(tmp_path, fields):
     (tmp_path / "binary").write_bytes(b"\xff\x00")
     paths = {field: str(tmp_path / name) for field, name in fields.items()}
     with pytest.raises(ConfigurationError) as caught:
-        open_("consul+https://127.0.0.1:8501", RegistryOptions(**paths))
+        open_("consul+https://127.0.0.1:8501", RegistryConfig(**paths))
     assert any(
         field in str(caught.value) and path in str(caught.value) for field, path in paths.items()
     )
@@ -81,11 +81,11 @@ def test_a_file_that_is_missing_or_makes_no_sense_is_named(tmp_path, fields):
 @pytest.mark.parametrize("url", ["consul://127.0.0.1:8500", "http://127.0.0.1:8500"])
 def test_tls_options_without_tls_are_refused(url):
     with pytest.raises(ConfigurationError, match=r"consul\+https"):
-        open_(url, RegistryOptions(verify=False))
+        open_(url, RegistryConfig(verify=False))
 
 
 def test_certificates_are_checked_unless_told_otherwise():
-    careful, careless = make_context(RegistryOptions()), make_context(RegistryOptions(verify=False))
+    careful, careless = make_context(RegistryConfig()), make_context(RegistryConfig(verify=False))
     assert careful.verify_mode is ssl.CERT_REQUIRED
     assert careful.check_hostname
     assert careful.minimum_version >= ssl.TLSVersion.TLSv1_2
@@ -133,7 +133,7 @@ async def let_in(secured_cluster):
             "key_file": secured_cluster.key_file,
             "token_file": name and secured_cluster.token_file(name),
         } | fields
-        made.append(open_(url, RegistryOptions(**fields)))
+        made.append(open_(url, RegistryConfig(**fields)))
         return made[-1]
 
     yield make

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry import Instance, ModelInfo, WatchConfig
-from fingerpost.registry.watching.rules import Change, WatchRules, diff
+from fingerpost.errors import ConfigurationError
+from fingerpost.registry import WatchConfig
+from fingerpost.registry.watching.rules import WatchRules
 
 
 @pytest.mark.parametrize(
@@ -85,58 +86,22 @@ def test_the_deadline_is_beyond_what_consul_may_take():
     assert WatchConfig(wait_s=16.0).deadline_s == 16 + 1 + 5
 
 
-# What differs between two lists
-
-
-def instances(text):
-    """Instances as id and weight: `a1 b2`."""
-    return tuple(
-        Instance(
-            id=each[0],
-            service="flowers",
-            host="10.0.0.1",
-            ports={"http": 1},
-            models=(ModelInfo(name="flowers", versions=("1",)),),
-            weight=int(each[1:]),
-        )
-        for each in text.split()
-    )
-
-
 @pytest.mark.parametrize(
-    ("old", "new", "added", "removed", "changed"),
+    ("name", "value"),
     [
-        ("", "", "", "", ""),
-        ("", "a1 b1", "a1 b1", "", ""),
-        ("a1 b1", "", "", "a1 b1", ""),
-        ("a1 b1", "a1 b1", "", "", ""),
-        ("a1 b1", "b1 a1", "", "", ""),
-        ("a1 b1", "a2 b1", "", "", "a2"),
-        ("a1 b1 c1", "d1 c2 b1", "d1", "a1", "c2"),
-        ("a1", "a1 a2", "", "", "a2"),
+        ("wait_s", 0.0),
+        ("backoff_base_s", -1.0),
+        ("backoff_cap_s", float("inf")),
+        ("polls_per_s", float("nan")),
+        ("burst", 0),
+        ("stored_after_s", -1.0),
     ],
 )
-def test_diff(old, new, added, removed, changed):
-    change = diff(instances(old), instances(new))
-    assert change == Change(
-        added=instances(added), removed=instances(removed), changed=instances(changed)
-    )
-    assert bool(change) == bool(added or removed or changed)
+def test_a_wrong_setting_is_named(name, value):
+    with pytest.raises(ConfigurationError, match=f"{name}={value}: use"):
+        WatchConfig(**{name: value})
 
 
-LISTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 3)).map(
-    lambda weights: instances(" ".join(f"{name}{weight}" for name, weight in weights.items()))
-)
-
-
-@given(LISTS, LISTS)
-def test_a_diff_leads_from_the_old_list_to_the_new_one(old, new):
-    change = diff(old, new)
-    made = {each.id: each for each in old}
-    for each in change.removed:
-        del made[each.id]
-    assert not made.keys() & {each.id for each in change.added}
-    made |= {each.id: each for each in (*change.added, *change.changed)}
-    assert made == {each.id: each for each in new}
-    assert diff(new, old).added == change.removed
-    assert not diff(new, new)
+def test_old_names_of_settings_are_answered_by_the_new_ones():
+    with pytest.raises(ConfigurationError, match="self_preservation"):
+        WatchConfig(shrinkage=None)

@@ -11,8 +11,8 @@ from tests.support.waiting import until
 
 from fingerpost.errors import InvalidName, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
-from fingerpost.registry.address_policy import Admission
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.address_policy import AddressPolicy
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
 MODELS = (ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),)
@@ -54,10 +54,10 @@ async def write(folder, *snapshots, **arguments):
 async def test_a_snapshot_survives_the_process(tmp_path):
     folder = tmp_path / "not" / "yet" / "there"
     now = time.monotonic()
-    await write(folder, snapshot(instance("a"), instance("b"), taken_at=now, kept=("b",)))
+    await write(folder, snapshot(instance("a"), instance("b"), taken_at=now, retained=("b",)))
     read = await SnapshotStore(folder).load("flowers")
     assert read.instances == (instance("a"), instance("b"))
-    assert (read.index, read.known, read.from_disk, read.kept) == (42, True, True, ())
+    assert (read.index, read.known, read.from_disk, read.retained) == (42, True, True, ())
     assert [path.name for path in folder.iterdir()] == ["flowers.json"]
 
 
@@ -157,7 +157,7 @@ async def test_an_instance_that_makes_no_sense_is_passed_over(tmp_path, caplog):
         7,
     ]
     (tmp_path / "flowers.json").write_text(json.dumps(good))
-    read = await SnapshotStore(tmp_path, admission=Admission()).load("flowers")
+    read = await SnapshotStore(tmp_path, address_policy=AddressPolicy()).load("flowers")
     assert [each.id for each in read.instances] == ["a"]
     assert caplog.text.count("passed over") == 6
 
@@ -227,7 +227,7 @@ async def test_the_list_of_services_is_that_on_disk_while_a_registry_is_away(
     tmp_path, free_port, scheme
 ):
     await write(tmp_path, snapshot(), snapshot(service="cats"))
-    options = RegistryOptions(snapshot_folder=str(tmp_path))
+    options = RegistryConfig(snapshot_folder=str(tmp_path))
     registry = open_registry(f"{scheme}://127.0.0.1:{free_port}", options)
     try:
         catalog = await registry.watch_catalog().ready(10)

@@ -116,7 +116,7 @@ async def test_ready_without_any_answer_is_unreachable():
 
 
 async def test_a_poll_that_never_ends_is_given_up():
-    class Short(WatchConfig, frozen=True):
+    class Short(WatchConfig):
         deadline_s = 0.01
 
     async with watching(Script(), Short(backoff_cap_s=0.001)) as watch:

@@ -12,13 +12,13 @@ from tests.support.waiting import until
 from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
 from fingerpost.registry.base import SharedWatches
-from fingerpost.registry.watching.self_preservation import ShrinkageConfig, Word
+from fingerpost.registry.watching.self_preservation import ProbeResult, SelfPreservationConfig
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 from fingerpost.registry.watching.watch import ServiceWatch
 
-QUICK = ShrinkageConfig(recheck_s=0.02, asks_per_s=1000.0, ask_deadline_s=0.3)
+QUICK = SelfPreservationConfig(probe_interval_s=0.02, max_probes_per_s=1000.0, probe_timeout_s=0.3)
 FAST = WatchConfig(
-    wait_s=60.0, backoff_base_s=0.001, backoff_cap_s=0.001, burst=1000, shrinkage=QUICK
+    wait_s=60.0, backoff_base_s=0.001, backoff_cap_s=0.001, burst=1000, self_preservation=QUICK
 )
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
 
@@ -125,12 +125,12 @@ async def test_a_list_that_turns_empty_is_not_believed_before_the_workers_were_a
     async with watching(script, workers) as watch:
         await until(lambda: sorted(workers.asked) == ["a", "b", "c"])
         assert ids(watch) == "abc"
-        assert watch.view.suspect
+        assert watch.view.retained
         assert watch.view.known
-        workers.say(a=Word.READY, b=Word.GONE)
+        workers.say(a=ProbeResult.READY, b=ProbeResult.GONE)
         await until(lambda: ids(watch) == "ac")
-        assert watch.view.kept == ("a", "c"), "c has not answered yet"
-        workers.say(c=Word.SILENT)
+        assert watch.view.retained == ("a", "c"), "c has not answered yet"
+        workers.say(c=ProbeResult.UNRESPONSIVE)
         await until(lambda: ids(watch) == "a")
         assert (watch.suspicions, watch.errors) == (1, 0)
         assert watch.probes == len(workers.asked)
@@ -145,7 +145,7 @@ async def test_what_is_dropped_between_two_polls_wakes_readers_and_the_index_gro
             seen.append((view.index, "".join(each.id for each in view.instances)))
             if len(seen) == 1:
                 await until(lambda: len(workers.asked) == 2)
-                workers.say(a=Word.GONE, b=Word.READY)
+                workers.say(a=ProbeResult.GONE, b=ProbeResult.READY)
             elif len(seen) == 2:
                 script.add((6, "c"))
             elif len(seen) == 3:
@@ -164,16 +164,16 @@ async def test_a_word_of_the_registry_applies_at_once():
         assert not watch.view.known
 
 
-async def test_a_kept_worker_that_dies_is_dropped_and_its_return_ends_the_doubt():
-    workers = Workers(a=Word.READY, b=Word.READY)
+async def test_a_retained_worker_that_dies_is_dropped_and_its_return_ends_the_doubt():
+    workers = Workers(a=ProbeResult.READY, b=ProbeResult.READY)
     script = Script((5, "ab"), (6, ""))
     async with watching(script, workers) as watch:
         await until(lambda: workers.asked.count("a") >= 3)
         assert ids(watch) == "ab"
-        workers.say(b=Word.GONE)
+        workers.say(b=ProbeResult.GONE)
         await until(lambda: ids(watch) == "a")
         script.add((7, "a"))
-        await until(lambda: not watch.view.suspect)
+        await until(lambda: not watch.view.retained)
         asked = len(workers.asked)
         script.add((8, "ac"))
         await until(lambda: ids(watch) == "ac")
@@ -181,17 +181,17 @@ async def test_a_kept_worker_that_dies_is_dropped_and_its_return_ends_the_doubt(
 
 
 async def test_doubt_goes_on_while_the_registry_fails():
-    workers = Workers(a=Word.READY, b=Word.READY)
+    workers = Workers(a=ProbeResult.READY, b=ProbeResult.READY)
     script = Script((5, "ab"), (6, ""), RegistryError("no leader"))
     async with watching(script, workers) as watch:
         await until(lambda: watch.errors == 1 and len(workers.asked) >= 4)
-        workers.say(a=Word.GONE)
+        workers.say(a=ProbeResult.GONE)
         await until(lambda: ids(watch) == "b")
         assert str(watch.error) == str(watch.last_error) == "no leader"
 
 
 async def test_a_bug_in_asking_counts_as_silence(caplog):
-    workers = Workers(a=ZeroDivisionError("bug"), b=Word.READY)
+    workers = Workers(a=ZeroDivisionError("bug"), b=ProbeResult.READY)
     async with watching(Script((5, "ab"), (6, "")), workers) as watch:
         await until(lambda: ids(watch) == "b")
     assert "bug" in caplog.text
@@ -204,7 +204,7 @@ async def test_a_watch_without_means_to_ask_believes_every_list():
 
 async def test_doubt_can_be_switched_off():
     workers = Workers()
-    config = WatchConfig(wait_s=60.0, shrinkage=None)
+    config = WatchConfig(wait_s=60.0, self_preservation=None)
     async with watching(Script((5, "ab"), (6, "")), workers, config) as watch:
         await until(lambda: ids(watch) == "")
         assert workers.asked == []
@@ -220,7 +220,7 @@ async def test_closing_ends_the_questions_and_starting_asks_again():
     await watch.aclose()
     assert ids(watch) == "ab"
     watch.start()
-    workers.say(a=Word.GONE, b=Word.GONE)
+    workers.say(a=ProbeResult.GONE, b=ProbeResult.GONE)
     await until(lambda: ids(watch) == "")
     await watch.aclose()
     await watch.aclose()
@@ -228,9 +228,9 @@ async def test_closing_ends_the_questions_and_starting_asks_again():
 
 async def test_a_suspicion_ends_at_its_limit(caplog):
     caplog.set_level("INFO")
-    short = ShrinkageConfig(recheck_s=0.02, keep_s=0.1)
-    workers = Workers(a=Word.READY)
-    config = WatchConfig(wait_s=60.0, shrinkage=short)
+    short = SelfPreservationConfig(probe_interval_s=0.02, max_duration_s=0.1)
+    workers = Workers(a=ProbeResult.READY)
+    config = WatchConfig(wait_s=60.0, self_preservation=short)
     async with watching(Script((5, "a"), (6, "")), workers, config) as watch:
         await until(lambda: ids(watch) == "")
         await until(lambda: "not in doubt any more" in caplog.text)
@@ -272,7 +272,7 @@ async def test_it_starts_from_disk_when_the_registry_cannot_be_reached(tmp_path)
     await stored(tmp_path)
     store = SnapshotStore(tmp_path)
     script = Script(RegistryUnreachable("nobody there"))
-    workers = Workers(b=Word.GONE)
+    workers = Workers(b=ProbeResult.GONE)
     async with watching(script, workers, store=store) as watch:
         view = await watch.ready(5)
         assert ids(watch) == "ab"
@@ -289,7 +289,7 @@ async def test_it_starts_from_disk_when_the_registry_cannot_be_reached(tmp_path)
 
 async def test_it_starts_from_disk_when_the_registry_hangs(tmp_path):
     await stored(tmp_path)
-    config = WatchConfig(wait_s=60.0, disk_after_s=0.01)
+    config = WatchConfig(wait_s=60.0, stored_after_s=0.01)
     async with watching(Script(), config=config, store=SnapshotStore(tmp_path)) as watch:
         assert (await watch.ready(5)).from_disk
         assert watch.errors == 0
@@ -315,14 +315,14 @@ async def test_an_empty_disk_changes_nothing(tmp_path):
 
 async def test_a_registry_back_without_memory_does_not_undo_what_the_disk_knew(tmp_path):
     await stored(tmp_path)
-    workers = Workers(a=Word.READY, b=Word.GONE)
+    workers = Workers(a=ProbeResult.READY, b=ProbeResult.GONE)
     script = Script(RegistryUnreachable("nobody there"))
     store = SnapshotStore(tmp_path)
     async with watching(script, workers, store=store) as watch:
         assert (await watch.ready(5)).from_disk
         script.add((1, ""))
         await until(lambda: ids(watch) == "a")
-        assert watch.view.kept == ("a",)
+        assert watch.view.retained == ("a",)
         assert not watch.view.from_disk
     await store.aclose()
 

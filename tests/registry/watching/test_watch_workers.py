@@ -1,4 +1,4 @@
-"""Doubt, admission and sharing with a registry and workers on real sockets."""
+"""Self-preservation, address policy and sharing with a registry and workers on real sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.address_policy import Admission, Reason
+from fingerpost.registry.address_policy import AddressPolicy, Reason
 from fingerpost.registry.http_server import json_response
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
@@ -108,7 +108,7 @@ async def test_workers_that_are_well_stay_when_the_registry_loses_them(
     well = registrations[0].instance
     await until(lambda: watch.view.instances == (well,) and watch.suspicions == 1)
     assert not (await registry.list(service)).instances
-    assert watch.view.kept == (well.id,)
+    assert watch.view.retained == (well.id,)
     await workers[0].stop()
     await until(lambda: watch.view.instances == (), within_s=3)
     assert not watch.view.known
@@ -118,7 +118,7 @@ async def test_one_that_hangs_is_out_of_use_and_comes_back(trio, raw, url):
     workers, registrations, watch = trio
     workers[2].hang = True
     await _forget(raw, url, registrations)
-    await until(lambda: len(watch.view.instances) == 2 and watch.view.suspect)
+    await until(lambda: len(watch.view.instances) == 2 and watch.view.retained)
     workers[2].hang = False
     await until(lambda: len(watch.view.instances) == 3, within_s=5)
 
@@ -126,9 +126,9 @@ async def test_one_that_hangs_is_out_of_use_and_comes_back(trio, raw, url):
 async def test_the_registrys_list_is_believed_again_when_they_are_back(trio, registry, raw, url):
     _, registrations, watch = trio
     await _forget(raw, url, registrations)
-    await until(lambda: len(watch.view.kept) == 3)
+    await until(lambda: len(watch.view.retained) == 3)
     again = [await registry.register(each.instance) for each in registrations]
-    await until(lambda: not watch.view.suspect)
+    await until(lambda: not watch.view.retained)
     assert len(watch.view.instances) == 3
     for each in again:
         await each.deregister()
@@ -158,21 +158,21 @@ async def test_dead_workers_are_dropped_though_all_die_at_once(trio):
     await until(lambda: watch.view.instances == (), within_s=5)
 
 
-# Admission
+# Address policy
 
 
 async def test_what_is_not_admitted_is_refused_and_counted(
     url, connect, registry, worker, service, caplog
 ):
     registration = await registry.register(worker.instance(service))
-    closed = connect(url, admission=Admission.parse(["10.0.0.0/8"]))
+    closed = connect(url, address_policy=AddressPolicy.parse(["10.0.0.0/8"]))
     for _ in range(2):
         snapshot = await closed.list(service)
         assert snapshot.instances == ()
         assert snapshot.known
         assert snapshot.withdrawn == (registration.instance.id,)
     assert closed.refused == 1
-    assert closed.refusals.by_reason == {Reason.OUTSIDE_NETWORKS: 1}
+    assert closed.rejected_entries.by_reason == {Reason.OUTSIDE_NETWORKS: 1}
     assert caplog.text.count("outside the allowed networks") == 1
     assert (await connect(url).list(service)).instances == (registration.instance,)
     await registration.deregister()

@@ -9,7 +9,7 @@ import pytest
 
 from fingerpost.errors import ConfigurationError, InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.zookeeper.check import HttpCheck
+from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import (
     Node,
     decode_instance,
@@ -87,7 +87,7 @@ def test_a_duration_that_makes_no_sense(name):
 @pytest.mark.parametrize("fields", [{"path": "x"}, {"interval_s": 0}, {"timeout_s": -1}])
 def test_a_check_that_makes_no_sense(fields):
     with pytest.raises(ConfigurationError):
-        HttpCheck(**fields)
+        HttpCheckConfig(**fields)
 
 
 def test_without_kazoo_it_says_what_to_install(monkeypatch):

@@ -150,7 +150,7 @@ async def connect():
     def make(url, **arguments):
         arguments.setdefault("keep_alive_s", 0.1)
         arguments.setdefault("session_timeout_s", 2.0)
-        arguments.setdefault("watch", WatchConfig(wait_s=10, backoff_cap_s=0.2))
+        arguments.setdefault("watch_config", WatchConfig(wait_s=10, backoff_cap_s=0.2))
         made.append(ZooKeeperRegistry(url, **arguments))
         return made[-1]
 

@@ -20,7 +20,7 @@ from tests.support.waiting import until
 from fingerpost.errors import InvalidName, InvalidRequest, RegistryDenied, RegistryUnreachable
 from fingerpost.registry import WatchConfig
 from fingerpost.registry.zookeeper import entries
-from fingerpost.registry.zookeeper.check import HttpCheck
+from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
 # Fixtures; a name that was imported could not be an argument's too.
@@ -41,7 +41,9 @@ async def connect():
     def make(url, **arguments):
         arguments.setdefault("keep_alive_s", 0.2)
         arguments.setdefault("session_timeout_s", 2.0)
-        arguments.setdefault("watch", WatchConfig(wait_s=10, backoff_cap_s=0.2, shrinkage=None))
+        arguments.setdefault(
+            "watch_config", WatchConfig(wait_s=10, backoff_cap_s=0.2, self_preservation=None)
+        )
         made.append(ZooKeeperRegistry(url, **arguments))
         return made[-1]
 
@@ -270,7 +272,7 @@ async def test_a_worker_whose_event_loop_hangs_is_taken_off_long_before_its_sess
 async def test_a_sick_engine_stays_off_the_list_across_sessions(
     connect, url, worker, service, tree
 ):
-    registry = connect(url, check=HttpCheck(interval_s=0.1))
+    registry = connect(url, check_config=HttpCheckConfig(interval_s=0.1))
     worker.healthy = False
     registration = await registry.register(worker.instance(service))
     entry = registration.instance.id
@@ -437,7 +439,7 @@ async def test_nodes_that_make_no_sense_are_refused_and_counted(
     for _ in range(2):
         snapshot = await registry.list(service)
         assert _ids(snapshot) == [registration.instance.id]
-        assert registry.refused == 11, registry.refusals.by_reason
+        assert registry.refused == 11, registry.rejected_entries.by_reason
     tree.client.delete(f"{tree.root}/{service}", recursive=True)
     await registration.deregister()
 

@@ -57,7 +57,7 @@ def test_shapes(shape: list, said: dict, custom: Layout | None, expected: tuple)
         ([None, 192, 192, 3], {"encoded": True}, "input.encoded is true, but the model takes fl"),
         ([None, 8, 8, 3], {"layout": Layout.NCHW}, r"takes 8 channels \(NCHW\): expected 1"),
         ([None, None, 8, None], {}, r'cannot be told: say input.layout = "NCHW"'),
-        ([None, 3, None, None], {"height": 7}, "any size: .*--image-size"),
+        ([None, 3, None, None], {"height": 7}, "which image size it takes: .*--image-size"),
         ([None, 784], {}, r"its input is float32 \[\?, 784\]; expected pixels"),
     ],
 )

@@ -89,7 +89,7 @@ def test_clear_errors(tmp_path: Path) -> None:
     ):
         load_from(tmp_path)
     write(tmp_path, ["N", 3, "H", "W"])
-    with pytest.raises(ConfigurationError, match="images of any size"):
+    with pytest.raises(ConfigurationError, match="which image size it takes"):
         load_from(tmp_path)
     whole = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2])

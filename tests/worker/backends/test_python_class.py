@@ -136,7 +136,7 @@ _INIT = "class Model:\n  height = width = 1\n  def __init__(self, folder): "
         (
             "class Model:\n  def __init__(self, f): pass\n  def predict(s, b): ...",
             "mine:Model",
-            "any",
+            "which image size",
         ),
         (
             _INIT.replace("= 1", "= 2") + "pass\n  def predict(s, b): ...",

@@ -131,7 +131,7 @@ def test_one_of_two_outputs_and_an_open_size(two_ends: Path) -> None:
         ({}, r"has 2 outputs \([a-z, ]+\): name one with output.name .*--output-layer"),
         ({"output_layer": "x"}, r"has no output 'x' \(output.name\); it has (means|scores), "),
         ({"output_layer": "means", "input_layer": "x"}, r"has no input 'x' .*it has image"),
-        ({"output_layer": "means"}, "takes images of any size: choose one with --image-size"),
+        ({"output_layer": "means"}, "which image size it takes: choose one with --image-size"),
     ],
 )
 def test_ends_that_are_not_told(two_ends: Path, overrides: dict, message: str) -> None:

@@ -84,7 +84,7 @@ def test_an_exported_program_of_any_size(tmp_path: Path) -> None:
     shapes = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     program = torch.export.export(Colours().eval(), (example(2),), dynamic_shapes=shapes)
     torch.export.save(program, tmp_path / "model.pt2")
-    with pytest.raises(ConfigurationError, match="images of any size: .*input.height"):
+    with pytest.raises(ConfigurationError, match="which image size it takes: .*input.height"):
         load_from(tmp_path)
     (tmp_path / "model.toml").write_text('framework = "torch"\n[input]\nheight = 8\nwidth = 24\n')
     backend = load_from(tmp_path)
@@ -100,7 +100,7 @@ def test_torchscript_needs_a_size_and_warns_nobody(tmp_path: Path) -> None:
         backend.predict([RED, RED])
     assert caught == []
     (tmp_path / "model.toml").unlink()
-    with pytest.raises(ConfigurationError, match="images of any size"):
+    with pytest.raises(ConfigurationError, match="which image size it takes"):
         load_from(tmp_path)
 
 

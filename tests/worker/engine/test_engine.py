@@ -83,7 +83,7 @@ class Plain:
 async def engine_of(backend, **options) -> AsyncIterator[Engine]:
     engine = Engine(
         backend,
-        limits=ImageConfig(max_side=100),
+        images=ImageConfig(max_side=100),
         metrics=WorkerMetrics(),
         decode_threads=options.pop("decode_threads", 2),
         decoders=options.pop("decoders", None),
@@ -541,7 +541,7 @@ async def test_histograms_count_images_and_batches(backend: GatedBackend) -> Non
     backend.gate.set()
     engine = Engine(
         backend,
-        limits=ImageConfig(),
+        images=ImageConfig(),
         metrics=metrics,
         model="colours",
         batching=BatchingConfig(),

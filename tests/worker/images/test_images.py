@@ -144,8 +144,8 @@ def test_bombs_take_no_memory_and_warnings_are_no_news() -> None:
 
 
 def test_limits_are_the_callers() -> None:
-    limits = ImageConfig(max_bytes=len(PNG), max_pixels=64 * 48, max_side=64)
-    assert open_image(PNG, limits).size == (64, 48)
+    config = ImageConfig(max_bytes=len(PNG), max_pixels=64 * 48, max_side=64)
+    assert open_image(PNG, config).size == (64, 48)
     for stricter, error in (
         (ImageConfig(max_bytes=len(PNG) - 1), ImageTooLarge),
         (ImageConfig(max_pixels=64 * 48 - 1), ImageTooLarge),
@@ -250,18 +250,18 @@ def test_damage_outside_the_pixels_does_not_count(data: bytes) -> None:
 
 
 def test_reencode_leaves_an_upright_jpeg_alone_and_turns_the_rest_into_png() -> None:
-    limits = ImageConfig()
-    assert reencode(JPEG, limits) is JPEG
-    assert prepare(JPEG, ImageInput(encoded=True), limits) is JPEG
+    config = ImageConfig()
+    assert reencode(JPEG, config) is JPEG
+    assert prepare(JPEG, ImageInput(encoded=True), config) is JPEG
     turned = SPECIMENS["jpeg 4:4:4 turned"]
     for data in (PNG, save(photo(mode="CMYK"), "JPEG"), save(photo(), "WEBP"), turned):
-        made = reencode(data, limits)
+        made = reencode(data, config)
         assert made.startswith(b"\x89PNG")
         assert np.array_equal(
             decode(made, size=None, channels=3), decode(data, size=None, channels=3)
         )
     with pytest.raises(BrokenImage):
-        reencode(JPEG[:-200], limits)
+        reencode(JPEG[:-200], config)
 
 
 def test_nothing_is_kept_of_images_good_or_bad() -> None:

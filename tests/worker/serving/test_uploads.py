@@ -16,7 +16,7 @@ from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import RequestConfig, WorkerConfig
 from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
-from fingerpost.worker.serving.uploads import check_headers, read_body, read_images
+from fingerpost.worker.serving.uploads import check_image_headers, read_body, read_images
 
 
 @asynccontextmanager
@@ -33,7 +33,7 @@ async def serving(**settings: object) -> AsyncIterator[tuple[TestServer, list[ob
             if request.path == "/body":
                 found: object = await read_body(request, config, 2_000_000)
             else:
-                check_headers(request, config)
+                check_image_headers(request, config)
                 found = await read_images(request, config)
         except FingerpostError as error:
             seen.append(error)

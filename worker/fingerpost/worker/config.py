@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.config import BatchingConfig
@@ -174,7 +174,7 @@ class TelemetryConfig:
 
 
 @renamed_fields(
-    access="registry_options",
+    access="registry_config",
     advertise="registration.advertise",
     weight="registration.weight",
     zone="registration.zone",
@@ -208,7 +208,7 @@ class WorkerConfig:
     Attributes:
         registry: the URL of the registry, such as `consul://127.0.0.1:8500`; `embedded`, the
             default, is the one that `fingerpost registry` runs on this machine.
-        registry_options: credentials for the registry, and how it checks this worker.
+        registry_config: credentials for the registry, and how it checks this worker.
         registration: what the registry is told about this worker.
         host: the address to listen on. Loopback by default, so that nothing is open by accident;
             `0.0.0.0` serves other machines.
@@ -228,7 +228,7 @@ class WorkerConfig:
     """
 
     registry: str = "embedded"
-    registry_options: RegistryOptions = field(default_factory=RegistryOptions)
+    registry_config: RegistryConfig = field(default_factory=RegistryConfig)
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     host: str = "127.0.0.1"
     port: int = 0

@@ -18,8 +18,10 @@ from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
 from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
 from fingerpost.worker.protocols.v2.routes import OpenInferenceProtocol
 from fingerpost.worker.serving.admission import Admission
-from fingerpost.worker.serving.errors import plain_errors
-from fingerpost.worker.serving.malloc import trimmed
+from fingerpost.worker.serving.errors import ErrorForms
+from fingerpost.worker.serving.fast_path import FastPath
+from fingerpost.worker.serving.malloc import trim_regularly
+from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.telemetry.observer import Observer
 
@@ -53,7 +55,7 @@ class WorkerService:
         config: WorkerConfig,
         metrics: WorkerMetrics,
         observer: Observer | None = None,
-        extra: Callable[[web.Application], object] | None = None,
+        extra: Callable[[RouteContext], object] | None = None,
     ) -> None:
         self._manager = manager
         self._boot_id = boot_id
@@ -62,12 +64,15 @@ class WorkerService:
         self._metrics = metrics
         self._extra = extra
         self._seq = 0
-        self.admission = Admission(manager, config, observer or Observer(metrics), self.load)
+        self._observer = observer or Observer(metrics)
+        self._fast_path = FastPath(self.load)
+        self.admission = Admission(config.requests.max_in_flight)
 
     def app(self) -> web.Application:
-        """The routes; POST routes judge the headers before a client is told to send its body."""
-        hint = "images go to POST /v1/classify/MODEL"
-        app = web.Application(middlewares=[self._report_load, plain_errors, typed_errors(hint)])
+        """The application; its routes for images check the headers before the body is sent."""
+        forms = ErrorForms()
+        errors = typed_errors("images go to POST /v1/classify/MODEL", form_of=forms.of)
+        app = web.Application(middlewares=[self._report_load, errors])
         app.add_routes(
             [
                 web.get("/load", self._get_load),
@@ -77,15 +82,25 @@ class WorkerService:
                 web.get("/metrics", self._get_metrics),
             ]
         )
-        admission, manager, config = self.admission, self._manager, self._config
-        ClassifyProtocol(admission, config).add_to(app)
-        StreamProtocol(admission, manager, config, self.load).add_to(app)
-        TensorFlowServingProtocol(admission, manager, config).add_to(app)
-        OpenInferenceProtocol(admission, config).add_to(app)
-        OpenInferenceMetadata(admission, manager, config).add_to(app)
+        context = RouteContext(
+            app=app,
+            manager=self._manager,
+            admission=self.admission,
+            observer=self._observer,
+            fast_path=self._fast_path,
+            load=self.load,
+            error_forms=forms,
+        )
+        admission, manager = self.admission, self._manager
+        config, metrics = self._config, self._metrics
+        ClassifyProtocol(config, metrics).add_to(context)
+        StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
+        TensorFlowServingProtocol(manager, config, metrics).add_to(context)
+        OpenInferenceProtocol(config, metrics).add_to(context)
+        OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
-            self._extra(app)
-        app.cleanup_ctx.append(trimmed)
+            self._extra(context)
+        app.cleanup_ctx.append(trim_regularly)
         return app
 
     def runner(self) -> web.AppRunner:
@@ -97,7 +112,7 @@ class WorkerService:
         """
         return WorkerRunner(
             self.app(),
-            self.admission.shortcut,
+            self._fast_path.handle,
             headers_s=self._config.requests.headers_timeout_s,
             shutdown_timeout=1.0,
             auto_decompress=False,

@@ -1,4 +1,4 @@
-"""One worker process from its start to its leaving."""
+"""A worker from its start to its end: load, listen, register, drain, deregister."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.shutdown import ShutdownSignals
 from fingerpost.registry.version import __version__
+from fingerpost.worker.backends.python_object import describe_object, load_object
+from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.registrations import Registrations
@@ -32,10 +36,10 @@ from fingerpost.worker.telemetry.tracing import start_tracing
 from fingerpost.worker.threads import decode_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fingerpost.worker.backends.base import Backend
-    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
@@ -48,18 +52,28 @@ _FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNO
 
 
 class Worker:
-    """Loads, warms up, listens, registers, and leaves again, in this order.
+    """A worker in a program of your own.
+
+    An asynchronous context manager that loads the models, warms them up and listens. Clients find
+    it after `register`; `leave` drains it.
 
     ::
 
-        async with Worker(models, load, config) as worker:  # loaded, warmed up, listening
-            await worker.register()                         # now clients find it
-            await stop.wait()
-            await worker.leave()                            # drained
+        worker = Worker.for_object(Flowers(), name="flowers")
+        async with worker:              # loaded, warmed up, listening
+            await worker.register()     # clients find it from here on
+            await stop.wait()           # your program's own business
+            await worker.leave()        # no new requests; those in flight are finished
+
+    A worker changes three settings of its process: threads share one malloc arena (Linux), objects
+    that exist when the first model is loaded are left out of garbage collections (`gc.freeze`), and
+    threads that decode images or run models have a lower priority (Linux).
 
     Args:
-        models: where the models stand; or the files of the only one.
-        load: makes the backend from a version's files; called in a thread.
+        models: where the models are; or the files of the only one. See `for_object` for a Python
+            object.
+        load: makes the backend from a version's files; called in a thread. Mostly
+            `load_backend`.
         config: see `WorkerConfig`.
     """
 
@@ -72,12 +86,55 @@ class Worker:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.registry_options)
+        self._registry = open_registry(config.registry, config.registry_config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
         self._running: _Running | None = None
         self._leaving = AsyncExitStack()
+
+    @classmethod
+    def for_object(
+        cls,
+        model: PythonModel,
+        *,
+        name: str,
+        version: str = "1",
+        labels: Sequence[str] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        max_batch: int | None = None,
+        config: WorkerConfig | None = None,
+    ) -> Self:
+        """A worker that serves one Python object; see `PythonModel` for what it may have.
+
+        Args:
+            model: an object with a method `predict(batch)`, which gets uint8
+                `[N, height, width, 3]` in 0..255, RGB, and returns scores `[N, classes]`. If it
+                has a method `load()`, that is called once, in a thread, before the warm-up.
+            name: the name of the model, which clients ask for: 1 to 63 lower-case letters, digits
+                and hyphens.
+            version: its version, a number.
+            labels: the names of the classes, in the order of the scores; by default the object's
+                attribute `labels`, else the numbers of the classes.
+            image_size: pixels of both sides, or `(height, width)`; by default the object's
+                attributes `height` and `width`.
+            max_batch: most images in one call of `predict`; by default the object's attribute
+                `max_batch`, else 32.
+            config: the settings of the worker; by default it listens on a free port of loopback and
+                registers with the registry that `fingerpost registry` runs on this machine.
+
+        Raises:
+            ConfigurationError: a value that is not valid.
+        """
+        files = describe_object(
+            model,
+            name=name,
+            version=version,
+            labels=labels,
+            image_size=image_size,
+            max_batch=max_batch,
+        )
+        return cls(files, partial(load_object, model), config or WorkerConfig())
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -198,6 +255,24 @@ class Worker:
                 admission.rif,
                 config.drain.timeout_s,
             )
+
+    async def run_until_signal(self, *, follow_parent: bool = False) -> None:
+        """Start, register, serve until SIGTERM or SIGINT, then drain and stop.
+
+        A second signal ends the process at once. Only in the main thread, which gets the signals.
+
+        Args:
+            follow_parent: see `ShutdownSignals`.
+
+        Raises:
+            ConfigurationError, RegistryError: see `__aenter__` and `register`.
+        """
+        async with self:
+            # Before this line a signal ends the process at once: no client knows of it yet.
+            signals = ShutdownSignals(follow_parent=follow_parent)
+            await self.register()
+            await signals.wait()
+            await self.leave()
 
     async def _find_registry(self) -> None:
         """Fail before a model is loaded if the registry is not there or does not let us in.

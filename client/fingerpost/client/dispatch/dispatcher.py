@@ -75,7 +75,7 @@ class Dispatcher:
         self._transport = transport
         self._config = config
         self._stats = stats
-        self._budget = Budget(config.routing)
+        self._budget = Budget(config.routing.retries)
         self._services: dict[str, Service] = {}
         self._rng = random.Random()
         self._clock = asyncio.get_running_loop().time
@@ -146,7 +146,7 @@ class Dispatcher:
             self._refresh(service, now)
             if in_vain is not None and not self._budget.spend(now, in_vain):
                 # The budget limits how fast, not whether: an image that waits harms nobody.
-                await service.changed(self._config.routing.backoff_s(rounds, self._rng))
+                await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
                 rounds += 1
                 continue
             in_vain = None
@@ -169,7 +169,7 @@ class Dispatcher:
             else:
                 if pick.until >= job.deadline:
                     raise _late(job) from job.last_error
-                jitter_s = self._config.routing.backoff_s(rounds, self._rng)
+                jitter_s = self._config.routing.retries.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
                 tried = _NOBODY
                 rounds += 1
@@ -264,7 +264,7 @@ class Dispatcher:
             raise RuntimeError("an attempt ended with neither an answer nor an error")
         job.failed += reply.outcome is Outcome.FAILED
         again = error.retryable or _others_may(job, service, reply)
-        if not again or job.failed >= self._config.routing.attempts:
+        if not again or job.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
             error.add_note("The image was read from a source that can be read only once.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import BadAnswer, Unreachable
+from fingerpost.errors import PeerError, Unreachable
 
 if TYPE_CHECKING:
     from random import Random
@@ -26,7 +26,7 @@ class Prober:
     """The shell of one balancer's `Probing`: owns a task for each question that is out.
 
     A worker is asked no second question before it has answered the first. Reports that took longer
-    than `probe_timeout_s` are not used, but their connections are kept. A worker that leaves a
+    than `probing.max_rtt_s` are not used, but their connections are kept. A worker that leaves a
     question unanswered for `unanswered_s` is taken for stopped: what waits there is given up, where
     there is anyone else.
     """
@@ -86,7 +86,7 @@ class Prober:
         if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
             return
         tasks = self._ask(reference, probing.ahead(now), now)
-        until = now + self._config.routing.probe_wait_s
+        until = now + self._config.routing.probing.sync_timeout_s
         for _ in range(min(2, len(tasks))):
             left_s = until - self._clock()
             if not tasks or left_s <= 0:
@@ -135,7 +135,7 @@ class Prober:
             load = question.result()
             now = self._clock()
             rtt_s = now - asked_at
-            if rtt_s <= self._config.routing.probe_timeout_s:
+            if rtt_s <= self._config.routing.probing.max_rtt_s:
                 self._balancer.probing.answered(rtt_s)
                 unseen = max(0, endpoint.in_flight - before)
                 self._balancer.reported(endpoint, load, now, probed=True, unseen=unseen)
@@ -143,8 +143,8 @@ class Prober:
                 self._stats.probes_lost += 1
         except Unreachable:
             self._stats.probes_lost += 1
-            endpoint.suspected(self._clock())
-        except BadAnswer:
+            endpoint.suspect(self._clock())
+        except PeerError:
             self._stats.probes_lost += 1  # something that has no /load, but may classify
         finally:
             question.cancel()
@@ -161,7 +161,7 @@ class Prober:
 
     def _silent(self, endpoint: Endpoint) -> None:
         self._stats.probes_lost += 1
-        endpoint.suspected(self._clock())
+        endpoint.suspect(self._clock())
         if self._choice():
             self._stats.silences += 1
             reason = f"did not answer /load for {self._config.unanswered_s:g} s (unanswered_s)"

@@ -12,6 +12,7 @@ from fingerpost.client.images.shrink import wanted_size
 from fingerpost.client.routing import Balancer, HedgeDelay, Outcome, make_policy
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LoadReport
+from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
     from random import Random
@@ -52,7 +53,7 @@ class Service:
         self.hedge = HedgeDelay()
         self._rng = rng
         self._stats = stats
-        self._report_every_s = config.routing.report_every_s
+        self._report_min_interval_s = config.routing.probing.report_min_interval_s
         self._reported_at = -inf
         self._seconds = 0.0
         self._mb = 0.0
@@ -108,8 +109,8 @@ class Service:
             if timings is not None:
                 worker_s = (timings.decode + timings.queue + timings.inference) / 1000
             self.hedge.answered(now - upload.sent_at)
-            self._seconds += _SMOOTHING * (now - pick.at - self._seconds)
-            self._mb += _SMOOTHING * (sent_mb - self._mb)
+            self._seconds = ewma(self._seconds, now - pick.at, _SMOOTHING)
+            self._mb = ewma(self._mb, sent_mb, _SMOOTHING)
         pick.release(
             outcome,
             now=now,
@@ -125,7 +126,10 @@ class Service:
             self._stats.ejections += 1
 
     def _report(self, endpoint: Endpoint, header: str, outcome: Outcome, now: float) -> None:
-        if outcome is Outcome.ANSWERED and now - endpoint.load_at < self._report_every_s:
+        if (
+            outcome is Outcome.ANSWERED
+            and now - endpoint.load_report_at < self._report_min_interval_s
+        ):
             return
         # An answer without a usable report is still an answer.
         with contextlib.suppress(BadAnswer):

@@ -78,7 +78,7 @@ class Relayed:
             )
             for number, (host, port) in enumerate(self._places)
         )
-        return msgspec.structs.replace(view, instances=proxies, kept=(), withdrawn=())
+        return msgspec.structs.replace(view, instances=proxies, retained=(), withdrawn=())
 
     def judge(
         self, address: str, status: int, error: FingerpostError

@@ -1,8 +1,20 @@
-"""Which worker gets the next request: pure state machines that are given the time and chance."""
+"""Routing: which worker gets the next request.
+
+A `Balancer` has an `Endpoint` for each worker of a service, and asks a `Policy` to pick one of
+those that are usable. Nothing here does I/O: time and randomness are arguments.
+"""
 
 from fingerpost.client.routing.balancer import Balancer, Pick, RetryAt
 from fingerpost.client.routing.budget import Budget
-from fingerpost.client.routing.config import RoutingConfig
+from fingerpost.client.routing.config import (
+    EjectionConfig,
+    HotColdConfig,
+    PolicyFactory,
+    ProbingConfig,
+    RetryConfig,
+    RoutingConfig,
+    SlowStartConfig,
+)
 from fingerpost.client.routing.deadline import Phase, PhaseClock
 from fingerpost.client.routing.ejection import Ejection
 from fingerpost.client.routing.endpoint import Endpoint
@@ -26,21 +38,27 @@ __all__ = [
     "Budget",
     "Candidate",
     "Ejection",
+    "EjectionConfig",
     "Endpoint",
     "HedgeDelay",
     "HotCold",
+    "HotColdConfig",
     "LeastLoaded",
     "Outcome",
     "Phase",
     "PhaseClock",
     "Pick",
     "Policy",
+    "PolicyFactory",
     "PowerOfTwo",
     "Probing",
+    "ProbingConfig",
     "RandomChoice",
     "RetryAt",
+    "RetryConfig",
     "RoundRobin",
     "RoutingConfig",
+    "SlowStartConfig",
     "WeightedRoundRobin",
     "make_policy",
 ]

@@ -1,4 +1,4 @@
-"""All workers of one service as one client sees them: whom to pick, and what came of it."""
+"""The routing table of one service: picks a worker for each request, and learns how it ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ __all__ = ["Balancer", "Pick", "RetryAt"]
 
 
 class Pick:
-    """One request placed on one worker; `release` it exactly once, whatever happens."""
+    """A request assigned to a worker. Call `release` exactly once, however the request ends.
+
+    Attributes:
+        endpoint: the worker.
+        at: when it was picked, in monotonic seconds.
+        trial: it is the one request that decides whether an ejected worker is used again.
+    """
 
     __slots__ = ("_balancer", "_released", "_requests", "at", "endpoint", "trial")
 
@@ -42,21 +48,22 @@ class Pick:
         *,
         now: float,
         rng: Random,
-        load: LoadReport | None = None,
+        load_report: LoadReport | None = None,
         retry_after_s: float | None = None,
         sent_mb: float = 0.0,
         worker_s: float | None = None,
     ) -> None:
-        """Tell how it ended.
+        """Record how the request ended.
 
         Args:
-            outcome: what it says about the worker.
+            outcome: how it ended.
             now: monotonic seconds.
             rng: varies the length of an ejection.
-            load: the load report that came along.
-            retry_after_s: what the worker asked for.
-            sent_mb: megabytes of image; without them the time taken is no sample of latency.
-            worker_s: how much of that time the worker says it took; the rest was the network.
+            load_report: the load report that came with the answer.
+            retry_after_s: the `Retry-After` of the answer.
+            sent_mb: megabytes of image sent; 0 if the time taken is not a sample of latency.
+            worker_s: the part of the time that the worker spent, by its own account; the rest was
+                the network.
 
         Raises:
             RuntimeError: it was released before, which would leave the count wrong for good.
@@ -77,12 +84,15 @@ class Pick:
         )
         if changed:
             self._balancer.regroup()
-        if load is not None:
-            self._balancer.reported(self.endpoint, load, now, probed=False)
+        if load_report is not None:
+            self._balancer.reported(self.endpoint, load_report, now, probed=False)
 
 
 class RetryAt:
-    """Nobody to pick before `until`: all were tried (then it is now), or all are overloaded."""
+    """Returned by `Balancer.pick` where no worker can be picked before `until` (monotonic seconds).
+
+    Either all workers were tried, and `until` is the present time, or all are overloaded.
+    """
 
     __slots__ = ("until",)
 
@@ -91,15 +101,21 @@ class RetryAt:
 
 
 class _Group:
-    """The workers that serve one reference, and those of them that are usable before `until`.
+    """The endpoints that serve one model reference, and those that are usable until `until`.
 
-    `steady` are the usable ones that are not new. In panic mode the failing count as usable.
+    `steady` are the usable ones that are not in their slow start. In panic mode the failing
+    endpoints count as usable.
     """
 
     __slots__ = ("endpoints", "steady", "until", "usable")
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], now: float, *, eject_share: float, starting: SlowStart
+        self,
+        endpoints: Sequence[Endpoint],
+        now: float,
+        *,
+        max_ejected_share: float,
+        slow_start: SlowStart,
     ) -> None:
         self.endpoints = endpoints
         self.until = inf
@@ -111,14 +127,14 @@ class _Group:
                 usable.append(endpoint)
                 continue
             self.until = min(self.until, at)
-            if endpoint.ejection.failing and endpoint.ejection.busy_until <= now:
+            if endpoint.ejection.failing and endpoint.ejection.overloaded_until <= now:
                 failing.append(endpoint)
-        if len(failing) > eject_share * len(endpoints):
+        if len(failing) > max_ejected_share * len(endpoints):
             usable += failing
-        new = {endpoint.id for endpoint in usable if starting.until(endpoint) > now}
+        new = {endpoint.id for endpoint in usable if slow_start.until(endpoint) > now}
         if new:
             self.until = min(
-                self.until, *(starting.until(each) for each in usable if each.id in new)
+                self.until, *(slow_start.until(each) for each in usable if each.id in new)
             )
         self.usable = usable
         self.steady = [each for each in usable if each.id not in new] if new else usable
@@ -127,38 +143,38 @@ class _Group:
 class Balancer:
     """The routing table of one service.
 
-    A pick takes constant time, because the usable workers are kept as a list that is made anew
-    only after a change: a snapshot, an ejection and its end, a trial, an overload, draining.
-    Not safe for several threads.
+    `pick` takes constant time: the list of usable endpoints is kept, and made again only after a
+    change (a snapshot, an ejection or its end, a trial, an overload, draining). Not thread-safe.
 
     Args:
-        policy: the rule; each balancer has its own instance.
+        policy: picks one of the usable endpoints. Each balancer needs an instance of its own.
         config: see `RoutingConfig`.
-        client_id: names this client among many, which then each use a subset of a large fleet;
-            None for a lone one, which uses all.
+        client_id: names this client among many, each of which uses a subset of a large fleet;
+            None for a lone client, which uses all workers.
     """
 
     def __init__(self, policy: Policy, config: RoutingConfig, client_id: str | None = None) -> None:
         self._policy = policy
         self._config = config
         self._client_id = client_id
-        self._starting = SlowStart(config)
+        self._slow_start = SlowStart(config.slow_start)
         self._sticky = Sticky()
         self._endpoints: dict[str, Endpoint] = {}
         self._groups: dict[ModelReference, _Group] = {}
-        self.probing = Probing(config)
+        self.probing = Probing(config.probing)
         self.snapshot: Snapshot | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """All workers of the last snapshot, in its order."""
+        """The endpoints of all workers in the last snapshot, in its order."""
         return tuple(self._endpoints.values())
 
     def update(self, snapshot: Snapshot, now: float) -> None:
-        """Take a snapshot. Workers that stay keep their record; a new id or boot id has none.
+        """Replace the list of workers by that of a snapshot.
 
-        A worker that joins others starts slowly. Picks of workers that vanished stay valid: the
-        requests go on, and are released as usual.
+        The endpoint of a worker that stays is kept. A worker with a new id, boot id or address
+        gets a new endpoint, which starts slowly if there were others before. A pick of a worker
+        that is no longer listed stays valid: its request goes on, and is released as usual.
         """
         endpoints = {}
         new_at = now if self._endpoints else -inf
@@ -166,26 +182,37 @@ class Balancer:
             endpoint = self._endpoints.get(instance.id)
             if endpoint is None or not endpoint.renew(instance):
                 endpoint = Endpoint(instance, self._config, new_at)
-                endpoint.credit_at = self._starting.picks
+                endpoint.credit_at = self._slow_start.picks
             endpoints[instance.id] = endpoint
         self._endpoints = endpoints
         self.snapshot = snapshot
         self.regroup()
 
     def regroup(self) -> None:
-        """Who is usable may have changed."""
+        """Determine again which endpoints are usable, at the next pick."""
         self._groups.clear()
 
     def reported(
-        self, endpoint: Endpoint, load: LoadReport, now: float, *, probed: bool, unseen: int = 0
+        self,
+        endpoint: Endpoint,
+        load_report: LoadReport,
+        now: float,
+        *,
+        probed: bool,
+        unseen: int = 0,
     ) -> None:
-        """A load report came: the answer to a probe, or along with an answer.
+        """Take in a load report.
 
-        `unseen` is how many requests were sent there while the probe was under way.
+        Args:
+            endpoint: whose report it is.
+            load_report: the report; ignored if it is older than the last one.
+            now: monotonic seconds.
+            probed: it is the answer to a probe, rather than a part of an image's answer.
+            unseen: requests sent there while the probe was in flight, which it may not include.
         """
-        if endpoint.reported(load, now, unseen):
+        if endpoint.reported(load_report, now, unseen):
             self.regroup()
-        if endpoint.load is load and self._endpoints.get(endpoint.id) is endpoint:
+        if endpoint.load_report is load_report and self._endpoints.get(endpoint.id) is endpoint:
             self._policy.reported(endpoint, now, probed=probed)
 
     def pick(
@@ -197,13 +224,21 @@ class Balancer:
         rng: Random,
         key: str | None = None,
     ) -> Pick | RetryAt | None:
-        """Place one request, passing over the worker ids in `tried` while there are others.
+        """Assign one request to a worker.
 
-        Requests of the same `key` go to the same worker, as long as it is usable.
+        If all workers are ejected or draining, it is one of them, so that ejection alone never
+        leaves a request without a worker.
 
-        Returns a `Pick`; a `RetryAt` where another attempt should wait (call again without `tried`
-        then); None where no worker serves `reference`. Nothing is ever left without a worker by
-        ejection alone: if all are ejected or draining, all are picked from.
+        Args:
+            reference: the model that is asked for.
+            tried: ids of workers that this request does not go to.
+            now: monotonic seconds.
+            rng: the source of randomness.
+            key: requests with the same key go to the same worker, as long as it is usable.
+
+        Returns:
+            A `Pick`; a `RetryAt` where the request has to wait (call again then, without
+            `tried`); None if no worker serves `reference`.
         """
         group = self._group(reference, now)
         if group is None:
@@ -211,25 +246,25 @@ class Balancer:
         pool: Sequence[Endpoint] = group.usable
         steady: Sequence[Endpoint] = group.steady
         if not pool:
-            busy = [each.ejection.busy_until for each in group.endpoints]
-            busy_until = min((until for until in busy if until > now), default=None)
-            if busy_until is not None:
-                return RetryAt(busy_until)
+            overloaded = [each.ejection.overloaded_until for each in group.endpoints]
+            overloaded_until = min((until for until in overloaded if until > now), default=None)
+            if overloaded_until is not None:
+                return RetryAt(overloaded_until)
             pool = steady = group.endpoints
         if tried:
             pool = [endpoint for endpoint in pool if endpoint.id not in tried]
             if not pool:
                 return RetryAt(now)
             steady = [endpoint for endpoint in steady if endpoint.id not in tried]
-        self._starting.picks += 1
+        self._slow_start.picks += 1
         if key is not None:
             endpoint = self._sticky.pick(pool, key)
         else:
             endpoint = self._policy.pick(pool, now, rng)
             if (
                 steady
-                and self._starting.until(endpoint) > now
-                and not self._starting.admits(endpoint, len(pool), now)
+                and self._slow_start.until(endpoint) > now
+                and not self._slow_start.admits(endpoint, len(pool), now)
             ):
                 endpoint = self._policy.pick(steady, now, rng)
         trial = endpoint.dispatched(now)
@@ -240,16 +275,16 @@ class Balancer:
     def to_probe(
         self, reference: ModelReference, count: int, now: float, rng: Random
     ) -> list[Endpoint]:
-        """`count` different workers to ask for a load report now.
+        """Draw up to `count` different endpoints to ask for a load report now.
 
-        Fewer where there are fewer, or where they said it less than `probe_fresh_s` ago.
+        Without those whose last report is not older than `ProbingConfig.worker_min_interval_s`.
         """
         group = self._group(reference, now)
         if group is None:
             return []
-        oldest = now - self._config.probe_fresh_s
+        oldest = now - self._config.probing.worker_min_interval_s
         drawn = self.probing.draw(group.usable, count, rng)
-        return [each for each in drawn if each.load_at <= oldest]
+        return [each for each in drawn if each.load_report_at <= oldest]
 
     def _group(self, reference: ModelReference, now: float) -> _Group | None:
         group = self._groups.get(reference)
@@ -265,6 +300,9 @@ class Balancer:
         if self._client_id is not None:
             endpoints = subset(endpoints, self._client_id, self._config.subset_size)
         group = self._groups[reference] = _Group(
-            endpoints, now, eject_share=self._config.eject_share, starting=self._starting
+            endpoints,
+            now,
+            max_ejected_share=self._config.ejection.max_ejected_share,
+            slow_start=self._slow_start,
         )
         return group

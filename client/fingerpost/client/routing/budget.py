@@ -1,4 +1,4 @@
-"""How much may be sent twice."""
+"""The retry budget: how many requests and bytes may be sent again."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.config import RetryConfig
 
 __all__ = ["Budget"]
 
 
 class Budget:
-    """Retries and hedges of one client draw on one budget, so that they cannot multiply a trouble.
+    """Limits the retries and hedges of one client, so that they cannot multiply an overload.
 
-    In any `budget_ttl_s` at most `budget_share` of its requests plus `budget_per_s`, and at most
-    `budget_bytes_share` of its uploaded bytes, are sent again. The first in a second is exempt
-    from the limit on bytes, or one large image could never be retried. (Finagle's `RetryBudget`;
-    rejected: gRPC's tokens, which a long quiet time leaves full, and which know no bytes.)
+    In any `budget_ttl_s` at most `budget_share` of the requests plus `budget_min_per_s` are sent
+    again, and at most `budget_bytes_share` of the uploaded bytes. The first retry in a second is
+    exempt from the limit on bytes, or a single large image could never be retried. The scheme is
+    Finagle's `RetryBudget`. Rejected: gRPC's tokens, which are full after a long quiet time, and
+    do not count bytes.
     """
 
-    def __init__(self, config: RoutingConfig) -> None:
+    def __init__(self, config: RetryConfig) -> None:
         self._config = config
-        # By the second: [second, requests, bytes, extras, extra bytes]; the sums are kept too.
+        # One entry a second: [second, requests, bytes, retries, retried bytes]; and their sums.
         self._seconds: deque[list[float]] = deque()
         self._sums = [0.0, 0.0, 0.0, 0.0]
 
     def request(self, now: float, body_bytes: int) -> None:
-        """A request begins; it earns its share."""
+        """Record a new request: it earns its share of a retry."""
         self._add(now, 1, body_bytes, 0, 0)
 
     def spend(self, now: float, body_bytes: int) -> bool:
-        """Whether one more attempt may be made; it is charged then.
+        """Whether one more attempt may be made; if so, it is charged to the budget.
 
         Args:
             now: monotonic seconds.
-            body_bytes: what it uploads in vain if it is the second time: 0 where the failed
-                attempt sent nothing, as when the connection was refused.
+            body_bytes: the bytes that are uploaded a second time; 0 if the failed attempt sent
+                none, as when the connection was refused.
         """
         self._expire(now)
         config = self._config
         requests, sent, extras, extra_bytes = self._sums
-        allowed = config.budget_share * requests + config.budget_per_s * config.budget_ttl_s
+        allowed = config.budget_share * requests + config.budget_min_per_s * config.budget_ttl_s
         if extras + 1 > allowed:
             return False
         newest = self._seconds[-1] if self._seconds else None

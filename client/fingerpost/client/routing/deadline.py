@@ -1,4 +1,4 @@
-"""How long a request may take: in all, and in each phase."""
+"""How long an attempt may take: in all, and in each phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Phase", "PhaseClock"]
 
 
 class Phase(enum.Enum):
-    """Where an attempt is."""
+    """The phase that an attempt is in."""
 
     CONNECT = enum.auto()
     UPLOAD = enum.auto()
@@ -17,7 +17,7 @@ class Phase(enum.Enum):
 
 
 class PhaseClock:
-    """Says when an attempt has failed, phase by phase, within the request's deadline.
+    """Determines when an attempt times out: in each phase, and at the request's deadline.
 
     ::
 
@@ -25,9 +25,9 @@ class PhaseClock:
         connect_s at most      progress_s       compute_s at most
                                without a byte
 
-    An upload has no limit but progress and the deadline: 20 MB over a slow link take their time,
-    and ending them would only start them again elsewhere (envoyproxy/envoy-mobile#2575). The
-    deadline is a time of this machine's monotonic clock, and travels as milliseconds left.
+    An upload that makes progress is limited by the deadline alone: 20 MB take long on a slow link,
+    and to end them would only start them again elsewhere (envoyproxy/envoy-mobile#2575). The
+    deadline is a time of this machine's monotonic clock; requests carry the milliseconds left.
     """
 
     __slots__ = ("_since", "compute_s", "connect_s", "deadline", "phase", "progress_s")
@@ -49,19 +49,19 @@ class PhaseClock:
         self._since = now
 
     def connected(self, now: float) -> None:
-        """The connection is there, new or kept."""
+        """Record that a connection is open, a new one or a kept one."""
         self.phase, self._since = Phase.UPLOAD, now
 
     def progressed(self, now: float) -> None:
-        """Bytes of the body left."""
+        """Record that bytes of the body were sent."""
         self._since = now
 
     def sent(self, now: float) -> None:
-        """The whole body left."""
+        """Record that the whole body was sent."""
         self.phase, self._since = Phase.COMPUTE, now
 
     def expires_at(self) -> float:
-        """When this attempt has failed, if nothing happens before."""
+        """When this attempt times out, in monotonic seconds, if nothing happens before."""
         match self.phase:
             case Phase.CONNECT:
                 allowed_s = self.connect_s
@@ -72,5 +72,5 @@ class PhaseClock:
         return min(self.deadline, self._since + allowed_s)
 
     def left_ms(self, now: float) -> int:
-        """What goes into the request: whole milliseconds until the deadline, 1 at least."""
+        """Whole milliseconds until the deadline, at least 1: what the request carries."""
         return max(1, int(min(self.deadline - now, 86400.0) * 1000))

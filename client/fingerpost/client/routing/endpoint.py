@@ -1,4 +1,4 @@
-"""What one client knows of one worker."""
+"""A worker as one client knows it: its load, its expected time, its failures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.client.routing.ejection import Ejection
 from fingerpost.client.routing.outcome import Outcome
 from fingerpost.registry.load import WorkerState
+from fingerpost.registry.moving_average import ewma, time_weight
 
 if TYPE_CHECKING:
     from random import Random
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
-# Own latency samples: how long the mean of them is believed against the worker's report, which
-# knows more requests, but forgets only with new ones; and the weight of the newest, which grows
-# with the pause before it, so that few suffice to notice that a slow worker has recovered. A pause
-# as long as the worker was known before is long.
+# This client's own latency samples. Their average is used for `_OWN_S` beside the worker's report,
+# which covers more requests, but forgets old ones only with new ones. The weight of a sample grows
+# with the pause before it, so that few are enough to notice that a slow worker has recovered. A
+# pause as long as the worker had been in use before it has the full weight.
 _OWN_S: Final = 10.0
 _SMOOTHING: Final = 0.1
 _NEWEST: Final = 0.6
@@ -30,71 +31,81 @@ _LEAST_MB: Final = 1e-6
 
 
 class Endpoint:
-    """A `Candidate`: counts, load report, expected time, and its record of failures.
+    """A worker as one client knows it; the `Candidate` that a policy sees.
 
-    The expected time of a megabyte is that of the answer where nobody waits, and that on the way
-    for each of the requests that share it: they are divided by the queue and by the requests that
-    the image met, each sample by its own, because a mean of times over this moment's queue is
-    noise. They are kept as ratios of two means, seconds and megabytes, and not as means of ratios,
-    in which a thumbnail's fixed cost counts as much as a photograph's.
+    The expected time of a megabyte has two parts. `compute_s_per_mb` is the time at a worker where
+    nothing waits: each sample is divided by the queue that its image met. `transfer_s_per_mb` is
+    the time on the network: each sample is divided by the requests that shared the link. Rejected:
+    an average of undivided times over the present queue, which is noise. Both are ratios of two
+    averages, seconds and megabytes, and not averages of ratios, in which the fixed cost of a
+    thumbnail would count as much as that of a photograph.
     """
 
     __slots__ = (
-        "_config",
         "_mb",
         "_own_at",
         "_own_s",
+        "_report_max_age_s",
+        "_suspect_s",
         "_transfer_s",
-        "answer_s_per_mb",
+        "compute_s_per_mb",
         "credit",
         "credit_at",
         "ejection",
-        "failed_until",
-        "first_at",
+        "expected_s_per_mb",
+        "first_sent_at",
         "id",
         "in_flight",
         "instance",
-        "load",
-        "load_at",
-        "local_pressure",
+        "inverse_slots",
+        "last_sent_at",
+        "load_report",
+        "load_report_at",
+        "local_requests_per_slot",
         "new_at",
-        "per_slot",
-        "pressure",
-        "seconds_per_mb",
-        "sent_at",
+        "requests_per_slot",
+        "suspect_until",
         "transfer_s_per_mb",
         "weight",
     )
 
     def __init__(self, instance: Instance, config: RoutingConfig, new_at: float = -inf) -> None:
-        """`new_at` is when it joined others that were there before: it starts slowly then."""
+        """Make the endpoint of a worker without any history.
+
+        Args:
+            instance: its entry in the registry.
+            config: see `RoutingConfig`.
+            new_at: when it joined other workers, in monotonic seconds: its slow start begins then.
+                Minus infinity if it has none.
+        """
         self.instance = instance
         self.id = instance.id
         self.weight = instance.weight
         self.in_flight = 0
-        self.ejection = Ejection(config)
+        self.ejection = Ejection(config.ejection)
         self.new_at = new_at
         self.credit = 0.0
         self.credit_at = 0
         if new_at > -inf:
             self.ejection.require_trial(new_at)
-        self.sent_at = -inf
-        self._config = config
-        self._no_figures()
+        self.last_sent_at = -inf
+        self._report_max_age_s = config.probing.report_max_age_s
+        self._suspect_s = config.ejection.suspect_s
+        self._forget()
 
-    def _no_figures(self) -> None:
-        self.load: LoadReport | None = None
-        self.load_at = -inf
-        self.per_slot = 1.0
-        self.pressure = self.local_pressure = float(self.in_flight)
-        self.answer_s_per_mb = self.transfer_s_per_mb = self.seconds_per_mb = 0.0
-        self.failed_until = -inf
-        self.first_at = inf
+    def _forget(self) -> None:
+        self.load_report: LoadReport | None = None
+        self.load_report_at = -inf
+        self.inverse_slots = 1.0
+        self.requests_per_slot = self.local_requests_per_slot = float(self.in_flight)
+        self.compute_s_per_mb = self.transfer_s_per_mb = self.expected_s_per_mb = 0.0
+        self.suspect_until = -inf
+        self.first_sent_at = inf
         self._mb = self._own_s = self._transfer_s = 0.0
         self._own_at = -inf
 
     def renew(self, instance: Instance) -> bool:
-        """Take what the registry says now; False where that is another process (see `Balancer`)."""
+        """Take over a new registry entry; False if it is that of another process or address."""
         old = self.instance
         if (old.boot_id, old.address) != (instance.boot_id, instance.address):
             return False
@@ -103,18 +114,18 @@ class Endpoint:
         return True
 
     def dispatched(self, now: float) -> bool:
-        """Count a request; True where it is the trial of a worker that has rested."""
+        """Count a request that is sent; True if it is the trial that ends an ejection."""
         self.in_flight += 1
-        self.sent_at = now
-        self.first_at = min(self.first_at, now)
-        self.pressure += self.per_slot
-        self.local_pressure += self.per_slot
+        self.last_sent_at = now
+        self.first_sent_at = min(self.first_sent_at, now)
+        self.requests_per_slot += self.inverse_slots
+        self.local_requests_per_slot += self.inverse_slots
         return self.ejection.dispatched(now)
 
     def requests(self, now: float) -> float:
-        """How many requests there are, by its report if that is fresh, and ours."""
-        fresh = now - self.load_at <= self._config.report_age_s
-        return self.pressure / self.per_slot if fresh else self.in_flight
+        """Requests at the worker: by its report if that is fresh, else this client's own."""
+        fresh = now - self.load_report_at <= self._report_max_age_s
+        return self.requests_per_slot / self.inverse_slots if fresh else self.in_flight
 
     def finished(
         self,
@@ -129,19 +140,22 @@ class Endpoint:
         worker_s: float | None,
         requests: float,
     ) -> bool:
-        """A dispatched request ended; True where who is usable may have changed.
+        """Record the end of a request; True if the worker may have become usable or unusable.
 
-        Only an answer is a sample of latency. A failure is none, however quick: it keeps the
-        worker from being called cold instead.
+        Only an answer is a sample of latency. A failure is not, however quick it was; the worker
+        becomes a suspect instead. See `Pick.release` for the arguments; `requests` is how many
+        requests were there when this one was picked.
         """
         self.in_flight -= 1
-        self.local_pressure = self.in_flight * self.per_slot
-        self.pressure = max(self.local_pressure, self.pressure - self.per_slot)
+        self.local_requests_per_slot = self.in_flight * self.inverse_slots
+        self.requests_per_slot = max(
+            self.local_requests_per_slot, self.requests_per_slot - self.inverse_slots
+        )
         if outcome is Outcome.ANSWERED:
             if sent_mb > 0:
                 self._sample(now - picked_at, worker_s, sent_mb, requests, now)
         elif outcome in (Outcome.FAILED, Outcome.REFUSED):
-            self.failed_until = now + self._config.wary_s
+            self.suspect_until = now + self._suspect_s
         return self.ejection.finished(
             outcome,
             picked_at=picked_at,
@@ -151,55 +165,55 @@ class Endpoint:
             retry_after_s=retry_after_s,
         )
 
-    def reported(self, load: LoadReport, now: float, unseen: int = 0) -> bool:
-        """Take a load report; True where who is usable may have changed.
+    def reported(self, load_report: LoadReport, now: float, unseen: int = 0) -> bool:
+        """Take in a load report; True if the worker may have become usable or unusable.
 
-        `unseen` requests were sent while it was on its way, and may not be in it.
+        See `Balancer.reported` for the arguments.
         """
-        old = self.load
-        restarted = old is not None and old.boot_id != load.boot_id
-        if old is not None and not restarted and load.seq <= old.seq:
+        old = self.load_report
+        restarted = old is not None and old.boot_id != load_report.boot_id
+        if old is not None and not restarted and load_report.seq <= old.seq:
             return False
         if restarted:
-            self._no_figures()
+            self._forget()
             self.ejection.clear()
-        self.load = load
-        self.load_at = now
-        self.per_slot = 1.0 / max(1, load.slots)
-        self.local_pressure = self.in_flight * self.per_slot
-        self.pressure = max(load.rif + unseen, self.in_flight) * self.per_slot
+        self.load_report = load_report
+        self.load_report_at = now
+        self.inverse_slots = 1.0 / max(1, load_report.slots)
+        self.local_requests_per_slot = self.in_flight * self.inverse_slots
+        self.requests_per_slot = max(load_report.rif + unseen, self.in_flight) * self.inverse_slots
         self._expect(now)
-        if load.state is WorkerState.READY:
+        if load_report.state is WorkerState.READY:
             return restarted
         self.ejection.drain(now)
         return True
 
-    def suspected(self, now: float) -> None:
-        """It left a probe unanswered: it is not called cold for a while."""
-        self.failed_until = max(self.failed_until, now + self._config.wary_s)
+    def suspect(self, now: float) -> None:
+        """Note that a probe was not answered: the worker is a suspect for `suspect_s`."""
+        self.suspect_until = max(self.suspect_until, now + self._suspect_s)
 
     def _sample(
         self, elapsed_s: float, worker_s: float | None, mb: float, requests: float, now: float
     ) -> None:
-        # After a long pause the old mean says nothing any more.
+        # After a long pause the old average is out of date.
         pause_s = now - self._own_at
-        known_s = min(_MEAN_S, max(_LEAST_S, self._own_at - self.first_at))
-        new = 1.0 if pause_s > _OWN_S else min(_NEWEST, max(_SMOOTHING, pause_s / known_s))
-        self._mb += new * (max(mb, _LEAST_MB) - self._mb)
+        known_s = min(_MEAN_S, max(_LEAST_S, self._own_at - self.first_sent_at))
+        weight = 1.0 if pause_s > _OWN_S else time_weight(pause_s, _SMOOTHING, _NEWEST, known_s)
+        self._mb = ewma(self._mb, max(mb, _LEAST_MB), weight)
         transfer_s = 0.0 if worker_s is None else max(0.0, elapsed_s - worker_s)
-        answer_s = (elapsed_s - transfer_s) / max(1.0, requests * self.per_slot)
-        self._own_s += new * (answer_s - self._own_s)
-        self._transfer_s += new * (transfer_s / max(1.0, requests) - self._transfer_s)
+        compute_s = (elapsed_s - transfer_s) / max(1.0, requests * self.inverse_slots)
+        self._own_s = ewma(self._own_s, compute_s, weight)
+        self._transfer_s = ewma(self._transfer_s, transfer_s / max(1.0, requests), weight)
         self._own_at = now
         self._expect(now)
 
     def _expect(self, now: float) -> None:
-        answer = 0.0
-        if self.load is not None and self.load.latency_per_cost_s > 0:
-            answer = self.load.latency_per_cost_s / max(1.0, self.load.rif * self.per_slot)
+        compute_s, report = 0.0, self.load_report
+        if report is not None and report.latency_per_cost_s > 0:
+            compute_s = report.latency_per_cost_s / max(1.0, report.rif * self.inverse_slots)
         if self._mb and now - self._own_at <= _OWN_S:
-            own = self._own_s / self._mb
-            answer = min(answer, own) if answer else own
-        self.answer_s_per_mb = answer
+            own_s = self._own_s / self._mb
+            compute_s = min(compute_s, own_s) if compute_s else own_s
+        self.compute_s_per_mb = compute_s
         self.transfer_s_per_mb = self._transfer_s / self._mb if self._mb else 0.0
-        self.seconds_per_mb = answer + self.transfer_s_per_mb
+        self.expected_s_per_mb = compute_s + self.transfer_s_per_mb

@@ -1,4 +1,4 @@
-"""When an answer is late enough to ask a second worker."""
+"""When an answer is late enough to send the image to a second worker."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _QUANTILE: Final = 0.95
 
 
 class HedgeDelay:
-    """The 95th percentile of the last 200 times between an upload's end and its answer.
+    """The 95th percentile of the last 200 times from the end of an upload to its answer.
 
-    Counted from the end of the upload, because before it a slow link is no sign of a slow worker
-    and a second upload would share it. At the 95th percentile a twentieth of the requests is sent
-    twice, which cuts the tail nearly as well as earlier hedges (Dean and Barroso, 'The Tail at
-    Scale', 2013). Rejected: a fixed delay, which is wrong for every model but one.
+    It counts from the end of the upload, because before that a slow link is not a sign of a slow
+    worker, and a second upload would share the link. At the 95th percentile one request in twenty
+    is sent twice, which shortens the tail nearly as well as earlier hedges (Dean and Barroso, 'The
+    Tail at Scale', 2013). Rejected: a fixed delay, which is right for one model only.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class HedgeDelay:
 
     @property
     def delay_s(self) -> float:
-        """Seconds after the upload; infinite until 20 answers were seen."""
+        """Seconds to wait after the upload; infinite until 20 answers have come."""
         return self._delay_s
 
     def answered(self, compute_s: float) -> None:
-        """An answer came so long after its upload."""
+        """Record an answer that came `compute_s` after its upload."""
         self._seconds.append(compute_s)
         self._added += 1
         if len(self._seconds) >= _LEAST and self._added % _EVERY == 0:

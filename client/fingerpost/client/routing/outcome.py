@@ -1,4 +1,4 @@
-"""How an attempt ended."""
+"""How an attempt ended, as a sign of the worker's health."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["Outcome"]
 
 
 class Outcome(enum.Enum):
-    """How an attempt ended, as far as it says something about the worker."""
+    """How an attempt ended, as a sign of the worker's health."""
 
-    ANSWERED = enum.auto()  # it works, even where it refused the image
-    REFUSED = enum.auto()  # no connection could be made
-    FAILED = enum.auto()  # reset, silent for too long, a 5xx or a senseless answer
-    OVERLOADED = enum.auto()  # hot, not failed
-    DRAINING = enum.auto()
-    ABANDONED = enum.auto()  # the caller gave up: nothing is known
+    ANSWERED = enum.auto()  # the worker works, even if it did not accept the image
+    REFUSED = enum.auto()  # no connection could be opened
+    FAILED = enum.auto()  # reset, timeout, a 5xx, or an answer that cannot be read
+    OVERLOADED = enum.auto()  # more requests than it accepts now; not a failure
+    DRAINING = enum.auto()  # it accepts no new requests, because it is about to leave
+    ABANDONED = enum.auto()  # the caller gave up: no sign of anything

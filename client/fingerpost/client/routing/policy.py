@@ -1,4 +1,4 @@
-"""The seam between the balancer, which knows who may be picked, and the rule that picks one."""
+"""The interface of a routing policy: what it must do, and what it can know of each worker."""
 
 from __future__ import annotations
 
@@ -14,76 +14,80 @@ __all__ = ["Candidate", "Policy"]
 
 
 class Candidate(Protocol):
-    """What a policy may know of a worker. The values are live: read them in `pick`, keep none."""
+    """A worker that may be picked, as a policy sees it.
+
+    The values are live: they change with every request and report. Read them in `Policy.pick`,
+    and do not keep them.
+    """
 
     @property
     def id(self) -> str:
-        """The instance's id, the key for whatever a policy remembers of it."""
+        """The instance's id: the key for whatever a policy remembers about a worker."""
         ...
 
     @property
     def weight(self) -> int:
-        """Its share relative to others, 1 to 65535."""
+        """The worker's share relative to others, 1 to 65535."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """Requests this client has sent it and not yet seen the end of."""
+        """Requests that this client has sent to it, and that have not ended."""
         ...
 
     @property
-    def load(self) -> LoadReport | None:
-        """Its freshest load report; None before its first answer or probe."""
+    def load_report(self) -> LoadReport | None:
+        """Its newest load report; None before its first answer."""
         ...
 
     @property
-    def load_at(self) -> float:
-        """When that report arrived, in monotonic seconds; minus infinity while there is none."""
+    def load_report_at(self) -> float:
+        """When that report arrived, in monotonic seconds; minus infinity if there is none."""
         ...
 
     @property
-    def per_slot(self) -> float:
-        """What one request adds to its pressure."""
+    def inverse_slots(self) -> float:
+        """1 / slots of the worker: what one request adds to `requests_per_slot`."""
         ...
 
     @property
-    def pressure(self) -> float:
-        """Requests there per slot: those of the report, and those sent since; unweighted."""
+    def requests_per_slot(self) -> float:
+        """Requests at the worker, by its report and what was sent since, per slot."""
         ...
 
     @property
-    def local_pressure(self) -> float:
-        """The same from this client's own count alone, for a report that is too old."""
+    def local_requests_per_slot(self) -> float:
+        """The requests of this client alone, per slot; for a report that is too old."""
         ...
 
     @property
-    def answer_s_per_mb(self) -> float:
-        """Expected time at the worker for a megabyte of image where nobody waits; 0 if unknown."""
+    def compute_s_per_mb(self) -> float:
+        """Expected seconds for a megabyte of image at the worker if idle; 0 if unknown."""
         ...
 
     @property
     def transfer_s_per_mb(self) -> float:
-        """Expected time on the way, for each of the requests that share it; 0 if unknown."""
+        """Expected seconds for a megabyte on the network if it has the link alone; 0 if unknown."""
         ...
 
     @property
-    def seconds_per_mb(self) -> float:
-        """The sum of both: a megabyte's expected time at a worker that nobody else uses."""
+    def expected_s_per_mb(self) -> float:
+        """The sum of `compute_s_per_mb` and `transfer_s_per_mb`."""
         ...
 
     @property
-    def sent_at(self) -> float:
-        """When it was last sent a request; minus infinity before the first."""
+    def last_sent_at(self) -> float:
+        """When it was last sent a request, in monotonic seconds; minus infinity if never."""
         ...
 
     @property
-    def first_at(self) -> float:
-        """When it was first sent one since it started; infinity before that."""
+    def first_sent_at(self) -> float:
+        """When it was first sent a request since it started; infinity if never."""
         ...
 
     @property
-    def failed_until(self) -> float:
-        """Until when a recent failure keeps it from being called cold."""
+    def suspect_until(self) -> float:
+        """Until when a recent failure makes it a suspect, in monotonic seconds."""
         ...
 
 
@@ -91,19 +95,38 @@ C = TypeVar("C", bound=Candidate)
 
 
 class Policy(Protocol):
-    """A rule that picks one of several workers.
+    """Picks one of several workers for each request.
 
-    `pick` is called for every attempt, so it is synchronous and reads at most some 16 candidates.
+    Derive from it to write a policy of your own, and name the class or a function that makes one
+    as `RoutingConfig.policy`. Each service of a client has its own instance, which is used from
+    one thread.
     """
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
-        """Return one of `candidates`, which is never empty and is never changed afterwards.
+        """Return one of `candidates`.
 
-        Draining, ejected and already tried workers are not among them, unless there are no
-        others. The one returned counts as in flight before the next call.
+        It is called for every attempt, so it must not block, and should read at most some 16
+        candidates: there may be a thousand.
+
+        Args:
+            candidates: the usable workers, at least one. Workers that are draining, ejected or
+                tried already are left out, unless there are no others. The sequence is not
+                changed afterwards: what was computed from it can be kept while the same object
+                is passed again.
+            now: monotonic seconds.
+            rng: the source of randomness, so that simulations can be repeated.
+
+        Returns:
+            The candidate for the request. It counts as in flight before the next call.
         """
         ...
 
     def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
-        """A fresh report came, of a probe or with an answer; most rules have nothing to do."""
+        """Take note of a new load report of `candidate`; by default this does nothing.
+
+        Args:
+            candidate: the worker; its `load_report` is the new one.
+            now: monotonic seconds.
+            probed: it is the answer to a probe, rather than a part of an image's answer.
+        """
         return

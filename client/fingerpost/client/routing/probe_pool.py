@@ -1,4 +1,4 @@
-"""Whose load reports a rule may go by: all of a small fleet, a pool of a large one."""
+"""The load reports that a policy uses: of all workers of a small fleet, a pool for a large one."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.config import ProbingConfig
     from fingerpost.client.routing.policy import C, Candidate
 
 __all__ = ["ProbePool"]
 
 
-_pressure = attrgetter("pressure")
+_requests_per_slot = attrgetter("requests_per_slot")
 
 
 class ProbePool:
-    """The workers to choose among.
+    """Selects the candidates that a policy compares (Prequal, NSDI'24, section 4).
 
-    Up to `pool_size` workers: all of them. Past it: those whose report stands in the pool, which
-    holds the newest `pool_size` reports, none older than `report_age_s`, none used too often. Each
-    pick also removes one, the oldest and the worst in turn: without the latter the pool would
-    come to hold the reports that nobody wants to use. (Prequal, NSDI'24, section 4.)
+    With up to `pool_size` candidates it selects all. With more it selects those in the pool, which
+    holds the newest `pool_size` load reports; none is older than `report_max_age_s` or used too
+    often. Each pick also removes one report, the oldest and the worst in turn. If only the oldest
+    were removed, the reports that are never used would come to fill the pool.
 
-    Reports that come with answers count while probes are answered too. Alone they are of workers
-    in use already, and the pool would keep to these: of the workers of a client whose probes were
-    lost, the least used had none.
+    A report that comes with an image's answer enters the pool only while probes are answered too.
+    Such reports are all of workers that are in use already, and alone they would keep the pool to
+    these.
 
-    Candidates are remembered by identity, so that a pick need not read a thousand of them.
+    The list of candidates is compared by identity, so that a pick does not read a thousand of them.
     """
 
-    def __init__(self, config: RoutingConfig) -> None:
+    def __init__(self, config: ProbingConfig) -> None:
         self._size = config.pool_size
-        self._age_s = config.report_age_s
+        self._age_s = config.report_max_age_s
         self._probes = config.probes_per_request
-        # By id, by age of the report, the oldest first. They are candidates all, of what type
-        # only the caller knows.
+        # Candidates by id, the one with the oldest report first. Their type is the caller's.
         self._pool: dict[str, Any] = {}
         self._uses: dict[str, int] = {}
         self._worst_next = False
@@ -48,7 +47,7 @@ class ProbePool:
         self._most_uses = 1
 
     def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
-        """Take a fresh report in, the oldest out where there is no room."""
+        """Add a candidate whose report is new, and remove the oldest if the pool is full."""
         if probed:
             self._probed_at = now
         elif now - self._probed_at > self._age_s:
@@ -61,7 +60,7 @@ class ProbePool:
             self._remove(next(iter(pool)))
 
     def usable(self, candidates: Sequence[C], now: float) -> Sequence[C]:
-        """Those of `candidates` that a rule may choose among; it may be none."""
+        """Select those of `candidates` that the policy compares; the result may be empty."""
         if len(candidates) <= self._size:
             return candidates
         if candidates is not self._candidates:
@@ -69,14 +68,14 @@ class ProbePool:
             self._members = {each.id for each in candidates}
             self._most_uses = self._reuses(len(candidates))
         pool, members, oldest = self._pool, self._members, now - self._age_s
-        while pool and pool[head := next(iter(pool))].load_at < oldest:
+        while pool and pool[head := next(iter(pool))].load_report_at < oldest:
             self._remove(head)
         if pool.keys() <= members:
             return list(pool.values())
         return [candidate for key, candidate in pool.items() if key in members]
 
     def picked(self, candidate: Candidate) -> None:
-        """Count a use, and remove one report in turn from a pool that is half full at least."""
+        """Count a use of a report, and remove one from a pool that is at least half full."""
         pool, key = self._pool, candidate.id
         if key in pool:
             self._uses[key] += 1
@@ -85,7 +84,7 @@ class ProbePool:
         if len(pool) < self._size / 2:
             return
         if self._worst_next:
-            self._remove(max(pool.values(), key=_pressure).id)
+            self._remove(max(pool.values(), key=_requests_per_slot).id)
         else:
             self._remove(next(iter(pool)))
         self._worst_next = not self._worst_next
@@ -95,7 +94,7 @@ class ProbePool:
         del self._uses[key]
 
     def _reuses(self, count: int) -> int:
-        # What balances additions and removals: Prequal's b_reuse, with delta = 1 and one removed
-        # a query, where the report that comes with the answer counts as a probe.
+        # So many uses balance additions and removals: Prequal's b_reuse, with delta = 1 and one
+        # removal in each query. The report that comes with an answer counts as a probe.
         gain = (1 - self._size / count) * (self._probes + 1) - 1
         return max(1, round(2 / gain)) if gain > 0.1 else 20

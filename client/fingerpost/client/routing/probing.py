@@ -1,33 +1,38 @@
-"""When to ask for load reports, and whom."""
+"""When to probe workers for a load report, and which workers."""
 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.config import ProbingConfig
     from fingerpost.client.routing.endpoint import Endpoint
 
 __all__ = ["Probing"]
 
+_SMOOTHING: Final = 0.2  # weight of the newest round trip
+
 
 class Probing:
-    """How many probes are due, and at whom.
+    """Decides how many probes to send, and to which workers.
 
-    With each request `probes_per_request`, a fraction carried over; at most `probes_per_s`, as a
-    bucket that holds a tenth of a second. Between requests one each `report_age_s` / 2, until
-    `probe_idle_s` after the last: an idle client costs the workers nothing. Reports that come with
-    answers are no replacement: they tell only of workers that are in use already.
+    With each request `probes_per_request`, where a fraction is carried over. Between requests one
+    in each half of `report_max_age_s`, until `idle_timeout_s` after the last request, so that an
+    idle client costs the workers nothing. A token bucket of a tenth of a second limits all of them
+    to `max_probes_per_s`. The reports that come with answers do not replace probes: they are only
+    of workers that are in use already.
     """
 
-    def __init__(self, config: RoutingConfig) -> None:
+    def __init__(self, config: ProbingConfig) -> None:
         self._config = config
         self._carried = 0.0
-        self._tokens = max(1.0, config.probes_per_s / 10)
+        self._tokens = max(1.0, config.max_probes_per_s / 10)
         self._at = -inf
         self._requested_at = -inf
         self._probed_at = -inf
@@ -44,39 +49,39 @@ class Probing:
         return self._take(wanted, now)
 
     def on_timer(self, now: float) -> int:
-        """How many to send now without a request; call it at `next_at`."""
+        """How many probes to send now, without a request; to be called at `next_at`."""
         if now < self.next_at():
             return 0
         return self._take(1, now)
 
     def next_at(self) -> float:
-        """When `on_timer` is worth calling; infinite once the client is idle."""
-        next_at = max(self._requested_at, self._probed_at) + self._config.report_age_s / 2
-        idle_at = self._requested_at + self._config.probe_idle_s
+        """When to call `on_timer` next; infinite once the client is idle."""
+        next_at = max(self._requested_at, self._probed_at) + self._config.report_max_age_s / 2
+        idle_at = self._requested_at + self._config.idle_timeout_s
         return next_at if -inf < next_at <= idle_at else inf
 
     def ahead(self, now: float) -> int:
-        """How many to send where it is `worth_waiting`: 3, or fewer where there were so many."""
+        """How many probes to send before a request that is `worth_waiting`: 3, or fewer."""
         return self._take(3, now)
 
     def answered(self, rtt_s: float) -> None:
-        """A probe was answered after so long."""
-        self._rtt_s = rtt_s if not self._rtt_s else self._rtt_s + 0.2 * (rtt_s - self._rtt_s)
+        """Record the round trip of a probe that was answered."""
+        self._rtt_s = ewma(self._rtt_s or rtt_s, rtt_s, _SMOOTHING)
 
     def worth_waiting(self, expected_s: float, freshest_at: float, now: float) -> bool:
-        """Whether to probe 3 and wait for 2 (`probe_wait_s` at most) before a pick.
+        """Whether a request should be preceded by 3 probes, and wait for 2 answers.
 
         Args:
-            expected_s: how long upload and answer will probably take.
-            freshest_at: when the newest report arrived, minus infinity where there is none.
+            expected_s: the expected time of its upload and answer.
+            freshest_at: when the newest report arrived; minus infinity if there is none.
             now: monotonic seconds.
         """
-        if now - freshest_at > self._config.report_age_s:
+        if now - freshest_at > self._config.report_max_age_s:
             return True
-        return 0 < self._rtt_s * self._config.probe_ahead < expected_s
+        return 0 < self._rtt_s * self._config.sync_threshold_rtts < expected_s
 
     def draw(self, endpoints: Sequence[Endpoint], count: int, rng: Random) -> list[Endpoint]:
-        """`count` workers, each once before any comes again."""
+        """Draw up to `count` endpoints at random; each once, before any is drawn again."""
         if endpoints is not self._dealt_from:
             self._dealt_from, self._deck = endpoints, []
         drawn: list[Endpoint] = []
@@ -88,7 +93,7 @@ class Probing:
         return drawn
 
     def _take(self, wanted: int, now: float) -> int:
-        rate = self._config.probes_per_s
+        rate = self._config.max_probes_per_s
         if self._at > -inf:
             self._tokens = min(max(1.0, rate / 10), self._tokens + (now - self._at) * rate)
         self._at = now

@@ -1,41 +1,44 @@
-"""How much of its share a new worker gets."""
+"""Which share of the requests a new worker gets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.config import SlowStartConfig
     from fingerpost.client.routing.endpoint import Endpoint
 
 __all__ = ["SlowStart"]
 
 
 class SlowStart:
-    """Limits a new worker to a share of its fair part of the picks, from 10 % to all in 30 s.
+    """Limits a new worker to a part of its fair share, which grows from 10 % to all in 30 s.
 
-    The share is of the fair part, 1 / workers, and not of the picks that would fall on it: a new
-    worker is idle, so that a rule that goes by load picks it nearly always, and a tenth of
-    everything floods one of a hundred. Each pick of the balancer (`picks` counts them) earns a new
-    worker a bit of credit, and its own picks spend it, one each. Rejected: scaling weights, as
-    Envoy does, because rules that do not read weights pass it over (envoyproxy/envoy#11050).
+    The fair share is 1 / workers. It is not the share of the picks that the policy would give it:
+    a new worker is idle, so that a policy that goes by load picks it nearly always, and a tenth of
+    all requests floods one worker of a hundred. Each pick of the balancer earns a new worker some
+    credit, and each of its own picks spends 1. Rejected: scaled weights, as in Envoy, because
+    policies that do not read weights ignore them (envoyproxy/envoy#11050).
+
+    Attributes:
+        picks: all picks of the balancer so far; it counts them.
     """
 
-    def __init__(self, config: RoutingConfig) -> None:
+    def __init__(self, config: SlowStartConfig) -> None:
         self._config = config
         self.picks = 0
 
     def share(self, age_s: float) -> float:
-        """The part of its fair share that a worker of that age gets."""
+        """The part of its fair share that a worker of this age gets, 0 to 1."""
         config = self._config
-        return min(1.0, config.ramp_floor + (1 - config.ramp_floor) * age_s / config.ramp_s)
+        return min(1.0, config.min_share + (1 - config.min_share) * age_s / config.window_s)
 
     def until(self, endpoint: Endpoint) -> float:
-        """When it gets its full share; minus infinity where it always has."""
-        return endpoint.new_at + self._config.ramp_s
+        """When its slow start ends, in monotonic seconds; minus infinity if it had none."""
+        return endpoint.new_at + self._config.window_s
 
     def admits(self, endpoint: Endpoint, count: int, now: float) -> bool:
-        """Whether a new worker of `count` may take this pick; it is charged for it then."""
+        """Whether a new worker, one of `count`, may take this pick; if so, spend its credit."""
         earned = (self.picks - endpoint.credit_at) * self.share(now - endpoint.new_at) / count
         endpoint.credit_at = self.picks
         endpoint.credit = min(2.0, endpoint.credit + earned)  # no burst after a pause

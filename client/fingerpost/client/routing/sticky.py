@@ -1,4 +1,4 @@
-"""The same key to the same worker."""
+"""Session affinity: requests with the same key go to the same worker."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Sticky"]
 
 
 class Sticky:
-    """Picks by rendezvous hashing: for workers that keep something between requests.
+    """Picks by rendezvous hashing, for workers that cache something between requests.
 
-    A worker that is not usable loses its keys to the others evenly, and gets them back. Load is
-    not looked at, so that a popular key can overload its worker. Takes some 2 us for each worker.
+    While a worker is unusable, its keys are spread evenly over the others. Load is ignored, so
+    that a popular key can overload its worker. A pick takes some 2 us for each candidate.
     """
 
     def pick(self, candidates: Sequence[N], key: str) -> N:
-        """Return the one of `candidates` that `key` belongs to."""
+        """Return the candidate that `key` belongs to."""
         return max(candidates, key=lambda candidate: score(key, candidate))

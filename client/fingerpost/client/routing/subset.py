@@ -1,4 +1,4 @@
-"""Rendezvous hashing: who belongs to whom, without anybody keeping a list."""
+"""Rendezvous hashing: which worker a key belongs to, and which workers a client uses."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ N = TypeVar("N", bound=_Named)
 
 
 def score(key: str, endpoint: _Named) -> float:
-    """How much `key` belongs to `worker`; the highest wins, in proportion to the weights.
+    """The score of `endpoint` for `key`: the highest wins, in proportion to the weights.
 
     Highest random weight (Thaler and Ravishankar, 1998), weighted by the logarithm method. When
-    a worker comes or goes only its own keys move. Rejected: a hash ring, which needs hundreds of
-    points a worker to be as even, and keeps state.
+    a worker comes or goes, only its own keys move. Rejected: a hash ring, which needs hundreds of
+    points for each worker to be as even, and keeps state.
     """
     digest = blake2b(f"{key}\0{endpoint.id}".encode(), digest_size=8).digest()
     chance = (int.from_bytes(digest) + 1) / (2**64 + 1)
@@ -37,10 +37,10 @@ def score(key: str, endpoint: _Named) -> float:
 
 
 def subset(endpoints: Sequence[N], client_id: str, size: int) -> Sequence[N]:
-    """The `size` workers that this client uses; all where there are no more.
+    """The `size` endpoints that this client uses; all if there are no more than that.
 
-    Each client draws for itself, so that with many clients each worker belongs to about equally
-    many; with few some workers would get nothing, which is why a lone client uses all.
+    Each client draws its own, so that with many clients each worker is in about as many subsets.
+    With few clients some workers would be in none, which is why a lone client uses all.
     """
     if len(endpoints) <= size:
         return endpoints

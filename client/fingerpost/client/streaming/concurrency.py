@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from fingerpost.client.streaming.limit import AdaptiveLimit
+from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,7 +57,7 @@ class Pace:
         if result.image_bytes > self._mean_bytes:  # at once when they grow, slowly when not
             self._mean_bytes = float(result.image_bytes)
         else:
-            self._mean_bytes += _SMOOTHING * (result.image_bytes - self._mean_bytes)
+            self._mean_bytes = ewma(self._mean_bytes, result.image_bytes, _SMOOTHING)
         if self._mean_bytes:
             self._adaptive.ceiling(int(self._most_bytes / self._mean_bytes))
         self._adaptive.answered(now, in_flight, overloaded="overloaded" in result.retried)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fingerpost.errors import BadAnswer
+from fingerpost.registry.load import MAX_LOAD_BYTES
 
 __all__ = ["Answer", "AnswerReader"]
 
@@ -14,6 +15,8 @@ __all__ = ["Answer", "AnswerReader"]
 # answers have some hundred bytes of each.
 _MOST_HEAD_BYTES: Final = 1 << 16
 _MOST_BYTES: Final = 1 << 24
+# Of an answer to a request without an image, which is a load report.
+_MOST_PROBE_BYTES: Final = _MOST_HEAD_BYTES + MAX_LOAD_BYTES
 
 
 class Answer(NamedTuple):
@@ -39,6 +42,7 @@ class AnswerReader:
     Attributes:
         begun: whether any byte of the next answer has come.
         keep: whether the connection can be used again after the last answer.
+        probing: whether the next answer is a load report, which has a lower limit.
     """
 
     def __init__(self, peer: str) -> None:
@@ -50,6 +54,7 @@ class AnswerReader:
         self._body = bytearray()
         self._answer: Answer | None = None
         self.keep = True
+        self.probing = False
 
     @property
     def begun(self) -> bool:
@@ -76,7 +81,9 @@ class AnswerReader:
             return answer
         if problem is not None:
             raise BadAnswer(f"{self._peer}: {data[:200]!r} is no HTTP/1.1: {problem}") from problem
-        most = _MOST_BYTES if self._in_body else _MOST_HEAD_BYTES
+        most = _MOST_HEAD_BYTES
+        if self._in_body:
+            most = _MOST_PROBE_BYTES if self.probing else _MOST_BYTES
         if self._bytes > most:
             what = "an answer" if self._in_body else "the head of an answer"
             raise BadAnswer(f"{self._peer}: {what} of more than {most} bytes")

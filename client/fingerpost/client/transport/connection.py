@@ -118,6 +118,7 @@ class Connection:
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting = waiting
         self._upload = upload
+        self._reader.probing = upload is None
         self._sending = self._unfinished = True
         self.stale = False
         pump: asyncio.Task[None] | None = None

@@ -16,7 +16,8 @@ from fingerpost.client.transport.pool import Pools
 from fingerpost.client.transport.upload import Upload
 from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ClassifyAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
-from fingerpost.registry import LOAD_HEADER, LoadReport
+from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.load import read_load_answer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.deadlines import Sweep
     from fingerpost.client.transport.pool import Pool
+    from fingerpost.registry import LoadReport
 
 __all__ = ["Reply", "Transport"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
 _decoder: Final = msgspec.json.Decoder(ClassifyAnswer)
-_load_decoder: Final = msgspec.json.Decoder(LoadReport)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +120,7 @@ class Transport:
 
         Raises:
             Unreachable: no connection, or it broke.
-            BadAnswer: it answered something else.
+            PeerError: it answered something else; see `read_load_answer`.
         """
         pool = self._pools.take(address)
         try:
@@ -128,12 +129,8 @@ class Transport:
             raise _unreachable(address, error) from error
         finally:
             self._pools.release(address, pool)
-        if answer.status != 200:
-            raise BadAnswer(f"{address}/load: HTTP {answer.status}")
-        try:
-            return _load_decoder.decode(answer.body)
-        except msgspec.MsgspecError as error:
-            raise BadAnswer(f"{address}/load: {error}") from error
+        encoding = answer.fields.get(b"content-encoding", b"").decode("latin-1")
+        return read_load_answer(answer.status, encoding, answer.body, address)
 
     def give_up(self, address: str, reason: str) -> None:
         """End the attempts that have sent their image there and wait for the answer."""

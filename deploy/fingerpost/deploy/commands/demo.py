@@ -158,7 +158,7 @@ def _print_table(result: DemoResult) -> None:
 
 
 async def _keep(cluster: LocalCluster) -> None:
-    from fingerpost.deploy.processes.signals import ShutdownSignals
+    from fingerpost.registry.shutdown import ShutdownSignals
 
     err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.", markup=False)
     await ShutdownSignals().cancel_on_signal(cluster.run())

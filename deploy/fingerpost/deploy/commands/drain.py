@@ -10,7 +10,7 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.console import out
 from fingerpost.deploy.options.registry import takes_registry_options
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["add_to"]
 
@@ -30,10 +30,10 @@ def drain(
     instance: InstanceId,
     registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
     reason: Annotated[str, typer.Option(help="Shown by Consul beside the worker.")] = "drained",
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Give a worker no new requests; it finishes what it has and goes on running."""
-    asyncio.run(_set(instance, registry, access, reason))
+    asyncio.run(_set(instance, registry, registry_config, reason))
     out.print(f"{instance} gets no new requests; `fingerpost undrain {instance}` ends that")
 
 
@@ -41,17 +41,19 @@ def undrain(
     *,
     instance: InstanceId,
     registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Put a drained worker back into service."""
-    asyncio.run(_set(instance, registry, access, None))
+    asyncio.run(_set(instance, registry, registry_config, None))
     out.print(f"{instance} is back in service")
 
 
-async def _set(instance: str, url: str, access: RegistryOptions, reason: str | None) -> None:
+async def _set(
+    instance: str, url: str, registry_config: RegistryConfig, reason: str | None
+) -> None:
     from fingerpost.registry import open_registry
 
-    registry = open_registry(url, access)
+    registry = open_registry(url, registry_config)
     try:
         await registry.set_draining(instance, reason)
     finally:

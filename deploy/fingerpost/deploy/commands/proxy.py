@@ -18,11 +18,11 @@ from fingerpost.deploy.processes.handover import (
     tell_predecessor,
 )
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
-    from fingerpost.deploy.processes.signals import ShutdownSignals
     from fingerpost.proxy import Proxy
+    from fingerpost.registry.shutdown import ShutdownSignals
 
 __all__ = ["add_to"]
 
@@ -56,7 +56,7 @@ def proxy(
     ] = 2.0,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Tell clients where the workers are. Run as many as you like.
 
@@ -67,16 +67,16 @@ def proxy(
     start_logging(log_level)
     config = ProxyConfig(
         registry=registry,
-        access=access,
+        registry_config=registry_config,
         host=host,
         port=port,
-        service=service,
+        default_service=service,
         relay=relay,
         lease_s=lease,
     )
 
     async def run() -> None:
-        from fingerpost.deploy.processes.signals import ShutdownSignals
+        from fingerpost.registry.shutdown import ShutdownSignals
 
         async with Proxy(config, inherited_listener(os.environ)) as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)

@@ -39,7 +39,7 @@ def registry(
     start_logging(log_level)
 
     async def run() -> None:
-        from fingerpost.deploy.processes.signals import ShutdownSignals
+        from fingerpost.registry.shutdown import ShutdownSignals
 
         async with EmbeddedRegistry(host, port, allow_remote=allow_remote) as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,15 +15,17 @@ from fingerpost.deploy.instance_diff import versions
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
     from rich.table import Table
 
     from fingerpost.client import Client
     from fingerpost.registry import Instance, LoadReport, Snapshot
+    from fingerpost.registry.load_client import LoadClient
 
 __all__ = ["add_to"]
 
-_TIMEOUT_S = 1.0
+# Of one worker, and how many are asked at once.
+_TIMEOUT_S: Final = 1.0
+_CONCURRENT: Final = 100
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,17 +48,17 @@ def status(
     """
 
     async def run() -> None:
-        from aiohttp import ClientSession, ClientTimeout
+        from fingerpost.registry.load_client import LoadClient
 
         async with (
             cluster.client() as client,
-            ClientSession(timeout=ClientTimeout(total=_TIMEOUT_S)) as http,
+            LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
         ):
-            first = await _look(client, http)
+            first = await _look(client, loads)
             if not watch:
                 _show(first, json=json)
             elif json:
-                await _repeat(first, client, http, interval, lambda look: _show(look, json=True))
+                await _repeat(first, client, loads, interval, lambda look: _show(look, json=True))
             else:
                 from rich.live import Live
 
@@ -64,7 +66,7 @@ def status(
                     await _repeat(
                         first,
                         client,
-                        http,
+                        loads,
                         interval,
                         lambda look: live.update(look.table(), refresh=True),
                     )
@@ -148,26 +150,22 @@ class _Look:
 
 
 async def _repeat(
-    look: _Look, client: Client, http: ClientSession, pause_s: float, show: Any
+    look: _Look, client: Client, load_client: LoadClient, pause_s: float, show: Any
 ) -> None:
     while True:
         show(look)
         await asyncio.sleep(pause_s)
-        look = await _look(client, http)
+        look = await _look(client, load_client)
 
 
-async def _look(client: Client, http: ClientSession) -> _Look:
+async def _look(client: Client, load_client: LoadClient) -> _Look:
     """Ask the registry or the proxy for the workers, and each worker for its load."""
-    import msgspec
-    from aiohttp import ClientError
-
-    from fingerpost.registry import LoadReport
+    from fingerpost.errors import PeerError
 
     async def ask(instance: Instance) -> LoadReport | None:
         try:
-            async with http.get(f"{instance.url}/load") as response:
-                return msgspec.json.decode(await response.read(), type=LoadReport)
-        except (ClientError, TimeoutError, msgspec.MsgspecError):
+            return await load_client.get(instance)
+        except PeerError:
             return None
 
     snapshots = [await client.resolve(name) for name in await client.services()]

@@ -42,8 +42,8 @@ def up(
 ) -> None:
     """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
     from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
-    from fingerpost.deploy.processes.signals import ShutdownSignals
     from fingerpost.errors import ConfigurationError
+    from fingerpost.registry.shutdown import ShutdownSignals
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelRoot

@@ -13,11 +13,10 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import start_logging
-from fingerpost.deploy.eventloop import run_quickly
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
@@ -143,7 +142,7 @@ def worker(
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
-    access: RegistryOptions,
+    registry_config: RegistryConfig,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
@@ -175,8 +174,8 @@ def worker(
     os.environ.update(chosen[0].environment())
     config = WorkerConfig(
         registry=registry,
-        registry_options=dataclasses.replace(
-            access, check=CheckConfig(mode=check), wan_address=wan_address
+        registry_config=dataclasses.replace(
+            registry_config, check=CheckConfig(mode=check), wan_address=wan_address
         ),
         registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
         host=host,
@@ -213,21 +212,12 @@ def worker(
         source = _many(models, only, versions)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
+    from fingerpost.worker.eventloop import run_main
+    from fingerpost.worker.worker import Worker
+
     loading = chosen[0].load_config(threads)
-
-    async def run() -> None:
-        from fingerpost.deploy.processes.signals import ShutdownSignals
-        from fingerpost.worker.worker import Worker
-
-        serving = Worker(source, lambda files: load_backend(files, loading), config)
-        async with serving:
-            # Before this line a signal ends the process at once: nobody knows of it yet.
-            signals = ShutdownSignals(follow_parent=follow_parent)
-            await serving.register()
-            await signals.wait()
-            await serving.leave()
-
-    run_quickly(run())
+    serving = Worker(source, lambda files: load_backend(files, loading), config)
+    run_main(serving.run_until_signal(follow_parent=follow_parent))
 
 
 def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:

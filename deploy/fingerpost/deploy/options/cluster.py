@@ -12,7 +12,7 @@ from msgspec import structs
 
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, ClientConfig
@@ -53,7 +53,7 @@ class ClusterTarget:
     proxies: tuple[str, ...]
     registry: str | None
     consul: bool
-    access: RegistryOptions
+    registry_config: RegistryConfig
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.proxies, self.registry, self.consul))) > 1:
@@ -83,7 +83,7 @@ class ClusterTarget:
             config = structs.replace(config or ClientConfig(), relay=True)
         if self.url is None:
             return Client(*self.proxies, config=config)
-        return Client(registry=self.url, registry_options=self.access, config=config)
+        return Client(registry=self.url, registry_config=self.registry_config, config=config)
 
     def resolver(self) -> Resolver:
         """What a client asks there. Make it inside a running loop."""
@@ -92,7 +92,7 @@ class ClusterTarget:
         from fingerpost.registry import open_registry
 
         if self.url is not None:
-            return RegistryResolver(open_registry(self.url, self.access), owned=True)
+            return RegistryResolver(open_registry(self.url, self.registry_config), owned=True)
         proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
         return ProxyResolver(proxies, connect_s=ClientConfig().connect_s)
 
@@ -108,13 +108,15 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         proxy: ClusterProxy = None,
         registry: ClusterRegistry = None,
         consul: ClusterConsul = False,
-        access: RegistryOptions,
+        registry_config: RegistryConfig,
         **given: Any,
     ) -> None:
         proxies = tuple(proxy or ())
         command(
             **given,
-            cluster=ClusterTarget(proxies=proxies, registry=registry, consul=consul, access=access),
+            cluster=ClusterTarget(
+                proxies=proxies, registry=registry, consul=consul, registry_config=registry_config
+            ),
         )
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from fingerpost.registry.options import RegistryOptions
+from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["takes_registry_options"]
 
@@ -119,15 +119,16 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
 
 
 def takes_registry_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a subcommand these options; it gets them as its argument `access`, a `RegistryOptions`.
+    """Give a subcommand these options; it gets a `RegistryConfig` as argument `registry_config`.
 
-    Typer reads a function's signature, so the decorated one carries one with `access` replaced.
+    Typer reads a function's signature: that of the decorated function has these options instead of
+    `registry_config`.
     """
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
         values = {name: given.pop(name) for name, _, _ in _OPTIONS}
-        access = RegistryOptions(
+        registry_config = RegistryConfig(
             token=values["registry_token"],
             token_file=_text(values["registry_token_file"]),
             ca_file=_text(values["registry_ca_file"]),
@@ -139,10 +140,10 @@ def takes_registry_options(command: Callable[..., None]) -> Callable[..., None]:
             allow_networks=tuple(values["allow_network"] or ()),
             snapshot_folder=_text(values["snapshots"]),
         )
-        command(**given, access=access)
+        command(**given, registry_config=registry_config)
 
     signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "access"]
+    own = [each for each in signature.parameters.values() if each.name != "registry_config"]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, kind, default in _OPTIONS

@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.deploy.console import err
-from fingerpost.deploy.processes.signals import ShutdownSignals
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

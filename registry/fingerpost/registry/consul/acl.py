@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 
-__all__ = ["check_rights"]
+__all__ = ["check_acl"]
 
 
 class _Right(msgspec.Struct, rename="pascal"):
@@ -28,7 +28,7 @@ class _Right(msgspec.Struct, rename="pascal"):
     allow: bool
 
 
-async def check_rights(
+async def check_acl(
     http: ConsulHttp,
     answer: Answer,
     service: str | None,
@@ -83,4 +83,4 @@ def _read(body: bytes) -> list[_Right]:
     try:
         return msgspec.json.decode(body, type=list[_Right])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return []  # whatever this is, it is not Consul's refusal
+        return []  # whatever this is, it is not Consul's answer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
-from fingerpost.registry.consul.acl import check_rights
+from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.checks import CheckConfig, check_name, format_duration
 from fingerpost.registry.consul.codec import (
     TAG,
@@ -60,9 +60,9 @@ class ConsulAgent:
         self._client: ConsulClient | None = None
 
     @property
-    def beat_s(self) -> float | None:
+    def heartbeat_s(self) -> float | None:
         """Seconds between the reports that a TTL check wants; None where it wants none."""
-        return self._check.beat_s
+        return self._check.heartbeat_s
 
     async def register(self, instance: Instance) -> None:
         """Record the instance; returns once the catalog shows it.
@@ -94,9 +94,7 @@ class ConsulAgent:
             # Perhaps it is there, but the token may not see it.
             if seen and not decode_entries(seen[-1].body, instance.service):
                 async with deadline(self._call_timeout_s, what):
-                    await check_rights(
-                        self._http, seen[-1], instance.service, params={}, pool="calls"
-                    )
+                    await check_acl(self._http, seen[-1], instance.service, params={}, pool="calls")
             raise
 
     async def _until(
@@ -184,7 +182,7 @@ class ConsulAgent:
 
 @contextlib.contextmanager
 def _naming(instance: Instance) -> Iterator[None]:
-    """Let a refusal say which rule is missing."""
+    """Let a denied call say which rule is missing."""
     try:
         yield
     except RegistryDenied as error:
@@ -193,6 +191,6 @@ def _naming(instance: Instance) -> Iterator[None]:
 
 
 def _is_listed(entry: Entry | None) -> bool:
-    if entry is not None and entry.refusal:
-        raise RegistryError(f"{entry.id} cannot be read back from the registry: {entry.refusal}")
+    if entry is not None and entry.rejection:
+        raise RegistryError(f"{entry.id} cannot be read back from the registry: {entry.rejection}")
     return entry is not None

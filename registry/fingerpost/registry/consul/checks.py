@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
-
-import msgspec
 
 from fingerpost.errors import ConfigurationError
 
@@ -18,22 +17,27 @@ __all__ = ["CheckConfig", "check_name", "encode_check", "format_duration"]
 _MIN_TTL_S: Final = 30.0
 
 
-class CheckConfig(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckConfig:
     """The check that decides whether an instance is on the healthy list.
 
     Attributes:
         mode: `http`, the agent asks the worker; or `ttl`, the worker reports to the agent, for
             workers that the agent cannot reach. A killed worker is off the list after
             0.5 s (1.0 s at most) with `http`, and after up to `ttl_s` with `ttl`.
-        path: asked on transport `http`. The default follows the engine, not just the process: a
-            worker whose model hangs answers 503 there.
+        path: the path asked on transport `http`. The default follows the engine, not just the
+            process: a worker whose model hangs answers 503 there.
         interval_s: seconds between checks, at least 1. More costs fewer requests, and notices a
             dead worker later.
         timeout_s: seconds until a check counts as failed. With 0.5 s a stopped process was off the
-            list after 1.4 s at most; more spares a worker that has hiccups.
+            list after 1.4 s at most; more tolerates longer pauses of a worker.
         ttl_s: with `ttl`, seconds without a report after which the check fails, at least 30: less
             does not outlast the election of a new Consul leader. Reports are sent every third.
-        deregister_after_s: seconds of failure after which the entry is removed, at least 60.
+        deregister_after_s: seconds of failure after which the entry is removed, at least 60. More
+            keeps the entry of a worker that may come back; less clears dead ones sooner.
+
+    Raises:
+        ConfigurationError: a value is out of range.
     """
 
     mode: Literal["http", "ttl"] = "http"
@@ -45,22 +49,28 @@ class CheckConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.mode not in ("http", "ttl"):
-            raise ConfigurationError(f"check mode {self.mode!r}: use 'http' or 'ttl'")
+            raise ConfigurationError(f"mode={self.mode!r}: use 'http' or 'ttl'")
         if not self.path.startswith("/"):
-            raise ConfigurationError(f"check path {self.path!r} does not start with '/'")
-        if self.interval_s < 1 or self.timeout_s <= 0 or self.deregister_after_s < 60:
+            raise ConfigurationError(f"path={self.path!r}: use a path that starts with '/'")
+        if not self.interval_s >= 1:
             raise ConfigurationError(
-                f"{self}: Consul takes an interval of 1 s or more, a timeout above 0, and a "
-                "deregistration after 60 s or more"
+                f"interval_s={self.interval_s}: use 1 s or more, the least that Consul takes"
             )
-        if self.ttl_s < _MIN_TTL_S:
+        if not self.timeout_s > 0:
+            raise ConfigurationError(f"timeout_s={self.timeout_s}: use a number above 0")
+        if not self.deregister_after_s >= 60:
+            raise ConfigurationError(
+                f"deregister_after_s={self.deregister_after_s}: use 60 s or more, the least that "
+                "Consul takes"
+            )
+        if not self.ttl_s >= _MIN_TTL_S:
             raise ConfigurationError(
                 f"ttl_s={self.ttl_s:g}: use {_MIN_TTL_S:g} s or more, because a shorter one fails "
                 "whenever Consul elects a leader; mode 'http' notices a dead worker sooner"
             )
 
     @property
-    def beat_s(self) -> float | None:
+    def heartbeat_s(self) -> float | None:
         """Seconds between the worker's reports; None where it sends none."""
         return self.ttl_s / 3 if self.mode == "ttl" else None
 

@@ -203,7 +203,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         id: the entry's id as registered, at most 128 characters of it; not checked.
         instance: what it says, or None where it makes no sense.
         healthy: every check of it and of its node passes; maintenance counts as a failed check.
-        refusal: what is wrong with it; empty if nothing is.
+        rejection: what is wrong with it; empty if nothing is.
         in_maintenance: whether it is in maintenance mode by itself (not its whole node).
         node: the name of the machine whose agent has it.
         node_address: that machine's address as the registry has it; not checked.
@@ -212,7 +212,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     instance: Instance | None
     healthy: bool
-    refusal: str = ""
+    rejection: str = ""
     in_maintenance: bool = False
     node: str = ""
     node_address: str = ""
@@ -221,7 +221,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[Entry]:
     """Read the answer of `/v1/health/service/NAME`, each entry by itself.
 
-    An entry that makes no sense becomes a refusal, and leaves the others undisturbed. Where the
+    An entry that makes no sense becomes a rejection, and leaves the others undisturbed. Where the
     answer is about another datacenter than the reader's own (`remote`), an instance's host is the
     WAN address that it advertises, if it does.
 
@@ -247,7 +247,7 @@ def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: boo
             raise InvalidInstance(f"it belongs to service {entry.service.service!r}")
         instance = _decode_instance(entry, budget, remote=remote)
     except (msgspec.MsgspecError, InvalidInstance, InvalidName, ValueError, RecursionError) as bad:
-        return Entry(id=entry_id, instance=None, healthy=False, refusal=str(bad)[:500])
+        return Entry(id=entry_id, instance=None, healthy=False, rejection=str(bad)[:500])
     healthy = all(check.status == "passing" for check in entry.checks)
     maintained = any(check.check_id.startswith("_service_maintenance:") for check in entry.checks)
     return Entry(

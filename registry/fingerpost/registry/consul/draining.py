@@ -6,7 +6,7 @@ beside the entry, at the scheme and port of the own one, with the same token and
 Where that one listens on loopback only, as Consul does by default, the order has to be given there.
 
 The machine's address is the registry's word, and our token goes to it: it is judged by the same
-`Admission` as a worker's.
+`AddressPolicy` as a worker's.
 
 Rejected: `/v1/catalog/register` with a critical check, which any server takes. The agent knows no
 such check, and removes it at its next comparison with the catalog, a minute later.
@@ -29,7 +29,7 @@ from fingerpost.registry.consul.agent import ConsulAgent
 from fingerpost.registry.consul.checks import CheckConfig
 
 if TYPE_CHECKING:
-    from fingerpost.registry.address_policy import Admission
+    from fingerpost.registry.address_policy import AddressPolicy
     from fingerpost.registry.consul.codec import Entry
     from fingerpost.registry.consul.http import ConsulHttp
     from fingerpost.registry.instance import Instance
@@ -43,7 +43,7 @@ async def set_draining(
     reason: str | None,
     *,
     http: ConsulHttp,
-    admission: Admission,
+    address_policy: AddressPolicy,
     call_timeout_s: float,
 ) -> None:
     """Switch the maintenance mode of `entry`, which is `instance`; off where `reason` is None.
@@ -53,7 +53,7 @@ async def set_draining(
         instance: the entry as read.
         reason: shown by Consul beside the entry.
         http: the connections to the own agent.
-        admission: which machines may be spoken to.
+        address_policy: which machines may be spoken to.
         call_timeout_s: the deadline of each of the two calls to each of the two agents.
 
     Raises:
@@ -71,14 +71,14 @@ async def set_draining(
     who = f"{instance.id} is registered at the agent of machine {entry.node}"
     machine = f"{who} at {entry.node_address}"
     try:
-        # The instance of this machine's address is what an admission judges.
+        # The instance of this machine's address is what an address policy checks.
         moved = msgspec.structs.replace(instance, host=entry.node_address)
     except InvalidInstance as error:
         raise InvalidRequest(
             f"{who}, whose address {entry.node_address!r} is none; {there}"
         ) from error
-    if (refusal := admission.refusal(moved)) is not None:
-        raise InvalidRequest(f"{machine}, which is not spoken to: {refusal.message}; {there}")
+    if (rejection := address_policy.rejection(moved)) is not None:
+        raise InvalidRequest(f"{machine}, which is not spoken to: {rejection.message}; {there}")
     far = http.at(entry.node_address)
     try:
         found = await _order(far, instance, reason, call_timeout_s)

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import RegistryError
-from fingerpost.registry.registration import KeptRegistration
+from fingerpost.registry.registration import HeartbeatRegistration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ _WORD_S: Final = 0.1
 _WORD_DEADLINE_S: Final = 1.0
 
 
-class ConsulRegistration(KeptRegistration):
+class ConsulRegistration(HeartbeatRegistration):
     """A development agent that restarts forgets everything, and every agent removes an entry whose
     check failed for long; both are mended here.
 
@@ -42,10 +42,10 @@ class ConsulRegistration(KeptRegistration):
         rng: Random,
         healthy: Callable[[], bool] | None = None,
     ) -> None:
-        beat_s = agent.beat_s
+        heartbeat_s = agent.heartbeat_s
         super().__init__(
             instance,
-            interval_s=interval_s if beat_s is None else min(interval_s, beat_s),
+            interval_s=interval_s if heartbeat_s is None else min(interval_s, heartbeat_s),
             rng=rng,
         )
         self._agent = agent
@@ -54,7 +54,7 @@ class ConsulRegistration(KeptRegistration):
         self._report_at = 0.0
 
     def start(self) -> Self:
-        """See `KeptRegistration.start`."""
+        """See `HeartbeatRegistration.start`."""
         self._has_reported(healthy=True)
         return super().start()
 
@@ -109,15 +109,15 @@ class ConsulRegistration(KeptRegistration):
         self._has_reported(healthy=healthy)
 
     def _report_due(self) -> bool:
-        if self._agent.beat_s is None:
+        if self._agent.heartbeat_s is None:
             return False
         now = asyncio.get_running_loop().time()
         return now >= self._report_at or self._is_healthy() != self._reported
 
     def _has_reported(self, *, healthy: bool) -> None:
         self._reported = healthy
-        beat_s = self._agent.beat_s or 0.0
-        self._report_at = asyncio.get_running_loop().time() + beat_s
+        heartbeat_s = self._agent.heartbeat_s or 0.0
+        self._report_at = asyncio.get_running_loop().time() + heartbeat_s
 
     def _is_healthy(self) -> bool:
         return self._healthy is None or self._healthy()

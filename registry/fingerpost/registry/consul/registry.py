@@ -16,9 +16,10 @@ from fingerpost.errors import (
     RegistryDenied,
     RegistryError,
 )
-from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
+from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
 from fingerpost.registry.base import SharedWatches
-from fingerpost.registry.consul.acl import check_rights
+from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
 from fingerpost.registry.consul.checks import format_duration
 from fingerpost.registry.consul.codec import TAG, Entry, decode_catalog, decode_entries
@@ -30,9 +31,8 @@ from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.factory import parse_base_url
 from fingerpost.registry.names import check_id, check_service
-from fingerpost.registry.options import RegistryOptions
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.watching.liveness import Liveness
+from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.self_preservation import withdrawn_ids
 from fingerpost.registry.watching.watch import ServiceWatch, Store, Watch
@@ -68,34 +68,35 @@ class ConsulRegistry:
 
     An entry that makes no sense (a bad address, hostile metadata) or is not admitted is left out,
     logged once, and counted in `refused`; the others are not disturbed. A watched list that shrinks
-    suspiciously is not believed before the workers themselves were asked: `shrinkage` has the rule.
+    suspiciously is not believed before the workers themselves were probed: see
+    `watching.self_preservation`.
 
     Args:
         url: `http(s)://HOST:PORT` of the agent, best the one on this machine.
-        options: token, TLS, datacenters and the like; see `RegistryOptions`. The rights that a
-            token needs stand in `deploy/consul/policies`. Registering is always local.
+        registry_config: token, TLS, datacenters and the like; see `RegistryConfig`. The rights
+            that a token needs stand in `deploy/consul/policies`. Registering is always local.
         call_timeout_s: each call's deadline. More endures a slower agent; less fails sooner.
         keep_alive_s: how often a registration looks whether it is still there. More costs fewer
             calls; less is back sooner after an agent that lost its memory.
-        watch: see `WatchConfig`.
-        admission: which addresses are let in; see `Admission` for the default.
+        watch_config: see `WatchConfig`.
+        address_policy: which addresses are let in; see `AddressPolicy` for the default.
         store: where snapshots are kept across restarts, such as a `SnapshotStore`; nowhere, if
             None. Closed by whoever made it.
 
     Raises:
         ConfigurationError: the URL is none, a duration is not positive, or a file named in the
-            options is missing or holds something else.
+            registry_config is missing or holds something else.
     """
 
     def __init__(
         self,
         url: str = "http://127.0.0.1:8500",
         *,
-        options: RegistryOptions | None = None,
+        registry_config: RegistryConfig | None = None,
         call_timeout_s: float = 3.0,
         keep_alive_s: float = 2.0,
-        watch: WatchConfig | None = None,
-        admission: Admission | None = None,
+        watch_config: WatchConfig | None = None,
+        address_policy: AddressPolicy | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -104,39 +105,39 @@ class ConsulRegistry:
             raise ConfigurationError(
                 f"call_timeout_s={call_timeout_s} and keep_alive_s={keep_alive_s} must be above 0"
             )
-        options = options or RegistryOptions()
+        registry_config = registry_config or RegistryConfig()
         secure = url.startswith("https:")
-        if options.uses_tls and not secure:
+        if registry_config.uses_tls and not secure:
             raise ConfigurationError(
                 "ca_file, cert_file, key_file and verify=False need TLS, which "
                 f"{parse_base_url(url)} does not have; use consul+https://"
             )
         self._http = ConsulHttp(
             url,
-            token=Token(options.token, options.token_file),
-            namespace=options.namespace,
-            tls=Tls(options) if secure else None,
+            token=Token(registry_config.token, registry_config.token_file),
+            namespace=registry_config.namespace,
+            tls=Tls(registry_config) if secure else None,
         )
         self._call_timeout_s = call_timeout_s
         self._keep_alive_s = keep_alive_s
-        self._datacenters = options.datacenters
-        self._watch_config = watch or WatchConfig()
+        self._datacenters = registry_config.datacenters
+        self._watch_config = watch_config or WatchConfig()
         self._clock = clock
         self._rng = rng or random.Random()
         self._agent = ConsulAgent(
             self._http,
             call_timeout_s=call_timeout_s,
-            check=options.check,
-            wan_address=options.wan_address,
+            check=registry_config.check,
+            wan_address=registry_config.wan_address,
         )
         self._registrations: list[ConsulRegistration] = []
-        self._admission = admission or Admission()
+        self._address_policy = address_policy or AddressPolicy()
         self._store = store
-        doubts = self._watch_config.shrinkage
-        self._liveness = Liveness(deadline_s=doubts.ask_deadline_s) if doubts else None
+        doubts = self._watch_config.self_preservation
+        self._liveness = LivenessProbe(timeout_s=doubts.probe_timeout_s) if doubts else None
         self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
-        self.refusals = Refusals()
+        self.rejected_entries = RejectedEntries()
 
     @property
     def url(self) -> str:
@@ -145,8 +146,8 @@ class ConsulRegistry:
 
     @property
     def refused(self) -> int:
-        """Entries refused so far; `refusals.by_reason` has them by reason."""
-        return self.refusals.total
+        """Entries refused so far; `rejected_entries.by_reason` has them by reason."""
+        return self.rejected_entries.total
 
     async def register(
         self, instance: Instance, *, healthy: Callable[[], bool] | None = None
@@ -189,7 +190,7 @@ class ConsulRegistry:
                         entry.instance,
                         reason,
                         http=self._http,
-                        admission=self._admission,
+                        address_policy=self._address_policy,
                         call_timeout_s=self._call_timeout_s,
                     )
                     return
@@ -255,7 +256,7 @@ class ConsulRegistry:
             self._order(service, pool="watches").poll,
             service=service,
             name=f"service {service} at {self.url}",
-            ask=self._liveness.ask if self._liveness is not None else None,
+            ask=self._liveness.probe if self._liveness is not None else None,
             store=self._store,
             config=self._watch_config,
             clock=self._clock,
@@ -328,7 +329,7 @@ class ConsulRegistry:
             # no statement about the service.
             raise RegistryError(f"{self.url} has no leader, so its empty list is not believed")
         async with deadline(self._call_timeout_s, f"asking {self.url} what the token may read"):
-            await check_rights(self._http, answer, service, params=where, pool=pool)
+            await check_acl(self._http, answer, service, params=where, pool=pool)
 
     async def _read(
         self, path: str, params: dict[str, str], index: int, wait_s: float, *, pool: Pool
@@ -354,16 +355,16 @@ class ConsulRegistry:
     ) -> tuple[tuple[Instance, ...], set[str]]:
         """The healthy instances, sorted by id; and the ids refused, logged when first seen."""
         healthy: dict[str, Instance] = {}
-        refused: dict[str, Refusal] = {}
+        refused: dict[str, Rejection] = {}
         for entry in entries:
             if entry.instance is None:
-                refused[entry.id] = Refusal(Reason.MALFORMED, entry.refusal)
-            elif (refusal := self._admission.refusal(entry.instance)) is not None:
-                refused[entry.id] = refusal
+                refused[entry.id] = Rejection(Reason.MALFORMED, entry.rejection)
+            elif (rejection := self._address_policy.rejection(entry.instance)) is not None:
+                refused[entry.id] = rejection
             elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
-                refused[entry.id] = Refusal(
+                refused[entry.id] = Rejection(
                     Reason.DUPLICATE, "another node has an entry of the same id"
                 )
-        for entry_id, refusal in self.refusals.note(service, refused).items():
-            logger.warning("%s: entry %r refused: %s", service, entry_id, refusal.message)
+        for entry_id, rejection in self.rejected_entries.note(service, refused).items():
+            logger.warning("%s: entry %r refused: %s", service, entry_id, rejection.message)
         return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(refused)

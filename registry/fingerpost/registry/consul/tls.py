@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fingerpost.registry.options import RegistryOptions
+    from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["Tls", "make_context"]
 
@@ -27,17 +27,17 @@ class Tls:
     writing of a certificate and of its key, the last good context stays in use.
     """
 
-    def __init__(self, options: RegistryOptions) -> None:
-        self._options = options
+    def __init__(self, registry_config: RegistryConfig) -> None:
+        self._registry_config = registry_config
         self._seen = self._state()  # first: what is written in between is read at the next call
-        self._context = make_context(options)
+        self._context = make_context(registry_config)
 
     def current(self) -> ssl.SSLContext:
         """The context for a new connection."""
         if (state := self._state()) != self._seen:
             self._seen = state
             try:
-                self._context = make_context(self._options)
+                self._context = make_context(self._registry_config)
                 logger.info("the certificates for the registry were read again")
             except (ConfigurationError, OSError) as error:
                 logger.warning("%s; the last certificates stay in use", error)
@@ -46,41 +46,44 @@ class Tls:
     def _state(self) -> list[tuple[int, int, int]]:
         """What changes with a file; ctime, because one that becomes readable is news, too."""
         found = []
-        for name in filter(None, (getattr(self._options, field) for field in _FILES)):
+        for name in filter(None, (getattr(self._registry_config, field) for field in _FILES)):
             with contextlib.suppress(OSError):
                 stat = Path(name).stat()
                 found.append((stat.st_ctime_ns, stat.st_ino, stat.st_size))
         return found
 
 
-def make_context(options: RegistryOptions) -> ssl.SSLContext:
-    """A client's context of TLS 1.2 or later, as the options say. Reads the files they name.
+def make_context(registry_config: RegistryConfig) -> ssl.SSLContext:
+    """A client's context of TLS 1.2 or later, as configured. Reads the files that are named there.
 
     Raises:
         ConfigurationError: a file is missing, cannot be read, or holds something else; it is named.
     """
     for field in _FILES:
-        name = getattr(options, field)
+        name = getattr(registry_config, field)
         if name is not None:
             _check_readable(field, name)
     try:
-        context = ssl.create_default_context(cafile=options.ca_file)
+        context = ssl.create_default_context(cafile=registry_config.ca_file)
     except ssl.SSLError as error:
         raise ConfigurationError(
-            f"ca_file {options.ca_file!r} holds no PEM certificate: {error.reason or error}"
+            f"ca_file {registry_config.ca_file!r} holds no PEM certificate: {error.reason or error}"
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not options.verify:
+    if not registry_config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if options.cert_file is not None:
+    if registry_config.cert_file is not None:
         try:
             # With an empty pass phrase, because OpenSSL would else ask for one on the terminal.
-            context.load_cert_chain(options.cert_file, options.key_file, password="")
+            context.load_cert_chain(
+                registry_config.cert_file, registry_config.key_file, password=""
+            )
         except ssl.SSLError as error:
             raise ConfigurationError(
-                f"cert_file {options.cert_file!r} and key_file {options.key_file!r} are no PEM "
-                f"certificate and its private key without a pass phrase: {error.reason or error}"
+                f"cert_file {registry_config.cert_file!r} and key_file "
+                f"{registry_config.key_file!r} do not hold a PEM certificate and its private key "
+                f"without a pass phrase: {error.reason or error}"
             ) from error
     return context
 

@@ -13,70 +13,49 @@ The rules are those of Consul's blocking queries
 5. Answers are rate limited by a token bucket, so that a flapping registry, or one that does not
    block, costs a bounded number of polls.
 
-What a new list is worth is judged in `shrinkage`; what differs between two lists, by `diff`.
+Whether a new list is believed is decided in `self_preservation`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.backoff import Backoff
-from fingerpost.registry.instance import Instance
-from fingerpost.registry.watching.self_preservation import ShrinkageConfig
+from fingerpost.registry.renames import renamed_fields
+from fingerpost.registry.watching.self_preservation import SelfPreservationConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from random import Random
 
-__all__ = ["Change", "WatchConfig", "WatchRules", "diff"]
+__all__ = ["WatchConfig", "WatchRules"]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two lists of instances, each part sorted by id.
-
-    Attributes:
-        added: new ids.
-        removed: ids that are no longer there.
-        changed: the new form of those whose id stayed and that differ in anything else.
-    """
-
-    added: tuple[Instance, ...] = ()
-    removed: tuple[Instance, ...] = ()
-    changed: tuple[Instance, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-
-def diff(old: Iterable[Instance], new: Iterable[Instance]) -> Change:
-    """What has to be done to `old` to get `new`, by id; of an id's repetitions the last counts."""
-    before = {each.id: each for each in old}
-    after = {each.id: each for each in new}
-    stayed = sorted(before.keys() & after.keys())
-    return Change(
-        added=tuple(after[id_] for id_ in sorted(after.keys() - before.keys())),
-        removed=tuple(before[id_] for id_ in sorted(before.keys() - after.keys())),
-        changed=tuple(after[id_] for id_ in stayed if before[id_] != after[id_]),
-    )
-
-
-class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a watch behaves.
+@renamed_fields(shrinkage="self_preservation", disk_after_s="stored_after_s")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """How a watch polls a registry.
 
     Attributes:
-        wait_s: how long the registry may hold a poll. More means fewer idle polls; less notices
-            a silently dead connection sooner. Consul adds up to wait/16.
-        backoff_base_s: the first error's longest delay; doubled with each further one.
-        backoff_cap_s: the longest delay. More spares a registry in trouble; less returns sooner.
-        polls_per_s: polls that are sustained; one change each, so this bounds the update rate.
-        burst: polls that may follow each other at once, for a rolling update's sake.
-        disk_after_s: how long a first poll may take, in seconds, before the last good snapshot of
-            an earlier process is used, where one is stored; a poll that fails brings it at once.
-            More waits for the registry's own word; less answers sooner, with what may be stale.
-        shrinkage: when a list that shrank is not believed, and the workers are asked themselves;
+        wait_s: how long the registry may hold a poll that has nothing new, in seconds. More means
+            fewer idle polls; less notices a dead connection sooner. Consul adds up to wait/16.
+        backoff_base_s: the longest delay after a first failed poll, in seconds, doubled with each
+            further failure. More spares a registry in trouble; less returns sooner.
+        backoff_cap_s: the longest delay after any failed poll, in seconds; as `backoff_base_s`.
+        polls_per_s: the sustained rate of polls. Each shows one change, so this also bounds the
+            rate of updates; more costs the registry more when a service flaps.
+        burst: how many polls may follow each other without delay, so that a rolling update is seen
+            at once; as `polls_per_s`.
+        stored_after_s: how long a first poll may take, in seconds, before the snapshot that an
+            earlier process stored is used, if there is one; a poll that fails uses it at once. More
+            waits longer for the registry; less answers sooner, perhaps with a stale list.
+        self_preservation: when a list that shrank is not believed, and its workers are probed;
             None believes every list.
+
+    Raises:
+        ConfigurationError: a value is out of range.
     """
 
     wait_s: float = 20.0
@@ -84,12 +63,19 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap_s: float = 10.0
     polls_per_s: float = 5.0
     burst: int = 10
-    disk_after_s: float = 1.0
-    shrinkage: ShrinkageConfig | None = ShrinkageConfig()
+    stored_after_s: float = 1.0
+    self_preservation: SelfPreservationConfig | None = field(default_factory=SelfPreservationConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("wait_s", "backoff_base_s", "backoff_cap_s", "polls_per_s", "burst"):
+            if not 0 < (value := getattr(self, name)) < inf:
+                raise ConfigurationError(f"{name}={value}: use a number above 0")
+        if not 0 <= self.stored_after_s < inf:
+            raise ConfigurationError(f"stored_after_s={self.stored_after_s}: use 0 or more seconds")
 
     @property
     def deadline_s(self) -> float:
-        """When to give a poll up: what Consul may take (wait x 17/16), and 5 s for the network."""
+        """How long a poll may take: what Consul may (wait x 17/16), and 5 s for the network."""
         return self.wait_s * 17 / 16 + 5.0
 
 

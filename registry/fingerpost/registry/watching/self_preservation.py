@@ -14,16 +14,17 @@ its memory removes their entries, though the workers go on serving. Rules:
    one that is deregistered by hand while it serves registers itself again within seconds.
 3. A few that vanish are believed gone: single workers do die, and the registry's check saw it.
 4. It is **suspicious** if nobody is left, or if those that vanished within `window_s` are
-   `least` or more and at least `fraction` of all. A window, because the agents of several machines
-   that fail together are noticed up to some seconds apart, a few workers at a time.
+   `min_vanished` or more and at least `min_vanished_share` of all. A window, because the agents of
+   several machines that fail together are noticed up to some seconds apart, a few workers at a
+   time.
 5. Under suspicion all that vanished are asked themselves. Until it has answered, each stays as it
-   was. One that is READY with its registered boot id is *kept* in use; one that is gone (refused,
+   was. One that is READY with its registered boot id is *retained*; one that is gone (refused,
    another boot id, not READY, no worker of ours) is dropped for good; one that is silent (a
-   timeout, a broken connection) is out of use and asked again, for `silent_s`.
-6. Kept and silent ones are asked again every `recheck_s`, all together at most `asks_per_s`, so
-   that a worker that dies meanwhile is dropped and a stalled one returns.
+   timeout, a broken connection) is out of use and asked again, for `unresponsive_s`.
+6. Retained and silent ones are asked again every `probe_interval_s`, all together at most
+   `max_probes_per_s`, so that a worker that dies meanwhile is dropped and a stalled one returns.
 7. The suspicion ends when none of them is left: listed again, withdrawn, or gone. Or after
-   `keep_s`: then the registry is believed.
+   `max_duration_s`: then the registry is believed.
 8. For `window_s` after a suspicion ended, one that vanishes is enough for the next. An agent that
    comes back lists its services before their checks have run, and takes them off again one by
    one until they have.
@@ -38,65 +39,88 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fingerpost.errors import ConfigurationError, RegistryError
+from fingerpost.registry.renames import renamed_fields
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
 
-__all__ = ["Shrinkage", "ShrinkageConfig", "Word", "withdrawn_ids"]
+__all__ = ["ProbeResult", "SelfPreservation", "SelfPreservationConfig", "withdrawn_ids"]
 
 
-class ShrinkageConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """When to ask the workers themselves, and for how long.
+@renamed_fields(
+    least="min_vanished",
+    fraction="min_vanished_share",
+    ask_deadline_s="probe_timeout_s",
+    recheck_s="probe_interval_s",
+    asks_per_s="max_probes_per_s",
+    silent_s="unresponsive_s",
+    keep_s="max_duration_s",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfPreservationConfig:
+    """When workers that vanished from a list are probed, and for how long.
 
     Attributes:
-        least: this many must have vanished, unless nobody is left. More believes the registry
-            oftener; with 1, in a service of two, every worker that hangs stays in use for
-            `ask_deadline_s` longer.
-        fraction: they must be at least this share of all, as in registry.md: "halves".
-        window_s: how long ago they may have vanished, in seconds. Agents killed together were
-            noticed 5.3 to 6.4 s later each; more also puts unrelated deaths together.
-        ask_deadline_s: how long a worker may take to answer, in seconds. A load report takes a
-            millisecond, so that 0.5 is ample; with the check's own 1.4 s a stopped worker is out of
-            use in 1.9 s. More spares workers on choked machines.
-        recheck_s: pause between two questions to one worker, in seconds. Less notices sooner that
-            a kept worker died.
-        asks_per_s: bound on all questions after the first, for large services.
-        silent_s: for how long a worker that does not answer is asked again, in seconds.
-        keep_s: the longest suspicion, in seconds. An hour is time for a person to see to a dead
-            agent; the bound is for a worker that nobody can take off the list any more.
+        min_vanished: this many must have vanished, unless none is left. More believes the registry
+            more often; with 1, in a service of two, every worker that hangs stays in use for
+            `probe_timeout_s` longer.
+        min_vanished_share: the vanished must be at least this share of all, above 0 and at most 1.
+            More believes the registry more often; a half is what one of two agents takes away.
+        window_s: vanished workers count together for so long, in seconds. Agents killed together
+            were noticed 5.3 to 6.4 s later each; more also counts unrelated failures together.
+        probe_timeout_s: how long a worker may take to answer a probe, in seconds. A load report
+            takes a millisecond, so that 0.5 is ample; with the check's own 1.4 s a stopped worker
+            is out of use in 1.9 s. More spares workers on overloaded machines.
+        probe_interval_s: pause between two probes of one worker, in seconds. Less notices sooner
+            that a retained worker died.
+        max_probes_per_s: bound on all probes after the first, for large services. More notices
+            sooner that one of many retained workers died.
+        unresponsive_s: for how long a worker that does not answer is probed again, in seconds. More
+            takes back workers after longer interruptions.
+        max_duration_s: the longest time without believing the registry, in seconds. An hour lets a
+            person repair a dead agent; the bound is for a worker whose entry nobody can remove any
+            more.
+
+    Raises:
+        ConfigurationError: a value is out of range.
     """
 
-    least: int = 2
-    fraction: float = 0.5
+    min_vanished: int = 2
+    min_vanished_share: float = 0.5
     window_s: float = 10.0
-    ask_deadline_s: float = 0.5
-    recheck_s: float = 1.0
-    asks_per_s: float = 50.0
-    silent_s: float = 60.0
-    keep_s: float = 3600.0
+    probe_timeout_s: float = 0.5
+    probe_interval_s: float = 1.0
+    max_probes_per_s: float = 50.0
+    unresponsive_s: float = 60.0
+    max_duration_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        positive = (self.ask_deadline_s, self.recheck_s, self.asks_per_s, self.keep_s)
-        if min(positive) <= 0 or self.least < 1 or not 0 < self.fraction <= 1:
+        if self.min_vanished < 1:
+            raise ConfigurationError(f"min_vanished={self.min_vanished}: use 1 or more")
+        if not 0 < self.min_vanished_share <= 1:
             raise ConfigurationError(
-                f"{self}: least must be 1 or more, fraction above 0 and at most 1, and the "
-                "durations and rates above 0"
+                f"min_vanished_share={self.min_vanished_share}: use a share above 0, at most 1"
             )
-        if self.window_s < 0 or self.silent_s < 0:
-            raise ConfigurationError(f"{self}: window_s and silent_s must be 0 or more")
+        for name in ("probe_timeout_s", "probe_interval_s", "max_probes_per_s", "max_duration_s"):
+            if not (value := getattr(self, name)) > 0:
+                raise ConfigurationError(f"{name}={value}: use a number above 0")
+        for name in ("window_s", "unresponsive_s"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ConfigurationError(f"{name}={value}: use 0 or more seconds")
 
 
-class Word(enum.Enum):
+class ProbeResult(enum.Enum):
     """What came of asking a worker: rule 5."""
 
     READY = "ready"
     GONE = "gone"
-    SILENT = "silent"
+    UNRESPONSIVE = "unresponsive"
 
 
 class _Vanished:
@@ -115,10 +139,10 @@ class _Vanished:
         self.silent_since: float | None = None
 
 
-class Shrinkage:
+class SelfPreservation:
     """What is in use of one service, given what the registry and the workers say."""
 
-    def __init__(self, config: ShrinkageConfig) -> None:
+    def __init__(self, config: SelfPreservationConfig) -> None:
         self._config = config
         self._listed: dict[str, Instance] = {}
         self._vanished: dict[str, _Vanished] = {}
@@ -132,13 +156,13 @@ class Shrinkage:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """All in use: the listed and the kept ones, sorted by id."""
-        kept = {id_: each.instance for id_, each in self._vanished.items() if each.in_use}
-        used = self._listed | kept
+        """All in use: the listed and the retained ones, sorted by id."""
+        retained = {id_: each.instance for id_, each in self._vanished.items() if each.in_use}
+        used = self._listed | retained
         return tuple(used[id_] for id_ in sorted(used))
 
     @property
-    def kept(self) -> tuple[str, ...]:
+    def retained(self) -> tuple[str, ...]:
         """The ids of those in use that the registry does not list, sorted."""
         return tuple(sorted(id_ for id_, each in self._vanished.items() if each.in_use))
 
@@ -184,7 +208,7 @@ class Shrinkage:
         if self._since is None:
             return None
         times = [each.due_at for each in self._vanished.values() if each.due_at is not None]
-        return min([*times, self._since + self._config.keep_s])
+        return min([*times, self._since + self._config.max_duration_s])
 
     def restart(self, now: float) -> None:
         """Whoever was asked will not be heard of: ask them again."""
@@ -192,20 +216,22 @@ class Shrinkage:
             if each.due_at is None:
                 each.due_at = now
 
-    def worker_said(self, instance: Instance, word: Word, *, now: float) -> None:
+    def worker_said(self, instance: Instance, word: ProbeResult, *, now: float) -> None:
         """Take the answer of a worker that `due` told of; of one listed again it is passed over."""
         each = self._vanished.get(instance.id)
         if each is None or each.instance is not instance:
             return
-        pause_s = max(self._config.recheck_s, len(self._vanished) / self._config.asks_per_s)
+        pause_s = max(
+            self._config.probe_interval_s, len(self._vanished) / self._config.max_probes_per_s
+        )
         each.due_at = now + pause_s
-        each.in_use = word is Word.READY
-        if word is not Word.SILENT:
+        each.in_use = word is ProbeResult.READY
+        if word is not ProbeResult.UNRESPONSIVE:
             each.silent_since = None
         elif each.silent_since is None:
             each.silent_since = now
-        if word is Word.GONE or (
-            each.silent_since is not None and now - each.silent_since > self._config.silent_s
+        if word is ProbeResult.GONE or (
+            each.silent_since is not None and now - each.silent_since > self._config.unresponsive_s
         ):
             del self._vanished[instance.id]
         self._settle(now)
@@ -215,13 +241,15 @@ class Shrinkage:
         warned = self._ended_at is not None and now - self._ended_at <= self._config.window_s
         if gone and (warned or not left):
             return True
-        return gone >= self._config.least and gone >= self._config.fraction * (gone + left)
+        return gone >= self._config.min_vanished and gone >= self._config.min_vanished_share * (
+            gone + left
+        )
 
     def _settle(self, now: float) -> None:
         """End the suspicion where it is over (rule 7)."""
         if self._since is None:
             return
-        if now - self._since >= self._config.keep_s:
+        if now - self._since >= self._config.max_duration_s:
             self._vanished.clear()
         if not self._vanished:
             self._since = None

@@ -39,7 +39,7 @@ from fingerpost.registry.snapshot import Catalog, Snapshot
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fingerpost.registry.address_policy import Admission
+    from fingerpost.registry.address_policy import AddressPolicy
 
 __all__ = ["SnapshotStore"]
 
@@ -73,7 +73,7 @@ class SnapshotStore:
 
     Args:
         folder: where the files are; one of their own.
-        admission: which instances may be read back; all that make sense, if None.
+        address_policy: which instances may be read back; all that make sense, if None.
         pause_s: seconds between two writes of one service. More spares the disk; a process that
             is killed loses that much.
         clock: monotonic seconds, the one that snapshots were taken by.
@@ -84,13 +84,13 @@ class SnapshotStore:
         self,
         folder: Path,
         *,
-        admission: Admission | None = None,
+        address_policy: AddressPolicy | None = None,
         pause_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
-        self._admission = admission
+        self._address_policy = address_policy
         self._pause_s = pause_s
         self._clock = clock
         self._wall = wall
@@ -232,11 +232,15 @@ class SnapshotStore:
             except (msgspec.MsgspecError, ValueError, FingerpostError) as bad:
                 logger.warning("snapshot %s: an instance is passed over: %s", path, bad)
                 continue
-            refusal = self._admission.refusal(instance) if self._admission is not None else None
-            if refusal is None and instance.service == service:
+            rejection = (
+                self._address_policy.rejection(instance)
+                if self._address_policy is not None
+                else None
+            )
+            if rejection is None and instance.service == service:
                 instances[instance.id] = instance
             else:
-                why = refusal.message if refusal else f"it is of service {instance.service!r}"
+                why = rejection.message if rejection else f"it is of service {instance.service!r}"
                 logger.warning("snapshot %s: %s is passed over: %s", path, instance.id, why)
         if not instances:
             return None

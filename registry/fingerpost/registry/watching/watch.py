@@ -15,7 +15,7 @@ import msgspec
 from fingerpost.errors import FingerpostError, RegistryError, RegistryUnreachable
 from fingerpost.registry.snapshot import Snapshot
 from fingerpost.registry.watching.rules import WatchConfig, WatchRules
-from fingerpost.registry.watching.self_preservation import Shrinkage, Word
+from fingerpost.registry.watching.self_preservation import ProbeResult, SelfPreservation
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
@@ -56,7 +56,7 @@ Load = Callable[[], Awaitable[V | None]]
 Listener = Callable[[V | None, V], None]
 
 # Asks a worker itself; never raises for what the worker does. `liveness.Liveness.ask` is one.
-Ask = Callable[["Instance"], Awaitable[Word]]
+Ask = Callable[["Instance"], Awaitable[ProbeResult]]
 
 
 class Watch(Generic[V]):
@@ -70,14 +70,14 @@ class Watch(Generic[V]):
         error: why the last poll failed; None if it succeeded.
         last_error: the last failure ever, for people who look afterwards.
         polls: polls begun; `errors` of them failed; `changes` of content were published.
-        suspicions: how often a list was not believed (see `shrinkage`); for services only.
+        suspicions: how often a list was not believed (see `self_preservation`); for services only.
         probes: questions put to workers because of that.
 
     Args:
         poll: one poll; see `Poll`.
         name: what is watched, for logs and errors.
         load: reads what an earlier process stored, if that is kept. It is published only if the
-            registry does not answer the first poll, or not within `disk_after_s`.
+            registry does not answer the first poll, or not within `stored_after_s`.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Watch(Generic[V]):
     async def _start_from(self, load: Load[V]) -> None:
         """Publish what is stored, if the registry fails or is slow before it has answered."""
         try:
-            async with asyncio.timeout(self._config.disk_after_s):
+            async with asyncio.timeout(self._config.stored_after_s):
                 await self._first_failed.wait()
         except TimeoutError:
             pass
@@ -271,10 +271,11 @@ class ServiceWatch(Watch[Snapshot]):
     Args:
         poll: as for `Watch`.
         service: its name.
-        ask: asks a worker itself, under suspicion (see `shrinkage`). None believes every list.
-        store: where snapshots are kept across restarts, if anywhere. A stored one is published only
-            if the registry does not answer the first poll; the first good poll is judged against
-            it as against any other list.
+        ask: asks a worker itself, under suspicion (see `self_preservation`). None believes every
+            list.
+        store: where snapshots are kept across restarts, if anywhere. A stored one is published
+            only if the registry does not answer the first poll; the first good poll is judged
+            against it as against any other list.
     """
 
     def __init__(
@@ -293,8 +294,8 @@ class ServiceWatch(Watch[Snapshot]):
         super().__init__(poll, name=name, load=load, config=config, clock=clock, rng=rng)
         self._ask = ask
         self._store = store
-        doubts = self._config.shrinkage if ask is not None else None
-        self._shrinkage = Shrinkage(doubts) if doubts is not None else None
+        doubts = self._config.self_preservation if ask is not None else None
+        self._self_preservation = SelfPreservation(doubts) if doubts is not None else None
         self._told: Snapshot | None = None
         self._asking: asyncio.Task[None] | None = None
         self._more_to_ask = asyncio.Event()
@@ -304,9 +305,9 @@ class ServiceWatch(Watch[Snapshot]):
         if self.running:
             return self
         super().start()
-        if self._shrinkage is not None:
-            self._shrinkage.restart(self._clock())
-            self._keep_asking(self._shrinkage)
+        if self._self_preservation is not None:
+            self._self_preservation.restart(self._clock())
+            self._keep_asking(self._self_preservation)
         return self
 
     async def aclose(self) -> None:
@@ -319,57 +320,57 @@ class ServiceWatch(Watch[Snapshot]):
 
     def _take(self, view: Snapshot) -> None:
         self._told = view
-        if self._shrinkage is not None:
-            before = self._shrinkage.suspicious
-            self._shrinkage.registry_said(view.instances, view.withdrawn, now=self._clock())
-            if self._shrinkage.suspicious and not before:
+        if self._self_preservation is not None:
+            before = self._self_preservation.suspicious
+            self._self_preservation.registry_said(view.instances, view.withdrawn, now=self._clock())
+            if self._self_preservation.suspicious and not before:
                 self.suspicions += 1
                 logger.warning(
                     "watch %s: the registry lists %d instances and does not say why %d vanished; "
                     "asking the workers themselves",
                     self._name,
                     len(view.instances),
-                    len(self._shrinkage.kept),
+                    len(self._self_preservation.retained),
                 )
-            self._keep_asking(self._shrinkage)
+            self._keep_asking(self._self_preservation)
         self._publish_used()
         if self._store is not None and self.view is not None:
             self._store.put(self.view)
 
     def _publish_used(self) -> None:
-        """Publish what is in use now: what the registry told last, and who is kept."""
+        """Publish what is in use now: what the registry told last, and who is retained."""
         view = self._told
         if view is None:
             return
-        if self._shrinkage is not None:
-            kept = self._shrinkage.kept
+        if self._self_preservation is not None:
+            retained = self._self_preservation.retained
             view = msgspec.structs.replace(
                 view,
-                instances=self._shrinkage.instances,
-                kept=kept,
-                known=view.known or bool(kept),
+                instances=self._self_preservation.instances,
+                retained=retained,
+                known=view.known or bool(retained),
             )
         self._publish(view)
 
-    def _keep_asking(self, shrinkage: Shrinkage) -> None:
+    def _keep_asking(self, self_preservation: SelfPreservation) -> None:
         """Something was said: wake the task that asks, or start it where it is needed."""
         self._more_to_ask.set()
         idle = self._asking is None or self._asking.done()
-        if shrinkage.suspicious and self._ask is not None and idle:
+        if self_preservation.suspicious and self._ask is not None and idle:
             self._asking = asyncio.create_task(
-                self._ask_workers(shrinkage, self._ask), name=f"asking {self._name}"
+                self._ask_workers(self_preservation, self._ask), name=f"asking {self._name}"
             )
 
-    async def _ask_workers(self, shrinkage: Shrinkage, ask: Ask) -> None:
+    async def _ask_workers(self, self_preservation: SelfPreservation, ask: Ask) -> None:
         """Ask those in doubt, again and again, until nobody is."""
-        questions: dict[asyncio.Task[Word], Instance] = {}
+        questions: dict[asyncio.Task[ProbeResult], Instance] = {}
         more: asyncio.Task[Literal[True]] | None = None
         try:
             while True:
-                for instance in shrinkage.due(self._clock()):
+                for instance in self_preservation.due(self._clock()):
                     self.probes += 1
-                    questions[asyncio.create_task(_word(ask, instance))] = instance
-                due_at = shrinkage.next_due_at()
+                    questions[asyncio.create_task(_probe(ask, instance))] = instance
+                due_at = self_preservation.next_due_at()
                 if due_at is None:
                     break
                 if more is None or more.done():
@@ -382,7 +383,7 @@ class ServiceWatch(Watch[Snapshot]):
                 )
                 for question in [each for each in questions if each in done]:
                     instance = questions.pop(question)
-                    shrinkage.worker_said(instance, question.result(), now=self._clock())
+                    self_preservation.worker_said(instance, question.result(), now=self._clock())
                 self._publish_used()
         finally:
             left = [*questions, *([more] if more is not None else [])]
@@ -393,18 +394,18 @@ class ServiceWatch(Watch[Snapshot]):
         self._publish_used()
         logger.info("watch %s: the registry's list is not in doubt any more", self._name)
         # Doubt may have come back while the last questions were being ended.
-        self._keep_asking(shrinkage)
+        self._keep_asking(self_preservation)
 
     def _restore(self, stored: Snapshot) -> None:
         self._told = stored
-        if self._shrinkage is not None:
-            self._shrinkage.registry_said(stored.instances, (), now=self._clock())
+        if self._self_preservation is not None:
+            self._self_preservation.registry_said(stored.instances, (), now=self._clock())
         self._publish_used()
 
 
-async def _word(ask: Ask, instance: Instance) -> Word:
+async def _probe(ask: Ask, instance: Instance) -> ProbeResult:
     try:
         return await ask(instance)
     except Exception:  # a bug must not end the asking; an unasked worker is a silent one
         logger.exception("asking %s: unexpected error", instance.id)
-        return Word.SILENT
+        return ProbeResult.UNRESPONSIVE

@@ -12,29 +12,32 @@ import http.client
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
 
-__all__ = ["EngineCheck", "HttpCheck"]
+__all__ = ["EngineCheck", "HttpCheckConfig"]
 
 logger = logging.getLogger(__name__)
 
 
-class HttpCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """How an instance's own check asks it; as Consul's agent would.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCheckConfig:
+    """How a process checks its own instance over HTTP, as Consul's agent would.
 
     Attributes:
-        path: asked on transport `http`; any status from 200 to 299 is well. The default follows
-            the engine: a worker whose model hangs answers 503 there.
+        path: the path asked on transport `http`; any status from 200 to 299 passes. The default
+            follows the engine: a worker whose model hangs answers 503 there.
         interval_s: seconds between checks. More costs fewer requests, and notices a stalled
             engine later: it is off the list after `interval_s` + `timeout_s` at most.
-        timeout_s: seconds until a check counts as failed. More spares a worker that has hiccups.
+        timeout_s: seconds until a check counts as failed. More tolerates longer pauses of a worker.
+
+    Raises:
+        ConfigurationError: a value is out of range.
     """
 
     path: str = "/health/engine"
@@ -43,9 +46,10 @@ class HttpCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
-            raise ConfigurationError(f"check path {self.path!r} does not start with '/'")
-        if self.interval_s <= 0 or self.timeout_s <= 0:
-            raise ConfigurationError(f"{self}: interval_s and timeout_s must be above 0")
+            raise ConfigurationError(f"path={self.path!r}: use a path that starts with '/'")
+        for name in ("interval_s", "timeout_s"):
+            if not (value := getattr(self, name)) > 0:
+                raise ConfigurationError(f"{name}={value}: use a number above 0")
 
 
 class EngineCheck:
@@ -56,7 +60,9 @@ class EngineCheck:
     again at the next check.
     """
 
-    def __init__(self, instance: Instance, config: HttpCheck, tell: Callable[[bool], None]) -> None:
+    def __init__(
+        self, instance: Instance, config: HttpCheckConfig, tell: Callable[[bool], None]
+    ) -> None:
         self._instance = instance
         self._config = config
         self._tell = tell

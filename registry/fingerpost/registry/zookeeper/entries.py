@@ -85,7 +85,7 @@ class ZooKeeperEntries:
             return None
         return Node(bytes(data), int(stat.ephemeralOwner))
 
-    async def is_kept(self, instance: Instance) -> bool | None:
+    async def is_registered(self, instance: Instance) -> bool | None:
         """Whether this session holds the instance's node; None where another process took it."""
         path = self.path(instance.service, instance.id)
         async with deadline(self._call_timeout_s, f"looking up {instance.id}"):

@@ -8,8 +8,8 @@ import logging
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import RegistryUnreachable
-from fingerpost.registry.registration import KeptRegistration
-from fingerpost.registry.zookeeper.check import EngineCheck, HttpCheck
+from fingerpost.registry.registration import HeartbeatRegistration
+from fingerpost.registry.zookeeper.check import EngineCheck, HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import SICK
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _SPREAD_S: Final = 0.5
 
 
-class ZooKeeperRegistration(KeptRegistration):
+class ZooKeeperRegistration(HeartbeatRegistration):
     """A node that is gone with an expired session is made again, at the next reconnection.
 
     An operator's drain marker outlives the session, but one that was lost too must not bring the
@@ -40,7 +40,7 @@ class ZooKeeperRegistration(KeptRegistration):
         entries: ZooKeeperEntries,
         instance: Instance,
         *,
-        check: HttpCheck | None,
+        check: HttpCheckConfig | None,
         interval_s: float,
         call_timeout_s: float,
         rng: Random,
@@ -54,14 +54,14 @@ class ZooKeeperRegistration(KeptRegistration):
         self._conflict = False
 
     def start(self) -> Self:
-        """See `KeptRegistration.start`; the engine's check starts too."""
+        """See `HeartbeatRegistration.start`; the engine's check starts too."""
         super().start()
         if self._check is not None:
             self._check.start()
         return self
 
     async def stop(self) -> None:
-        """See `KeptRegistration.stop`; the engine's check ends too."""
+        """See `HeartbeatRegistration.stop`; the engine's check ends too."""
         await super().stop()
         check, self._check = self._check, None
         if check is not None:
@@ -81,7 +81,7 @@ class ZooKeeperRegistration(KeptRegistration):
                 client.delete_async(path).get(timeout=self._call_timeout_s)
 
     async def _tell_update(self) -> None:
-        if await self._entries.is_kept(self._instance) is not False:
+        if await self._entries.is_registered(self._instance) is not False:
             await self._entries.replace(self._instance)
         elif not self.draining:  # else it would come back as healthy
             await self._put()
@@ -91,7 +91,7 @@ class ZooKeeperRegistration(KeptRegistration):
 
     async def _tell_undrain(self) -> None:
         await self._entries.undrain(self._instance.service, self._instance.id)
-        if await self._entries.is_kept(self._instance) is False:
+        if await self._entries.is_registered(self._instance) is False:
             await self._put()
 
     async def _remove(self) -> None:
@@ -110,7 +110,7 @@ class ZooKeeperRegistration(KeptRegistration):
     async def _look(self) -> None:
         if self.draining:
             return
-        kept = await self._entries.is_kept(self._instance)
+        kept = await self._entries.is_registered(self._instance)
         if kept is None and not self._conflict:
             logger.error(
                 "registration %s: another process has registered this id with other content; "

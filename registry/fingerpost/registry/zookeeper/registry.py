@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
-from fingerpost.registry.address_policy import Admission, Reason, Refusal, Refusals
+from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
 from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.watch import Poll, ServiceWatch, Store, V, Watch
-from fingerpost.registry.zookeeper.check import HttpCheck
+from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
 from fingerpost.registry.zookeeper.entries import KnownNodes, ZooKeeperEntries
 from fingerpost.registry.zookeeper.registration import ZooKeeperRegistration
@@ -26,13 +26,14 @@ from fingerpost.registry.zookeeper.url import ZooKeeperAddress
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
-    from fingerpost.registry.watching.liveness import Liveness
+    from fingerpost.registry.watching.liveness import LivenessProbe
 
 __all__ = ["ZooKeeperRegistry"]
 
 logger = logging.getLogger(__name__)
 
 # All watches share one connection; this only bounds what a caller that asks for any name can cost.
+_CHECK: Final = HttpCheckConfig()
 MAX_WATCHES: Final = 1000
 
 
@@ -52,7 +53,7 @@ class ZooKeeperRegistry:
     - `aclose` ends the session, and all **entries go** with it at once.
 
     A watch does not poll: it waits for ZooKeeper's word about the list and each node of it. It
-    asks again every `watch.wait_s` all the same, which keeps the view's age low.
+    asks again every `watch_config.wait_s` all the same, which keeps the view's age low.
 
     An entry that makes no sense is left out, logged once, and counted in `refused`.
 
@@ -70,9 +71,9 @@ class ZooKeeperRegistry:
         call_timeout_s: each call's deadline. More endures a slower ensemble; less fails sooner.
         keep_alive_s: how often a registration looks whether it is still there, besides after
             every reconnection.
-        watch: see `WatchConfig`.
-        check: see `HttpCheck`; None leaves the session alone to decide.
-        admission: which addresses are let in; see `Admission`.
+        watch_config: see `WatchConfig`.
+        check_config: see `HttpCheckConfig`; None leaves the session alone to decide.
+        address_policy: which addresses are let in; see `AddressPolicy`.
         store: where snapshots are kept across restarts, if anywhere.
 
     Raises:
@@ -87,9 +88,9 @@ class ZooKeeperRegistry:
         session_timeout_s: float = 6.0,
         call_timeout_s: float = 3.0,
         keep_alive_s: float = 2.0,
-        watch: WatchConfig | None = None,
-        check: HttpCheck | None = HttpCheck(),  # noqa: B008 (a frozen value)
-        admission: Admission | None = None,
+        watch_config: WatchConfig | None = None,
+        check_config: HttpCheckConfig | None = _CHECK,
+        address_policy: AddressPolicy | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -108,19 +109,19 @@ class ZooKeeperRegistry:
         )
         self._call_timeout_s = call_timeout_s
         self._keep_alive_s = keep_alive_s
-        self._watch_config = watch or WatchConfig()
-        self._check = check
+        self._watch_config = watch_config or WatchConfig()
+        self._check_config = check_config
         self._clock = clock
         self._rng = rng or random.Random()
         self._registrations: list[ZooKeeperRegistration] = []
-        self._admission = admission or Admission()
+        self._address_policy = address_policy or AddressPolicy()
         self._store = store
-        doubts = self._watch_config.shrinkage
-        self._ask_deadline_s = doubts.ask_deadline_s if doubts else None
-        self._liveness: Liveness | None = None
+        doubts = self._watch_config.self_preservation
+        self._ask_deadline_s = doubts.probe_timeout_s if doubts else None
+        self._liveness: LivenessProbe | None = None
         self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
-        self.refusals = Refusals()
+        self.rejected_entries = RejectedEntries()
 
     @property
     def url(self) -> str:
@@ -129,8 +130,8 @@ class ZooKeeperRegistry:
 
     @property
     def refused(self) -> int:
-        """Entries refused so far; `refusals.by_reason` has them by reason."""
-        return self.refusals.total
+        """Entries refused so far; `rejected_entries.by_reason` has them by reason."""
+        return self.rejected_entries.total
 
     async def register(
         self, instance: Instance, *, healthy: Callable[[], bool] | None = None
@@ -148,7 +149,7 @@ class ZooKeeperRegistry:
             self._session,
             self._entries,
             instance,
-            check=self._check,
+            check=self._check_config,
             interval_s=self._keep_alive_s,
             call_timeout_s=self._call_timeout_s,
             rng=self._rng,
@@ -234,14 +235,14 @@ class ZooKeeperRegistry:
 
         if self._liveness is None and self._ask_deadline_s is not None:
             # Imported here because it brings aiohttp, which registering does without.
-            from fingerpost.registry.watching.liveness import Liveness
+            from fingerpost.registry.watching.liveness import LivenessProbe
 
-            self._liveness = Liveness(deadline_s=self._ask_deadline_s)
+            self._liveness = LivenessProbe(timeout_s=self._ask_deadline_s)
         return ServiceWatch(
             _poll(signal, read),
             service=service,
             name=f"service {service} at {self.url}",
-            ask=self._liveness.ask if self._liveness is not None else None,
+            ask=self._liveness.probe if self._liveness is not None else None,
             store=self._store,
             config=self._watch_config,
             clock=self._clock,
@@ -252,15 +253,15 @@ class ZooKeeperRegistry:
         async with deadline(self._call_timeout_s, f"reading {service} at {self.url}"):
             children, index, nodes = await self._entries.read(service, known)
         instances, problems = read_service(service, children, nodes)
-        refused = {each: Refusal(Reason.MALFORMED, why) for each, why in problems.items()}
+        refused = {each: Rejection(Reason.MALFORMED, why) for each, why in problems.items()}
         healthy = []
         for instance in instances:
-            if (refusal := self._admission.refusal(instance)) is not None:
-                refused[instance.id] = refusal
+            if (rejection := self._address_policy.rejection(instance)) is not None:
+                refused[instance.id] = rejection
             elif instance.id not in children.hidden:
                 healthy.append(instance)
-        for entry_id, refusal in self.refusals.note(service, refused).items():
-            logger.warning("%s: entry %r refused: %s", service, entry_id, refusal.message)
+        for entry_id, rejection in self.rejected_entries.note(service, refused).items():
+            logger.warning("%s: entry %r refused: %s", service, entry_id, rejection.message)
         snapshot = Snapshot(
             service=service,
             instances=tuple(healthy),

@@ -76,8 +76,8 @@ def image_input(
         sides[key] = own or wanted
     if not sides["height"] or not sides["width"]:
         raise ConfigurationError(
-            f"{where} takes images of any size: choose one with --image-size, or with input.height "
-            "and input.width in model.toml"
+            f"{where} does not say which image size it takes: choose one with --image-size, with "
+            "input.height and input.width in model.toml, or with image_size= for a Python object"
         )
     channels = sides["channels"] or 3
     return ImageInput(

@@ -4,110 +4,36 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
-import platform
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from fingerpost.errors import ConfigurationError, InvalidRequest
-from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
-from fingerpost.worker.models.manifest import Layout
+from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.python_object import wrap_object
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
+    from fingerpost.worker.backends.base import LoadConfig
+    from fingerpost.worker.backends.python_object import PythonBackend
     from fingerpost.worker.models.files import ModelFiles
-    from fingerpost.worker.models.manifest import Activation
 
-__all__ = ["PythonClassBackend", "PythonModel", "load"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["load"]
 
 _importing: Final = threading.Lock()
 # Top-level names of modules that came from models' folders.
 _own_modules: Final[set[str]] = set()
 
 
-class PythonModel(Protocol):
-    """What the class must be.
+def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
+    """Import the class, construct it, and wrap the object.
 
-    Its module is looked for in the model's folder first, then among what is installed. The folder
-    is importable until the constructor returns, not afterwards. The constructor may also take
-    `device`, which gets what the worker was started with: `auto`, `cpu` or `cuda:N`.
-
-    Attributes, all optional, on the class or set by the constructor:
-        height, width, channels: the images wanted, where `model.toml` does not say it.
-        encoded: True for encoded images as they were sent, which nobody has looked into.
-        inline: True where `predict` takes microseconds and never waits (a lookup, a rule): it is
-            called in the event loop, and one that takes longer delays every request of this worker.
-        dtype: `uint8`, or `float32`; by default float32 if `model.toml` has a mean or std.
-        device: where it runs, for the registration; by default `cpu`.
-        close: a method without arguments, called when the model is unloaded.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Load. Whatever it raises is told as the reason why the model cannot be loaded."""
-        ...
-
-    def predict(self, batch: NDArray[Any] | list[bytes]) -> ArrayLike:
-        """Scores `[N, classes]`, finite, in the order of the labels.
-
-        Called from one thread, never two at a time. What it raises fails the batch, which is then
-        run again one by one, so that one bad image fails alone.
-
-        Args:
-            batch: `[N, height, width, channels]`, or `[N, channels, height, width]` where
-                `model.toml` says `layout = "NCHW"`, preprocessed as it says, and the class's own to
-                keep; or N encoded images.
-        """
-        ...
-
-
-class PythonClassBackend:
-    """A loaded class behind the `Backend` interface."""
-
-    platform = "python"
-
-    def __init__(
-        self, model: PythonModel, wanted: ImageInput, activation: Activation, device: str
-    ) -> None:
-        self._model = model
-        self._activation = activation
-        self.input = wanted
-        self.framework = f"python {platform.python_version()}"
-        self.device = device
-
-    def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
-        """See `Backend.predict`."""
-        if not self.input.encoded:
-            return predict_in_batches(images, self.input, self._scores)
-        if any(isinstance(image, np.ndarray) for image in images):
-            raise InvalidRequest("the model decodes images itself: send encoded images")
-        return self._scores([bytes(image) for image in images])
-
-    def close(self) -> None:
-        """Close the class's own, if it has a `close`."""
-        close = getattr(self._model, "close", None)
-        if close is not None:
-            close()
-
-    def _scores(self, batch: NDArray[Any] | list[bytes]) -> NDArray[np.float32]:
-        return to_scores(self._model.predict(batch), self._activation, len(batch))
-
-
-def load(files: ModelFiles, config: LoadConfig) -> PythonClassBackend:
-    """Import the class and construct it.
+    The module is looked up in the model's folder first, then among what is installed. The folder
+    can be imported from until the constructor returns, not afterwards. The constructor gets the
+    model's folder, a `Path`, and where it has a parameter `device` also what the worker was started
+    with: `auto`, `cpu` or `cuda:N`. What the object may have is in `PythonModel`.
 
     Raises:
-        ConfigurationError: whatever went wrong in there, or an input that nobody describes.
+        ConfigurationError: the import or the constructor raises, or the object cannot be served.
     """
     target = files.manifest.python_class or ""
     try:
@@ -120,21 +46,7 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonClassBackend:
         raise ConfigurationError(
             f"model {files.name}: class {target!r} cannot be loaded: {reason}"
         ) from error
-    if not callable(getattr(model, "predict", None)):
-        raise ConfigurationError(f"model {files.name}: class {target!r} has no method predict")
-    wanted = replace(_input(files, model), inline=_is_inline(files, model))
-    device = str(getattr(model, "device", "cpu"))
-    return PythonClassBackend(model, wanted, files.manifest.output.activation, device)
-
-
-def _is_inline(files: ModelFiles, model: Any) -> bool:
-    if hasattr(model, "instant"):  # its old name, read for one more release
-        logger.warning(
-            "model %s: its class sets 'instant', which is called 'inline' now: rename it",
-            files.name,
-        )
-        return bool(model.instant)
-    return bool(getattr(model, "inline", False))
+    return wrap_object(model, files)
 
 
 def _construct(target: str, folder: Path, config: LoadConfig) -> Any:
@@ -178,19 +90,3 @@ def _lies_in(module: Any, folder: Path) -> bool:
     """Whether a module comes from that folder; a namespace package has only a path."""
     places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
     return any(place and Path(place).is_relative_to(folder) for place in places)
-
-
-def _input(files: ModelFiles, model: Any) -> ImageInput:
-    said = files.manifest.input
-    encoded = said.encoded if said.encoded is not None else getattr(model, "encoded", False)
-    if encoded:
-        return encoded_input(files, None, check=False)
-    layout = said.layout or Layout.NHWC
-    own = {key: getattr(model, key, None) for key in ("height", "width", "channels")}
-    sides: list[int | None] = [own["height"], own["width"]]
-    channels = own["channels"] or said.channels or 3
-    axes = [channels, *sides] if layout is Layout.NCHW else [*sides, channels]
-    scaling = files.manifest.preprocessing
-    plain = (scaling.mean, scaling.std) == (0.0, 1.0)
-    dtype = getattr(model, "dtype", "uint8" if plain else "float32")
-    return image_input(files, [None, *axes], str(dtype), layout=layout)

@@ -47,6 +47,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
+from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batch import Batch, Pending, Stage
 from fingerpost.worker.engine.latency_model import LatencyModel
 
@@ -222,8 +223,7 @@ class Batcher(Generic[T]):
 
     def prepared(self, pending: Pending[T], *, now: float, took_s: float) -> None:
         """Note that an item of `prepare` is done: it is ready now, unless it was cancelled."""
-        before = self._prepare_s or took_s
-        self._prepare_s = before + _SMOOTHING * (took_s - before)
+        self._prepare_s = ewma(self._prepare_s or took_s, took_s, _SMOOTHING)
         self._preparing.discard(pending)
         if pending.stage is Stage.PREPARING:
             pending.stage, pending.since = Stage.READY, now

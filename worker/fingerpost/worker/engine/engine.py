@@ -20,6 +20,7 @@ from fingerpost.errors import (
     FingerpostError,
     InvalidRequest,
 )
+from fingerpost.registry.moving_average import ewma, time_weight
 from fingerpost.worker.engine.batching import Batcher
 from fingerpost.worker.engine.config import BatchingConfig
 from fingerpost.worker.engine.decoding import Decoding
@@ -65,7 +66,7 @@ class Engine:
 
     Args:
         backend: the model; closed by `aclose`.
-        limits: which images are refused before they are decoded.
+        images: which images are refused before they are decoded.
         metrics: counts batches, and times by `model`.
         batching: how images are gathered. A backend with a fixed batch overrides its sizes.
         decoders: a pool shared with other engines; by default one of its own.
@@ -77,7 +78,7 @@ class Engine:
         self,
         backend: Backend,
         *,
-        limits: ImageConfig,
+        images: ImageConfig,
         metrics: WorkerMetrics,
         batching: BatchingConfig | None = None,
         decoders: ThreadPoolExecutor | None = None,
@@ -86,7 +87,7 @@ class Engine:
     ) -> None:
         self._backend = backend
         self._input = backend.input
-        self._limits = limits
+        self._images = images
         self._metrics = metrics.of(model)
         config = batching or BatchingConfig()
         if self._input.batch is not None:
@@ -196,7 +197,7 @@ class Engine:
                 raise EmptyImage("the body is empty: send the image's bytes")
             item = bytes(data)  # which does not copy bytes
             return await self._run(len(data) / 1e6, deadline, item=item)
-        make = partial(prepare, data, self._input, self._limits)
+        make = partial(prepare, data, self._input, self._images)
         return await self._run(len(data) / 1e6, deadline, make=make)
 
     async def infer(self, image: NDArray[Any], *, deadline: float | None = None) -> Outcome:
@@ -294,9 +295,9 @@ class Engine:
 
     def _check_sides(self, image: NDArray[Any]) -> None:
         height, width = image.shape[:2]
-        if not 1 <= min(height, width) <= max(height, width) <= self._limits.max_side:
+        if not 1 <= min(height, width) <= max(height, width) <= self._images.max_side:
             raise InvalidRequest(
-                f"the image is {width} x {height}: a side must be 1 to {self._limits.max_side} "
+                f"the image is {width} x {height}: a side must be 1 to {self._images.max_side} "
                 "pixels"
             )
 
@@ -323,13 +324,12 @@ class Engine:
             if job.decode_s:
                 metrics.decode_seconds.observe(job.decode_s)
             metrics.queue_seconds.observe(queue_s)
-            weight = (
-                min(_NEWEST, max(_SMOOTHING, result.ended - self._sampled)) if self._cost else 1.0
-            )
+            pause_s = result.ended - self._sampled
+            weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
             self._sampled = result.ended
             latency_s = (result.ended - job.arrived) / job.batches
-            self._latency_s += weight * (latency_s - self._latency_s)
-            self._cost += weight * (max(job.cost, _LEAST_COST) - self._cost)
+            self._latency_s = ewma(self._latency_s, latency_s, weight)
+            self._cost = ewma(self._cost, max(job.cost, _LEAST_COST), weight)
             if job.future.done():
                 continue
             if isinstance(outcome, FingerpostError):

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fingerpost.registry.moving_average import ewma
+
 __all__ = ["LatencyModel"]
 
 _KEEP: Final = 0.95
@@ -53,7 +55,7 @@ class LatencyModel:
         expected = self._line(size)
         if self.known:
             took_s = min(took_s, _LIMIT * expected)
-            self._deviation += (1 - _KEEP) * (abs(took_s - expected) - self._deviation)
+            self._deviation = ewma(self._deviation, abs(took_s - expected), 1 - _KEEP)
         self._runs += 1
         self._weight = _KEEP * self._weight + 1
         self._n = _KEEP * self._n + size

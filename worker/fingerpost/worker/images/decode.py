@@ -106,7 +106,7 @@ with contextlib.suppress(OSError, AttributeError):  # linked statically, or buil
     ctypes.CDLL(_extension.origin if _extension else None).TIFFSetErrorHandler(None)
 
 
-def open_image(data: Encoded, limits: ImageConfig) -> ImageFile:
+def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
     """Read the header alone and judge it; the caller decodes.
 
     Raises:
@@ -114,9 +114,9 @@ def open_image(data: Encoded, limits: ImageConfig) -> ImageFile:
     """
     if not data:
         raise EmptyImage("the body is empty: send the image's bytes")
-    if len(data) > limits.max_bytes:
+    if len(data) > config.max_bytes:
         raise ImageTooLarge(
-            f"the image has {len(data):,} bytes, over the limit of {limits.max_bytes:,}: "
+            f"the image has {len(data):,} bytes, over the limit of {config.max_bytes:,}: "
             "send a smaller one"
         )
     name = _format_of(bytes(data[:12]))
@@ -139,7 +139,7 @@ def open_image(data: Encoded, limits: ImageConfig) -> ImageFile:
             f"the image's header is damaged or incomplete: {str(error)[:200]}"
         ) from error
     image.decodermaxblock = _FEED_BYTES
-    _check_size(image, limits)
+    _check_size(image, config)
     if image.mode not in _MODES:
         raise UnsupportedImage(
             f"pixels of mode {image.mode} have no range that all agree on: send 8 or 16 bits, "
@@ -172,7 +172,7 @@ def _format_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def _check_size(image: ImageFile, limits: ImageConfig) -> None:
+def _check_size(image: ImageFile, config: ImageConfig) -> None:
     width, height = image.size
     pixels = width * height * (_WEBP_COSTS if image.format == "WEBP" else 1)
     if isinstance(image, TiffImageFile) and 322 in image.tag_v2:
@@ -181,14 +181,14 @@ def _check_size(image: ImageFile, limits: ImageConfig) -> None:
         if not (isinstance(across, int) and isinstance(down, int)):
             raise BrokenImage(f"the image's tiles are {across} x {down} pixels")
         pixels = max(pixels, across * down)
-    if pixels > limits.max_pixels:
+    if pixels > config.max_pixels:
         raise ImageTooLarge(
             f"the image is {width} x {height}, decoding it takes {pixels / 1e6:.0f} megapixels, "
-            f"over the limit of {limits.max_pixels / 1e6:.0f}: send a smaller one"
+            f"over the limit of {config.max_pixels / 1e6:.0f}: send a smaller one"
         )
-    if max(width, height) > limits.max_side or min(width, height) < 1:
+    if max(width, height) > config.max_side or min(width, height) < 1:
         raise BrokenImage(
-            f"the image is {width} x {height}: a side must be 1 to {limits.max_side} pixels"
+            f"the image is {width} x {height}: a side must be 1 to {config.max_side} pixels"
         )
 
 

@@ -38,7 +38,7 @@ _UPRIGHT: Final = {
 }
 
 
-def prepare(data: Encoded, wanted: ImageInput, limits: ImageConfig) -> NDArray[np.uint8] | bytes:
+def prepare(data: Encoded, wanted: ImageInput, config: ImageConfig) -> NDArray[np.uint8] | bytes:
     """Make of an encoded image what a model's input wants, resized by the model's own rule.
 
     A JPEG is decoded no larger than that needs (at 1/2, 1/4 or 1/8, which its DCT gives almost
@@ -53,8 +53,8 @@ def prepare(data: Encoded, wanted: ImageInput, limits: ImageConfig) -> NDArray[n
         Overloaded: there is not enough memory for this image now.
     """
     if wanted.encoded:
-        return reencode(data, limits)
-    return _guarded(lambda: _fitted(open_image(data, limits), wanted))
+        return reencode(data, config)
+    return _guarded(lambda: _fitted(open_image(data, config), wanted))
 
 
 def decode(
@@ -62,7 +62,7 @@ def decode(
     *,
     size: tuple[int, int] | None,
     channels: int,
-    limits: ImageConfig | None = None,
+    config: ImageConfig | None = None,
 ) -> NDArray[np.uint8]:
     """Decode to uint8 `[height, width, channels]` in 0..255.
 
@@ -71,16 +71,16 @@ def decode(
         size: `(height, width)` to resize to (bilinear with antialiasing, the aspect ratio not
             kept, as TensorFlow's retraining tutorial does it); None keeps the image's own.
         channels: 3 for RGB, 1 for gray.
-        limits: what to refuse; the default is `ImageConfig()`.
+        config: what to refuse; the default is `ImageConfig()`.
 
     Raises:
         ImageError, Overloaded: as `prepare`.
     """
-    limits = limits or ImageConfig()
+    config = config or ImageConfig()
     if size is None:
-        return _guarded(lambda: _whole(open_image(data, limits), channels))
+        return _guarded(lambda: _whole(open_image(data, config), channels))
     wanted = ImageInput(height=size[0], width=size[1], channels=channels)
-    return _guarded(lambda: _fitted(open_image(data, limits), wanted))
+    return _guarded(lambda: _fitted(open_image(data, config), wanted))
 
 
 def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
@@ -103,13 +103,13 @@ def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
     return _array(resize(image, wanted), wanted.channels)
 
 
-def reencode(data: Encoded, limits: ImageConfig) -> bytes:
+def reencode(data: Encoded, config: ImageConfig) -> bytes:
     """Return bytes for a graph that decodes JPEG itself, after decoding them once as a check.
 
     An upright JPEG in RGB or gray goes through unchanged. Anything else becomes a PNG, which
     TensorFlow's `DecodeJpeg` reads as well, without loss.
     """
-    return _guarded(lambda: _reencoded(data, limits))
+    return _guarded(lambda: _reencoded(data, config))
 
 
 def _guarded(work: Callable[[], T]) -> T:
@@ -141,8 +141,8 @@ def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
     return _array(_upright(image, "RGB" if channels == 3 else "L"), channels)
 
 
-def _reencoded(data: Encoded, limits: ImageConfig) -> bytes:
-    image = open_image(data, limits)
+def _reencoded(data: Encoded, config: ImageConfig) -> bytes:
+    image = open_image(data, config)
     if image.format == "JPEG" and image.mode in ("RGB", "L") and _turn(image) is None:
         image.draft(None, (1, 1))  # at 1/8 damage shows as well
         image.load()

@@ -25,16 +25,22 @@ import hmac
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
-from fingerpost.registry.http_server import Handler, json_response
+from fingerpost.registry.http_server import json_response
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
 from fingerpost.worker.repository.control import ModelControl
+from fingerpost.worker.serving.errors import message_error, typed_error
+from fingerpost.worker.serving.routes import ProtocolRoutes
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
+    from fingerpost.registry.http_server import Handler
     from fingerpost.worker.repository.repository import ModelRepository
+    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["AdminProtocol"]
 
@@ -59,22 +65,19 @@ class AdminProtocol:
         self._control = ModelControl(repository)
         self._credential = f"Bearer {token}".encode()
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
-        base = "/v1/admin/models"
-        guarded = self._guarded
-        app.add_routes(
-            [
-                web.get(base, guarded(self._list)),
-                web.post(base + "/{model}/versions/{version}/load", guarded(self._load)),
-                web.post(base + "/{model}/versions/{version}/unload", guarded(self._unload)),
-                web.post(base + "/{model}/rollback", guarded(self._rollback)),
-                web.put(base + "/{model}/aliases/{alias}", guarded(self._set_alias)),
-                web.put(base + "/{model}/labels/{alias}", guarded(self._set_label)),
-                web.post("/v2/repository/models/{model}/load", guarded(self._load_model)),
-                web.post("/v2/repository/models/{model}/unload", guarded(self._unload_model)),
-            ]
-        )
+        base, guarded = "/v1/admin/models", self._guarded
+        own = ProtocolRoutes(context, "/v1/admin", typed_error)
+        own.get(base, guarded(self._list))
+        own.post(base + "/{model}/versions/{version}/load", guarded(self._load))
+        own.post(base + "/{model}/versions/{version}/unload", guarded(self._unload))
+        own.post(base + "/{model}/rollback", guarded(self._rollback))
+        own.put(base + "/{model}/aliases/{alias}", guarded(self._set_alias))
+        own.put(base + "/{model}/labels/{alias}", guarded(self._set_label))
+        triton = ProtocolRoutes(context, "/v2/repository", message_error)
+        triton.post("/v2/repository/models/{model}/load", guarded(self._load_model))
+        triton.post("/v2/repository/models/{model}/unload", guarded(self._unload_model))
 
     def _guarded(self, handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:

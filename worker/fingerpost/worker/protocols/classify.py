@@ -10,17 +10,19 @@ import msgspec
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.errors import FingerpostError, InvalidRequest
 from fingerpost.worker.engine.outcome import top_labels
-from fingerpost.worker.serving.errors import printable
-from fingerpost.worker.serving.uploads import read_images
+from fingerpost.worker.serving.errors import typed_error
+from fingerpost.worker.serving.routes import ProtocolRoutes
+from fingerpost.worker.serving.uploads import check_image_headers, read_images
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Outcome
-    from fingerpost.worker.serving.admission import Admission, Admitted
+    from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
-__all__ = ["ClassifyProtocol", "error_body", "image_answer", "labels_wanted"]
+__all__ = ["ClassifyProtocol", "image_answer", "labels_wanted"]
 
 _DEFAULT_TOP: Final = 5
 
@@ -28,14 +30,20 @@ _DEFAULT_TOP: Final = 5
 class ClassifyProtocol:
     """Raw or multipart images in, labels and scores out; `add_to` makes the routes."""
 
-    def __init__(self, admission: Admission, config: WorkerConfig) -> None:
-        self._admission = admission
+    def __init__(self, config: WorkerConfig, metrics: WorkerMetrics) -> None:
         self._config = config
+        self._metrics = metrics
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
-        self._admission.post(app, "/", self._one)
-        self._admission.post(app, "/v1/classify/{model}", self._all)
+
+        def check(request: web.Request) -> None:
+            check_image_headers(request, self._config)
+
+        routes = ProtocolRoutes(context, "/v1/classify", typed_error)
+        routes.inference("/v1/classify/{model}", self._all, check=check)
+        root = ProtocolRoutes(context, "/", typed_error)
+        root.inference("/", self._one, check=check)
 
     async def _one(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /`: one image in, `[[label, score], ...]` out."""
@@ -48,7 +56,7 @@ class ClassifyProtocol:
             )
         served = admitted.served
         outcome = await served.engine.classify(images[0][1], deadline=admitted.deadline)
-        self._admission.classified(served.model, 1)
+        self._metrics.of(served.model).images.inc()
         return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
 
     async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
@@ -69,7 +77,8 @@ class ClassifyProtocol:
                 image_answer(name, outcome, served.labels, top)
                 for (name, _), outcome in zip(images, outcomes, strict=True)
             )
-        self._admission.classified(served.model, sum(not result.error for result in results))
+        classified = sum(not result.error for result in results)
+        self._metrics.of(served.model).images.inc(classified)
         return msgspec.json.encode(
             ClassifyAnswer(model=served.model, version=served.version, results=results)
         )
@@ -78,10 +87,15 @@ class ClassifyProtocol:
 def image_answer(
     name: str, outcome: Outcome | BaseException, labels: tuple[str, ...], top: int
 ) -> ImageAnswer:
-    """An image's scores, or its error, in the protocol's form; raises what is no error of ours."""
-    name = printable(name)
+    """The answer for one image: its best labels, or its error.
+
+    Args:
+        outcome: the engine's; an exception that is not a `FingerpostError` is raised.
+        top: how many labels; 0 for all.
+    """
+    name = name.encode("utf-8", "backslashreplace").decode()  # JSON has no lone surrogates
     if isinstance(outcome, FingerpostError):
-        return ImageAnswer(name=name, error=error_body(outcome))
+        return ImageAnswer(name=name, error=ErrorBody.of(outcome))
     if isinstance(outcome, BaseException):
         raise outcome
     return ImageAnswer(
@@ -91,16 +105,15 @@ def image_answer(
     )
 
 
-def error_body(error: FingerpostError) -> ErrorBody:
-    """An error's place in an answer that carries others."""
-    return ErrorBody(code=error.code, message=error.message, retryable=error.retryable)
-
-
 def labels_wanted(request: web.Request) -> int:
-    """How many labels `?top=` asks for, 5 by default, 0 for all. Raises `InvalidRequest`."""
+    """The number of labels that `?top=` asks for, by default 5; 0 for all.
+
+    Raises:
+        InvalidRequest: it is not a number.
+    """
     if not request.query_string:
         return _DEFAULT_TOP
     text = request.query.get("top", str(_DEFAULT_TOP))
     if not (text.isascii() and text.isdigit() and len(text) < 7):
-        raise InvalidRequest(f"top={text!r}: give the number of labels wanted, 0 for all")
+        raise InvalidRequest(f"top={text!r}: give the number of labels, 0 for all")
     return int(text)

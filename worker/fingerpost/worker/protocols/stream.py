@@ -1,11 +1,11 @@
-"""`POST /v1/stream/{model}`: many images up one connection, answers down it as they are ready.
+"""`POST /v1/stream/{model}`: many images over one connection, each answered when it is done.
 
 The framing is `fingerpost.client.frames`. Flow control is TCP's: no more than a window of images
-is read ahead of the answers that the client has taken, so a client that does not read stops its
-own sending, and the worker holds no more than that window for it.
+is read ahead of the answers that the client has read, so a client that does not read soon cannot
+send, and the worker holds no more than that window for it.
 
-An image counts as a request in flight while the model has it. An open stream that sends nothing
-counts as no load, but a drain waits until it has ended.
+An image counts as a request in flight while the engine has it. An open stream without images does
+not count as load, but a drain waits for its end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fingerpost.client.frames import (
     frame_head,
     read_head,
 )
-from fingerpost.client.wire import ImageAnswer
+from fingerpost.client.wire import ErrorBody, ImageAnswer
 from fingerpost.errors import (
     DeadlineExceeded,
     FingerpostError,
@@ -38,8 +38,12 @@ from fingerpost.errors import (
     UnsupportedImage,
 )
 from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
-from fingerpost.worker.protocols.classify import error_body, image_answer, labels_wanted
-from fingerpost.worker.serving.admission import PATIENCE_S, Admission, deadline_s
+from fingerpost.registry.http_server import internal_error
+from fingerpost.worker.protocols.classify import image_answer, labels_wanted
+from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S, Admission, deadline_s
+from fingerpost.worker.serving.errors import typed_error
+from fingerpost.worker.serving.reference import model_reference
+from fingerpost.worker.serving.routes import ProtocolRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelManager
+    from fingerpost.worker.serving.routes import RouteContext
+    from fingerpost.worker.telemetry.metrics import UnlockedCounter, WorkerMetrics
     from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["StreamProtocol"]
@@ -55,7 +61,7 @@ logger = logging.getLogger(__name__)
 
 
 class StreamProtocol:
-    """`add_to` makes the route.
+    """Streams of images in, a stream of answers out; `add_to` makes the route.
 
     Args:
         load: makes this moment's load report.
@@ -63,42 +69,52 @@ class StreamProtocol:
 
     def __init__(
         self,
-        admission: Admission,
         manager: ModelManager,
+        admission: Admission,
         config: WorkerConfig,
+        metrics: WorkerMetrics,
         load: Callable[[], LoadReport],
     ) -> None:
-        self._admission = admission
         self._manager = manager
+        self._admission = admission
         self._config = config
+        self._metrics = metrics
         self._load = load
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the route."""
-        self._admission.stream(app, "/v1/stream/{model}", self._stream, check=_check)
+        routes = ProtocolRoutes(context, "/v1/stream", typed_error)
+        routes.stream("/v1/stream/{model}", self._stream, check=_check_headers)
 
     async def _stream(self, request: web.Request, record: RequestRecord) -> web.StreamResponse:
         top = labels_wanted(request)
-        reference = self._admission.reference(request)
+        reference = model_reference(request, self._manager)
         with self._manager.acquire(reference) as served:
             record.served_by(served.model, served.version)
         response = web.StreamResponse(
             headers={hdrs.CONTENT_TYPE: STREAM_TYPE, LOAD_HEADER: self._load().to_header()}
         )
         response.enable_chunked_encoding()
-        response.force_close()  # what a client still sends after the end is no request
+        response.force_close()  # what a client sends after the end is not a request
         await response.prepare(request)
         await _Stream(
-            request, response, reference, top, self._admission, self._manager, self._config
+            request,
+            response,
+            reference,
+            top,
+            manager=self._manager,
+            admission=self._admission,
+            config=self._config,
+            images=self._metrics.of(reference.model).images,
         ).run()
         return response
 
 
-def _check(request: web.Request) -> None:
-    """Refuse by the headers what cannot be a stream."""
+def _check_headers(request: web.Request) -> None:
+    """Raise where the headers are not those of a stream."""
     if request.content_type != STREAM_TYPE:
         raise UnsupportedImage(
-            f"Content-Type {request.content_type!r} is no stream: send {STREAM_TYPE}"
+            f"Content-Type {request.content_type!r} is not a stream: send {STREAM_TYPE}"
         )
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UnsupportedImage("a stream's body is sent as it is, without Content-Encoding")
@@ -107,10 +123,10 @@ def _check(request: web.Request) -> None:
 
 
 class _Stream:
-    """One stream's life.
+    """One open stream.
 
-    `_scope` is how reading ends from outside: when the worker drains, when the stream's deadline
-    passes, or when the client is lost.
+    `_scope` ends its reading from outside: when the worker drains, when the stream's deadline
+    passes, or when the connection is lost.
     """
 
     def __init__(
@@ -119,16 +135,19 @@ class _Stream:
         response: web.StreamResponse,
         reference: ModelReference,
         top: int,
-        admission: Admission,
+        *,
         manager: ModelManager,
+        admission: Admission,
         config: WorkerConfig,
+        images: UnlockedCounter,
     ) -> None:
         self._request = request
         self._response = response
         self._reference = reference
         self._top = top
-        self._admission = admission
         self._manager = manager
+        self._admission = admission
+        self._classified = images
         self._stream_config = config.streams
         self._request_config = config.requests
         self._max_image_bytes = config.images.max_bytes
@@ -147,10 +166,10 @@ class _Stream:
         self._lost: ConnectionError | None = None
 
     async def run(self) -> None:
-        """Take and answer images until one side ends.
+        """Read and answer images until one side ends the stream.
 
         Raises:
-            ConnectionError: the client went away, or read none of its answers for too long.
+            ConnectionError: the client closed the connection, or did not read for too long.
         """
         beat = asyncio.create_task(self._beat())
         try:
@@ -176,7 +195,7 @@ class _Stream:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stop(self) -> None:
-        """Read no further."""
+        """Stop reading; what was read is answered."""
         self._stopped = True
         if self._reading and not self._scope.expired():
             self._scope.reschedule(self._loop.time())
@@ -201,13 +220,13 @@ class _Stream:
         return self._failed(DeadlineExceeded("the stream's deadline has passed"))
 
     def _failed(self, error: FingerpostError) -> Ended:
-        return Ended(taken=self._taken, reason="failed", error=error_body(error))
+        return Ended(taken=self._taken, reason="failed", error=ErrorBody.of(error))
 
     async def _next(self) -> Frame | None:
-        """The next image, once there is room for it; None where the client has ended.
+        """The next image, once there is room for it; None at the client's end of the stream.
 
         Raises:
-            InvalidRequest: no frames, or cut off within one, or nothing came for too long.
+            InvalidRequest: invalid frames, an end within a frame, or no byte for too long.
         """
         streams, requests = self._stream_config, self._request_config
         while len(self._images) >= streams.window or self._bytes >= requests.max_bytes:
@@ -221,7 +240,7 @@ class _Stream:
                     chunk = await self._request.content.readany()
             except TimeoutError:
                 if self._images and not partial:
-                    continue  # the client waits for us
+                    continue  # the client waits for its answers
                 raise InvalidRequest(f"the stream stalled: no byte for {pause_s:g} s") from None
             except ClientPayloadError as error:
                 raise InvalidRequest(f"the stream broke off: {error}") from error
@@ -247,7 +266,7 @@ class _Stream:
         task.add_done_callback(done)
 
     async def _answer(self, seq: int, frame: Frame) -> None:
-        """Answer one image; it keeps its place in the window until the answer is on its way."""
+        """Answer one image; it keeps its place in the window until its answer is written."""
         name = version = ""
         try:
             wanted = _head(frame)
@@ -257,31 +276,30 @@ class _Stream:
                     f"the image has {frame.oversize:,} bytes, over the limit of "
                     f"{self._max_image_bytes:,}: send a smaller one"
                 )
-            left_s = PATIENCE_S if wanted.deadline_ms is None else wanted.deadline_ms / 1000
-            deadline = self._loop.time() + min(PATIENCE_S, left_s)
+            left_s = DEFAULT_DEADLINE_S if wanted.deadline_ms is None else wanted.deadline_ms / 1000
+            deadline = self._loop.time() + min(DEFAULT_DEADLINE_S, left_s)
             with self._admission.count(), self._manager.acquire(self._reference) as served:
                 version = served.version
                 async with asyncio.timeout_at(deadline):
                     outcome = await served.engine.classify(frame.body, deadline=deadline)
                 result = image_answer(name, outcome, served.labels, self._top)
-            self._admission.classified(self._reference.model, 1)
+            self._classified.inc()
         except TimeoutError:
             result = ImageAnswer(
-                name=name, error=error_body(DeadlineExceeded("too late: its deadline has passed"))
+                name=name, error=ErrorBody.of(DeadlineExceeded("the image's deadline has passed"))
             )
         except FingerpostError as error:
-            result = ImageAnswer(name=name, error=error_body(error))
+            result = ImageAnswer(name=name, error=ErrorBody.of(error))
         except Exception:
             logger.exception("image %d of a stream failed", seq)
-            fault = FingerpostError("this server has a fault: see its log")
-            result = ImageAnswer(name=name, error=error_body(fault))
+            result = ImageAnswer(name=name, error=ErrorBody.of(internal_error()))
         await self._send(StreamAnswer(seq=seq, version=version, result=result))
 
     async def _send(self, head: Opened | StreamAnswer | Ended) -> None:
         await self._write(frame_head(head))
 
     async def _write(self, data: bytes) -> None:
-        """Write a frame, and wait where the client does not keep up; a lost client ends it all."""
+        """Write a frame; wait while the client does not read. A lost connection ends the stream."""
         if self._lost:
             return
         stall_s = self._stream_config.idle_timeout_s
@@ -302,7 +320,7 @@ class _Stream:
             self._request.transport.abort()
 
     async def _beat(self) -> None:
-        """Say that this worker lives, whenever nothing else was said for a while."""
+        """Send a heartbeat whenever nothing else was written for `heartbeat_s`."""
         pause_s = self._stream_config.heartbeat_s
         while not self._lost:
             await asyncio.sleep(pause_s)
@@ -314,4 +332,4 @@ def _head(frame: Frame) -> StreamImage:
     try:
         return read_head(frame.head) if frame.head else StreamImage()
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the image's head is not as it should be: {error}") from error
+        raise InvalidRequest(f"the image's head is not valid: {error}") from error

@@ -9,23 +9,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
-from aiohttp import hdrs
 
 from fingerpost.errors import (
     DeadlineExceeded,
     FingerpostError,
     ImageTooLarge,
     InvalidRequest,
-    UnsupportedImage,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aiohttp import web
     from numpy.typing import NDArray
 
-    from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Outcome
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.repository.manager import ServedVersion
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 __all__ = [
-    "check_length",
     "classify_all",
     "decode_json",
     "from_base64",
@@ -47,39 +42,25 @@ __all__ = [
 _FLOAT32: Final = np.dtype("<f4")
 
 
-def check_length(request: web.Request, config: WorkerConfig) -> None:
-    """Refuse by the headers a body of JSON or tensors; see `check_headers`.
+def decode_json(data: bytes | memoryview | msgspec.Raw, kind: type[T], what: str) -> T:
+    """Decode JSON into a type.
+
+    Args:
+        what: the name of the JSON in errors.
 
     Raises:
-        ImageTooLarge: a declared length over the limit for a whole request.
-        UnsupportedImage: a Content-Encoding: a small body could unfold to any size, and images
-            are compressed already.
+        InvalidRequest: it is not valid JSON, or not of that type.
     """
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedImage(
-            f"Content-Encoding {encoding!r} is not accepted: send the request as it is"
-        )
-    declared = request.content_length or 0
-    if declared > config.requests.max_bytes:
-        raise ImageTooLarge(
-            f"the body has {declared:,} bytes, over the limit of {config.requests.max_bytes:,}: "
-            "send fewer images at a time"
-        )
-
-
-def decode_json(data: bytes | memoryview | msgspec.Raw, kind: type[T], what: str) -> T:
-    """Read JSON of a known form. Raises `InvalidRequest`, which says where it differs."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{what} is not as it should be: {error}") from error
+        raise InvalidRequest(f"{what} is not valid: {error}") from error
 
 
 def from_base64(text: object, what: str) -> bytes:
-    """The bytes behind a base64 string, with or without its padding. Raises `InvalidRequest`."""
+    """The bytes of a base64 string, with or without its padding. Raises `InvalidRequest`."""
     if not isinstance(text, str):
-        raise InvalidRequest(f"{what} is no string: an image in JSON is a base64 string")
+        raise InvalidRequest(f"{what} is not a string: an image in JSON is a base64 string")
     try:
         return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError as error:  # other characters among them
@@ -87,11 +68,11 @@ def from_base64(text: object, what: str) -> bytes:
 
 
 def numbers(values: object, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
-    """Numbers out of nested JSON lists, as an array.
+    """Numbers of nested JSON lists, as an array.
 
     Raises:
-        InvalidRequest: ragged or too deeply nested lists, something that is no number, or a number
-            that the type does not hold.
+        InvalidRequest: ragged or too deeply nested lists, an item that is not a number, or a number
+            that is too large for the type.
     """
     try:
         with np.errstate(over="raise"):
@@ -100,15 +81,15 @@ def numbers(values: object, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
         raise InvalidRequest(f"{what} cannot be read as {dtype.name}: {error}") from error
 
 
-def split_batch(array: NDArray[Any], limits: ImageConfig, what: str) -> list[NDArray[Any]]:
-    """The items of a tensor `[N, ...]` of three axes each, or the one of a tensor of three.
+def split_batch(array: NDArray[Any], config: ImageConfig, what: str) -> list[NDArray[Any]]:
+    """The images of a tensor with four axes, `[N, ...]`, or the one image of a tensor with three.
 
-    uint8 is pixels, `[N, height, width, 1 or 3]`; every other type becomes float32, and is what
-    the model itself takes.
+    uint8 is pixels, `[N, height, width, 1 or 3]`; every other type becomes float32, as the model
+    itself takes it.
 
     Raises:
-        InvalidRequest: another number of axes, pixels without a right last axis, or numbers that
-            are not finite as float32.
+        InvalidRequest: another number of axes, pixels with another last axis, or numbers that are
+            not finite as float32.
         ImageTooLarge: more pixels than the limit.
     """
     if array.ndim not in (3, 4) or 0 in array.shape:
@@ -123,10 +104,10 @@ def split_batch(array: NDArray[Any], limits: ImageConfig, what: str) -> list[NDA
                 f"{what} has shape {list(array.shape)}: uint8 pixels are [N, height, width, 3], "
                 "or 1 for gray"
             )
-        if height * width > limits.max_pixels or max(height, width) > limits.max_side:
+        if height * width > config.max_pixels or max(height, width) > config.max_side:
             raise ImageTooLarge(
                 f"{what} has images of {width} x {height}, over the limit of "
-                f"{limits.max_pixels / 1e6:.0f} megapixels or {limits.max_side} a side"
+                f"{config.max_pixels / 1e6:.0f} megapixels or {config.max_side} a side"
             )
     else:
         with np.errstate(over="ignore"):
@@ -137,7 +118,7 @@ def split_batch(array: NDArray[Any], limits: ImageConfig, what: str) -> list[NDA
 
 
 def tensor(data: memoryview, dtype: np.dtype[Any], shape: Sequence[int], what: str) -> NDArray[Any]:
-    """An array over bytes as they came. Raises `InvalidRequest` for another number of bytes."""
+    """An array over bytes, not copied. Raises `InvalidRequest` for another number of bytes."""
     expected = prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise InvalidRequest(
@@ -153,17 +134,17 @@ async def classify_all(
     deadline: float,
     name: Callable[[int], str],
 ) -> Scores:
-    """Run items together, encoded images and arrays alike; float32 `[len(items), classes]`.
+    """Run encoded images and arrays together; return float32 scores `[len(items), classes]`.
 
-    These protocols have no outcome for a single item: the first that fails, in their order, fails
-    the request.
+    These protocols have no outcome for a single item: the first item that fails, in their order,
+    fails the request.
 
     Args:
         deadline: by the loop's clock.
-        name: an item's name in errors, by its number.
+        name: makes an item's name in errors from its number.
 
     Raises:
-        FingerpostError: what the engine raised, with the item's name before its message.
+        FingerpostError: the engine's error, with the item's name before its message.
     """
     engine = served.engine
 
@@ -179,7 +160,7 @@ async def classify_all(
             else:
                 outcomes = await asyncio.gather(*map(one, items), return_exceptions=True)
     except TimeoutError:
-        raise DeadlineExceeded("the deadline passed before the scores were there") from None
+        raise DeadlineExceeded("the deadline passed before the request was answered") from None
     except FingerpostError as error:
         raise _named(error, name(0)) from None
     rows = []

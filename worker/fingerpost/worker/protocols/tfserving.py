@@ -18,14 +18,16 @@ from fingerpost.registry.http_server import json_response
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.protocols.tensors import (
-    check_length,
     classify_all,
     decode_json,
     from_base64,
     numbers,
     split_batch,
 )
-from fingerpost.worker.serving.uploads import read_body
+from fingerpost.worker.serving.errors import message_error
+from fingerpost.worker.serving.reference import model_reference
+from fingerpost.worker.serving.routes import ProtocolRoutes
+from fingerpost.worker.serving.uploads import check_tensor_headers, read_body
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
     from fingerpost.worker.repository.manager import ModelManager
-    from fingerpost.worker.serving.admission import Admission, Admitted
+    from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["TensorFlowServingProtocol"]
 
@@ -56,26 +59,27 @@ class _Classify(msgspec.Struct):
 class TensorFlowServingProtocol:
     """Predict, classify, status and metadata; `add_to` makes the routes."""
 
-    def __init__(self, admission: Admission, manager: ModelManager, config: WorkerConfig) -> None:
-        self._admission = admission
+    def __init__(self, manager: ModelManager, config: WorkerConfig, metrics: WorkerMetrics) -> None:
         self._manager = manager
         self._config = config
+        self._metrics = metrics
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
         def check(request: web.Request) -> None:
-            check_length(request, self._config)
+            check_tensor_headers(request, self._config)
 
+        routes = ProtocolRoutes(context, "/v1/models", message_error)
         for chosen in ("", "/versions/{version}", "/labels/{alias}"):
             path = f"/v1/models/{{model}}{chosen}"
-            self._admission.post(app, f"{path}:predict", self._predict, check=check)
-            self._admission.post(app, f"{path}:classify", self._classify, check=check)
-            app.router.add_get(f"{path}/metadata", self._metadata)
-            app.router.add_get(path, self._status)
+            routes.inference(f"{path}:predict", self._predict, check=check)
+            routes.inference(f"{path}:classify", self._classify, check=check)
+            routes.get(f"{path}/metadata", self._metadata)
+            routes.get(path, self._status)
 
     async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
-        """Rows (`instances`) are answered by `predictions`, columns (`inputs`) by `outputs`."""
+        """Answer rows (`instances`) by `predictions`, and columns (`inputs`) by `outputs`."""
         body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Predict, "the body")
         _check_signature(asked.signature_name)
@@ -88,7 +92,7 @@ class TensorFlowServingProtocol:
         return msgspec.json.encode({"outputs": scores.tolist()})
 
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
-        """Each example's one feature is an image; answered by all labels with their scores."""
+        """Answer each example, whose one feature is an image, by all labels with their scores."""
         body = await read_body(request, self._config, self._config.requests.max_bytes)
         asked = decode_json(body, _Classify, "the body")
         _check_signature(asked.signature_name)
@@ -115,7 +119,7 @@ class TensorFlowServingProtocol:
             deadline=admitted.deadline,
             name=lambda number: f"{what}[{number}]",
         )
-        self._admission.classified(admitted.served.model, len(items))
+        self._metrics.of(admitted.served.model).images.inc(len(items))
         return scores
 
     def _item(self, row: msgspec.Raw, what: str) -> Item:
@@ -135,7 +139,7 @@ class TensorFlowServingProtocol:
         return split_batch(array, self._config.images, what)[0]
 
     async def _status(self, request: web.Request) -> web.Response:
-        reference = self._admission.reference(request)
+        reference = model_reference(request, self._manager)
         statuses = self._manager.statuses(reference.model)
         version = reference.version
         if reference.alias is not None:
@@ -153,7 +157,7 @@ class TensorFlowServingProtocol:
         raise UnknownModel(f"model {model!r} has no alias {alias!r}")
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        with self._manager.acquire(self._admission.reference(request)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             classes = len(served.labels)
             model, version = served.model, served.version
         signature = {

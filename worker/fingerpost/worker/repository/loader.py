@@ -117,7 +117,7 @@ class EngineLoader:
         config = self._config
         return Engine(
             backend,
-            limits=config.images,
+            images=config.images,
             batching=config.batching.override(files.manifest.batch),
             decoders=self._decoders,
             decode_threads=config.models.decode_threads,
@@ -158,19 +158,20 @@ def _import_framework(files: ModelFiles) -> None:
 
 
 def check_labels(files: ModelFiles, classes: int) -> tuple[str, ...]:
-    """The labels for `classes` scores; the classes' numbers where the model has no labels file.
+    """The names of a model's classes: its labels, or where it has none the classes' numbers.
 
     Raises:
-        ConfigurationError: another number of labels than scores.
+        ConfigurationError: there are not as many labels as scores.
     """
     if not files.labels:
         logger.warning(
-            "model %s has no labels file: answers name classes 0 to %d", files.name, classes - 1
+            "model %s has no labels: answers name classes 0 to %d", files.name, classes - 1
         )
         return tuple(str(number) for number in range(classes))
     if len(files.labels) != classes:
         raise ConfigurationError(
-            f"model {files.name} gives {classes} scores, but its labels file has "
-            f"{len(files.labels)} lines: give the file it was trained with (--labels)"
+            f"model {files.name} gives {classes} scores for an image, but has "
+            f"{len(files.labels)} labels: give those it was trained with, one for each score "
+            "(labels.txt, --labels or labels=)"
         )
     return files.labels

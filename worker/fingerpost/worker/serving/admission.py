@@ -1,102 +1,55 @@
-"""At the door: which requests are let in, judged by their headers, and counted until they end."""
+"""Admission control: which requests are accepted, by their headers, and how many are in flight."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion11, hdrs, web
-
 from fingerpost.client.wire import DEADLINE_HEADER
-from fingerpost.errors import (
-    DeadlineExceeded,
-    Draining,
-    FingerpostError,
-    InvalidRequest,
-    Overloaded,
-)
-from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
-from fingerpost.worker.serving.errors import response_for
-from fingerpost.worker.serving.server import FastJsonResponse
-from fingerpost.worker.serving.uploads import check_headers
+from fingerpost.errors import DeadlineExceeded, Draining, InvalidRequest, Overloaded
+from fingerpost.registry import WorkerState
 
 if TYPE_CHECKING:
-    from fingerpost.registry import LoadReport
-    from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
-    from fingerpost.worker.telemetry.observer import Observer
-    from fingerpost.worker.telemetry.request import RequestRecord
+    from aiohttp import web
 
-__all__ = ["PATIENCE_S", "Admission", "Admitted", "Answer", "Check", "Work", "deadline_s"]
+    from fingerpost.worker.repository.manager import ServedVersion
 
-logger = logging.getLogger(__name__)
+__all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "deadline_s"]
 
-# What a request without a deadline gets, in seconds.
-PATIENCE_S: Final = 600.0
+# The deadline of a request that has none of its own, in seconds.
+DEFAULT_DEADLINE_S: Final = 600.0
 
-# Far above the models, versions and aliases that one worker has.
-_MAX_SHORTCUTS: Final = 1024
-_FAULT: Final = "this server has a fault: see its log"
-
-_parse: Final = lru_cache(maxsize=256)(ModelReference.parse)
-
-
-class Admitted:
-    """A request that was let in: the version it uses, and its deadline by the loop's clock."""
-
-    __slots__ = ("deadline", "served")
-
-    def __init__(self, served: ServedVersion, deadline: float) -> None:
-        self.served = served
-        self.deadline = deadline
-
-
-# Bytes are JSON, with status 200.
-Answer = bytes | web.StreamResponse
-Work = Callable[[web.Request, Admitted], Awaitable[Answer]]
-Check = Callable[[web.Request], None]
+# Raises where the headers show that a request cannot be answered.
+Check = Callable[["web.Request"], None]
 
 
 class Admission:
-    """Counts requests in flight, and refuses what can be refused by the headers.
+    """Refuses what can be refused by the headers, and counts requests until they end.
 
     Args:
-        observer: counts, logs and traces every request.
-        load: makes this moment's load report.
+        max_in_flight: most requests at once; likewise most streams.
 
     Attributes:
         rif: requests in flight, from their headers on; of streams, the images.
-        refusing: a draining worker refuses new work only once no client can hold its address.
+        refusing: refuse all new work. A draining worker does so only when no client can hold its
+            address any more.
     """
 
-    def __init__(
-        self,
-        manager: ModelManager,
-        config: WorkerConfig,
-        observer: Observer,
-        load: Callable[[], LoadReport],
-    ) -> None:
-        self._manager = manager
-        self._load = load
-        self._config = config
-        self._max_in_flight = config.requests.max_in_flight
-        self._observer = observer
+    def __init__(self, max_in_flight: int) -> None:
+        self._max_in_flight = max_in_flight
         self._idle = asyncio.Event()
         self._idle.set()
         self._streams: set[Callable[[], object]] = set()
-        self._shortcuts: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
         self._state = WorkerState.STARTING
         self.rif = 0
         self.refusing = False
 
     @property
     def state(self) -> WorkerState:
-        """Set by the worker; streams end when it begins to drain, whoever sends may go on."""
+        """The worker's state, which the worker sets; open streams end when it begins to drain."""
         return self._state
 
     @state.setter
@@ -106,180 +59,21 @@ class Admission:
             for end in tuple(self._streams):
                 end()
 
-    def post(
-        self, app: web.Application, path: str, work: Work, *, check: Check | None = None
-    ) -> None:
-        """Add a route whose requests are judged before a client is told to send its body.
+    def admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
+        """Check the headers of a request; return the seconds until its deadline.
 
         Args:
-            path: the route; its `model`, `version` and `alias` say what is asked for.
-            work: answers an admitted request within its deadline.
-            check: refuses by the headers; by default `check_headers`, for bodies of images.
-        """
-        judged = check or self._check_images
-
-        async def answer(
-            request: web.Request, reference: ModelReference, record: RequestRecord
-        ) -> Answer:
-            with self._manager.acquire(reference) as served:
-                record.served_by(served.model, served.version)
-                left_s = self._admit(request, served, judged)
-                deadline = asyncio.get_running_loop().time() + left_s
-                self._enter()
-                try:
-                    if left_s >= PATIENCE_S:  # nobody set one: the engine's own bound is enough
-                        return await work(request, Admitted(served, deadline))
-                    try:
-                        async with asyncio.timeout_at(deadline):
-                            return await work(request, Admitted(served, deadline))
-                    except TimeoutError:
-                        raise DeadlineExceeded(
-                            "the deadline passed while the image was here"
-                        ) from None
-                finally:
-                    self._leave()
-
-        self._add(app, path, answer, judged)
-
-    def stream(
-        self,
-        app: web.Application,
-        path: str,
-        work: Callable[[web.Request, RequestRecord], Awaitable[web.StreamResponse]],
-        *,
-        check: Check,
-    ) -> None:
-        """Add a route whose requests last, and whose images are counted one by one: `count`."""
-
-        async def answer(
-            request: web.Request, reference: ModelReference, record: RequestRecord
-        ) -> Answer:
-            with self._manager.acquire(reference) as served:
-                self._admit(request, served, check)
-            if len(self._streams) >= self._max_in_flight:
-                raise Overloaded(
-                    f"{len(self._streams)} streams are open here already: use another worker",
-                    retry_after_s=1.0,
-                )
-            return await work(request, record)
-
-        self._add(app, path, answer, check)
-
-    def shortcut(self, request: web.Request) -> Awaitable[web.StreamResponse] | None:
-        """What answers a request to a path that was answered before, past the router; else None.
-
-        With the load report on it, as the application's middleware puts it on all others.
-        """
-        if request.method != hdrs.METH_POST:
-            return None
-        serve = self._shortcuts.get(request.raw_path.partition("?")[0])
-        if serve is None or hdrs.EXPECT in request.headers:
-            return None
-        return serve(request)
-
-    def _add(
-        self,
-        app: web.Application,
-        path: str,
-        answer: Callable[[web.Request, ModelReference, RequestRecord], Awaitable[Answer]],
-        check: Check,
-    ) -> None:
-        async def observed(request: web.Request, reference: ModelReference | None = None) -> Answer:
-            with self._observer.request(request) as record:
-                try:
-                    found = await answer(request, reference or self.reference(request), record)
-                except FingerpostError as error:
-                    record.failed(error)
-                    return response_for(request, error)
-                except ConnectionError:  # the client went away: nobody will read this
-                    record.status = 499
-                    return web.Response(status=499)
-                except web.HTTPException:
-                    raise
-                except Exception:
-                    logger.exception("%s %s failed", request.method, request.path)
-                    return response_for(request, FingerpostError(_FAULT))
-                record.status = 200 if isinstance(found, bytes) else found.status
-                return found
-
-        async def handler(request: web.Request) -> web.StreamResponse:
-            found = await observed(request)
-            if isinstance(found, bytes):
-                self._remember(request, observed)
-                return web.Response(body=found, content_type="application/json")
-            return found
-
-        async def expect(request: web.Request) -> web.StreamResponse | None:
-            """Answer `Expect: 100-continue`: an error at once, or 'go on'."""
-            try:
-                if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-                    raise InvalidRequest("Expect: only 100-continue is known")
-                self.admit(request, check)
-            except FingerpostError as error:
-                self._observer.refused(request, error)
-                response = response_for(request, error)
-                response.headers[LOAD_HEADER] = self._load().to_header()
-                response.force_close()  # the body will not be read
-                return response
-            if request.transport is not None:  # else the client went away already
-                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return None
-
-        app.router.add_post(path, handler, expect_handler=expect)
-
-    def _remember(
-        self,
-        request: web.Request,
-        observed: Callable[[web.Request, ModelReference], Awaitable[Answer]],
-    ) -> None:
-        """Make a shortcut to a path that was answered with success, so only to what is served."""
-        path = request.raw_path.partition("?")[0]
-        if not path.startswith("/") or "%" in path or "#" in path:
-            return  # another spelling of a path
-        if "model" not in request.match_info:
-            return  # the default, which may change
-        reference = self.reference(request)
-
-        async def serve(request: web.Request) -> web.StreamResponse:
-            found = await observed(request, reference)
-            load = self._load().to_header()
-            if isinstance(found, bytes):
-                if request.keep_alive and request.version == HttpVersion11:
-                    return FastJsonResponse(request, found, load)
-                found = web.Response(body=found, content_type="application/json")
-            if not found.prepared:
-                found.headers[LOAD_HEADER] = load
-            return found
-
-        if len(self._shortcuts) >= _MAX_SHORTCUTS:
-            self._shortcuts.clear()
-        self._shortcuts[path] = serve
-
-    async def idle(self, timeout_s: float) -> bool:
-        """Wait until no request is in flight; False where the time did not suffice."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    def admit(self, request: web.Request, check: Check) -> float:
-        """Refuse what can be refused by the headers; return the seconds the caller still waits.
+            served: the version that will answer it.
+            check: raises what else its headers give away.
 
         Raises:
-            Draining, Overloaded, DeadlineExceeded, UnknownModel, ImageTooLarge, InvalidRequest,
-            UnsupportedImage.
+            Draining, Overloaded, DeadlineExceeded, InvalidRequest, and what `check` raises.
         """
-        with self._manager.acquire(self.reference(request)) as served:
-            return self._admit(request, served, check)
-
-    def _admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
         if self.refusing:
             raise Draining("this worker is leaving: use another one")
         left_s = deadline_s(request)
         if left_s is None:
-            left_s = PATIENCE_S
+            left_s = DEFAULT_DEADLINE_S
         elif left_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         check(request)
@@ -292,34 +86,42 @@ class Admission:
         served.engine.admit(left_s)
         return left_s
 
-    def reference(self, request: web.Request) -> ModelReference:
-        """The model that a request's path names (`model`, `version` and `alias` of its route).
-
-        Raises:
-            InvalidName: something that cannot be one.
-        """
-        info = request.match_info
-        model = info.get("model") or self._manager.default
-        wanted = info.get("version") or info.get("alias")
-        found = _parse(f"{model}@{wanted}" if wanted else model)
-        if ("version" in info and not found.version) or ("alias" in info and not found.alias):
-            raise InvalidRequest(
-                f"{request.path}: after /versions/ goes a number, after /labels/ an alias"
+    def admit_stream(self, request: web.Request, served: ServedVersion, check: Check) -> None:
+        """Check the headers of a stream as `admit` does, and the number of open streams."""
+        self.admit(request, served, check)
+        if len(self._streams) >= self._max_in_flight:
+            raise Overloaded(
+                f"{len(self._streams)} streams are open here already: use another worker",
+                retry_after_s=1.0,
             )
-        return found
+
+    def enter(self) -> None:
+        """Count one more request in flight; call `leave` once when it ends."""
+        if not self.rif:
+            self._idle.clear()
+        self.rif += 1
+
+    def leave(self) -> None:
+        """Count one request less."""
+        self.rif -= 1
+        self._update_idle()
 
     @contextlib.contextmanager
     def count(self) -> Iterator[None]:
-        """One more in flight, until the end whatever happens."""
-        self._enter()
+        """Count one more request in flight inside the `with` block."""
+        self.enter()
         try:
             yield
         finally:
-            self._leave()
+            self.leave()
 
     @contextlib.contextmanager
     def streaming(self, end: Callable[[], object]) -> Iterator[None]:
-        """A stream is open; `end` is called, once or more, when this worker drains."""
+        """Count an open stream inside the `with` block.
+
+        Args:
+            end: ends the stream; called, perhaps more than once, when this worker drains.
+        """
         self._streams.add(end)
         self._idle.clear()
         if self._state is WorkerState.DRAINING:
@@ -328,31 +130,28 @@ class Admission:
             yield
         finally:
             self._streams.discard(end)
-            self._rest()
+            self._update_idle()
 
-    def classified(self, model: str, images: int) -> None:
-        """So many images have their scores."""
-        self._observer.metrics.of(model).images.inc(images)
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until no request is in flight and no stream open; False at the timeout."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
 
-    def _enter(self) -> None:
-        if not self.rif:
-            self._idle.clear()
-        self.rif += 1
-
-    def _leave(self) -> None:
-        self.rif -= 1
-        self._rest()
-
-    def _rest(self) -> None:
+    def _update_idle(self) -> None:
         if not self.rif and not self._streams:
             self._idle.set()
 
-    def _check_images(self, request: web.Request) -> None:
-        check_headers(request, self._config)
-
 
 def deadline_s(request: web.Request) -> float | None:
-    """Seconds the caller still waits; None where it does not say. Raises `InvalidRequest`."""
+    """Seconds until the deadline of a request; None where it has none.
+
+    Raises:
+        InvalidRequest: the header is not a finite number of milliseconds.
+    """
     text = request.headers.get(DEADLINE_HEADER)
     if text is None:
         return None
@@ -361,5 +160,5 @@ def deadline_s(request: web.Request) -> float | None:
     except ValueError:
         left_ms = math.nan
     if not math.isfinite(left_ms):
-        raise InvalidRequest(f"{DEADLINE_HEADER}: {text!r} is no number of milliseconds")
+        raise InvalidRequest(f"{DEADLINE_HEADER}: {text!r} is not a number of milliseconds")
     return left_ms / 1000

@@ -1,49 +1,47 @@
-"""Errors as each protocol writes them."""
+"""How errors are written: each protocol's routes have a form of their own.
+
+Handlers raise, routes write. For a path without a route (404, 405) the form is that of the protocol
+whose paths begin alike, so that the protocol's clients can read the answer.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp import web
-
-from fingerpost.errors import error_from_json
-from fingerpost.registry.http_server import Handler, error_response
 
 if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
+    from fingerpost.registry.http_server import ErrorForm
 
-__all__ = ["plain_errors", "printable", "response_for"]
-
-
-def printable(text: str) -> str:
-    """Text that JSON can carry: headers that are no UTF-8 arrive as lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
+__all__ = ["ErrorForms", "message_error", "typed_error"]
 
 
-def response_for(request: web.Request, error: FingerpostError) -> web.Response:
-    """The error in the form of the protocol that the path belongs to, with its own status.
-
-    TensorFlow Serving and the Open Inference Protocol both have `{"error": "message"}`.
-    """
-    response = error_response(error)
-    if _is_plain(request):
-        response.body = msgspec.json.encode({"error": error.message})
-    return response
+def typed_error(error: FingerpostError) -> bytes:
+    """`{"error": {"code", "message", "retryable"}}`: the form of Fingerpost's own protocols."""
+    return error.to_json()
 
 
-@web.middleware
-async def plain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Put what `typed_errors`, within it, says (404, 405, a fault) into that form too."""
-    response = await handler(request)
-    if response.status >= 400 and _is_plain(request) and isinstance(response, web.Response):
-        body = response.body
-        if isinstance(body, bytes) and body.startswith(b'{"error":{'):
-            error = error_from_json(body, status=response.status)
-            response.body = msgspec.json.encode({"error": error.message})
-    return response
+def message_error(error: FingerpostError) -> bytes:
+    """`{"error": "message"}`: the form of TensorFlow Serving and the Open Inference Protocol."""
+    return msgspec.json.encode({"error": error.message})
 
 
-def _is_plain(request: web.Request) -> bool:
-    path = request.path
-    return path.startswith(("/v1/models/", "/v2/")) or path in {"/v1/models", "/v2"}
+class ErrorForms:
+    """The forms of errors, by the path of a request."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, ErrorForm] = {}
+
+    def add(self, prefix: str, form: ErrorForm) -> None:
+        """Write the errors of a path and of all paths below it in this form."""
+        self._forms[prefix] = form
+
+    def of(self, path: str) -> ErrorForm:
+        """The form for the longest known prefix of a path; `typed_error` where there is none."""
+        while path:
+            form = self._forms.get(path)
+            if form is not None:
+                return form
+            path = path.rpartition("/")[0]
+        return typed_error

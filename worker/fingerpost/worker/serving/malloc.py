@@ -1,10 +1,10 @@
-"""Free memory goes back to the system, where the C library is glibc.
+"""Return free memory to the system, where the C library is glibc.
 
-glibc gives each thread a heap of its own, and keeps up to 32 MB at the end of each; `malloc_trim`
-reaches only what lies free elsewhere, and the end of the first one. With hostile images of all
-sizes a worker's memory grew for as long as one watched: of 93 MB in heaps 80 were free. With one
-heap, trimmed regularly, it stays what it was after a minute. Nothing was slower for it: TensorFlow
-with 2 decoding threads on 2 cores, in turn.
+glibc gives each thread a heap (an arena) of its own, and keeps up to 32 MB at the end of each;
+`malloc_trim` frees only what lies elsewhere, and the end of the first heap. With hostile images of
+all sizes a worker's memory never stopped growing: of 93 MB in heaps 80 were free. With one heap,
+trimmed regularly, it stays at its size after a minute. Nothing became slower: TensorFlow with 2
+decoding threads on 2 cores, in turn.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["limit_malloc_arenas", "trimmed"]
+__all__ = ["limit_malloc_arenas", "trim_regularly"]
 
 _EVERY_S: Final = 10.0
 _M_ARENA_MAX: Final = -8  # of malloc.h
 
 
 def limit_malloc_arenas() -> None:
-    """Let threads that begin from now on share one heap."""
+    """Let all threads that start later share one heap."""
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, 1)
 
 
-async def trimmed(app: web.Application) -> AsyncIterator[None]:
-    """While `app` runs, trim the heap regularly (an aiohttp cleanup context)."""
+async def trim_regularly(app: web.Application) -> AsyncIterator[None]:
+    """Trim the heap every 10 s while `app` runs (an aiohttp cleanup context)."""
     libc = _glibc()
     if libc is None:
         yield

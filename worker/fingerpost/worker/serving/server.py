@@ -1,118 +1,72 @@
-"""HTTP for a worker: aiohttp's server, with less on the way of what is asked thousands of times.
-
-Measured on 20 KB bodies with a model that does nothing, aiohttp's router, middlewares and general
-response take a fifth of a request's time. So a path that was answered before goes past the first
-two (`Admission.shortcut`), and JSON for HTTP/1.1 is written as it is (`FastJsonResponse`).
-Everything else is the application's.
+"""The worker's HTTP server: aiohttp's, with a fast path and a limit on the time of headers.
 
 Rejected: a protocol of our own on `httptools`. It would save the task that aiohttp makes for each
-request, and take over chunks, pipelining, limits, `Expect`, cancellation and lingering.
+request, but have to handle chunks, pipelining, limits, `Expect`, cancellation and lingering.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from email.utils import formatdate
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.http import SERVER_SOFTWARE
 
-from fingerpost.registry import LOAD_HEADER
+__all__ = ["WorkerRunner"]
 
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-
-__all__ = ["FastJsonResponse", "WorkerRunner"]
-
-Shortcut = Callable[[web.Request], Awaitable[web.StreamResponse] | None]
-
-
-class FastJsonResponse(web.StreamResponse):
-    """200 with JSON and a load report, written with its head at once.
-
-    Only to HTTP/1.1 on a connection that stays open: `request.keep_alive`.
-    """
-
-    def __init__(self, request: web.Request, body: bytes, load: str) -> None:
-        super().__init__()
-        self._writer = request.writer
-        self._json = body
-        self._load = load
-
-    @property
-    def keep_alive(self) -> bool:
-        """See above."""
-        return True
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """The head goes with the body."""
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send it all; waits where the client does not keep up."""
-        body = self._json
-        await self._writer.write_eof(
-            b"%b%b\r\nContent-Length: %d\r\n\r\n%b"
-            % (_head(int(time.time())), self._load.encode(), len(body), body)
-        )
-
-
-@lru_cache(maxsize=1)
-def _head(second: int) -> bytes:
-    return (
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-        f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n{LOAD_HEADER}: "
-    ).encode()
+# Answers a request, or returns None to leave it to the application.
+FastHandler = Callable[[web.Request], Awaitable[web.StreamResponse] | None]
 
 
 class WorkerRunner(web.AppRunner):
-    """Serves an application, but asks `shortcut` first.
+    """Serves an application, but asks `fast_handler` first.
 
     A client that goes away cancels its request.
 
     Args:
-        headers_s: a connection is closed where a request's headers are not all here so long after
-            its first byte, or after a new connection was made. Idle ones have `keepalive_timeout`.
-        shutdown_timeout: seconds that requests have to end while it is cleaned up.
+        headers_s: seconds after which a connection is closed unless all headers of a request have
+            arrived, from the request's first byte, or from the start of a new connection. Idle
+            connections have `keepalive_timeout`.
+        shutdown_timeout: seconds that requests have to end during the cleanup.
         options: of each connection, see `web.RequestHandler`.
     """
 
     def __init__(
         self,
         app: web.Application,
-        shortcut: Shortcut,
+        fast_handler: FastHandler,
         *,
         headers_s: float,
         shutdown_timeout: float,
         **options: Any,
     ) -> None:
         super().__init__(app, shutdown_timeout=shutdown_timeout, handler_cancellation=True)
-        self._shortcut = shortcut
+        self._fast_handler = fast_handler
         self._headers_s = headers_s
         self._options = options | {"access_log": None}
 
-    async def _make_server(self) -> web.Server:
-        whole = await super()._make_server()
-        return _Server(whole, self._shortcut, self._headers_s, self._options)
+    async def _make_server(self) -> web.Server:  # what `web.BaseRunner` asks its subclasses for
+        application = await super()._make_server()
+        return _Server(application, self._fast_handler, self._headers_s, self._options)
 
 
 class _Server(web.Server):
-    """The application's server, but with the shortcut before its handler."""
+    """The application's server, with the fast handler before its own."""
 
     def __init__(
-        self, whole: web.Server, shortcut: Shortcut, headers_s: float, options: dict[str, Any]
+        self,
+        application: web.Server,
+        fast_handler: FastHandler,
+        headers_s: float,
+        options: dict[str, Any],
     ) -> None:
         super().__init__(
             self._answer,
-            request_factory=whole.request_factory,
-            handler_cancellation=whole.handler_cancellation,
+            request_factory=application.request_factory,
+            handler_cancellation=application.handler_cancellation,
         )
-        self._whole = whole.request_handler
-        self._shortcut = shortcut
+        self._handler = application.request_handler
+        self._fast_handler = fast_handler
         self._headers_s = headers_s
         self._options = options
 
@@ -121,59 +75,64 @@ class _Server(web.Server):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("_Connection", request.protocol)
-        connection.asks()
+        connection.headers_received()
         try:
-            known = self._shortcut(cast("web.Request", request))
-            return await (self._whole(request) if known is None else known)
+            response = self._fast_handler(cast("web.Request", request))
+            return await (self._handler(request) if response is None else response)
         finally:
             connection.answered()
 
 
 class _Connection(web.RequestHandler):
-    """One client's. `_asked_at` is when it began to ask, while its headers are not all here."""
+    """A client's connection; it is closed if the headers of a request take too long.
 
-    __slots__ = ("_asked_at", "_asking", "_headers_s", "_watch")
+    `_began_at` is the time of a request's first byte while its headers are incomplete; else None.
+    """
+
+    __slots__ = ("_answering", "_began_at", "_clock", "_headers_s", "_timer")
 
     def __init__(self, server: web.Server, headers_s: float, options: dict[str, Any]) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), **options)
+        loop = asyncio.get_running_loop()
+        super().__init__(server, loop=loop, **options)
+        self._clock = loop
         self._headers_s = headers_s
-        self._asked_at: float | None = None
-        self._asking = False
-        self._watch: asyncio.TimerHandle | None = None
+        self._began_at: float | None = None
+        self._answering = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._begins()
+        self._begin()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._asked_at is None and not self._asking:
-            self._begins()
+        if self._began_at is None and not self._answering:
+            self._begin()
         super().data_received(data)
 
-    def asks(self) -> None:
-        """All headers of a request are here."""
-        self._asked_at, self._asking = None, True
+    def headers_received(self) -> None:
+        """Note that all headers of a request have arrived."""
+        self._began_at, self._answering = None, True
 
     def answered(self) -> None:
-        """What comes now is the next request."""
-        self._asking = False
+        """Note that a request was answered: later bytes are the next request's."""
+        self._answering = False
 
-    def _begins(self) -> None:
-        self._asked_at = self._loop.time()
-        if self._watch is None:  # one timer for many requests
-            self._watch = self._loop.call_later(self._headers_s, self._look)
+    def _begin(self) -> None:
+        self._began_at = self._clock.time()
+        if self._timer is None:  # one timer for many requests
+            self._timer = self._clock.call_later(self._headers_s, self._check_headers)
 
-    def _look(self) -> None:
-        self._watch = None
-        if self._asked_at is None:
+    def _check_headers(self) -> None:
+        self._timer = None
+        if self._began_at is None:
             return
-        left_s = self._asked_at + self._headers_s - self._loop.time()
+        left_s = self._began_at + self._headers_s - self._clock.time()
         if left_s <= 0:
             self.force_close()
         else:
-            self._watch = self._loop.call_later(left_s, self._look)
+            self._timer = self._clock.call_later(left_s, self._check_headers)

@@ -1,1 +1,1 @@
-"""The rules that pick a worker, a module each."""
+"""The policies that come with the client, a module each."""

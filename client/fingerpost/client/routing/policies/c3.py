@@ -1,4 +1,4 @@
-"""C3: expected time with a cubic penalty for queues."""
+"""C3: the least expected time, with a cubic penalty for queues."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["C3"]
 
 
 class C3(Policy):
-    """Takes the least R - 1/mu + q^3/mu (Suresh et al., 'C3', NSDI'15), for comparison.
+    """Picks the least R - 1/mu + q^3/mu (Suresh et al., 'C3', NSDI'15). For comparison.
 
-    R is the expected time, q the requests there and this one, 1/mu the time between two answers
-    of a busy worker: expected time over slots, without the share of it that is waiting. As in
-    Prequal's comparison the figures are those of probes; ties are broken at random.
+    R is the expected time. q is the number of requests at the worker, with this one. 1/mu is the
+    time between two answers of a busy worker: the expected time without waiting, over its slots.
+    As in Prequal's comparison the figures are those of probes. Ties are broken at random.
     """
 
     def __init__(self, config: RoutingConfig) -> None:
-        self._pool = ProbePool(config)
+        self._pool = ProbePool(config.probing)
         self._fallback = PowerOfTwo()
 
     def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
-        """Take it into the pool."""
+        """Add the candidate to the pool."""
         self._pool.reported(candidate, now, probed=probed)
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
@@ -43,12 +43,12 @@ class C3(Policy):
         start = int(rng.random() * len(known))
         for index in range(start - len(known), start):
             each = known[index]
-            load = each.load
-            slots = 1 if load is None else max(1, load.slots)
-            queue = 1 + each.pressure * slots
-            told = load.rif / slots if load is not None else 0.0
-            between_s = each.seconds_per_mb / slots
-            score = each.seconds_per_mb * max(1.0, told) - between_s + queue**3 * between_s
+            report = each.load_report
+            slots = 1 if report is None else max(1, report.slots)
+            queue = 1 + each.requests_per_slot * slots
+            reported = report.rif / slots if report is not None else 0.0
+            between_s = each.expected_s_per_mb / slots
+            score = each.expected_s_per_mb * max(1.0, reported) - between_s + queue**3 * between_s
             if score < least:
                 best, least = each, score
         if known is not candidates:

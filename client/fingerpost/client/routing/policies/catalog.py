@@ -1,8 +1,8 @@
-"""Rules by name."""
+"""The policies that can be chosen by name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.policies.c3 import C3
 from fingerpost.client.routing.policies.hot_cold import HotCold
@@ -14,41 +14,45 @@ from fingerpost.client.routing.policies.weighted_round_robin import WeightedRoun
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fingerpost.client.routing.config import RoutingConfig
+    from collections.abc import Mapping
+
+    from fingerpost.client.routing.config import PolicyFactory, RoutingConfig
     from fingerpost.client.routing.policy import Policy
 
 __all__ = ["POLICIES", "make_policy"]
 
-POLICIES = (
-    "hot-cold",
-    "power-of-two",
-    "least-loaded",
-    "weighted-round-robin",
-    "c3",
-    "round-robin",
-    "random",
-)
+POLICIES: Final[Mapping[str, PolicyFactory]] = {
+    "hot-cold": HotCold,
+    "power-of-two": lambda _: PowerOfTwo(),
+    "least-loaded": lambda _: LeastLoaded(),
+    "weighted-round-robin": lambda _: WeightedRoundRobin(),
+    "c3": C3,
+    "round-robin": lambda _: RoundRobin(),
+    "random": lambda _: RandomChoice(),
+}
+"""Each policy's name, and what makes one."""
 
 
 def make_policy(config: RoutingConfig) -> Policy:
-    """A new instance of the rule that `config.policy` names; one for each `Balancer`.
+    """Make the policy that `config.policy` names, or that the function there makes.
 
     Raises:
-        ConfigurationError: there is no rule of that name.
+        ConfigurationError: there is no policy of that name, or the function returns something
+            else than a policy.
     """
-    match config.policy:
-        case "hot-cold":
-            return HotCold(config)
-        case "power-of-two":
-            return PowerOfTwo()
-        case "least-loaded":
-            return LeastLoaded()
-        case "weighted-round-robin":
-            return WeightedRoundRobin()
-        case "c3":
-            return C3(config)
-        case "round-robin":
-            return RoundRobin()
-        case "random":
-            return RandomChoice()
-    raise ConfigurationError(f"routing policy {config.policy!r}: use one of {', '.join(POLICIES)}")
+    factory = config.policy
+    if isinstance(factory, str):
+        if factory not in POLICIES:
+            raise ConfigurationError(
+                f"policy={factory!r}: use one of {', '.join(POLICIES)}, or a function that makes a "
+                "policy"
+            )
+        return POLICIES[factory](config)
+    policy = factory(config)
+    for method in ("pick", "reported"):
+        if not callable(getattr(policy, method, None)):
+            raise ConfigurationError(
+                f"policy={factory!r} made {policy!r}, which has no method {method}(): return an "
+                "object of a class derived from fingerpost.client.routing.Policy"
+            )
+    return policy

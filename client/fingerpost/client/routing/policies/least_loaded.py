@@ -1,4 +1,4 @@
-"""The worker with the fewest requests of ours."""
+"""Least loaded: the worker with the fewest requests of this client."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LeastLoaded"]
 
-_LOOK_AT: Final = 16
+_COMPARED: Final = 16
 
 
 class LeastLoaded(Policy):
-    """Takes the worker with the fewest requests in flight per weight; ties are broken at random.
+    """Picks the worker with the fewest requests in flight per weight; ties are broken at random.
 
-    For a lone client, whose own count is the whole truth. Of more than 16 it looks at 16 in a row
-    from a random place, because reading a thousand would take longer than sending a small image;
-    what that gives away is little (Mitzenmacher 1996, as for `PowerOfTwo`).
+    For a lone client, whose own requests are all there are. Of more than 16 workers it compares 16
+    in a row from a random place, because reading a thousand would take longer than sending a small
+    image. That costs little (Mitzenmacher 1996, as for `PowerOfTwo`).
     """
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
@@ -30,9 +30,9 @@ class LeastLoaded(Policy):
         count = len(candidates)
         start = int(rng.random() * count)
         best = candidates[start]
-        for index in range(start + 1 - min(count, _LOOK_AT), start):
+        for index in range(start + 1 - min(count, _COMPARED), start):
             other = candidates[index]  # negative at the start: from the end
-            # With the request that is being placed; cross-multiplied, because weights may differ.
+            # With the request that is to be sent; cross-multiplied, because weights may differ.
             if (other.in_flight + 1) * best.weight < (best.in_flight + 1) * other.weight:
                 best = other
         return best

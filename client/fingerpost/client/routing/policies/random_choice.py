@@ -1,4 +1,4 @@
-"""Any worker."""
+"""Random: any worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RandomChoice"]
 
 
 class RandomChoice(Policy):
-    """Draws one of the candidates, whatever their load and weight: what others are measured by."""
+    """Draws any candidate, regardless of load and weight. For comparison."""
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
         """See `Policy.pick`."""

@@ -1,4 +1,4 @@
-"""Each worker in turn."""
+"""Round robin: each worker in turn."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ T = TypeVar("T")
 
 
 class RoundRobin(Policy):
-    """Hands out the candidates in turn, whatever their load and weight.
+    """Picks the candidates in turn, regardless of load and weight.
 
-    For a party that does not see requests end, such as the proxy: it has no in-flight counts to
-    compare. When the candidates change, the turn goes on from the same position.
+    For a program that does not see requests end, such as the proxy: it has no requests in flight
+    to compare. When the candidates change, the turn goes on from the same position.
     """
 
     def __init__(self) -> None:
         self._turn = -1
 
     def pick(self, candidates: Sequence[T], now: float, rng: Random) -> T:
-        """See `Policy.pick`; takes candidates of any type, and reads neither time nor chance."""
+        """See `Policy.pick`; candidates may be of any type, `now` and `rng` are not used."""
         self._turn = (self._turn + 1) % len(candidates)
         return candidates[self._turn]

@@ -1,4 +1,4 @@
-"""Each worker in turn, the faster ones more often."""
+"""Weighted round robin: each worker in turn, faster ones more often."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["WeightedRoundRobin"]
 
 _UPDATE_S: Final = 1.0
-_MOST: Final = 10.0  # times the mean, and a tenth of it: gRPC's limits
+_MOST: Final = 10.0  # times the mean; gRPC's limits
 _LEAST: Final = 0.1
 
 
 class WeightedRoundRobin(Policy):
-    """Turns in proportion to weight times capacity, slots / expected seconds a megabyte.
+    """Gives turns in proportion to weight times capacity: slots / expected seconds a megabyte.
 
-    The weights are taken anew once a second, as gRPC's `weighted_round_robin` does, where they
-    are queries / utilization; Fingerpost's workers report time and slots, which say the same. A
-    worker that has reported nothing gets the mean. The turns are a static stride schedule: in
-    each round every worker is passed over as often as its weight is short of the largest, so a
-    pick takes constant time on average and keeps no heap. For comparison: it does not see load.
+    The capacities are computed once a second, as in gRPC's `weighted_round_robin`, where they are
+    queries / utilization; Fingerpost's workers report times and slots instead. A worker without a
+    report gets the mean. The turns are a static stride schedule: in each round a worker is skipped
+    in proportion to what its weight lacks of the largest, so that a pick takes constant time on
+    average, without a heap. For comparison: it ignores load.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class WeightedRoundRobin(Policy):
 
     def _weigh(self, candidates: Sequence[C], now: float, rng: Random) -> None:
         known = {
-            index: max(1, each.load.slots) / each.seconds_per_mb
+            index: max(1, each.load_report.slots) / each.expected_s_per_mb
             for index, each in enumerate(candidates)
-            if each.load is not None and each.seconds_per_mb > 0
+            if each.load_report is not None and each.expected_s_per_mb > 0
         }
         mean = sum(known.values()) / len(known) if known else 1.0
         weights = [
@@ -62,7 +62,7 @@ class WeightedRoundRobin(Policy):
         top = max(weights)
         self._shares = [weight / top for weight in weights]
         if candidates is not self._candidates:
-            # Not all from nothing, or clients that start together go the same way together.
+            # At random, or clients that start together would pick the same workers together.
             self._owed = [rng.random() for _ in candidates]
         self._candidates = candidates
         self._update_at = now + _UPDATE_S

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol asks by GET: health, metadata, and Triton's config and index."""
+"""The Open Inference Protocol's health and metadata, and Triton's configuration and index."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import json_response
 from fingerpost.registry.version import __version__
 from fingerpost.worker.models.status import VersionState
+from fingerpost.worker.serving.errors import message_error
+from fingerpost.worker.serving.reference import model_reference
+from fingerpost.worker.serving.routes import ProtocolRoutes
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -16,10 +19,11 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.admission import Admission
+    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["OpenInferenceMetadata"]
 
-# Triton's words for what a version is doing.
+# Triton's names of the states of a version.
 _STATES: Final = {
     VersionState.START: "LOADING",
     VersionState.LOADING: "LOADING",
@@ -30,27 +34,27 @@ _STATES: Final = {
 
 
 class OpenInferenceMetadata:
-    """Handlers that only tell; `add_to` makes the routes."""
+    """Health, metadata and the index; `add_to` makes the routes."""
 
-    def __init__(self, admission: Admission, manager: ModelManager, config: WorkerConfig) -> None:
-        self._admission = admission
+    def __init__(self, manager: ModelManager, admission: Admission, config: WorkerConfig) -> None:
         self._manager = manager
+        self._admission = admission
         self._config = config
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
-        router = app.router
-        router.add_get("/v2", self._server)
-        router.add_get("/v2/health/live", self._live)
-        router.add_get("/v2/health/ready", self._ready)
-        router.add_get("/v2/models/stats", self._stats)
-        router.add_post("/v2/repository/index", self._index)
+        routes = ProtocolRoutes(context, "/v2", message_error)
+        routes.get("/v2", self._server)
+        routes.get("/v2/health/live", self._live)
+        routes.get("/v2/health/ready", self._ready)
+        routes.get("/v2/models/stats", self._stats)
+        routes.post("/v2/repository/index", self._index)
         for chosen in ("", "/versions/{version}"):
             path = f"/v2/models/{{model}}{chosen}"
-            router.add_get(path, self._model)
-            router.add_get(f"{path}/ready", self._model_ready)
-            router.add_get(f"{path}/config", self._model_config)
-            router.add_get(f"{path}/stats", self._stats)
+            routes.get(path, self._model)
+            routes.get(f"{path}/ready", self._model_ready)
+            routes.get(f"{path}/config", self._model_config)
+            routes.get(f"{path}/stats", self._stats)
 
     async def _server(self, request: web.Request) -> web.Response:
         return json_response(
@@ -76,11 +80,11 @@ class OpenInferenceMetadata:
         return json_response({"ready": ready}, status=200 if ready else 503)
 
     async def _model_ready(self, request: web.Request) -> web.Response:
-        with self._manager.acquire(self._admission.reference(request)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             return json_response({"name": served.model, "ready": True})
 
     async def _model(self, request: web.Request) -> web.Response:
-        with self._manager.acquire(self._admission.reference(request)) as served:
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             versions = [
                 known
                 for info in self._manager.models()
@@ -100,8 +104,8 @@ class OpenInferenceMetadata:
             )
 
     async def _model_config(self, request: web.Request) -> web.Response:
-        """As much of Triton's model configuration as is true here: the batch is not in `dims`."""
-        with self._manager.acquire(self._admission.reference(request)) as served:
+        """What applies here of Triton's model configuration; the batch is not in `dims`."""
+        with self._manager.acquire(model_reference(request, self._manager)) as served:
             return json_response(
                 {
                     "name": served.model,

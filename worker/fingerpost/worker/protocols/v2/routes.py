@@ -23,7 +23,6 @@ from aiohttp import web
 from fingerpost.errors import ImageTooLarge, InvalidRequest
 from fingerpost.worker.protocols.long_lists import EMPTY, LONG_BYTES, cut_out, read_flat
 from fingerpost.worker.protocols.tensors import (
-    check_length,
     classify_all,
     decode_json,
     from_base64,
@@ -31,13 +30,17 @@ from fingerpost.worker.protocols.tensors import (
     split_batch,
     tensor,
 )
-from fingerpost.worker.serving.uploads import read_body
+from fingerpost.worker.serving.errors import message_error
+from fingerpost.worker.serving.routes import ProtocolRoutes
+from fingerpost.worker.serving.uploads import check_tensor_headers, read_body
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
-    from fingerpost.worker.serving.admission import Admission, Admitted, Answer
+    from fingerpost.worker.serving.fast_path import Answer
+    from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["OpenInferenceProtocol"]
 
@@ -96,22 +99,23 @@ class _Request(msgspec.Struct):
 
 
 class OpenInferenceProtocol:
-    """`POST .../infer`; `add_to` makes the route. What is asked by GET is in `v2_metadata`."""
+    """`POST .../infer`; `add_to` makes the route. For its other routes see `metadata`."""
 
-    def __init__(self, admission: Admission, config: WorkerConfig) -> None:
-        self._admission = admission
+    def __init__(self, config: WorkerConfig, metrics: WorkerMetrics) -> None:
         self._config = config
+        self._metrics = metrics
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
         def check(request: web.Request) -> None:
-            check_length(request, self._config)
+            check_tensor_headers(request, self._config)
             _header_length(request)
 
+        routes = ProtocolRoutes(context, "/v2", message_error)
         for chosen in ("", "/versions/{version}"):
             path = f"/v2/models/{{model}}{chosen}/infer"
-            self._admission.post(app, path, self._infer, check=check)
+            routes.inference(path, self._infer, check=check)
 
     async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
         body = await read_body(request, self._config, self._config.requests.max_bytes)
@@ -139,7 +143,7 @@ class OpenInferenceProtocol:
             deadline=deadline,
             name=lambda number: f"{what}, image {number}",
         )
-        self._admission.classified(served.model, len(items))
+        self._metrics.of(served.model).images.inc(len(items))
         head: dict[str, object] = {
             "model_name": served.model,
             "model_version": served.version,
@@ -178,7 +182,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview
 
 
 async def _items(
-    wanted: _Input, binary: memoryview, limits: ImageConfig, what: str, *, flat: bool
+    wanted: _Input, binary: memoryview, config: ImageConfig, what: str, *, flat: bool
 ) -> list[Item]:
     """The images of an input, out of its JSON data or of all the binary data there is."""
     size = wanted.parameters.binary_data_size
@@ -222,7 +226,7 @@ async def _items(
                 f"{what} has {array.size:,} numbers, but its shape is {wanted.shape}"
             )
         array = array.reshape(wanted.shape)
-    return list(split_batch(array, limits, what))
+    return list(split_batch(array, config, what))
 
 
 def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:

@@ -14,14 +14,14 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.consul.checks import CheckConfig
 from fingerpost.registry.instance import is_host
 
-__all__ = ["RegistryOptions"]
+__all__ = ["RegistryConfig"]
 
 # Consul's own rule for a datacenter's name; a namespace is named alike.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class RegistryOptions:
+class RegistryConfig:
     """What a registry's URL does not say. Every field may be left out.
 
     Attributes:
@@ -42,7 +42,7 @@ class RegistryOptions:
         namespace: of Consul Enterprise; sent with every call where given. Other editions refuse
             or ignore it.
         allow_networks: where workers may be, as CIDR (`10.0.0.0/8`); every address outside is
-            refused, and every host name. Empty lets in all that make sense; see `Admission`.
+            refused, and every host name. Empty lets in all that make sense; see `AddressPolicy`.
         snapshot_folder: where to keep the last good snapshot of every service, so that a process
             that starts while the registry is away knows the workers; nowhere, if None.
         check: how the registry watches over an instance registered here; see `CheckConfig`.

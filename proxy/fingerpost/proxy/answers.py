@@ -1,0 +1,65 @@
+"""What the proxy answers: its snapshots in the form of `fingerpost.client.wire`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.client.wire import ResolveAnswer, ResolvedInstance, ServiceEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fingerpost.registry import Instance, LoadReport, Snapshot
+
+__all__ = ["RETRY_AFTER_S", "resolve_answer", "service_entry"]
+
+RETRY_AFTER_S: Final = 1.0
+"""When a client may ask again that got no worker, in seconds."""
+
+
+def resolve_answer(
+    snapshot: Snapshot,
+    instances: Iterable[Instance],
+    reports: Mapping[str, LoadReport],
+    *,
+    now: float,
+    lease_s: float,
+) -> ResolveAnswer:
+    """The body of `GET /v1/resolve/{service}`.
+
+    Args:
+        snapshot: what is known of the service.
+        instances: those of its instances that were asked for.
+        reports: the last load report of each instance, by id.
+        now: the time, in seconds of the monotonic clock.
+        lease_s: see `ProxyConfig`.
+    """
+    return ResolveAnswer(
+        service=snapshot.service,
+        index=snapshot.index,
+        age_s=round(snapshot.age_s(now), 3),
+        lease_s=lease_s,
+        instances=tuple(ResolvedInstance.of(each, reports.get(each.id)) for each in instances),
+        retained=snapshot.retained,
+        from_disk=snapshot.from_disk,
+    )
+
+
+def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
+    """One service in the body of `GET /v1/services`; `now` in seconds of the monotonic clock."""
+    models = [
+        model
+        for instance in snapshot.instances
+        for model in instance.models
+        if model.name == snapshot.service
+    ]
+    return ServiceEntry(
+        name=snapshot.service,
+        instances=len(snapshot.instances),
+        versions=tuple(
+            sorted({each for model in models for each in model.versions}, key=int, reverse=True)
+        ),
+        aliases={alias: each for model in models for alias, each in model.aliases.items()},
+        age_s=round(snapshot.age_s(now), 3),
+        from_disk=snapshot.from_disk,
+    )

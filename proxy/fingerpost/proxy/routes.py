@@ -1,0 +1,229 @@
+"""The routes of the proxy: every HTTP request that it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from fingerpost.client.wire import INDEX_HEADER, ServicesAnswer
+from fingerpost.errors import FingerpostError, Unauthorized
+from fingerpost.proxy.answers import resolve_answer, service_entry
+from fingerpost.proxy.blocking import BlockingQueries
+from fingerpost.proxy.picker import WorkerPicker, matching
+from fingerpost.proxy.query import ResolveQuery
+from fingerpost.proxy.server import remember
+from fingerpost.registry import ModelReference
+from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
+
+if TYPE_CHECKING:
+    from fingerpost.proxy.config import ProxyConfig
+    from fingerpost.proxy.directory import Directory
+    from fingerpost.proxy.metrics import ProxyMetrics
+    from fingerpost.proxy.probes import LoadProbes
+    from fingerpost.proxy.relay import Relay
+
+__all__ = ["ProxyRoutes"]
+
+
+class ProxyRoutes:
+    """The handlers of one proxy's HTTP requests; `app` is the aiohttp application with them."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        probes: LoadProbes,
+        relay: Relay,
+        *,
+        config: ProxyConfig,
+        metrics: ProxyMetrics,
+    ) -> None:
+        self._directory = directory
+        self._probes = probes
+        self._relay = relay
+        self._config = config
+        self._metrics = metrics
+        self._picker = WorkerPicker(directory, probes)
+        self._blocking = BlockingQueries(
+            directory, most=config.max_blocking_queries, max_wait_s=config.max_wait_s
+        )
+        self._leaving = False
+
+    def app(self) -> web.Application:
+        """A new application with all routes."""
+        errors = typed_errors("GET /v1/services lists the services")
+        app = web.Application(middlewares=[self._close_when_leaving, errors])
+        app.add_routes(
+            [
+                web.get("/", self._get_address),
+                web.get("/v1/resolve/{service}", self._get_resolve),
+                web.get("/v1/services", self._get_services),
+                web.post("/v1/relay/{service}", self._post_relay),
+                web.get("/health/live", self._get_live),
+                web.get("/health/ready", self._get_ready),
+                web.get("/metrics", self._get_metrics),
+            ]
+        )
+        app.router.add_post(
+            "/v1/classify/{service}", self._redirect, expect_handler=self._redirect_early
+        )
+        return app
+
+    async def leave(self, grace_s: float) -> None:
+        """Send clients elsewhere: answer held lookups, and close connections after their answer.
+
+        HTTP/1.1 has no way to announce that an idle connection will be closed, so this waits
+        `grace_s` seconds; the caller closes what is left then.
+        """
+        self._leaving = True
+        self._directory.end_holds()
+        await asyncio.sleep(grace_s)
+
+    @web.middleware
+    async def _close_when_leaving(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        if self._leaving:
+            response.force_close()
+        return response
+
+    def address(self) -> str | None:
+        """The answer to `GET /` where it is in memory: `host:port` of a worker.
+
+        None where the request has to go through `_get_address`.
+        """
+        if self._leaving:
+            return None
+        worker = self._picker.default_from_memory()
+        if worker is None:
+            return None
+        self._metrics.addresses.inc()
+        return worker.address
+
+    async def _get_address(self, request: web.Request) -> web.Response:
+        """`GET /`: `host:port` of one worker of the default service, in plain text."""
+        try:
+            worker = await self._picker.default()
+        except FingerpostError:
+            self._metrics.failures["address"].inc()
+            raise
+        self._metrics.addresses.inc()
+        if not self._leaving:
+            remember(request)
+        return web.Response(text=f"{worker.address}\n")
+
+    async def _get_resolve(self, request: web.Request) -> web.Response:
+        """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
+        index = self._directory.catalog_index
+        try:
+            query = ResolveQuery.parse(request.match_info["service"], request.query)
+            service = query.reference.model
+            if query.index == 0:
+                snapshot = await self._directory.resolve(service)
+            else:
+                snapshot = await self._blocking.resolve(
+                    service, index=query.index, wait_s=query.wait_s
+                )
+            index = snapshot.index
+            instances = matching(snapshot, query.reference)
+        except FingerpostError as error:
+            self._metrics.failures["resolve"].inc()
+            response = error_response(error)
+            response.headers[INDEX_HEADER] = str(index)
+            return response
+        if query.zone:
+            instances = tuple(sorted(instances, key=lambda each: each.zone != query.zone))
+        instances = instances[: query.count or None]
+        self._metrics.resolves.inc()
+        # The index alone does not tell one representation from another, so the tag is weak.
+        tag = f'W/"{index}"'
+        headers = {INDEX_HEADER: str(index), hdrs.ETAG: tag}
+        if request.headers.get(hdrs.IF_NONE_MATCH) == tag:
+            return web.Response(status=304, headers=headers)
+        if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
+            text = "".join(f"{each.address}\n" for each in instances)
+            return web.Response(text=text, headers=headers)
+        return json_response(
+            resolve_answer(
+                snapshot,
+                instances,
+                self._probes.reports,
+                now=time.monotonic(),
+                lease_s=self._config.lease_s,
+            ),
+            headers=headers,
+        )
+
+    async def _get_services(self, request: web.Request) -> web.Response:
+        """`GET /v1/services`: every service, its versions, aliases and number of instances."""
+        now = time.monotonic()
+        snapshots = await self._directory.services()
+        entries = tuple(service_entry(each, now) for each in snapshots)
+        return json_response(ServicesAnswer(services=entries))
+
+    async def _redirect(self, request: web.Request) -> web.Response:
+        """`POST /v1/classify/{service}`: 307 with a worker's URL.
+
+        The connection is closed afterwards, because a client that did not wait for an answer
+        continues to send a body that nobody here will read.
+        """
+        try:
+            worker = await self._picker.pick(ModelReference.parse(request.match_info["service"]))
+        except FingerpostError as error:
+            self._metrics.failures["redirect"].inc()
+            response = error_response(error)
+        else:
+            self._metrics.redirects.inc()
+            location = f"{worker.url}{request.rel_url}"
+            response = web.Response(
+                status=307, text=f"{location}\n", headers={hdrs.LOCATION: location}
+            )
+        self._metrics.body_bytes.inc(request.content.total_bytes)
+        response.force_close()
+        return response
+
+    async def _redirect_early(self, request: web.Request) -> web.Response:
+        """The redirect for `Expect: 100-continue`: the client has sent no body, and will not.
+
+        So the connection can be closed at once; aiohttp would wait ten seconds for the body.
+        """
+        response = await self._redirect(request)
+        await response.prepare(request)
+        await response.write_eof()
+        if request.transport is not None:
+            request.transport.close()
+        return response
+
+    async def _post_relay(self, request: web.Request) -> web.Response:
+        """`POST /v1/relay/{service}`: carry the image through, where that is enabled."""
+        if not self._config.relay:
+            raise Unauthorized(
+                "the relay is off: send images straight to a worker, or start the proxy with "
+                "--relay"
+            )
+        reference = ModelReference.parse(request.match_info["service"])
+        workers = await self._picker.candidates(reference)
+        query = f"?{request.query_string}" if request.query_string else ""
+        return await self._relay.forward(request, f"/v1/classify/{reference}{query}", workers)
+
+    async def _get_live(self, request: web.Request) -> web.Response:
+        return json_response({"status": "live"})
+
+    async def _get_ready(self, request: web.Request) -> web.Response:
+        """Ready once there is a snapshot; an outage of the registry does not change that."""
+        error = self._directory.error
+        body = {"status": "ready" if self._directory.ready else "no snapshot yet"}
+        if error is not None:
+            body["registry"] = str(error)
+        return json_response(body, status=200 if self._directory.ready else 503)
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        self._metrics.waiting.set(self._blocking.waiting)
+        return web.Response(
+            body=self._metrics.render(self._directory),
+            headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
+        )

@@ -1,0 +1,210 @@
+"""The routes of a protocol: how requests get to a model, and how errors are written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest
+from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.http_server import error_response, internal_error
+from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
+from fingerpost.worker.serving.fast_path import json_body
+from fingerpost.worker.serving.reference import model_reference
+from fingerpost.worker.telemetry.request import CLIENT_LEFT
+
+if TYPE_CHECKING:
+    from fingerpost.registry import LoadReport, ModelReference
+    from fingerpost.registry.http_server import ErrorForm, Handler
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
+    from fingerpost.worker.serving.admission import Admission, Check
+    from fingerpost.worker.serving.errors import ErrorForms
+    from fingerpost.worker.serving.fast_path import Answer, FastPath
+    from fingerpost.worker.telemetry.observer import Observer
+    from fingerpost.worker.telemetry.request import RequestRecord
+
+__all__ = ["Admitted", "ProtocolRoutes", "RouteContext"]
+
+logger = logging.getLogger(__name__)
+
+
+class Admitted:
+    """An admitted request: the version that answers it, and its deadline by the loop's clock."""
+
+    __slots__ = ("deadline", "served")
+
+    def __init__(self, served: ServedVersion, deadline: float) -> None:
+        self.served = served
+        self.deadline = deadline
+
+
+_Respond = Callable[[web.Request, "ModelReference", "RequestRecord"], Awaitable["Answer"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteContext:
+    """What the routes of all protocols share.
+
+    Attributes:
+        app: gets the routes.
+        manager: the models.
+        admission: decides which requests are accepted.
+        observer: counts, logs and traces every request for a model.
+        fast_path: learns the paths that were answered.
+        load: makes this moment's load report.
+        error_forms: learns how each protocol writes its errors.
+    """
+
+    app: web.Application
+    manager: ModelManager
+    admission: Admission
+    observer: Observer
+    fast_path: FastPath
+    load: Callable[[], LoadReport]
+    error_forms: ErrorForms
+
+
+class ProtocolRoutes:
+    """The routes of one protocol.
+
+    Args:
+        prefix: the path of which all paths below belong to the protocol.
+        error_form: how errors are written there, also for paths without a route.
+    """
+
+    def __init__(self, context: RouteContext, prefix: str, error_form: ErrorForm) -> None:
+        context.error_forms.add(prefix, error_form)
+        self._context = context
+        self._error_form = error_form
+
+    def get(self, path: str, handler: Handler) -> None:
+        """Add a route for `GET` and `HEAD`; what the handler raises is written in the form."""
+        self._context.app.router.add_get(path, handler)
+
+    def post(self, path: str, handler: Handler) -> None:
+        """Add a route for `POST` that is not for images."""
+        self._context.app.router.add_post(path, handler)
+
+    def put(self, path: str, handler: Handler) -> None:
+        """Add a route for `PUT`."""
+        self._context.app.router.add_put(path, handler)
+
+    def inference(
+        self,
+        path: str,
+        work: Callable[[web.Request, Admitted], Awaitable[Answer]],
+        *,
+        check: Check,
+    ) -> None:
+        """Add a `POST` route for images, whose requests are admitted before their body is sent.
+
+        Args:
+            path: its `model`, `version` and `alias` say which model is meant.
+            work: answers an admitted request before its deadline.
+            check: raises where the headers show that the request cannot be answered.
+        """
+        admission, manager = self._context.admission, self._context.manager
+
+        async def respond(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
+            with manager.acquire(reference) as served:
+                record.served_by(served.model, served.version)
+                left_s = admission.admit(request, served, check)
+                deadline = asyncio.get_running_loop().time() + left_s
+                admission.enter()
+                try:
+                    if left_s >= DEFAULT_DEADLINE_S:  # none of its own: the engine's bound is less
+                        return await work(request, Admitted(served, deadline))
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            return await work(request, Admitted(served, deadline))
+                    except TimeoutError:
+                        raise DeadlineExceeded(
+                            "the deadline passed before the request was answered"
+                        ) from None
+                finally:
+                    admission.leave()
+
+        self._add(path, respond, check)
+
+    def stream(
+        self,
+        path: str,
+        work: Callable[[web.Request, RequestRecord], Awaitable[web.StreamResponse]],
+        *,
+        check: Check,
+    ) -> None:
+        """Add a `POST` route for streams, whose images `work` counts one by one.
+
+        Args:
+            path: its `model` says which model is meant.
+            work: answers the stream.
+            check: raises where the headers show that it is not a valid stream.
+        """
+        admission, manager = self._context.admission, self._context.manager
+
+        async def respond(
+            request: web.Request, reference: ModelReference, record: RequestRecord
+        ) -> Answer:
+            with manager.acquire(reference) as served:
+                admission.admit_stream(request, served, check)
+            return await work(request, record)
+
+        self._add(path, respond, check)
+
+    def _add(self, path: str, respond: _Respond, check: Check) -> None:
+        context, error_form = self._context, self._error_form
+
+        async def answer(request: web.Request, reference: ModelReference | None = None) -> Answer:
+            with context.observer.request(request) as record:
+                try:
+                    found = await respond(request, reference or self._reference(request), record)
+                except FingerpostError as error:
+                    record.failed(error)
+                    return error_response(error, form=error_form)
+                except ConnectionError:  # the client went away: this response is not sent
+                    record.status = CLIENT_LEFT
+                    return web.Response(status=CLIENT_LEFT)
+                except web.HTTPException:
+                    raise
+                except Exception:
+                    logger.exception("%s %s failed", request.method, request.path)
+                    return error_response(internal_error(), form=error_form)
+                record.status = 200 if isinstance(found, bytes) else found.status
+                return found
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            found = await answer(request)
+            if isinstance(found, bytes):
+                if "model" in request.match_info:  # else it is the default one, which may change
+                    context.fast_path.remember(request, self._reference(request), answer)
+                return json_body(found)
+            return found
+
+        async def expect(request: web.Request) -> web.StreamResponse | None:
+            """Answer `Expect: 100-continue` with an error, or let the client send its body."""
+            try:
+                if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+                    raise InvalidRequest("Expect: only 100-continue is supported")
+                with context.manager.acquire(self._reference(request)) as served:
+                    context.admission.admit(request, served, check)
+            except FingerpostError as error:
+                context.observer.refused(request, error)
+                response = error_response(error, form=error_form)
+                response.headers[LOAD_HEADER] = context.load().to_header()
+                response.force_close()  # the body will not be read
+                return response
+            if request.transport is not None:  # else the client went away already
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return None
+
+        context.app.router.add_post(path, handler, expect_handler=expect)
+
+    def _reference(self, request: web.Request) -> ModelReference:
+        return model_reference(request, self._context.manager)
