@@ -80,7 +80,7 @@ async def _follow(cluster: ClusterTarget, model: str, show: Callable[[WatchEvent
     resolver = cluster.resolver()
     try:
         watch = resolver.watch(reference.model)
-        view = await watch.ready(ClientConfig().no_worker_s)
+        view = await watch.ready(ClientConfig().wait_for_ready_s)
         while True:
             for event in diff.update(view, watch.error, time.monotonic()):
                 show(event)

@@ -146,7 +146,7 @@ def worker(
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
-    from fingerpost.registry.consul.checks import CheckConfig
+    from fingerpost.registry.config import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from msgspec import structs
 
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
@@ -80,7 +79,7 @@ class ClusterTarget:
         if relay:
             if self.url is not None:
                 raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
-            config = structs.replace(config or ClientConfig(), relay=True)
+            config = replace(config or ClientConfig(), relay=True)
         if self.url is None:
             return Client(*self.proxies, config=config)
         return Client(registry=self.url, registry_config=self.registry_config, config=config)
@@ -94,7 +93,7 @@ class ClusterTarget:
         if self.url is not None:
             return RegistryResolver(open_registry(self.url, self.registry_config), owned=True)
         proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
-        return ProxyResolver(proxies, connect_s=ClientConfig().connect_s)
+        return ProxyResolver(proxies, connect_timeout_s=ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:

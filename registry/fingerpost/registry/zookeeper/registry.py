@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
-from fingerpost.registry.base import SharedWatches
+from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
-from fingerpost.registry.watching.watch import Poll, ServiceWatch, Store, V, Watch
+from fingerpost.registry.watching.service_watch import ServiceWatch, Store
+from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.watch import Poll, V, Watch
 from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
 from fingerpost.registry.zookeeper.entries import KnownNodes, ZooKeeperEntries
 from fingerpost.registry.zookeeper.registration import ZooKeeperRegistration
-from fingerpost.registry.zookeeper.session import ZooKeeperSession, deadline
+from fingerpost.registry.zookeeper.session import ZooKeeperSession
 from fingerpost.registry.zookeeper.url import ZooKeeperAddress
 
 if TYPE_CHECKING:
@@ -242,7 +244,7 @@ class ZooKeeperRegistry:
             _poll(signal, read),
             service=service,
             name=f"service {service} at {self.url}",
-            ask=self._liveness.probe if self._liveness is not None else None,
+            probe=self._liveness.probe if self._liveness is not None else None,
             store=self._store,
             config=self._watch_config,
             clock=self._clock,
