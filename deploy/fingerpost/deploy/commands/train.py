@@ -62,23 +62,28 @@ def train(
     confusion.png.
     Images that cannot be read are named and skipped.
     """
-    from fingerpost.worker.training import RichProgress, TrainConfig
+    from fingerpost.worker.training import (
+        AugmentationConfig,
+        FitConfig,
+        NetworkConfig,
+        RichProgress,
+        TrainConfig,
+    )
     from fingerpost.worker.training import train as run
 
     config = TrainConfig(
         images=images,
         out=out_,
-        backbone=backbone,
-        weights=weights,
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+        network=NetworkConfig(backbone=backbone, weights=weights, image_size=image_size),
+        fit=FitConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            fine_tune=fine_tune,
+        ),
+        augmentation=AugmentationConfig(augment=augment, flip=flip),
         validation_split=validation_split,
-        patience=patience,
-        fine_tune=fine_tune,
-        augment=augment,
-        flip=flip,
         seed=seed,
     )
     with RichProgress(err) as progress:

@@ -73,10 +73,10 @@ class DemoResult:
 
 def train_digits(data: Path, out: Path, progress: Progress) -> tuple[TrainResult, Path]:
     """Write the digits to `data`, train on one part; return the result and the held-out folder."""
-    from fingerpost.worker.training import TrainConfig, train
+    from fingerpost.worker.training import NetworkConfig, TrainConfig, train
 
     digits = write_digits(data)
-    config = TrainConfig(images=digits.train, out=out, backbone="small")
+    config = TrainConfig(images=digits.train, out=out, network=NetworkConfig(backbone="small"))
     return train(config, progress), digits.held_out
 
 

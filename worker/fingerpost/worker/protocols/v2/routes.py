@@ -36,6 +36,7 @@ from fingerpost.worker.serving.uploads import check_tensor_headers, read_body
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
     from fingerpost.worker.serving.fast_path import Answer
@@ -250,9 +251,7 @@ def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
     return found
 
 
-def _answer(
-    head: dict[str, object], asked: _Request, scores: Scores, labels: tuple[str, ...]
-) -> Answer:
+def _answer(head: dict[str, object], asked: _Request, scores: Scores, labels: Labels) -> Answer:
     outputs: list[dict[str, object]] = []
     payloads: list[bytes] = []
     for output in asked.outputs or [_Output(name="scores")]:
@@ -287,6 +286,6 @@ def _answer(
     )
 
 
-def _classes(scores: Scores, labels: tuple[str, ...], top: int) -> list[list[str]]:
+def _classes(scores: Scores, labels: Labels, top: int) -> list[list[str]]:
     """The best labels of each image as Triton writes them: `value:index:label`, best first."""
     return [[f"{row[i]:f}:{i}:{labels[i]}" for i in np.argsort(row)[::-1][:top]] for row in scores]
