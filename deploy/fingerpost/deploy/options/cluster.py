@@ -27,7 +27,7 @@ ClusterProxy = Annotated[
     typer.Option(
         "--proxy",
         metavar="URL",
-        help="A proxy of the cluster; several may be given.",
+        help="A proxy of the cluster; several may be given. Or the URL of a registry.",
     ),
 ]
 ClusterRegistry = Annotated[
@@ -80,20 +80,17 @@ class ClusterTarget:
             if self.url is not None:
                 raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
             config = replace(config or ClientConfig(), relay=True)
-        if self.url is None:
-            return Client(*self.proxies, config=config)
-        return Client(registry=self.url, registry_config=self.registry_config, config=config)
+        return Client(
+            *self.proxies, registry=self.url, registry_config=self.registry_config, config=config
+        )
 
     def resolver(self) -> Resolver:
         """What a client asks there. Make it inside a running loop."""
-        from fingerpost.client import DEFAULT_PROXY, ClientConfig
-        from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
-        from fingerpost.registry import open_registry
+        from fingerpost.client import ClientConfig
+        from fingerpost.client.source import Source
 
-        if self.url is not None:
-            return RegistryResolver(open_registry(self.url, self.registry_config), owned=True)
-        proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
-        return ProxyResolver(proxies, connect_timeout_s=ClientConfig().connect_timeout_s)
+        source = Source.of(self.proxies, registry=self.url, registry_config=self.registry_config)
+        return source.resolver(connect_timeout_s=ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
