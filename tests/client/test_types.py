@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.shell
+
 PROGRAM = Path(__file__).with_name("typed_program.py")
 
 # PyTorch has types too, which take mypy a quarter of a minute to read.

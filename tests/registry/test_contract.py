@@ -382,8 +382,8 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
     for _ in range(2):  # the second time nothing is new
         snapshot = await registry.list(service)
         assert _ids(snapshot) == [registration.instance.id]
-        assert registry.refused == len(HOSTILE)
-    logged = [each for each in caplog.records if "refused" in each.getMessage()]
+        assert registry.rejected == len(HOSTILE)
+    logged = [each for each in caplog.records if "rejected" in each.getMessage()]
     assert len(logged) == len(HOSTILE)
     for name in HOSTILE:
         entry_id = name if ".." in name else f"{service}-{name}"

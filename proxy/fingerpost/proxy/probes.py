@@ -22,10 +22,18 @@ _KEEP_ALIVE_S: Final = 15.0
 
 
 class LoadProbes:
-    """Keeps the last load report of every worker, and the set of those that refused connections.
+    """Asks every worker for its load report, and remembers which workers refuse connections.
 
-    A worker that refuses a connection is gone: the registry learns it within its check's interval,
-    the proxy at its next probe. It is left out of answers until it accepts again.
+    A worker that refuses a connection has ended. The proxy sees that at its next probe, often
+    before the registry's own check. It does not name the worker until it accepts connections again.
+
+    Args:
+        directory: the snapshots whose instances are asked.
+        config: the proxy's settings, of which the two for probes are used.
+
+    Attributes:
+        reports: the last load report of each instance, by id.
+        refusing: ids of the instances that refused the last probe's connection.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -35,15 +43,15 @@ class LoadProbes:
         self.reports: dict[str, LoadReport] = {}
         self.refusing: frozenset[str] = frozenset()
 
-    def answering(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
-        """Those that did not refuse the last probe; all of them where all did."""
+    def accepting_instances(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+        """The instances that did not refuse the last probe; all of them if all did."""
         if not self.refusing:
             return instances
-        well = tuple(each for each in instances if each.id not in self.refusing)
-        return well or instances
+        accepting = tuple(each for each in instances if each.id not in self.refusing)
+        return accepting or instances
 
     async def run(self) -> None:
-        """Probe round after round until cancelled."""
+        """Probe all instances again and again until cancelled."""
         async with LoadClient(
             timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT, keep_alive_s=_KEEP_ALIVE_S
         ) as client:

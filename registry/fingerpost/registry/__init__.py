@@ -4,7 +4,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fingerpost import errors
-from fingerpost.registry.address_policy import AddressPolicy, Reason
+from fingerpost.registry.address_policy import AddressPolicy, RejectionReason
 from fingerpost.registry.base import Registration, Registry
 from fingerpost.registry.config import CheckConfig, RegistryConfig
 from fingerpost.registry.factory import open_registry
@@ -28,7 +28,7 @@ __all__ = [
     "LoadReport",
     "ModelInfo",
     "ModelReference",
-    "Reason",
+    "RejectionReason",
     "Registration",
     "Registry",
     "RegistryConfig",

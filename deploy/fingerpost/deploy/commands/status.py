@@ -1,4 +1,4 @@
-"""`fingerpost status`: what the cluster looks like now."""
+"""`fingerpost status`: show the services, workers and load of a cluster."""
 
 from __future__ import annotations
 
@@ -35,16 +35,18 @@ def add_to(app: typer.Typer) -> None:
 
 def status(
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh the display until Ctrl-C.")
+    ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.1, help="With --watch, seconds between two looks.")
+        float, typer.Option(min=0.1, help="With --watch, seconds between two updates.")
     ] = 1.0,
     json: options.Json = False,
     cluster: ClusterTarget,
 ) -> None:
-    """Show every service and worker, and what each worker says of its load.
+    """Show every service and worker, with the load that each worker reports.
 
-    With --json and --watch, one line of JSON for each look.
+    With --json and --watch, print one line of JSON for each update.
     """
 
     async def run() -> None:
@@ -54,11 +56,11 @@ def status(
             cluster.client() as client,
             LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
         ):
-            first = await _look(client, loads)
+            first = await _read_cluster(client, loads)
             if not watch:
                 _show(first, json=json)
             elif json:
-                await _repeat(first, client, loads, interval, lambda look: _show(look, json=True))
+                await _repeat(first, client, loads, interval, lambda view: _show(view, json=True))
             else:
                 from rich.live import Live
 
@@ -68,7 +70,7 @@ def status(
                         client,
                         loads,
                         interval,
-                        lambda look: live.update(look.table(), refresh=True),
+                        lambda view: live.update(view.table(), refresh=True),
                     )
 
     try:
@@ -79,7 +81,7 @@ def status(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _ClusterView:
     """The cluster at one moment; `loads` has None for a worker that did not answer."""
 
     snapshots: list[Snapshot]
@@ -108,7 +110,7 @@ class _Look:
         ]
 
     def problems(self) -> list[str]:
-        """What workers say is wrong with their models."""
+        """The models that workers could not load, and why."""
         return [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
             for snapshot in self.snapshots
@@ -150,15 +152,15 @@ class _Look:
 
 
 async def _repeat(
-    look: _Look, client: Client, load_client: LoadClient, pause_s: float, show: Any
+    view: _ClusterView, client: Client, load_client: LoadClient, pause_s: float, show: Any
 ) -> None:
     while True:
-        show(look)
+        show(view)
         await asyncio.sleep(pause_s)
-        look = await _look(client, load_client)
+        view = await _read_cluster(client, load_client)
 
 
-async def _look(client: Client, load_client: LoadClient) -> _Look:
+async def _read_cluster(client: Client, load_client: LoadClient) -> _ClusterView:
     """Ask the registry or the proxy for the workers, and each worker for its load."""
     from fingerpost.errors import PeerError
 
@@ -172,15 +174,15 @@ async def _look(client: Client, load_client: LoadClient) -> _Look:
     instances = [each for snapshot in snapshots for each in snapshot.instances]
     reports = await asyncio.gather(*(ask(instance) for instance in instances))
     loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
-    return _Look(snapshots=snapshots, loads=loads, at=time.monotonic())
+    return _ClusterView(snapshots=snapshots, loads=loads, at=time.monotonic())
 
 
-def _show(look: _Look, *, json: bool) -> None:
+def _show(view: _ClusterView, *, json: bool) -> None:
     if json:
-        print_json(look.as_json())
-    elif not look.snapshots:
+        print_json(view.as_json())
+    elif not view.snapshots:
         out.print("No service is registered. Start one: fingerpost worker --model models/NAME")
     else:
-        out.print(look.table())
-        for line in look.problems():
+        out.print(view.table())
+        for line in view.problems():
             out.print(line, markup=False)

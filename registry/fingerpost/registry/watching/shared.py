@@ -15,7 +15,7 @@ __all__ = ["SharedWatches"]
 
 
 class SharedWatches:
-    """One watch for each service, however many callers: what a registry's `watch` is made of.
+    """One watch for each service, however many callers it has; it implements `Registry.watch`.
 
     Args:
         make: makes the watch of a service, not yet started.
@@ -36,7 +36,7 @@ class SharedWatches:
         """
         watch = self._watches.get(service)
         if watch is None:
-            # One that somebody closed holds no connection any more.
+            # A closed watch no longer holds a connection.
             running = {name: each for name, each in self._watches.items() if each.running}
             self._watches = running
             self._uses = {name: self._uses[name] for name in running}
@@ -59,6 +59,6 @@ class SharedWatches:
             await self._watches.pop(service).aclose()
 
     async def aclose(self) -> None:
-        """End all of them."""
+        """End all watches."""
         for watch in self._watches.values():
             await watch.aclose()
