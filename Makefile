@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults fuzz check docs bench bench-smoke clean
+.PHONY: help install demo test quick test-faults fuzz check docs bench bench-smoke clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
+	@echo "make quick   run the tests of decisions and values alone, in half a minute"
 	@echo "make test    run all tests (real Consul, real workers, real curl)"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
@@ -35,6 +36,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore tests/faults
+
+quick: $(STAMP)
+	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick
 
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest $(FAULTS) -s

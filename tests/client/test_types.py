@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # PyTorch has types too, which take mypy a quarter of a minute to read.
 CONFIG = """
 [mypy]
@@ -15,6 +17,7 @@ follow_imports = skip
 """
 
 
+@pytest.mark.shell
 def test_a_strict_program_is_accepted(tmp_path: Path) -> None:
     config = tmp_path / "mypy.ini"
     config.write_text(CONFIG)

@@ -130,6 +130,7 @@ def test_an_outage_of_the_registry_is_survived(processes: Processes, model: Path
     ]  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

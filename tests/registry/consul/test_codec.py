@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.consul_entries import INSTANCE, decode, entry
 
@@ -82,7 +82,6 @@ instances = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(instances)
 def test_every_instance_survives_the_round_trip(instance):
     (back,) = decode(entry(instance), service=instance.service)

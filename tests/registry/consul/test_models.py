@@ -64,6 +64,7 @@ def test_too_many_versions_leave_the_newest_and_those_with_an_alias():
     )
 
 
+@pytest.mark.slow
 def test_too_many_models_keep_the_services_own_and_say_how_many_are_left_out():
     models = [*many(60_000, versions=2), *INSTANCE.models]
     instance = with_models(models)

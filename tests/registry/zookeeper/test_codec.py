@@ -98,6 +98,7 @@ def test_without_kazoo_it_says_what_to_install(monkeypatch):
         ZooKeeperRegistry("zookeeper://a")
 
 
+@pytest.mark.shell
 def test_kazoo_is_imported_only_when_it_is_needed():
     code = (
         "import sys, fingerpost.registry.zookeeper.registry; "

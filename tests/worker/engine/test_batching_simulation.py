@@ -14,6 +14,8 @@ from fingerpost.worker.engine.batch import Batch
 from fingerpost.worker.engine.batching import Batcher
 from fingerpost.worker.engine.config import BatchingConfig
 
+pytestmark = pytest.mark.slow
+
 Line = Callable[[int, float], float]
 
 

@@ -1,4 +1,4 @@
-"""At the door of every protocol: refused by the headers, counted from them on, always released."""
+"""Admission for every protocol: refused by the headers, counted from them on, always released."""
 
 from __future__ import annotations
 

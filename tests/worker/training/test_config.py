@@ -50,6 +50,7 @@ def test_weights_default_to_what_the_backbone_has() -> None:
     assert _config().network.weights_file is None
 
 
+@pytest.mark.shell
 def test_importing_the_package_loads_no_framework() -> None:
     code = (
         "import sys, fingerpost.worker.training\n"
