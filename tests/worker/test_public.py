@@ -26,6 +26,7 @@ def run(code: str) -> str:
     ).stdout
 
 
+@pytest.mark.shell
 def test_importing_it_imports_nothing_heavy() -> None:
     heavy = {"numpy", "aiohttp", "PIL", "tensorflow", "torch", "onnxruntime", "cv2"}
     loaded = run("import sys, fingerpost.worker; print(*sys.modules)").split()
@@ -34,6 +35,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert not heavy - {"numpy", "aiohttp", "PIL"} & set(loaded)
 
 
+@pytest.mark.shell
 def test_without_numpy_it_says_what_to_install() -> None:
     told = run(
         "import sys; sys.modules['numpy'] = None\n"

@@ -229,6 +229,7 @@ def test_an_argument_that_is_not_valid(arguments: dict[str, Any], message: str) 
         Worker.for_object(Colours(), **{"name": "m", **arguments})
 
 
+@pytest.mark.shell
 def test_serve_without_a_registry_fails_before_it_loads(caplog: Any) -> None:
     model = Colours()
     caplog.set_level(logging.INFO)  # pytest's handlers keep `serve` from adding one
@@ -237,6 +238,7 @@ def test_serve_without_a_registry_fails_before_it_loads(caplog: Any) -> None:
     assert model.calls == []
 
 
+@pytest.mark.shell
 def test_the_local_registry_that_is_not_running_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
