@@ -1,1 +1,1 @@
-"""The protocols of a worker: Fingerpost's own, TensorFlow Serving's REST, the Open Inference Protocol."""
+"""The protocols of a worker: its own, TensorFlow Serving's REST, the Open Inference Protocol."""
