@@ -17,6 +17,8 @@ from fingerpost.testing.plugin import MakeCluster, fingerpost_cluster
 
 __all__ = ["fingerpost_cluster"]  # a fixture
 
+pytestmark = pytest.mark.shell
+
 
 def test_a_cluster_in_a_thread() -> None:
     before = threading.active_count()
