@@ -65,6 +65,7 @@ def test_a_registry_object_is_not_closed():
     assert registry(one) == registry(registry=one) == (one, False)
 
 
+@pytest.mark.shell
 def test_a_registry_is_opened_with_its_configuration():
     config = RegistryConfig(namespace="vision")
     with pytest.raises(ConfigurationError, match="namespace has an effect only with Consul"):
