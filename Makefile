@@ -14,7 +14,7 @@ help:
 	@echo "make test    run all tests (real Consul, real workers, real curl)"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
-	@echo "make check   ruff, mypy --strict, import contracts"
+	@echo "make check   ruff, mypy --strict, pyright, import contracts"
 	@echo "make docs    the documentation as a site in site/; a dead link fails"
 	@echo "make bench   measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
@@ -47,6 +47,7 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --level error client tests/client/typed_program.py
 	@$(BIN)/lint-imports
 
 docs: $(STAMP)

@@ -130,7 +130,7 @@ def test_the_round_trip():
 @pytest.mark.parametrize(
     ("entry_id", "service", "owner", "why"),
     [
-        ("a-2", "flowers", 7, "of 'a-1'"),
+        ("a-2", "flowers", 7, "instance 'a-1'"),
         ("a-1", "digits", 7, "service 'flowers'"),
         ("a-1", "flowers", 0, "not ephemeral"),
     ],

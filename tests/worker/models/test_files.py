@@ -146,7 +146,7 @@ def test_clear_errors(tmp_path: Path) -> None:
         folder_of(tmp_path / "two", "a.onnx", "b.pt"): "found a.onnx, b.pt$",
         tmp_path / "notes.txt": r"notes.txt is not a model: expected one of \.keras",
         tmp_path / "mine.py": r"mine.py is not a model: .*a Python class needs a model.toml",
-        tmp_path / "Bad_Name": "'Bad_Name' cannot name a service.*--name",
+        tmp_path / "Bad_Name": "'Bad_Name' is not a valid service name.*--name",
         folder_of(
             tmp_path / "lost", manifest=torch + '\nfile = "x.pt"'
         ): "'x.pt', .* does not exist",

@@ -21,11 +21,11 @@ from fingerpost.errors import (
     InvalidRequest,
 )
 from fingerpost.registry.moving_average import ewma, time_weight
-from fingerpost.worker.engine.batching import Batcher
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.batcher import Batcher
+from fingerpost.worker.engine.batching.config import BatchingConfig
+from fingerpost.worker.engine.batching.job import Job
 from fingerpost.worker.engine.decoding import Decoding
 from fingerpost.worker.engine.inference import warm_up
-from fingerpost.worker.engine.job import Job
 from fingerpost.worker.engine.outcome import Outcome
 from fingerpost.worker.engine.threads import BatchResult, ModelThreads
 from fingerpost.worker.images import ImageConfig, fit, prepare

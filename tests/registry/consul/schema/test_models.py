@@ -11,8 +11,8 @@ from tests.support.consul_entries import INSTANCE, decode, entry
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.codec import MAX_TAGS, encode_instance
-from fingerpost.registry.consul.models import (
+from fingerpost.registry.consul.schema.codec import MAX_TAGS, encode_instance
+from fingerpost.registry.consul.schema.models import (
     LEFT_OUT,
     MAX_MODELS_BYTES,
     Budget,

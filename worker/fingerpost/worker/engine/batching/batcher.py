@@ -48,13 +48,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry.moving_average import ewma
-from fingerpost.worker.engine.batch import Batch, Pending, Stage
-from fingerpost.worker.engine.latency_model import LatencyModel
+from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
+from fingerpost.worker.engine.batching.latency_model import LatencyModel
 
 __all__ = ["Batcher"]
 
 if TYPE_CHECKING:
-    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
 
 T = TypeVar("T")
 

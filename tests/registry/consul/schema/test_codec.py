@@ -12,8 +12,8 @@ from tests.support.consul_entries import INSTANCE, decode, entry
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.checks import format_duration
-from fingerpost.registry.consul.codec import (
+from fingerpost.registry.consul.schema.checks import format_duration
+from fingerpost.registry.consul.schema.codec import (
     decode_catalog,
     decode_entries,
     encode_instance,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fingerpost.errors import InvalidRequest, UnknownModel
 from fingerpost.worker.models.status import VersionState
-from fingerpost.worker.repository.lifecycle import Lifecycle
-from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
+from fingerpost.worker.repository.versions.lifecycle import Lifecycle
+from fingerpost.worker.repository.versions.policy import VersionPolicy, VersionSettings
 
 
 class Story:
