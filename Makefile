@@ -6,14 +6,15 @@ STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults fuzz check docs bench bench-smoke clean
+.PHONY: help install demo test quick test-faults fuzz check docs bench bench-smoke clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
+	@echo "make quick   run the tests of decisions and values alone, in half a minute"
 	@echo "make test    run all tests (real Consul, real workers, real curl)"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
-	@echo "make check   ruff, mypy --strict, import contracts"
+	@echo "make check   ruff, mypy --strict, pyright, import contracts"
 	@echo "make docs    the documentation as a site in site/; a dead link fails"
 	@echo "make bench   measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
@@ -36,6 +37,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore tests/faults
 
+quick: $(STAMP)
+	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick
+
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest $(FAULTS) -s
 
@@ -43,6 +47,7 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --level error client tests/client/typed_program.py
 	@$(BIN)/lint-imports
 
 docs: $(STAMP)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerpost.client import Result
-from fingerpost.deploy.load_test.arrivals import constant, poisson
-from fingerpost.deploy.load_test.histogram import Histogram
-from fingerpost.deploy.load_test.plan import Plan
-from fingerpost.deploy.load_test.report import make_report
-from fingerpost.deploy.load_test.tally import Tally
+from fingerpost.deploy.load_test.measuring.arrivals import constant, poisson
+from fingerpost.deploy.load_test.measuring.histogram import Histogram
+from fingerpost.deploy.load_test.measuring.plan import Plan
+from fingerpost.deploy.load_test.measuring.report import make_report
+from fingerpost.deploy.load_test.measuring.tally import Tally
 from fingerpost.errors import ConfigurationError, FingerpostError, Overloaded
 
 

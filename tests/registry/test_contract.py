@@ -142,7 +142,11 @@ async def test_what_is_registered_again_is_the_newest(registry, worker, service,
     await _forget(raw, url, newest)
     await until(lambda: registration.reregistrations, within_s=4)
     await until(lambda: _agent_knows(raw, url, newest), within_s=4)
-    assert (await registry.list(service)).instances == (newest,)
+
+    async def listed():  # the agent updates the servers a moment later
+        return (await registry.list(service)).instances
+
+    assert await until(listed, within_s=4) == (newest,)
     await registration.deregister()
 
 

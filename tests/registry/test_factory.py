@@ -94,6 +94,7 @@ def test_a_password_in_the_url_is_refused_and_not_shown(url):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.shell
 def test_importing_the_room_brings_neither_aiohttp_nor_py_consul():
     code = (
         "import sys, fingerpost.registry as r; r.open_registry; "

@@ -15,6 +15,8 @@ from fingerpost.errors import ConfigurationError, ModelFailed, Overloaded
 from fingerpost.testing import sync_fake_cluster
 from fingerpost.testing.plugin import MakeCluster, fingerpost_cluster
 
+pytestmark = pytest.mark.shell
+
 __all__ = ["fingerpost_cluster"]  # a fixture
 
 

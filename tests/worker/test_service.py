@@ -19,11 +19,11 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import DrainConfig, ModelsConfig, RequestConfig, WorkerConfig
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.files import find_model
-from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder
+from fingerpost.worker.repository.versions.policy import VersionPolicy
 from fingerpost.worker.worker import Worker
 from tests.support.colours import Models, encoded
 from tests.support.pictures import png_claiming

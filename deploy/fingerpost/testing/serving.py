@@ -85,7 +85,7 @@ async def start_worker(
         await serve(runner, listener)
         instances = _instances(repository, config, listener.getsockname()[1], boot_id)
         registrations = Registrations(
-            registry, lambda: instances, healthy=service.engine_well, lease_s=0.0
+            registry, lambda: instances, healthy=service.engine_healthy, lease_s=0.0
         )
         await registrations.register(config.registration.timeout_s)
         service.admission.state = WorkerState.READY

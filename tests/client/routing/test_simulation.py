@@ -33,6 +33,8 @@ from benchmarks.routing.simulator import simulate
 
 from fingerpost.client.routing import RoutingConfig
 
+pytestmark = pytest.mark.slow
+
 CLUSTERS = {
     "testbed": replace(
         TESTBED, clients=30, speeds=(1.0,) * 30, load=0.9, duration_s=8.0, warmup_s=3.0

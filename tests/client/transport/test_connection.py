@@ -346,6 +346,7 @@ async def test_a_worker_that_is_given_up_answers_nobody(sender):
         await until(lambda: not peer.open)
 
 
+@pytest.mark.shell
 def test_it_runs_on_uvloop_too():
     async def main() -> None:
         async with Peer() as peer, Sender() as sender:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import Processes, get_json
 from tests.support.repository import write_version
 from tests.support.waiting import until_blocking
+
+pytestmark = pytest.mark.system
 
 
 def test_a_worker_of_several_models_from_its_start_to_its_drain(tmp_path: Path) -> None:

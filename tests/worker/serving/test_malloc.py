@@ -1,4 +1,4 @@
-"""Free memory goes back to the system while a worker serves."""
+"""Free memory is returned to the system while a worker serves."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import platform
 import psutil
 import pytest
 
-from fingerpost.worker.serving import malloc as heap
+from fingerpost.worker.serving import malloc
 from tests.support.rig import serving
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
 async def test_what_lies_free_below_something_in_use_goes_back(monkeypatch):
     """100 MB in pieces of 64 KB, and one piece after them that stays."""
-    monkeypatch.setattr(heap, "_EVERY_S", 0.05)
+    monkeypatch.setattr(malloc, "_EVERY_S", 0.05)
     async with serving():
         pieces = [b"x" * 65_536 for _ in range(1600)]
         pieces = [kept := pieces[-1]]
@@ -26,8 +26,8 @@ async def test_what_lies_free_below_something_in_use_goes_back(monkeypatch):
 
 
 async def test_a_c_library_without_it_is_no_matter(monkeypatch):
-    monkeypatch.setattr(heap, "_glibc", lambda: None)
-    heap.limit_malloc_arenas()
+    monkeypatch.setattr(malloc, "_glibc", lambda: None)
+    malloc.limit_malloc_arenas()
     async with serving() as rig:
         assert rig.rif == 0
 

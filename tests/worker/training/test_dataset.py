@@ -13,6 +13,8 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.training import SilentProgress, scan
 from fingerpost.worker.training.dataset import read_image, split
 
+pytestmark = pytest.mark.shell
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -161,7 +161,7 @@ def worker(
         TelemetryConfig,
         WorkerConfig,
     )
-    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
@@ -248,8 +248,8 @@ def _one(
 
     from fingerpost.worker.models.files import find_model, find_versions
     from fingerpost.worker.models.manifest import MANIFEST
-    from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
+    from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     find = partial(find_model, labels=labels, overrides=overrides)
     if (path / MANIFEST).is_file() or not find_versions(path):
@@ -261,8 +261,8 @@ def _one(
 
 
 def _many(folder: Path, only: str | None, policy: str) -> ModelSource:
-    from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelRoot
+    from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     names = [each.strip() for each in only.split(",")] if only else []
     return ModelRoot(folder, only=names, policy=VersionPolicy.parse(policy))

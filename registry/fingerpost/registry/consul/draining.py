@@ -30,8 +30,8 @@ from fingerpost.registry.consul.agent import ConsulAgent
 
 if TYPE_CHECKING:
     from fingerpost.registry.address_policy import AddressPolicy
-    from fingerpost.registry.consul.codec import Entry
     from fingerpost.registry.consul.http import ConsulHttp
+    from fingerpost.registry.consul.schema.codec import Entry
     from fingerpost.registry.instance import Instance
 
 __all__ = ["set_draining"]

@@ -15,7 +15,7 @@ import msgspec
 import yarl
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
-from fingerpost.registry.consul.url import parse_base_url
+from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
 
 if TYPE_CHECKING:

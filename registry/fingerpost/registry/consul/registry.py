@@ -25,14 +25,14 @@ from fingerpost.registry.address_policy import (
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
-from fingerpost.registry.consul.checks import format_duration
-from fingerpost.registry.consul.codec import TAG, Entry, decode_catalog, decode_entries
 from fingerpost.registry.consul.datacenters import DatacenterOrder
 from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
+from fingerpost.registry.consul.schema.checks import format_duration
+from fingerpost.registry.consul.schema.codec import TAG, Entry, decode_catalog, decode_entries
+from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.consul.tls import Tls
-from fingerpost.registry.consul.url import parse_base_url
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id, check_service

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import aiohttp
 
-from fingerpost.registry.embedded.definitions import CheckDefinition, CheckReport
+from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
 
 __all__ = ["Checker"]
 

@@ -12,9 +12,9 @@ from typing import Final, Self
 from aiohttp import web
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.embedded import views
 from fingerpost.registry.embedded.checker import Checker
-from fingerpost.registry.embedded.definitions import (
+from fingerpost.registry.embedded.state import views
+from fingerpost.registry.embedded.state.definitions import (
     BadRequest,
     CheckReport,
     Status,
@@ -23,7 +23,7 @@ from fingerpost.registry.embedded.definitions import (
     parse_report,
     parse_service,
 )
-from fingerpost.registry.embedded.store import Store
+from fingerpost.registry.embedded.state.store import Store
 from fingerpost.registry.http_server import bind, json_response, serve
 from fingerpost.registry.instance import format_address
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fingerpost.registry.embedded.definitions import (
+from fingerpost.registry.embedded.state.definitions import (
     BadRequest,
     CheckReport,
     parse_bool,
@@ -18,7 +18,7 @@ from fingerpost.registry.embedded.definitions import (
     parse_report,
     parse_service,
 )
-from fingerpost.registry.embedded.store import Store
+from fingerpost.registry.embedded.state.store import Store
 
 
 def service(service_id="a-1", name="a", **fields):

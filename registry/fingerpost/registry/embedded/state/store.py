@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.embedded.definitions import (
+from fingerpost.registry.embedded.state.definitions import (
     CheckDefinition,
     CheckReport,
     ServiceDefinition,

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
-from fingerpost.registry.consul.checks import encode_check
-from fingerpost.registry.consul.health import HealthCheck
-from fingerpost.registry.consul.models import (
+from fingerpost.registry.consul.schema.checks import encode_check
+from fingerpost.registry.consul.schema.health import HealthCheck
+from fingerpost.registry.consul.schema.models import (
     MAX_PAIRS,
     MAX_VALUE_BYTES,
     Budget,

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from fingerpost.registry.consul.codec import MAX_KEY_BYTES, MAX_PAIRS, MAX_VALUE_BYTES
+from fingerpost.registry.consul.schema.codec import MAX_KEY_BYTES, MAX_PAIRS, MAX_VALUE_BYTES
 
 __all__ = [
     "BadRequest",
