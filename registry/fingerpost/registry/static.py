@@ -13,6 +13,7 @@ from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.shared import SharedWatches
@@ -47,6 +48,7 @@ class StaticRegistry:
         ConfigurationError: not of that form, an entry twice, or an address that is not valid.
     """
 
+    @renamed_arguments("StaticRegistry", watch="watch_config")
     def __init__(
         self,
         url: str,

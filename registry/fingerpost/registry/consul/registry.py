@@ -36,6 +36,7 @@ from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
@@ -93,6 +94,12 @@ class ConsulRegistry:
             `registry_config` is missing or not valid.
     """
 
+    @renamed_arguments(
+        "ConsulRegistry",
+        options="registry_config",
+        watch="watch_config",
+        admission="address_policy",
+    )
     def __init__(
         self,
         url: str = "http://127.0.0.1:8500",

@@ -19,6 +19,7 @@ from fingerpost.registry.address_policy import (
 )
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
@@ -89,6 +90,12 @@ class ZooKeeperRegistry:
             installed.
     """
 
+    @renamed_arguments(
+        "ZooKeeperRegistry",
+        watch="watch_config",
+        check="check_config",
+        admission="address_policy",
+    )
     def __init__(
         self,
         url: str = "zookeeper://127.0.0.1:2181/fingerpost",
