@@ -136,7 +136,7 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
     entries = len(hostile & {f"hostile-{name}" for name in _HOSTILE})
     row.at_most("not counted by a client's watch", entries - refused, 0)
     row.at_most("not counted by the proxy", entries - counted, 0)
-    reasons = {str(reason): count for reason, count in registry.refusals.by_reason.items()}
+    reasons = {str(reason): count for reason, count in registry.rejected_entries.by_reason.items()}
     row.note(f"Refused: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}")
     if not_taken:
         row.note(f"Not taken by Consul itself: {', '.join(not_taken)}")
