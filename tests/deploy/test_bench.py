@@ -219,7 +219,7 @@ def test_the_images(tmp_path: Path) -> None:
     assert read_images([tmp_path / "notes.txt"]) == [b"no image"]
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.size == (480, 360)
-    for wrong, told in (("nothing", "cannot be read"), ("empty", "no images in")):
+    for wrong, message in (("nothing", "cannot be read"), ("empty", "no images in")):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(ConfigurationError, match=told):
+        with pytest.raises(ConfigurationError, match=message):
             read_images([tmp_path / wrong])

@@ -113,10 +113,10 @@ def describe_object(
     Raises:
         ConfigurationError: a value that is not valid.
     """
-    labels = getattr(model, "labels", ()) if labels is None else labels
-    if isinstance(labels, str) or not all(isinstance(each, str) and each for each in labels):
+    names: Any = getattr(model, "labels", ()) if labels is None else labels
+    if isinstance(names, str) or not all(isinstance(each, str) and each for each in names):
         raise ConfigurationError(
-            f"model {name}: labels is {labels!r}: it must be a list of names, one for each class"
+            f"model {name}: labels is {names!r}: it must be a list of names, one for each class"
         )
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     try:
@@ -133,7 +133,7 @@ def describe_object(
                     max=getattr(model, "max_batch", None) if max_batch is None else max_batch
                 ),
             ),
-            labels=tuple(labels),
+            labels=tuple(names),
         )
     except (InvalidName, ValueError, TypeError) as error:
         raise ConfigurationError(f"model {name}: {error}") from error
