@@ -366,7 +366,7 @@ async def test_closing_leaves_no_thread_and_no_socket_even_of_a_frozen_server(
     await asyncio.to_thread(zookeeper_process.start)
     before, open_before = threads(), descriptors()
     for frozen in (False, True, None):
-        registry = ZooKeeperRegistry(zookeeper_process.url, call_timeout_s=0.5)
+        registry = ZooKeeperRegistry(zookeeper_process.url, call_timeout_s=1.0)
         await registry.register(worker.instance(service))
         await registry.watch(service).ready(5)
         await registry.watch_catalog().ready(5)
