@@ -95,7 +95,7 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
         ) as load,
     ):
         mine = InWatch(registry.watch(SERVICE))
-        refused = registry.refused
+        refused = registry.rejected_entries.total
         counted = await _counted(field.proxy)
         written: list[str] = []
         not_taken: list[str] = []
@@ -117,7 +117,7 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
             for sightings in (mine, proxy):
                 await sightings.until(lambda ids: "honest" in ids, "the honest entry is seen")
             await asyncio.sleep(2.0)
-            refused = registry.refused - refused
+            refused = registry.rejected_entries.total - refused
             counted = await _counted(field.proxy) - counted
             services = await http("GET", f"{field.proxy}/v1/services")
         finally:
@@ -136,7 +136,7 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
     entries = len(hostile & {f"hostile-{name}" for name in _HOSTILE})
     row.at_most("not counted by a client's watch", entries - refused, 0)
     row.at_most("not counted by the proxy", entries - counted, 0)
-    reasons = {str(reason): count for reason, count in registry.refusals.by_reason.items()}
+    reasons = {str(reason): count for reason, count in registry.rejected_entries.by_reason.items()}
     row.note(f"Refused: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}")
     if not_taken:
         row.note(f"Not taken by Consul itself: {', '.join(not_taken)}")
