@@ -1,9 +1,9 @@
 """`python -m benchmarks.decoding`: JPEGs to 224 x 224, by Fingerpost, plain Pillow and others.
 
 Others take part where they are installed: `pip install simplejpeg PyTurboJPEG pyvips[binary]
-opencv-python-headless tensorflow-cpu`. All that can decode smaller do, at the scale that
-Fingerpost takes; `docs/decisions/0010-decoding.md` says what follows from the figures. Times are
-those of processors, page faults among them, which other programs on the machine disturb least.
+opencv-python-headless tensorflow-cpu`. Decoders that can decode smaller do so, at Fingerpost's
+scale; `docs/decisions/0010-decoding.md` has the conclusions. Times are processor time, page faults
+included, which other programs on the machine disturb least.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PACKAGES = (
 
 
 def main() -> int:
-    """Run, print, write the results; 1 where a goal is missed."""
+    """Run, print, write the results; return 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _pixels(name: str, picture: Path) -> np.ndarray | None:
-    """What this way makes of it; None where its library is not installed, or finds no other."""
+    """The pixels of one decoder; None where its library, or one that it needs, is not installed."""
     try:
         return DECODERS[name]()(picture.read_bytes())
     except (ImportError, OSError, RuntimeError) as error:
@@ -93,7 +93,7 @@ def _times(name: str, pictures: dict[str, Path], seconds: float) -> dict[str, fl
 
 
 def _run(name: str, picture: Path, threads: int, seconds: float) -> tuple[float, float]:
-    """Milliseconds an image: of processors, and on the wall."""
+    """Milliseconds an image: of processor time, and of wall-clock time."""
     module = "benchmarks.decoding.decoders"
     output = subprocess.run(
         [sys.executable, "-m", module, name, str(picture), str(threads), str(seconds)],

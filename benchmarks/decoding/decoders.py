@@ -1,8 +1,8 @@
-"""`python -m benchmarks.decoding.decoders NAME FILE THREADS SECONDS`: one way of decoding, alone.
+"""`python -m benchmarks.decoding.decoders NAME FILE THREADS SECONDS`: one decoder, alone.
 
-In a process of its own, because memory that one way leaves behind spares the next one page faults.
-Prints the milliseconds that an image takes: of processors, and on the wall, with that many threads
-at images of their own.
+In a process of its own, because memory that one decoder leaves saves the next one page faults.
+Prints the milliseconds for an image: processor time and wall-clock time, while each of the threads
+decodes its own images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def plain_pillow_default_filter() -> Decoder:
 
 
 def pillow_draft_2x() -> Decoder:
-    """Draft mode at no less than twice the size."""
+    """Decode in draft mode, at twice the size or more."""
 
     def decode(data: bytes) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
@@ -143,7 +143,7 @@ def _reduction(width: int, height: int) -> int:
 
 
 def main() -> None:
-    """See the module."""
+    """Decode for some seconds, and print the times."""
     name, path, threads, seconds = sys.argv[1:]
     decode, data = DECODERS[name](), Path(path).read_bytes()
 
@@ -154,7 +154,7 @@ def main() -> None:
             done += 1
         return done
 
-    # One thread is the main one, as in a script, where glibc gives large memory back each time.
+    # One thread is the main one, as in a script, where glibc returns large memory each time.
     with ThreadPoolExecutor(int(threads)) as pool:
         spread = map if threads == "1" else pool.map
         for length in (0.2, float(seconds)):  # the first to warm up

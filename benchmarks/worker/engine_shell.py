@@ -1,10 +1,10 @@
-"""What the engine itself costs an image: `classify` with a model that does nothing.
+"""The engine's own time for an image: `classify` with a model that does nothing.
 
 `python -m benchmarks.worker.engine_shell [--seconds 2] [--rounds 5]`
 
-Sixteen callers ask in turn, as sixteen connections do, either the engine, or a bare future that the
-loop's next turn resolves. The difference is the engine: submission, batching, the handover to
-the model's thread and back, metrics. Goal: under 60 us an image.
+Sixteen callers, like sixteen connections, wait either for the engine, or for a bare future that the
+loop's next turn resolves. The difference is the engine's: submission, batching, the way to the
+model's thread and back, metrics. Goal: under 60 us an image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOAL_US = 60.0
 
 
 class Nothing:
-    """Takes encoded images unseen, and gives the same scores to all."""
+    """A model that takes encoded images without a look, and gives all of them the same scores."""
 
     framework = device = "none"
     input = ImageInput(encoded=True, check_encoded=False)
@@ -49,7 +49,7 @@ class Nothing:
 
 
 async def per_call_us(ask: Callable[[], Awaitable[object]], seconds: float) -> float:
-    """Microseconds a call, with sixteen callers asking again as soon as they are answered."""
+    """Microseconds a call, with sixteen callers that call again as soon as they have an answer."""
     calls = 0
     end = time.monotonic() + seconds
 

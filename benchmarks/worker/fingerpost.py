@@ -1,4 +1,4 @@
-"""Fingerpost's own worker, as `fingerpost worker` runs it, with an embedded registry beside it."""
+"""Fingerpost's own worker as `fingerpost worker` runs it, with an embedded registry."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from benchmarks.harness.servers import free_port, running, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["worker"]
 
 
 @contextmanager
-def worker(model: Path, *options: object) -> Iterator[str]:
-    """A worker of this model, ready; yields its URL."""
+def worker(*options: object) -> Iterator[str]:
+    """A worker with these options of `fingerpost worker`; yields its URL once it is ready."""
     program = [sys.executable, "-m", "fingerpost.deploy.cli"]
     registry, port = free_port(), free_port()
     with running([*program, "registry", "--port", registry]) as process:
         wait_for(f"http://127.0.0.1:{registry}/v1/status/leader", process)
         command = [
-            *program, "worker", "--model", model, "--port", port,
-            "--registry", f"http://127.0.0.1:{registry}", "--lease", 0, *options,
+            *program, "worker", "--port", port,
+            "--registry", f"http://127.0.0.1:{registry}", *options,
         ]  # fmt: skip
         with running(command) as process:
             wait_for(f"http://127.0.0.1:{port}/health/ready", process)

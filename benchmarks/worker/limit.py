@@ -1,8 +1,8 @@
-"""`python -m benchmarks.worker.limit MODEL IMAGE SECONDS`: what the machine does with no server.
+"""`python -m benchmarks.worker.limit MODEL IMAGE SECONDS`: the machine's images/s with no server.
 
 Decoding threads feed the threads of the model, one for each concurrent batch, 16 images at a time:
-Fingerpost's own parts, with no socket. Run as a process of its own, so that it starts as fresh as
-the servers do. Prints images/s.
+Fingerpost's own parts, without a socket. Runs in a new process, as the servers do.
+Prints images/s.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
             return [decoders.submit(prepare, data, wanted, config) for _ in range(size)]
 
         def work(until: float) -> int:
-            # Two batches in the making while one runs, as a server has with more connections.
+            # Two batches are decoded while one runs, as in a server with more connections.
             pending, done = [submit(), submit()], 0
             while time.monotonic() < until:
                 batch = [future.result() for future in pending.pop(0)]

@@ -1,6 +1,6 @@
 """`python -m benchmarks.worker.load_latency`: `GET /load` while the engine is saturated.
 
-MobileNetV2 at 224 pixels with TensorFlow, 1600 x 1200 JPEGs from 16 connections; meanwhile one
+MobileNetV2 at 224 pixels with TensorFlow, 1600 x 1200 JPEGs from 16 connections; one more
 connection asks `GET /load` some 50 times a second. Goal: 1 ms in the median, 10 ms at p99.
 """
 
@@ -27,7 +27,11 @@ __all__ = ["main"]
 
 
 def load_latencies_ms(url: str, until: float) -> list[float]:
-    """Ask `GET /load` over one connection until then, with pauses of 10 to 30 ms between."""
+    """Ask `GET /load` over one connection, with pauses of 10 to 30 ms; return the latencies.
+
+    Args:
+        until: the end, by `time.monotonic`.
+    """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     latencies = []
     while time.monotonic() < until:
@@ -49,7 +53,7 @@ def main() -> int:
     options = parser.parse_args()
     saved, _ = models()
     image = photo(1600, 1200, 640)
-    with worker(saved) as url, ThreadPoolExecutor(1) as pool:
+    with worker("--model", saved, "--lease", 0) as url, ThreadPoolExecutor(1) as pool:
         post(url, image, connections=16, seconds=3)
         loading = pool.submit(post, url, image, connections=16, seconds=options.seconds)
         time.sleep(1)  # until all connections are busy

@@ -66,7 +66,7 @@ def _limit(model: Path, image: Path, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def _fingerpost(model: Path) -> Iterator[str]:
-    with worker(model) as url:
+    with worker("--model", model, "--lease", 0) as url:
         yield f"{url}/v1/classify/{model.parent.name}"
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.worker.nothing`: what each server's shell costs, with no model in it.
+"""`python -m benchmarks.worker.nothing`: requests a second of servers whose model does nothing.
 
 Every server gets the whole body of a JPEG from 16 keep-alive connections and answers a few bytes.
 """
@@ -56,7 +56,7 @@ def _peer(python: Path, *command: object, port: int, probe: str = "/") -> Iterat
 
 
 def nothing_model() -> Path:
-    """A model folder whose model does nothing, and decodes nothing."""
+    """The folder of a model that neither decodes nor computes."""
     folder = CACHE / "models" / "nothing" / "1"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nothing.py").write_text(_MODEL)
@@ -65,7 +65,7 @@ def nothing_model() -> Path:
 
 
 def _fingerpost() -> AbstractContextManager[str]:
-    return worker(nothing_model())
+    return worker("--model", nothing_model(), "--lease", 0)
 
 
 def _bare() -> AbstractContextManager[str]:

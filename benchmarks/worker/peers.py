@@ -1,4 +1,4 @@
-"""Other model servers with a SavedModel, each in an environment of its own, as its docs advise."""
+"""Other model servers with a SavedModel, each in its own environment, as its docs advise."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _PACKAGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One of them.
+    """How another model server is run.
 
     Attributes:
         serve: with a SavedModel; yields the URL that takes images once it answers.
-        multipart: whether it takes them as a form, in the field `data`, not as the raw body.
+        multipart: whether images are sent as a form, in the field `data`, not as the raw body.
     """
 
     serve: Callable[[Path], AbstractContextManager[str]]
@@ -48,7 +48,7 @@ def _python(name: str) -> Path:
 
 
 def versions(name: str) -> dict[str, str]:
-    """Of the installed package."""
+    """The version of a peer's installed package, by the peer's name."""
     package = _PACKAGES[name][0].partition("[")[0]
     return {name: installed(_python(name), package)[package]}
 

@@ -1,10 +1,10 @@
 """`python -m benchmarks.worker.version_switch`: what loading costs the other models of a worker.
 
-One worker, two MobileNetV2 models, of TensorFlow or ONNX Runtime. One gets 1600 x 1200 JPEGs, one
-at a time; of the other, new versions are published, loaded, warmed up and switched to: one in a
+One worker, two MobileNetV2 models, in TensorFlow or ONNX Runtime. One model gets 1600 x 1200 JPEGs,
+one at a time; of the other, new versions are published, loaded, warmed up and switched to: one in a
 window, or one after the other without a pause. Goal: with one switch in a window of a minute the
-first one's p99 is at most 1.5 times what it is without. With more `--connections` no processor is
-idle, and what loading takes is taken from the others.
+first model's p99 is at most 1.5 times its p99 without. With more `--connections` no processor is
+idle, and loading takes its time from the other model.
 """
 
 from __future__ import annotations
@@ -17,20 +17,15 @@ import tempfile
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 
 from benchmarks.harness.environments import installed
 from benchmarks.harness.load import post
 from benchmarks.harness.pictures import photo
 from benchmarks.harness.results import Goal, in_turn, report
-from benchmarks.harness.servers import free_port, running, wait_for
+from benchmarks.worker.fingerpost import worker
 from benchmarks.worker.mobilenet import models
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["main"]
 
@@ -38,23 +33,8 @@ _PAUSE_S = 0.1
 _SERVED_S = 120.0
 
 
-@contextmanager
-def _worker(repository: Path) -> Iterator[str]:
-    program = [sys.executable, "-m", "fingerpost.deploy.cli"]
-    registry, port = free_port(), free_port()
-    with running([*program, "registry", "--port", registry]) as process:
-        wait_for(f"http://127.0.0.1:{registry}/v1/status/leader", process)
-        command = [
-            *program, "worker", "--models", repository, "--port", port, "--lease", "0.1",
-            "--poll", "0.2", "--registry", f"http://127.0.0.1:{registry}",
-        ]  # fmt: skip
-        with running(command) as process:
-            wait_for(f"http://127.0.0.1:{port}/health/ready", process)
-            yield f"http://127.0.0.1:{port}"
-
-
 class _Publisher:
-    """Publishes version after version of a model, each once the one before is served."""
+    """Publishes versions of a model, each when the one before is served."""
 
     def __init__(self, model: Path, folder: Path, url: str) -> None:
         self._model = model
@@ -63,7 +43,7 @@ class _Publisher:
         self._next = 2
 
     def publish(self, ending: Event, most: int) -> int:
-        """Until `ending`, or so many; how many were served."""
+        """Publish until `ending` is set, at most `most` versions; return how many were served."""
         served = 0
         while not ending.is_set() and served < most:
             partial = self._folder / f"{self._next}.partial"
@@ -99,7 +79,7 @@ def main() -> int:
         repository = Path(folder)
         for name in ("steady", "moving"):
             shutil.copytree(saved, repository / name / "1")
-        with _worker(repository) as url:
+        with worker("--models", repository, "--lease", "0.1", "--poll", "0.2") as url:
             publisher = _Publisher(saved, repository / "moving", url)
 
             def load() -> dict[str, float]:

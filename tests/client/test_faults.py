@@ -138,7 +138,7 @@ async def test_a_silent_worker_is_left_long_before_its_silence_is_over(cluster, 
         instances[2] = msgspec.structs.replace(instances[2], ports={"http": forwarder.port})
         proxy.instances = instances
         proxy.index += 1
-        client = cluster.client_of(proxy, unanswered_s=0.5, silence_s=20.0)
+        client = cluster.client_of(proxy, probe_timeout_s=0.5, response_timeout_s=20.0)
         under_load = load(client)
         await until(lambda: "three" in under_load.shares(-50))
         if kind == "stopped":

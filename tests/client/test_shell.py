@@ -31,7 +31,7 @@ async def test_a_slow_upload_that_moves_is_not_killed(cluster):
     async with Forwarder(worker.server.port, bytes_per_s=8 * MB) as forwarder:
         client = through(
             cluster.client_of, await cluster.proxy(), worker, forwarder.port,
-            progress_s=0.5, silence_s=1.5, connect_s=0.5,
+            upload_stall_timeout_s=0.5, response_timeout_s=1.5, connect_timeout_s=0.5,
         )  # fmt: skip
         result = await client.classify(b"x" * 20 * MB, "digits")
         assert result.label == str(20 * MB)
@@ -48,7 +48,7 @@ async def test_an_upload_that_stands_still_is_sent_elsewhere(cluster):
         proxy.instances.append(
             msgspec.structs.replace(stuck.instance, ports={"http": forwarder.port})
         )
-        client = cluster.client_of(proxy, progress_s=0.2)
+        client = cluster.client_of(proxy, upload_stall_timeout_s=0.2)
         retried = False
         while not retried:
             result = await client.classify(b"x" * 20 * MB, "digits")

@@ -188,7 +188,7 @@ ended_well(child(use))
 try:
     multiprocessing.reduction.ForkingPickler.dumps(client)
 except TypeError as error:
-    assert "give it the registry's URL" in str(error)
+    assert "pass the registry's URL" in str(error)
 else:
     sys.exit(1)
 client.close()

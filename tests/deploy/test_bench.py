@@ -202,7 +202,7 @@ async def test_it_does_not_start_without_the_service(worker: Worker) -> None:
         with pytest.raises(UnknownService):
             await test.run()
         assert test.report() is None
-    config = ClientConfig(no_worker_s=0.1)
+    config = ClientConfig(wait_for_ready_s=0.1)
     async with Client("http://127.0.0.1:9", config=config) as client:
         with pytest.raises(RegistryError):
             await LoadTest(client, [b"image"], Plan(model="digits")).run()

@@ -58,7 +58,7 @@ def test_export_then_bench(tmp_path: Path) -> None:
     write_frozen_graph(tmp_path / "colours", encoded_input=False)
     out = tmp_path / "models" / "colours" / "2"
     said = run("export", tmp_path / "colours", "--out", out, "--count", 8).stdout
-    assert said.startswith(f"wrote {out}: the same best label for 8 of 8 made-up images, largest")
+    assert said.startswith(f"wrote {out}: the same best label for 8 of 8 generated images, largest")
     refused = run("export", tmp_path / "colours", "--out", out, code=1)
     assert "exists already" in refused.stderr
 

@@ -9,8 +9,7 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ConsulRegistry, open_registry
-from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.config import CheckConfig, RegistryConfig
 
 
 @pytest.mark.parametrize(

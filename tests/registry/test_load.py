@@ -71,6 +71,8 @@ def test_unknown_metrics_and_spaces_are_passed_over():
         REPORT.to_header().replace("cost_s=0.125", "cost_s=-1"),
         REPORT.to_header().replace(",named_metrics.seq=7", ""),
         REPORT.to_header().replace("seq=7", "seq=" + "7" * 5000),
+        REPORT.to_header().replace("rif=3", "rif=" + "3" * 400),
+        REPORT.to_header().replace("queued_cost=1.5", "queued_cost=1e400"),
     ],
 )
 def test_what_is_no_report_is_a_bad_answer(header):

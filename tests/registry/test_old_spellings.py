@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -60,11 +60,12 @@ async def from_disk(folder: Path) -> Instance | None:
 
 @pytest.mark.parametrize("read", [from_consul, from_zookeeper, from_disk])
 async def test_an_old_entry_is_read_and_named_once(
-    tmp_path: Path, warned: Warned, read: Callable[[Path], object]
+    tmp_path: Path, warned: Warned, read: Callable[[Path], Awaitable[object]]
 ) -> None:
     for _ in range(3):
-        found = await read(tmp_path)
-        assert found == INSTANCE
+        assert await read(tmp_path) == INSTANCE
+    found = await read(tmp_path)
+    assert isinstance(found, Instance)
     assert found.serves(ModelReference.parse("flowers@stable"))
     assert b"labels" not in encode_instance(found)
     (line,) = warned()

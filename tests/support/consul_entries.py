@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.config import CheckConfig
 from fingerpost.registry.consul.codec import decode_entries, encode_instance
 
 __all__ = ["INSTANCE", "decode", "entry"]

@@ -137,7 +137,7 @@ def test_ctrl_c_shows_what_was_measured(processes: Processes, proxy: str) -> Non
 
     code, shown = interrupted("--warm-up", 600)
     assert code == 1
-    assert "nothing was measured: it was ended during the warm-up" in shown
+    assert "nothing was measured: the run ended during the warm-up" in shown
 
 
 def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path) -> None:

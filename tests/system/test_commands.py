@@ -51,7 +51,9 @@ def test_a_relay_without_a_proxy() -> None:
         ("classify", "--model", "digits", "x.png", "--relay", "--registry", "consul://127.0.0.1:1"),
         ("bench", "digits", "--relay", "--consul"),
     ):
-        assert "--relay goes through proxies: name them by --proxy URL" in one_line(*command)
+        assert "--relay sends images through proxies: name them with --proxy URL" in one_line(
+            *command
+        )
 
 
 def test_labels_that_do_not_fit(demo: Demo, tmp_path: Path, processes: Processes) -> None:

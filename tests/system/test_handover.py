@@ -116,7 +116,7 @@ def test_a_handed_over_descriptor_that_is_no_socket(processes: Processes) -> Non
         check=False,
     )
     assert run.returncode == 1
-    assert "file descriptor 0 was handed over" in run.stderr
+    assert "file descriptor 0 cannot be used" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
 
 

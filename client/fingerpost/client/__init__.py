@@ -1,11 +1,13 @@
-"""Resolve, route, stream: the Python API for programs that have images.
+"""The Python API for programs that have images: resolve, route, stream.
 
-`Client` is the asynchronous one, `SyncClient` its twin for threads. What travels between client,
-proxy and worker is in `fingerpost.client.wire`; which worker is picked, in
-`fingerpost.client.routing`.
+`Client` is the asynchronous client, and `SyncClient` its counterpart for threads. All that a
+program passes to them, gets from them or catches can be imported from here.
 """
 
-from fingerpost.client.client import DEFAULT_PROXY, Client
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.client.client import Client
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.images.load import ImageSource
 from fingerpost.client.result import Result, Stats
@@ -17,25 +19,70 @@ from fingerpost.client.routing import (
     RoutingConfig,
     SlowStartConfig,
 )
+from fingerpost.client.source import DEFAULT_PROXY
+from fingerpost.client.streaming.concurrency import Concurrency
+from fingerpost.client.streaming.options import OnError
 from fingerpost.client.sync import SyncClient
+from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import *  # noqa: F403
 from fingerpost.errors import __all__ as _errors
+from fingerpost.registry import (
+    CheckConfig,
+    Instance,
+    LoadReport,
+    ModelInfo,
+    ModelReference,
+    Registry,
+    RegistryConfig,
+    Snapshot,
+)
 from fingerpost.registry.version import __version__
+
+if TYPE_CHECKING:
+    from fingerpost.client.metrics import ClientMetrics
+    from fingerpost.client.tracing import Tracing
 
 __all__ = [
     "DEFAULT_PROXY",
+    "CheckConfig",
     "Client",
     "ClientConfig",
+    "ClientMetrics",
+    "Concurrency",
     "EjectionConfig",
     "HotColdConfig",
     "ImageSource",
+    "Instance",
+    "LoadReport",
+    "ModelInfo",
+    "ModelReference",
+    "OnError",
+    "Prediction",
     "ProbingConfig",
+    "Registry",
+    "RegistryConfig",
     "Result",
     "RetryConfig",
     "RoutingConfig",
     "SlowStartConfig",
+    "Snapshot",
     "Stats",
     "SyncClient",
+    "TimingsMs",
+    "Tracing",
     "__version__",
 ]
 __all__ += _errors
+
+
+# These import prometheus-client and parts of the standard library that take a while.
+_LAZY: Final = {
+    "ClientMetrics": "fingerpost.client.metrics",
+    "Tracing": "fingerpost.client.tracing",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

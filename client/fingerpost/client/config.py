@@ -1,67 +1,95 @@
-"""How a client behaves."""
+"""The settings of a client."""
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass, field
 
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.renames import renamed_fields
 
 __all__ = ["ClientConfig"]
 
 
-class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a client behaves; every field can stay as it is.
+@renamed_fields(
+    no_worker_s="wait_for_ready_s",
+    connect_s="connect_timeout_s",
+    progress_s="upload_stall_timeout_s",
+    silence_s="response_timeout_s",
+    unanswered_s="probe_timeout_s",
+    stream_mb="stream_max_bytes (in bytes, not megabytes)",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """The settings of a client; the defaults suit most programs.
 
     Attributes:
-        timeout_s: the deadline of one image where the call names none, from the call to the
-            result: reading, waiting, uploading, all attempts. More rides out longer outages.
-        no_worker_s: how long to wait for the first answer from a proxy or registry, and for a
-            worker where a known service has none. More rides out a restart; less says sooner
-            that something is wrong.
-        connect_s: how long a connection may take before another worker is asked.
-        progress_s: how long an upload may stand still before another worker is asked. It is no
-            limit on an upload that moves, however slowly.
-        silence_s: how long a worker may send no byte, once it has the image, before another is
-            asked. Less finds hung workers sooner; below the slowest inference it does every slow
-            image twice.
-        unanswered_s: how long a worker may leave the question for its load unanswered before the
-            images that wait there are sent to another one. It answers in milliseconds whatever
-            its model does, so that this finds stopped machines long before `silence_s` is over.
-        connections_per_worker: connections kept to one worker; further requests to it wait for
-            one. More than two full batches only move the queue from here to the worker. A question
-            for the load may open one more.
-        stream_mb: megabytes of images that one stream may have in flight. More fills longer
-            links; less spares memory.
-        hedge: ask a second worker where an answer is later than 95 % of the others, and take
-            the first answer. It cuts the tail of latency for a little more work, within the
-            budget of retries.
+        timeout_s: the deadline of one image, in seconds from the call to the result, where the call
+            does not name one. It includes reading, waiting, uploading and all attempts. A higher
+            value survives longer outages. 30 s is several attempts even over a slow link.
+        wait_for_ready_s: how many seconds to wait for the first answer of a proxy or registry, and
+            for a worker of a known service that has none. A higher value survives a restart of the
+            last worker; a lower one reports sooner that something is wrong.
+        connect_timeout_s: how many seconds opening a connection may take before another worker is
+            asked. Raise it above the slowest handshake of a link with much loss.
+        upload_stall_timeout_s: how many seconds an upload may make no progress before another
+            worker is asked. An upload that makes progress is limited by the deadline alone. A
+            higher value tolerates longer pauses of the link, and finds dead links later.
+        response_timeout_s: how many seconds a worker that has the whole image may send nothing
+            before another one is asked. A lower value finds workers that hang sooner; a value below
+            the slowest inference makes every slow image be computed twice.
+        probe_timeout_s: how many seconds a worker may leave a request for its load report without
+            an answer, before it counts as stopped and the images that wait there are sent to
+            another worker. Workers answer that request in milliseconds whatever their model does,
+            so this finds stopped workers long before `response_timeout_s` does.
+        connections_per_worker: how many connections may be open to one worker; further images wait
+            for one of them. More than two full batches only move the queue from the client to the
+            worker. A probe may open one more.
+        stream_max_bytes: how many image bytes one stream may have in flight while it chooses its
+            concurrency itself. A higher value fills longer links; a lower one saves memory.
+        hedge: ask a second worker when an answer is later than 95 % of the others were, and use
+            the first answer. It makes the slowest images faster for a little more work, which the
+            retry budget limits. Off, because it costs work that others may need.
         relay: send images through the proxies that the client was given, for clients that cannot
-            reach the workers. Each proxy must have been started with `--relay`; its network link
-            then bounds what a client gets, which is why this is off. Workers' figures above are
-            the proxies' then, and `sticky` keeps to a proxy, not to a worker.
-        client_id: names this client where many ask more than `routing.subset_size` workers, so
-            that each uses some of them; None uses all, as a lone client must.
-        routing: see `RoutingConfig`.
+            reach the workers. Each proxy must have been started with `--relay`. The proxies'
+            network links then limit the throughput, which is why it is off. The settings about
+            workers then apply to the proxies, and `sticky` selects a proxy, not a worker.
+        client_id: identifies this client where there are many clients and more workers than
+            `routing.subset_size`, so that each client uses only some of the workers. None: it uses
+            all of them, as the only client of a cluster must.
+        routing: how workers are chosen; see `RoutingConfig`.
+
+    Raises:
+        ConfigurationError: a number that is not above 0, or infinite.
     """
 
     timeout_s: float = 30.0
-    no_worker_s: float = 5.0
-    connect_s: float = 2.0
-    progress_s: float = 10.0
-    silence_s: float = 10.0
-    unanswered_s: float = 3.0
+    wait_for_ready_s: float = 5.0
+    connect_timeout_s: float = 2.0
+    upload_stall_timeout_s: float = 10.0
+    response_timeout_s: float = 10.0
+    probe_timeout_s: float = 3.0
     connections_per_worker: int = 128
-    stream_mb: float = 256.0
+    stream_max_bytes: int = 256_000_000
     hedge: bool = False
     relay: bool = False
     client_id: str | None = None
-    routing: RoutingConfig = RoutingConfig()
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
+        for name in _NUMBERS:
             value = getattr(self, name)
-            if name in {"routing", "hedge", "relay", "client_id"}:
-                continue
             if not 0 < value < float("inf"):
                 raise ConfigurationError(f"{name}={value}: use a number above 0")
+
+
+_NUMBERS = (
+    "timeout_s",
+    "wait_for_ready_s",
+    "connect_timeout_s",
+    "upload_stall_timeout_s",
+    "response_timeout_s",
+    "probe_timeout_s",
+    "connections_per_worker",
+    "stream_max_bytes",
+)

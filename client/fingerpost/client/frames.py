@@ -1,7 +1,7 @@
-"""The framing of `POST /v1/stream/{model}`, for both of its ends; pure.
+"""The framing of `POST /v1/stream/{model}`, for both of its ends. Does no I/O.
 
 Both directions carry frames: two lengths as unsigned 32-bit big-endian numbers, then a head (JSON)
-and a body of those lengths.
+and a body of these lengths.
 
 ::
 
@@ -9,12 +9,12 @@ and a body of those lengths.
     4 bytes     | 4 bytes     |      |
 
 A client's head is a `StreamImage` and its body the encoded image. A server's head is one of
-`Opened`, `StreamAnswer` and `Ended`, told apart by `"type"`, and its body is empty. A frame whose
-two lengths are 0 is a heartbeat, in either direction, and means nothing else.
+`Opened`, `StreamAnswer` and `Ended`, distinguished by `"type"`, and its body is empty. A frame
+whose two lengths are 0 is a heartbeat, in either direction.
 
-Rejected: WebSocket (another handshake and masking of every image byte, and `curl` cannot speak
-it), multipart (the parser must look for the boundary in every byte, and a length is known here),
-and gRPC (another stack for one call).
+Rejected: WebSocket (another handshake, a mask over every image byte, and `curl` cannot use it),
+multipart (the parser must look for the boundary in every byte, and a length is known here), and
+gRPC (another protocol stack for one call).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 STREAM_TYPE: Final = "application/x-fingerpost-stream"
-# A key is a path or an id; a server's answer with 1,000 labels has some 60 KB.
+# A client's head holds little more than a key. A server's answer with 1,000 labels has about 60 KB.
 MAX_HEAD_BYTES: Final = 4096
 
 _LENGTHS: Final = struct.Struct(">II")
@@ -53,11 +53,11 @@ HEARTBEAT: Final = bytes(_LENGTHS.size)
 
 
 class StreamImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Client to server, before an image's bytes.
+    """The head of a client's frame, whose body is an image.
 
     Attributes:
-        key: comes back with the answer, as its `name`; at most `MAX_HEAD_BYTES` with the rest.
-        deadline_ms: milliseconds the caller waits for this image, from its arrival on.
+        key: the answer repeats it as its `name`. The whole head has at most `MAX_HEAD_BYTES`.
+        deadline_ms: how many milliseconds the caller waits for this image, from its arrival on.
     """
 
     key: str = ""
@@ -65,9 +65,12 @@ class StreamImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
-    """Server to client, first: how many images it reads ahead of their answers, and how it beats.
+    """The first frame of a server.
 
-    `model` is as asked for; `heartbeat_s` is the longest silence of a server that is well.
+    Attributes:
+        model: the model reference of the request.
+        window: how many images the server reads ahead of their answers.
+        heartbeat_s: a healthy server sends a frame at least this often, in seconds.
     """
 
     model: str
@@ -76,9 +79,12 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
 
 
 class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
-    """Server to client: the outcome for the image with that number, the first being 0.
+    """A server's frame with the outcome for one image.
 
-    `version` is the model's version that it was given to.
+    Attributes:
+        seq: the number of the image, from 0.
+        version: the version of the model that classified it.
+        result: the predictions or the error.
     """
 
     seq: int
@@ -87,10 +93,12 @@ class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ended"):
-    """Server to client, last: it answered the first `taken` images, and no others.
+    """The last frame of a server.
 
-    `reason` is `done` (the client had ended), `draining` (the worker leaves: send the rest to
-    another one) or `failed`, with the error that ended it.
+    Attributes:
+        taken: the server has answered the first so many images, and no others.
+        reason: `done` (the client had ended the stream), `draining` (the worker is leaving: send
+            the rest to another one) or `failed`, with the `error` that ended the stream.
     """
 
     taken: int
@@ -99,7 +107,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="
 
 
 class Frame(NamedTuple):
-    """One frame; `oversize` is the length of a body over the limit, which was passed over."""
+    """One frame. `oversize` is the length of a body over the limit, which was skipped; or 0."""
 
     head: bytes
     body: bytes
@@ -107,18 +115,18 @@ class Frame(NamedTuple):
 
 
 def frame_head(head: StreamImage | Opened | StreamAnswer | Ended, body_bytes: int = 0) -> bytes:
-    """A frame's beginning; its body is to be written after it, so that it is copied nowhere."""
+    """The lengths and the head of a frame. The body is written separately, to save a copy."""
     data = msgspec.json.encode(head)
     return _LENGTHS.pack(len(data), body_bytes) + data
 
 
 def read_head(data: bytes) -> StreamImage:
-    """What a client says of an image. Raises `msgspec.MsgspecError`."""
+    """Decode the head of a client's frame. Raises `msgspec.MsgspecError`."""
     return _image.decode(data)
 
 
 def read_server_head(data: bytes) -> Opened | StreamAnswer | Ended:
-    """What a server says. Raises `msgspec.MsgspecError`."""
+    """Decode the head of a server's frame. Raises `msgspec.MsgspecError`."""
     head: Opened | StreamAnswer | Ended = _server.decode(data)
     return head
 
@@ -128,7 +136,7 @@ _server: Final = msgspec.json.Decoder(Opened | StreamAnswer | Ended)
 
 
 class FrameDecoder:
-    """Bytes in, whole frames out; it holds no more than one frame and what was fed at once.
+    """Bytes in, whole frames out. It holds at most one frame and the bytes of one `feed`.
 
     ::
 
@@ -137,9 +145,9 @@ class FrameDecoder:
             ...
 
     Args:
-        max_head_bytes: a longer head raises `error`: the two ends have lost each other.
-        max_body_bytes: a longer body is passed over as it comes, and told of in the frame.
-        error: what to raise.
+        max_head_bytes: a longer head raises `error`: the two ends are no longer in step.
+        max_body_bytes: a longer body is skipped as it arrives, and its frame says so.
+        error: the class of the error to raise.
     """
 
     def __init__(
@@ -158,11 +166,11 @@ class FrameDecoder:
 
     @property
     def partial(self) -> bool:
-        """Whether a frame has begun and not ended."""
+        """Whether the bytes so far end in the middle of a frame."""
         return bool(self._buffer) or self._skipped is not None
 
     def feed(self, data: bytes) -> None:
-        """Take what came."""
+        """Add received bytes."""
         if self._skip:
             passed = min(self._skip, len(data))
             self._skip -= passed
@@ -170,10 +178,10 @@ class FrameDecoder:
         self._buffer += data
 
     def take(self) -> Frame | None:
-        """The next whole frame that is no heartbeat, or None while it has not all come.
+        """The next whole frame that is not a heartbeat; None if it has not arrived completely.
 
         Raises:
-            FingerpostError: of the class given, for a head that is too long.
+            FingerpostError: of the class `error`, for a head that is too long.
         """
         if self._skip:
             return None
@@ -184,8 +192,8 @@ class FrameDecoder:
             head_bytes, body_bytes = _LENGTHS.unpack_from(self._buffer)
             if head_bytes > self._max_head:
                 raise self._error(
-                    f"a frame's head claims {head_bytes:,} bytes, over the limit of "
-                    f"{self._max_head:,}: frames are two lengths, a head and a body"
+                    f"the head of a frame has {head_bytes:,} bytes, more than the limit of "
+                    f"{self._max_head:,}: a frame is two lengths, a head and a body"
                 )
             start = _LENGTHS.size + head_bytes
             fits = body_bytes <= self._max_body

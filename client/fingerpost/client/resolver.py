@@ -1,4 +1,4 @@
-"""Step 1: where the workers are, from proxies or straight from a registry."""
+"""Step 1: look up where the workers are, through proxies or straight in a registry."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
-# What a proxy may take beyond the wait it was asked for. The watch itself allows 5 s, so that one
-# hanging proxy leaves time for the next within the same poll.
+# How much longer than the requested wait a proxy may take. The watch allows 5 s, so that there is
+# time to ask the next proxy within the same poll if one hangs.
 _SLACK_S: Final = 2.0
 
 A = TypeVar("A")
 
 
 class Resolver(Protocol):
-    """Where a client learns of workers."""
+    """The source of a client's snapshots."""
 
     def watch(self, service: str) -> Watch[Snapshot]:
-        """A started watch of one service, the same one for every call."""
+        """A started watch of one service; every call returns the same one."""
         ...
 
     async def services(self) -> tuple[str, ...]:
@@ -49,33 +49,33 @@ class Resolver(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """End the watches and connections that this resolver made."""
+        """End the watches and connections that this resolver has opened."""
         ...
 
 
 class RegistryResolver:
-    """Asks a registry directly; closes it only if it opened it."""
+    """Reads a registry directly, and closes it if it is `owned`."""
 
     def __init__(self, registry: Registry, *, owned: bool) -> None:
         self._registry = registry
         self._owned = owned
 
     def watch(self, service: str) -> Watch[Snapshot]:
-        """See `Resolver`."""
+        """The registry's watch of one service."""
         return self._registry.watch(service)
 
     async def services(self) -> tuple[str, ...]:
-        """See `Resolver`."""
+        """The names of all services. Raises `RegistryError`."""
         return (await self._registry.catalog()).services
 
     async def aclose(self) -> None:
-        """See `Resolver`."""
+        """Close the registry if it is owned."""
         if self._owned:
             await self._registry.aclose()
 
 
 def proxy_url(text: str) -> URL:
-    """Read a proxy's address. Raises `ConfigurationError` where it is no http(s) URL."""
+    """A proxy's URL from text. Raises `ConfigurationError` if it is not an http(s) URL."""
     try:
         url = URL(text)
         valid = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
@@ -83,25 +83,26 @@ def proxy_url(text: str) -> URL:
         valid = False
     if not valid or url.path != "/" or url.query_string or url.fragment:
         raise ConfigurationError(
-            f"{text!r} is no proxy address: use http://HOST:PORT, such as http://127.0.0.1:12480"
+            f"{text!r} is not a valid proxy URL: use http://HOST:PORT, such as "
+            "http://127.0.0.1:12480"
         )
     return url
 
 
 class ProxyResolver:
-    """Asks one proxy, and the next one where that fails. Make it inside a running loop."""
+    """Asks one proxy, and the next one if that fails. Make it inside a running event loop."""
 
-    def __init__(self, proxies: Sequence[URL], *, connect_s: float) -> None:
+    def __init__(self, proxies: Sequence[URL], *, connect_timeout_s: float) -> None:
         self._proxies = tuple(proxies)
         self._watches: dict[str, Watch[Snapshot]] = {}
-        self._connect_s = connect_s
-        # Each watch holds a connection, so there is no limit on them.
+        self._connect_timeout_s = connect_timeout_s
+        # Each watch holds a connection, so their number is not limited.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
         )
 
     def watch(self, service: str) -> Watch[Snapshot]:
-        """See `Resolver`."""
+        """A started watch of one service; every call returns the same one."""
         watch = self._watches.get(service)
         if watch is None:
             poll = _ProxyPoll(self, check_service(service))
@@ -109,7 +110,7 @@ class ProxyResolver:
         return watch
 
     async def services(self) -> tuple[str, ...]:
-        """See `Resolver`."""
+        """The names of all services. Raises `RegistryError`."""
         failures = []
         for proxy in self._proxies:
             try:
@@ -124,21 +125,21 @@ class ProxyResolver:
         raise _none_answered(failures)
 
     async def aclose(self) -> None:
-        """See `Resolver`."""
+        """End the watches and close the connections."""
         for watch in self._watches.values():
             await watch.aclose()
         await self._session.close()
 
     @property
     def proxies(self) -> tuple[URL, ...]:
-        """In the order in which they are asked."""
+        """The proxies' URLs, in the order in which they are asked."""
         return self._proxies
 
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
     ) -> tuple[int, str | None, bytes]:
         """Status, index header and body of one answer. Raises `Unreachable`."""
-        limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_s)
+        limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
         url = proxy.with_path(path).with_query(query)
         try:
             async with self._session.get(url, timeout=limits, allow_redirects=False) as response:
@@ -150,9 +151,9 @@ class ProxyResolver:
 
 
 class _ProxyPoll:
-    """The poll of one service's watch; it remembers which proxy answered last.
+    """The poll of one service's watch. It remembers which proxy answered last.
 
-    Any failure goes on to the next proxy with index 0: the index of one means nothing to another.
+    After a failure it asks the next proxy with index 0: an index is valid at one proxy only.
     """
 
     def __init__(self, resolver: ProxyResolver, service: str) -> None:
@@ -165,7 +166,7 @@ class _ProxyPoll:
         proxies = self._resolver.proxies
         failures = []
         for at in range(self._at, self._at + len(proxies)):
-            # Until it has answered, so that a cancelled poll goes on with the next one too.
+            # Set before it has answered, so that a cancelled poll goes on with the next one too.
             self._at = (at + 1) % len(proxies)
             try:
                 answer = await self._ask(proxies[at % len(proxies)], index, wait_s)
@@ -179,7 +180,7 @@ class _ProxyPoll:
 
     async def _ask(self, proxy: URL, index: int, wait_s: float) -> tuple[Snapshot, int]:
         held = {"index": str(index), "wait": f"{wait_s:g}s"} if index else {}
-        # Consul's rule: a held answer may come wait/16 late, so that they do not come in step.
+        # Consul's rule: a held answer may come wait/16 later, so that clients do not synchronize.
         timeout_s = _SLACK_S + (wait_s * 17 / 16 if index else 0.0)
         path = f"/v1/resolve/{self._service}"
         status, header, body = await self._resolver.get(proxy, path, held, timeout_s=timeout_s)
@@ -210,9 +211,11 @@ def _decode(body: bytes, answer: type[A], proxy: URL) -> A:
     try:
         return msgspec.json.decode(body, type=answer)
     except msgspec.MsgspecError as error:
-        raise BadAnswer(f"{proxy}: {body[:200]!r} is no {answer.__name__}: {error}") from error
+        raise BadAnswer(
+            f"{proxy}: {body[:200]!r} is not a valid {answer.__name__}: {error}"
+        ) from error
 
 
 def _none_answered(failures: Sequence[FingerpostError]) -> RegistryUnreachable:
-    told = "; ".join(str(each) for each in failures)
-    return RegistryUnreachable(f"no proxy answered; start one or name another: {told}")
+    reasons = "; ".join(str(each) for each in failures)
+    return RegistryUnreachable(f"no proxy answered; start one or use another one: {reasons}")

@@ -1,4 +1,4 @@
-"""What came of one image, and what a client has done so far."""
+"""The result of one image, and a client's counters."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from fingerpost.client.wire import TimingsMs
+from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import FingerpostError
 
 __all__ = ["Result", "Stats"]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one image: `predictions`, or in a stream perhaps `error`.
+    """The result of one image: its `predictions`, or the `error` if it failed.
+
+    `Client.classify` raises the error instead.
 
     Attributes:
-        index: its position in the stream, from 0.
-        key: the key as it was given with the image, or its path; the index in decimal for an
-            image that had neither.
-        predictions: label and score (0 to 1), best first; empty where there is an error.
-        error: why there is no answer; None where there is one.
-        model, version: what classified it.
-        worker, address: id and `host:port` of the worker that answered; without an answer, of the
-            last one that was asked. Through a relay, of the worker that the proxy named, and empty
-            where it named none.
-        relay: `host:port` of the proxy in between; empty where there was none.
-        attempts: how many workers were asked, the one that answered included.
-        elapsed_s: seconds from the call to the answer, reading and waiting included.
-        retried: why earlier attempts failed, by the code of their error, in their order.
-        image_bytes: the size of what was sent, 0 where nothing was.
-        timings_ms: what the worker says it spent.
+        index: the image's position in the stream, from 0.
+        key: the key that was given with the image, or its path; for an image that had neither, the
+            index as text.
+        predictions: the labels and their scores (0 to 1), best first; empty if the image failed.
+        error: why there are no predictions; None if there are.
+        model, version: what classified the image.
+        worker, address: id and `host:port` of the worker that answered; if none did, of the last
+            one that was asked. Through a relay, of the worker that the proxy named, and empty if
+            it named none.
+        relay: `host:port` of the proxy that relayed the image; empty if none did.
+        attempts: how many workers were asked, including the one that answered.
+        elapsed_s: seconds from the call to the result, including reading and waiting.
+        retried: the error codes of the failed attempts, in their order.
+        image_bytes: the size of what was sent; 0 if nothing was.
+        timings_ms: the times that the worker measured; None if it sent none.
     """
 
     index: int
     key: str
-    predictions: tuple[tuple[str, float], ...] = ()
+    predictions: tuple[Prediction, ...] = ()
     error: FingerpostError | None = None
     model: str = ""
     version: str = ""
@@ -50,15 +52,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The best label. Raises `error` where there is one."""
+        """The best label. Raises `error` if the image failed."""
         return self._best()[0]
 
     @property
     def score(self) -> float:
-        """The best label's score, 0 to 1. Raises `error` where there is one."""
+        """The score of the best label, 0 to 1. Raises `error` if the image failed."""
         return self._best()[1]
 
-    def _best(self) -> tuple[str, float]:
+    def _best(self) -> Prediction:
         if self.error is not None:
             raise self.error
         return self.predictions[0]
@@ -66,23 +68,24 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Stats:
-    """What a client has done since it was made; the numbers only grow.
+    """Counters of what a client has done since it was made; they only grow.
 
     Attributes:
-        attempts: requests sent to workers, or tried to.
-        retries: attempts that failed and were followed by another, by the code of their error
+        attempts: requests that were sent to workers, including those that could not connect.
+        retries: attempts that failed and were followed by another one, by error code
             (`unreachable`, `overloaded`, `draining`, `bad_answer`, ...).
-        lookups: polls of proxies or registries; not one of them is made for an image.
-        bytes_sent: image bytes that went straight to workers.
-        bytes_relayed: image bytes that went through proxies instead (`ClientConfig.relay`).
-        bytes_spared: what shrinking saved of both.
-        stale_addresses: attempts at workers that are listed, but refused the connection.
-        hedges: second attempts made because an answer was late.
-        ejections: how often a worker was left out after failures.
-        probes, probes_lost: load reports asked for, and those that did not come in time.
-        silences: how often a worker was given up because it left such a question unanswered.
-        snapshot_age_s: the sum, over all images, of the age of the list of workers that was used.
-        images: the images that it is the sum of.
+        lookups: requests to proxies or registries; they are not made per image.
+        bytes_sent: image bytes that were sent straight to workers.
+        bytes_relayed: image bytes that were sent through proxies (`ClientConfig.relay`).
+        bytes_spared: image bytes that shrinking has saved of both.
+        stale_addresses: attempts at workers of the snapshot that refused the connection.
+        hedges: second attempts that were made because an answer was late.
+        ejections: how often a worker was ejected after failures.
+        probes, probes_lost: requests for load reports, and those without an answer in time.
+        silences: how often the images that waited at a worker were sent elsewhere because it did
+            not answer such a request.
+        snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
+        images: how many images `snapshot_age_s` is the sum of.
     """
 
     attempts: int = 0

@@ -1,4 +1,4 @@
-"""The same client for programs without an event loop."""
+"""The client for programs without an event loop."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fingerpost.client.client import Client
-from fingerpost.client.streaming.concurrency import Gate
-from fingerpost.client.streaming.stream import Arrivals, check_several, keyed
+from fingerpost.client.streaming.concurrency import LimitSemaphore
+from fingerpost.client.streaming.options import check_images, keyed
+from fingerpost.client.streaming.window import StreamWindow
+from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
     from types import TracebackType
 
-    from fingerpost.client.client import Request
     from fingerpost.client.config import ClientConfig
+    from fingerpost.client.dispatch.call import CallOptions
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.result import Result, Stats
     from fingerpost.client.streaming.concurrency import Concurrency
-    from fingerpost.client.streaming.stream import Item, OnError, StreamOptions
+    from fingerpost.client.streaming.options import Item, OnError, StreamOptions
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
@@ -39,7 +41,7 @@ _CLOSED: Final = "this client was closed: make a new one"
 
 
 class SyncClient:
-    """`Client` for threads: the same methods and errors, each waiting for its result.
+    """`Client` for threads: the same arguments, methods and errors, without `async`.
 
     ::
 
@@ -47,18 +49,20 @@ class SyncClient:
             for result in client.stream(paths, model="flowers"):
                 print(result.key, result.label)
 
-    One event loop runs in a daemon thread from the first call to `close`, or until the client is
-    garbage. Several threads may use one client at the same time, and share its connections and
-    what it knows of the workers.
+    An event loop runs in a daemon thread from the first call until `close`, or until the client is
+    garbage-collected. Several threads may use one client at the same time; they share its
+    connections and what it knows about the workers.
 
-    A fork's child gets a loop, connections and `stats` of its own with its first call, and leaves
-    its parent's alone. A client can be pickled, whatever it is doing: the copy is a new one with
-    the same arguments. Neither works with a `Registry`: name it by its URL.
+    After a fork the child process gets an event loop, connections and `stats` of its own with its
+    first call, and does not touch those of its parent. A client can be pickled at any time: the
+    copy is a new client with the same arguments. Neither works with a `Registry` object: pass the
+    registry's URL.
     """
 
+    @renamed_arguments("SyncClient", registry_options="registry_config")
     def __init__(
         self,
-        *proxies: str,
+        *sources: str | Sequence[str] | Registry,
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
@@ -66,7 +70,7 @@ class SyncClient:
     ) -> None:
         self._make = partial(
             Client,
-            *proxies,
+            *sources,
             registry=registry,
             registry_config=registry_config,
             config=config,
@@ -75,13 +79,13 @@ class SyncClient:
         self._client = self._make()
         self._lock = threading.Lock()
         self._runner: _Runner | None = None
-        self._closed = ""  # why it is
+        self._closed = ""  # the reason, once it is closed
         _clients.add(self)
 
     def __reduce__(self) -> tuple[partial[SyncClient], tuple[()]]:
         if self._holds_registry:
             raise TypeError(
-                "a client made with a Registry cannot be pickled: give it the registry's URL"
+                "a client of a Registry object cannot be pickled: pass the registry's URL"
             )
         return partial(type(self), *self._make.args, **self._make.keywords), ()
 
@@ -101,7 +105,7 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """End the event loop and its thread; calls still waiting in other threads fail."""
+        """End the event loop and its thread; calls in progress in other threads fail."""
         with self._lock:
             self._closed = self._closed or _CLOSED
             runner, self._runner = self._runner, None
@@ -110,7 +114,7 @@ class SyncClient:
 
     @property
     def stats(self) -> Stats:
-        """See `Client.stats`."""
+        """The client's counters; see `Client.stats`."""
         return self._client.stats
 
     def classify(
@@ -123,7 +127,7 @@ class SyncClient:
         shrink: bool = False,
         sticky: str | None = None,
     ) -> Result:
-        """See `Client.classify`."""
+        """Classify one image and wait for the result; see `Client.classify`."""
         return self._call(
             lambda: self._client.classify(
                 image, model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
@@ -131,11 +135,11 @@ class SyncClient:
         )
 
     def resolve(self, model: str) -> Snapshot:
-        """See `Client.resolve`."""
+        """The healthy workers that serve `model` now; see `Client.resolve`."""
         return self._call(lambda: self._client.resolve(model))
 
     def services(self) -> tuple[str, ...]:
-        """See `Client.services`."""
+        """The names of all services; see `Client.services`."""
         return self._call(self._client.services)
 
     def stream(
@@ -150,29 +154,31 @@ class SyncClient:
         ordered: bool = False,
         shrink: bool = False,
     ) -> Generator[Result]:
-        """See `Client.stream`; `images` is read in the calling thread, between results."""
-        check_several(images)
-        options = self._client.stream_options(concurrency, on_error, ordered=ordered)
-        request = self._client.request(model, top=top, timeout_s=timeout_s, shrink=shrink)
-        return self._stream(images, options, request)
+        """Classify many images; see `Client.stream`.
+
+        `images` is read in the calling thread, between the results.
+        """
+        check_images(images)
+        client = self._client
+        stream_options = client._stream_options(concurrency, on_error, ordered=ordered)
+        options = client._call_options(model, top=top, timeout_s=timeout_s, shrink=shrink)
+        return self._stream(images, stream_options, options)
 
     def _stream(
-        self, images: Iterable[Item], options: StreamOptions, request: Request
+        self, images: Iterable[Item], stream_options: StreamOptions, options: CallOptions
     ) -> Generator[Result]:
         client = self._client
         source = iter(images)
-        pace = options.pace()
-        gate = Gate(pace)
-        arrivals = Arrivals(ordered=options.ordered)
+        window = StreamWindow(stream_options)
+        limit = window.limit
+        semaphore = LimitSemaphore(limit)
         finished: queue.SimpleQueue[concurrent.futures.Future[Result]] = queue.SimpleQueue()
         sent: set[concurrent.futures.Future[Result]] = set()
-        read = yielded = 0
-        ended = False
 
         async def limited(index: int, key: str, image: ImageSource) -> Result:
-            async with gate.entered():
-                result = await client.outcome(index, key, image, request)
-                pace.answered(asyncio.get_running_loop().time(), gate.inside, result)
+            async with semaphore.slot():
+                result = await client._classify(index, key, image, options)
+                limit.answered(asyncio.get_running_loop().time(), semaphore.in_use, result)
                 return result
 
         def start(index: int, item: Item) -> None:
@@ -183,28 +189,27 @@ class SyncClient:
 
         try:
             while True:
-                # Read on while there is room, but never while a result waits to be handed out.
-                while not ended and read - yielded < pace.window:
+                # Read on while there is room, unless a result is ready to be returned.
+                while window.has_room():
+                    window.claim()
                     item = next(source, _END)
                     if item is _END:
-                        ended = True
+                        window.end()
                         break
-                    start(read, item)
-                    read += 1
+                    start(window.read(), item)
                     if not finished.empty():
                         break
-                if yielded == read:
+                if window.done:
                     return
                 if client is not self._client:
                     raise RuntimeError("this stream was begun before a fork: begin one here")
                 future = finished.get()
                 sent.discard(future)
-                arrivals.add(_result(future))
-                while (result := arrivals.take()) is not None:
-                    yielded += 1
-                    yield options.checked(result)
+                window.add(_result(future))
+                while (result := window.take()) is not None:
+                    yield result
         finally:
-            if client is self._client:  # or else these are the parent process's
+            if client is self._client:  # otherwise these belong to the parent process
                 for future in sent:
                     future.cancel()
 
@@ -213,7 +218,7 @@ class SyncClient:
         try:
             return _result(future)
         finally:
-            future.cancel()  # where this thread was interrupted; otherwise it has ended
+            future.cancel()  # if this thread was interrupted; otherwise the call has ended
 
     def _start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
         with self._lock:
@@ -222,17 +227,18 @@ class SyncClient:
             if self._runner is None:
                 try:
                     self._runner = _Runner(self._client)
-                except BaseException:  # Ctrl-C, say: the thread may have begun
+                except BaseException:  # such as Ctrl-C: the thread may have started
                     self._client = self._make()
                     raise
             return asyncio.run_coroutine_threadsafe(make(), self._runner.loop)
 
     @property
     def _holds_registry(self) -> bool:
-        return not isinstance(self._make.keywords["registry"], str | None)
+        sources = (*self._make.args, self._make.keywords["registry"])
+        return not all(isinstance(each, str | list | tuple | None) for each in sources)
 
     def _hold(self) -> None:
-        """Before a fork: nobody else has the lock, and the thread is between two callbacks."""
+        """Before a fork: take the lock, and stop the thread between two callbacks."""
         if self._lock.acquire(timeout=_HOLD_S):
             _held.append(self)
             if self._runner is not None:
@@ -244,7 +250,7 @@ class SyncClient:
         self._lock.release()
 
     def _forked(self) -> None:
-        """Begin anew in the child; it has neither the thread nor whoever held the lock."""
+        """Start afresh in the child, which has neither the thread nor the holder of the lock."""
         self._lock = threading.Lock()
         if self._runner is None:
             return
@@ -253,19 +259,19 @@ class SyncClient:
         self._client = self._make()
         if self._holds_registry and not self._closed:
             self._closed = (
-                "this client's Registry belongs to the process that this one was forked from: "
-                "name it by its URL, or make a client here"
+                "this client's Registry belongs to the parent process: pass the registry's URL "
+                "instead, or make a new client in this process"
             )
 
 
 _clients: Final[weakref.WeakSet[SyncClient]] = weakref.WeakSet()
-# Kept, because closing a copy of the parent's event loop takes sockets out of the epoll set that
-# both processes have in common.
+# Kept, because closing a copy of the parent's event loop would remove sockets from the epoll set
+# that both processes share.
 _abandoned: Final[list[_Runner]] = []
 
-# A lock that another thread holds during a fork stays locked in the child: that of a module which
-# it is importing, say. So the clients' threads hold none while there is a fork, unless one of them
-# takes longer than this to get there.
+# A lock that another thread holds during a fork stays locked in the child: for example that of a
+# module which it is importing. So the clients' threads are stopped where they hold no lock during a
+# fork, unless one of them takes longer than this to get there.
 _HOLD_S: Final = 1.0
 _forking: Final = threading.RLock()
 _held: Final[list[SyncClient]] = []
@@ -314,17 +320,17 @@ class _Runner:
             raise
 
     def end(self) -> None:
-        """Close the client and cancel what is left, without waiting for that."""
+        """Close the client and cancel what is left, without waiting."""
         with contextlib.suppress(RuntimeError):  # the loop was closed
             self.loop.call_soon_threadsafe(self._stop.set)
 
     def stop(self) -> None:
-        """The same, and wait for the thread's end."""
+        """Close the client, cancel what is left, and wait for the end of the thread."""
         self.end()
         self._thread.join()
 
     def hold(self) -> None:
-        """Keep the thread between two callbacks until `let_go`, and wait until it is there."""
+        """Stop the thread between two callbacks until `let_go`; wait until it has stopped."""
         if threading.current_thread() is self._thread:
             return
         self._go.clear()

@@ -1,12 +1,12 @@
-"""OpenTelemetry traces of what a client asks for (extra `otel`), off unless given to it.
+"""OpenTelemetry traces of a client's images (extra `otel`), off unless passed to the client.
 
-An image is a span `client.classify`, within the caller's own span where there is one, from the
-call to the result with all attempts in between. Its context goes to the worker as W3C
-`traceparent`, so that the worker's span is its child.
+Each image is a span `client.classify`, a child of the caller's current span if there is one, from
+the call to the result with all attempts in between. The worker gets its context as W3C
+`traceparent`, so that the worker's span is a child of it.
 
-Rejected: switching it on by the environment, as a worker does (a library traces by the provider
-that the program around it has set up, or not at all), and aiohttp's instrumentation package, which
-knows nothing of models and attempts, and would trace probes and lookups too.
+Rejected: switching it on by an environment variable, as a worker does (a library uses the tracer
+provider that its program has set up, or none), and the instrumentation package for aiohttp, which
+knows nothing about models and attempts, and would trace probes and lookups too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["Tracing"]
 
 
 class Tracing:
-    """Makes a client's spans, `Client(tracing=Tracing())`.
+    """Makes the spans of a client: `Client(tracing=Tracing())`.
 
     Args:
-        provider: of the tracer; the program's global one if None.
+        provider: the tracer provider; the program's global one if None.
 
     Raises:
-        ConfigurationError: the extra is not installed.
+        ConfigurationError: the extra `otel` is not installed.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -53,7 +53,7 @@ class Tracing:
         return Tracing, (self._provider,)
 
     def begin(self, model: str) -> tuple[Span, Mapping[str, str]]:
-        """An image's span, and the headers that tell a worker of it."""
+        """A new span for an image, and the headers that pass its context to a worker."""
         span = self._tracer.start_span(
             "client.classify",
             kind=self._trace.SpanKind.CLIENT,
@@ -64,7 +64,7 @@ class Tracing:
         return span, headers
 
     def note(self, span: Span, result: Result) -> None:
-        """Write down what came of it."""
+        """Record the image's result in its span."""
         if not span.is_recording():
             return
         span.set_attributes(

@@ -1,13 +1,13 @@
-"""What travels between client, proxy and worker, as both ends read and write it.
+"""The messages between client, proxy and worker, as both ends read and write them.
 
-Errors travel as `fingerpost.registry.FingerpostError.to_json` writes them, and load reports in the
-header `endpoint-load-metrics` (`fingerpost.registry.LoadReport.to_header`).
+Errors are written by `fingerpost.errors.FingerpostError.to_json`, and load reports, in the header
+`endpoint-load-metrics`, by `fingerpost.registry.LoadReport.to_header`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,9 @@ __all__ = [
     "ClassifyAnswer",
     "ErrorBody",
     "ImageAnswer",
+    "Prediction",
+    "ReceivedAnswer",
+    "ReceivedImage",
     "ResolveAnswer",
     "ResolvedInstance",
     "ServiceEntry",
@@ -31,16 +34,16 @@ __all__ = [
     "TimingsMs",
 ]
 
-# Milliseconds left when the request was sent; never a wall-clock time, so that clocks may differ.
+# The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
-# The snapshot's index, on every answer to a resolve, errors too, for the next `index=`.
+# The snapshot's index for the next `index=`, on every answer to a resolve, including errors.
 INDEX_HEADER: Final = "Fingerpost-Index"
-# On an answer through the relay: the id and the `host:port` of the worker whose answer it is.
+# On an answer through the relay: id and `host:port` of the worker that answered.
 WORKER_HEADER: Final = "Fingerpost-Worker"
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The inside of `{"error": ...}`; `retryable` says whether another worker may succeed."""
+    """The value in `{"error": ...}`; `retryable` says whether another worker may succeed."""
 
     code: str
     message: str
@@ -53,17 +56,24 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimingsMs(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds an image spent in the worker: decoding, waiting for its batch, inference."""
+    """Milliseconds that an image spent in the worker: decoding, waiting for a batch, inference."""
 
     decode: float
     queue: float
     inference: float
 
 
+class Prediction(NamedTuple):
+    """A label that a model predicts for an image, and its score from 0 to 1."""
+
+    label: str
+    score: float
+
+
 class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome for one image: either `predictions` (label and score, best first) or `error`.
 
-    `name` is the multipart field's file name, or `data` where there is none.
+    `name` is the file name of the multipart field, or `data` if it has none.
     """
 
     name: str
@@ -73,9 +83,9 @@ class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /v1/classify/{model}`: one result for each image, in the order sent.
+    """The answer to `POST /v1/classify/{model}`: one result for each image, in the order sent.
 
-    A request with one image that fails is answered by that error alone, with its HTTP status.
+    If the only image of a request fails, the answer is that error alone, with its HTTP status.
     """
 
     model: str
@@ -83,8 +93,20 @@ class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[ImageAnswer, ...]
 
 
+class ReceivedImage(ImageAnswer, frozen=True, kw_only=True):
+    """An `ImageAnswer` as the client reads it, with `Prediction`s; it encodes to the same JSON."""
+
+    predictions: tuple[Prediction, ...] = ()
+
+
+class ReceivedAnswer(ClassifyAnswer, frozen=True, kw_only=True):
+    """A `ClassifyAnswer` as the client reads it."""
+
+    results: tuple[ReceivedImage, ...]
+
+
 class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance as the proxy tells of it, with its last load report where one is known."""
+    """An instance in the proxy's answer, with its last load report if there is one."""
 
     id: str
     host: str
@@ -99,7 +121,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, instance: Instance, load: LoadReport | None = None) -> ResolvedInstance:
-        """What the proxy tells of a registered instance."""
+        """A registered instance as the proxy answers it."""
         return cls(
             id=instance.id,
             host=instance.host,
@@ -114,7 +136,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def instance(self, service: str) -> Instance:
-        """The registered instance behind it. Raises `InvalidInstance` where it makes no sense."""
+        """The registered instance. Raises `InvalidInstance` if a value is not valid."""
         return Instance(
             id=self.id,
             service=service,
@@ -143,13 +165,15 @@ def _with_labels(models: tuple[ModelInfo, ...]) -> tuple[ModelInfo, ...]:
 
 
 class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /v1/resolve/{service}`.
+    """The answer to `GET /v1/resolve/{service}`.
 
-    `index` is to be sent with the next `index=`; `age_s` is how long ago the registry confirmed
-    the view; `lease_s` how many seconds it may be used without asking again. `retained` names the
-    instances that the registry no longer lists, but that answer when asked themselves. `kept`
-    repeats it under the name that release 0.1.0 has for it, for one more release. `from_disk`
-    says that this proxy has not reached the registry since it started.
+    Attributes:
+        index: to be sent as the next request's `index=`.
+        age_s: how many seconds ago the registry confirmed the snapshot.
+        lease_s: for how many seconds the answer may be used without asking again.
+        retained: ids of the instances that the registry no longer lists, but that still answer.
+        from_disk: whether this proxy has not reached the registry since it started.
+        kept: the same as `retained`, under its name in release 0.1.0, for one more release.
     """
 
     service: str
@@ -168,7 +192,7 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "kept", self.retained)
 
     def snapshot(self, now: float) -> Snapshot:
-        """The snapshot it was made from, its age carried over to the local clock's `now`."""
+        """The snapshot; `now` is the local monotonic clock, to which its age is converted."""
         return Snapshot(
             service=self.service,
             instances=tuple(each.instance(self.service) for each in self.instances),
@@ -181,10 +205,16 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One service in `GET /v1/services`: versions newest first, alias to version, and its count.
+    """One service in the answer to `GET /v1/services`.
 
-    `labels` repeats `aliases` under the name that release 0.1.0 has for it, for one more release:
-    a client of that release requires it, and a proxy of that release writes only it.
+    Attributes:
+        instances: how many there are.
+        versions: newest first.
+        aliases: from an alias to its version.
+        age_s: how many seconds ago the registry confirmed the snapshot.
+        from_disk: whether this proxy has not reached the registry since it started.
+        labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
+            client of that release requires it, and a proxy of that release writes only it.
     """
 
     name: str
@@ -205,6 +235,6 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /v1/services`."""
+    """The answer to `GET /v1/services`."""
 
     services: tuple[ServiceEntry, ...]

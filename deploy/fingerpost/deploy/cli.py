@@ -19,7 +19,7 @@ __all__ = ["add_commands", "app", "main"]
 app = typer.Typer(
     name="fingerpost",
     help="Service discovery with client-side routing for image inference: "
-    "ask where, then go there yourself.",
+    "ask where the workers are, then send images straight to them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -42,7 +42,7 @@ _COMMANDS = (
     "demo",
 )
 
-# What the bare install leaves out, and the extra that brings it.
+# Modules that the bare install does not bring, and the extra that does.
 _EXTRAS = {
     "numpy": "tensorflow",
     "tensorflow": "tensorflow",
@@ -85,7 +85,7 @@ def _options(
 def main() -> None:
     """Run the command; a `FingerpostError` is one line on standard error and exit status 1."""
     add_commands()
-    start_logging("error")  # the services say more; see their --log-level
+    start_logging("error")  # services log more: see their --log-level
     try:
         check_renamed_options(sys.argv[1:])
         app()

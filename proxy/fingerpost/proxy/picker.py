@@ -77,7 +77,7 @@ class WorkerPicker:
         if turn is None:
             # Only references that exist are remembered, so that this cannot grow without bound.
             turn = self._turns[reference] = RoundRobin()
-        return turn.pick(self._probes.answering(instances), 0.0, self._rng)
+        return turn.pick(self._probes.accepting_instances(instances), 0.0, self._rng)
 
 
 def matching(snapshot: Snapshot, reference: ModelReference) -> tuple[Instance, ...]:

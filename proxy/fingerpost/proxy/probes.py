@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
-
-from fingerpost.registry import LoadReport
+from fingerpost.errors import ConnectionRefused, PeerError
+from fingerpost.registry.load_client import LoadClient
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
     from fingerpost.proxy.directory import Directory
-    from fingerpost.registry import Instance
+    from fingerpost.registry import Instance, LoadReport
 
 __all__ = ["LoadProbes"]
 
 # Probes under way at once; a worker that hangs holds one for the timeout at most.
-_CONCURRENT = 16
-_TIMEOUT_S = 0.5
+_CONCURRENT: Final = 16
+_TIMEOUT_S: Final = 0.5
+_KEEP_ALIVE_S: Final = 15.0
 
 
 class LoadProbes:
-    """Keeps the last load report of every worker, and the set of those that refused connections.
+    """Asks every worker for its load report, and remembers which workers refuse connections.
 
-    A worker that refuses a connection is gone: the registry learns it within its check's interval,
-    the proxy at its next probe. It is left out of answers until it accepts again.
+    A worker that refuses a connection has ended. The proxy sees that at its next probe, often
+    before the registry's own check. It does not name the worker until it accepts connections again.
+
+    Args:
+        directory: the snapshots whose instances are asked.
+        config: the proxy's settings, of which the two for probes are used.
+
+    Attributes:
+        reports: the last load report of each instance, by id.
+        refusing: ids of the instances that refused the last probe's connection.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -37,47 +43,38 @@ class LoadProbes:
         self.reports: dict[str, LoadReport] = {}
         self.refusing: frozenset[str] = frozenset()
 
-    def answering(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
-        """Those that did not refuse the last probe; all of them where all did."""
+    def accepting_instances(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+        """The instances that did not refuse the last probe; all of them if all did."""
         if not self.refusing:
             return instances
-        well = tuple(each for each in instances if each.id not in self.refusing)
-        return well or instances
+        accepting = tuple(each for each in instances if each.id not in self.refusing)
+        return accepting or instances
 
     async def run(self) -> None:
-        """Probe round after round until cancelled."""
-        connector = TCPConnector(limit=_CONCURRENT, keepalive_timeout=15.0)
-        timeout = ClientTimeout(total=_TIMEOUT_S)
-        async with ClientSession(connector=connector, timeout=timeout) as session:
+        """Probe all instances again and again until cancelled."""
+        async with LoadClient(
+            timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT, keep_alive_s=_KEEP_ALIVE_S
+        ) as client:
             while True:
                 instances = [
                     each for snapshot in self._directory.snapshots() for each in snapshot.instances
                 ]
-                await self._round(session, instances)
+                await self._round(client, instances)
                 pause_s = max(self._interval_s, len(instances) / self._max_per_s)
                 await asyncio.sleep(pause_s)
 
-    async def _round(self, session: ClientSession, instances: list[Instance]) -> None:
-        gate = asyncio.Semaphore(_CONCURRENT)
-        refused: set[str] = set()
+    async def _round(self, client: LoadClient, instances: list[Instance]) -> None:
+        refusing: set[str] = set()
 
         async def probe(instance: Instance) -> None:
-            async with gate:
-                try:
-                    async with session.get(f"{instance.url}/load") as response:
-                        report = msgspec.json.decode(await response.read(), type=LoadReport)
-                except ConnectionRefusedError:
-                    refused.add(instance.id)
-                except ClientError as error:
-                    if isinstance(getattr(error, "os_error", None), ConnectionRefusedError):
-                        refused.add(instance.id)
-                except (TimeoutError, msgspec.MsgspecError):
-                    return  # busy, or no worker of ours: the registry's check judges that
-                else:
-                    self.reports[instance.id] = report
+            try:
+                self.reports[instance.id] = await client.get(instance)
+            except ConnectionRefused:
+                refusing.add(instance.id)
+            except PeerError:
+                return  # busy, or not a Fingerpost worker: the registry's check decides that
 
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.gather(*(probe(instance) for instance in instances))
+        await asyncio.gather(*(probe(instance) for instance in instances))
         present = {instance.id for instance in instances}
         self.reports = {id_: each for id_, each in self.reports.items() if id_ in present}
-        self.refusing = frozenset(refused)
+        self.refusing = frozenset(refusing)

@@ -27,6 +27,7 @@ The tree stands below all rooms because errors cross them: a worker answers
     |   +-- NoWorker                    503 no_worker            known service, nobody healthy
     |   +-- Draining                    503 draining             the worker is leaving
     |   +-- Unreachable                 503 unreachable          refused, reset or timed out
+    |   |   +-- ConnectionRefused                                no process listens there
     |   +-- RegistryError               503 registry             never an empty list instead
     |   |   +-- RegistryUnreachable     503 registry_unreachable
     |   |   +-- RegistryDenied          403 registry_denied      not retryable
@@ -45,6 +46,7 @@ __all__ = [
     "BrokenImage",
     "CallerError",
     "ConfigurationError",
+    "ConnectionRefused",
     "DeadlineExceeded",
     "Draining",
     "EmptyImage",
@@ -238,6 +240,10 @@ class Unreachable(PeerError):
     """A connection was refused, reset, or made no progress in time."""
 
     code = "unreachable"
+
+
+class ConnectionRefused(Unreachable):
+    """No process listens at the peer's address. On the wire it is an `Unreachable`."""
 
 
 class RegistryError(PeerError):

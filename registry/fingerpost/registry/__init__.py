@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from fingerpost import errors
 from fingerpost.registry.address_policy import AddressPolicy, Reason
 from fingerpost.registry.base import Registration, Registry
-from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.config import CheckConfig, RegistryConfig
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState

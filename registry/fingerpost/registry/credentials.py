@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import check_token
 
-__all__ = ["Token"]
+__all__ = ["Token", "mask_password"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,3 +68,8 @@ class Token:
     def _state(path: Path) -> tuple[int, int, int]:
         state = path.stat()
         return state.st_mtime_ns, state.st_ino, state.st_size
+
+
+def mask_password(url: str) -> str:
+    """The URL without its user name and password, for messages, which end up in logs."""
+    return re.sub(r"//.*@", "//***@", url)

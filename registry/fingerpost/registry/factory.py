@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.credentials import Token, mask_password
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
 
-__all__ = ["open_registry", "parse_base_url"]
+__all__ = ["open_registry"]
 
 _EMBEDDED: Final = "http://127.0.0.1:12481"
-_DEFAULT_PORTS: Final = {"http": 8500, "https": 8501}
 
 
 def open_registry(
@@ -47,7 +45,7 @@ def open_registry(
     opener = _OPENERS.get(scheme)
     if opener is None or "://" not in url:
         raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: expected consul://HOST:PORT, "
+            f"registry URL {mask_password(url)!r}: expected consul://HOST:PORT, "
             "consul+https://HOST:PORT, http://HOST:PORT, https://HOST:PORT, "
             "zookeeper://HOST:PORT/PATH, static://HOST:PORT or embedded"
         )
@@ -68,7 +66,6 @@ def _consul(url: str, registry_config: RegistryConfig) -> Registry:
 
 
 def _zookeeper(url: str, registry_config: RegistryConfig) -> Registry:
-    from fingerpost.registry.credentials import Token
     from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
     _refuse(url, registry_config, {"token", "token_file", "allow_networks", "snapshot_folder"})
@@ -101,7 +98,9 @@ def _refuse(url: str, registry_config: RegistryConfig, known: set[str]) -> None:
     for field in dataclasses.fields(registry_config):
         name = field.name
         if name not in known and getattr(registry_config, name) != getattr(default, name):
-            raise ConfigurationError(f"registry URL {_masked(url)!r}: {name} is for Consul only")
+            raise ConfigurationError(
+                f"registry URL {mask_password(url)!r}: {name} is for Consul only"
+            )
 
 
 # By scheme in lower case; each is given the whole URL.
@@ -114,29 +113,3 @@ _OPENERS: Final[dict[str, Callable[[str, RegistryConfig], Registry]]] = {
     "static": _static,
     "zookeeper": _zookeeper,
 }
-
-
-def parse_base_url(url: str) -> str:
-    """Check `http(s)://HOST[:PORT]`; return it with its port and no trailing slash.
-
-    Raises:
-        ConfigurationError: another scheme, no host, a path, a query, or a user name.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"registry URL {_masked(url)!r}: {error}") from error
-    extras = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in _DEFAULT_PORTS or not host or extras:
-        raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: expected http://HOST:PORT or https://HOST:PORT only; "
-            "give a token as its own argument"
-        )
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}:{port or _DEFAULT_PORTS[parts.scheme]}"
-
-
-def _masked(url: str) -> str:
-    """The URL without its user name and password: messages end up in logs."""
-    return re.sub(r"//[^/@]*@", "//***@", url)

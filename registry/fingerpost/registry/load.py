@@ -1,6 +1,6 @@
-"""What a worker says about itself, and how it travels.
+"""A worker's load report, and its two forms on the wire.
 
-The report rides on every response in the header `endpoint-load-metrics`, in the text form of
+The report is in every response in the header `endpoint-load-metrics`, in the text form of
 ORCA (Open Request Cost Aggregation, https://github.com/cncf/xds, `orca_load_report.proto`), so
 that Envoy and gRPC can read it too; `GET /load` answers the same values as JSON.
 """
@@ -8,20 +8,33 @@ that Envoy and gRPC can read it too; `GET /load` answers the same values as JSON
 from __future__ import annotations
 
 import enum
-import math
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from fingerpost.errors import BadAnswer
+from fingerpost.errors import BadAnswer, PeerError
 
-__all__ = ["LOAD_HEADER", "LoadReport", "WorkerState"]
+__all__ = [
+    "LOAD_HEADER",
+    "MAX_LOAD_BYTES",
+    "LoadReport",
+    "WorkerState",
+    "decode_load_report",
+    "read_load_answer",
+]
 
 LOAD_HEADER: Final = "endpoint-load-metrics"
 
+MAX_LOAD_BYTES: Final = 64 * 1024
+"""The longest body of an answer to `GET /load`; a load report has some 150 bytes."""
+
+# A float and most JSON parsers hold whole numbers below 2**53 exactly.
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Figure = Annotated[float, msgspec.Meta(ge=0.0, le=1e300)]
+
 
 class WorkerState(enum.IntEnum):
-    """Where a worker stands in its life; the number is what the ORCA header carries."""
+    """The state of a worker process; the number is what the ORCA header carries."""
 
     STARTING = 0
     READY = 1
@@ -44,13 +57,13 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         seq: grows with every report, so that an older one never replaces a newer one.
     """
 
-    rif: int
-    slots: int
+    rif: _Count
+    slots: _Count
     state: WorkerState
-    boot_id: int
-    seq: int
-    queued_cost: float = 0.0
-    latency_per_cost_s: float = 0.0
+    boot_id: _Count
+    seq: _Count
+    queued_cost: _Figure = 0.0
+    latency_per_cost_s: _Figure = 0.0
 
     def to_header(self) -> str:
         """The value of the `endpoint-load-metrics` header, in ORCA's text form."""
@@ -65,10 +78,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_header(cls, value: str) -> LoadReport:
-        """Read a report from its header; unknown metrics are passed over.
+        """Read a report from its header; metrics with other names are ignored.
 
         Raises:
-            BadAnswer: not ORCA's text form, a metric missing, or a number out of range.
+            BadAnswer: not ORCA's text form, a metric is missing, or a number is out of range.
         """
         form, _, text = value.partition(" ")
         fields: dict[str, str] = {}
@@ -77,19 +90,56 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             fields[key.removeprefix("named_metrics.")] = number
         try:
             if form != "TEXT":
-                raise ValueError(form)
-            report = cls(
-                rif=int(fields["rif"]),
-                slots=int(fields["slots"]),
-                state=WorkerState(int(fields["state"])),
-                boot_id=int(fields["boot_id"]),
-                seq=int(fields["seq"]),
-                queued_cost=float(fields["queued_cost"]),
-                latency_per_cost_s=float(fields["latency_per_cost_s"]),
-            )
+                raise ValueError(f"its form is {form[:20]!r}, not TEXT")
+            metrics = {name: fields[name] for name in cls.__struct_fields__}
+            return msgspec.convert(metrics, cls, strict=False)
         except (KeyError, ValueError) as error:
-            raise BadAnswer(f"{LOAD_HEADER}: {value[:200]!r} is no load report") from error
-        figures = (report.rif, report.slots, report.queued_cost, report.latency_per_cost_s)
-        if any(not math.isfinite(figure) or figure < 0 for figure in figures):
-            raise BadAnswer(f"{LOAD_HEADER}: {value[:200]!r} has a figure out of range")
-        return report
+            raise BadAnswer(
+                f"{LOAD_HEADER}: {value[:200]!r} is not a valid load report: {error}"
+            ) from error
+
+
+_decoder: Final = msgspec.json.Decoder(LoadReport)
+
+
+def decode_load_report(body: bytes, peer: str) -> LoadReport:
+    """Read the body of an answer to `GET /load`.
+
+    Args:
+        body: JSON, as it came.
+        peer: names the worker in errors, such as `10.0.0.7:8501`.
+
+    Raises:
+        BadAnswer: for every body that is not a valid load report: longer than `MAX_LOAD_BYTES`, not
+            UTF-8, not JSON, nested too deeply, a field missing, or a number out of range.
+    """
+    try:
+        if len(body) > MAX_LOAD_BYTES:
+            raise ValueError(f"longer than {MAX_LOAD_BYTES} bytes")
+        # As text, because msgspec does not check the encoding of fields that it ignores.
+        return _decoder.decode(body.decode())
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadAnswer(f"{peer}/load: not a valid load report: {error}") from error
+
+
+def read_load_answer(status: int, encoding: str, body: bytes, peer: str) -> LoadReport:
+    """Read an answer to `GET /load`, whichever client received it.
+
+    Args:
+        status: the HTTP status.
+        encoding: the field `Content-Encoding`; empty where there is none.
+        body: as it came.
+        peer: names the worker in errors, such as `10.0.0.7:8501`.
+
+    Raises:
+        PeerError: a status of 500 or more: the worker is in trouble.
+        BadAnswer: any other status than 200, redirects included; a compressed body; and see
+            `decode_load_report`.
+    """
+    if status >= 500:
+        raise PeerError(f"{peer}/load: HTTP {status}")
+    if status != 200:
+        raise BadAnswer(f"{peer}/load: HTTP {status}")
+    if encoding and encoding.lower() != "identity":
+        raise BadAnswer(f"{peer}/load: compressed as {encoding[:40]!r}, which is not accepted")
+    return decode_load_report(body, peer)

@@ -1,19 +1,44 @@
-"""Clear errors for settings whose name has changed."""
+"""Clear errors for settings and arguments whose name has changed."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["renamed_fields"]
+__all__ = ["renamed_arguments", "renamed_fields"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
+
+
+def renamed_arguments(what: str, **renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator for a function: an old keyword raises a `ConfigurationError` with the new one.
+
+    Args:
+        what: the name of the function in the message.
+        renamed: old name to new name; a new name may be followed by a space and a remark.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def checked(*args: P.args, **keywords: P.kwargs) -> R:
+            for name in keywords:
+                if name in renamed:
+                    raise ConfigurationError(
+                        f"{what}({name}=...): this argument is called {renamed[name]} now"
+                    )
+            return function(*args, **keywords)
+
+        return checked
+
+    return decorate
 
 
 def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:

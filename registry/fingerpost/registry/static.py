@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
-from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.shared import SharedWatches
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from fingerpost.client import SyncClient
 from fingerpost.client.adapters.batch import BatchMapper
 from fingerpost.errors import ConfigurationError, EmptyImage, InvalidName
 
-NONE = "unsupported_image: NoneType is no image"
+NONE = "unsupported_image: NoneType is not a supported image"
 
 
 @pytest.fixture

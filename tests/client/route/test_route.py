@@ -6,7 +6,7 @@ import pytest
 from yarl import URL
 
 from fingerpost.client import Client, ClientConfig, SyncClient
-from fingerpost.client.route.relayed import Relayed
+from fingerpost.client.route.relay import RelayRoute
 from fingerpost.client.routing import Outcome
 from fingerpost.errors import (
     BadAnswer,
@@ -52,11 +52,11 @@ def worker_with(name, **models):
 
 
 def test_a_proxy_serves_what_any_worker_does():
-    way = Relayed([URL("http://a:1"), URL("http://[::1]:2"), URL("http://a:1")])
+    route = RelayRoute([URL("http://a:1"), URL("http://[::1]:2"), URL("http://a:1")])
     old = worker_with("old", digits={"versions": ("9",), "aliases": {"stable": "9"}})
     new = worker_with("new", digits={"versions": ("10",), "aliases": {"canary": "10"}})
     other = worker_with("other", flowers={"versions": ("1",)}, digits={"versions": ("9",)})
-    peers = way.peers(view(old, new, other))
+    peers = route.peers(view(old, new, other))
     assert (peers.index, peers.taken_at, peers.known) == (7, 3.0, True)
     assert [each.address for each in peers.instances] == ["a:1", "[::1]:2"]
     assert [each.id for each in peers.instances] == sorted(each.id for each in peers.instances)
@@ -64,7 +64,7 @@ def test_a_proxy_serves_what_any_worker_does():
     assert (digits.versions, flowers.versions) == (("10", "9"), ("1",))
     for text, count in (("digits@10", 2), ("digits@canary", 2), ("digits@8", 0), ("flowers", 2)):
         assert len(peers.matching(ModelReference.parse(text))) == count
-    assert way.peers(view()).instances == ()
+    assert route.peers(view()).instances == ()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_proxy_serves_what_any_worker_does():
     ],
 )
 def test_what_an_error_says_about_the_proxy(error, outcome):
-    assert Relayed([]).judge("a:1", error.status, error) == (outcome, error)
+    assert RelayRoute([]).classify_error("a:1", error.status, error) == (outcome, error)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_an_error_says_about_the_proxy(error, outcome):
 )
 @pytest.mark.parametrize("status", [401, 403, 404, 405])
 def test_who_relays_nothing(error, status):
-    outcome, told = Relayed([]).judge("a:1", status, error)
+    outcome, told = RelayRoute([]).classify_error("a:1", status, error)
     assert outcome is Outcome.REFUSED
     assert isinstance(told, Unauthorized)
-    assert "a:1 relays no images" in told.message
+    assert "a:1 does not relay images" in told.message

@@ -65,7 +65,7 @@ def test_it_follows_a_cluster_that_grows_and_shrinks():
 
 
 def test_an_overloaded_worker_lowers_it_once_a_round():
-    limit = AdaptiveLimit(start=100)
+    limit = AdaptiveLimit(initial=100)
     for _ in range(50):
         limit.answered(1.0, 100, overloaded=True)
     assert limit.limit == 70

@@ -8,12 +8,8 @@ import itertools
 
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.support.waiting import until
 
-from fingerpost.client import Result
-from fingerpost.client.streaming.stream import Arrivals
 from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage, InvalidName
 
 
@@ -179,32 +175,13 @@ async def test_wrong_arguments_are_told_by_the_call_itself(cluster):
         client.stream([], model="No such")
 
 
-@given(st.permutations(range(12)))
-def test_arrivals_in_any_order_leave_in_order(order):
-    arrivals = Arrivals(ordered=True)
-    taken = []
-    for index in order:
-        arrivals.add(Result(index=index, key=""))
-        while (result := arrivals.take()) is not None:
-            taken.append(result.index)
-    assert taken == list(range(12))
-
-
-@given(st.permutations(range(12)))
-def test_arrivals_otherwise_leave_as_they_came(order):
-    arrivals = Arrivals(ordered=False)
-    for index in order:
-        arrivals.add(Result(index=index, key=""))
-    assert [arrivals.take().index for _ in order] == list(order)
-
-
 async def test_keys_come_back_with_the_results(cluster):
     client = await cluster.client(*await cluster.workers("one"))
     items = [("a", b"1"), (7, b"22"), b"333", ("c", b"")]
     results = [each async for each in client.stream(items, "digits", ordered=True)]
     assert [each.key for each in results] == ["a", "7", "2", "c"]
     assert [each.image_bytes for each in results] == [1, 2, 3, 0]
-    with pytest.raises(ConfigurationError, match="not 3"):
+    with pytest.raises(ConfigurationError, match="not a tuple of 3"):
         async for _ in client.stream([(1, 2, 3)], "digits"):
             pass
 

@@ -65,7 +65,7 @@ def test_an_answer_cut_off_is_never_one(made, data):
     wire, _ = made
     answer, reader = read(wire[: data.draw(st.integers(1, len(wire) - 1))])
     assert answer is None
-    with pytest.raises(BadAnswer, match="cut off"):
+    with pytest.raises(BadAnswer, match="closed after"):
         reader.end()
 
 

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from tests.client.transport.peer import ANSWER, Conversation, Peer, answer
 from tests.client.transport.sender import Sender, no_answer, pieces
+from tests.support.load_answers import REFUSED, serving
 from tests.support.sockets import open_sockets
 from tests.support.waiting import until
 
@@ -101,8 +102,8 @@ async def test_good_answers(sender, script, connections):
             reply = await sender.send(peer.address)
             assert reply.outcome is Outcome.ANSWERED
             assert reply.answer.results[0].predictions == (("a", 0.75),)
-            assert sender.upload.sent_bytes == 5
-            assert sender.upload.sent_at is not None
+            assert sender.attempt.sent_bytes == 5
+            assert sender.attempt.sent_at is not None
             while connections == 2 and peer.open:  # until the peer knows too
                 await asyncio.sleep(0.001)
         assert peer.connections == connections
@@ -121,15 +122,15 @@ async def forever(talk: Conversation) -> None:
     [
         (and_closing(), Unreachable, "closed without an answer"),
         (and_resetting(), Unreachable, "reset"),
-        (and_closing(b"<html>"), BadAnswer, "no HTTP/1.1"),
-        (saying(b"SSH-2.0-OpenSSH_9.2\r\n"), BadAnswer, "no HTTP/1.1"),
-        (and_closing(OK), BadAnswer, "cut off after 17 bytes"),
-        (and_closing(CONTINUE), BadAnswer, "cut off"),
-        (and_closing(answer()[:-1]), BadAnswer, "cut off"),
-        (and_closing(CHUNKED[:-1]), BadAnswer, "cut off"),
-        (and_resetting(OK + b"\r\n" + ANSWER), BadAnswer, "in the middle"),
+        (and_closing(b"<html>"), BadAnswer, "not valid HTTP/1.1"),
+        (saying(b"SSH-2.0-OpenSSH_9.2\r\n"), BadAnswer, "not valid HTTP/1.1"),
+        (and_closing(OK), BadAnswer, "closed after 17 bytes"),
+        (and_closing(CONTINUE), BadAnswer, "closed after"),
+        (and_closing(answer()[:-1]), BadAnswer, "closed after"),
+        (and_closing(CHUNKED[:-1]), BadAnswer, "closed after"),
+        (and_resetting(OK + b"\r\n" + ANSWER), BadAnswer, "during an answer"),
         (saying(answer(b"hello")), BadAnswer, "hello"),
-        (saying(answer(b"")), BadAnswer, "no answer to a classification"),
+        (saying(answer(b"")), BadAnswer, "not a valid answer to a classification"),
         (saying(b"HTTP/1.1 204 No Content\r\n\r\n"), BadAnswer, "HTTP 204"),
         (saying(b"HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\n\r\n"), BadAnswer, "307"),
         (saying(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), BadAnswer, "another protocol"),
@@ -147,6 +148,15 @@ async def test_bad_answers(sender, script, error, match):
         assert peer.connections == 1
         with pytest.raises(error, match=r"/load|" + match):
             await sender.transport.load(peer.address)
+
+
+@pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
+async def test_a_load_report_that_the_registrys_client_refuses(sender, reply):
+    async with serving(reply) as (instance, requests):
+        with pytest.raises(BadAnswer):
+            await sender.transport.load(instance.address)
+        assert len(requests) == 1
+        assert b"cookie" not in requests[0].lower()
 
 
 async def test_errors_and_reports_are_read_from_any_spelling(sender):
@@ -211,8 +221,8 @@ async def test_a_worker_may_refuse_before_it_has_read_the_image(
         reply = await sender.send(peer.address, data)
         assert reply.outcome is outcome
         assert str(reply.error) == str(error)
-        assert sender.upload.sent_at is None
-        assert sender.upload.sent_bytes < 20 * MB
+        assert sender.attempt.sent_at is None
+        assert sender.attempt.sent_bytes < 20 * MB
         if source == "stuck":
             assert read == [-1]
         await ended.wait()
@@ -226,15 +236,15 @@ async def test_an_answer_that_trickles_is_waited_for():
             talk.say(whole[start : start + 40])
             await asyncio.sleep(0.15)
 
-    async with Peer(script) as peer, Sender(silence_s=0.5) as sender:
+    async with Peer(script) as peer, Sender(response_timeout_s=0.5) as sender:
         assert (await sender.send(peer.address)).outcome is Outcome.ANSWERED
 
 
 async def test_and_one_that_stops_is_not():
-    async with Peer(saying(answer()[:-1])) as peer, Sender(silence_s=0.1) as sender:
+    async with Peer(saying(answer()[:-1])) as peer, Sender(response_timeout_s=0.1) as sender:
         reply = await sender.send(peer.address)
         assert reply.outcome is Outcome.FAILED
-        assert "silent for 0.1 s" in str(reply.error)
+        assert "no response for 0.1 s" in str(reply.error)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +262,7 @@ async def test_a_source_that_is_read_once_goes_in_chunks(sender, several, body):
         reply = await sender.send(peer.address, OneShot(pieces(*several)))
         assert reply.outcome is Outcome.ANSWERED
         assert peer.bodies == [body]
-        assert sender.upload.sent_bytes == len(body)
+        assert sender.attempt.sent_bytes == len(body)
         assert (await sender.send(peer.address)).outcome is Outcome.ANSWERED
         assert peer.connections == 1
 
@@ -281,7 +291,7 @@ async def test_a_peer_that_does_not_read_stops_the_reading_of_the_source(sender)
             count = len(read)
             await asyncio.sleep(0.2)
         assert count * 100_000 < 32 * MB
-        assert sender.upload.sent_bytes < 32 * MB
+        assert sender.attempt.sent_bytes < 32 * MB
         go_on.set()
         assert (await call).outcome is Outcome.ANSWERED
 
@@ -315,8 +325,8 @@ async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how):
                     call.cancel()
                 if "close" in how:
                     await sender.transport.aclose()
-                if how == "give up":
-                    sender.transport.give_up(peer.address, "enough")
+                if how == "abort":
+                    sender.transport.abort(peer.address, "enough")
                     call.cancel()  # whose image is not all sent is not given up
                 with contextlib.suppress(asyncio.CancelledError, RuntimeError):
                     assert (await call).error is not None
@@ -327,9 +337,9 @@ async def test_a_worker_that_is_given_up_answers_nobody(sender):
     async with Peer(no_answer) as peer:
         calls = [asyncio.create_task(sender.send(peer.address)) for _ in range(3)]
         await until(lambda: peer.open == 3)
-        await until(lambda: sender.upload.sent_at is not None)
-        sender.transport.give_up("127.0.0.1:1", "nobody is there")
-        sender.transport.give_up(peer.address, "enough")
+        await until(lambda: sender.attempt.sent_at is not None)
+        sender.transport.abort("127.0.0.1:1", "nobody is there")
+        sender.transport.abort(peer.address, "enough")
         for reply in await asyncio.gather(*calls):
             assert reply.outcome is Outcome.FAILED
             assert str(reply.error) == f"{peer.address}: enough"
@@ -345,7 +355,7 @@ def test_it_runs_on_uvloop_too():
             assert peer.connections == 1
         async with Peer(no_reading) as peer, Sender() as sender:
             call = asyncio.create_task(sender.send(peer.address, b"x" * 20 * MB))
-            while not sender.upload.sent_bytes:
+            while not sender.attempt.sent_bytes:
                 await asyncio.sleep(0)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):

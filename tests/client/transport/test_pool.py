@@ -115,7 +115,7 @@ async def test_a_kept_connection_that_the_worker_had_closed_is_made_anew(monkeyp
         if question == "image":
             assert reply.outcome is Outcome.ANSWERED
             assert bodies == [b"image"] * 3
-            assert sender.upload.sent_bytes == 5
+            assert sender.attempt.sent_bytes == 5
         else:
             assert reply.outcome is Outcome.FAILED
             assert isinstance(reply.error, Unreachable)
@@ -138,8 +138,8 @@ async def test_but_only_once(monkeypatch):
 async def test_idle_connections_are_closed_after_a_while(monkeypatch):
     gate = Gate()
     gate.open.set()
-    monkeypatch.setattr("fingerpost.client.transport.pool._KEPT_S", 0.05)
-    monkeypatch.setattr("fingerpost.client.transport.pool._TIDY_S", 0.01)
+    monkeypatch.setattr("fingerpost.client.transport.pool._MAX_IDLE_S", 0.05)
+    monkeypatch.setattr("fingerpost.client.transport.pool._EVICT_EVERY_S", 0.01)
     async with Peer(gate) as peer, Sender() as sender:
         await asyncio.gather(*(sender.send(peer.address) for _ in range(5)))
         assert peer.most_open == 5
@@ -177,10 +177,10 @@ async def test_a_worker_that_accepts_no_connection_is_left_after_connect_s():
         for each in (one, two):
             each.setblocking(False)
             each.connect_ex(full.getsockname())
-        async with Sender(connect_s=0.1) as sender:
+        async with Sender(connect_timeout_s=0.1) as sender:
             reply = await sender.send(f"127.0.0.1:{full.getsockname()[1]}")
         assert reply.outcome is Outcome.REFUSED
-        assert "no connection within 0.1 s (connect_s)" in str(reply.error)
+        assert "no connection within 0.1 s (connect_timeout_s)" in str(reply.error)
 
 
 async def test_names_and_ipv6():

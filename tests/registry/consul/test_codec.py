@@ -11,7 +11,8 @@ from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.consul.checks import CheckConfig, format_duration
+from fingerpost.registry.config import CheckConfig
+from fingerpost.registry.consul.checks import format_duration
 from fingerpost.registry.consul.codec import (
     decode_catalog,
     decode_entries,

@@ -10,7 +10,8 @@ import pytest
 
 from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.address_policy import AddressPolicy
-from fingerpost.registry.consul.codec import CheckConfig, encode_instance
+from fingerpost.registry.config import CheckConfig
+from fingerpost.registry.consul.codec import encode_instance
 
 
 async def test_another_process_drains_and_undrains_by_id(registry, url, connect, worker, service):

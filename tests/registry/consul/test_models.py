@@ -10,7 +10,7 @@ from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.config import CheckConfig
 from fingerpost.registry.consul.codec import MAX_TAGS, encode_instance
 from fingerpost.registry.consul.models import (
     LEFT_OUT,

@@ -15,8 +15,7 @@ from tests.support.consul_process import ConsulProcess
 from tests.support.waiting import until
 
 from fingerpost.registry import ModelInfo
-from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.consul.checks import CheckConfig
+from fingerpost.registry.config import CheckConfig, RegistryConfig
 from fingerpost.registry.consul.registration import ConsulRegistration
 
 TTL = RegistryConfig(check=CheckConfig(mode="ttl"))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.http_server import json_response
-from fingerpost.registry.watching.liveness import Liveness
+from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.self_preservation import ProbeResult
 
 BOOT_ID = 4711
@@ -56,12 +56,12 @@ ANSWERS = {
     "draining": (_report(state=WorkerState.DRAINING), ProbeResult.GONE),
     "failed": (_report(state=WorkerState.FAILED), ProbeResult.GONE),
     "another process": (_report(boot_id=BOOT_ID + 1), ProbeResult.GONE),
-    "hangs": (_hang, ProbeResult.SILENT),
-    "stops midway": (_trickle, ProbeResult.SILENT),
-    "cuts the connection": (_cut, ProbeResult.SILENT),
+    "hangs": (_hang, ProbeResult.UNRESPONSIVE),
+    "stops midway": (_trickle, ProbeResult.UNRESPONSIVE),
+    "cuts the connection": (_cut, ProbeResult.UNRESPONSIVE),
     "no such path": (_answer(status=404), ProbeResult.GONE),
-    "fault": (_answer(status=500), ProbeResult.SILENT),
-    "overloaded proxy before it": (_answer(status=503), ProbeResult.SILENT),
+    "fault": (_answer(status=500), ProbeResult.UNRESPONSIVE),
+    "overloaded proxy before it": (_answer(status=503), ProbeResult.UNRESPONSIVE),
     "redirect": (_answer(status=302, headers={"Location": "/load"}), ProbeResult.GONE),
     "no JSON": (_answer(text="<html>"), ProbeResult.GONE),
     "other JSON": (_answer(text='{"rif": 1}'), ProbeResult.GONE),
@@ -104,7 +104,7 @@ def instance(port, host="127.0.0.1", boot_id=BOOT_ID):
 
 @pytest.fixture
 async def liveness():
-    liveness = Liveness(deadline_s=0.3)
+    liveness = LivenessProbe(timeout_s=0.3)
     yield liveness
     await liveness.aclose()
 
@@ -112,21 +112,21 @@ async def liveness():
 @pytest.mark.parametrize(("handle", "word"), ANSWERS.values(), ids=ANSWERS)
 async def test_what_an_answer_means(serve, liveness, handle, word):
     started = time.monotonic()
-    assert await liveness.ask(await serve(handle)) is word
+    assert await liveness.probe(await serve(handle)) is word
     assert time.monotonic() - started < 2
 
 
 async def test_nobody_listens(liveness, free_port):
-    assert await liveness.ask(instance(free_port)) is ProbeResult.GONE
+    assert await liveness.probe(instance(free_port)) is ProbeResult.GONE
 
 
 async def test_a_name_that_does_not_resolve_is_silent(liveness):
-    assert await liveness.ask(instance(1, host="nobody.invalid")) is ProbeResult.SILENT
+    assert await liveness.probe(instance(1, host="nobody.invalid")) is ProbeResult.UNRESPONSIVE
 
 
 async def test_any_boot_id_will_do_where_none_was_registered(serve, liveness):
     served = await serve(_report())
-    assert await liveness.ask(instance(served.ports["http"], boot_id=0)) is ProbeResult.READY
+    assert await liveness.probe(instance(served.ports["http"], boot_id=0)) is ProbeResult.READY
 
 
 async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
@@ -141,11 +141,11 @@ async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
         finally:
             at_once -= 1
 
-    liveness = Liveness(deadline_s=0.1)
+    liveness = LivenessProbe(timeout_s=0.1)
     served = await serve(hang)
-    words = await asyncio.gather(*(liveness.ask(served) for _ in range(100)))
+    words = await asyncio.gather(*(liveness.probe(served) for _ in range(100)))
     await liveness.aclose()
-    assert set(words) == {ProbeResult.SILENT}
+    assert set(words) == {ProbeResult.UNRESPONSIVE}
     assert most <= 32
 
 
@@ -156,8 +156,8 @@ async def test_a_cancelled_question_is_no_answer(serve, liveness):
         asked.set()
         await _hang(request)
 
-    liveness = Liveness(deadline_s=60)
-    question = asyncio.create_task(liveness.ask(await serve(hang)))
+    liveness = LivenessProbe(timeout_s=60)
+    question = asyncio.create_task(liveness.probe(await serve(hang)))
     await asked.wait()
     question.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -167,7 +167,7 @@ async def test_a_cancelled_question_is_no_answer(serve, liveness):
 
 async def test_it_can_be_used_after_closing(serve, liveness):
     served = await serve(_report())
-    assert await liveness.ask(served) is ProbeResult.READY
+    assert await liveness.probe(served) is ProbeResult.READY
     await liveness.aclose()
     await liveness.aclose()
-    assert await liveness.ask(served) is ProbeResult.READY
+    assert await liveness.probe(served) is ProbeResult.READY

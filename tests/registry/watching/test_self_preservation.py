@@ -1,24 +1,21 @@
-"""Which lists are believed, what is in use meanwhile, and what counts as a word of Consul's."""
+"""Which lists are believed, and which instances are in use meanwhile."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.errors import ConfigurationError, RegistryError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.watching.self_preservation import (
     ProbeResult,
     SelfPreservation,
     SelfPreservationConfig,
-    withdrawn_ids,
 )
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
-READY, GONE, SILENT = ProbeResult.READY, ProbeResult.GONE, ProbeResult.SILENT
+READY, GONE, UNRESPONSIVE = ProbeResult.READY, ProbeResult.GONE, ProbeResult.UNRESPONSIVE
 
 
 def worker(name: str, *, at: str | None = None, boot_id: int = 0) -> Instance:
@@ -53,7 +50,7 @@ def told(*lists: tuple[str, str], config: SelfPreservationConfig | None = None) 
     """After these lists and withdrawn ids, all at time 0."""
     self_preservation = SelfPreservation(config or SelfPreservationConfig())
     for names, withdrawn in lists:
-        self_preservation.registry_said(workers(names), withdrawn, now=0.0)
+        self_preservation.update(workers(names), withdrawn, now=0.0)
     return self_preservation
 
 
@@ -100,8 +97,8 @@ ANSWERS = {
     "all ready": ((READY, READY, READY), "abcd", True),
     "all gone": ((GONE, GONE, GONE), "a", False),
     "one ready": ((READY, GONE, GONE), "ab", True),
-    "all silent": ((SILENT, SILENT, SILENT), "a", True),
-    "one of each": ((READY, GONE, SILENT), "ab", True),
+    "all silent": ((UNRESPONSIVE, UNRESPONSIVE, UNRESPONSIVE), "a", True),
+    "one of each": ((READY, GONE, UNRESPONSIVE), "ab", True),
 }
 
 
@@ -109,7 +106,7 @@ ANSWERS = {
 def test_what_the_workers_answer_decides(words, in_use, suspicious):
     self_preservation = told(("abcd", ""), ("a", ""))
     for instance, word in zip(self_preservation.due(0.0), words, strict=True):
-        self_preservation.worker_said(instance, word, now=0.1)
+        self_preservation.probed(instance, word, now=0.1)
     assert used(self_preservation) == in_use
     assert self_preservation.suspicious is suspicious
     assert asked(self_preservation, 0.2) == "", "not so soon again"
@@ -118,32 +115,32 @@ def test_what_the_workers_answer_decides(words, in_use, suspicious):
 def test_a_worker_stays_in_use_until_it_has_answered():
     self_preservation = told(("ab", ""), ("", ""))
     first, second = self_preservation.due(0.0)
-    self_preservation.worker_said(first, GONE, now=0.1)
+    self_preservation.probed(first, GONE, now=0.1)
     assert used(self_preservation) == "b"
     assert asked(self_preservation, 5.0) == "", "the question to b is under way"
-    self_preservation.worker_said(second, READY, now=5.0)
+    self_preservation.probed(second, READY, now=5.0)
     assert used(self_preservation) == "b"
 
 
 def test_a_retained_worker_is_asked_again_and_dropped_when_it_dies():
     self_preservation = told(("ab", ""), ("", ""))
     for instance in self_preservation.due(0.0):
-        self_preservation.worker_said(instance, READY, now=0.0)
+        self_preservation.probed(instance, READY, now=0.0)
     assert self_preservation.next_due_at() == 1.0
     assert asked(self_preservation, 0.9) == ""
     first, second = self_preservation.due(1.0)
-    self_preservation.worker_said(first, GONE, now=1.0)
-    self_preservation.worker_said(second, READY, now=1.0)
+    self_preservation.probed(first, GONE, now=1.0)
+    self_preservation.probed(second, READY, now=1.0)
     assert used(self_preservation) == "b"
 
 
 def test_a_silent_worker_is_out_of_use_and_returns_when_it_answers():
     self_preservation = told(("ab", ""), ("", ""))
     for instance in self_preservation.due(0.0):
-        self_preservation.worker_said(instance, SILENT, now=0.5)
+        self_preservation.probed(instance, UNRESPONSIVE, now=0.5)
     assert used(self_preservation) == ""
     for instance in self_preservation.due(1.5):
-        self_preservation.worker_said(instance, READY, now=1.5)
+        self_preservation.probed(instance, READY, now=1.5)
     assert used(self_preservation) == "ab"
 
 
@@ -152,7 +149,7 @@ def test_a_worker_that_stays_silent_is_given_up():
     now = 0.0
     while self_preservation.suspicious:
         for instance in self_preservation.due(now):
-            self_preservation.worker_said(instance, SILENT, now=now)
+            self_preservation.probed(instance, UNRESPONSIVE, now=now)
         now += 1.0
     assert 3.0 < now < 6.0
     assert used(self_preservation) == ""
@@ -162,7 +159,7 @@ def test_the_suspicion_ends_when_the_registry_lists_them_again():
     self_preservation = told(("abc", ""), ("", ""), ("ab", ""))
     assert self_preservation.suspicious
     assert retained(self_preservation) == "c"
-    self_preservation.registry_said(workers("abc"), (), now=1.0)
+    self_preservation.update(workers("abc"), (), now=1.0)
     assert not self_preservation.suspicious
     assert self_preservation.next_due_at() is None
 
@@ -175,36 +172,36 @@ def test_a_drain_applies_during_a_suspicion_too():
 def test_whoever_vanishes_during_a_suspicion_is_asked_at_once():
     self_preservation = told(("abcdefgh", ""), ("abcd", ""))
     assert asked(self_preservation, 0.0) == "efgh"
-    self_preservation.registry_said(workers("abc"), (), now=0.5)
+    self_preservation.update(workers("abc"), (), now=0.5)
     assert used(self_preservation) == "abcdefgh"
     assert asked(self_preservation, 0.5) == "d"
 
 
 def test_agents_that_fail_some_seconds_apart_are_seen_together():
     self_preservation = told(("abc", ""))
-    self_preservation.registry_said(workers("ab"), (), now=1.0)
+    self_preservation.update(workers("ab"), (), now=1.0)
     assert used(self_preservation) == "ab", "one of three is believed"
-    self_preservation.registry_said(workers("a"), (), now=6.0)
+    self_preservation.update(workers("a"), (), now=6.0)
     assert self_preservation.suspicious
     assert used(self_preservation) == "ab", "c was believed gone: not before it says otherwise"
     words = {"b": GONE, "c": READY}
     for instance in self_preservation.due(6.0):
-        self_preservation.worker_said(instance, words.pop(instance.id), now=6.0)
+        self_preservation.probed(instance, words.pop(instance.id), now=6.0)
     assert not words
     assert used(self_preservation) == "ac"
 
 
 def test_deaths_far_apart_are_not_put_together():
     self_preservation = told(("abc", ""))
-    self_preservation.registry_said(workers("ab"), (), now=1.0)
-    self_preservation.registry_said(workers("a"), (), now=12.0)
+    self_preservation.update(workers("ab"), (), now=1.0)
+    self_preservation.update(workers("a"), (), now=12.0)
     assert not self_preservation.suspicious
     assert used(self_preservation) == "a"
 
 
 def test_a_process_that_has_the_address_now_is_a_word():
     self_preservation = told(("ab", ""))
-    self_preservation.registry_said([worker("c", at="a"), worker("d", at="b")], (), now=0.0)
+    self_preservation.update([worker("c", at="a"), worker("d", at="b")], (), now=0.0)
     assert used(self_preservation) == "cd"
     assert not self_preservation.suspicious
 
@@ -212,7 +209,7 @@ def test_a_process_that_has_the_address_now_is_a_word():
 def test_a_restart_under_the_same_id_replaces_the_instance():
     self_preservation = told(("ab", ""), ("", ""))
     new = worker("a", boot_id=7)
-    self_preservation.registry_said([new], (), now=0.0)
+    self_preservation.update([new], (), now=0.0)
     assert self_preservation.instances == (new, worker("b"))
     assert retained(self_preservation) == "b"
 
@@ -220,8 +217,8 @@ def test_a_restart_under_the_same_id_replaces_the_instance():
 def test_an_answer_about_an_earlier_disappearance_changes_nothing():
     self_preservation = told(("ab", ""), ("", ""))
     first, _ = self_preservation.due(0.0)
-    self_preservation.registry_said(workers("ab"), (), now=1.0)
-    self_preservation.worker_said(first, GONE, now=1.1)
+    self_preservation.update(workers("ab"), (), now=1.0)
+    self_preservation.probed(first, GONE, now=1.1)
     assert used(self_preservation) == "ab"
 
 
@@ -231,7 +228,7 @@ def test_the_suspicion_has_a_limit():
     )
     for now in range(29):
         for instance in self_preservation.due(float(now)):
-            self_preservation.worker_said(instance, READY, now=float(now))
+            self_preservation.probed(instance, READY, now=float(now))
     assert used(self_preservation) == "ab"
     assert self_preservation.next_due_at() <= 30.0
     assert self_preservation.due(30.0) == ()
@@ -248,13 +245,13 @@ def test_the_rate_of_questions_is_bounded():
         )
         for n in range(count)
     ]
-    self_preservation.registry_said(many, (), now=0.0)
-    self_preservation.registry_said((), (), now=0.0)
+    self_preservation.update(many, (), now=0.0)
+    self_preservation.update((), (), now=0.0)
     questions, now = 0, 0.0
     while now < 60.0:
         for instance in self_preservation.due(now):
             questions += 1
-            self_preservation.worker_said(instance, READY, now=now)
+            self_preservation.probed(instance, READY, now=now)
         now += 0.1
     assert questions <= count + 50 * 60
 
@@ -270,7 +267,7 @@ NAMES = st.sets(st.sampled_from("abcdefgh")).map(lambda names: "".join(sorted(na
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 5),
-        st.one_of(st.tuples(NAMES, NAMES), st.sampled_from([READY, GONE, SILENT])),
+        st.one_of(st.tuples(NAMES, NAMES), st.sampled_from([READY, GONE, UNRESPONSIVE])),
     ),
     max_size=30,
 )
@@ -289,11 +286,11 @@ def test_whatever_happens_the_listed_are_in_use_and_nobody_withdrawn_is_kept(eve
         if isinstance(event, tuple):
             listed, withdrawn = event
             ever |= set(listed)
-            self_preservation.registry_said(workers(listed), withdrawn, now=now)
+            self_preservation.update(workers(listed), withdrawn, now=now)
             assert not set(retained(self_preservation)) & set(withdrawn)
         else:
             for instance in self_preservation.due(now):
-                self_preservation.worker_said(instance, event, now=now)
+                self_preservation.probed(instance, event, now=now)
         in_use = set(used(self_preservation))
         assert set(listed) <= in_use <= ever
         assert in_use == set(listed) | set(retained(self_preservation))
@@ -308,12 +305,12 @@ def test_a_registry_that_is_sure_in_the_end_is_believed_in_the_end(events):
     for pause_s, event in events:
         now += pause_s
         if isinstance(event, tuple):
-            self_preservation.registry_said(workers(event[0]), event[1], now=now)
-    self_preservation.registry_said(workers("ab"), "", now=now)
+            self_preservation.update(workers(event[0]), event[1], now=now)
+    self_preservation.update(workers("ab"), "", now=now)
     for _ in range(3):
         now += 10.0
         for instance in self_preservation.due(now):
-            self_preservation.worker_said(instance, GONE, now=now)
+            self_preservation.probed(instance, GONE, now=now)
     assert used(self_preservation) == "ab"
     assert not self_preservation.suspicious
 
@@ -338,87 +335,15 @@ def test_a_wrong_setting_is_named(fields):
         SelfPreservationConfig(**fields)
 
 
-# Consul's words, as Consul 1.8.7 and the embedded registry write them
-
-SERF = {"CheckID": "serfHealth", "Status": "passing", "Output": "Agent alive and reachable"}
-DEAD_AGENT = SERF | {"Status": "critical", "Output": "Agent not live or unreachable"}
-
-
-def http(status: str, output: str) -> dict[str, str]:
-    return {"CheckID": "service:x", "Status": status, "Type": "http", "Output": output}
-
-
-def ttl(status: str, output: str) -> dict[str, str]:
-    return {"CheckID": "service:x", "Status": status, "Type": "ttl", "Output": output}
-
-
-def maintenance(check_id: str) -> dict[str, str]:
-    return {"CheckID": check_id, "Status": "critical", "Type": "maintenance", "Output": ""}
-
-
-WORDS = {
-    "well": ([SERF, http("passing", "HTTP GET http://h:1/x: 200 OK Output: ")], False),
-    "its agent is dead": ([DEAD_AGENT, http("passing", "HTTP GET http://h/x: 200 OK")], False),
-    "maintenance": ([SERF, maintenance("_service_maintenance:x"), http("passing", "")], True),
-    "its node's maintenance": ([maintenance("_node_maintenance"), SERF], True),
-    "maintenance and a dead agent": ([DEAD_AGENT, maintenance("_service_maintenance:x")], True),
-    "the engine hangs": (
-        [SERF, http("critical", "HTTP GET http://h:1/x: 503 Service Unavailable Output: no")],
-        True,
-    ),
-    "too many requests": ([SERF, http("warning", "HTTP GET http://h:1/x: 429 Output: ")], True),
-    "the embedded registry's 503": (
-        [SERF, http("critical", "HTTP GET http://h:1/x: 503 Output: ")],
-        True,
-    ),
-    "refused": (
-        [SERF, http("critical", 'Get "http://h:1/x": dial tcp h:1: connect: connection refused')],
-        False,
-    ),
-    "no answer": (
-        [SERF, http("critical", 'Get "http://h:1/x": context deadline exceeded (Client.Timeout)')],
-        False,
-    ),
-    "the embedded registry's refusal": (
-        [SERF, http("critical", "GET http://h:1/x: Cannot connect to host")],
-        False,
-    ),
-    "TTL expired": ([SERF, ttl("critical", "TTL expired")], False),
-    "TTL expired after a note": (
-        [SERF, ttl("critical", "TTL expired (last output before timeout follows): fine")],
-        False,
-    ),
-    "it reported a failure": ([SERF, ttl("critical", "engine hangs")], True),
-    "never checked yet": ([SERF, http("critical", "")], False),
-    "no checks": ([], False),
-}
-
-
-@pytest.mark.parametrize(("checks", "withdrawn"), WORDS.values(), ids=WORDS)
-def test_what_consul_says_about_an_entry(checks, withdrawn):
-    body = json.dumps([{"Service": {"ID": "x"}, "Checks": checks}, {"Service": 7}]).encode()
-    assert withdrawn_ids(body) == (("x",) if withdrawn else ())
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[" * 5000, b'["\xff"]'])
-def test_an_answer_that_is_no_list_is_an_error_or_says_nothing(body):
-    try:
-        assert withdrawn_ids(body) == ()
-    except RegistryError as error:
-        assert "no JSON list" in str(error)
-
-
 def test_after_a_suspicion_one_that_vanishes_is_enough() -> None:
     """An agent that comes back lists all, and takes them off one by one until checks have run."""
     self_preservation = told(("abc", ""), ("", ""))
     assert retained(self_preservation) == "abc"
-    self_preservation.registry_said(workers("abc"), "", now=20.0)
+    self_preservation.update(workers("abc"), "", now=20.0)
     assert not self_preservation.suspicious
-    self_preservation.registry_said(workers("ab"), "", now=20.1)
+    self_preservation.update(workers("ab"), "", now=20.1)
     assert used(self_preservation) == "abc"
     assert retained(self_preservation) == "c"
-    self_preservation.registry_said(workers("abc"), "", now=20.2)
-    self_preservation.registry_said(
-        workers("ab"), "", now=20.2 + SelfPreservationConfig().window_s + 1
-    )
+    self_preservation.update(workers("abc"), "", now=20.2)
+    self_preservation.update(workers("ab"), "", now=20.2 + SelfPreservationConfig().window_s + 1)
     assert used(self_preservation) == "ab"

@@ -106,7 +106,7 @@ async def test_by_http_flat_and_nested_are_the_same() -> None:
             scores = np.reshape(answer["outputs"][0]["data"], answer["outputs"][0]["shape"])
             assert scores.argmax(axis=1).tolist() == [0, 1, 2] * 40
         status, answer = await ask(rig, body("FP32", [7, 16, 16, 3], pixels.ravel().tolist()))
-        assert (status, "'x' has not the 5,376 numbers" in answer["error"]) == (400, True)
+        assert (status, "'x' does not have the 5,376 numbers" in answer["error"]) == (400, True)
 
 
 async def test_a_long_list_of_images_is_none_of_numbers() -> None:

@@ -162,7 +162,7 @@ async def test_refused_by_the_headers(http: aiohttp.ClientSession, name: str) ->
 
 async def test_no_frames(http: aiohttp.ClientSession) -> None:
     for body, words in (
-        (b"GET / HTTP/1.1\r\n\r\n", "head claims"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the head of a frame has"),
         (framed(encoded("red"))[:-5], "within a frame"),
     ):
         answers, ended = await send(http, [body])

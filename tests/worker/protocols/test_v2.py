@@ -293,7 +293,7 @@ REFUSED: dict[str, tuple[object, bytes, str | None, int, str]] = {
     "header too short": (request(data=LISTED), b"", "10", 400, "request"),
     "header negative": (request(data=LISTED), b"", "-1", 400, "'-1'"),
     "header no number": (request(data=LISTED), b"", "ten", 400, "'ten'"),
-    "header endless": (request(data=LISTED), b"", "9" * 40, 400, "no length"),
+    "header endless": (request(data=LISTED), b"", "9" * 40, 400, "not a length"),
     "element longer than its data": (
         request(datatype="BYTES", shape=[1], parameters={"binary_data_size": 6}),
         b"\xff\xff\xff\xffab",

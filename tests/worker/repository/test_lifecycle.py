@@ -190,7 +190,7 @@ def test_an_alias_whose_new_version_is_broken_stays_where_it_was() -> None:
     story.work()
     assert story.cycle.aliases == {"canary": 2}
     assert story.served == ("2", "1")
-    assert "alias canary points to version 3, which is not there" in story.cycle.problems()
+    assert "alias canary points to version 3, which does not exist" in story.cycle.problems()
 
 
 def test_a_changed_settings_file_counts_and_a_broken_one_leaves_the_last() -> None:

@@ -194,7 +194,7 @@ async def test_a_repository_that_vanishes_takes_nothing_with_it(tmp_path, serve,
     for gone in (lambda: root.rename(tmp_path / "away"), root.mkdir):
         caplog.clear()
         gone()
-        await until(lambda: "what is loaded stays" in caplog.text)
+        await until(lambda: "the loaded models stay loaded" in caplog.text)
         assert await ask(worker, "flowers") == ("1", "v1")
     root.rmdir()
     (tmp_path / "away").rename(root)
@@ -216,7 +216,7 @@ async def test_a_switch_of_tensorflow_models(tmp_path, models, serve, ask):
 @pytest.mark.parametrize(
     ("names", "only", "says"),
     [
-        ([], (), "holds no model"),
+        ([], (), "has no models"),
         (["flowers"], ("flowers", "cats"), "has no model cats"),
         (["broken"], (), "broken: version 1: .*its weights are damaged"),
     ],

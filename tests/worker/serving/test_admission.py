@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
+from fingerpost.errors import Draining
 from fingerpost.registry import LoadReport
 from fingerpost.worker.config import RequestConfig
 from fingerpost.worker.engine.config import BatchingConfig
@@ -180,7 +181,7 @@ async def rig_of_one() -> AsyncIterator[Rig]:
 
 async def test_a_leaving_worker_refuses_every_protocol() -> None:
     async with serving() as rig:
-        rig.service.admission.refusing = True
+        rig.service.admission.refusal = Draining("this worker is leaving")
         for path, body, form in ROUTES.values():
             async with sent(rig, path, body) as reader:
                 status, headers, text = await read_answer(reader)

@@ -179,7 +179,7 @@ async def test_over_otlp_to_a_collector(
 ) -> None:
     no_variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     no_variables.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-    tracing = start_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}, asked=False)
+    tracing = start_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}, requested=False)
     observer = Observer(WorkerMetrics(), tracing=tracing)
     async with serving(observer, classify) as http, http.post("/", headers=CALLER):
         pass
@@ -265,7 +265,7 @@ async def test_a_collector_that_is_away_delays_neither_requests_nor_the_end(
     with bind("127.0.0.1", 0) as nobody:  # bound, but nobody listens: refused
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         no_variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
-        observer = Observer(WorkerMetrics(), tracing=start_tracing({}, asked=True))
+        observer = Observer(WorkerMetrics(), tracing=start_tracing({}, requested=True))
         async with serving(observer, classify) as http, asyncio.timeout(5), http.post("/"):
             pass
         started = time.monotonic()
@@ -287,19 +287,19 @@ OFF = {
 
 @pytest.mark.parametrize("case", OFF)
 def test_off_unless_it_can_be_on(case: str) -> None:
-    assert start_tracing(OFF[case], asked=False) is None
+    assert start_tracing(OFF[case], requested=False) is None
 
 
 def test_asked_for_what_there_is_not() -> None:
     with pytest.raises(ConfigurationError, match="http/protobuf"):
-        start_tracing({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, asked=True)
+        start_tracing({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, requested=True)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ConfigurationError, match=r"fingerpost\[otel\]"):
-        start_tracing({}, asked=True)
-    assert start_tracing({"OTEL_TRACES_EXPORTER": "otlp"}, asked=False) is None
+        start_tracing({}, requested=True)
+    assert start_tracing({"OTEL_TRACES_EXPORTER": "otlp"}, requested=False) is None
 
 
 def test_nothing_is_imported_when_off() -> None:
@@ -307,7 +307,8 @@ def test_nothing_is_imported_when_off() -> None:
 
     code = (
         "import sys; from fingerpost.worker.telemetry.tracing import start_tracing;"
-        "from fingerpost.worker.telemetry.observer import Observer; start_tracing({}, asked=False);"
+        "from fingerpost.worker.telemetry.observer import Observer;"
+        "start_tracing({}, requested=False);"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

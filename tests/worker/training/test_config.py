@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.training import train_config
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.training import TrainConfig
 
 
 def _config(**changes: Any) -> TrainConfig:
-    return TrainConfig(**{"images": Path("images"), "out": Path("models/flowers")} | changes)
+    return train_config(**{"images": Path("images"), "out": Path("models/flowers")} | changes)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def _config(**changes: Any) -> TrainConfig:
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"validation_split": 0.0}, "validation_split is 0.0"),
         ({"validation_split": 1.0}, "validation_split is 1.0"),
-        ({"weights": "no-such-file.h5"}, "'no-such-file.h5', and no such file"),
+        ({"weights": "no-such-file.h5"}, "'no-such-file.h5', and there is no such file"),
         ({"backbone": "small", "weights": "imagenet"}, "has no imagenet weights"),
         ({"weights": "none", "fine_tune": True}, "fine_tune is for"),
         ({"backbone": "none", "fine_tune": True}, "fine_tune is for"),
@@ -44,9 +45,9 @@ def test_a_value_that_cannot_work_is_named(changes: dict[str, Any], message: str
 
 
 def test_weights_default_to_what_the_backbone_has() -> None:
-    assert _config().starting_weights == "imagenet"
-    assert _config(backbone="small").starting_weights == "none"
-    assert _config().weights_file is None
+    assert _config().network.starting_weights == "imagenet"
+    assert _config(backbone="small").network.starting_weights == "none"
+    assert _config().network.weights_file is None
 
 
 def test_importing_the_package_loads_no_framework() -> None:

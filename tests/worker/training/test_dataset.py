@@ -62,7 +62,7 @@ def test_bad_images_are_named_with_the_reason_and_skipped(tmp_path: Path) -> Non
     skipped = {item.path.name: item.reason for item in found.skipped}
     assert list(skipped) == ["cut.png", "empty.jpg", "notes.txt", "paper.ico"]
     assert "empty" in skipped["empty.jpg"]
-    assert "no image of a format" in skipped["notes.txt"]
+    assert "not an image of a supported format" in skipped["notes.txt"]
     assert len(found.images) == 5
 
 

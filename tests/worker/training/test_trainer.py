@@ -11,12 +11,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.support.training import train_config
 
 from fingerpost.deploy.demo.digits import write_digits
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Framework, Layout, Preprocessing
-from fingerpost.worker.training import SilentProgress, TrainConfig, TrainResult, train
+from fingerpost.worker.training import SilentProgress, TrainResult, train
 from fingerpost.worker.training.dataset import read_image
 from fingerpost.worker.training.network import build_network, find_backbone
 
@@ -71,7 +72,7 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tra
     images = _part(digits, root / "images", labels="0146", each=100)
     (images / "4" / "cut.png").write_bytes((images / "4" / "0004.png").read_bytes()[:50])
     recorder = Recorder()
-    config = TrainConfig(
+    config = train_config(
         images=images, out=root / "models" / "digits", backbone="small", epochs=6, batch_size=16
     )
     return train(config, recorder), recorder
@@ -133,7 +134,7 @@ def test_the_saved_model_takes_raw_pixels(
 
 
 def test_keras_and_the_saved_model_answer_alike(digits: Path, tmp_path: Path) -> None:
-    config = TrainConfig(images=digits, out=tmp_path / "x", backbone="small", flip=True)
+    config = train_config(images=digits, out=tmp_path / "x", backbone="small", flip=True)
     network = build_network(config, find_backbone("small"), image_size=32, classes=10)
     network.serving.export(tmp_path / "x", verbose=False)
     serve = tf.saved_model.load(str(tmp_path / "x")).signatures["serving_default"]
@@ -156,7 +157,7 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     images = _part(digits, tmp_path / "images", labels="07", each=6)
     out = tmp_path / "models" / "digits"
     (out / "4").mkdir(parents=True)
-    config = TrainConfig(
+    config = train_config(
         images=images, out=out, weights=tmp_path / "own.weights.h5", image_size=32, epochs=1
     )
     result = train(config)
@@ -172,7 +173,7 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
 
 def test_a_backbone_without_weights_is_trained_whole(digits: Path, tmp_path: Path) -> None:
     images = _part(digits, tmp_path / "images", labels="07", each=4)
-    config = TrainConfig(
+    config = train_config(
         images=images,
         out=tmp_path / "digits",
         backbone="mobile-net",
@@ -189,7 +190,7 @@ def test_fine_tuning_is_a_second_stage(digits: Path, tmp_path: Path) -> None:
     weights = tmp_path / "small.weights.h5"
     _small().save_weights(weights)
     out = tmp_path / "digits"
-    config = TrainConfig(
+    config = train_config(
         images=images, out=out, backbone="small", weights=weights, epochs=1, fine_tune=True
     )
     recorder = Recorder()
@@ -201,7 +202,7 @@ def test_fine_tuning_is_a_second_stage(digits: Path, tmp_path: Path) -> None:
 def test_an_interrupt_leaves_no_version(digits: Path, tmp_path: Path) -> None:
     images = _part(digits, tmp_path / "images", labels="01", each=20)
     out = tmp_path / "models" / "digits"
-    config = TrainConfig(images=images, out=out, backbone="small", batch_size=4)
+    config = train_config(images=images, out=out, backbone="small", batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         train(config, Recorder(fail_after=12))
     assert not out.exists()
@@ -215,7 +216,7 @@ def test_an_image_that_vanishes_is_named(digits: Path, tmp_path: Path) -> None:
             if stage == "training":
                 shutil.rmtree(images / "1")
 
-    config = TrainConfig(images=images, out=tmp_path / "digits", backbone="small")
+    config = train_config(images=images, out=tmp_path / "digits", backbone="small")
     with pytest.raises(ConfigurationError, match=r"changed while it was used: .*\.png"):
         train(config, Vanish())
 
@@ -226,9 +227,9 @@ def test_an_image_that_vanishes_is_named(digits: Path, tmp_path: Path) -> None:
         ({"backbone": "mobilnetv2"}, "no backbone 'mobilnetv2': give MobileNetV2"),
         ({"backbone": "qqq"}, "no backbone 'qqq': give MobileNetV2"),
         ({"image_size": 16, "weights": "none"}, "image_size 16: .*at least 32x32"),
-        ({"weights": "wrong.weights.h5"}, "holds no weights of MobileNetV2"),
-        ({"weights": "text.h5"}, "holds no weights of MobileNetV2"),
-        ({"weights": "text.bin"}, "holds no weights of MobileNetV2"),
+        ({"weights": "wrong.weights.h5"}, "does not hold the weights of MobileNetV2"),
+        ({"weights": "text.h5"}, "does not hold the weights of MobileNetV2"),
+        ({"weights": "text.bin"}, "does not hold the weights of MobileNetV2"),
     ],
 )
 def test_what_cannot_be_built_is_one_line(
@@ -241,7 +242,7 @@ def test_what_cannot_be_built_is_one_line(
     if changes.get("weights", "none") != "none":
         changes = changes | {"weights": tmp_path / changes["weights"]}
     images = _part(digits, tmp_path / "images", labels="01", each=2)
-    config = TrainConfig(**{"images": images, "out": tmp_path / "x", "image_size": 32} | changes)
+    config = train_config(**{"images": images, "out": tmp_path / "x", "image_size": 32} | changes)
     with pytest.raises(ConfigurationError, match=message) as caught:
         train(config)
     assert "\n" not in str(caught.value)
@@ -256,7 +257,7 @@ def test_imagenet_weights_without_a_network_fail_soon_and_say_what_to_do(
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     images = _part(digits, tmp_path / "images", labels="01", each=2)
-    config = TrainConfig(images=images, out=tmp_path / "x", image_size=96)
+    config = train_config(images=images, out=tmp_path / "x", image_size=96)
     started = time.monotonic()
     with pytest.raises(ConfigurationError, match=r"give --weights PATH .* or --weights none"):
         train(config)
@@ -268,7 +269,7 @@ def test_a_loss_that_is_no_number_is_an_error(digits: Path, tmp_path: Path) -> N
     broken = _small()
     broken.set_weights([np.full_like(value, 1e38) for value in broken.get_weights()])
     broken.save_weights(tmp_path / "huge.weights.h5")
-    config = TrainConfig(
+    config = train_config(
         images=images,
         out=tmp_path / "digits",
         backbone="small",

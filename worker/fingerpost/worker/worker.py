@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from fingerpost.errors import ConfigurationError, RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.errors import (
+    ConfigurationError,
+    Draining,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnreachable,
+)
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.shutdown import ShutdownSignals
@@ -248,7 +254,7 @@ class Worker:
         admission.state = WorkerState.DRAINING
         await running.registrations.drain("leaving")
         await asyncio.sleep(config.drain.lease_s)
-        admission.refusing = True
+        admission.refusal = Draining("this worker is leaving: use another one")
         if not await admission.idle(config.drain.timeout_s):
             logger.warning(
                 "%d requests still in flight after %g s: leaving all the same",
@@ -312,7 +318,7 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
     return Observer(
         metrics,
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
-        tracing=start_tracing(os.environ, asked=config.telemetry.tracing),
+        tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
 
 

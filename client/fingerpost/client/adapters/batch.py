@@ -1,4 +1,4 @@
-"""A batch of a data pipeline with its images' labels added: for Ray Data, Dask, or no framework."""
+"""Adds the labels of its images to a batch of a data pipeline: Ray Data, Dask, or no framework."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class BatchMapper:
         )
         bag.map_partitions(BatchMapper(client, "flowers"))  # Dask
 
-    A batch is a dict of columns, a pandas DataFrame, or an iterable of rows: dicts, or images
-    alone. It comes back as the same, with lists as new columns and dicts as rows; what came in
-    is left as it was. It imports none of the frameworks.
+    A batch is a dict of columns, a pandas DataFrame, or an iterable of rows (dicts, or images).
+    The result has the same form, with lists as new columns and dicts as rows; the input is not
+    changed. None of the frameworks is imported.
 
     Args:
-        client: as it is, or pickled where the framework sends it to another process.
+        client: the framework may pickle it and send it to another process.
         model, options: see `Client.stream`.
-        column: where the images are: anything that `Client.classify` takes.
-        prefix: put before the three names, where there is a `label` already.
+        column: the name of the column with the images: anything that `Client.classify` takes.
+        prefix: precedes the names of the three columns, for a batch that has a `label` already.
 
     Raises:
-        InvalidName, ConfigurationError: on construction, or for a batch without `column` or with
-            one that would be overwritten.
+        InvalidName, ConfigurationError: on construction, or for a batch that has no `column` or
+            has one of the three columns already.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BatchMapper:
         self._names = tuple(f"{prefix}{each}" for each in Answer._fields)
 
     def __call__(self, batch: Any) -> Any:
-        """The batch with the three columns."""
+        """The batch with the three columns added."""
         if isinstance(batch, Mapping):
             return {**batch, **self._columns(batch)}
         if hasattr(batch, "assign"):
@@ -86,7 +86,7 @@ class BatchMapper:
         there = ", ".join(map(str, columns))
         if self._column not in columns:
             raise ConfigurationError(
-                f"no column {self._column!r} among {there}: name the images' one (column=)"
+                f"no column {self._column!r} among {there}: name the column of the images (column=)"
             )
         if any(name in columns for name in self._names):
             raise ConfigurationError(

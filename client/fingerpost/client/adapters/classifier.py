@@ -1,4 +1,4 @@
-"""Images in, answers out, in the same order: what the adapters have in common."""
+"""Images in, answers out, in the same order: the common part of the adapters."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.streaming.concurrency import Concurrency
-    from fingerpost.client.streaming.stream import OnError
+    from fingerpost.client.streaming.options import OnError
     from fingerpost.client.sync import SyncClient
 
 __all__ = ["Answer", "Classifier", "Options"]
 
 
 class Answer(NamedTuple):
-    """The best label and its score (0 to 1); or `""`, NaN, and why: `code: message`."""
+    """The best label, its score (0 to 1) and `""`; or `""`, NaN and the error, `code: message`."""
 
     label: str
     score: float
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 
 class Options(TypedDict, total=False):
-    """See `Client.stream`."""
+    """Optional arguments of an adapter: see `Client.stream`."""
 
     timeout_s: float | None
     concurrency: Concurrency
@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
 
 
 class Classifier:
-    """Can be pickled, as its client can.
+    """Classifies images by a `SyncClient`; it can be pickled.
 
     Raises:
         InvalidName, ConfigurationError: on construction.
@@ -46,7 +46,11 @@ class Classifier:
         self._stream(())  # checks the arguments, and sends nothing
 
     def __call__(self, images: Iterable[ImageSource]) -> Iterator[Answer]:
-        """The answers. Raises what `Client.classify` does with `on_error="raise"` only."""
+        """The answers, in the order of the images.
+
+        Raises:
+            FingerpostError: as `Client.classify`, with `on_error="raise"` only.
+        """
         for result in self._stream(enumerate(images)):
             if result.error is None:
                 yield Answer(result.label, result.score, "")

@@ -1,4 +1,4 @@
-"""Datasets of PyTorch with every image's label from the cluster (extra `torch`)."""
+"""Datasets of PyTorch with the label of every image from the cluster (extra `torch`)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ T = TypeVar("T")
 
 
 class Classified(NamedTuple, Generic[T]):
-    """An item of the wrapped dataset, and what `Answer` says of its image.
+    """An item of the wrapped dataset with the label, score (0 to 1) and error of its image.
 
-    `DataLoader` collates it field by field, as any named tuple: labels and errors become tuples,
-    scores a float64 tensor `[N]`.
+    For an image that failed the label is `""`, the score NaN and the error `code: message`;
+    otherwise the error is `""`. `DataLoader` collates it field by field, as any named tuple: labels
+    and errors become tuples, scores a float64 tensor `[N]`.
     """
 
     item: T
@@ -36,7 +37,7 @@ class Classified(NamedTuple, Generic[T]):
 
 
 def first(item: Any) -> Any:
-    """The image of an item that is one, or a tuple that begins with one, as torchvision's do."""
+    """The image of an item: the item, or its first element if it is a tuple, as in torchvision."""
     return item[0] if isinstance(item, tuple | list) else item
 
 
@@ -44,12 +45,12 @@ class _Wrapper(Generic[T]):
     """The items of a dataset, classified.
 
     Args:
-        dataset: whose images are to be classified.
-        client: each worker process of a `DataLoader` makes it one of its own.
+        dataset: the dataset with the images.
+        client: in each worker process of a `DataLoader` it becomes a client of that process.
         model, options: see `Client.stream`.
-        image: takes the image from an item; a tensor is `[C, H, W]` or `[H, W]`, uint8 or float
-            from 0 to 1, and anything else what `Client.classify` takes. With the start method
-            `spawn` it must be something that can be pickled.
+        image: returns the image of an item: a tensor `[C, H, W]` or `[H, W]`, uint8 or float from 0
+            to 1, or anything else that `Client.classify` takes. With the start method `spawn` it
+            must be picklable.
 
     Raises:
         InvalidName, ConfigurationError: on construction.
@@ -81,7 +82,7 @@ class _Wrapper(Generic[T]):
 
 
 class ClassifiedDataset(_Wrapper[T], Dataset[Classified[T]]):  # type: ignore[misc]
-    """A map-style dataset; `DataLoader` has each batch's images classified at the same time.
+    """A map-style dataset; the images of a `DataLoader`'s batch are classified concurrently.
 
     ::
 
@@ -98,19 +99,19 @@ class ClassifiedDataset(_Wrapper[T], Dataset[Classified[T]]):  # type: ignore[mi
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Classified[T]]:
-        """What `DataLoader` calls for a whole batch (PyTorch 2.0)."""
+        """The items of a whole batch; called by `DataLoader` (PyTorch 2.0)."""
         return list(self._classified(self._dataset[each] for each in indices))
 
 
 class ClassifiedIterableDataset(_Wrapper[T], IterableDataset[Classified[T]]):  # type: ignore[misc]
-    """An iterable dataset, in its order, with no more read ahead than `Client.stream` does."""
+    """An iterable dataset; it keeps the order, and reads ahead as little as `Client.stream`."""
 
     def __iter__(self) -> Iterator[Classified[T]]:
         return self._classified(self._dataset)
 
 
 def _sendable(image: Any) -> Any:
-    """A tensor as the array that it shows; one that shows none is refused like any such array."""
+    """A tensor as a NumPy array; a float tensor from 0 to 1 is converted to uint8."""
     if not isinstance(image, torch.Tensor):
         return image
     image = image.detach().cpu()

@@ -1,24 +1,47 @@
-"""One image on its way through the attempts at it."""
+"""One image of a caller: what was asked for, and how far the attempts at it have come."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from fingerpost.registry import ModelReference
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry import Instance, ModelReference
+    from fingerpost.registry import Instance
 
-__all__ = ["Job"]
+__all__ = ["Call", "CallOptions"]
 
 
-class Job:
-    """One image on its way; the dispatcher notes here how far it has come.
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked arguments of a call that apply to each of its images: see `Client.classify`."""
 
-    `deadline` is in the event loop's time; `peer` is the one that answered, or else the last one
-    that was asked or failed, and `worker` whom it named as the source of its answer; `failed`
-    counts the attempts that a worker began and did not finish; `headers` go with every attempt.
+    reference: ModelReference
+    top: int
+    timeout_s: float
+    shrink: bool = False
+    sticky: str | None = None
+
+
+class Call:
+    """One image from the caller's request to its result; the dispatcher records its progress here.
+
+    Attributes:
+        reference, top, shrink, sticky: see `Client.classify`.
+        deadline: in the event loop's time.
+        headers: sent with every attempt.
+        attempts: how many peers were asked so far.
+        failed: how many attempts a peer began and did not finish.
+        retried: the error codes of the failed attempts, in their order.
+        last_error: the error of the last failed attempt.
+        image_bytes: how many bytes the encoded image has; for an image that is sent while it is
+            read, how many bytes of it were sent.
+        peer: the one that answered, or else the last one that was asked.
+        worker: what the peer says of the worker behind it; see `Route.origin`.
     """
 
     __slots__ = (

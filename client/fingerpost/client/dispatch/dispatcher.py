@@ -1,4 +1,4 @@
-"""From a model's name and an image to an answer: look up, pick, send, and go on after failures."""
+"""From a model's name and an image to an answer: resolve, pick a worker, send, and retry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
 from fingerpost.client.routing import Budget, Outcome, Pick
-from fingerpost.client.transport.deadlines import Limited
+from fingerpost.client.transport.deadlines import CancelScope
 from fingerpost.errors import (
     CallerError,
     DeadlineExceeded,
@@ -25,25 +25,25 @@ from fingerpost.errors import (
 
 if TYPE_CHECKING:
     from fingerpost.client.config import ClientConfig
-    from fingerpost.client.dispatch.call import Job
+    from fingerpost.client.dispatch.call import Call
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.result import Stats
-    from fingerpost.client.route.route import Way
-    from fingerpost.client.transport.deadlines import Sweep
+    from fingerpost.client.route.route import Route
+    from fingerpost.client.transport.attempt import Attempt
+    from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.transport import Reply, Transport
-    from fingerpost.client.transport.upload import Upload
-    from fingerpost.client.wire import ClassifyAnswer
+    from fingerpost.client.wire import ReceivedAnswer
     from fingerpost.registry import Snapshot
 
 __all__ = ["Dispatcher"]
 
-_NOBODY: Final[AbstractSet[str]] = frozenset()
-_NOWHERE: Final = Origin()
+_NONE: Final[AbstractSet[str]] = frozenset()
+_NO_ORIGIN: Final = Origin()
 
 
-class _Deadline(Limited):
-    """A request, which ends at its deadline."""
+class _Deadline(CancelScope):
+    """Cancels a call at its deadline, which is in the event loop's time."""
 
     __slots__ = ("at",)
 
@@ -52,25 +52,25 @@ class _Deadline(Limited):
         self.at = at
 
     def check(self, now: float) -> None:
-        """See `Sweep`."""
+        """Cancel the call if it is past its deadline; called by a `DeadlineScheduler`."""
         if now >= self.at:
-            self.cut("deadline")
+            self.cancel("deadline")
 
 
 class Dispatcher:
-    """Sends images to workers. It owns neither the resolver nor the transport."""
+    """Sends images to workers. Whoever makes it closes the resolver and the transport."""
 
     def __init__(
         self,
         resolver: Resolver,
         transport: Transport,
-        sweep: Sweep,
+        deadlines: DeadlineScheduler,
         config: ClientConfig,
         stats: Stats,
-        way: Way,
+        route: Route,
     ) -> None:
-        self._way = way
-        self._sweep = sweep
+        self._route = route
+        self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
         self._config = config
@@ -81,147 +81,148 @@ class Dispatcher:
         self._clock = asyncio.get_running_loop().time
 
     async def aclose(self) -> None:
-        """End what runs in the background."""
+        """End the background tasks."""
         for service in self._services.values():
             await service.prober.aclose()
 
     @property
     def lookups(self) -> int:
-        """Polls made so far, for all services; may be read from another thread."""
+        """How many polls were made, for all services; may be read from another thread."""
         return sum(service.watch.polls for service in list(self._services.values()))
 
-    def origin(self, job: Job) -> Origin:
-        """Who answered, or who was asked last."""
-        return _NOWHERE if job.peer is None else self._way.origin(job.peer, job.worker)
+    def origin(self, call: Call) -> Origin:
+        """What answered, or what was asked last."""
+        return _NO_ORIGIN if call.peer is None else self._route.origin(call.peer, call.worker)
 
     async def resolve(self, service: str) -> Snapshot:
-        """The present snapshot of a service, waiting for the first one.
+        """The current snapshot of a service; waits for the first one.
 
         Raises:
-            RegistryError: no first answer within `no_worker_s`.
+            RegistryError: no answer within `wait_for_ready_s`.
             UnknownService: the registry has no such service.
         """
         found = await self._service(service)
-        view = await found.watch.ready(self._config.no_worker_s)
+        view = await found.watch.ready(self._config.wait_for_ready_s)
         if not view.known:
             raise _unknown(service)
         return view
 
-    async def run(self, job: Job, image: ImageSource) -> ClassifyAnswer:
-        """Load the image and classify it on whichever worker answers before the deadline.
+    async def run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
+        """Load the image and classify it on any worker that answers before the deadline.
 
-        Raises what `Client.classify` says.
+        Raises:
+            FingerpostError: as `Client.classify`.
         """
-        limited = _Deadline(job.deadline)
-        self._sweep.add(limited)
+        scope = _Deadline(call.deadline)
+        self._deadlines.add(scope)
         try:
-            return await self._run(job, image)
+            return await self._run(call, image)
         except asyncio.CancelledError:
-            if limited.was_cut():
-                raise _late(job) from job.last_error
+            if scope.cancelled_caught():
+                raise _late(call) from call.last_error
             raise
         finally:
-            self._sweep.discard(limited)
+            self._deadlines.discard(scope)
 
-    async def _run(self, job: Job, image: ImageSource) -> ClassifyAnswer:
-        if not job.shrink:
+    async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
+        if not call.shrink:
             data = await load_image(image)
-        service = self._services.get(job.reference.model)
+        service = self._services.get(call.reference.model)
         if service is None or service.watch.view is None:
-            service = await self._service(job.reference.model)
-        if job.shrink:
-            data = await self._shrunk(job, service, image)
+            service = await self._service(call.reference.model)
+        if call.shrink:
+            data = await self._shrunk(call, service, image)
         body_bytes = 0 if isinstance(data, OneShot) else len(data)
-        job.image_bytes = body_bytes
+        call.image_bytes = body_bytes
         now = self._clock()
         self._refresh(service, now)
         self._budget.request(now, body_bytes)
-        await service.begin(job.reference, body_bytes / 1e6, now)
-        tried = _NOBODY
+        await service.begin(call.reference, body_bytes / 1e6, now)
+        tried = _NONE
         rounds = 0
-        empty_until: float | None = None
-        in_vain: int | None = None  # bytes of a failed attempt whose retry is not paid for yet
+        no_worker_until: float | None = None
+        unpaid_bytes: int | None = None  # of a failed attempt; its retry is not in the budget yet
         while True:
             now = self._clock()
             self._refresh(service, now)
-            if in_vain is not None and not self._budget.spend(now, in_vain):
-                # The budget limits how fast, not whether: an image that waits harms nobody.
+            if unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes):
+                # The budget limits the rate of retries: an image that waits does no harm.
                 await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
                 rounds += 1
                 continue
-            in_vain = None
+            unpaid_bytes = None
             pick = service.balancer.pick(
-                job.reference, tried=tried, now=now, rng=self._rng, key=job.sticky
+                call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
             )
             if isinstance(pick, Pick):
-                upload, reply = await self._send(job, service, pick, data, tried)
+                attempt, reply = await self._send(call, service, pick, data, tried)
                 if reply.answer is not None:
                     return reply.answer
-                self._failed(job, service, reply, data)
-                in_vain = upload.sent_bytes
+                self._failed(call, service, reply, data)
+                unpaid_bytes = attempt.sent_bytes
                 tried = tried | {pick.endpoint.id}
-                empty_until = None
+                no_worker_until = None
             elif pick is None:
-                if empty_until is None:
-                    empty_until = now + self._config.no_worker_s
-                _check_served(service.balancer.snapshot, job, late=now >= empty_until)
-                await service.changed(empty_until - now)
+                if no_worker_until is None:
+                    no_worker_until = now + self._config.wait_for_ready_s
+                _check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
+                await service.changed(no_worker_until - now)
             else:
-                if pick.until >= job.deadline:
-                    raise _late(job) from job.last_error
+                if pick.until >= call.deadline:
+                    raise _late(call) from call.last_error
                 jitter_s = self._config.routing.retries.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
-                tried = _NOBODY
+                tried = _NONE
                 rounds += 1
 
     async def _send(
         self,
-        job: Job,
+        call: Call,
         service: Service,
         pick: Pick,
         data: bytes | OneShot,
         tried: AbstractSet[str],
-    ) -> tuple[Upload, Reply]:
-        """One attempt, or two where the first is late and hedging is on."""
-        upload = self._transport.upload(data, deadline=job.deadline)
+    ) -> tuple[Attempt, Reply]:
+        """One attempt, or two if hedging is on and the first one is late."""
+        attempt = self._transport.attempt(data, deadline=call.deadline)
         if not self._config.hedge or isinstance(data, OneShot):
-            return upload, await self._attempt(job, service, pick, upload)
-        first = asyncio.create_task(self._attempt(job, service, pick, upload))
+            return attempt, await self._try(call, service, pick, attempt)
+        first = asyncio.create_task(self._try(call, service, pick, attempt))
         tasks = {first}
         try:
-            if await self._late(first, upload, service):
-                second = self._second(job, service, len(data), tried | {pick.endpoint.id})
+            if await self._late(first, attempt, service):
+                second = self._second(call, service, len(data), tried | {pick.endpoint.id})
                 if second is not None:
-                    again = self._transport.upload(data, deadline=job.deadline)
-                    tasks.add(asyncio.create_task(self._attempt(job, service, second, again)))
+                    again = self._transport.attempt(data, deadline=call.deadline)
+                    tasks.add(asyncio.create_task(self._try(call, service, second, again)))
             waiting = tasks
             while True:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     reply = task.result()
                     if reply.answer is not None or not waiting:
-                        return upload, reply
+                        return attempt, reply
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _late(self, attempt: asyncio.Task[Reply], upload: Upload, service: Service) -> bool:
-        """Wait until the attempt ends, or is past the delay after its upload: True."""
-        delay_s = min(service.hedge.delay_s, self._config.silence_s)
-        while not attempt.done():
-            since = self._clock() if upload.sent_at is None else upload.sent_at
+    async def _late(self, task: asyncio.Task[Reply], attempt: Attempt, service: Service) -> bool:
+        """Wait until the attempt ends: False, or the hedging delay after its upload ends: True."""
+        delay_s = min(service.hedge.delay_s, self._config.response_timeout_s)
+        while not task.done():
+            since = self._clock() if attempt.sent_at is None else attempt.sent_at
             left_s = since + delay_s - self._clock()
             if left_s <= 0:
                 return True
-            await asyncio.wait((attempt,), timeout=left_s)
+            await asyncio.wait((task,), timeout=left_s)
         return False
 
     def _second(
-        self, job: Job, service: Service, body_bytes: int, tried: AbstractSet[str]
+        self, call: Call, service: Service, body_bytes: int, tried: AbstractSet[str]
     ) -> Pick | None:
         now = self._clock()
-        pick = service.balancer.pick(job.reference, tried=tried, now=now, rng=self._rng)
+        pick = service.balancer.pick(call.reference, tried=tried, now=now, rng=self._rng)
         if not isinstance(pick, Pick):
             return None
         if not self._budget.spend(now, body_bytes):
@@ -230,52 +231,52 @@ class Dispatcher:
         self._stats.hedges += 1
         return pick
 
-    async def _attempt(self, job: Job, service: Service, pick: Pick, upload: Upload) -> Reply:
-        job.attempts += 1
-        job.peer = instance = pick.endpoint.instance
-        job.worker = ""
+    async def _try(self, call: Call, service: Service, pick: Pick, attempt: Attempt) -> Reply:
+        call.attempts += 1
+        call.peer = instance = pick.endpoint.instance
+        call.worker = ""
         stats = self._stats
         stats.attempts += 1
         outcome, reply = Outcome.ABANDONED, None
         try:
             reply = await self._transport.classify(
-                instance.address, str(job.reference), job.top, upload, job.headers
+                instance.address, str(call.reference), call.top, attempt, call.headers
             )
             outcome = reply.outcome
-            job.peer = instance
-            job.worker = reply.worker
+            call.peer = instance
+            call.worker = reply.worker
             if outcome is Outcome.REFUSED and isinstance(reply.error, Unreachable):
                 stats.stale_addresses += 1
         except asyncio.CancelledError:
-            # The deadline came: the worker was slow. Anything else is the caller's own wish.
-            if self._clock() >= job.deadline:
+            # At the deadline the worker was too slow. Otherwise the caller has cancelled the call.
+            if self._clock() >= call.deadline:
                 outcome = Outcome.FAILED
             raise
         finally:
-            self._way.count(stats, upload.sent_bytes)
-            job.image_bytes = upload.sent_bytes or job.image_bytes
-            service.ended(pick, outcome, upload, reply)
+            self._route.count(stats, attempt.sent_bytes)
+            call.image_bytes = attempt.sent_bytes or call.image_bytes
+            service.ended(pick, outcome, attempt, reply)
         return reply
 
-    def _failed(self, job: Job, service: Service, reply: Reply, data: bytes | OneShot) -> None:
-        """Note a failed attempt; raise its error where there is to be no other."""
+    def _failed(self, call: Call, service: Service, reply: Reply, data: bytes | OneShot) -> None:
+        """Record a failed attempt; raise its error if there is not to be another attempt."""
         error = reply.error
         if error is None:
-            raise RuntimeError("an attempt ended with neither an answer nor an error")
-        job.failed += reply.outcome is Outcome.FAILED
-        again = error.retryable or _others_may(job, service, reply)
-        if not again or job.failed >= self._config.routing.retries.max_attempts:
+            raise RuntimeError("an attempt ended without an answer and without an error")
+        call.failed += reply.outcome is Outcome.FAILED
+        again = error.retryable or _worth_another_peer(call, service, reply)
+        if not again or call.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
-            error.add_note("The image was read from a source that can be read only once.")
+            error.add_note("No retry: the image comes from a source that can be read only once.")
             raise error
-        job.last_error = error
-        job.retried = (*job.retried, error.code)
+        call.last_error = error
+        call.retried = (*call.retried, error.code)
         retries = self._stats.retries
         retries[error.code] = retries.get(error.code, 0) + 1
 
-    async def _shrunk(self, job: Job, service: Service, image: ImageSource) -> bytes | OneShot:
-        size = service.wanted_size(job.reference)
+    async def _shrunk(self, call: Call, service: Service, image: ImageSource) -> bytes | OneShot:
+        size = service.wanted_size(call.reference)
         original = await load_image(image)
         if size is None or isinstance(original, OneShot):
             return original
@@ -295,7 +296,7 @@ class Dispatcher:
             )
 
     async def _service(self, name: str) -> Service:
-        """The service's watch and table, once the first snapshot is there."""
+        """The service, once it has its first snapshot."""
         service = self._services.get(name)
         if service is None:
             service = self._services[name] = Service(
@@ -304,35 +305,35 @@ class Dispatcher:
                 self._config,
                 self._rng,
                 self._stats,
-                self._way,
+                self._route,
             )
-        await service.watch.ready(self._config.no_worker_s)
+        await service.watch.ready(self._config.wait_for_ready_s)
         return service
 
 
-def _others_may(job: Job, service: Service, reply: Reply) -> bool:
-    """Whether what the caller did wrong is wrong with this peer only, as far as is known.
+def _worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
+    """Whether a `CallerError` may be due to this peer alone, so that another peer is worth asking.
 
-    It is not once all have said the same, and nothing else has happened to the image.
+    Not any more once all peers have answered with the same error, and with nothing else.
     """
     error = reply.error
     if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
         return False
-    told = {*job.retried, error.code}
-    return len(told) > 1 or len(job.retried) + 1 < len(service.balancer.endpoints)
+    codes = {*call.retried, error.code}
+    return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
 
 
-def _late(job: Job) -> DeadlineExceeded:
-    last = job.last_error
+def _late(call: Call) -> DeadlineExceeded:
+    last = call.last_error
     return DeadlineExceeded(
-        f"{job.reference}: no answer by the deadline, after {job.attempts} attempts; "
+        f"{call.reference}: no answer by the deadline, after {call.attempts} attempts; "
         f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
     )
 
 
-def _check_served(snapshot: Snapshot | None, job: Job, *, late: bool) -> None:
-    """Say why there is no worker to pick, unless one may still come."""
-    name = job.reference.model
+def _check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
+    """Raise why there is no worker to pick, unless one may still come (`late`: no longer)."""
+    name = call.reference.model
     if snapshot is None:
         return
     if not snapshot.known:
@@ -342,17 +343,17 @@ def _check_served(snapshot: Snapshot | None, job: Job, *, late: bool) -> None:
         versions = sorted({version for each in models for version in each.versions}, key=int)
         aliases = sorted({alias for each in models for alias in each.aliases})
         raise UnknownModel(
-            f"no worker of {name!r} serves {job.reference}; there are versions "
-            f"{', '.join(versions) or 'none'} and aliases {', '.join(aliases) or 'none'}"
+            f"no worker of {name!r} serves {call.reference}; its versions are "
+            f"{', '.join(versions) or 'none'} and its aliases {', '.join(aliases) or 'none'}"
         )
     if late:
         raise NoWorker(
-            f"{name!r} is known, but no healthy worker serves it; start one, or wait for one "
-            "longer (no_worker_s)"
-        ) from job.last_error
+            f"{name!r} is known, but no healthy worker serves it; start one, or wait longer for "
+            "one (wait_for_ready_s)"
+        ) from call.last_error
 
 
 def _unknown(service: str) -> UnknownService:
     return UnknownService(
-        f"no service {service!r}: the name is mistyped, or no worker of it has registered yet"
+        f"no service {service!r}: the name is misspelled, or no worker of it has registered yet"
     )

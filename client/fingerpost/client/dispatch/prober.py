@@ -1,11 +1,11 @@
-"""Asks workers for their load, in the background and before long uploads."""
+"""Asks workers for their load reports, in the background and before long uploads."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import BadAnswer, Unreachable
+from fingerpost.errors import PeerError, Unreachable
 
 if TYPE_CHECKING:
     from random import Random
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Prober"]
 
-# Limits what a thousand silent workers could hold.
-_MOST_ASKED: Final = 64
+# Limits the tasks that a thousand workers without an answer could hold.
+_MAX_PROBES: Final = 64
 
 
 class Prober:
-    """The shell of one balancer's `Probing`: owns a task for each question that is out.
+    """The shell of one balancer's `Probing`: owns a task for each probe that is in flight.
 
-    A worker is asked no second question before it has answered the first. Reports that took longer
-    than `probing.max_rtt_s` are not used, but their connections are kept. A worker that leaves a
-    question unanswered for `unanswered_s` is taken for stopped: what waits there is given up, where
-    there is anyone else.
+    A worker gets no second probe before it has answered the first. A report that took longer than
+    `ProbingConfig.max_rtt_s` is too old to be used, but its connection is kept. A worker that
+    has not answered within `ClientConfig.probe_timeout_s` counts as stopped: the attempts that wait
+    there are aborted, if there is another worker.
     """
 
     def __init__(
@@ -45,23 +45,23 @@ class Prober:
         self._rng = rng
         self._stats = stats
         self._clock = asyncio.get_running_loop().time
-        self._asked: dict[str, asyncio.Task[None]] = {}
+        self._probes: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._reference: ModelReference | None = None
         self._closed = False
 
     async def aclose(self) -> None:
-        """End all questions."""
+        """End all probes."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._asked.values())
+        tasks = list(self._probes.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def on_request(self, reference: ModelReference, now: float) -> None:
-        """A request begins: ask some workers, without waiting."""
+        """Send some probes because a request begins; does not wait for them."""
         if not self._choice():
             return
         self._reference = reference
@@ -74,13 +74,13 @@ class Prober:
     async def ahead(
         self, reference: ModelReference, *, expected_s: float, reported_at: float, now: float
     ) -> None:
-        """Before a pick: ask three and wait for two, where that is worth it.
+        """Before a pick: probe three workers and wait for two of them, if that is worth it.
 
         Args:
-            reference: what is asked for.
-            expected_s: how long upload and answer will probably take.
-            reported_at: when the newest report came.
-            now: the loop's seconds.
+            reference: the model of the request.
+            expected_s: how many seconds upload and answer will probably take.
+            reported_at: when the newest report was received.
+            now: the event loop's time.
         """
         probing = self._balancer.probing
         if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
@@ -96,7 +96,7 @@ class Prober:
             )
 
     def _choice(self) -> bool:
-        """Whether there is anyone to choose among, and so anything worth knowing."""
+        """Whether there are several workers to choose from; if not, a probe is of no use."""
         snapshot = self._balancer.snapshot
         return snapshot is not None and len(snapshot.instances) > 1 and not self._closed
 
@@ -115,10 +115,10 @@ class Prober:
     def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
         started = set()
         for endpoint in self._balancer.to_probe(reference, count, now, self._rng):
-            if endpoint.id in self._asked or len(self._asked) >= _MOST_ASKED:
+            if endpoint.id in self._probes or len(self._probes) >= _MAX_PROBES:
                 continue
             task = asyncio.create_task(self._probe(endpoint), name=f"probe of {endpoint.id}")
-            self._asked[endpoint.id] = task
+            self._probes[endpoint.id] = task
             started.add(task)
         return started
 
@@ -129,7 +129,7 @@ class Prober:
         question = asyncio.create_task(self._transport.load(address))
         try:
             while not await self._answered(question):
-                self._silent(endpoint)
+                self._timed_out(endpoint)
                 if not endpoint.in_flight:
                     return
             load = question.result()
@@ -144,25 +144,28 @@ class Prober:
         except Unreachable:
             self._stats.probes_lost += 1
             endpoint.suspect(self._clock())
-        except BadAnswer:
-            self._stats.probes_lost += 1  # something that has no /load, but may classify
+        except PeerError:
+            self._stats.probes_lost += 1  # a server that has no /load, but may classify
         finally:
             question.cancel()
             await asyncio.gather(question, return_exceptions=True)
-            del self._asked[endpoint.id]
+            del self._probes[endpoint.id]
 
     async def _answered(self, question: asyncio.Task[LoadReport]) -> bool:
-        """Wait for it, `unanswered_s` at most; in halves, as the loop may have stood still."""
+        """Wait for the answer, `probe_timeout_s` at most.
+
+        In two halves: a loop that was blocked runs the timer first and reads the answer after it.
+        """
         for _ in range(2):
-            await asyncio.wait((question,), timeout=self._config.unanswered_s / 2)
+            await asyncio.wait((question,), timeout=self._config.probe_timeout_s / 2)
             if question.done():
                 return True
         return False
 
-    def _silent(self, endpoint: Endpoint) -> None:
+    def _timed_out(self, endpoint: Endpoint) -> None:
         self._stats.probes_lost += 1
         endpoint.suspect(self._clock())
         if self._choice():
             self._stats.silences += 1
-            reason = f"did not answer /load for {self._config.unanswered_s:g} s (unanswered_s)"
-            self._transport.give_up(endpoint.instance.address, reason)
+            reason = f"no answer to /load for {self._config.probe_timeout_s:g} s (probe_timeout_s)"
+            self._transport.abort(endpoint.instance.address, reason)

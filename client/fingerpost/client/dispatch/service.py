@@ -1,4 +1,4 @@
-"""One service as a client uses it: its watch, its routing table, and who asks its workers."""
+"""One service as a client uses it: its watch, its routing table, and its prober."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.result import Stats
-    from fingerpost.client.route.route import Way
+    from fingerpost.client.route.route import Route
     from fingerpost.client.routing import Endpoint, Pick
+    from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.transport import Reply, Transport
-    from fingerpost.client.transport.upload import Upload
     from fingerpost.registry import ModelReference, Snapshot, Watch
 
 __all__ = ["Service"]
@@ -31,9 +31,9 @@ _SMOOTHING: Final = 0.1
 
 
 class Service:
-    """A watch of one service and what is fed from it. Make it inside a running loop.
+    """A watch of one service, and what it feeds. Make it inside a running event loop.
 
-    The workers of its routing table are whom images are sent to: the way's peers.
+    The workers of its routing table are the peers that images are sent to: see `Route.peers`.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Service:
         config: ClientConfig,
         rng: Random,
         stats: Stats,
-        way: Way,
+        route: Route,
     ) -> None:
         self.watch = watch
-        self._way = way
+        self._route = route
         self._seen: Snapshot | None = None
         self.balancer = Balancer(make_policy(config.routing), config.routing, config.client_id)
         self.prober = Prober(self.balancer, transport, config, rng, stats)
@@ -59,14 +59,14 @@ class Service:
         self._mb = 0.0
 
     def refresh(self, now: float) -> bool:
-        """Bring the routing table up to the watch's view, without waiting; True if it changed."""
+        """Update the routing table from the watch, without waiting; True if that changed it."""
         view, seen = self.watch.view, self._seen
         if view is None or (
             seen is not None and view.index == seen.index and view.instances is seen.instances
         ):
             return False
         self._seen = view
-        self.balancer.update(self._way.peers(view), now)
+        self.balancer.update(self._route.peers(view), now)
         return True
 
     async def changed(self, within_s: float) -> None:
@@ -77,12 +77,12 @@ class Service:
                 await self.watch.changed(0 if seen is None else seen.index)
 
     async def begin(self, reference: ModelReference, image_mb: float, now: float) -> None:
-        """A request comes: ask workers for their load, and wait where that is worth it."""
+        """Record that a request begins; send probes, and wait for them if that is worth it."""
         self._stats.images += 1
         view = self.watch.view
         if view is not None:
             self._stats.snapshot_age_s += max(0.0, now - view.taken_at)
-        if not self._way.own_load:
+        if not self._route.own_load:
             return
         expected_s = self._seconds / self._mb * image_mb if self._mb else 0.0
         await self.prober.ahead(
@@ -91,24 +91,24 @@ class Service:
         self.prober.on_request(reference, now)
 
     def wanted_size(self, reference: ModelReference) -> tuple[int, int] | None:
-        """See `shrink.wanted_size`."""
+        """The image size that the model wants; see `shrink.wanted_size`."""
         view = self.watch.view
         return None if view is None else wanted_size(view.matching(reference))
 
-    def ended(self, pick: Pick, outcome: Outcome, upload: Upload, reply: Reply | None) -> None:
-        """An attempt ended; with a reply, or cancelled."""
+    def ended(self, pick: Pick, outcome: Outcome, attempt: Attempt, reply: Reply | None) -> None:
+        """Record that an attempt ended: with a reply, or cancelled."""
         now = asyncio.get_running_loop().time()
         endpoint = pick.endpoint
         was_usable = endpoint.ejection.usable_from() <= now
         retry_after_s = worker_s = None
         if reply is not None and reply.error is not None:
             retry_after_s = reply.error.retry_after_s
-        sent_mb = upload.sent_bytes / 1e6
-        if reply is not None and reply.answer is not None and upload.sent_at is not None:
+        sent_mb = attempt.sent_bytes / 1e6
+        if reply is not None and reply.answer is not None and attempt.sent_at is not None:
             timings = reply.answer.results[0].timings_ms
             if timings is not None:
                 worker_s = (timings.decode + timings.queue + timings.inference) / 1000
-            self.hedge.answered(now - upload.sent_at)
+            self.hedge.answered(now - attempt.sent_at)
             self._seconds = ewma(self._seconds, now - pick.at, _SMOOTHING)
             self._mb = ewma(self._mb, sent_mb, _SMOOTHING)
         pick.release(
@@ -119,7 +119,7 @@ class Service:
             sent_mb=sent_mb,
             worker_s=worker_s,
         )
-        if reply is not None and reply.report is not None and self._way.own_load:
+        if reply is not None and reply.report is not None and self._route.own_load:
             self._report(endpoint, reply.report, outcome, now)
         failed = outcome in (Outcome.FAILED, Outcome.REFUSED)
         if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
@@ -131,7 +131,7 @@ class Service:
             and now - endpoint.load_report_at < self._report_min_interval_s
         ):
             return
-        # An answer without a usable report is still an answer.
+        # An answer with an invalid load report is still an answer.
         with contextlib.suppress(BadAnswer):
             self.balancer.reported(endpoint, LoadReport.from_header(header), now, probed=False)
             self._reported_at = now

@@ -1,4 +1,4 @@
-"""From what a caller has (a path, bytes, a PIL image, an array) to the bytes that are sent."""
+"""From what a caller has (a path, bytes, a PIL image, an array) to the encoded image to send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ __all__ = ["Array", "ImageSource", "image_key", "load_image"]
 
 
 class Array(Protocol):
-    """NumPy's array interface, version 3; NumPy itself is not imported."""
+    """NumPy's array interface, version 3: arrays of NumPy, and PIL images too.
+
+    Neither NumPy nor Pillow is imported for it.
+    """
 
     @property
     def __array_interface__(self) -> Mapping[str, Any]:
@@ -31,9 +34,17 @@ class Array(Protocol):
 
 
 ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | PIL.Image.Image | Array"
-    "| Readable | AsyncIterable[bytes] | Iterator[bytes]"
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | Array
+    | Readable
+    | AsyncIterable[bytes]
+    | Iterator[bytes]
 )
+"""What a client classifies: see `Client.classify`."""
 
 # zlib's fastest level: the network is not the bottleneck that the encoder would be at level 6.
 _PNG_LEVEL = 1
@@ -42,21 +53,21 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 
 
 def image_key(image: ImageSource, index: int) -> str:
-    """The path as it was given; the index for an image that has none."""
+    """The path as text, or the index as text for an image that is not a path."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
 
 
 async def load_image(image: ImageSource) -> bytes | OneShot:
-    """Return the encoded image. Files are read, and pixels encoded as PNG, in a thread.
+    """The encoded image. Files are read, and pixels encoded as PNG, in a thread.
 
     An array is uint8 `[H, W]`, `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA). A file
-    object that can seek is read from where it stands, as a path is; one that cannot, and an
-    iterator of bytes, are handed on unread.
+    object that can seek is read from its current position. One that cannot seek, and an iterator of
+    bytes, are returned unread as a `OneShot`.
 
     Raises:
-        EmptyImage: no bytes or no pixels.
-        UnsupportedImage: an object, dtype, shape or mode that is none of the above.
-        BrokenImage: Pillow cannot decode the image that it was asked to encode.
+        EmptyImage: there are no bytes or no pixels.
+        UnsupportedImage: the type, dtype, shape or mode is not supported.
+        BrokenImage: Pillow cannot decode the PIL image.
         ImageError: the file cannot be read.
     """
     data: bytes | OneShot
@@ -80,7 +91,7 @@ def _load(image: Any) -> bytes | OneShot:
             return Path(image).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise ImageError(f"cannot read {os.fspath(image)!r}: {error}") from error
-    # Whoever has a PIL image has imported PIL already.
+    # A program that has a PIL image has imported PIL already.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(image, pil.Image):
         return _encode(image)
@@ -91,8 +102,8 @@ def _load(image: Any) -> bytes | OneShot:
     if isinstance(image, Iterator):
         return OneShot(image)
     raise UnsupportedImage(
-        f"{type(image).__name__} is no image: use a path, bytes, a file object, a PIL image, "
-        "a uint8 NumPy array or an iterator of bytes"
+        f"{type(image).__name__} is not a supported image: use a path, bytes, a file object, a PIL "
+        "image, a uint8 NumPy array or an iterator of bytes"
     )
 
 
@@ -102,7 +113,9 @@ def _read(file: Any) -> bytes | OneShot:
     except (OSError, ValueError) as error:  # ValueError: a closed file
         raise ImageError(f"cannot read {file!r}: {error}") from error
     if not isinstance(data, bytes | OneShot):
-        raise UnsupportedImage(f"{file!r} gives {type(data).__name__}: open it for bytes ('rb')")
+        raise UnsupportedImage(
+            f"{file!r} returns {type(data).__name__}: open it in binary mode ('rb')"
+        )
     return data
 
 
@@ -111,13 +124,13 @@ def _from_array(array: Any) -> PIL.Image.Image:
     shape, dtype = tuple(interface["shape"]), interface["typestr"]
     if dtype != "|u1":
         raise UnsupportedImage(
-            f"an array of dtype {dtype!r} is no image: scale it to 0..255 and use "
+            f"an array of dtype {dtype!r} is not a supported image: scale it to 0..255 and use "
             "array.astype('uint8')"
         )
     if len(shape) not in {2, 3} or (len(shape) == 3 and shape[2] not in {1, 3, 4}):
         raise UnsupportedImage(
-            f"an array of shape {shape} is no image: use [H, W], [H, W, 1], [H, W, 3] or "
-            "[H, W, 4], one image each"
+            f"an array of shape {shape} is not a supported image: use [H, W], [H, W, 1], "
+            "[H, W, 3] or [H, W, 4], one array per image"
         )
     if 0 in shape:
         raise EmptyImage(f"an array of shape {shape} has no pixels")

@@ -1,4 +1,4 @@
-"""An image that can be read only once: a pipe, a socket's answer, an iterator of its bytes."""
+"""An image that can be read only once: a pipe, an HTTP response, an iterator of its bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_BYTES: Final = 1 << 18
 
 
 class Readable(Protocol):
-    """A file object opened for bytes."""
+    """A file object opened in binary mode."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; empty at the end."""
@@ -22,15 +22,15 @@ class Readable(Protocol):
 
 
 class OneShot:
-    """It is sent while it is read, and is never held whole.
+    """An image that is sent while it is read, and is never in memory as a whole.
 
-    Nothing of it can be sent again: once `begun`, a failed attempt is the image's failure.
+    It cannot be sent a second time: once `begun`, a failed attempt fails the image.
 
     Args:
-        source: a file object or an iterator, both read in a thread, or an async iterable.
+        source: a file object or an iterator, which are read in a thread, or an async iterable.
 
     Attributes:
-        begun: whether anything was taken from the source.
+        begun: whether reading the source has begun.
     """
 
     __slots__ = ("_source", "begun")
@@ -40,7 +40,7 @@ class OneShot:
         self.begun = False
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Its bytes. Raises what the source raises."""
+        """The bytes of the image. Raises what the source raises."""
         self.begun = True
         if isinstance(self._source, AsyncIterable):
             async for chunk in self._source:
@@ -52,7 +52,7 @@ class OneShot:
 
 
 async def _in_thread(source: Readable | Iterator[bytes]) -> AsyncGenerator[bytes]:
-    # A file object is an iterator as well, of lines.
+    # A file object is an iterator too, but one of lines.
     chunks = source if not hasattr(source, "read") else iter(partial(source.read, CHUNK_BYTES), b"")
     loop = asyncio.get_running_loop()
     while (chunk := await loop.run_in_executor(None, next, chunks, None)) is not None:

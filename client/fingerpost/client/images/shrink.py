@@ -1,4 +1,4 @@
-"""A large image made as small as the model needs it, before it is sent."""
+"""Makes a large image as small as the model needs it before it is sent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["shrink", "wanted_size"]
 
-# As cameras write it.
+# The quality that cameras use.
 _JPEG_QUALITY: Final = 90
 _KEPT: Final = ("exif", "icc_profile")  # the orientation is in the first
 
 
 def wanted_size(instances: Iterable[Instance]) -> tuple[int, int] | None:
-    """The largest height and width that one of the workers says its model wants.
+    """The largest height and width of the model's input among the workers, in pixels.
 
-    None where one does not say (meta `image`, such as `224x224x3`), or decodes by itself (`any`).
+    None if a worker does not publish them (metadata `image`, such as `224x224x3`), or if its model
+    decodes images itself (`any`).
     """
     height = width = 0
     for instance in instances:
@@ -33,18 +34,19 @@ def wanted_size(instances: Iterable[Instance]) -> tuple[int, int] | None:
 
 
 def shrink(data: bytes, height: int, width: int) -> bytes:
-    """The image with no side shorter than wanted, its shape kept; `data` where that saves nothing.
+    """The encoded image, made as small as `height` and `width` in pixels allow.
 
-    A JPEG stays a JPEG, with its EXIF data and colour profile; anything else becomes a PNG. What
-    Pillow cannot read, and what moves, is returned as it is: the worker will say what is wrong.
-    The draft mode of the JPEG decoder halves while it decodes, down to twice the wanted size.
+    The aspect ratio is kept, and no side becomes shorter than wanted. A JPEG stays a JPEG, with its
+    EXIF data and colour profile; any other format becomes a PNG. `data` is returned as it is if
+    nothing is saved, if Pillow cannot read it, or if it is animated. The draft mode of the JPEG
+    decoder halves the image while it decodes, down to twice the wanted size.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as image:
             scale = max(height / image.height, width / image.width)
-            sideways = image.getexif().get(0x0112, 1) >= 5  # the worker will turn it
+            sideways = image.getexif().get(0x0112, 1) >= 5  # the worker will rotate it
             if sideways:
                 scale = max(height / image.width, width / image.height)
             if scale >= 1 or getattr(image, "is_animated", False):

@@ -1,1 +1,1 @@
-"""How images reach the workers: directly, or through a proxy that relays."""
+"""The routes from a client to the workers: direct, or through a relaying proxy."""

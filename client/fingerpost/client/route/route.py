@@ -1,8 +1,8 @@
-"""What lies between a client and the workers: the network alone, or a proxy that relays.
+"""How images reach the workers: directly, or through a proxy that relays them.
 
-Everything in which the two ways differ is here and in `relayed`: the routing, the retries and the
-connections know of a way and not which one. Rejected: a second dispatcher for the relay, which
-would have to repeat the retries, and asking for a mode wherever it matters.
+Everything in which the two routes differ is here and in `relay`: the routing, the retries and the
+connections use a `Route` without knowing which one it is. Rejected: a second dispatcher for the
+relay, which would repeat the retries, and a mode that is tested wherever it matters.
 """
 
 from __future__ import annotations
@@ -16,66 +16,66 @@ if TYPE_CHECKING:
     from fingerpost.client.result import Stats
     from fingerpost.registry import Instance, Snapshot
 
-__all__ = ["DIRECT", "Direct", "Origin", "Way"]
+__all__ = ["DIRECT", "DirectRoute", "Origin", "Route"]
 
 
 class Origin(NamedTuple):
-    """Where an answer came from: see `Result`; empty where that is not known."""
+    """Where an answer came from, as `Result` has it; empty where that is not known."""
 
     worker: str = ""
     address: str = ""
     relay: str = ""
 
 
-class Way(Protocol):
-    """How images get to workers. A peer is whom the client itself sends them to."""
+class Route(Protocol):
+    """How images reach the workers. A peer is what the client itself connects to."""
 
     @property
     def path(self) -> str:
-        """Where a peer takes images, up to the model's name."""
+        """The path at which a peer takes images, without the model's name."""
         ...
 
     @property
     def own_load(self) -> bool:
-        """Whether load reports are the peer's own, so that it can be asked for them."""
+        """Whether a peer's load reports are about the peer itself, so that it can be probed."""
         ...
 
     def peers(self, view: Snapshot) -> Snapshot:
-        """The same view, with the peers as its instances."""
+        """The snapshot with the peers as its instances."""
         ...
 
-    def judge(
+    def classify_error(
         self, address: str, status: int, error: FingerpostError
     ) -> tuple[Outcome, FingerpostError]:
-        """What an answer with an error says about the peer, and what to tell the caller.
+        """What an error in an answer says about the peer, and the error for the caller.
 
-        A `CallerError` of a peer that has not `ANSWERED` is its own word, not the cluster's.
+        A `CallerError` whose outcome is not `ANSWERED` may be due to this peer alone.
         """
         ...
 
     def origin(self, peer: Instance, worker: str) -> Origin:
-        """Who answered: this peer, or the worker (id and address) that it named."""
+        """What answered: the peer, or the worker (id and address) that the peer named."""
         ...
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
-        """Count image bytes that were sent this way."""
+        """Count image bytes that were sent over this route."""
         ...
 
 
-class Direct:
-    """Straight to the workers."""
+class DirectRoute:
+    """The client connects to the workers."""
 
     path: Final = "/v1/classify/"
     own_load: Final = True
 
     def peers(self, view: Snapshot) -> Snapshot:
-        """See `Way`."""
+        """The workers: the snapshot as it is."""
         return view
 
-    def judge(
+    def classify_error(
         self, address: str, status: int, error: FingerpostError
     ) -> tuple[Outcome, FingerpostError]:
-        """See `Way`."""
+        """See `Route.classify_error`."""
         match error:
             case Overloaded():
                 return Outcome.OVERLOADED, error
@@ -89,12 +89,12 @@ class Direct:
                 return Outcome.FAILED, error
 
     def origin(self, peer: Instance, worker: str) -> Origin:
-        """See `Way`."""
+        """The peer, which is a worker."""
         return Origin(peer.id, peer.address)
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
-        """See `Way`."""
+        """Count image bytes that went straight to a worker."""
         stats.bytes_sent += sent_bytes
 
 
-DIRECT: Final = Direct()
+DIRECT: Final = DirectRoute()

@@ -1,4 +1,4 @@
-"""How many images of a stream may be in flight now, and how many read."""
+"""How many images of a stream may be in flight, and how many read."""
 
 from __future__ import annotations
 
@@ -15,91 +15,92 @@ if TYPE_CHECKING:
 
     from fingerpost.client.result import Result
 
-__all__ = ["Concurrency", "Gate", "Pace"]
+__all__ = ["Concurrency", "ConcurrencyLimit", "LimitSemaphore"]
 
-Concurrency: TypeAlias = "int | Literal['auto']"
+Concurrency: TypeAlias = int | Literal["auto"]
+"""How many images of a stream are in flight: see `Client.stream`."""
 
 _SMOOTHING: Final = 0.05
 
 
-class Pace:
-    """A fixed concurrency, or one that is found by trying and kept within so much memory.
+class ConcurrencyLimit:
+    """A fixed concurrency, or one that adapts to the throughput within a limit of memory.
 
     Args:
         concurrency: images in flight, or `auto`.
-        most_bytes: of images in flight, where it is `auto`.
+        max_bytes: how many image bytes may be in flight, with `auto`.
     """
 
-    def __init__(self, concurrency: Concurrency, most_bytes: float) -> None:
+    def __init__(self, concurrency: Concurrency, max_bytes: float) -> None:
         self._fixed = None if concurrency == "auto" else concurrency
         self._adaptive = AdaptiveLimit()
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._mean_bytes = 0.0
 
     @property
     def limit(self) -> int:
-        """Images in flight."""
+        """How many images may be in flight."""
         return self._adaptive.limit if self._fixed is None else self._fixed
 
     @property
     def window(self) -> int:
-        """Images read and not yet handed out as results.
+        """How many images may be read and not yet returned as results.
 
-        As many waiting as in flight, so that a consumer that pauses for one answer's time starves
-        no worker.
+        As many wait as are in flight, so that workers stay busy while the consumer pauses for the
+        time of one answer.
         """
         return 2 * self.limit
 
     def answered(self, now: float, in_flight: int, result: Result) -> None:
-        """A result came, with so many in flight until then, itself included."""
+        """Record a result; `in_flight` images were in flight until then, including this one."""
         if self._fixed is not None:
             return
-        if result.image_bytes > self._mean_bytes:  # at once when they grow, slowly when not
+        if result.image_bytes > self._mean_bytes:  # follow growing images at once, others slowly
             self._mean_bytes = float(result.image_bytes)
         else:
             self._mean_bytes = ewma(self._mean_bytes, result.image_bytes, _SMOOTHING)
         if self._mean_bytes:
-            self._adaptive.ceiling(int(self._most_bytes / self._mean_bytes))
+            self._adaptive.ceiling(int(self._max_bytes / self._mean_bytes))
         self._adaptive.answered(now, in_flight, overloaded="overloaded" in result.retried)
 
 
-class Gate:
-    """Lets as many in as a pace allows, in the order they came."""
+class LimitSemaphore:
+    """A semaphore whose size is that of a `ConcurrencyLimit` at any time; first in, first out."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self._inside = 0
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        self._limit = limit
+        self._in_use = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
-    def inside(self) -> int:
-        """How many are in."""
-        return self._inside
+    def in_use(self) -> int:
+        """How many slots are in use."""
+        return self._in_use
 
     @asynccontextmanager
-    async def entered(self) -> AsyncIterator[None]:
-        """Wait for a place, and hold it within."""
-        if self._inside >= self._pace.limit or self._waiting:
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a slot, and hold it inside the `async with` block."""
+        if self._in_use >= self._limit.limit or self._waiting:
+            slot = asyncio.get_running_loop().create_future()
+            self._waiting.append(slot)
             try:
-                await place
+                await slot
             except BaseException:
-                if place.done() and not place.cancelled():
-                    self._inside -= 1
-                self._admit()
+                if slot.done() and not slot.cancelled():
+                    self._in_use -= 1
+                self._wake()
                 raise
         else:
-            self._inside += 1
+            self._in_use += 1
         try:
             yield
         finally:
-            self._inside -= 1
-            self._admit()
+            self._in_use -= 1
+            self._wake()
 
-    def _admit(self) -> None:
-        while self._waiting and self._inside < self._pace.limit:
-            place = self._waiting.popleft()
-            if not place.done():
-                self._inside += 1
-                place.set_result(None)
+    def _wake(self) -> None:
+        while self._waiting and self._in_use < self._limit.limit:
+            slot = self._waiting.popleft()
+            if not slot.done():
+                self._in_use += 1
+                slot.set_result(None)

@@ -1,4 +1,4 @@
-"""How many requests to have in flight, found by trying."""
+"""How many requests to have in flight, found by experiment. Does no I/O."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 __all__ = ["AdaptiveLimit"]
 
-_GROWTH: Final = 1.2  # a doubling that brings less than this has found the end
-_STALLED: Final = 2  # rounds without it, as one may have been disturbed
+_GROWTH: Final = 1.2  # a doubling that gains less than this was one too many
+_STALLED: Final = 2  # after so many rounds without growth, as one may have been disturbed
 _HOLD: Final = 8  # rounds between tries
 _UP: Final = 1.25
 _UP_GAIN: Final = 1.08
@@ -28,36 +28,40 @@ class _Phase(enum.Enum):
 
 
 class AdaptiveLimit:
-    """Raises the concurrency while that raises the answers a second, and no further.
+    """Raises the concurrency for as long as that raises the number of answers a second.
 
     ::
 
-        DOUBLING --a doubling brings < 20 %, twice--> HOLDING, at the last that brought more
+        DOUBLING --less than 20 % more answers, twice--> HOLDING, at the last limit that gained more
         HOLDING --8 rounds--> TRYING_MORE (x 1.25), next time TRYING_LESS (x 0.8)
-        TRYING_MORE --8 % more answers--> stays there, and tries more; else back
-        TRYING_LESS --3 % fewer answers at most--> stays there; else back
+        TRYING_MORE --at least 8 % more answers--> keeps it, and tries more; otherwise goes back
+        TRYING_LESS --at most 3 % fewer answers--> keeps it; otherwise goes back
         any --a worker is overloaded--> x 0.7, HOLDING
 
-    A round is as many answers as are in flight, twice: the first half was sent under the limit
-    before. A round in which the source or the consumer was the slower part says nothing.
+    A round is twice as many answers as are in flight, of which the first half is not counted: those
+    requests were sent under the previous limit. A round in which the source or the consumer was the
+    bottleneck is ignored.
 
-    It is the shape of BBR (Cardwell et al., 2016: start until three rounds bring less than 25 %,
-    then try a quarter more and a quarter less in turn), for requests in place of packets.
-    Rejected: latency as the signal (Vegas, and Gradient2 of Netflix's concurrency-limits), because
-    a batching worker's latency grows with its batches while its throughput does too, so that they
-    stop far too early; AIMD until something is refused, which fills every worker's queue first;
-    and the sum of the workers' slots, which knows neither the link nor the other clients.
+    This follows BBR (Cardwell et al., 2016: start until three rounds gain less than 25 %, then try
+    a quarter more and a quarter less in turn), for requests instead of packets. Rejected: latency
+    as the signal (Vegas, and Gradient2 of Netflix's concurrency-limits), because the latency of a
+    worker that batches grows with its batches while its throughput grows too, so that they stop far
+    too early; AIMD until something is refused, which fills every worker's queue first; and the sum
+    of the workers' slots, which takes neither the link nor other clients into account.
 
     Args:
-        start: the first limit.
-        least: it never falls below this.
-        most: nor rises above this.
+        initial: the first limit.
+        minimum: the limit never falls below this.
+        maximum: the limit never rises above this.
+
+    Attributes:
+        limit: how many requests to have in flight now.
     """
 
-    def __init__(self, *, start: int = 16, least: int = 4, most: int = 1024) -> None:
-        self.limit = min(max(start, least), most)
-        self._least = least
-        self._most = self._ceiling = most
+    def __init__(self, *, initial: int = 16, minimum: int = 4, maximum: int = 1024) -> None:
+        self.limit = min(max(initial, minimum), maximum)
+        self._minimum = minimum
+        self._maximum = self._ceiling = maximum
         self._phase = _Phase.DOUBLING
         self._base = self.limit
         self._best = 0.0
@@ -68,23 +72,23 @@ class AdaptiveLimit:
         self._from = 0.0
         self._backed_off = False
 
-    def ceiling(self, most: int) -> None:
-        """Keep within this as well: memory, say."""
-        self._ceiling = max(self._least, min(self._most, most))
+    def ceiling(self, limit: int) -> None:
+        """Set another upper bound, one of memory for example."""
+        self._ceiling = max(self._minimum, min(self._maximum, limit))
         if self.limit > self._ceiling:
             self._move(self._ceiling)
 
     def answered(self, now: float, in_flight: int, *, overloaded: bool = False) -> None:
-        """An answer came, with so many in flight until then.
+        """Record an answer.
 
         Args:
             now: monotonic seconds.
-            in_flight: itself included.
-            overloaded: some worker refused it first because it had too much to do.
+            in_flight: how many requests were in flight until then, including this one.
+            overloaded: whether a worker refused the request before as overloaded.
         """
         if overloaded and not self._backed_off:
             self._phase = _Phase.HOLDING
-            self._base = max(self._least, int(self.limit * _BACK_OFF))
+            self._base = max(self._minimum, int(self.limit * _BACK_OFF))
             self._held.clear()
             self._move(self._base)
             self._backed_off = True
@@ -143,7 +147,7 @@ class AdaptiveLimit:
         self._move(self._base)
 
     def _move(self, limit: int) -> None:
-        self.limit = max(self._least, min(self._ceiling, limit))
+        self.limit = max(self._minimum, min(self._ceiling, limit))
         self._restart(self._from)
 
     def _restart(self, now: float) -> None:

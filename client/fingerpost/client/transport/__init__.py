@@ -1,1 +1,1 @@
-"""HTTP/1.1 connections to workers: opened, pooled, timed and closed."""
+"""HTTP/1.1 connections to workers: opening, pooling, time limits."""

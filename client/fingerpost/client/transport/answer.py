@@ -1,4 +1,4 @@
-"""What a worker says on one connection, as HTTP/1.1 answers: bytes in, answers out."""
+"""The HTTP/1.1 answers of one connection: bytes in, answers out. Does no I/O."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Final, NamedTuple
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fingerpost.errors import BadAnswer
+from fingerpost.registry.load import MAX_LOAD_BYTES
 
 __all__ = ["Answer", "AnswerReader"]
 
-# Of one answer, framing included, so that a hostile worker cannot fill the client's memory. Real
-# answers have some hundred bytes of each.
-_MOST_HEAD_BYTES: Final = 1 << 16
-_MOST_BYTES: Final = 1 << 24
+# Limits on one answer, framing included, so that a hostile worker cannot fill the client's memory.
+# Real answers have a few hundred bytes of head and of body.
+_MAX_HEAD_BYTES: Final = 1 << 16
+_MAX_BYTES: Final = 1 << 24
+# Limit on an answer to a request without an image, which is a load report.
+_MAX_PROBE_BYTES: Final = _MAX_HEAD_BYTES + MAX_LOAD_BYTES
 
 
 class Answer(NamedTuple):
-    """One answer: its status, its header fields by lower-case name (the last of several), its body.
+    """One answer: its status, its header fields by lower-case name, and its body.
 
-    Fields after a chunked body are passed over.
+    Of repeated fields the last one counts; trailer fields are ignored.
     """
 
     status: int
@@ -28,17 +31,18 @@ class Answer(NamedTuple):
 
 
 class AnswerReader:
-    """Reads the answers of one connection, one at a time, cut anywhere.
+    """Reads the answers of one connection, one at a time, from chunks of any size.
 
-    Informational answers (1xx, `100 Continue` say) are passed over. What parses is llhttp, the
-    parser of Node.js, through httptools; after a `BadAnswer` nothing more can be read.
+    Informational answers (1xx, such as `100 Continue`) are skipped. The parser is llhttp, that of
+    Node.js, through httptools. After a `BadAnswer` nothing more can be read.
 
     Args:
-        peer: names the worker in errors.
+        peer: the worker's name in errors.
 
     Attributes:
-        begun: whether any byte of the next answer has come.
+        begun: whether any byte of the next answer was received.
         keep: whether the connection can be used again after the last answer.
+        probing: whether the next answer is a load report, which has a lower limit.
     """
 
     def __init__(self, peer: str) -> None:
@@ -50,17 +54,18 @@ class AnswerReader:
         self._body = bytearray()
         self._answer: Answer | None = None
         self.keep = True
+        self.probing = False
 
     @property
     def begun(self) -> bool:
-        """See the class."""
+        """Whether any byte of the next answer was received."""
         return self._bytes > 0
 
     def feed(self, data: bytes) -> Answer | None:
-        """Take what came; the answer, once it is whole.
+        """Add received bytes; return the answer once it is complete, and None until then.
 
         Raises:
-            BadAnswer: it is no HTTP/1.1, or too large.
+            BadAnswer: the bytes are not valid HTTP/1.1, or the answer is too large.
         """
         self._bytes += len(data)
         problem: BaseException | None = None
@@ -70,35 +75,39 @@ class AnswerReader:
             self.keep = False
             problem = error if error.__context__ is None else error.__context__  # our own
         answer = self._answer
-        if answer is not None:  # what is wrong after it is not its fault
+        if answer is not None:  # an error in the bytes after it does not concern it
             self._answer = None
             self._bytes = 0
             return answer
         if problem is not None:
-            raise BadAnswer(f"{self._peer}: {data[:200]!r} is no HTTP/1.1: {problem}") from problem
-        most = _MOST_BYTES if self._in_body else _MOST_HEAD_BYTES
-        if self._bytes > most:
+            raise BadAnswer(
+                f"{self._peer}: {data[:200]!r} is not valid HTTP/1.1: {problem}"
+            ) from problem
+        limit = _MAX_HEAD_BYTES
+        if self._in_body:
+            limit = _MAX_PROBE_BYTES if self.probing else _MAX_BYTES
+        if self._bytes > limit:
             what = "an answer" if self._in_body else "the head of an answer"
-            raise BadAnswer(f"{self._peer}: {what} of more than {most} bytes")
+            raise BadAnswer(f"{self._peer}: {what} of more than {limit} bytes")
         return None
 
     def end(self) -> Answer:
-        """The answer that the end of the connection completes.
+        """The answer whose body ends with the connection.
 
         Raises:
-            BadAnswer: it ends in the middle of one, or before.
+            BadAnswer: the connection ended before or in the middle of an answer.
         """
         self.keep = False
         framed = b"content-length" in self._fields or b"transfer-encoding" in self._fields
         if framed or not self._in_body:
-            raise BadAnswer(f"{self._peer}: cut off after {self._bytes} bytes of an answer")
+            raise BadAnswer(f"{self._peer}: closed after {self._bytes} bytes of an answer")
         return Answer(self._parser.get_status_code(), self._fields, bytes(self._body))
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
         if self._answer is not None:
-            raise ValueError("more than was asked for")
+            raise ValueError("an answer without a request")
         self._in_body = False
         self._fields = {}
         self._body = bytearray()
@@ -119,6 +128,6 @@ class AnswerReader:
             self.keep = self._parser.should_keep_alive()
             self._answer = Answer(status, self._fields, bytes(self._body))
         elif status == 101:
-            raise ValueError("another protocol, which nobody asked for")
+            raise ValueError("a switch to another protocol, which was not requested")
         else:
             self._in_body = False

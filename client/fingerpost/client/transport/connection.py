@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a worker: one image up, one answer down, and the next."""
+"""One HTTP/1.1 connection to a worker, for one exchange of image and answer at a time."""
 
 from __future__ import annotations
 
@@ -18,47 +18,50 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.client.transport.answer import Answer
-    from fingerpost.client.transport.upload import Upload
+    from fingerpost.client.transport.attempt import Attempt
     from fingerpost.errors import FingerpostError
 
 __all__ = ["Connection"]
 
-_READ_BYTES: Final = 1 << 14  # an answer has some hundred
-# A connection that was idle for less, and ends without an answer, is a worker that died.
+_READ_BYTES: Final = 1 << 14  # an answer has a few hundred
+# If a connection that was idle for less than this ends without an answer, the worker has died.
 _STALE_S: Final = 1.0
 _RESET: Final = struct.pack("ii", 1, 0)  # linger, for 0 s
 
 
 class Connection:
-    """A connected socket that carries one exchange at a time. Make it inside a running loop.
+    """A connected socket that carries one exchange at a time. Make it inside a running event loop.
 
-    The socket is read and written by the event loop's own callbacks, without a transport: the head
-    and the image go to the kernel in one call, and are copied nowhere else; what the kernel has
-    taken is exactly what counts as sent; and `close` has closed when it returns. It needs an event
-    loop with `add_reader`: asyncio's own, except Windows' proactor, or uvloop.
+    The event loop's callbacks read and write the socket themselves, without a transport: the head
+    and the image are passed to the kernel in one call and are not copied elsewhere; exactly the
+    bytes that the kernel has accepted count as sent; and the socket is closed when `close` returns.
+    It needs an event loop with `add_reader`: asyncio's, except the proactor loop of Windows, or
+    uvloop's.
 
     ::
 
-        IDLE --exchange--> SENDING --all taken--> WAITING --answer--> IDLE
-        SENDING --answer: the worker has heard enough--> CLOSED, with the answer
-        any --end, reset, nonsense, `give_up`, cancellation--> CLOSED
+        IDLE --exchange--> SENDING --all sent--> WAITING --answer--> IDLE
+        SENDING --answer: the worker does not want the rest--> CLOSED, with the answer
+        any --end, reset, invalid bytes, `abort`, cancellation--> CLOSED
 
-    In the middle of an exchange `close` resets the connection: the kernel would go on sending what
-    it holds of an image that nobody waits for.
+    In the middle of an exchange `close` resets the connection, because the kernel would otherwise
+    go on sending what it holds of an image that is no longer wanted.
 
     Args:
-        sock: connected, non-blocking; it belongs to the connection from now on.
-        peer: names the worker in errors.
+        sock: connected and non-blocking; the connection owns it from now on.
+        peer: the worker's name in errors.
 
     Attributes:
-        closed: nothing can be asked on it any more.
-        stale: the last exchange found that the worker had closed it before: it was idle for a
-            while, and ended without one byte of an answer. The worker has done nothing, most
-            probably, and another connection may well succeed.
-        idle_since: when the last exchange ended, in the loop's seconds; infinite before the first.
+        closed: whether it can no longer be used.
+        stale: whether the last exchange found the connection closed by the worker: it had been
+            idle for a while, and ended without one byte of an answer. Most probably the worker has
+            not seen the request, and another connection may succeed.
+        idle_since: when the last exchange ended, in the event loop's time; infinite before the
+            first.
     """
 
     __slots__ = (
+        "_attempt",
         "_drained",
         "_framing_bytes",
         "_loop",
@@ -68,7 +71,6 @@ class Connection:
         "_socket",
         "_unfinished",
         "_unsent",
-        "_upload",
         "_waiting",
         "_was_idle",
         "_writing",
@@ -83,11 +85,11 @@ class Connection:
         self._peer = peer
         self._reader = AnswerReader(peer)
         self._waiting: asyncio.Future[Answer] | None = None
-        self._upload: Upload | None = None
+        self._attempt: Attempt | None = None
         self._unfinished = False
-        self._sending = False  # something of the request is still to be handed to the kernel
+        self._sending = False  # part of the request is still to be passed to the kernel
         self._unsent: Sequence[bytes | memoryview] = ()
-        self._framing_bytes = 0  # of what is unsent, and no part of the image
+        self._framing_bytes = 0  # how many of the unsent bytes are not part of the image
         self._writing = False
         self._drained: asyncio.Future[None] | None = None
         self._was_idle = False
@@ -98,38 +100,39 @@ class Connection:
 
     @property
     def sent(self) -> bool:
-        """Whether an image has been sent, and its answer is waited for."""
-        return self._upload is not None and self._upload.sent_at is not None
+        """Whether an image was sent whole and its answer is still to come."""
+        return self._attempt is not None and self._attempt.sent_at is not None
 
-    async def exchange(self, head: bytes, upload: Upload | None = None) -> Answer:
+    async def exchange(self, head: bytes, attempt: Attempt | None = None) -> Answer:
         """Send a request and wait for its answer.
 
         Args:
-            head: request line and header fields, which fit what follows: the image as it is, or in
-                chunks where it is a `OneShot`.
-            upload: the image.
+            head: request line and header fields, whose framing must match the body: a `OneShot` is
+                sent in chunks, any other image as it is.
+            attempt: holds the image, and records the progress; None for a request without a body.
 
         Raises:
-            Unreachable: the connection broke, was closed, or `give_up` was called.
-            BadAnswer: what came is no HTTP/1.1, or was cut off.
+            Unreachable: the connection broke or was closed, or `abort` was called.
+            BadAnswer: the answer is not valid HTTP/1.1, or incomplete.
             ImageError: the source of a one-shot image failed.
         """
         self._was_idle = self._loop.time() - self.idle_since >= _STALE_S
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting = waiting
-        self._upload = upload
+        self._attempt = attempt
+        self._reader.probing = attempt is None
         self._sending = self._unfinished = True
         self.stale = False
         pump: asyncio.Task[None] | None = None
         try:
-            if upload is None:
+            if attempt is None:
                 self._send((head,), len(head))
-            elif isinstance(upload.data, OneShot):
-                upload.begin()
-                pump = asyncio.create_task(self._pump(head, upload.data))
+            elif isinstance(attempt.data, OneShot):
+                attempt.begin()
+                pump = asyncio.create_task(self._pump(head, attempt.data))
             else:
-                upload.begin()
-                self._send((head, upload.data), len(head))
+                attempt.begin()
+                self._send((head, attempt.data), len(head))
             answer = await waiting
             self._unfinished = self._sending
             if self._unfinished or not self._reader.keep:
@@ -137,10 +140,10 @@ class Connection:
         except BaseException:
             self.close()
             if waiting.done() and not waiting.cancelled():
-                waiting.exception()  # is known, even where a cancellation came first
+                waiting.exception()  # mark it as retrieved, even if a cancellation came first
             raise
         finally:
-            self._waiting = self._upload = self._drained = None
+            self._waiting = self._attempt = self._drained = None
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
@@ -148,33 +151,38 @@ class Connection:
         return answer
 
     def check(self, now: float) -> None:
-        """See `Sweep`; at the deadline it is the request that ends, and not this attempt."""
-        if self._upload is None:
+        """Abort an attempt whose phase takes too long; called by a `DeadlineScheduler`.
+
+        At the deadline the whole call ends, which is not this attempt's matter.
+        """
+        if self._attempt is None:
             return
-        clock = self._upload.clock
+        clock = self._attempt.clock
         if now < clock.expires_at() or now >= clock.deadline:
             return
         if clock.phase is Phase.UPLOAD:
-            self.give_up(f"the upload stood still for {clock.progress_s:g} s (progress_s)")
+            self.abort(
+                f"the upload made no progress for {clock.progress_s:g} s (upload_stall_timeout_s)"
+            )
         else:
-            self.give_up(f"silent for {clock.compute_s:g} s (silence_s)")
+            self.abort(f"no response for {clock.compute_s:g} s (response_timeout_s)")
 
-    def give_up(self, reason: str) -> None:
-        """End the exchange under way."""
+    def abort(self, reason: str) -> None:
+        """End the exchange in progress with `Unreachable`; `reason` becomes its message."""
         self._fail(Unreachable(f"{self._peer}: {reason}"))
 
     def close(self) -> None:
-        """Close it, at once; an exchange under way fails."""
+        """Close the socket at once; an exchange in progress fails."""
         if self.closed:
             return
         self.closed = True
         self._stop_writing()
         self._loop.remove_reader(self._socket.fileno())
         if self._unfinished:
-            with contextlib.suppress(OSError):  # where the other side was quicker
+            with contextlib.suppress(OSError):  # the peer may have closed it already
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.close()
-        self.give_up("the connection was closed")
+        self.abort("the connection was closed")
 
     def _fail(self, error: FingerpostError) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -191,7 +199,7 @@ class Connection:
             return
         except OSError as error:
             data, broken = b"", error
-        if waiting is None or waiting.done():  # the end, or what nobody asked for
+        if waiting is None or waiting.done():  # the end, or bytes without a request
             self.close()
             return
         try:
@@ -201,16 +209,16 @@ class Connection:
             return
         if answer is not None:
             waiting.set_result(answer)
-        elif self._upload is not None:
-            self._upload.clock.progressed(self._loop.time())
+        elif self._attempt is not None:
+            self._attempt.clock.progressed(self._loop.time())
 
     def _end(self, broken: OSError | None) -> Answer:
-        """What the end of the connection means for the exchange."""
+        """The answer that the end of the connection completes, or the error that it is."""
         if not self._reader.begun:
             self.stale = self._was_idle
             raise Unreachable(f"{self._peer}: {broken or 'closed without an answer'}")
         if broken is not None:
-            raise BadAnswer(f"{self._peer}: in the middle of an answer: {broken}") from broken
+            raise BadAnswer(f"{self._peer}: broke during an answer: {broken}") from broken
         return self._reader.end()
 
     # Writing.
@@ -221,25 +229,25 @@ class Connection:
         self._write()
 
     def _write(self) -> None:
-        """Hand over what the kernel takes; called again when it takes more."""
+        """Pass on as many bytes as the kernel accepts; called again when it accepts more."""
         try:
-            taken = self._socket.sendmsg(self._unsent)
+            accepted = self._socket.sendmsg(self._unsent)
         except (BlockingIOError, InterruptedError):
-            taken = 0
+            accepted = 0
         except ConnectionError:
-            # The worker may have said why, before it closed: reading tells.
+            # The worker may have answered before it closed: `_readable` will see.
             self._stop_writing()
             return
         except OSError as error:
             self._stop_writing()
             self._fail(Unreachable(f"{self._peer}: {error}"))
             return
-        if taken and self._upload is not None:
-            framing_bytes = min(taken, self._framing_bytes)
+        if accepted and self._attempt is not None:
+            framing_bytes = min(accepted, self._framing_bytes)
             self._framing_bytes -= framing_bytes
-            self._upload.wrote(taken - framing_bytes)
-        if taken < sum(map(len, self._unsent)):
-            self._unsent = _after(self._unsent, taken)
+            self._attempt.wrote(accepted - framing_bytes)
+        if accepted < sum(map(len, self._unsent)):
+            self._unsent = _after(self._unsent, accepted)
             if not self._writing:
                 self._writing = True
                 self._loop.add_writer(self._socket.fileno(), self._write)
@@ -258,17 +266,17 @@ class Connection:
 
     def _all_sent(self) -> None:
         self._sending = False
-        if self._upload is not None:
-            self._upload.done()
+        if self._attempt is not None:
+            self._attempt.done()
 
     async def _pump(self, head: bytes, source: OneShot) -> None:
-        """Send an image while it is read, each piece when the one before has left."""
+        """Send an image while it is read, each chunk when the one before was sent."""
         try:
             await self._sent((head,), len(head))
             async with contextlib.aclosing(source.chunks()) as chunks:
                 async for chunk in chunks:
                     piece = memoryview(chunk).cast("B")
-                    if piece:  # an empty one would be the end
+                    if piece:  # an empty chunk would end the body
                         size = b"%x\r\n" % len(piece)
                         await self._sent((size, piece, b"\r\n"), len(size) + 2)
             await self._sent((b"0\r\n\r\n",), 5)
@@ -284,11 +292,11 @@ class Connection:
         await drained
 
 
-def _after(pieces: Sequence[bytes | memoryview], taken: int) -> list[bytes | memoryview]:
-    """What is left of them, without a copy."""
+def _after(pieces: Sequence[bytes | memoryview], accepted: int) -> list[bytes | memoryview]:
+    """What is left of the pieces after the first bytes were accepted, without a copy."""
     left: list[bytes | memoryview] = []
     for piece in pieces:
-        if taken < len(piece):
-            left.append(memoryview(piece)[taken:])
-        taken = max(0, taken - len(piece))
+        if accepted < len(piece):
+            left.append(memoryview(piece)[accepted:])
+        accepted = max(0, accepted - len(piece))
     return left

@@ -1,20 +1,20 @@
-"""Ends what takes too long, without a timer for each."""
+"""Ends what takes too long, without a timer for each request."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final, Protocol
 
-__all__ = ["Limited", "Sweep"]
+__all__ = ["CancelScope", "DeadlineScheduler"]
 
-_STEP_S: Final = 0.02
+_INTERVAL_S: Final = 0.02
 
 
-class Limited:
-    """A piece of work of the task that makes this, which a `Sweep` may cut short.
+class CancelScope:
+    """A section of the current task that something else may cancel: a `DeadlineScheduler`, say.
 
-    Cutting it short cancels the task. The work then asks `was_cut` whether the `CancelledError`
-    that it got is that and nothing else, as `asyncio.Timeout` does.
+    Cancelling the scope cancels the task. The section then asks `cancelled_caught` whether the
+    `CancelledError` that it received comes from the scope alone, as `asyncio.Timeout` does.
     """
 
     __slots__ = ("_cancelled", "reason", "task")
@@ -22,19 +22,19 @@ class Limited:
     def __init__(self) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("only a task can be cut short")
+            raise RuntimeError("a CancelScope must be made inside a task")
         self.task = task
         self.reason = ""
         self._cancelled = task.cancelling()
 
-    def cut(self, reason: str) -> None:
-        """End the work, once."""
+    def cancel(self, reason: str) -> None:
+        """Cancel the section. Only the first call has an effect."""
         if not self.reason:
             self.reason = reason
             self.task.cancel()
 
-    def was_cut(self) -> bool:
-        """Whether a cancellation that arrived is this one alone; ask once."""
+    def cancelled_caught(self) -> bool:
+        """Whether a received `CancelledError` comes from this scope alone. Call it once."""
         return bool(self.reason) and self.task.uncancel() <= self._cancelled
 
 
@@ -42,11 +42,11 @@ class _Checked(Protocol):
     def check(self, now: float) -> None: ...
 
 
-class Sweep:
-    """Asks everything that is under way, 50 times a second, whether it has taken too long.
+class DeadlineScheduler:
+    """Calls `check(now)` of everything in progress 50 times a second, with the event loop's time.
 
-    Rejected: a timer for the deadline and for each phase. Setting and cancelling them took a tenth
-    of the time of a small image, and here nobody minds being 20 ms late.
+    Rejected: a timer for the deadline and one for each phase. Setting and cancelling them took a
+    tenth of the time of a small image, and a delay of up to 20 ms does no harm here.
     """
 
     def __init__(self) -> None:
@@ -55,22 +55,22 @@ class Sweep:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, checked: _Checked) -> None:
-        """Check it until it is discarded; by its task's own hand, so that it is always."""
+        """Check it from now on; whoever adds it must discard it."""
         self._checked.add(checked)
         if self._timer is None:
-            self._timer = self._loop.call_later(_STEP_S, self._sweep)
+            self._timer = self._loop.call_later(_INTERVAL_S, self._check_all)
 
     def discard(self, checked: _Checked) -> None:
-        """It is over."""
+        """Stop checking it."""
         self._checked.discard(checked)
 
     def close(self) -> None:
-        """Check nothing any more."""
+        """Stop checking anything."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _sweep(self) -> None:
+    def _check_all(self) -> None:
         now = self._loop.time()
         for each in self._checked:
             each.check(now)
-        self._timer = self._loop.call_later(_STEP_S, self._sweep) if self._checked else None
+        self._timer = self._loop.call_later(_INTERVAL_S, self._check_all) if self._checked else None

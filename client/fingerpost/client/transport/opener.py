@@ -1,4 +1,4 @@
-"""Makes the sockets to one worker."""
+"""Opens the sockets to one worker."""
 
 from __future__ import annotations
 
@@ -12,57 +12,63 @@ from aiohappyeyeballs import start_connection
 
 __all__ = ["Opener"]
 
-# How much the kernel holds that has not left yet. Without it megabytes of an upload are 'sent' as
-# soon as they are in the socket's buffer, and a slow link looks like a silent worker. Between
-# 128 KB and 64 MB no difference in speed could be told from noise.
+# How many unsent bytes the kernel may hold. Without this limit megabytes of an upload count as sent
+# as soon as they are in the socket's buffer, and a slow link looks like a worker that does not
+# respond. Between 128 KB and 64 MB we measured no difference in speed.
 _UNSENT_BYTES: Final = 1 << 19
-# Of a name's addresses, the next one is tried after this, before the first has failed (RFC 8305).
+# After this time the next address of a host name is tried too (RFC 8305).
 _NEXT_ADDRESS_S: Final = 0.25
-_LOOKED_UP_S: Final = 10.0
+_RESOLVE_EVERY_S: Final = 10.0
 
 _Info: TypeAlias = tuple[Any, Any, int, str, tuple[Any, ...]]
 
 
 class Opener:
-    """Connects to one worker. A host name is looked up, in a thread, once in ten seconds at most.
+    """Connects to one worker. A host name is resolved in a thread, at most once in ten seconds.
 
     Args:
         address: `host:port`, an IPv6 host in brackets.
-        connect_s: how long the connection may take, once the addresses are known.
+        connect_timeout_s: how many seconds connecting may take, once the addresses are known.
     """
 
-    def __init__(self, address: str, connect_s: float) -> None:
+    def __init__(self, address: str, connect_timeout_s: float) -> None:
         host, _, port = address.rpartition(":")
         self._host = host.strip("[]")
         self._port = int(port)
-        self._connect_s = connect_s
-        self._looking_up = asyncio.Lock()
+        self._connect_timeout_s = connect_timeout_s
+        self._resolving = asyncio.Lock()
         self._found: list[_Info] = []
         self._found_at = self._failed_at = -inf
         self._failure = ""
-        with contextlib.suppress(socket.gaierror):  # an IP address needs no looking up
+        with contextlib.suppress(socket.gaierror):  # an IP address need not be resolved
             self._found = socket.getaddrinfo(
                 self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
             )
             self._found_at = inf
 
     async def open(self) -> socket.socket:
-        """A connected socket that does not block. Raises `OSError` (`TimeoutError` is one)."""
-        found = await self._look_up()
+        """A connected, non-blocking socket.
+
+        Raises:
+            OSError: the name cannot be resolved, or the connection fails or times out.
+        """
+        found = await self._resolve()
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(self._connect_timeout_s):
                 return await start_connection(
                     found, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=_socket
                 )
         except TimeoutError as error:
-            raise TimeoutError(f"no connection within {self._connect_s:g} s (connect_s)") from error
+            raise TimeoutError(
+                f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
+            ) from error
 
-    async def _look_up(self) -> list[_Info]:
-        """The addresses; those that ask at the same time share what comes, an error too."""
+    async def _resolve(self) -> list[_Info]:
+        """The addresses. Concurrent callers share one lookup, and its error."""
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
-        async with self._looking_up:
-            if asked_at - self._found_at > _LOOKED_UP_S:
+        async with self._resolving:
+            if asked_at - self._found_at > _RESOLVE_EVERY_S:
                 if self._failed_at >= asked_at:
                     raise OSError(self._failure)
                 try:

@@ -1,4 +1,4 @@
-"""The connections to each worker, closed when it goes."""
+"""A pool of connections for each worker, closed when the worker leaves."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool", "Pools"]
 
-# Far less than the 75 s after which a worker closes one, so that both seldom cross.
-_KEPT_S: Final = 15.0
-_TIDY_S: Final = 5.0
+# Idle connections are closed after this. Far less than the 75 s after which a worker closes them,
+# so that a request seldom meets a connection that is being closed.
+_MAX_IDLE_S: Final = 15.0
+_EVICT_EVERY_S: Final = 5.0
 
 
 class Pool:
     """The connections to one worker.
 
-    The one used last is used first, so that those beyond the need grow old and are closed. Who
-    finds none free waits for one, in the order of coming.
+    The connection used last is used first, so that superfluous ones become idle and are closed.
+    Requests that find no free connection wait for one, first in, first out.
 
     Args:
         address: `host:port`.
-        most: connections open at a time, not counting one for a probe.
-        connect_s: how long opening one may take.
+        max_open: how many connections may be open at a time, not counting one for a probe.
+        connect_timeout_s: how many seconds opening a connection may take.
 
     Attributes:
-        users: how many requests use the pool or wait in it; `Pools` counts them.
+        users: how many requests use the pool or wait in it; counted by `Pools`.
     """
 
     __slots__ = (
@@ -42,18 +43,18 @@ class Pool:
         "_busy",
         "_closed",
         "_idle",
-        "_most",
+        "_max_open",
         "_open",
         "_opener",
         "_waiting",
         "users",
     )
 
-    def __init__(self, address: str, most: int, connect_s: float) -> None:
+    def __init__(self, address: str, max_open: int, connect_timeout_s: float) -> None:
         self._address = address
-        self._most = most
-        self._opener = Opener(address, connect_s)
-        self._open = 0  # places taken: open, being opened, or promised to one that waits
+        self._max_open = max_open
+        self._opener = Opener(address, connect_timeout_s)
+        self._open = 0  # slots in use: open, being opened, or assigned to a waiting request
         self._idle: deque[Connection] = deque()  # the longest idle first
         self._busy: set[Connection] = set()
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
@@ -63,14 +64,14 @@ class Pool:
     def __len__(self) -> int:
         return self._open
 
-    async def take(self, *, probe: bool = False) -> Connection:
-        """A connection for one exchange, to be given back.
+    async def acquire(self, *, probe: bool = False) -> Connection:
+        """A connection for one exchange; the caller must `release` it.
 
         Args:
-            probe: never wait behind images, whose worker is in question.
+            probe: do not wait behind images: the probe is to find out whether their worker lives.
 
         Raises:
-            OSError: none can be made.
+            OSError: no connection can be opened.
         """
         connection: Connection | None = None
         while self._idle:
@@ -79,7 +80,7 @@ class Pool:
                 self._busy.add(connection)
                 return connection
             self._open -= 1
-        if self._open < self._most or probe:
+        if self._open < self._max_open or probe:
             self._open += 1
         else:
             connection = await self._wait()
@@ -88,33 +89,33 @@ class Pool:
         self._busy.add(connection)
         return connection
 
-    def give(self, connection: Connection) -> None:
-        """Take it back, for the next."""
-        if self._closed or self._open > self._most:
+    def release(self, connection: Connection) -> None:
+        """Return a connection to the pool, or to the request that has waited longest."""
+        if self._closed or self._open > self._max_open:
             connection.close()
         if connection.closed:
             self._busy.discard(connection)
-            self._leave()
-        elif not self._promise(connection):
+            self._free_slot()
+        elif not self._assign(connection):
             self._busy.discard(connection)
             self._idle.append(connection)
 
-    def give_up(self, reason: str) -> None:
-        """End the exchanges that wait for the answer to their image."""
+    def abort(self, reason: str) -> None:
+        """Abort the exchanges that have sent their image and wait for the answer."""
         for connection in self._busy:
             if connection.sent:
-                connection.give_up(reason)
+                connection.abort(reason)
 
-    def tidy(self, before: float = inf) -> None:
-        """Close what has been idle since then, or longer."""
+    def evict_idle(self, before: float = inf) -> None:
+        """Close the connections that have been idle since that time, or longer."""
         while self._idle and self._idle[0].idle_since <= before:
             self._idle.popleft().close()
             self._open -= 1
 
     def close(self) -> None:
-        """Close all connections; what uses them or waits for one fails."""
+        """Close all connections; requests that use one or wait for one fail."""
         self._closed = True
-        self.tidy()
+        self.evict_idle()
         for connection in list(self._busy):
             connection.close()
         for waiting in self._waiting:
@@ -122,7 +123,7 @@ class Pool:
                 waiting.set_exception(_closed())
 
     async def _wait(self) -> Connection | None:
-        """Wait for a connection, or for the place of one."""
+        """Wait for a connection, or for the slot of one (None)."""
         waiting: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         try:
@@ -130,32 +131,32 @@ class Pool:
         except asyncio.CancelledError:
             if waiting.cancelled():
                 self._waiting.remove(waiting)
-            elif waiting.exception() is None:  # promised and cancelled at once: it is the next's
-                promised = waiting.result()
-                if promised is None:
-                    self._leave()
+            elif waiting.exception() is None:  # assigned and cancelled at once: pass it on
+                assigned = waiting.result()
+                if assigned is None:
+                    self._free_slot()
                 else:
-                    self.give(promised)
+                    self.release(assigned)
             raise
 
     async def _connect(self) -> Connection:
-        """Fill a place that was taken."""
+        """Open a connection in a slot that the caller has taken."""
         try:
             opened = await self._opener.open()
         except BaseException:
-            self._leave()
+            self._free_slot()
             raise
         if self._closed:
             opened.close()
             raise _closed()
         return Connection(opened, self._address)
 
-    def _leave(self) -> None:
-        """Give up a place, to whoever waits for one."""
-        if self._open > self._most or not self._promise(None):
+    def _free_slot(self) -> None:
+        """Pass a slot on to a waiting request, or free it."""
+        if self._open > self._max_open or not self._assign(None):
             self._open -= 1
 
-    def _promise(self, connection: Connection | None) -> bool:
+    def _assign(self, connection: Connection | None) -> bool:
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
@@ -171,7 +172,7 @@ class Pools:
         self._loop = asyncio.get_running_loop()
         self._config = config
         self._pools: dict[str, Pool] = {}
-        self._kept: Collection[str] = ()
+        self._retained: Collection[str] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -179,7 +180,7 @@ class Pools:
         return len(self._pools)
 
     def close(self) -> None:
-        """Close all connections, used ones too."""
+        """Close all connections, including those in use."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -188,45 +189,46 @@ class Pools:
         self._pools.clear()
 
     def retain(self, addresses: Collection[str]) -> None:
-        """Close the pools of all other addresses: the idle ones now, the others after use."""
-        self._kept = addresses
+        """Close the pools of all other addresses: at once if idle, otherwise after use."""
+        self._retained = addresses
         for address, pool in list(self._pools.items()):
             if not pool.users and address not in addresses:
                 del self._pools[address]
                 pool.close()
 
-    def take(self, address: str) -> Pool:
-        """One worker's pool, which stays open until it is given to `release`."""
+    def acquire(self, address: str) -> Pool:
+        """The pool of one worker; it stays open until the caller passes it to `release`."""
         pool = self._pools.get(address)
         if pool is None:
             if self._closed:
                 raise RuntimeError("the client was closed")
             config = self._config
-            pool = Pool(address, config.connections_per_worker, config.connect_s)
+            pool = Pool(address, config.connections_per_worker, config.connect_timeout_s)
             self._pools[address] = pool
             if self._timer is None:
-                self._tidy()
+                self._evict_idle()
         pool.users += 1
         return pool
 
     def release(self, address: str, pool: Pool) -> None:
-        """End one use of a pool."""
+        """End one use of a pool; the last one closes a pool that is not retained."""
         pool.users -= 1
-        if not pool.users and address not in self._kept and self._pools.get(address) is pool:
+        if not pool.users and address not in self._retained and self._pools.get(address) is pool:
             del self._pools[address]
             pool.close()
 
-    def give_up(self, address: str, reason: str) -> None:
-        """End the exchanges that wait there for the answer to their image."""
+    def abort(self, address: str, reason: str) -> None:
+        """Abort the exchanges that have sent their image there and wait for the answer."""
         pool = self._pools.get(address)
         if pool is not None:
-            pool.give_up(reason)
+            pool.abort(reason)
 
-    def _tidy(self) -> None:
-        before = self._loop.time() - _KEPT_S
+    def _evict_idle(self) -> None:
+        before = self._loop.time() - _MAX_IDLE_S
         for pool in self._pools.values():
-            pool.tidy(before)
-        self._timer = self._loop.call_later(_TIDY_S, self._tidy) if self._pools else None
+            pool.evict_idle(before)
+        again = self._loop.call_later(_EVICT_EVERY_S, self._evict_idle) if self._pools else None
+        self._timer = again
 
 
 def _closed() -> OSError:

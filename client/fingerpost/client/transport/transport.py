@@ -1,4 +1,4 @@
-"""Step 2: one image to one worker or relaying proxy, and what the answer says about both."""
+"""Step 2: send one image to one worker or relaying proxy, and read the answer."""
 
 from __future__ import annotations
 
@@ -12,51 +12,56 @@ import msgspec
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing import Outcome, PhaseClock
+from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.pool import Pools
-from fingerpost.client.transport.upload import Upload
-from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ClassifyAnswer
+from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
-from fingerpost.registry import LOAD_HEADER, LoadReport
+from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.load import read_load_answer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from fingerpost.client.config import ClientConfig
-    from fingerpost.client.route.route import Way
+    from fingerpost.client.route.route import Route
     from fingerpost.client.transport.answer import Answer
-    from fingerpost.client.transport.deadlines import Sweep
+    from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.pool import Pool
+    from fingerpost.registry import LoadReport
 
 __all__ = ["Reply", "Transport"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
-_decoder: Final = msgspec.json.Decoder(ClassifyAnswer)
-_load_decoder: Final = msgspec.json.Decoder(LoadReport)
+_decoder: Final = msgspec.json.Decoder(ReceivedAnswer)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """How one attempt ended: with an `answer`, or with an `error`.
+    """The result of one attempt: an `answer` or an `error`.
 
-    `report` is the load report's header as it came; reading one takes 12 us. `worker` is whom a
-    relaying proxy names as the one that answered.
+    Attributes:
+        outcome: what the result says about the peer, for the routing.
+        report: the load report's header, not decoded, because decoding it takes 12 us.
+        worker: the worker that a relaying proxy names as the one that answered.
     """
 
     outcome: Outcome
-    answer: ClassifyAnswer | None = None
+    answer: ReceivedAnswer | None = None
     error: FingerpostError | None = None
     report: str | None = None
     worker: str = ""
 
 
 class Transport:
-    """The connections to all workers, or to all proxies. Make it inside a running loop."""
+    """The connections to all workers, or to all relaying proxies. Make it inside a running loop."""
 
-    def __init__(self, config: ClientConfig, sweep: Sweep, way: Way = DIRECT) -> None:
+    def __init__(
+        self, config: ClientConfig, deadlines: DeadlineScheduler, route: Route = DIRECT
+    ) -> None:
         self._config = config
-        self._way = way
+        self._route = route
         self._clock = asyncio.get_running_loop().time
-        self._sweep = sweep
+        self._deadlines = deadlines
         self._pools = Pools(config)
 
     async def aclose(self) -> None:
@@ -64,49 +69,49 @@ class Transport:
         self._pools.close()
 
     def retain(self, addresses: Collection[str]) -> None:
-        """Close the connections to all others, once nothing is in flight on them."""
+        """Close the connections to all other addresses, once nothing is in flight on them."""
         self._pools.retain(addresses)
 
-    def upload(self, data: bytes | OneShot, *, deadline: float) -> Upload:
-        """One attempt at sending an image."""
+    def attempt(self, data: bytes | OneShot, *, deadline: float) -> Attempt:
+        """A new attempt at sending an image; `deadline` is in the event loop's time."""
         now = self._clock
         clock = PhaseClock(
             now(),
             deadline=deadline,
-            connect_s=inf,  # the pool's own limit: waiting for a connection is not connecting
-            progress_s=self._config.progress_s,
-            compute_s=self._config.silence_s,
+            connect_s=inf,  # the pool limits it, because waiting for a connection is not connecting
+            progress_s=self._config.upload_stall_timeout_s,
+            compute_s=self._config.response_timeout_s,
         )
-        return Upload(data, clock, now)
+        return Attempt(data, clock, now)
 
     async def classify(
         self,
         address: str,
         model: str,
         top: int,
-        upload: Upload,
+        attempt: Attempt,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one image to the peer at `address`; every failure is a `Reply` too.
+        """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
         Args:
             address: `host:port`.
             model: a model reference.
             top: how many labels to ask for.
-            upload: the image.
-            headers: further header fields, as they go onto the wire.
+            attempt: holds the image.
+            headers: more header fields of the request.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._way.path, address, model, top)
+        head = _head(self._route.path, address, model, top)
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
-        pool = self._pools.take(address)
+        pool = self._pools.acquire(address)
         try:
-            answer = await self._exchange(pool, head, upload)
+            answer = await self._exchange(pool, head, attempt)
         except OSError as error:
-            # Refused, no such host, no route, or no answer to the connection attempt.
+            # Refused, unknown host, no route, or a timeout.
             return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error))
         except (BadAnswer, Unreachable) as error:
             return Reply(outcome=Outcome.FAILED, error=error)
@@ -115,55 +120,51 @@ class Transport:
         return self._read(address, answer)
 
     async def load(self, address: str) -> LoadReport:
-        """Ask a worker for its load report; the caller sets the limit.
+        """Ask a worker for its load report; the caller limits the time.
 
         Raises:
-            Unreachable: no connection, or it broke.
-            BadAnswer: it answered something else.
+            Unreachable: the connection failed.
+            PeerError: the answer is not a load report; see `read_load_answer`.
         """
-        pool = self._pools.take(address)
+        pool = self._pools.acquire(address)
         try:
             answer = await self._exchange(pool, _load_head(address), None)
         except OSError as error:
             raise _unreachable(address, error) from error
         finally:
             self._pools.release(address, pool)
-        if answer.status != 200:
-            raise BadAnswer(f"{address}/load: HTTP {answer.status}")
-        try:
-            return _load_decoder.decode(answer.body)
-        except msgspec.MsgspecError as error:
-            raise BadAnswer(f"{address}/load: {error}") from error
+        encoding = answer.fields.get(b"content-encoding", b"").decode("latin-1")
+        return read_load_answer(answer.status, encoding, answer.body, address)
 
-    def give_up(self, address: str, reason: str) -> None:
-        """End the attempts that have sent their image there and wait for the answer."""
-        self._pools.give_up(address, reason)
+    def abort(self, address: str, reason: str) -> None:
+        """Abort the attempts that have sent their image there and wait for the answer."""
+        self._pools.abort(address, reason)
 
-    async def _exchange(self, pool: Pool, head: bytes, upload: Upload | None) -> Answer:
-        """One request and its answer, on another connection where a kept one was closed."""
-        again = upload is None or not isinstance(upload.data, OneShot)
+    async def _exchange(self, pool: Pool, head: bytes, attempt: Attempt | None) -> Answer:
+        """One request and its answer; once more if the worker had closed an idle connection."""
+        again = attempt is None or not isinstance(attempt.data, OneShot)
         while True:
-            connection = await pool.take(probe=upload is None)
-            self._sweep.add(connection)
+            connection = await pool.acquire(probe=attempt is None)
+            self._deadlines.add(connection)
             try:
-                return await connection.exchange(self._whole(head, upload), upload)
+                return await connection.exchange(self._whole(head, attempt), attempt)
             except Unreachable:
                 if not (again and connection.stale):
                     raise
                 again = False
             finally:
-                self._sweep.discard(connection)
-                pool.give(connection)
-            pool.tidy()  # the others have been idle for longer
+                self._deadlines.discard(connection)
+                pool.release(connection)
+            pool.evict_idle()  # the other ones have been idle for longer
 
-    def _whole(self, head: bytes, upload: Upload | None) -> bytes:
-        """The head of a request, with what is known of it only now."""
-        if upload is None:
+    def _whole(self, head: bytes, attempt: Attempt | None) -> bytes:
+        """The head of a request, completed by the fields that are known only now."""
+        if attempt is None:
             return head + b"\r\n"
-        left_ms = upload.clock.left_ms(self._clock())
-        if isinstance(upload.data, OneShot):
+        left_ms = attempt.clock.left_ms(self._clock())
+        if isinstance(attempt.data, OneShot):
             return _CHUNKED % (head, left_ms)
-        return _SIZED % (head, left_ms, len(upload.data))
+        return _SIZED % (head, left_ms, len(attempt.data))
 
     def _read(self, address: str, raw: Answer) -> Reply:
         status, fields, body = raw
@@ -172,17 +173,17 @@ class Transport:
         worker = fields.get(_WORKER_FIELD, b"").decode("ascii", "replace")
         if status != 200:
             error = error_from_json(body, status=status, retry_after_s=_retry_after_s(fields))
-            outcome, error = self._way.judge(address, status, error)
+            outcome, error = self._route.classify_error(address, status, error)
             return Reply(outcome=outcome, error=error, report=report, worker=worker)
         try:
             answer = _decoder.decode(body)
         except msgspec.MsgspecError as cause:
             error = BadAnswer(
-                f"{address}: {body[:200]!r} is no answer to a classification: {cause}"
+                f"{address}: {body[:200]!r} is not a valid answer to a classification: {cause}"
             )
             return Reply(outcome=Outcome.FAILED, error=error, report=report, worker=worker)
         if len(answer.results) != 1 or answer.results[0].error is not None:
-            error = BadAnswer(f"{address}: {body[:200]!r} is no answer to one image")
+            error = BadAnswer(f"{address}: {body[:200]!r} is not a valid answer to one image")
             return Reply(outcome=Outcome.FAILED, error=error, report=report, worker=worker)
         return Reply(outcome=Outcome.ANSWERED, answer=answer, report=report, worker=worker)
 
@@ -208,6 +209,6 @@ def _unreachable(address: str, error: Exception) -> Unreachable:
 
 
 def _retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
-    # RFC 9110 also allows a date; Fingerpost's workers send seconds, and a date needs a clock.
+    # RFC 9110 also allows a date, but Fingerpost's workers send seconds.
     value = fields.get(b"retry-after", b"")
     return float(value) if value.isdigit() else None

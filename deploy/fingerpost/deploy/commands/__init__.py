@@ -1,1 +1,1 @@
-"""One module for each subcommand; each adds itself with `add_to`."""
+"""One module for each subcommand; its `add_to` adds the subcommand to the application."""

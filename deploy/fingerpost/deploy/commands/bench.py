@@ -1,4 +1,4 @@
-"""`fingerpost bench`: load on a running cluster, and how fast it answers."""
+"""`fingerpost bench`: measure the throughput and latency of a running cluster."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def bench(
         list[Path] | None,
         typer.Argument(
             metavar="FILE|DIR",
-            help="Images to send in turn; without any, a drawn JPEG of some 20 KB.",
+            help="Images to send in turn; by default a generated JPEG of some 20 KB.",
             show_default=False,
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Open loop: images due a second, whether answers come or not."),
+        typer.Option(help="Open loop: images a second, sent whether answers come or not."),
     ] = None,
     arrivals: Annotated[
         Literal["poisson", "constant"] | None,
-        typer.Option(help="With --rate: in random steps, as from many users, or in equal ones."),
+        typer.Option(help="With --rate: random intervals, as of many users, or equal ones."),
     ] = None,
     max_outstanding: Annotated[
         int | None,
@@ -58,30 +58,33 @@ def bench(
     concurrency: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Closed loop: images in flight; by default found by itself."
+            metavar="N", help="Closed loop: images in flight; by default adapted to the cluster."
         ),
     ] = None,
     expected_interval: Annotated[
         float | None,
         typer.Option(
             metavar="S",
-            help="Closed loop: estimate the latency of senders that send every so many seconds.",
+            help="Closed loop: estimate the latency for a sender with this interval in seconds.",
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 10.0,
     warm_up: Annotated[
-        float, typer.Option(metavar="S", help="The same load before that, not counted.")
+        float, typer.Option(metavar="S", help="How long to run the load before measuring.")
     ] = 2.0,
     deadline: Annotated[
-        float, typer.Option(metavar="S", help="How long an image may take, retries included.")
+        float, typer.Option(metavar="S", help="How long an image may take, including retries.")
     ] = 30.0,
     policy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Routing: hot-cold, power-of-two, round-robin, ..."),
+        typer.Option(
+            metavar="NAME", help="Routing policy: hot-cold, power-of-two, round-robin, ..."
+        ),
     ] = None,
     relay: options.Relay = False,
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE|-", help="Write all figures as JSON.")
+        Path | None,
+        typer.Option(metavar="FILE|-", help="Write all figures as JSON; - is standard output."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -95,10 +98,10 @@ def bench(
 
     fingerpost bench digits photos/ --concurrency 64 --json -
 
-    With --rate images are due at their times and latency counts from then, so that a stall shows
-    in all that it held up. Without, a closed loop: each answer lets the next image go, for the
-    highest throughput. Ctrl-C ends early, with what was measured. The exit status is 1 if an image
-    was not answered.
+    With --rate each image is due at a time of its own, and its latency counts from then, so that a
+    stall shows in every image that it delayed. Without --rate each answer lets the next image go (a
+    closed loop), for the highest throughput. Ctrl-C ends the measurement early and prints what was
+    measured. The exit status is 1 if an image was not answered.
     """
     from fingerpost.client import ClientConfig, RoutingConfig
     from fingerpost.deploy.load_test import LoadTest, Plan
@@ -129,7 +132,7 @@ def bench(
     client = cluster.client(config, relay=relay)
     samples = read_images(images) if images else [drawn_image()]
 
-    with err.status("asking where the workers are") as status:
+    with err.status("looking up the workers") as status:
         test = LoadTest(client, samples, plan, progress=status.update)
 
         async def run() -> None:
@@ -140,7 +143,7 @@ def bench(
             asyncio.run(run())
     report = test.report()
     if report is None:
-        err.print("nothing was measured: it was ended during the warm-up")
+        err.print("nothing was measured: the run ended during the warm-up")
         raise typer.Exit(1)
     if plot is not None:
         draw(plot, report)
@@ -166,7 +169,9 @@ def _check_loop(
 def _check_writable(path: Path) -> None:
     target = path if path.exists() else path.parent
     if path != Path("-") and (path.is_dir() or not os.access(target, os.W_OK)):
-        raise ConfigurationError(f"{path} cannot be written: name a file in a folder of your own")
+        raise ConfigurationError(
+            f"{path} cannot be written: give a file in a folder that you may write to"
+        )
 
 
 def _show(report: Report) -> None:
@@ -239,5 +244,5 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _by_code(total: int, codes: dict[str, int]) -> str:
-    told = ", ".join(f"{code} {count:,}" for code, count in codes.items())
-    return f"{total:,}: {told}" if told else f"{total:,}"
+    counts = ", ".join(f"{code} {count:,}" for code, count in codes.items())
+    return f"{total:,}: {counts}" if counts else f"{total:,}"

@@ -1,4 +1,4 @@
-"""`fingerpost classify`: images in, labels out, with a cluster or without."""
+"""`fingerpost classify`: predict the labels of images, with a cluster or without."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ def classify(
     *,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="Image files, or - for names on standard input."),
+        typer.Argument(metavar="IMAGE...", help="Image files, or - for paths on standard input."),
     ],
     model: Annotated[
         str,
-        typer.Option(metavar="DIR", help="Model on disk; with a cluster, the service's name."),
+        typer.Option(
+            metavar="DIR", help="Folder or file of a model; with a cluster, the name of a model."
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
@@ -51,8 +53,8 @@ def classify(
 ) -> None:
     """Classify image files.
 
-    Without --proxy, --registry or --consul the model is loaded here, once. With `-` each line of
-    standard input is answered as it comes. The exit status is 1 if an image failed.
+    Without --proxy, --registry or --consul the model is loaded in this process. With `-`, each line
+    of standard input is classified as it arrives. The exit status is 1 if an image failed.
     """
     show = _print_json if json else _print_line
     if cluster.named:
@@ -61,7 +63,7 @@ def classify(
             model = _service_of(Path(model))
         failed = asyncio.run(_with_cluster(client, images, model, top, show))
     elif relay:
-        raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
+        raise ConfigurationError("--relay sends images through proxies: name them with --proxy URL")
     else:
         from fingerpost.worker.backends.base import LoadConfig
         from fingerpost.worker.backends.loading import load_backend
@@ -101,7 +103,7 @@ async def _with_cluster(
     show: Callable[[str, dict[str, Any]], None],
 ) -> int:
     failed = 0
-    # Standard input is a conversation: each line is answered before the next is read.
+    # Standard input may be interactive: each line is answered before the next is read.
     concurrency = 1 if images == ["-"] else 16
     async with (
         client,
@@ -133,7 +135,7 @@ async def _with_cluster(
 
 
 def _service_of(path: Path) -> str:
-    """The service that a model's folder is served as: `digits` for `models/digits`."""
+    """The service of a model's folder: `digits` for `models/digits`."""
     path = path.resolve()
     return f"{path.parent.name}@{path.name}" if path.name.isdigit() else path.stem
 

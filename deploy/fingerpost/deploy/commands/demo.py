@@ -1,4 +1,4 @@
-"""`fingerpost demo`: the main job from end to end."""
+"""`fingerpost demo`: train, serve, stream and lose a worker, on this machine."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Where the digits are written.")] = Path(
-        "data/digits"
-    ),
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write the digits to.")
+    ] = Path("data/digits"),
     out_: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the model is written.")
+        Path, typer.Option("--out", metavar="DIR", help="Folder to write the model to.")
     ] = Path("models/digits"),
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the cluster up until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the cluster running until Ctrl-C.")
     ] = False,
     json: options.Json = False,
 ) -> None:
     """Train on 1,797 handwritten digits, serve them from three workers, and stream images.
 
-    One worker is killed on the way. The exit status is 1 if an image was lost.
+    One worker is killed during the stream. The exit status is 1 if an image was lost.
     """
     from fingerpost.deploy.demo.demo import cluster_config, train_digits
     from fingerpost.worker.training import RichProgress

@@ -29,12 +29,14 @@ def drain(
     *,
     instance: InstanceId,
     registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
-    reason: Annotated[str, typer.Option(help="Shown by Consul beside the worker.")] = "drained",
+    reason: Annotated[
+        str, typer.Option(help="The reason that Consul shows beside the worker.")
+    ] = "drained",
     registry_config: RegistryConfig,
 ) -> None:
-    """Give a worker no new requests; it finishes what it has and goes on running."""
+    """Send no new requests to a worker. It finishes those that it has, and keeps running."""
     asyncio.run(_set(instance, registry, registry_config, reason))
-    out.print(f"{instance} gets no new requests; `fingerpost undrain {instance}` ends that")
+    out.print(f"{instance} gets no new requests; `fingerpost undrain {instance}` puts it back")
 
 
 def undrain(

@@ -1,4 +1,4 @@
-"""`fingerpost model`: look at a model on disk, try it, convert it, and see how fast it is here."""
+"""`fingerpost model`: show, check, export and benchmark models on disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
     model = typer.Typer(
         name="model",
-        help="Look at a model on disk, try it, convert it, and see how fast it is here.",
+        help="Show, check, export and benchmark models on disk.",
         no_args_is_help=True,
     )
     for command in (show, check, export, bench):
@@ -43,9 +43,9 @@ def show(
     name: options.ModelName = None,
     labels: options.Labels = None,
 ) -> None:
-    """Print what a model is understood as, in the words of model.toml.
+    """Print how Fingerpost reads a model, as a complete model.toml.
 
-    What the model's own file says is filled in, so the output can be kept as its model.toml.
+    It includes what the model's own file says, and can be saved as the model's model.toml.
     """
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.models.files import find_model
@@ -80,10 +80,10 @@ def check(
     labels: options.Labels = None,
     device: options.Device = "auto",
     max_batch: Annotated[
-        int, typer.Option(min=1, help="The largest batch to try; what a worker would run.")
+        int, typer.Option(min=1, help="Largest batch to try, as of `fingerpost worker`.")
     ] = 32,
 ) -> None:
-    """Load a model and run it as a worker does before it serves; say OK, or what is wrong."""
+    """Load and run a model as a worker does before it serves; print OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.files import find_model
@@ -106,22 +106,24 @@ def export(
     out_: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="The new folder, such as models/flowers/4.")
     ],
-    format_: Annotated[Literal["onnx"], typer.Option("--format", help="What to make.")] = "onnx",
+    format_: Annotated[
+        Literal["onnx"], typer.Option("--format", help="Format to export to.")
+    ] = "onnx",
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Images to compare the answers on; by default made-up ones."
+            metavar="DIR", help="Images to compare the answers for; by default generated ones."
         ),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Most images to compare on.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="Most images to compare the answers for.")] = 64,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest difference between two scores that is fine.")
+        float, typer.Option(min=0, help="Largest accepted difference between two scores.")
     ] = 0.001,
     json: options.Json = False,
     name: options.ModelName = None,
     labels: options.Labels = None,
 ) -> None:
-    """Make an ONNX version of a TensorFlow or Keras model, and compare the answers of both.
+    """Export a TensorFlow or Keras model to ONNX, and compare the answers of both.
 
     Writes model.onnx, model.toml and labels.txt. If the answers differ by more than the tolerance,
     nothing is written, and the exit status is 1.
@@ -139,18 +141,18 @@ def export(
     else:
         out.print(
             f"{'wrote' if written else 'not written:'} {out_}: the same best label for "
-            f"{found.agreed} of {found.images} {'images' if images else 'made-up images'}, "
+            f"{found.agreed} of {found.images} {'images' if images else 'generated images'}, "
             f"largest difference of a score {found.difference:.2g}",
             markup=False,
         )
     if found.variety < 10 * tolerance:
         err.print(
-            "the model answers all of these images nearly alike, so that says little: "
-            "name images of its own kind with --images",
+            "the model gives nearly the same answer for all of these images, so the comparison "
+            "says little: give images of its own kind with --images",
             markup=False,
         )
     if not written:
-        err.print(f"the tolerance is {tolerance:g}: to have it anyway, raise --tolerance")
+        err.print(f"the tolerance is {tolerance:g}: raise --tolerance to export it anyway")
         raise typer.Exit(1)
 
 
@@ -160,7 +162,7 @@ def bench(
     ],
     *,
     seconds: Annotated[
-        float, typer.Option(help="How long to measure in all; loading comes on top.")
+        float, typer.Option(help="How long to measure in all, without loading.")
     ] = 60.0,
     batch_sizes: Annotated[
         str, typer.Option(metavar="N,...", help="Batch sizes to measure.")
@@ -169,16 +171,17 @@ def bench(
         str | None,
         typer.Option(
             metavar="N,...",
-            help="Threads to measure with; by default one, half of the cores, and all.",
+            help="Numbers of threads; by default one, half of the cores, and all.",
             show_default=False,
         ),
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Measure images/s and latency of models on this machine, and say which to use.
+    """Measure images/s and latency of models on this machine, and name the best.
 
-    The backends alone, from decoded pixels to scores, in turn, by the median of several rounds.
+    Only the backends are measured, from decoded pixels to scores: all models in turn, in several
+    rounds, of which the median counts.
     """
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.tools.bench import BenchConfig, best_latency, best_throughput, measure
@@ -244,12 +247,12 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or numbers[0] < 1:
-        raise ConfigurationError(f"{option} {text}: give whole numbers from 1 on, such as 1,2,4")
+        raise ConfigurationError(f"{option} {text}: give whole numbers of 1 or more, such as 1,2,4")
     return numbers
 
 
 def _load_config(device: str) -> LoadConfig:
-    """For `--device`, which this process and its children are limited to."""
+    """The settings for `--device`; limits this process and its children to that device."""
     from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
 
     placement = place(device, visible_gpus(find_gpus(), os.environ))

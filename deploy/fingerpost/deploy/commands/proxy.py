@@ -1,4 +1,4 @@
-"""`fingerpost proxy`: answer "where?"."""
+"""`fingerpost proxy`: tell clients where the workers are."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fingerpost.deploy.console import start_logging
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.processes.handover import (
     inherited_listener,
+    notify_predecessor,
     start_successor,
-    tell_predecessor,
 )
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.config import RegistryConfig
@@ -28,7 +28,7 @@ __all__ = ["add_to"]
 
 logger = logging.getLogger(__name__)
 
-# How long connections may stay while it leaves, and how long a successor may take to serve.
+# How long open connections may stay at the end, and how long a successor may take to start.
 _GRACE_S: Final = 1.0
 _SUCCESSOR_S: Final = 20.0
 
@@ -45,22 +45,24 @@ def proxy(
     host: options.Host = "127.0.0.1",
     service: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What GET / answers for; by default the only service."),
+        typer.Option(
+            metavar="NAME", help="Service that GET / answers for; by default the only one."
+        ),
     ] = None,
     relay: Annotated[
         bool,
-        typer.Option("--relay", help="Carry images for clients that cannot reach the workers."),
+        typer.Option("--relay", help="Relay images for clients that cannot reach the workers."),
     ] = False,
     lease: Annotated[
-        float, typer.Option(help="Seconds that clients may use an answer without asking again.")
+        float, typer.Option(help="Seconds that a client may use an answer without asking again.")
     ] = 2.0,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
 ) -> None:
-    """Tell clients where the workers are. Run as many as you like.
+    """Tell clients where the workers are. Run as many proxies as you like.
 
-    SIGHUP restarts it without refusing a connection: a successor takes over the listening socket.
+    SIGHUP restarts the proxy without refusing a connection: a new process takes over its socket.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
 
@@ -81,7 +83,7 @@ def proxy(
         async with Proxy(config, inherited_listener(os.environ)) as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)
             logger.info("listening at %s, registry %s", serving.url, registry)
-            tell_predecessor(os.environ)
+            notify_predecessor(os.environ)
             await _until_leaving(signals, serving)
             await serving.leave(_GRACE_S)
 
@@ -89,7 +91,7 @@ def proxy(
 
 
 async def _until_leaving(signals: ShutdownSignals, serving: Proxy) -> None:
-    """Return at the first signal to end, or once a successor has taken over."""
+    """Return at the first SIGTERM or SIGINT, or once a successor has taken over."""
     ending = asyncio.create_task(signals.wait())
     while not ending.done():
         restart = asyncio.create_task(signals.restart_requested.wait())
@@ -101,7 +103,7 @@ async def _until_leaving(signals: ShutdownSignals, serving: Proxy) -> None:
         try:
             pid = await start_successor(serving.listener, _SUCCESSOR_S)
         except FingerpostError as error:
-            logger.error("restart failed, serving on: %s", error)  # noqa: TRY400 - one line
+            logger.error("restart failed, this process keeps serving: %s", error)  # noqa: TRY400 - one line
             continue
         logger.info("process %d has taken over", pid)
         ending.cancel()

@@ -1,4 +1,4 @@
-"""`fingerpost registry`: the embedded registry, for one machine."""
+"""`fingerpost registry`: the embedded registry, for a single machine."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def registry(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 12481,
     host: options.Host = "127.0.0.1",
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Listen on an address others can reach.")
+        bool, typer.Option("--allow-remote", help="Allow a --host that other machines can reach.")
     ] = False,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
 ) -> None:
-    """Run the embedded registry: one machine, demos and tests. Clusters use Consul.
+    """Run the embedded registry, for a single machine, demos and tests. Clusters use Consul.
 
-    It keeps everything in memory: when it ends, workers register again with the next one.
+    It keeps everything in memory; after a restart the workers register again.
     """
     from fingerpost.registry.embedded import EmbeddedRegistry
 

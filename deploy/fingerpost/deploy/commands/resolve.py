@@ -1,4 +1,4 @@
-"""`fingerpost resolve`: step 1 by hand."""
+"""`fingerpost resolve`: print where the workers of a model are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-# A change wakes the watcher at once; how the registry is, it looks up so often.
+# A change of the list is seen at once; whether the registry is reachable, this often.
 _CHECK_S: Final = 0.25
 
 
@@ -33,14 +33,14 @@ def resolve(
     *,
     model: Annotated[str, typer.Argument(help="digits, digits@3 or digits@stable")],
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with a line for each change, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Keep running, and print a line for each change.")
     ] = False,
     json: options.Json = False,
     cluster: ClusterTarget,
 ) -> None:
-    """Print the address of every healthy worker of a model, one a line.
+    """Print the address of each healthy worker of a model, one on a line.
 
-    With --watch, workers that join, leave or change, and outages of the registry, as they happen:
+    With --watch, print workers that join, leave or change, and outages of the registry:
 
     fingerpost resolve digits --watch --json | jq .event
     """
@@ -67,9 +67,10 @@ async def _once(cluster: ClusterTarget, model: str, *, json: bool) -> None:
 
 
 async def _follow(cluster: ClusterTarget, model: str, show: Callable[[WatchEvent], None]) -> None:
-    """Show what changes, until it is cancelled. Raises `RegistryError` if nobody answers at first.
+    """Show each change until cancelled. A service that is not known yet is waited for.
 
-    A service that is not known yet may come.
+    Raises:
+        RegistryError: neither a proxy nor the registry answered at first.
     """
     from fingerpost.client import ClientConfig
     from fingerpost.deploy.instance_diff import InstanceDiff
@@ -80,13 +81,13 @@ async def _follow(cluster: ClusterTarget, model: str, show: Callable[[WatchEvent
     resolver = cluster.resolver()
     try:
         watch = resolver.watch(reference.model)
-        view = await watch.ready(ClientConfig().no_worker_s)
+        snapshot = await watch.ready(ClientConfig().wait_for_ready_s)
         while True:
-            for event in diff.update(view, watch.error, time.monotonic()):
+            for event in diff.update(snapshot, watch.error, time.monotonic()):
                 show(event)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(watch.changed(view.index), _CHECK_S)
-            view = watch.view or view
+                await asyncio.wait_for(watch.changed(snapshot.index), _CHECK_S)
+            snapshot = watch.view or snapshot
     finally:
         await resolver.aclose()
 
@@ -98,18 +99,18 @@ def _print_json(event: WatchEvent) -> None:
 
 
 def _print_line(event: WatchEvent) -> None:
-    told = [_now(), f"{event.event:8}"]
+    parts = [_now(), f"{event.event:8}"]
     if event.worker is not None:
-        told.append(event.worker.address)
+        parts.append(event.worker.address)
         if event.changes:
-            told += [f"{name} {_text(a)} -> {_text(b)}" for name, (a, b) in event.changes.items()]
+            parts += [f"{name} {_text(a)} -> {_text(b)}" for name, (a, b) in event.changes.items()]
         else:
-            told.append(f"{_text(event.worker.versions)}  weight {event.worker.weight}")
-        told.append(event.worker.id)
+            parts.append(f"{_text(event.worker.versions)}  weight {event.worker.weight}")
+        parts.append(event.worker.id)
     if event.message:
-        told.append(event.message)
-    told.append(f"(index {event.index}, age {event.age_s:.1f} s)")
-    out.print("  ".join(told), markup=False)
+        parts.append(event.message)
+    parts.append(f"(index {event.index}, age {event.age_s:.1f} s)")
+    out.print("  ".join(parts), markup=False)
 
 
 def _text(value: Any) -> str:

@@ -1,11 +1,11 @@
-"""`fingerpost status`: what the cluster looks like now."""
+"""`fingerpost status`: show the services, workers and load of a cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,15 +15,17 @@ from fingerpost.deploy.instance_diff import versions
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
     from rich.table import Table
 
     from fingerpost.client import Client
     from fingerpost.registry import Instance, LoadReport, Snapshot
+    from fingerpost.registry.load_client import LoadClient
 
 __all__ = ["add_to"]
 
-_TIMEOUT_S = 1.0
+# Of one worker, and how many are asked at once.
+_TIMEOUT_S: Final = 1.0
+_CONCURRENT: Final = 100
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,30 +35,32 @@ def add_to(app: typer.Typer) -> None:
 
 def status(
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh the display until Ctrl-C.")
+    ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.1, help="With --watch, seconds between two looks.")
+        float, typer.Option(min=0.1, help="With --watch, seconds between two updates.")
     ] = 1.0,
     json: options.Json = False,
     cluster: ClusterTarget,
 ) -> None:
-    """Show every service and worker, and what each worker says of its load.
+    """Show every service and worker, with the load that each worker reports.
 
-    With --json and --watch, one line of JSON for each look.
+    With --json and --watch, print one line of JSON for each update.
     """
 
     async def run() -> None:
-        from aiohttp import ClientSession, ClientTimeout
+        from fingerpost.registry.load_client import LoadClient
 
         async with (
             cluster.client() as client,
-            ClientSession(timeout=ClientTimeout(total=_TIMEOUT_S)) as http,
+            LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
         ):
-            first = await _look(client, http)
+            first = await _read_cluster(client, loads)
             if not watch:
                 _show(first, json=json)
             elif json:
-                await _repeat(first, client, http, interval, lambda look: _show(look, json=True))
+                await _repeat(first, client, loads, interval, lambda view: _show(view, json=True))
             else:
                 from rich.live import Live
 
@@ -64,9 +68,9 @@ def status(
                     await _repeat(
                         first,
                         client,
-                        http,
+                        loads,
                         interval,
-                        lambda look: live.update(look.table(), refresh=True),
+                        lambda view: live.update(view.table(), refresh=True),
                     )
 
     try:
@@ -77,7 +81,7 @@ def status(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _ClusterView:
     """The cluster at one moment; `loads` has None for a worker that did not answer."""
 
     snapshots: list[Snapshot]
@@ -106,7 +110,7 @@ class _Look:
         ]
 
     def problems(self) -> list[str]:
-        """What workers say is wrong with their models."""
+        """The models that workers could not load, and why."""
         return [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
             for snapshot in self.snapshots
@@ -148,41 +152,37 @@ class _Look:
 
 
 async def _repeat(
-    look: _Look, client: Client, http: ClientSession, pause_s: float, show: Any
+    view: _ClusterView, client: Client, load_client: LoadClient, pause_s: float, show: Any
 ) -> None:
     while True:
-        show(look)
+        show(view)
         await asyncio.sleep(pause_s)
-        look = await _look(client, http)
+        view = await _read_cluster(client, load_client)
 
 
-async def _look(client: Client, http: ClientSession) -> _Look:
+async def _read_cluster(client: Client, load_client: LoadClient) -> _ClusterView:
     """Ask the registry or the proxy for the workers, and each worker for its load."""
-    import msgspec
-    from aiohttp import ClientError
-
-    from fingerpost.registry import LoadReport
+    from fingerpost.errors import PeerError
 
     async def ask(instance: Instance) -> LoadReport | None:
         try:
-            async with http.get(f"{instance.url}/load") as response:
-                return msgspec.json.decode(await response.read(), type=LoadReport)
-        except (ClientError, TimeoutError, msgspec.MsgspecError):
+            return await load_client.get(instance)
+        except PeerError:
             return None
 
     snapshots = [await client.resolve(name) for name in await client.services()]
     instances = [each for snapshot in snapshots for each in snapshot.instances]
     reports = await asyncio.gather(*(ask(instance) for instance in instances))
     loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
-    return _Look(snapshots=snapshots, loads=loads, at=time.monotonic())
+    return _ClusterView(snapshots=snapshots, loads=loads, at=time.monotonic())
 
 
-def _show(look: _Look, *, json: bool) -> None:
+def _show(view: _ClusterView, *, json: bool) -> None:
     if json:
-        print_json(look.as_json())
-    elif not look.snapshots:
+        print_json(view.as_json())
+    elif not view.snapshots:
         out.print("No service is registered. Start one: fingerpost worker --model models/NAME")
     else:
-        out.print(look.table())
-        for line in look.problems():
+        out.print(view.table())
+        for line in view.problems():
             out.print(line, markup=False)

@@ -1,4 +1,4 @@
-"""`fingerpost stream`: a folder of images through the cluster, into a file of results."""
+"""`fingerpost stream`: classify a folder of images, and write a file of results."""
 
 from __future__ import annotations
 
@@ -36,30 +36,36 @@ def stream(
     *,
     source: Annotated[
         str,
-        typer.Argument(metavar="DIR|GLOB|-", help="Folder, pattern, or - for names line by line."),
+        typer.Argument(
+            metavar="DIR|GLOB|-", help="Folder, pattern, or - for paths on standard input."
+        ),
     ],
     model: Annotated[str, typer.Option(help="digits, digits@3 or digits@stable")],
     results: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Results, one line of JSON an image.")
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="File of results, a line of JSON for each image."
+        ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many labels to write.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many predictions to write.")] = 5,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Images in flight; by default found by itself.")
+        int | None, typer.Option(min=1, help="Images in flight; by default adapted to the cluster.")
     ] = None,
     shrink: Annotated[
-        bool, typer.Option("--shrink", help="Scale images down to what the model wants.")
+        bool, typer.Option("--shrink", help="Scale images down to the size that the model takes.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Send again what failed in an earlier run.")
+        bool,
+        typer.Option("--retry-failed", help="Send images again that failed in an earlier run."),
     ] = False,
     json: options.Json = False,
     relay: options.Relay = False,
     cluster: ClusterTarget,
 ) -> None:
-    """Classify many images, and write each result as it comes.
+    """Classify many images, and write each result as it arrives.
 
-    The same command again goes on where an earlier run was cut off: images that have a line in
-    --out are not sent again. The exit status is 1 if an image failed, in this run or before.
+    The same command continues an interrupted run: images that have a line in --out are not sent
+    again. The exit status is 1 if an image failed, in this run or in an earlier one.
     """
     found = _names(source)
     with ResultsLog(results) as log:
@@ -80,7 +86,7 @@ def stream(
 
 
 class _Tally:
-    """What this run has done."""
+    """Counts of what this run has done."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -160,10 +166,10 @@ def _line(result: Result) -> dict[str, Any]:
 
 
 def _names(source: str) -> Iterator[str]:
-    """The images' paths, folders in order of their names; also those that are no images.
+    """The paths of all files, sorted; also of those that are not images.
 
     Raises:
-        ConfigurationError: nothing there.
+        ConfigurationError: there is no file.
     """
     if source == "-":
         return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
@@ -175,7 +181,9 @@ def _names(source: str) -> Iterator[str]:
     )
     first = next(paths, None)
     if first is None:
-        raise ConfigurationError(f"no image at {source!r}: give a folder, a file, or a pattern")
+        raise ConfigurationError(
+            f"there is no file at {source!r}: give a folder, a file, or a pattern"
+        )
     return chain([first], paths)
 
 

@@ -1,4 +1,4 @@
-"""`fingerpost train`: a classifier from a folder of class folders."""
+"""`fingerpost train`: train a classifier on a folder of class folders."""
 
 from __future__ import annotations
 
@@ -32,53 +32,62 @@ def train(
     ] = "MobileNetV2",
     weights: Annotated[
         str | None,
-        typer.Option(metavar="imagenet|PATH|none", help="What the backbone starts from."),
+        typer.Option(metavar="imagenet|PATH|none", help="Initial weights of the backbone."),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side; by default what the backbone is made for.")
+        int | None, typer.Option(help="Pixels on each side; by default the backbone's own size.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Most passes over the images.")] = 40,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = 0.001,
     validation_split: Annotated[
-        float, typer.Option(help="Share of each class kept back to measure with.")
+        float, typer.Option(help="Share of each class that is kept for validation.")
     ] = 0.15,
     patience: Annotated[
-        int, typer.Option(help="Epochs without progress before it stops early.")
+        int, typer.Option(help="Epochs without progress before training stops early.")
     ] = 6,
     fine_tune: Annotated[
-        bool, typer.Option("--fine-tune", help="Afterwards train the backbone too, slowly.")
+        bool,
+        typer.Option("--fine-tune", help="Afterwards train the backbone too, with small steps."),
     ] = False,
     augment: Annotated[
-        bool, typer.Option(help="Turn, zoom and shift the images at random.")
+        bool, typer.Option(help="Rotate, zoom and shift the images at random.")
     ] = True,
-    flip: Annotated[bool, typer.Option("--flip", help="Mirror them too; not for digits.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the split, the weights and the chance.")] = 0,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror the images too; not for digits.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split, the weights and the augmentation.")
+    ] = 0,
     json: options.Json = False,
 ) -> None:
-    """Train on a folder of class folders, such as flower_photos.
+    """Train a classifier on a folder with one folder of images for each class.
 
-    Writes a new numbered version: a SavedModel, model.toml, labels.txt, report.json and
-    confusion.png.
-    Images that cannot be read are named and skipped.
+    Writes a new version of the model: a SavedModel, model.toml, labels.txt, report.json and
+    confusion.png. Images that cannot be read are named and skipped.
     """
-    from fingerpost.worker.training import RichProgress, TrainConfig
+    from fingerpost.worker.training import (
+        AugmentationConfig,
+        FitConfig,
+        NetworkConfig,
+        RichProgress,
+        TrainConfig,
+    )
     from fingerpost.worker.training import train as run
 
     config = TrainConfig(
         images=images,
         out=out_,
-        backbone=backbone,
-        weights=weights,
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+        network=NetworkConfig(backbone=backbone, weights=weights, image_size=image_size),
+        fit=FitConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            fine_tune=fine_tune,
+        ),
+        augmentation=AugmentationConfig(augment=augment, flip=flip),
         validation_split=validation_split,
-        patience=patience,
-        fine_tune=fine_tune,
-        augment=augment,
-        flip=flip,
         seed=seed,
     )
     with RichProgress(err) as progress:

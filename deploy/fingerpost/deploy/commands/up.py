@@ -1,4 +1,4 @@
-"""`fingerpost up`: a whole cluster on this machine."""
+"""`fingerpost up`: run a whole cluster on this machine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ def add_to(app: typer.Typer) -> None:
 def up(
     model: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="Model to serve; may be given several times."),
+        typer.Option(metavar="PATH", help="Model to serve. May be repeated."),
     ] = None,
     models: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Serve every model in it, all in each worker."),
+        typer.Option(
+            metavar="FOLDER", help="Serve every model in this folder, each worker all of them."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(help="Worker processes for each model.")] = 3,
     port: Annotated[int, typer.Option(help="The proxy's port.")] = 12480,
@@ -36,11 +38,11 @@ def up(
         typer.Option(metavar="URL", help="Use this registry instead of the embedded one."),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads for each worker's model; 0 is one a core.")
+        int, typer.Option(min=0, help="Threads for each worker's model; 0 is one for each core.")
     ] = 0,
     log_level: options.LogLevel = "info",
 ) -> None:
-    """Start registry, proxy and workers here, keep them running, and stop them on Ctrl-C."""
+    """Run a registry, a proxy and workers on this machine, restart what dies, stop on Ctrl-C."""
     from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
     from fingerpost.errors import ConfigurationError
     from fingerpost.registry.shutdown import ShutdownSignals
@@ -50,14 +52,17 @@ def up(
 
     if bool(model) == bool(models):
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
-    told: dict[str, str] = {}
+    broken_models: dict[str, str] = {}
     if models is not None:
         found = ModelRoot(models, policy=VersionPolicy(latest=1)).scan()
         names = [name for name, each in found.items() if each.versions and not each.error]
-        told = {name: each.error for name, each in found.items() if each.error}
+        broken_models = {name: each.error for name, each in found.items() if each.error}
         if not names:
-            why = "; ".join(f"{name}: {error}" for name, error in told.items())
-            raise ConfigurationError(why or f"{models} holds no model that has a version")
+            why = "; ".join(f"{name}: {error}" for name, error in broken_models.items())
+            raise ConfigurationError(
+                why
+                or f"{models} has no model with a version: give a folder with NAME/VERSION/ in it"
+            )
     else:
         names = [find_model(path).name for path in model or ()]
     config = LocalClusterConfig(
@@ -81,7 +86,7 @@ def up(
             err.print("stopping...")
 
     async def _announce(cluster: LocalCluster) -> None:
-        broken = told | await cluster.wait_ready(timeout_s=120.0)
+        broken = broken_models | await cluster.wait_ready(timeout_s=120.0)
         for name, why in broken.items():
             err.print(f"{name} is not served: {why}", markup=False)
         served = [name for name in names if name not in broken]

@@ -48,28 +48,28 @@ def worker(
     ] = None,
     models: Annotated[
         Path | None,
-        _option(_MODELS, "Serve every model in this folder, NAME/VERSION/.", metavar="FOLDER"),
+        _option(_MODELS, "Serve every model in this folder, as NAME/VERSION/.", metavar="FOLDER"),
     ] = None,
     only: Annotated[
-        str | None, _option(_MODELS, "Of --models, serve these alone.", metavar="NAME,...")
+        str | None, _option(_MODELS, "Serve only these models of --models.", metavar="NAME,...")
     ] = None,
     versions: Annotated[
         str,
         _option(
             _MODELS,
-            "Which versions, where a model's versions.toml says nothing: latest:N, specific:1,3 "
-            "or all.",
+            "Which versions to serve, unless the model has a versions.toml: latest:N, "
+            "specific:1,3 or all.",
             metavar="POLICY",
         ),
     ] = "latest:1",
     poll: Annotated[
-        float, _option(_MODELS, "Seconds between two looks for new versions; 0 never looks again.")
+        float, _option(_MODELS, "Seconds between checks for new versions; 0 checks once.")
     ] = 1.0,
     admin_token_file: Annotated[
         Path | None,
         _option(
             _MODELS,
-            "Open /v1/admin to whoever knows the token in this file, or in FINGERPOST_ADMIN_TOKEN.",
+            "File with the token for /v1/admin, or FINGERPOST_ADMIN_TOKEN; off without.",
             metavar="FILE",
             show_default=False,
         ),
@@ -78,7 +78,7 @@ def worker(
     name: options.ModelName = None,
     version: Annotated[
         str | None,
-        _option(_MODEL, "Version to serve; by default the highest, and new ones.", metavar="N"),
+        _option(_MODEL, "Version to serve; by default the highest, also a new one.", metavar="N"),
     ] = None,
     labels: options.Labels = None,
     input_layer: options.InputLayer = None,
@@ -90,50 +90,55 @@ def worker(
     port: Annotated[int, _option(_NETWORK, "Port to listen on; 0 picks a free one.")] = 0,
     advertise: Annotated[
         str | None,
-        _option(_NETWORK, "Address given to clients, if not the one listened on.", metavar="HOST"),
+        _option(_NETWORK, "Address that clients are given, if not --host.", metavar="HOST"),
     ] = None,
-    weight: Annotated[int, _option(_NETWORK, "Share of requests, relative to others.")] = 1,
-    zone: Annotated[str, _option(_NETWORK, "Where it stands: rack or availability zone.")] = "",
+    weight: Annotated[int, _option(_NETWORK, "Share of requests, relative to other workers.")] = 1,
+    zone: Annotated[str, _option(_NETWORK, "Its rack or availability zone.")] = "",
     check: Annotated[
         Literal["http", "ttl"],
-        _option(_NETWORK, "How Consul watches over it; ttl where the agent cannot reach it."),
+        _option(_NETWORK, "How Consul checks it; ttl where the agent cannot reach it."),
     ] = "http",
     wan_address: Annotated[
         str | None,
-        _option(_NETWORK, "Where other datacenters reach it, if elsewhere.", metavar="HOST"),
+        _option(_NETWORK, "Its address for other datacenters, if it differs.", metavar="HOST"),
     ] = None,
     lease: Annotated[
-        float, _option(_NETWORK, "Seconds to go on accepting after the order to leave.")
+        float,
+        _option(
+            _NETWORK,
+            "Seconds to keep accepting requests after SIGTERM, for clients that know this worker "
+            "from an earlier answer.",
+        ),
     ] = 2.0,
-    max_batch: Annotated[int, _option(_LIMITS, "Most images in one run of the model.")] = 32,
+    max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
-        int, _option(_LIMITS, "Most images waiting; beyond it the answer is 429.")
+        int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
     ] = 512,
     max_wait_ms: Annotated[
-        float, _option(_LIMITS, "How long an image may wait for company at an idle model.")
+        float, _option(_LIMITS, "How long an image may wait for others while the model is idle.")
     ] = 0.0,
     latency_ms: Annotated[
         float | None,
-        _option(_LIMITS, "Keep waiting and running under this, by smaller batches and by 429."),
+        _option(_LIMITS, "Target for queueing and inference; kept by smaller batches and 429."),
     ] = None,
     max_bytes: Annotated[
-        int, _option(_LIMITS, "Largest image in bytes; beyond it the answer is 413.")
+        int, _option(_LIMITS, "Largest image in bytes; larger ones get 413.")
     ] = 20_000_000,
     max_request_bytes: Annotated[
         int,
-        _option(
-            _LIMITS, "Largest body of several images, or of tensors; beyond it the answer is 413."
-        ),
+        _option(_LIMITS, "Largest body of several images or of tensors; larger ones get 413."),
     ] = 64_000_000,
     max_megapixels: Annotated[
         float,
         _option(
             _LIMITS,
-            "Largest image in megapixels; beyond it the answer is 413. A WebP's count four times, "
-            "for what decoding one takes.",
+            "Largest image in megapixels; larger ones get 413. Those of a WebP count four times, "
+            "because decoding it takes more.",
         ),
     ] = 64.0,
-    threads: Annotated[int, _option(_LIMITS, "Threads for the model; 0 is one a core.", min=0)] = 0,
+    threads: Annotated[
+        int, _option(_LIMITS, "Threads for the model; 0 is one for each core.", min=0)
+    ] = 0,
     device: options.Device = "auto",
     memory_fraction: options.MemoryFraction = None,
     devices: options.Devices = None,
@@ -146,7 +151,7 @@ def worker(
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
-    from fingerpost.registry.consul.checks import CheckConfig
+    from fingerpost.registry.config import CheckConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
@@ -208,7 +213,9 @@ def worker(
         given = [option for option, value in own.items() if value is not None]
         if given or overrides != ManifestOverrides():
             what = ", ".join(given) or "--input-..., --output-... and --image-size"
-            raise typer.BadParameter(f"{what} with --models: a version's model.toml says it")
+            raise typer.BadParameter(
+                f"{what} cannot be used with --models: write it into the version's model.toml"
+            )
         source = _many(models, only, versions)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
@@ -221,7 +228,7 @@ def worker(
 
 
 def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
-    """This command's own arguments; processes that share the CPU share its cores too."""
+    """The arguments of this command; processes on the CPU get an equal share of its cores."""
     arguments = sys.argv[sys.argv.index("worker") + 1 :]
     if not threads and chosen[0].gpu is None:
         arguments += ["--threads", str(max(1, (os.cpu_count() or 1) // len(chosen)))]
@@ -236,7 +243,7 @@ def _one(
     overrides: ManifestOverrides,
     policy: str,
 ) -> ModelSource:
-    """A model that never changes, or all the versions in its folder."""
+    """The source of one model: a fixed version, or all versions in its folder."""
     from functools import partial
 
     from fingerpost.worker.models.files import find_model, find_versions

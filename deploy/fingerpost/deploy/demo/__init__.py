@@ -1,1 +1,1 @@
-"""`fingerpost demo`: train on handwritten digits, serve them, lose a worker."""
+"""The demo: train on handwritten digits, serve them, and lose a worker."""

@@ -1,4 +1,4 @@
-"""The main job from end to end: train, serve, stream, lose a worker, count."""
+"""The steps of the demo: train, serve, stream, lose a worker, and count."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CURL_LINES", "DemoResult", "free_port", "stream_held_out", "train_digits"]
 
-# Times the held-out images are streamed, so that there is a stream to kill a worker in.
+# How often the held-out images are streamed, so that the stream is long enough to lose a worker.
 _ROUNDS: Final = 12
 _CONCURRENCY: Final = 16
 
-# Both are run as they stand here; {proxy} is host:port, {image} a file.
+# Shell commands, run exactly as shown; {proxy} is host:port, {image} a file.
 CURL_LINES: Final = (
     'curl -s -F data=@{image} "$(curl -s {proxy})"',
     "curl -s -L -H 'Expect: 100-continue' --data-binary @{image} {proxy}/v1/classify/digits",
@@ -38,10 +38,19 @@ CURL_LINES: Final = (
 
 @dataclass(slots=True, kw_only=True)
 class DemoResult:
-    """What came of the streamed images.
+    """The figures of the demo's stream.
 
-    `share` counts answers by worker address; `lost` images got no answer at all; `direct_bytes`
-    were sent to workers, `proxy_bytes` are image bytes that reached the proxy.
+    Attributes:
+        images: images with a result, or with an error.
+        right: images whose best prediction is right.
+        lost: images that got an error instead of a prediction.
+        seconds: duration of the stream.
+        killed: the worker that was killed.
+        retried: images that were sent more than once.
+        share: answered images by the address of the worker.
+        errors: lost images by the code of the error.
+        direct_bytes: image bytes that were sent to workers.
+        proxy_bytes: image bytes that reached the proxy.
     """
 
     images: int = 0
@@ -57,33 +66,33 @@ class DemoResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of right first choices among the answered images."""
+        """Share of the answered images whose best prediction is right, 0 to 1."""
         return self.right / max(1, self.images - self.lost)
 
     @property
     def images_per_s(self) -> float:
-        """Over the whole stream, the worker's death included."""
+        """Images a second over the whole stream, including the loss of the worker."""
         return self.images / max(1e-9, self.seconds)
 
     @property
     def direct_share(self) -> float:
-        """Of all image bytes, the share that went past the proxy."""
+        """Share of the image bytes that did not go through the proxy, 0 to 1."""
         return self.direct_bytes / max(1, self.direct_bytes + self.proxy_bytes)
 
 
 def train_digits(data: Path, out: Path, progress: Progress) -> tuple[TrainResult, Path]:
-    """Write the digits to `data`, train on one part; return the result and the held-out folder."""
-    from fingerpost.worker.training import TrainConfig, train
+    """Write the digits to `data` and train on them; return the result and the held-out folder."""
+    from fingerpost.worker.training import NetworkConfig, TrainConfig, train
 
     digits = write_digits(data)
-    config = TrainConfig(images=digits.train, out=out, backbone="small")
+    config = TrainConfig(images=digits.train, out=out, network=NetworkConfig(backbone="small"))
     return train(config, progress), digits.held_out
 
 
 async def stream_held_out(
     cluster: LocalCluster, files: list[Path], progress: Callable[[int, int], None]
 ) -> DemoResult:
-    """Stream the held-out images to the workers, and kill one of them on the way.
+    """Stream the held-out images to the workers, and kill one worker meanwhile.
 
     Args:
         cluster: ready, with workers of the service `digits`.
@@ -140,7 +149,7 @@ async def run_curl(line: str, proxy: str, image: Path) -> tuple[str, str]:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there on loopback, else a port that is free now."""
+    """`wanted` if that port is free on loopback, else any free port."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -153,7 +162,7 @@ def free_port(wanted: int) -> int:
 
 
 def cluster_config(model: Path) -> LocalClusterConfig:
-    """Three workers, and the usual ports where they are free."""
+    """Three workers, and the default ports where they are free."""
     return LocalClusterConfig(
         models=(model,),
         services=(model.name,),

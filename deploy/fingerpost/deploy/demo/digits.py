@@ -1,4 +1,4 @@
-"""The demo's images: scikit-learn's handwritten digits, written as PNG files in class folders.
+"""The demo's images: the handwritten digits of scikit-learn, as PNG files in class folders.
 
 They are the 1,797 images of the UCI test set "Optical Recognition of Handwritten Digits"
 (E. Alpaydin and C. Kaynak, 1998, https://archive.ics.uci.edu/dataset/80): 8 x 8 pixels with 17
@@ -25,9 +25,8 @@ __all__ = ["SIDE", "Digits", "write_digits"]
 SIDE = 32
 """Pixels on each side of a written image.
 
-Every pixel of the original becomes a block of 4 x 4 (nearest neighbour), so that nothing is lost
-or made up and the 8 x 8 can be had back. 32 is the smallest side that Keras' backbones accept, and
-can be looked at without a magnifying glass.
+Every pixel of the original becomes a block of 4 x 4 (nearest neighbour), so that the original can
+be restored exactly. 32 is the smallest side that Keras' backbones accept.
 """
 
 _MAX_GRAY = 16
@@ -35,11 +34,11 @@ _MAX_GRAY = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digits:
-    """Where the images lie, and how many there are.
+    """The folders of the digits, and how many images each has.
 
     Attributes:
         train: folder of class folders `0` to `9`.
-        held_out: the same, with images that no training may see.
+        held_out: folder of class folders with images that are not used for training.
         train_images: how many files `train` holds.
         held_out_images: how many files `held_out` holds.
     """
@@ -53,13 +52,13 @@ class Digits:
 def write_digits(folder: Path, *, held_out: float = 0.2, seed: int = 0) -> Digits:
     """Write `folder/train/0..9/*.png` and `folder/held-out/0..9/*.png`.
 
-    The same arguments write the same files with the same bytes; a file's name holds its number in
-    scikit-learn's order. Files that are there already are left alone, and those that an earlier
-    split put on the other side are removed, so that the two sides never share an image.
+    The same arguments write the same files with the same bytes; a file's name is its number in
+    scikit-learn's order. Existing files are kept, except those that belong to the other folder by
+    this split, so that the two folders never share an image.
 
     Args:
         folder: made if missing.
-        held_out: share of every class that is kept from training, above 0 and below 1. A fifth,
+        held_out: share of every class that is not used for training, above 0 and below 1. A fifth,
             359 images, measures an accuracy of 98 % with a standard error of 0.7 points; more
             would leave fewer to train on.
         seed: chooses which images are held out.
@@ -107,6 +106,6 @@ def _write_png(path: Path, rows: list[list[float]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = bytes(round(value * 255 / _MAX_GRAY) for row in rows for value in row)
     image = Image.frombytes("L", (len(rows[0]), len(rows)), levels)
-    half = path.with_suffix(".part")  # a crash leaves no file that looks whole
-    image.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(half, "PNG")
-    half.replace(path)
+    partial = path.with_suffix(".part")  # a crash leaves no file that looks complete
+    image.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(partial, "PNG")
+    partial.replace(path)

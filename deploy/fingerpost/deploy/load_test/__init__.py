@@ -1,8 +1,8 @@
-"""`fingerpost bench`: load on a running cluster through the real client, and what it took.
+"""A load test of a running cluster through the real client, for `fingerpost bench`.
 
-`plan` says what is asked for, `arrivals` when images are due, `tally` counts what becomes of them
-in `histogram`s, `report` makes figures of that; all of these are pure. `shell` sends, `samples`
-finds the images, `plot` draws.
+`plan` holds the settings, `arrivals` the times at which images are due, `tally` the counts and
+latencies (in `histogram`s), and `report` the figures made of them; all of these are pure. `runner`
+sends the images, `samples` reads them, and `plot` draws the figures.
 """
 
 from fingerpost.deploy.load_test.plan import Plan

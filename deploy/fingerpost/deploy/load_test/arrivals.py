@@ -1,4 +1,4 @@
-"""When the images of an open loop are due."""
+"""The times at which the images of an open loop are due."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["constant", "poisson"]
 
 
 def constant(rate: float, seconds: float) -> Iterator[float]:
-    """Seconds from the start, in equal steps from 0 on, `rate` of them a second."""
+    """Times in seconds from the start, in equal steps from 0 on, `rate` of them a second."""
     return takewhile(lambda at: at < seconds, (number / rate for number in count()))
 
 
 def poisson(rate: float, seconds: float, rng: Random) -> Iterator[float]:
-    """Seconds from the start, as of callers that know nothing of each other: a Poisson process.
+    """Times in seconds from the start, as of independent callers: a Poisson process.
 
-    The gaps are exponential, `1 / rate` seconds in the mean, so that images also come in bunches,
-    as they do from many users; equal steps never show what that does to a queue.
+    The intervals are exponential with a mean of `1 / rate` seconds, so that images also come in
+    bunches, as they do from many users. Equal steps do not show what bunches do to a queue.
     """
     at = rng.expovariate(rate)
     while at < seconds:

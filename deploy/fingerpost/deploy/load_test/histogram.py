@@ -1,4 +1,4 @@
-"""Counts of latencies, in little memory however many they are."""
+"""A histogram of latencies whose size does not grow with their number."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _LEAST_S: Final = 1e-6
 
 
 class Histogram:
-    """Counts seconds in buckets of equal relative width; a value read back is 0.04 % off at most.
+    """Counts of durations in buckets of equal relative width; percentiles are within 0.04 %.
 
     Buckets by logarithm are those of DDSketch (Masson et al., VLDB 2019); the correction is that
     of HdrHistogram (`copyCorrectedForCoordinatedOmission`). Rejected: the package `hdrhistogram`,
     which is maintained and has wheels, but is untyped, brings setuptools and pbr as dependencies at
-    run time, and wants its range told beforehand; and sorted lists of all values, which grow with
-    the run, four of them for each image.
+    run time, and needs its range in advance; and sorted lists of all values, which grow with the
+    run, by four values for each image.
 
     Attributes:
-        count: values recorded.
-        max_s: the largest of them, exactly; 0 where there is none.
+        count: number of recorded values.
+        max_s: the largest recorded value, exactly, in seconds; 0 without values.
     """
 
     __slots__ = ("_buckets", "_sum_s", "count", "max_s")
@@ -36,7 +36,7 @@ class Histogram:
         self.max_s = 0.0
 
     def record(self, seconds: float, count: int = 1) -> None:
-        """Count a value, so many times. Below 1 us it counts as 1 us."""
+        """Count a value `count` times. A value below 1 us counts as 1 us."""
         bucket = floor(log2(max(seconds, _LEAST_S)) * _BUCKETS)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + count
         self._sum_s += seconds * count
@@ -45,11 +45,11 @@ class Histogram:
 
     @property
     def mean_s(self) -> float:
-        """The mean, exactly; 0 where there is none."""
+        """The exact mean in seconds; 0 without values."""
         return self._sum_s / self.count if self.count else 0.0
 
     def percentiles(self, *percents: float) -> list[float]:
-        """For each, the least value that so many percent do not exceed; 0 where there is none."""
+        """For each percentage, the smallest value that covers it, in seconds; 0 without values."""
         if not self.count:
             return [0.0] * len(percents)
         buckets = sorted(self._buckets)
@@ -62,9 +62,9 @@ class Histogram:
         return found
 
     def spectrum(self) -> list[tuple[float, float]]:
-        """Percent and seconds from 0 to 100, ever finer towards the end, as far as values go.
+        """Pairs of percent and seconds, from 0 to 100 %, in steps that get finer towards 100 %.
 
-        Five steps for each halving of what is above, like HdrHistogram's percentile iterator.
+        There are five steps for each halving of the rest, as in HdrHistogram's percentile iterator.
         """
         halvings = log2(self.count) if self.count else 0.0
         percents = [100 - 100 * 2 ** (-step / 5) for step in range(floor(5 * halvings) + 1)]
@@ -72,10 +72,11 @@ class Histogram:
         return list(zip(percents, self.percentiles(*percents), strict=True))
 
     def corrected(self, interval_s: float) -> Histogram:
-        """A copy with the values added that a sender would have seen who did not wait.
+        """A copy corrected for a sender that waits for answers (coordinated omission).
 
-        It should have sent every `interval_s`; a value above that held the next ones up, which
-        would have taken the value less one interval, less two, and so on.
+        The sender should have sent every `interval_s`. While it waited for a longer value it did
+        not; the images it did not send would have taken that value less one interval, less two,
+        and so on. These values are added.
         """
         copy = Histogram()
         for bucket, count in self._buckets.items():

@@ -1,4 +1,4 @@
-"""What a load test shall do."""
+"""The settings of a load test."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A closed loop, in which each answer lets the next image go; with a `rate`, an open one.
+    """The settings of a load test: a closed loop, or an open loop if it has a `rate`.
+
+    In a closed loop each answer lets the next image go. In an open loop images are due at times of
+    their own, whether answers come or not.
 
     Attributes:
         model: `digits`, `digits@3` or `digits@canary`.
-        seconds: of measuring. More of them show rarer events: 99.9 % of an image needs 1,000.
-        warm_up_s: of the same load before that, not counted: connections open, batches form, the
-            client learns the workers.
-        deadline_s: of each image. An open loop leaves out images that it could not send in time.
-        concurrency: of a closed loop, images in flight; None finds it as streams do.
-        rate: of an open loop, images due a second.
-        arrivals: `poisson`, or `constant` for equal steps.
-        max_outstanding: of an open loop, most images in flight; further ones wait, and are late.
-            More leaves the waiting to the cluster; each one costs a task and perhaps a connection.
-        expected_interval_s: of a closed loop, the time between two images of one sender, to
-            estimate what waiting for answers hid (see `Histogram.corrected`).
+        seconds: duration of the measurement. More shows rarer events: a 99.9th percentile needs
+            1,000 images or more.
+        warm_up_s: seconds of the same load before the measurement, in which connections open,
+            batches form and the client learns the workers.
+        deadline_s: seconds that an image may take. An open loop does not send images whose deadline
+            has passed.
+        concurrency: images in flight in a closed loop; None adapts it as streams do.
+        rate: images a second that are due in an open loop; None for a closed loop.
+        arrivals: intervals of an open loop: `poisson`, or `constant`.
+        max_outstanding: most images in flight in an open loop; further ones wait and are sent late.
+            More moves the waiting into the cluster; each costs a task and perhaps a connection.
+        expected_interval_s: in a closed loop, the interval in seconds at which a sender would send,
+            to estimate what waiting for answers hides (see `Histogram.corrected`).
 
     Raises:
-        ConfigurationError: a value that makes no sense, by the name of its option.
+        ConfigurationError: a value is out of range; the message has the name of its option.
     """
 
     model: str
@@ -59,7 +64,7 @@ class Plan:
         _check("--expected-interval", self.expected_interval_s, 0.001, _DAY_S)
 
     def due(self, rng: Random) -> Iterator[float]:
-        """When the images of an open loop are due, in seconds from the start of the warm-up."""
+        """The times of an open loop's images, in seconds from the start of the warm-up."""
         if self.rate is None:
             raise ValueError("a closed loop sends when answers come")
         seconds = self.warm_up_s + self.seconds

@@ -1,4 +1,4 @@
-"""A load test as a picture."""
+"""A plot of a load test's figures."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _KINDS: Final = (".png", ".svg")
 
 
 def check_plot(path: Path) -> None:
-    """See that a plot can be drawn there, before the time of a load test is spent.
+    """Check before a load test that a plot can be drawn to that file afterwards.
 
     Raises:
-        ConfigurationError: a name of another kind, or no such folder.
+        ConfigurationError: the file's name does not end with .png or .svg.
         ModuleNotFoundError: matplotlib is not installed.
     """
     import matplotlib as mpl  # noqa: F401 - whether it is there
@@ -31,7 +31,7 @@ def check_plot(path: Path) -> None:
 
 
 def draw(path: Path, report: Report) -> None:
-    """Latency by percentile, the axis by nines as is usual; throughput and latency over time."""
+    """Draw latency by percentile, on an axis of nines, and throughput and latency over time."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
     figure = Figure(figsize=(9, 10), layout="constrained")

@@ -1,4 +1,4 @@
-"""The figures of a load test, for people and for JSON."""
+"""The figures of a load test, for tables and for JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SOME: Final = 0.01
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds that so many percent of the images took at most."""
+    """Percentiles, maximum and mean of latencies, in milliseconds."""
 
     p50: float
     p90: float
@@ -33,14 +33,14 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, histogram: Histogram) -> Latency:
-        """All 0 where nothing was counted."""
+        """The figures of a histogram; all 0 if it is empty."""
         p50, p90, p99, p99_9 = (_ms(each) for each in histogram.percentiles(50, 90, 99, 99.9))
         most, mean = _ms(histogram.max_s), _ms(histogram.mean_s)
         return cls(p50=p50, p90=p90, p99=p99, p99_9=p99_9, max=most, mean=mean)
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker answered: images, their share (0 to 1) and service times."""
+    """The images that one worker answered, their share (0 to 1) and service times."""
 
     address: str
     images: int
@@ -50,7 +50,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived in a second or so, from `at_s` on, and its response times where it had any."""
+    """The answers that arrived in a slice of about one second, which begins at `at_s`."""
 
     at_s: float
     images_per_s: float
@@ -61,27 +61,33 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A load test's figures.
+    """The figures of a load test.
 
     Attributes:
-        plan: what was asked for.
+        plan: the settings.
         loop: `open` or `closed`.
-        seconds: measured; fewer than planned where `interrupted`.
-        sent: images; of these so many were answered, failed, or unfinished when it was
-            interrupted. Those that were `not_sent` come on top.
-        errors, retries: by the code of the error.
-        images_per_s, mb_per_s: what was answered within the measured time.
-        in_flight: images in flight, in the mean (Little's law).
-        response_ms: from the time an image was due. In a closed loop, the service times corrected
-            by the plan's `expected_interval_s`; None where there is none.
-        service_ms: from the sending.
+        seconds: duration of the measurement; shorter than planned if it was `interrupted`.
+        interrupted: whether it ended before its time, or before all answers came.
+        sent: images that were sent: the sum of `answered`, `failed` and `unfinished`.
+        answered: images that got a prediction.
+        failed: images that got an error.
+        unfinished: images without an answer when the run was interrupted.
+        not_sent: images whose deadline passed before they could be sent; not part of `sent`.
+        errors: number of failed images by the code of their error.
+        retries: number of failed attempts that were repeated, by the code of their error.
+        images_per_s: images answered within the measured time, a second.
+        mb_per_s: megabytes of these images, a second.
+        in_flight: mean number of images in flight (Little's law).
+        response_ms: latency from the time an image was due. In a closed loop, the service time
+            corrected by the plan's `expected_interval_s`, or None without it.
+        service_ms: latency from the sending of the image.
         held: images sent late because too many were outstanding.
-        lag_ms: how late images were sent that were not held: this program's own doing.
+        lag_ms: how late the other images were sent, which is due to this program.
         cpu: share of one core that this program used.
-        workers: the busiest first.
-        over_time: in the order of time.
-        spectrum_ms: percent and milliseconds, by `service` and, where there is one, `response`.
-        notes: what has to be known to read the figures.
+        workers: the figures of each worker, the busiest first.
+        over_time: the figures of each slice, in order of time.
+        spectrum_ms: pairs of percent and milliseconds for `service` and, if known, `response`.
+        notes: remarks that are needed to read the figures.
     """
 
     plan: Plan
@@ -110,12 +116,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Whether all images were sent and answered, but for those that were cut off."""
+        """Whether all images were sent and answered, apart from the unfinished ones."""
         return self.answered > 0 and not self.failed and not self.not_sent
 
 
 def make_report(plan: Plan, tally: Tally, *, ended: float, cpu: float) -> Report:
-    """The figures of what was counted until `ended`, of the tally's clock."""
+    """The figures of a tally at the time `ended`, of the tally's clock; `cpu` as in `Report`."""
     seconds = max(1e-9, min(ended, tally.end) - tally.begin)
     failed = tally.errors.total()
     unfinished = tally.sent - tally.answered - failed
@@ -160,31 +166,31 @@ def make_report(plan: Plan, tally: Tally, *, ended: float, cpu: float) -> Report
 def _notes(plan: Plan, tally: Tally, lag: Latency, cpu: float) -> Iterator[str]:
     if plan.rate is None:
         yield (
-            "closed loop: while an answer is late nothing else is sent in its place, so that these "
-            "latencies leave out what users would have waited; --rate shows that"
+            "closed loop: while an answer is late no other image is sent in its place, so these "
+            "latencies do not show how long users would have waited; --rate shows that"
         )
     if not tally.sent and not tally.not_sent:
         yield "no image was due in that time; raise --rate or --seconds"
     if tally.not_sent:
         yield (
             f"{tally.not_sent:,} images were not sent before their deadline: more were due than "
-            f"the cluster answers, with {plan.max_outstanding:,} outstanding at most"
+            f"the cluster answers with at most {plan.max_outstanding:,} outstanding"
         )
     if tally.held > _SOME * tally.sent:
         yield (
             f"{tally.held / tally.sent:.0%} of the images were sent late because "
-            f"{plan.max_outstanding:,} were outstanding (--max-outstanding); the response time has "
-            "that wait, the service time has not"
+            f"{plan.max_outstanding:,} were outstanding (--max-outstanding); the response time "
+            "includes that wait, the service time does not"
         )
     if lag.p99 > _LATE_MS:
         yield (
             f"this program was itself a bottleneck: it sent 1 % of the images over "
-            f"{lag.p99:.0f} ms late; run several with less each, or give it a machine of its own"
+            f"{lag.p99:.0f} ms late; run several at a lower rate, or run it on another machine"
         )
     if cpu > _BUSY:
         yield (
-            f"this program was itself a bottleneck: it used {cpu:.0%} of a core and can use no "
-            "more; run several at once"
+            f"this program was itself a bottleneck: it used {cpu:.0%} of a core and cannot use "
+            "more than one; run several at once"
         )
 
 

@@ -25,19 +25,19 @@ _SHOW_EVERY_S: Final = 0.2
 
 
 class LoadTest:
-    """One run. Both loops are streams; they differ in when the next image is there to be read.
+    """One run of a load test. Each loop is a stream, and decides when its next image is available.
 
-    asyncio's own event loop, not uvloop's, whose clock goes by whole milliseconds. Timers of both
-    do, so that in an open loop images leave up to a millisecond late; that is part of the response
-    time, and shown as the lag. Rejected: waiting actively for the last millisecond, which takes the
-    processor time that the client needs.
+    It runs in asyncio's own event loop, not in uvloop's, whose clock has a resolution of one
+    millisecond. The timers of both have that resolution, so that an open loop sends images up to a
+    millisecond late; that is part of the response time, and is shown as the lag. Rejected: busy
+    waiting for the last millisecond, because the client needs that processor time.
 
     Args:
-        client: stays the caller's to close.
-        images: encoded; sent in turn, again and again.
-        plan: what to do.
-        progress: called now and then with a line for people.
-        rng: chooses the arrivals.
+        client: the client to send with; the caller closes it.
+        images: encoded images, sent in turn and repeatedly.
+        plan: the settings.
+        progress: called a few times a second with a line for people.
+        rng: the random source of the arrivals.
     """
 
     def __init__(
@@ -60,17 +60,19 @@ class LoadTest:
         self._cpu = 0.0
 
     def report(self) -> Report | None:
-        """The figures of the run, or of as much of it as there was; None before the first image."""
+        """The figures of the run so far; None before the measurement has begun."""
         if self._tally is None or self._ended <= self._tally.begin:
             return None
         return make_report(self._plan, self._tally, ended=self._ended, cpu=self._cpu)
 
     async def run(self) -> None:
-        """Send, and wait for all results; it may be cancelled. It ends `deadline_s` twice after the
-        planned time at the latest.
+        """Send the images, and wait for all results. It may be cancelled.
+
+        It ends at the latest twice `deadline_s` after the planned time.
 
         Raises:
-            FingerpostError: it cannot start: see `Client.resolve`; or no worker serves the model.
+            FingerpostError: the model cannot be resolved (see `Client.resolve`), or no worker
+                serves it.
         """
         plan, now = self._plan, asyncio.get_running_loop().time
         if not (await self._client.resolve(plan.model)).instances:
@@ -99,7 +101,7 @@ class LoadTest:
         self._ended = max(self._ended, tally.end)
 
     def _closed(self, tally: Tally) -> Iterator[bytes]:
-        """The next image at once, whenever there is room for it, until the time is over."""
+        """Images without delay, whenever there is room for the next one, until the time is over."""
         clock = asyncio.get_running_loop().time
         for index, image in enumerate(self._images):
             now = clock()
@@ -110,7 +112,7 @@ class LoadTest:
             yield image
 
     async def _open(self, tally: Tally, start: float) -> AsyncIterator[bytes]:
-        """Each image when it is due, or as soon after that as there is room for it."""
+        """Images when they are due, or later as soon as there is room for the next one."""
         clock = asyncio.get_running_loop().time
         index = 0
         for offset in self._plan.due(self._rng):

@@ -21,9 +21,9 @@ _MOST_BYTES: Final = 256 << 20
 
 
 def drawn_image(seed: int = 0) -> bytes:
-    """A JPEG of 480 x 360, the same for the same seed: a gradient with shapes on it, some 20 KB.
+    """A generated JPEG of 480 x 360 pixels and some 20 KB, the same for the same seed.
 
-    The like of `fingerpost.worker.tools.sample_images`, which needs NumPy.
+    It shows shapes on a gradient. `fingerpost.worker.tools.sample_images` would need NumPy.
     """
     rng = random.Random(seed)
     image = Image.frombytes("RGB", (5, 4), rng.randbytes(60)).resize(_SIZE)
@@ -38,13 +38,13 @@ def drawn_image(seed: int = 0) -> bytes:
 
 
 def read_images(sources: Iterable[Path]) -> list[bytes]:
-    """The files named, and all images in the folders named and those below, in order.
+    """The contents of files, and of all images in folders and their subfolders, in order.
 
-    They are held in memory, so that no disk takes part in what is measured.
+    They are kept in memory, so that the disk does not affect the measurement.
 
     Raises:
-        ConfigurationError: one is not there or cannot be read, a folder has none, or they are more
-            than 256 MB.
+        ConfigurationError: a file cannot be read, a folder has no images, or all images together
+            have more than 256 MB.
     """
     images, total = [], 0
     for path in _files(sources):
@@ -55,7 +55,7 @@ def read_images(sources: Iterable[Path]) -> list[bytes]:
         total += len(images[-1])
         if total > _MOST_BYTES:
             raise ConfigurationError(
-                f"the images have more than {_MOST_BYTES >> 20} MB, and are held in memory: name "
+                f"the images have more than {_MOST_BYTES >> 20} MB, and are kept in memory: give "
                 "fewer of them"
             )
     return images
@@ -69,5 +69,5 @@ def _files(sources: Iterable[Path]) -> Iterator[Path]:
             continue
         files = sorted(each for each in source.rglob("*") if each.suffix.lower() in known)
         if not files:
-            raise ConfigurationError(f"no images in {source}: name a folder that has some")
+            raise ConfigurationError(f"there are no images in {source}: give a folder with images")
         yield from files

@@ -1,4 +1,4 @@
-"""What became of each image of a load test."""
+"""Counts and latencies of the images of a load test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_SLICES: Final = 600
 
 
 class Slice:
-    """What came in a part of the measured time: answers, their bytes and latencies; failures."""
+    """The answers and failures that arrived in a part of the measured time."""
 
     __slots__ = ("bytes", "failed", "response")
 
@@ -28,30 +28,31 @@ class Slice:
 
 
 class Tally:
-    """Counts images from when they are due until their result is there.
+    """Counts images from the time they are due until their result arrives.
 
-    An image belongs to the measured time if it was due in it, whenever its result comes; what
-    arrived within that time, of whichever image, makes up the throughput, in `slices`.
+    An image counts if it was due in the measured time, whenever its result arrives. The throughput
+    counts all results that arrive within the measured time; they are in `slices`.
 
-    Two times are kept of each answer. The service time counts from the actual sending; the
-    response time from when the image was due, so that a stall shows in all images that it held
-    up, and not only in those it caught in flight (wrk2's rule against coordinated omission; Tene,
-    'How NOT to Measure Latency', 2013).
+    Each answer has two latencies. The service time begins at the actual sending. The response time
+    begins when the image was due, so that a stall shows in all images that it delayed, and not only
+    in those that were in flight (wrk2's rule against coordinated omission; Tene, 'How NOT to
+    Measure Latency', 2013).
 
-    Times are seconds of one monotonic clock.
+    Times are in seconds of one monotonic clock.
 
     Attributes:
         begin, end: the measured time.
-        sent, answered: images due in it; of those sent, others failed, or were cut off.
-        errors: failed images by the code of their error.
-        retries: failed attempts that were followed by another, by the code of their error.
+        sent: images that were due in the measured time and were sent.
+        answered: images of `sent` that got a prediction.
+        errors: images of `sent` that got an error, by its code.
+        retries: failed attempts that were repeated, by the code of their error.
         held: images sent late because too many were outstanding.
         not_sent: images whose deadline had passed before they could be sent.
-        lag: by how much images were sent late that were not held.
-        response, service: of the answered images.
-        workers: service times by the address that answered.
-        slices: equal parts of the measured time, at most 600; a second, or a little less.
-        busy_s: the time, added up, that what arrived within the measured time had been under way.
+        lag: how late images were sent, apart from those in `held`.
+        response, service: latencies of the answered images.
+        workers: service times by the address of the worker.
+        slices: equal parts of the measured time, of about one second; at most 600.
+        busy_s: total time in flight of the images whose result arrived in the measured time.
     """
 
     def __init__(self, begin: float, seconds: float) -> None:
@@ -70,11 +71,11 @@ class Tally:
 
     @property
     def outstanding(self) -> int:
-        """Images sent whose result is not there."""
+        """Number of images that were sent and have no result yet."""
         return len(self._under_way)
 
     def send(self, index: int, *, due: float, now: float, held: bool = False) -> None:
-        """An image goes out; `held` where it is late because too many were outstanding."""
+        """An image is sent; `held` says that it is late because too many were outstanding."""
         self._under_way[index] = (due, now)
         if due >= self.begin:
             self.sent += 1
@@ -84,11 +85,11 @@ class Tally:
                 self.lag.record(now - due)
 
     def skip(self, *, due: float) -> None:
-        """An image's deadline has passed before it was sent."""
+        """The deadline of an image has passed before it was sent."""
         self.not_sent += due >= self.begin
 
     def receive(self, result: Result) -> None:
-        """An image's result is there."""
+        """The result of an image has arrived."""
         due, sent = self._under_way.pop(result.index)
         service_s = result.elapsed_s
         response_s = sent - due + service_s

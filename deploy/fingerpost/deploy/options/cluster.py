@@ -1,14 +1,13 @@
-"""How a subcommand reaches a running cluster: through proxies, or straight from the registry."""
+"""The options that name a running cluster: its proxies, or its registry."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from msgspec import structs
 
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
@@ -20,34 +19,38 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCAL_AGENT", "ClusterTarget", "takes_cluster_options"]
 
-# Where Consul's agent listens on every machine that has one.
 LOCAL_AGENT: Final = "consul://127.0.0.1:8500"
+"""The Consul agent of this machine, at Consul's own port."""
 
 ClusterProxy = Annotated[
     list[str] | None,
     typer.Option(
         "--proxy",
         metavar="URL",
-        help="A proxy of the cluster; several may be given.",
+        help="A proxy of the cluster. May be repeated.",
     ),
 ]
 ClusterRegistry = Annotated[
     str | None,
-    typer.Option(
-        "--registry", metavar="URL", help="Ask this registry, such as consul://10.0.0.5:8500."
-    ),
+    typer.Option("--registry", metavar="URL", help="Ask this registry instead of a proxy."),
 ]
 ClusterConsul = Annotated[
-    bool, typer.Option("--consul", help=f"Ask this machine's Consul agent, {LOCAL_AGENT}.")
+    bool, typer.Option("--consul", help=f"Ask the Consul agent of this machine, {LOCAL_AGENT}.")
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterTarget:
-    """The cluster that the options name; without any, the one of the proxy on this machine.
+    """The cluster that the options name; without options, that of the proxy on this machine.
+
+    Attributes:
+        proxies: URLs of proxies to ask.
+        registry: URL of a registry to ask instead.
+        consul: whether to ask the Consul agent of this machine instead.
+        registry_config: access to the registry.
 
     Raises:
-        ConfigurationError: more than one of proxies, registry and agent was given.
+        ConfigurationError: more than one of them was given.
     """
 
     proxies: tuple[str, ...]
@@ -61,32 +64,38 @@ class ClusterTarget:
 
     @property
     def named(self) -> bool:
-        """Whether an option named one."""
+        """Whether an option named a cluster."""
         return bool(self.proxies or self.url)
 
     @property
     def url(self) -> str | None:
-        """The registry's URL; None where proxies are to be asked."""
+        """The URL of the registry to ask; None where proxies are asked."""
         return self.registry or (LOCAL_AGENT if self.consul else None)
 
     def client(self, config: ClientConfig | None = None, *, relay: bool = False) -> Client:
-        """A client of it, through the proxies' relays where that is asked for.
+        """A client of the cluster.
+
+        Args:
+            config: the client's settings.
+            relay: send images through the proxies.
 
         Raises:
-            ConfigurationError: proxies are needed to relay, and a registry was named.
+            ConfigurationError: `relay` is set, but a registry was named instead of proxies.
         """
         from fingerpost.client import Client, ClientConfig
 
         if relay:
             if self.url is not None:
-                raise ConfigurationError("--relay goes through proxies: name them by --proxy URL")
-            config = structs.replace(config or ClientConfig(), relay=True)
+                raise ConfigurationError(
+                    "--relay sends images through proxies: name them with --proxy URL"
+                )
+            config = replace(config or ClientConfig(), relay=True)
         if self.url is None:
             return Client(*self.proxies, config=config)
         return Client(registry=self.url, registry_config=self.registry_config, config=config)
 
     def resolver(self) -> Resolver:
-        """What a client asks there. Make it inside a running loop."""
+        """The resolver of such a client. Make it inside a running event loop."""
         from fingerpost.client import DEFAULT_PROXY, ClientConfig
         from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
         from fingerpost.registry import open_registry
@@ -94,7 +103,7 @@ class ClusterTarget:
         if self.url is not None:
             return RegistryResolver(open_registry(self.url, self.registry_config), owned=True)
         proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
-        return ProxyResolver(proxies, connect_s=ClientConfig().connect_s)
+        return ProxyResolver(proxies, connect_timeout_s=ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -24,15 +24,17 @@ RegistryUrl = Annotated[
         "--registry",
         envvar="FINGERPOST_REGISTRY",
         metavar="URL",
-        help="Consul's agent, as consul://HOST:8500, or `fingerpost registry`.",
+        help="The registry: a Consul agent, as consul://HOST:8500, or `fingerpost registry`.",
     ),
 ]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 serves other machines too.")]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0 for clients on other machines.")
+]
 Relay = Annotated[
     bool,
     typer.Option(
         "--relay",
-        help="Send images through the proxies: for where the workers cannot be reached.",
+        help="Send images through the proxies, where this machine cannot reach the workers.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -44,5 +46,5 @@ LogLevel = Annotated[
 ]
 FollowParent = Annotated[
     bool,
-    typer.Option("--follow-parent", hidden=True, help="Leave when standard input ends."),
+    typer.Option("--follow-parent", hidden=True, help="Exit when standard input ends."),
 ]

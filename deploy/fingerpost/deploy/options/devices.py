@@ -1,4 +1,4 @@
-"""The options of `fingerpost worker` that say on which devices it runs."""
+"""The options of `fingerpost worker` that choose its devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda:N|UUID",
-        help="Where the model runs; auto is the first GPU, or the CPU.",
+        help="Device for the model; auto is the first GPU, or the CPU.",
         rich_help_panel=_DEVICES,
     ),
 ]
@@ -32,7 +32,7 @@ MemoryFraction = Annotated[
     float | None,
     typer.Option(
         metavar="F",
-        help="Share of the GPU's memory to take, up to 1; by default as much as is needed.",
+        help="Share of the GPU's memory to reserve, up to 1; by default as much as is needed.",
         rich_help_panel=_DEVICES,
         show_default=False,
     ),
@@ -41,7 +41,7 @@ Devices = Annotated[
     str | None,
     typer.Option(
         metavar="all|none|0,1,...",
-        help="One process for each of these GPUs, by number or UUID; none is the CPU.",
+        help="Run a process on each of these GPUs, by number or UUID; none is the CPU.",
         rich_help_panel=_DEVICES,
         show_default=False,
     ),
@@ -52,7 +52,7 @@ ProcessesPerDevice = Annotated[
         min=1,
         max=64,
         metavar="N",
-        help="Processes that share each device, and --memory-fraction (0.9) of its memory.",
+        help="Processes that share each device and --memory-fraction (or 0.9) of its memory.",
         rich_help_panel=_DEVICES,
     ),
 ]
@@ -61,10 +61,10 @@ ProcessesPerDevice = Annotated[
 def placements(
     device: str, devices: str | None, processes_per_device: int, memory_fraction: float | None
 ) -> tuple[Placement, ...]:
-    """Where each process goes that these options ask for; a single one is this process.
+    """The device of each process that these options ask for; a single one is this process.
 
     Raises:
-        ConfigurationError: no such device.
+        ConfigurationError: a device does not exist.
     """
     from fingerpost.worker.backends.devices import find_gpus, place_processes, visible_gpus
 

@@ -19,30 +19,30 @@ __all__ = [
 
 ModelName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The model's name; by default its folder's."),
+    typer.Option(metavar="NAME", help="The model's name; by default the name of its folder."),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="One label a line; by default labels.txt beside the model."),
+    typer.Option(
+        metavar="FILE", help="Labels, one a line; by default labels.txt beside the model."
+    ),
 ]
 InputLayer = Annotated[
     str | None,
     typer.Option(
-        metavar="TENSOR", help="The model's input, such as DecodeJpeg/contents:0 of a frozen graph."
+        metavar="TENSOR", help="Input tensor, such as DecodeJpeg/contents:0 of a frozen graph."
     ),
 ]
 OutputLayer = Annotated[
     str | None,
-    typer.Option(
-        metavar="TENSOR", help="The model's output, such as final_result:0 of a frozen graph."
-    ),
+    typer.Option(metavar="TENSOR", help="Output tensor, such as final_result:0 of a frozen graph."),
 ]
 InputMean = Annotated[
     float | None,
-    typer.Option(help="The model gets (pixel - mean) / std; by default as model.toml says."),
+    typer.Option(help="The input is (pixel - mean) / std; by default as in model.toml."),
 ]
 InputStd = Annotated[float | None, typer.Option(help="See --input-mean.")]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Pixels a side, for a model that leaves its input's size open."),
+    typer.Option(min=1, help="Pixels on each side, for a model that takes any size."),
 ]

@@ -1,4 +1,4 @@
-"""The options by which a subcommand is let in by its registry, the same ones everywhere."""
+"""The options for access to the registry, which are the same for every subcommand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "registry_token",
         Annotated[
             str | None,
-            _option("registry-token", "ACL token; a file keeps it out of sight.",
+            _option("registry-token", "ACL token; a file hides it from other users.",
                     env="REGISTRY_TOKEN", metavar="TOKEN"),
         ],
         None,
@@ -52,7 +52,7 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "registry_ca_file",
         Annotated[
             Path | None,
-            _option("registry-ca-file", "Who may sign the registry's certificate (PEM).",
+            _option("registry-ca-file", "Authority of the registry's certificate (PEM).",
                     env="REGISTRY_CA_FILE", metavar="FILE"),
         ],
         None,
@@ -61,7 +61,7 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "registry_cert_file",
         Annotated[
             Path | None,
-            _option("registry-cert-file", "Our own certificate (PEM).",
+            _option("registry-cert-file", "Client certificate for the registry (PEM).",
                     env="REGISTRY_CERT_FILE", metavar="FILE"),
         ],
         None,
@@ -70,7 +70,7 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "registry_key_file",
         Annotated[
             Path | None,
-            _option("registry-key-file", "Its private key (PEM).",
+            _option("registry-key-file", "Private key of the client certificate (PEM).",
                     env="REGISTRY_KEY_FILE", metavar="FILE"),
         ],
         None,
@@ -79,7 +79,7 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "registry_insecure",
         Annotated[
             bool,
-            _option("registry-insecure", "Do not check the registry's certificate; to try out."),
+            _option("registry-insecure", "Do not check the certificate of the registry."),
         ],
         False,
     ),
@@ -87,21 +87,21 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "datacenter",
         Annotated[
             list[str] | None,
-            _option("datacenter", "Where to look, in this order; our own first. May be repeated.",
+            _option("datacenter", "Datacenter to look in; repeatable, in order.",
                     metavar="NAME"),
         ],
         None,
     ),
     (
         "namespace",
-        Annotated[str | None, _option("namespace", "Of Consul Enterprise.", metavar="NAME")],
+        Annotated[str | None, _option("namespace", "Consul Enterprise namespace.", metavar="NAME")],
         None,
     ),
     (
         "allow_network",
         Annotated[
             list[str] | None,
-            _option("allow-network", "Where workers may be; others are refused. May be repeated.",
+            _option("allow-network", "Accept only workers in this network.",
                     metavar="CIDR"),
         ],
         None,
@@ -110,7 +110,7 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
         "snapshots",
         Annotated[
             Path | None,
-            _option("snapshots", "Keep last good snapshots here, for a start during an outage.",
+            _option("snapshots", "Folder of snapshots, for a start in an outage.",
                     metavar="DIR"),
         ],
         None,

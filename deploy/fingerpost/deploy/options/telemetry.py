@@ -25,7 +25,7 @@ Tracing = Annotated[
     bool,
     typer.Option(
         "--tracing",
-        help="Send OpenTelemetry traces, as the OTEL_... variables say; on where those name a "
+        help="Send OpenTelemetry traces, set up by the OTEL_... variables; on where they name a "
         "collector.",
         rich_help_panel=_PANEL,
     ),

@@ -1,11 +1,13 @@
-"""Restarting a server without refusing a connection: the listening socket outlives the process.
+"""Restart a server without refusing a connection: the listening socket outlives the process.
 
-Two ways lead here. systemd's socket activation keeps the socket itself and gives it to every
-process it starts (`LISTEN_FDS`, see sd_listen_fds(3)). Without it, SIGHUP makes a running server
-start a successor that inherits the socket; once that one serves, the old one stops accepting and
-leaves. Both hold the same kernel socket with one queue of connections, so that none is refused
-or lost in between. With `SO_REUSEPORT`, which was rejected, each process has a queue of its own,
-and what waits in the old one's queue is reset when it closes.
+There are two ways. With socket activation, systemd keeps the socket, and passes it to every process
+that it starts (`LISTEN_FDS`, see sd_listen_fds(3)). Without it, SIGHUP makes a running server start
+a successor that inherits the socket; once the successor serves, the old process stops accepting and
+exits. Both processes hold the same kernel socket with one queue of connections, so that none is
+refused or lost in between.
+
+Rejected: `SO_REUSEPORT`. Each process then has a queue of its own, and the connections that wait in
+the old queue are reset when it closes.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["inherited_listener", "start_successor", "tell_predecessor"]
+__all__ = ["inherited_listener", "notify_predecessor", "start_successor"]
 
 _LISTEN: Final = "FINGERPOST_LISTEN_FD"
 _READY: Final = "FINGERPOST_READY_FD"
@@ -29,12 +31,12 @@ _SYSTEMD_FD: Final = 3
 
 
 def inherited_listener(environ: MutableMapping[str, str]) -> socket.socket | None:
-    """The listening socket that a predecessor or systemd handed over, None where there is none.
+    """The listening socket from a predecessor or from systemd, or None.
 
-    Takes the variables out of `environ`, so that they do not reach a child by accident.
+    Removes the variables from `environ`, so that child processes do not inherit them.
 
     Raises:
-        ConfigurationError: what was handed over is no listening TCP socket.
+        ConfigurationError: the descriptor is not a listening TCP socket.
     """
     number = environ.pop(_LISTEN, None)
     if number is None and environ.get("LISTEN_PID") == str(os.getpid()):
@@ -45,17 +47,17 @@ def inherited_listener(environ: MutableMapping[str, str]) -> socket.socket | Non
     try:
         listener = socket.socket(fileno=int(number))
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError("it does not listen")
+            raise OSError("it is not a listening socket")
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"file descriptor {number} was handed over as a listening socket, but: {error}"
+            f"file descriptor {number} cannot be used as the listening socket: {error}"
         ) from error
     listener.setblocking(False)
     return listener
 
 
-def tell_predecessor(environ: MutableMapping[str, str]) -> None:
-    """Say that this process serves now, if it is somebody's successor."""
+def notify_predecessor(environ: MutableMapping[str, str]) -> None:
+    """Tell the predecessor, if there is one, that this process serves now."""
     number = environ.pop(_READY, None)
     if number is not None:
         os.write(int(number), b"1")
@@ -63,13 +65,14 @@ def tell_predecessor(environ: MutableMapping[str, str]) -> None:
 
 
 async def start_successor(listener: socket.socket, timeout_s: float) -> int:
-    """Start this command again with the same arguments and the socket; return its process id.
+    """Start this command again with the same arguments and socket, and wait until it serves.
 
-    Returns once the successor serves.
+    Returns:
+        The process id of the successor.
 
     Raises:
-        ConfigurationError: it did not within `timeout_s` seconds; it has been ended, and this
-            process is to go on serving.
+        ConfigurationError: it did not serve within `timeout_s` seconds. It has been killed; this
+            process should continue to serve.
     """
     ours, theirs = os.pipe()
     try:
@@ -86,7 +89,7 @@ async def start_successor(listener: socket.socket, timeout_s: float) -> int:
         finally:
             os.close(ours)
     except OSError as error:
-        raise ConfigurationError(f"no successor could be started: {error}") from error
+        raise ConfigurationError(f"the successor could not be started: {error}") from error
     if not ready:
         if process.returncode is None:
             process.kill()
@@ -96,7 +99,7 @@ async def start_successor(listener: socket.socket, timeout_s: float) -> int:
 
 
 def _read_within(descriptor: int, timeout_s: float) -> bytes:
-    """One byte; none where the other end was closed or the time is over."""
+    """One byte; none if the other end was closed or `timeout_s` seconds have passed."""
     import select
 
     readable, _, _ = select.select([descriptor], [], [], timeout_s)

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry.consul.acl import check_acl
-from fingerpost.registry.consul.checks import CheckConfig, check_name, format_duration
+from fingerpost.registry.consul.checks import check_name, format_duration
 from fingerpost.registry.consul.codec import (
     TAG,
     decode_entries,
     encode_instance,
 )
-from fingerpost.registry.consul.http import ConsulHttp, deadline
 from fingerpost.registry.consul.models import LEFT_OUT
+from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id
 
 if TYPE_CHECKING:
+    from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.consul.client import ConsulClient
     from fingerpost.registry.consul.codec import Entry
-    from fingerpost.registry.consul.http import Answer
+    from fingerpost.registry.consul.http import Answer, ConsulHttp
     from fingerpost.registry.instance import Instance
 
 __all__ = ["ConsulAgent"]

@@ -10,7 +10,7 @@ What goes where:
 ``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each alias; so
                               that ``v3.flowers.service.consul`` answers a DNS query; at most
                               `MAX_TAGS`, the first models' before the last ones'
-``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `consul_models` for what
+``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `models` for what
                               is written where they are too many
 ``Meta[fingerpost-port-T]``   the port of each other transport T
 ``Meta[fingerpost-boot-id]``  the boot id, decimal
@@ -24,12 +24,13 @@ Load reports are not in here: a change of them would be a write to Consul's Raft
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
-from fingerpost.registry.consul.checks import CheckConfig, encode_check, format_duration
+from fingerpost.registry.consul.checks import encode_check
+from fingerpost.registry.consul.health import HealthCheck
 from fingerpost.registry.consul.models import (
     MAX_PAIRS,
     MAX_VALUE_BYTES,
@@ -40,23 +41,24 @@ from fingerpost.registry.consul.models import (
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 
+if TYPE_CHECKING:
+    from fingerpost.registry.config import CheckConfig
+
 __all__ = [
     "MAX_KEY_BYTES",
     "MAX_PAIRS",
     "MAX_TAGS",
     "MAX_VALUE_BYTES",
     "TAG",
-    "CheckConfig",
     "Entry",
     "decode_catalog",
     "decode_entries",
     "encode_instance",
-    "format_duration",
 ]
 
 TAG: Final = "fingerpost"
 
-# Consul's limit on a key of Meta, in bytes; `consul_models` has the others.
+# Consul's limit on a key of Meta, in bytes; `models` has the others.
 MAX_KEY_BYTES: Final = 128
 # Ours: Consul has no limit, and repeats all of an instance's tags in every answer about it.
 MAX_TAGS: Final = 128
@@ -83,7 +85,7 @@ def encode_instance(
     Raises:
         InvalidInstance: its own metadata does not fit into Consul's (64 pairs; keys of at most 128
             letters, digits, `_` and `-`; values of at most 512 bytes), or uses a reserved key.
-            Many models are no reason: see `consul_models`.
+            Many models are no reason: see `models`.
     """
     meta = _own_meta(instance)
     for key, value in instance.meta.items():
@@ -177,15 +179,10 @@ class _Node(msgspec.Struct, rename="pascal"):
     address: str = ""
 
 
-class _Check(msgspec.Struct, rename="pascal"):
-    status: str
-    check_id: str = msgspec.field(name="CheckID", default="")
-
-
 class _Entry(msgspec.Struct, rename="pascal"):
     node: _Node
     service: _Service
-    checks: list[_Check]
+    checks: list[HealthCheck]
 
 
 class _Id(msgspec.Struct):
@@ -196,6 +193,9 @@ class _OnlyId(msgspec.Struct):
     service: _Id = msgspec.field(name="Service")
 
 
+_entry_decoder: Final = msgspec.json.Decoder(_Entry)
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One service entry as read: an instance, or why it was refused.
 
@@ -204,6 +204,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         instance: what it says, or None where it makes no sense.
         healthy: every check of it and of its node passes; maintenance counts as a failed check.
         rejection: what is wrong with it; empty if nothing is.
+        withdrawn: it is in maintenance (its own or its node's), or its worker itself told a check
+            that it is not well; see `HealthCheck.withdraws`.
         in_maintenance: whether it is in maintenance mode by itself (not its whole node).
         node: the name of the machine whose agent has it.
         node_address: that machine's address as the registry has it; not checked.
@@ -213,6 +215,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     instance: Instance | None
     healthy: bool
     rejection: str = ""
+    withdrawn: bool = False
     in_maintenance: bool = False
     node: str = ""
     node_address: str = ""
@@ -239,25 +242,30 @@ def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[E
 
 
 def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: bool) -> Entry:
-    entry_id = "?"
     try:
-        entry_id = msgspec.json.decode(raw, type=_OnlyId).service.id[:MAX_KEY_BYTES]
-        entry = msgspec.json.decode(raw, type=_Entry)
+        entry = _entry_decoder.decode(raw)
         if entry.service.service != service:
             raise InvalidInstance(f"it belongs to service {entry.service.service!r}")
         instance = _decode_instance(entry, budget, remote=remote)
     except (msgspec.MsgspecError, InvalidInstance, InvalidName, ValueError, RecursionError) as bad:
-        return Entry(id=entry_id, instance=None, healthy=False, rejection=str(bad)[:500])
-    healthy = all(check.status == "passing" for check in entry.checks)
-    maintained = any(check.check_id.startswith("_service_maintenance:") for check in entry.checks)
+        return Entry(id=_id_of(raw), instance=None, healthy=False, rejection=str(bad)[:500])
     return Entry(
-        id=entry_id,
+        id=instance.id,
         instance=instance,
-        healthy=healthy,
-        in_maintenance=maintained,
+        healthy=all(check.passing for check in entry.checks),
+        withdrawn=any(check.withdraws for check in entry.checks),
+        in_maintenance=any(check.is_service_maintenance for check in entry.checks),
         node=entry.node.node,
         node_address=entry.node.address,
     )
+
+
+def _id_of(raw: msgspec.Raw) -> str:
+    """The id of an entry that cannot be read otherwise, at most 128 characters of it."""
+    try:
+        return msgspec.json.decode(raw, type=_OnlyId).service.id[:MAX_KEY_BYTES]
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return "?"
 
 
 def _decode_instance(entry: _Entry, budget: Budget, *, remote: bool) -> Instance:

@@ -25,8 +25,8 @@ from fingerpost.errors import (
     RegistryDenied,
     RegistryError,
 )
+from fingerpost.registry.config import CheckConfig
 from fingerpost.registry.consul.agent import ConsulAgent
-from fingerpost.registry.consul.checks import CheckConfig
 
 if TYPE_CHECKING:
     from fingerpost.registry.address_policy import AddressPolicy

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import urllib.parse
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import aiohttp
@@ -15,14 +15,14 @@ import msgspec
 import yarl
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
-from fingerpost.registry.factory import parse_base_url
+from fingerpost.registry.consul.url import parse_base_url
 from fingerpost.registry.instance import format_address
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.tls import Tls
     from fingerpost.registry.credentials import Token
 
-__all__ = ["Answer", "ConsulHttp", "Pool", "deadline"]
+__all__ = ["Answer", "ConsulHttp", "Pool"]
 
 # Watches hold their connections for as long as they wait, so that heartbeats need a pool of their
 # own: in a shared pool of two, a third call was seen to wait behind two watches.
@@ -55,16 +55,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     def knows_leader(self) -> bool:
         """False while the servers have no leader, and their data may be as old as the outage."""
         return self.headers.get("X-Consul-KnownLeader") != "false"
-
-
-@contextlib.asynccontextmanager
-async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    """Bound a call; raises `RegistryUnreachable` when the time is over."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise RegistryUnreachable(f"{what}: no answer within {seconds:g} s") from error
 
 
 class ConsulHttp:

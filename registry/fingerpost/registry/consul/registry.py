@@ -17,7 +17,6 @@ from fingerpost.errors import (
     RegistryError,
 )
 from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
-from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
@@ -25,17 +24,19 @@ from fingerpost.registry.consul.checks import format_duration
 from fingerpost.registry.consul.codec import TAG, Entry, decode_catalog, decode_entries
 from fingerpost.registry.consul.datacenters import DatacenterOrder
 from fingerpost.registry.consul.draining import set_draining
-from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool, deadline
+from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
 from fingerpost.registry.consul.tls import Tls
+from fingerpost.registry.consul.url import parse_base_url
 from fingerpost.registry.credentials import Token
-from fingerpost.registry.factory import parse_base_url
+from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.watching.liveness import Liveness
+from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
-from fingerpost.registry.watching.self_preservation import withdrawn_ids
-from fingerpost.registry.watching.watch import ServiceWatch, Store, Watch
+from fingerpost.registry.watching.service_watch import ServiceWatch, Store
+from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
     import builtins
@@ -60,7 +61,7 @@ class ConsulRegistry:
     answer some milliseconds old. Reads ask for all of a service's entries and judge their checks
     here, because Consul's own `?passing` cannot tell an unknown service from one with nobody
     healthy. A service is Fingerpost's if it has the tag `fingerpost`. With several datacenters, a
-    service is read from the first that has a healthy instance: `consul_datacenters` has the rule;
+    service is read from the first that has a healthy instance: `datacenters` has the rule;
     the list of services is that of the first that answers.
 
     An empty answer is believed only if the token may read what it is about. Consul answers with
@@ -134,7 +135,7 @@ class ConsulRegistry:
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
         doubts = self._watch_config.self_preservation
-        self._liveness = Liveness(deadline_s=doubts.probe_timeout_s) if doubts else None
+        self._liveness = LivenessProbe(timeout_s=doubts.probe_timeout_s) if doubts else None
         self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
         self.rejected_entries = RejectedEntries()
@@ -172,7 +173,7 @@ class ConsulRegistry:
         """Drain an instance of the own datacenter, or put it back (`reason` None).
 
         It holds until changed, or until the instance's agent loses its memory. Where that is not
-        this agent, it is told directly: see `consul_draining`.
+        this agent, it is told directly: see `draining`.
 
         Raises:
             InvalidRequest: there is no such instance, or it is another agent's, which could not be
@@ -256,7 +257,7 @@ class ConsulRegistry:
             self._order(service, pool="watches").poll,
             service=service,
             name=f"service {service} at {self.url}",
-            ask=self._liveness.ask if self._liveness is not None else None,
+            probe=self._liveness.probe if self._liveness is not None else None,
             store=self._store,
             config=self._watch_config,
             clock=self._clock,
@@ -289,13 +290,14 @@ class ConsulRegistry:
         if not entries:
             await self._believe_empty(answer, service, where, pool=pool)
         instances, refused = self._accept(service, entries)
+        withdrawn = {entry.id for entry in entries if entry.withdrawn} | refused
         snapshot = Snapshot(
             service=service,
             instances=instances,
             known=bool(entries),
             index=answer.index,
             taken_at=self._clock(),
-            withdrawn=tuple(sorted({*withdrawn_ids(answer.body), *refused})),
+            withdrawn=tuple(sorted(withdrawn)),
         )
         return snapshot, answer.index
 

@@ -1,56 +1,56 @@
-"""When a registry's list is not believed, and what is in use meanwhile. Pure: no clock, no sockets.
+"""When a registry's list is not believed, and what is in use then. Pure: no clock, no I/O.
 
-A registry says two things with one list: who is not well, and whom it has lost sight of. A Consul
-agent that is killed takes all its services off the list 5.3 s later, and one that restarts without
-its memory removes their entries, though the workers go on serving. Rules:
+A registry says two things with one list: which instances are not well, and which it can no longer
+observe. A Consul agent that is killed takes all its services off the list 5.3 s later, and one that
+restarts without its memory removes their entries, although the workers go on serving. Rules:
 
-1. **A word about an instance** applies at once. It is *withdrawn* if its entry is there and in
-   maintenance, or its worker itself told the check that it is not well, or the entry is refused
-   (see `withdrawn_ids`). So drains, the hung engine of a live process and an operator's own hand
-   are never second-guessed. Nor is an instance whose address another one has now.
-2. **Vanished** is who leaves the list without such a word: the entry is gone, its node's agent is
-   unreachable, a check got no answer. A deregistration is among them, because a catalog shows it
-   exactly as it shows an agent that lost its memory. Workers that leave drain first (rule 1), and
-   one that is deregistered by hand while it serves registers itself again within seconds.
-3. A few that vanish are believed gone: single workers do die, and the registry's check saw it.
-4. It is **suspicious** if nobody is left, or if those that vanished within `window_s` are
-   `min_vanished` or more and at least `min_vanished_share` of all. A window, because the agents of
-   several machines that fail together are noticed up to some seconds apart, a few workers at a
-   time.
-5. Under suspicion all that vanished are asked themselves. Until it has answered, each stays as it
-   was. One that is READY with its registered boot id is *retained*; one that is gone (refused,
-   another boot id, not READY, no worker of ours) is dropped for good; one that is silent (a
-   timeout, a broken connection) is out of use and asked again, for `unresponsive_s`.
-6. Retained and silent ones are asked again every `probe_interval_s`, all together at most
-   `max_probes_per_s`, so that a worker that dies meanwhile is dropped and a stalled one returns.
-7. The suspicion ends when none of them is left: listed again, withdrawn, or gone. Or after
-   `max_duration_s`: then the registry is believed.
-8. For `window_s` after a suspicion ended, one that vanishes is enough for the next. An agent that
-   comes back lists its services before their checks have run, and takes them off again one by
-   one until they have.
+1. An instance is **withdrawn** if the registry gives a reason that concerns the instance: its entry
+   is there and in maintenance, or its worker itself reported to the check that it is not well, or
+   the entry is rejected (see `Snapshot.withdrawn`). That applies at once, so drains, the hung
+   engine of a live process and an operator's decision always take effect. An instance whose address
+   another one has now is treated alike.
+2. An instance has **vanished** if it leaves the list without such a reason: the entry is gone, its
+   node's agent is unreachable, or a check got no answer. A deregistration is among them, because a
+   catalog shows it exactly as it shows an agent that lost its memory. Workers that leave drain
+   first (rule 1), and one that is deregistered by hand while it serves registers itself again
+   within seconds.
+3. If few vanish, the registry is believed: single workers do die, and the registry's check saw it.
+4. The list is **suspicious** if it is empty, or if the instances that vanished within `window_s`
+   are `min_vanished` or more and at least `min_vanished_share` of all. A window, because the agents
+   of several machines that fail together are noticed some seconds apart, a few workers at a time.
+5. During a suspicion all vanished instances are probed. Until it has answered, each stays as it
+   was. One that is READY with its registered boot id is **retained**: it stays in use. One that is
+   GONE (connection refused, another boot id, not READY, not a Fingerpost worker) is dropped. One
+   that is UNRESPONSIVE (a timeout, a broken connection) is out of use and probed again, for
+   `unresponsive_s`.
+6. Retained and unresponsive instances are probed again every `probe_interval_s`, all together at
+   most `max_probes_per_s`, so that a worker that dies meanwhile is dropped and a stalled one
+   returns.
+7. The suspicion ends when none of them is left: each is listed again, withdrawn or gone. It also
+   ends after `max_duration_s`; then the registry is believed.
+8. For `window_s` after a suspicion ended, one instance that vanishes starts the next. An agent that
+   comes back lists its services before their checks have run, and takes them off again one by one
+   until they have.
 
 Rejected: Eureka's self-preservation (no expiry at all below 85 % of the renewals) and Envoy's
-panic mode (below 50 % all hosts are used, well or not). Both send requests to dead workers; a
-worker that can be asked in a millisecond need not be guessed at.
+panic mode (below 50 % all hosts are used, healthy or not). Both send requests to dead workers; a
+worker can be probed in a millisecond instead.
 """
 
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from fingerpost.errors import ConfigurationError, RegistryError
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.renames import renamed_fields
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
 
-__all__ = ["ProbeResult", "SelfPreservation", "SelfPreservationConfig", "withdrawn_ids"]
+__all__ = ["ProbeResult", "SelfPreservation", "SelfPreservationConfig"]
 
 
 @renamed_fields(
@@ -116,31 +116,31 @@ class SelfPreservationConfig:
 
 
 class ProbeResult(enum.Enum):
-    """What came of asking a worker: rule 5."""
+    """The result of probing a worker; see rule 5 of the module."""
 
     READY = "ready"
     GONE = "gone"
-    SILENT = "silent"
+    UNRESPONSIVE = "unresponsive"
 
 
 class _Vanished:
-    """An instance that left the list without a word.
+    """An instance that left the list without a reason.
 
-    `due_at` is when to ask it, or None while it is being asked.
+    `due_at` is when to probe it, or None during a probe.
     """
 
-    __slots__ = ("due_at", "in_use", "instance", "silent_since", "since")
+    __slots__ = ("due_at", "in_use", "instance", "since", "unresponsive_since")
 
     def __init__(self, instance: Instance, now: float) -> None:
         self.instance = instance
         self.since = now
         self.in_use = False
         self.due_at: float | None = now
-        self.silent_since: float | None = None
+        self.unresponsive_since: float | None = None
 
 
 class SelfPreservation:
-    """What is in use of one service, given what the registry and the workers say."""
+    """Decides which instances of one service are in use, from lists and probes; see the module."""
 
     def __init__(self, config: SelfPreservationConfig) -> None:
         self._config = config
@@ -151,37 +151,37 @@ class SelfPreservation:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the last list is in doubt."""
+        """Whether the last list is not believed."""
         return self._since is not None
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """All in use: the listed and the retained ones, sorted by id."""
+        """All instances in use: the listed and the retained ones, sorted by id."""
         retained = {id_: each.instance for id_, each in self._vanished.items() if each.in_use}
         used = self._listed | retained
         return tuple(used[id_] for id_ in sorted(used))
 
     @property
     def retained(self) -> tuple[str, ...]:
-        """The ids of those in use that the registry does not list, sorted."""
+        """The ids of instances in use that the registry does not list, sorted."""
         return tuple(sorted(id_ for id_, each in self._vanished.items() if each.in_use))
 
-    def registry_said(
+    def update(
         self, instances: Iterable[Instance], withdrawn: Iterable[str], *, now: float
     ) -> None:
-        """Take a list of healthy instances, and the ids about which there is a word (rule 1)."""
+        """Process a new list: the healthy instances, and the ids of withdrawn ones (rule 1)."""
         listed = {each.id: each for each in instances}
         addresses = {each.address for each in listed.values()}
-        told = listed.keys() | set(withdrawn)
+        explained = listed.keys() | set(withdrawn)
         new = [
             _Vanished(each, now)
             for each in self._listed.values()
-            if each.id not in told and each.address not in addresses
+            if each.id not in explained and each.address not in addresses
         ]
         self._vanished = {
             id_: each
             for id_, each in self._vanished.items()
-            if id_ not in told
+            if id_ not in explained
             and each.instance.address not in addresses
             and (self.suspicious or now - each.since <= self._config.window_s)
         } | {each.instance.id: each for each in new}
@@ -190,11 +190,11 @@ class SelfPreservation:
             self._since = now
         for each in new:
             each.in_use = self.suspicious
-        self._settle(now)
+        self._end_if_settled(now)
 
     def due(self, now: float) -> tuple[Instance, ...]:
-        """Whom to ask now; each is told of once, and again only after its answer."""
-        self._settle(now)
+        """The instances to probe now; each is due again only after `probed`."""
+        self._end_if_settled(now)
         if not self.suspicious:
             return ()
         due = [each for each in self._vanished.values() if each.due_at is not None]
@@ -204,20 +204,20 @@ class SelfPreservation:
         return tuple(each.instance for each in due)
 
     def next_due_at(self) -> float | None:
-        """When `due` should be called again, unless something is said before."""
+        """When to call `due` again, unless `update` or `probed` is called before; None: never."""
         if self._since is None:
             return None
         times = [each.due_at for each in self._vanished.values() if each.due_at is not None]
         return min([*times, self._since + self._config.max_duration_s])
 
     def restart(self, now: float) -> None:
-        """Whoever was asked will not be heard of: ask them again."""
+        """Probes under way were cancelled: make their instances due again."""
         for each in self._vanished.values():
             if each.due_at is None:
                 each.due_at = now
 
-    def worker_said(self, instance: Instance, word: ProbeResult, *, now: float) -> None:
-        """Take the answer of a worker that `due` told of; of one listed again it is passed over."""
+    def probed(self, instance: Instance, result: ProbeResult, *, now: float) -> None:
+        """Process the probe of an instance that was due; ignored if it is listed again."""
         each = self._vanished.get(instance.id)
         if each is None or each.instance is not instance:
             return
@@ -225,28 +225,28 @@ class SelfPreservation:
             self._config.probe_interval_s, len(self._vanished) / self._config.max_probes_per_s
         )
         each.due_at = now + pause_s
-        each.in_use = word is ProbeResult.READY
-        if word is not ProbeResult.SILENT:
-            each.silent_since = None
-        elif each.silent_since is None:
-            each.silent_since = now
-        if word is ProbeResult.GONE or (
-            each.silent_since is not None and now - each.silent_since > self._config.unresponsive_s
+        each.in_use = result is ProbeResult.READY
+        if result is not ProbeResult.UNRESPONSIVE:
+            each.unresponsive_since = None
+        elif each.unresponsive_since is None:
+            each.unresponsive_since = now
+        if result is ProbeResult.GONE or (
+            each.unresponsive_since is not None
+            and now - each.unresponsive_since > self._config.unresponsive_s
         ):
             del self._vanished[instance.id]
-        self._settle(now)
+        self._end_if_settled(now)
 
     def _is_suspicious(self, now: float) -> bool:
+        config = self._config
         gone, left = len(self._vanished), len(self._listed)
-        warned = self._ended_at is not None and now - self._ended_at <= self._config.window_s
-        if gone and (warned or not left):
+        just_ended = self._ended_at is not None and now - self._ended_at <= config.window_s
+        if gone and (just_ended or not left):
             return True
-        return gone >= self._config.min_vanished and gone >= self._config.min_vanished_share * (
-            gone + left
-        )
+        return gone >= config.min_vanished and gone >= config.min_vanished_share * (gone + left)
 
-    def _settle(self, now: float) -> None:
-        """End the suspicion where it is over (rule 7)."""
+    def _end_if_settled(self, now: float) -> None:
+        """End the suspicion by rule 7."""
         if self._since is None:
             return
         if now - self._since >= self._config.max_duration_s:
@@ -254,66 +254,3 @@ class SelfPreservation:
         if not self._vanished:
             self._since = None
             self._ended_at = now
-
-
-# What Consul says of an entry, beyond whether all its checks pass.
-
-# A check over HTTP that got an answer writes "HTTP GET http://...: 503 Service Unavailable Output:
-# ..."; one that got none writes the error: 'Get "http://...": dial tcp ...: connection refused'.
-# A TTL check that ran out writes "TTL expired"; else it has what the worker reported.
-# (agent/checks/check.go; read off Consul 1.8.7. The embedded registry writes the same.)
-_ANSWERED: Final = re.compile(r"HTTP [A-Z]+ \S+: [0-9]{3}\b")
-_EXPIRED: Final = "TTL expired"
-_MAINTENANCE: Final = ("_service_maintenance:", "_node_maintenance")
-
-
-class _Check(msgspec.Struct, rename="pascal"):
-    check_id: str = msgspec.field(name="CheckID")
-    status: str
-    type: str = ""
-    output: str = ""
-
-    @property
-    def is_a_word(self) -> bool:
-        """Whether a check that fails tells something about the worker (rule 1)."""
-        if self.status == "passing":
-            return False
-        if self.check_id.startswith(_MAINTENANCE):
-            return True
-        if self.type == "ttl":
-            return not self.output.startswith(_EXPIRED)
-        return _ANSWERED.match(self.output) is not None
-
-
-class _Service(msgspec.Struct):
-    id: str = msgspec.field(name="ID")
-
-
-class _Entry(msgspec.Struct, rename="pascal"):
-    service: _Service
-    checks: list[_Check]
-
-
-def withdrawn_ids(body: bytes) -> tuple[str, ...]:
-    """The ids that the answer of `/v1/health/service/NAME` has a word about (rule 1), sorted.
-
-    Those are the entries in maintenance (their own or their node's), and those whose worker itself
-    told a check that it is not well: over HTTP by a status, over TTL by its report. An entry that
-    cannot be read is passed over; `decode_entries` refuses it.
-
-    Raises:
-        RegistryError: the answer as a whole is no JSON list.
-    """
-    try:
-        raw_entries = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RegistryError(f"the registry's answer is no JSON list: {body[:100]!r}") from error
-    withdrawn: set[str] = set()
-    for raw in raw_entries:
-        try:
-            entry = msgspec.json.decode(raw, type=_Entry)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue
-        if any(check.is_a_word for check in entry.checks):
-            withdrawn.add(entry.service.id)
-    return tuple(sorted(withdrawn))

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
+from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.zookeeper.codec import (
     DRAIN,
@@ -17,12 +18,12 @@ from fingerpost.registry.zookeeper.codec import (
     is_service,
     sort_children,
 )
-from fingerpost.registry.zookeeper.session import ZooKeeperSession, deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.zookeeper.session import ZooKeeperSession
 
 __all__ = ["KnownNodes", "ZooKeeperEntries"]
 

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
-from fingerpost.registry.base import SharedWatches
+from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
-from fingerpost.registry.watching.watch import Poll, ServiceWatch, Store, V, Watch
+from fingerpost.registry.watching.service_watch import ServiceWatch, Store
+from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.watch import Poll, V, Watch
 from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
 from fingerpost.registry.zookeeper.entries import KnownNodes, ZooKeeperEntries
 from fingerpost.registry.zookeeper.registration import ZooKeeperRegistration
-from fingerpost.registry.zookeeper.session import ZooKeeperSession, deadline
+from fingerpost.registry.zookeeper.session import ZooKeeperSession
 from fingerpost.registry.zookeeper.url import ZooKeeperAddress
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
-    from fingerpost.registry.watching.liveness import Liveness
+    from fingerpost.registry.watching.liveness import LivenessProbe
 
 __all__ = ["ZooKeeperRegistry"]
 
@@ -118,7 +120,7 @@ class ZooKeeperRegistry:
         self._store = store
         doubts = self._watch_config.self_preservation
         self._ask_deadline_s = doubts.probe_timeout_s if doubts else None
-        self._liveness: Liveness | None = None
+        self._liveness: LivenessProbe | None = None
         self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
         self._catalog_watch: Watch[Catalog] | None = None
         self.rejected_entries = RejectedEntries()
@@ -235,14 +237,14 @@ class ZooKeeperRegistry:
 
         if self._liveness is None and self._ask_deadline_s is not None:
             # Imported here because it brings aiohttp, which registering does without.
-            from fingerpost.registry.watching.liveness import Liveness
+            from fingerpost.registry.watching.liveness import LivenessProbe
 
-            self._liveness = Liveness(deadline_s=self._ask_deadline_s)
+            self._liveness = LivenessProbe(timeout_s=self._ask_deadline_s)
         return ServiceWatch(
             _poll(signal, read),
             service=service,
             name=f"service {service} at {self.url}",
-            ask=self._liveness.ask if self._liveness is not None else None,
+            probe=self._liveness.probe if self._liveness is not None else None,
             store=self._store,
             config=self._watch_config,
             clock=self._clock,

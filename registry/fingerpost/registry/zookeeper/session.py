@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fingerpost.errors import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.zookeeper.url import ZooKeeperAddress
 
-__all__ = ["ZooKeeperSession", "deadline"]
+__all__ = ["ZooKeeperSession"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,6 @@ T = TypeVar("T")
 # kazoo's messages for debugging show passwords; the rest repeats what is logged here.
 _KAZOO_LOGGER: Final = logging.getLogger(f"{__name__}.kazoo")
 _KAZOO_LOGGER.setLevel(logging.WARNING)
-
-
-@contextlib.asynccontextmanager
-async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    """Bound a call; raises `RegistryUnreachable` when the time is over."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise RegistryUnreachable(f"{what}: no answer within {seconds:g} s") from error
 
 
 class ZooKeeperSession:

@@ -9,6 +9,7 @@ from typing import Final, Self
 import msgspec
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.credentials import mask_password
 from fingerpost.registry.instance import format_address
 
 __all__ = ["ZooKeeperAddress"]
@@ -46,12 +47,12 @@ class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
         authority, _, path = rest.partition("/")
         credential, at, servers = authority.rpartition("@")
         if scheme.lower() != "zookeeper" or not separator or not servers:
-            raise ConfigurationError(f"registry URL {_masked(url)!r}: expected {_FORM}")
+            raise ConfigurationError(f"registry URL {mask_password(url)!r}: expected {_FORM}")
         if auth is None and at:
             auth = urllib.parse.unquote(credential)
         if auth is not None and not re.fullmatch(r"[^:]+:.+", auth, re.DOTALL):
             raise ConfigurationError(
-                f"registry URL {_masked(url)!r}: ZooKeeper's credential is USER:PASSWORD"
+                f"registry URL {mask_password(url)!r}: ZooKeeper's credential is USER:PASSWORD"
             )
         return cls(
             hosts=tuple(_server(each, url) for each in servers.split(",")),
@@ -72,7 +73,8 @@ def _server(text: str, url: str) -> str:
     good = _IPV6.fullmatch(host[1:-1]) if host.startswith("[") else _HOST.fullmatch(host)
     if not good or not 1 <= port <= 65535:
         raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: {text!r} is not HOST or HOST:PORT; expected {_FORM}"
+            f"registry URL {mask_password(url)!r}: {text!r} is not HOST or HOST:PORT; "
+            f"expected {_FORM}"
         )
     return format_address(host.strip("[]"), port)
 
@@ -85,12 +87,7 @@ def _root(path: str, url: str) -> str:
     # "zookeeper" at the top holds the ensemble's own settings.
     if segments[0] == "zookeeper" or not all(map(_SEGMENT.fullmatch, segments)) or ".." in path:
         raise ConfigurationError(
-            f"registry URL {_masked(url)!r}: path {path!r} is not made of names of 1 to 64 "
+            f"registry URL {mask_password(url)!r}: path {path!r} is not made of names of 1 to 64 "
             "letters, digits, dots, hyphens and underscores, such as /fingerpost (not /zookeeper)"
         )
     return "/" + path
-
-
-def _masked(url: str) -> str:
-    """The URL without its user name and password: messages end up in logs."""
-    return re.sub(r"//.*@", "//***@", url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fingerpost.client.wire import TimingsMs
 
-__all__ = ["Outcome", "Scores", "top_labels"]
+__all__ = ["Labels", "OpenLabels", "Outcome", "Scores", "top_labels"]
 
 Scores = NDArray[np.float32]
 
@@ -25,8 +25,30 @@ class Outcome(msgspec.Struct, frozen=True):
     timings: TimingsMs
 
 
-def top_labels(scores: Scores, labels: tuple[str, ...], top: int) -> tuple[tuple[str, float], ...]:
+class OpenLabels:
+    """The labels of a model that may answer with new ones at any time."""
+
+    def __len__(self) -> int:
+        """How many there are by now, at least 1."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> str:
+        """The label of a place in the scores."""
+        raise NotImplementedError
+
+    def top(self, scores: Scores, top: int) -> tuple[tuple[str, float], ...]:
+        """The labels that an image got, with their scores: see `top_labels`."""
+        raise NotImplementedError
+
+
+# In the order of the scores.
+Labels: TypeAlias = tuple[str, ...] | OpenLabels
+
+
+def top_labels(scores: Scores, labels: Labels, top: int) -> tuple[tuple[str, float], ...]:
     """The `top` labels with the highest scores, highest first; all labels if `top` is 0."""
+    if isinstance(labels, OpenLabels):
+        return labels.top(scores, top)
     if len(labels) <= _FEW:
         few = scores.tolist()
         ranks = sorted(range(len(few)), key=few.__getitem__, reverse=True)[: top or None]

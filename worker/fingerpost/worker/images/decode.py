@@ -1,26 +1,26 @@
-"""Open an image that nobody vouches for: its header is read and judged, no pixel is decoded.
+"""Open an untrusted image: its header is read and checked, no pixel is decoded.
 
-The format is on an allow-list, and bytes, pixels, sides and pieces are judged first. What each
-kind of bad image gets:
+The format must be on an allow-list, and bytes, pixels, sides and pieces are checked first. The
+error for each kind of bad image:
 
 =============================================  ==================================
 no bytes                                       `EmptyImage` 400
 over the byte or the pixel limit               `ImageTooLarge` 413
-no image, or none of the formats read          `UnsupportedImage` 415
+not an image, or of another format             `UnsupportedImage` 415
 floating-point, 32-bit or Lab pixels           `UnsupportedImage` 415
-a known format, but truncated or damaged       `BrokenImage` 422
+an allowed format, but truncated or damaged    `BrokenImage` 422
 a side longer than the limit                   `BrokenImage` 422
-more pieces than any honest image has          `BrokenImage` 422
+more pieces than any real image has            `BrokenImage` 422
 =============================================  ==================================
 
 Everything else is decoded: EXIF orientation is applied, the first frame of an animation and the
-first page of a document are taken, 16-bit gray is scaled to 8 bits, and transparency is laid on
-white, as a browser shows it. Damaged metadata (EXIF, colour profile, MPO index) is no reason to
-refuse pixels that are well.
+first page of a document are taken, 16-bit gray is scaled to 8 bits, and transparency is put on
+white, as a browser shows it. Pixels are decoded even where metadata is damaged (EXIF, colour
+profile, MPO index).
 
-The plugins are called by themselves, not through `Image.open`: that tries others than the one
-meant, makes of a phone's JPEG with a second image in it an MPO, which fails where that one is
-damaged, and has one limit on pixels for the whole process.
+Pillow's plugins are called directly, not through `Image.open`: that tries other formats than the
+image's, opens a phone's JPEG that contains a second image as an MPO, which fails where the second
+image is damaged, and has one limit on pixels for the whole process.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _MAGIC: Final = {
     b"MM\x00+": "TIFF",
 }
 
-# What `resizing` can make RGB or gray of without guessing at a range: not F, I (32 bits) and LAB.
+# Modes that `resize` can convert to RGB or gray without guessing a range: not F, I (32 bits), LAB.
 _MODES: Final = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
     | {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -86,28 +86,28 @@ _MODES: Final = frozenset(
 # TIFF with a strip for each row and channel as many entries.
 _MAX_PIECES: Final = 1 << 17
 
-# A scan of some 80 bytes makes the decoder go through the whole image again; encoders write 10.
+# A scan of some 80 bytes makes the decoder process the whole image again; encoders write 10.
 _MAX_SCANS: Final = 100
 
-# Two canvases of the decoder, the bytes it hands over, and Pillow's own image.
-_WEBP_COSTS: Final = 4
+# How often a WebP's pixels are in memory: two canvases of the decoder, its output, Pillow's image.
+_WEBP_COPIES: Final = 4
 
-# The decoder takes and drops the interpreter lock for each piece it is given. With Pillow's 64 KB,
-# a busy thread beside it makes a 640 KB JPEG take a tenth longer.
+# Bytes that a decoder gets at a time, for each of which it takes and releases the interpreter lock.
+# With Pillow's 64 KB a 640 KB JPEG takes a tenth longer while another thread is busy.
 _FEED_BYTES: Final = 1 << 24
 
-# Pillow warns and logs what it finds in what clients sent. Unbidden that would fill the log, and
+# Pillow warns about and logs the contents of images. Clients could fill the log with that, and
 # the registry of warnings with a line for each number in them. libtiff writes to standard error, up
-# to a line for each row of an image; Pillow has no switch for that, but libtiff itself has.
+# to a line for each row of an image; Pillow has no setting for that, but libtiff has.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 _extension = importlib.util.find_spec("PIL._imaging")
-with contextlib.suppress(OSError, AttributeError):  # linked statically, or built without it
+with contextlib.suppress(OSError, AttributeError, TypeError):  # linked statically, or not at all
     ctypes.CDLL(_extension.origin if _extension else None).TIFFSetErrorHandler(None)
 
 
 def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
-    """Read the header alone and judge it; the caller decodes.
+    """Read only the header and check it; the caller decodes.
 
     Raises:
         EmptyImage, ImageTooLarge, UnsupportedImage, BrokenImage: see the module's table.
@@ -122,7 +122,7 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
     name = _format_of(bytes(data[:12]))
     if name is None:
         raise UnsupportedImage(
-            f"these {len(data):,} bytes are no image of a format read here "
+            f"these {len(data):,} bytes are not an image of a supported format "
             f"({', '.join(FORMATS)}); they begin with {bytes(data[:12])!r}"
         )
     source = _Source(data)
@@ -142,8 +142,7 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
     _check_size(image, config)
     if image.mode not in _MODES:
         raise UnsupportedImage(
-            f"pixels of mode {image.mode} have no range that all agree on: send 8 or 16 bits, "
-            "gray or RGB"
+            f"pixels of mode {image.mode} have no standard range: send 8 or 16 bits, gray or RGB"
         )
     if image.info.get("progressive") and source.getvalue().count(b"\xff\xda") > _MAX_SCANS:
         raise BrokenImage(f"the image has more than {_MAX_SCANS} scans: encode it anew")
@@ -151,7 +150,7 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
 
 
 class _Source(io.BytesIO):
-    """The bytes as a file that may be read so many times."""
+    """The bytes as a file, of which at most `_MAX_PIECES` pieces may be read."""
 
     def __init__(self, data: Encoded) -> None:
         super().__init__(data)
@@ -174,12 +173,12 @@ def _format_of(head: bytes) -> str | None:
 
 def _check_size(image: ImageFile, config: ImageConfig) -> None:
     width, height = image.size
-    pixels = width * height * (_WEBP_COSTS if image.format == "WEBP" else 1)
+    pixels = width * height * (_WEBP_COPIES if image.format == "WEBP" else 1)
     if isinstance(image, TiffImageFile) and 322 in image.tag_v2:
-        # A tile is decoded whole, also where the image is smaller.
+        # A tile is decoded whole, even where the image is smaller.
         across, down = image.tag_v2.get(322), image.tag_v2.get(323)
         if not (isinstance(across, int) and isinstance(down, int)):
-            raise BrokenImage(f"the image's tiles are {across} x {down} pixels")
+            raise BrokenImage(f"the image's tiles are {across!r} x {down!r} pixels: encode it anew")
         pixels = max(pixels, across * down)
     if pixels > config.max_pixels:
         raise ImageTooLarge(
@@ -193,10 +192,10 @@ def _check_size(image: ImageFile, config: ImageConfig) -> None:
 
 
 def _check_entries(source: _Source) -> None:
-    """Refuse a TIFF whose first directory has lists of numbers (strips, samples) without measure.
+    """Refuse a TIFF whose first directory has too long lists of numbers (strips, samples).
 
-    TIFF 6.0, section 2; BigTIFF has the same with offsets of 8 bytes. What is cut short or makes
-    no sense is left to the plugin.
+    See TIFF 6.0, section 2; BigTIFF has offsets of 8 bytes instead. Truncated or invalid
+    directories are left to the plugin.
     """
     data = source.getbuffer()
     order = "<" if data[0] == ord("I") else ">"
@@ -210,10 +209,10 @@ def _check_entries(source: _Source) -> None:
         tags = set()
         for number in range(min(entries, 1 << 16)):
             tag, kind, count = entry.unpack_from(data, at + number * entry.size)
-            if tag in tags:  # of which libtiff believes the first, Pillow the last
-                raise BrokenImage(f"the image says tag {tag} twice")
+            if tag in tags:  # libtiff would take the first, Pillow the last
+                raise BrokenImage(f"the image has tag {tag} twice: encode it anew")
             tags.add(tag)
-            if kind not in (1, 2, 6, 7) and count > _MAX_PIECES:  # but bytes and text
+            if kind not in (1, 2, 6, 7) and count > _MAX_PIECES:  # not bytes or text
                 raise BrokenImage(
                     f"the image is in {count:,} pieces, more than {_MAX_PIECES:,}: "
                     "encode it anew, in larger ones"

@@ -1,4 +1,4 @@
-"""Make of an encoded image, or of pixels, what a model's input wants."""
+"""Convert an encoded image, or pixels, to a model's input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 __all__ = ["decode", "fit", "prepare", "reencode"]
 
-# EXIF 2.32, 4.6.4 A, Orientation: what brings the picture upright.
+# EXIF 2.32, 4.6.4 A, Orientation: the transposition that turns the image upright.
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,17 +39,17 @@ _UPRIGHT: Final = {
 
 
 def prepare(data: Encoded, wanted: ImageInput, config: ImageConfig) -> NDArray[np.uint8] | bytes:
-    """Make of an encoded image what a model's input wants, resized by the model's own rule.
+    """Convert an encoded image to a model's input, resized by the model's own rule.
 
-    A JPEG is decoded no larger than that needs (at 1/2, 1/4 or 1/8, which its DCT gives almost
-    for nothing); one of 1600 x 1200 for 224 x 224 takes 0.27 to 0.47 of the time that decoding it
-    whole takes, depending on what the memory for the whole costs (`benchmarks/decoding`).
+    A JPEG is decoded no larger than needed (at 1/2, 1/4 or 1/8, which its DCT gives almost for
+    nothing): 1600 x 1200 for 224 x 224 takes 0.27 to 0.47 of the time of the whole image, depending
+    on what the memory for the whole image costs (`benchmarks/decoding`).
 
     Returns:
         uint8 `[height, width, channels]` in 0..255, or bytes where `wanted.encoded`.
 
     Raises:
-        ImageError: see `opening`.
+        ImageError: see `decode`.
         Overloaded: there is not enough memory for this image now.
     """
     if wanted.encoded:
@@ -68,13 +68,13 @@ def decode(
 
     Args:
         data: the encoded image.
-        size: `(height, width)` to resize to (bilinear with antialiasing, the aspect ratio not
-            kept, as TensorFlow's retraining tutorial does it); None keeps the image's own.
+        size: `(height, width)` to resize to (bilinear with antialiasing, without keeping the aspect
+            ratio, as TensorFlow's retraining tutorial does); None keeps the image's size.
         channels: 3 for RGB, 1 for gray.
-        config: what to refuse; the default is `ImageConfig()`.
+        config: which images to refuse; the default is `ImageConfig()`.
 
     Raises:
-        ImageError, Overloaded: as `prepare`.
+        ImageError, Overloaded: see `prepare`.
     """
     config = config or ImageConfig()
     if size is None:
@@ -84,12 +84,12 @@ def decode(
 
 
 def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
-    """Bring pixels that a client sent, uint8 `[H, W, 1 or 3]`, to the model's size by its rule.
+    """Resize pixels that a client sent, uint8 `[H, W, 1 or 3]`, by the model's own rule.
 
-    Pixels of the model's size go in as they are: whoever sends them has cut them already.
+    Pixels of the model's size are not changed: the client has cropped them already.
 
     Raises:
-        InvalidRequest: another shape, or a model that takes encoded images alone.
+        InvalidRequest: another shape, or a model that takes only encoded images.
     """
     if wanted.encoded:
         raise InvalidRequest("this model decodes images itself: send them encoded, not as pixels")
@@ -104,24 +104,25 @@ def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
 
 
 def reencode(data: Encoded, config: ImageConfig) -> bytes:
-    """Return bytes for a graph that decodes JPEG itself, after decoding them once as a check.
+    """Check an image by decoding it; return bytes for a graph that decodes JPEG itself.
 
-    An upright JPEG in RGB or gray goes through unchanged. Anything else becomes a PNG, which
-    TensorFlow's `DecodeJpeg` reads as well, without loss.
+    An upright JPEG in RGB or gray is returned unchanged. Anything else becomes a PNG, which
+    TensorFlow's `DecodeJpeg` also reads, without loss.
+
+    Raises:
+        ImageError, Overloaded: see `prepare`.
     """
     return _guarded(lambda: _reencoded(data, config))
 
 
 def _guarded(work: Callable[[], T]) -> T:
-    """Translate whatever a decoder raises: OSError, SyntaxError, struct.error, ..."""
+    """Translate the errors of decoders: OSError, SyntaxError, struct.error, ..."""
     try:
         return work()
     except ImageError:
         raise
     except MemoryError as error:
-        raise Overloaded("memory does not suffice for this image now: use another worker") from (
-            error
-        )
+        raise Overloaded("not enough memory for this image now: use another worker") from (error)
     except Exception as error:
         raise BrokenImage(f"the image cannot be decoded: {str(error)[:200]}") from error
 
@@ -144,7 +145,7 @@ def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
 def _reencoded(data: Encoded, config: ImageConfig) -> bytes:
     image = open_image(data, config)
     if image.format == "JPEG" and image.mode in ("RGB", "L") and _turn(image) is None:
-        image.draft(None, (1, 1))  # at 1/8 damage shows as well
+        image.draft(None, (1, 1))  # damage is found at 1/8, too
         image.load()
         return bytes(data)
     out = io.BytesIO()
@@ -160,7 +161,7 @@ def _upright(image: ImageFile, mode: str) -> Image.Image:
 
 
 def _turn(image: ImageFile) -> Image.Transpose | None:
-    """What EXIF says; damaged EXIF says nothing. Pillow turns TIFF itself while it loads."""
+    """EXIF's orientation; None if it is damaged. Pillow turns a TIFF itself when it loads."""
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # metadata of any kind

@@ -1,4 +1,4 @@
-"""Bring an image to the size, the shape and the mode that a model takes."""
+"""Convert an image to the size, the aspect ratio and the mode that a model takes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _FILTERS: Final = {
     Filter.LANCZOS: Image.Resampling.LANCZOS,
 }
 
-# What `pad` fills up with: the gray of YOLO's letterbox, which today's detectors were trained with.
+# The gray that `pad` fills with: that of YOLO's letterbox, with which detectors are trained.
 _GRAY: Final = 114
 
-# A JPEG is decoded at no less than this many pixels for each one wanted, a side. Top-1 and times
-# for 1.25 and 2 are in docs/decisions/0010-decoding.md.
+# A JPEG is decoded with at least this many pixels for each of the model's, on each side. For top-1
+# and times with 1.25 and 2 see docs/decisions/0010-decoding.md.
 _ROOM: Final = 1.25
 
-# Beyond this many source pixels for each one wanted, a side, whole pixels are averaged first. By
-# Pillow's documentation 3 gives almost the same picture; measured, it differs by 0.3 of 255.
+# From this many source pixels for each of the model's on, on each side, whole pixels are averaged
+# first. By Pillow's documentation 3 gives almost the same image; measured, 0.3 of 255 differ.
 _REDUCING_GAP: Final = 3.0
 
 _SIDEWAYS: Final = frozenset(
@@ -43,10 +43,10 @@ _SIDEWAYS: Final = frozenset(
 
 
 def reduction(size: tuple[int, int], wanted: ImageInput) -> int:
-    """How many times smaller, a side, a JPEG may be decoded: 1, 2, 4 or 8.
+    """How many times smaller, on each side, a JPEG may be decoded: 1, 2, 4 or 8.
 
-    Its EXIF may turn it by 90 degrees, so the answer holds for both ways up. `nearest` picks
-    pixels, and would pick others from a smaller image: it gets all of them.
+    EXIF may turn it by 90 degrees, so the result holds for both orientations. `nearest` picks
+    pixels, and would pick others from a smaller image: for it the result is 1.
     """
     rule = wanted.preprocessing
     if rule.filter is Filter.NEAREST:
@@ -65,16 +65,16 @@ def resize(
     extent: tuple[float, float] | None = None,
     turn: Image.Transpose | None = None,
 ) -> Image.Image:
-    """Crop, resize, lay on white, convert and turn, with large images passed through only once.
+    """Crop, resize, put on white, convert and turn, in one pass over a large image.
 
     Args:
         image: of any mode that `open_image` lets through.
-        extent: width and height that the picture takes up within `image`: a JPEG decoded smaller
-            may end within its last pixel.
-        turn: to be applied to the image to see it upright.
+        extent: width and height of the picture within `image`: a JPEG that is decoded smaller may
+            end within its last pixel.
+        turn: the transposition that turns the image upright.
 
     Returns:
-        RGB or L as `wanted.channels` says, of `wanted.width` x `wanted.height`.
+        RGB for 3 `wanted.channels`, L for 1, of `wanted.width` x `wanted.height`.
     """
     rule = wanted.preprocessing
     mode = "RGB" if wanted.channels == 3 else "L"
@@ -106,7 +106,7 @@ def resize(
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to RGB or L without losing what a plain `convert` would lose."""
+    """Convert to RGB or L, but keep what a plain `convert` would lose: 16 bits, transparency."""
     image = _averageable(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -116,7 +116,7 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _averageable(image: Image.Image) -> Image.Image:
-    """A mode whose pixels may be averaged: RGB, L, RGBA or LA, of which most images are already."""
+    """The image in a mode whose pixels may be averaged: RGB, L, RGBA or LA, as most images are."""
     if image.mode.startswith("I;16"):  # 16-bit gray: convert() would saturate it at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
@@ -129,9 +129,9 @@ def _averageable(image: Image.Image) -> Image.Image:
 def _scale(
     size: tuple[float, float], target: tuple[int, int], rule: Resize, crop_fraction: float
 ) -> float:
-    """Source pixels for each one wanted, along the side where they are fewest.
+    """Source pixels for each of the target's, on the side where they are fewest.
 
-    What is cropped away does not count; `pad` has the same number on both sides.
+    Cropped pixels do not count; `pad` has as many on both sides.
     """
     ratios = (size[0] / target[0], size[1] / target[1])
     if rule is Resize.PAD:

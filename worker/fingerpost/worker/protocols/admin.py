@@ -1,22 +1,22 @@
-"""For operators: what is loaded, and orders to load, unload, roll back and move aliases.
+"""The admin API: what is loaded, and commands to load, unload, roll back and move aliases.
 
 | request | does |
 |---|---|
 | `GET /v1/admin/models` | every model: its default version, aliases, versions and problems |
-| `POST /v1/admin/models/M/versions/V/load` | loads a version, whatever the policy says |
-| `POST /v1/admin/models/M/versions/V/unload` | does without a version |
+| `POST /v1/admin/models/M/versions/V/load` | loads a version, against the policy if need be |
+| `POST /v1/admin/models/M/versions/V/unload` | unloads a version |
 | `POST /v1/admin/models/M/rollback` | serves the version below the default one |
 | `PUT /v1/admin/models/M/aliases/A` | `{"version": "3"}`: points an alias to a version |
-| `POST /v2/repository/models/M/load` | loads a model's versions, as its policy says |
-| `POST /v2/repository/models/M/unload` | does without a model, whatever stands in its folder |
+| `POST /v2/repository/models/M/load` | loads the versions of a model that its policy chooses |
+| `POST /v2/repository/models/M/unload` | unloads all versions of a model |
 
 Each needs `Authorization: Bearer TOKEN`, and is answered when it is done, with the model as
-`GET` shows it. An order holds until the worker ends, or the model's `versions.toml` changes (for
-aliases) or the version's folder goes. The last two are Triton's, for its clients; a configuration
-or files that come with a load are refused, because what is loaded is what stands on disk.
+`GET` shows it. A command holds until the worker ends, the version's folder is removed, or (for
+aliases) the model's `versions.toml` changes. The last two are Triton's, for its clients; a load
+with a configuration or files is refused, because models are loaded from the disk only.
 
-Without a token these paths do not exist: whoever may classify may not switch models. Rejected: an
-answer before the work is done, which every caller would have to poll for.
+Without a token these paths do not exist: clients that classify may not switch models. Rejected: an
+answer before the work is done, for whose end every caller would have to poll.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Load(msgspec.Struct, frozen=True):
 
 
 class AdminProtocol:
-    """Orders to `repository` by whoever knows `token`; `add_to` makes the routes."""
+    """Commands to a repository from callers with the token; `add_to` makes the routes."""
 
     def __init__(self, repository: ModelRepository, token: str) -> None:
         self._repository = repository
@@ -83,7 +83,9 @@ class AdminProtocol:
         async def checked(request: web.Request) -> web.StreamResponse:
             given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
             if not hmac.compare_digest(given, self._credential):
-                raise Unauthorized("this needs the worker's admin token: Authorization: Bearer ...")
+                raise Unauthorized(
+                    "this needs the worker's admin token: send Authorization: Bearer TOKEN"
+                )
             return await handler(request)
 
         return checked
@@ -115,7 +117,7 @@ class AdminProtocol:
         return json_response(self._model(model))
 
     async def _set_label(self, request: web.Request) -> web.Response:
-        """The path that release 0.1.0 has for `_set_alias`."""
+        """Answer `PUT .../labels/{alias}`, the path that release 0.1.0 has for `_set_alias`."""
         warn_old_spelling(
             "/labels/", "/aliases/", "PUT /v1/admin/models/M/labels/A", "change the caller's URL"
         )
@@ -126,7 +128,8 @@ class AdminProtocol:
         given = (await _body(request, _Load, "{}")).parameters if request.can_read_body else {}
         if given:
             raise InvalidRequest(
-                f"a load takes no {', '.join(given)[:200]}: {model} is loaded as it stands on disk"
+                f"a load with {', '.join(given)[:200]} is not supported: {model} is loaded from "
+                "the disk"
             )
         await self._control.load_model(model)
         return json_response(self._model(model))
@@ -150,13 +153,13 @@ class AdminProtocol:
         }
 
 
-async def _body(request: web.Request, kind: type[T], such: str) -> T:
+async def _body(request: web.Request, kind: type[T], example: str) -> T:
     if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
-        raise InvalidRequest(f"the body must be {such}, with its Content-Length")
+        raise InvalidRequest(f"the body must be {example}, with its Content-Length")
     try:
         return msgspec.json.decode(await request.read(), type=kind)
     except msgspec.MsgspecError as error:
-        raise InvalidRequest(f"the body must be {such}: {error}") from error
+        raise InvalidRequest(f"the body must be {example}: {error}") from error
 
 
 def _version(text: str) -> int:

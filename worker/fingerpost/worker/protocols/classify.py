@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.engine.outcome import Outcome
+    from fingerpost.worker.engine.outcome import Labels, Outcome
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -85,7 +85,7 @@ class ClassifyProtocol:
 
 
 def image_answer(
-    name: str, outcome: Outcome | BaseException, labels: tuple[str, ...], top: int
+    name: str, outcome: Outcome | BaseException, labels: Labels, top: int
 ) -> ImageAnswer:
     """The answer for one image: its best labels, or its error.
 

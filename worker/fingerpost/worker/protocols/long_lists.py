@@ -1,8 +1,8 @@
-"""Long lists of numbers in JSON, read without holding up the event loop.
+"""Long lists of numbers in JSON, read without blocking the event loop.
 
-Decoding JSON holds Python's lock to its end, so that a thread would not help: three million numbers
-(33 MB) take 0.5 s, in whatever thread. So a flat list is cut out of the text by its brackets alone,
-and read in pieces of some 3 ms, with a turn of the loop after each.
+Decoding JSON holds Python's lock until it is done, so that a thread would not help: three million
+numbers (33 MB) take 0.5 s in any thread. So a flat list is cut out of the text by its brackets
+alone, and decoded in pieces of some 3 ms, with a turn of the event loop after each.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = ["EMPTY", "LONG_BYTES", "cut_out", "read_flat"]
 
-# A list as long as this is a long one; and a piece of it, about 3 ms of numbers.
+# The least length of a long list, and the length of a piece: about 3 ms of numbers.
 LONG_BYTES: Final = 1 << 18
 EMPTY: Final = b"[]"
 _DATA: Final = re.compile(rb'(?<!\\)"data"\s*:\s*\[')
 
 
 def cut_out(text: bytes) -> tuple[bytes, memoryview | None]:
-    """JSON with `EMPTY` in place of its long flat list `data`, and that list; or all, and None.
+    """Cut a long flat list `data` out of JSON.
 
-    The list is anything between brackets that has none itself: who reads it finds out what.
+    The list is whatever stands between two brackets without brackets of its own; `read_flat` checks
+    it.
+
+    Returns:
+        The JSON with `EMPTY` in place of the list, and the list; without one, `text` and None.
     """
     if len(text) < LONG_BYTES or (found := _DATA.search(text)) is None:
         return text, None
@@ -43,10 +47,14 @@ def cut_out(text: bytes) -> tuple[bytes, memoryview | None]:
 async def read_flat(
     listed: memoryview, dtype: np.dtype[Any], count: int, what: str
 ) -> NDArray[Any]:
-    """The numbers of a flat list, brackets and all, as an array `[count]`.
+    """The numbers of a flat list, as an array `[count]`.
+
+    Args:
+        listed: the list's text, with its brackets.
+        what: the name of the list in errors.
 
     Raises:
-        InvalidRequest: another count of them, or what `numbers` refuses.
+        InvalidRequest: another number of items, or an item that `numbers` refuses.
     """
     array = np.empty(min(count, len(listed)), dtype)
     start, end, filled = 1, len(listed) - 1, 0
@@ -62,5 +70,5 @@ async def read_flat(
         filled, start = after, start + len(piece) + 1
         await asyncio.sleep(0)
     if filled != count or start != end + 1:
-        raise InvalidRequest(f"{what} has not the {count:,} numbers of its shape")
+        raise InvalidRequest(f"{what} does not have the {count:,} numbers of its shape")
     return array

@@ -1,8 +1,8 @@
 """TensorFlow Serving's REST API, so that its clients work unmodified.
 
-Written after https://www.tensorflow.org/tfx/serving/api_rest. A model here has one input and one
-output, so what a client calls them does not matter. The input is encoded images, `{"b64": ...}`,
-which are decoded, resized and preprocessed here; or numbers, which go in as float32 as they are.
+Written after https://www.tensorflow.org/tfx/serving/api_rest. A model has one input and one output,
+so their names in a request do not matter. The input is encoded images, `{"b64": ...}`, which are
+decoded, resized and preprocessed here; or numbers, which the model gets unchanged, as float32.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class TensorFlowServingProtocol:
 
 
 def _column(inputs: msgspec.Raw) -> list[msgspec.Raw]:
-    """The items of `inputs`: a list, or an object with a list (or one image) under its one name."""
+    """The items of `inputs`: a list, or an object with a list (or an image) as its one member."""
     if not _is_object(inputs):
         return decode_json(inputs, list[msgspec.Raw], "inputs")
     named = decode_json(inputs, dict[str, msgspec.Raw], "inputs")

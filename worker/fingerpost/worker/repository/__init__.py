@@ -1,1 +1,1 @@
-"""The models on disk and in memory: `models/NAME/VERSION/`, which versions, and when to switch."""
+"""Models on disk and in memory: where versions are found, which are loaded, and when to switch."""

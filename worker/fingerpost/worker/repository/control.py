@@ -1,4 +1,4 @@
-"""What an operator orders: each returns when it is done, or raises why it cannot be."""
+"""Loads, unloads and switches versions on request; each call returns when that is done."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ __all__ = ["ModelControl"]
 
 
 class ModelControl:
-    """Orders to a running repository; each raises `UnknownModel` for a model that is not there."""
+    """An operator's requests to a running repository.
+
+    Every method raises `UnknownModel` for a model that does not exist.
+    """
 
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
 
     async def load(self, model: str, version: int) -> None:
-        """Load a version that stands on disk, whatever the policy says; returns once it is warm.
+        """Load a version that is on disk, whatever the policy says; return once it is warm.
 
         Raises:
             UnknownModel: no such model or version.
@@ -41,10 +44,12 @@ class ModelControl:
             raise ConfigurationError(f"{model}@{version} cannot be loaded: {error}")
 
     async def unload(self, model: str, version: int) -> None:
-        """Do without a version; returns once it is not told of any more. See `Lifecycle.unload`.
+        """Unload a version; return once clients are not told of it any more.
+
+        See `Lifecycle.unload`.
 
         Raises:
-            ConfigurationError: what is to serve instead cannot be loaded, so it stays.
+            ConfigurationError: the version to serve instead cannot be loaded, so it stays.
         """
         lifecycle = self._repository.lifecycle(model)
         lifecycle.unload(version)
@@ -56,7 +61,7 @@ class ModelControl:
         await self._repository.announce()
 
     async def rollback(self, model: str) -> int:
-        """Serve the next lower version; its number, once that is served.
+        """Serve the next lower version; return its number once it is served.
 
         Raises:
             UnknownModel: no such model.
@@ -75,10 +80,10 @@ class ModelControl:
         return lifecycle.default or target
 
     async def set_alias(self, model: str, alias: str, version: int) -> None:
-        """Point an alias to a version; returns once it does. See `Lifecycle.set_alias`.
+        """Point an alias to a version; return once it does. See `Lifecycle.set_alias`.
 
         Raises:
-            ConfigurationError: the version cannot be loaded; the alias points where it did.
+            ConfigurationError: the version cannot be loaded; the alias keeps its old target.
         """
         await self._repository.scan()
         lifecycle = self._repository.lifecycle(model)
@@ -91,7 +96,7 @@ class ModelControl:
         await self._repository.announce()
 
     async def load_model(self, model: str) -> None:
-        """Load a model's versions as its policy says; what failed before is tried again.
+        """Load the versions that a model's policy chooses; try again what failed before.
 
         Raises:
             UnknownModel: no such model.
@@ -111,7 +116,7 @@ class ModelControl:
         await self._repository.announce()
 
     async def unload_model(self, model: str) -> None:
-        """Do without a model, whatever stands in its folder; returns once it is not told of."""
+        """Unload a model, whatever is in its folder; return once clients are not told of it."""
         lifecycle = self._repository.lifecycle(model)
         lifecycle.disable()
         await self._repository.wait_until(lambda: lifecycle.idle)

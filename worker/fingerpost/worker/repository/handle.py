@@ -1,4 +1,4 @@
-"""A version in memory, and how many requests use it."""
+"""A version in memory, and the number of requests that use it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ __all__ = ["VersionHandle"]
 
 
 class VersionHandle:
-    """`with` it to use it; `free` is set while nobody does.
+    """A version in memory; a context manager for each use of it.
 
-    Every request does so twice, so it is a plain class: a generator's context costs three times as
-    much.
+    Every request uses it twice, so it is a plain class: a context manager made from a generator
+    costs three times as much.
+
+    Attributes:
+        served: the version.
+        meta: facts about it for the registration.
+        in_use: how many uses have not ended.
+        unused: set while `in_use` is 0.
     """
 
     __slots__ = ("in_use", "meta", "served", "unused")

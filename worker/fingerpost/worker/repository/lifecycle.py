@@ -1,23 +1,23 @@
-"""One model's versions: which to load, which to unload, and when. Pure: time is passed in.
+"""Decides which versions of one model are loaded and unloaded, and when.
 
-Rules, in the order in which they yield:
+Pure: time is passed in. Rules, the first with the highest precedence:
 
-1. Make before break: a version is unloaded only when every wanted one is there, warm. One that
-   cannot be loaded is wanted no longer, so that the next lower one is.
-2. A model whose folder is there never loses its last version; one whose folder is gone loses all.
-3. A version is loaded once its files were the same in two looks (those of the first look, at
-   once), so that a copy under way is left alone. One that failed is tried again only when its
-   files have changed or the operator asks, after a pause that doubles with every failure.
-4. Wanted are the versions that the policy chooses, those that the operator asked for, and those
-   that an alias points to. An alias that points to a version that is not there yet goes on
-   pointing to the one before.
-5. A model that the operator ordered away has no version, until it, or one of its versions or
-   aliases, is ordered, or its folder made anew.
-6. The default is the newest version that the policy chooses (a canary that is loaded only for its
-   alias is none), or the last default until that is there.
+1. Make before break: a version is unloaded only when every wanted version is loaded and warm. A
+   version that cannot be loaded is no longer wanted; the next lower one is wanted instead.
+2. A model whose folder exists never loses its last version; one whose folder is gone loses all.
+3. A version is loaded once two scans in a row found the same files, so that a copy under way is
+   left alone; what the first scan finds is loaded at once. A version that failed is tried again
+   only when its files have changed or the operator asks, after a pause that doubles with every
+   failure.
+4. Wanted are the versions that the policy chooses, those that the operator loads, and those that
+   an alias points to. Until the version of an alias is loaded, the alias keeps its old target.
+5. A model that the operator disabled has no versions, until the model, one of its versions or one
+   of its aliases is loaded or set again, or its folder is created anew.
+6. The default is the newest version that the policy chooses; until that is loaded, the default
+   stays. A canary that is loaded only for its alias is never the default.
 
-Rejected: unloading first where two versions do not fit into memory, since requests fail meanwhile;
-start a worker with the new version and drain the old one instead.
+Rejected: unloading first where two versions do not fit into memory, because requests fail
+meanwhile; start a worker with the new version and drain the old one instead.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)
 
 
 class Lifecycle:
-    """See the module. Looks, results and orders come in; `take_load` and `take_unloads` decide.
+    """The versions of one model, and what to do with them next.
+
+    The methods of the first two groups report events and the operator's requests; `take_load` and
+    `take_unloads` return what to do.
 
     Args:
-        name: the model's.
+        name: the model's name.
         trust_first_scan: the versions of the first scan count as complete; false for a model that
             appears later.
     """
@@ -55,7 +58,7 @@ class Lifecycle:
         self._name = name
         self._trust_next_scan = trust_first_scan
         self._settings: VersionSettings | None = None
-        self._aliases: dict[str, int] = {}  # as ordered
+        self._aliases: dict[str, int] = {}  # as set
         self._effective: dict[str, int] = {}  # as served
         self._versions: dict[int, VersionRecord] = {}
         self._default: int | None = None
@@ -63,18 +66,18 @@ class Lifecycle:
         self._disabled = False
         self._settings_error = ""
 
-    # What happens
+    # Events
 
     def scanned(
         self, found: Mapping[int, str], settings: VersionSettings | None, error: str = ""
     ) -> None:
-        """The model's folder was looked at.
+        """Report a scan of the model's folder.
 
         Args:
-            found: each version's fingerprint, which changes with its files.
-            settings: what is said of them; None where that cannot be read, which leaves the last,
-                or where there was none, loads nothing.
-            error: why not.
+            found: the fingerprint of each version's files, which changes with them.
+            settings: the policy and the aliases; None where they cannot be read, which keeps the
+                last ones, or where there are none, loads nothing.
+            error: why they cannot be read.
         """
         self._folder_gone = False
         self._settings_error = error
@@ -96,7 +99,7 @@ class Lifecycle:
         self._update_served()
 
     def removed(self) -> None:
-        """The model's folder is gone."""
+        """Report that the model's folder is gone."""
         self._folder_gone = True
         self._settings_error = ""
         for version, each in list(self._versions.items()):
@@ -105,14 +108,14 @@ class Lifecycle:
         self._update_served()
 
     def loaded(self, version: int) -> None:
-        """It is there, warm."""
+        """Report that a version is loaded and warm."""
         each = self._versions[version]
         each.state, each.error = VersionState.AVAILABLE, ""
         each.failures, each.retry_at = 0, 0.0
         self._update_served()
 
     def failed(self, version: int, error: str, *, files: str | None, now: float) -> None:
-        """It could not be loaded from the files of that fingerprint."""
+        """Report that a version could not be loaded from the files with that fingerprint."""
         each = self._versions[version]
         each.state, each.error, each.failed_files = VersionState.END, error, files
         each.pinned = False
@@ -122,15 +125,15 @@ class Lifecycle:
         self._update_served()
 
     def unloaded(self, version: int) -> None:
-        """Its last request has ended, and it is out of memory."""
+        """Report that the last request of a version has ended and that it is out of memory."""
         self._versions[version].state = VersionState.END
         self._forget(version)
         self._update_served()
 
-    # What the operator orders
+    # Requests of the operator
 
     def load(self, version: int) -> None:
-        """Load it, whatever the policy says, and try again where it failed.
+        """Load a version, whatever the policy says; try again if it failed before.
 
         Raises:
             UnknownModel: there is no such version.
@@ -142,7 +145,7 @@ class Lifecycle:
         self._update_served()
 
     def unload(self, version: int) -> None:
-        """Do without it, until it is ordered again or its folder was replaced.
+        """Unload a version, until it is loaded again by request or its folder was replaced.
 
         Raises:
             UnknownModel: there is no such version.
@@ -157,7 +160,7 @@ class Lifecycle:
         others = self._allowed() - {version}
         if not others:
             raise InvalidRequest(
-                f"{self._name}@{version} is the only version there is to serve: load another one "
+                f"{self._name}@{version} is the only version that can be served: load another one "
                 "first, or remove the model's folder"
             )
         each.withheld, each.pinned = True, False
@@ -166,24 +169,24 @@ class Lifecycle:
         self._update_served()
 
     def disable(self) -> None:
-        """Do without the model, whatever stands in its folder."""
+        """Unload the model, whatever is in its folder."""
         self._disabled = True
         self._update_served()
 
     def enable(self) -> None:
-        """Load what the policy and the aliases say, and try again what failed."""
+        """Load what the policy and the aliases choose; try again what failed before."""
         self._disabled = False
         for each in self._versions.values():
             each.retry()
         self._update_served()
 
     def rollback(self) -> int:
-        """Do without the default version, and serve the next lower one; its number.
+        """Unload the default version, and serve the next lower one; return its number.
 
-        Aliases that point to the one go to the other.
+        Aliases that point to the first are moved to the second.
 
         Raises:
-            InvalidRequest: there is no lower one.
+            InvalidRequest: there is no lower version.
         """
         if self._default is None:
             raise InvalidRequest(f"no version of {self._name} is loaded")
@@ -204,7 +207,7 @@ class Lifecycle:
         return target
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Point an alias to a version, which is loaded if it is not.
+        """Point an alias to a version, and load that version if it is not loaded.
 
         Raises:
             InvalidName: not a valid alias.
@@ -214,19 +217,19 @@ class Lifecycle:
         check_alias(alias)
         each = self._known(version)
         if not each.candidate:
-            why = each.error or "its folder is not whole"
+            why = each.error or "its folder is not complete"
             raise InvalidRequest(f"{self._name}@{version} cannot have an alias: {why}")
         each.retry_at = 0.0
         self._aliases[alias] = version
         self._disabled = False
         self._update_served()
 
-    # What is to be done
+    # Actions
 
     def take_load(self, now: float) -> tuple[int, str] | None:
-        """The next version to load, newest first, and its files' fingerprint; it counts as begun.
+        """The next version to load, newest first, and the fingerprint of its files.
 
-        `loaded` or `failed` ends it.
+        The version counts as being loaded until `loaded` or `failed` is called.
         """
         for version in sorted(self._wanted(), reverse=True):
             each = self._versions[version]
@@ -237,7 +240,7 @@ class Lifecycle:
         return None
 
     def take_unloads(self) -> tuple[int, ...]:
-        """The versions to unload now, no longer served from here on; `unloaded` ends each."""
+        """The versions to unload now, no longer served from here on; `unloaded` reports the end."""
         wanted = self._wanted()
         if not all(self._versions[version].available for version in wanted):
             return ()
@@ -247,21 +250,21 @@ class Lifecycle:
         self._update_served()
         return leaving
 
-    # What is so
+    # State
 
     @property
     def default(self) -> int | None:
-        """The version for requests that name none."""
+        """The version for requests that name none; None where nothing is loaded."""
         return self._default
 
     @property
     def aliases(self) -> Mapping[str, int]:
-        """The aliases as served."""
+        """The aliases as served: only to loaded versions."""
         return self._effective
 
     @property
     def idle(self) -> bool:
-        """No version is being loaded, or waits for it, but for its pause after a failure."""
+        """Whether no version is being loaded or waits, other than for a pause after a failure."""
         wanted = self._wanted()
         return all(
             each.available or each.retry_at
@@ -270,22 +273,22 @@ class Lifecycle:
         )
 
     def state(self, version: int) -> VersionState | None:
-        """What a version is doing; None where it is not known."""
+        """The state of a version; None where the version is not known."""
         each = self._versions.get(version)
         return each.state if each is not None else None
 
     def error(self, version: int) -> str:
-        """Why a version could not be loaded; empty where it could, or was not tried again yet."""
+        """Why a version could not be loaded; empty where it could, or is to be tried again."""
         each = self._versions.get(version)
         return each.error if each is not None else "its folder is gone"
 
     @property
     def finished(self) -> bool:
-        """The folder is gone, and so are all versions."""
+        """Whether the folder is gone and all versions are unloaded."""
         return self._folder_gone and not self._versions
 
     def info(self) -> ModelInfo | None:
-        """What is told to clients; None while nothing is there."""
+        """What clients are told; None while no version is loaded."""
         versions = sorted(self._available(), reverse=True)
         if not versions:
             return None
@@ -296,7 +299,7 @@ class Lifecycle:
         )
 
     def statuses(self) -> tuple[VersionStatus, ...]:
-        """Every version that is, was or is to be loaded, newest first."""
+        """The status of every version that is, was or will be loaded, newest first."""
         wanted = self._wanted()
         return tuple(
             VersionStatus(version=str(version), state=each.state, error=each.error)
@@ -305,7 +308,7 @@ class Lifecycle:
         )
 
     def problems(self) -> tuple[str, ...]:
-        """What an operator should know, newest version first."""
+        """What is wrong, for the operator, newest version first."""
         problems = [self._settings_error] if self._settings_error else []
         problems += [
             f"version {version}: {each.error}"
@@ -313,13 +316,13 @@ class Lifecycle:
             if each.error
         ]
         problems += [
-            f"alias {alias} points to version {version}, which is not there"
+            f"alias {alias} points to version {version}, which does not exist"
             for alias, version in sorted(self._aliases.items())
             if not self._folder_gone and version not in self._candidates()
         ]
         return tuple(problems)
 
-    # Inside
+    # Helpers
 
     def _known(self, version: int) -> VersionRecord:
         each = self._versions.get(version)
@@ -332,16 +335,16 @@ class Lifecycle:
         return {version for version, each in self._versions.items() if each.candidate}
 
     def _allowed(self) -> set[int]:
-        """Those that the policy chooses from."""
+        """The versions that the policy chooses from."""
         return {version for version in self._candidates() if not self._versions[version].withheld}
 
     def _chosen(self) -> frozenset[int]:
-        """Those that the policy chooses."""
+        """The versions that the policy chooses."""
         settings = self._settings
         return frozenset() if settings is None else settings.policy.choose(self._allowed())
 
     def _asked(self) -> set[int]:
-        """Those that somebody wants: the policy, the operator, an alias."""
+        """The versions that the policy, the operator or an alias wants."""
         candidates = self._candidates()
         pinned = {version for version in candidates if self._versions[version].pinned}
         aliased = candidates & set(self._aliases.values())
@@ -356,7 +359,7 @@ class Lifecycle:
         return self._asked() or self._available()
 
     def _update_served(self) -> None:
-        """Point the aliases and the default to what is there now."""
+        """Point the aliases and the default to versions that are loaded now."""
         available = self._available()
         effective = {}
         for alias, version in self._aliases.items():

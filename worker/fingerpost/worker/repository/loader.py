@@ -1,12 +1,12 @@
-"""From a version's files to a warm engine.
+"""Makes a warm engine from a version's files.
 
-A full collection of garbage stops every thread while it looks at each object there is. TensorFlow
-alone brings 260,000, and every load makes enough garbage for one: 0.15 s, measured on 2 cores, in
-which no request is answered. So a framework is imported before its first model is loaded, and what
-is there by then is left out of all collections (`gc.freeze`). There are none during a load, but one
-after it, of the objects that it made, and one after an unload: the longest stall is 40 ms then,
-where it was 130. Rejected: freezing after the load, because a model that is unloaded would never be
-freed.
+A full garbage collection stops every thread while it visits each object. TensorFlow alone has
+260,000, and every load makes enough garbage for one: 0.15 s, measured on 2 cores, in which no
+request is answered. So a framework is imported before its first model is loaded, and all objects
+that exist by then are left out of collections (`gc.freeze`). During a load there are no
+collections; one follows the load, of the objects that it made, and one follows an unload. The
+longest pause is 40 ms then, where it was 130. Rejected: freezing after the load, because a model
+that is unloaded would never be freed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -48,21 +49,27 @@ _IMPORTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A warm engine; labels in the order of its scores; facts for the registration."""
+    """A version that is loaded and warm.
+
+    Attributes:
+        engine: runs it.
+        labels: the names of the classes, in the order of the scores.
+        meta: facts about it for the registration.
+    """
 
     engine: Engine
-    labels: tuple[str, ...]
+    labels: Labels
     meta: dict[str, str] = field(default_factory=dict)
 
 
 class EngineLoader:
-    """Called, blocking, with a version's files.
+    """Makes a warm engine from a version's files; a callable that blocks.
 
     Args:
         load: makes the backend.
-        config: see `WorkerConfig`.
+        config: the worker's settings.
         decoders: the threads that all engines share for decoding.
-        metrics: the worker's.
+        metrics: the worker's metrics.
     """
 
     def __init__(
@@ -79,10 +86,11 @@ class EngineLoader:
         self._first = True
 
     def __call__(self, files: ModelFiles) -> LoadedModel:
-        """Load, and warm up.
+        """Load a version and warm it up.
 
         Raises:
-            ConfigurationError: it cannot be loaded or run, or its labels do not fit it.
+            ConfigurationError: it cannot be loaded or run, or has another number of labels than
+                scores.
         """
         if self._first:
             self._first = False
@@ -90,10 +98,12 @@ class EngineLoader:
             gc.collect()
             gc.freeze()
         try:
-            with _considerately():
+            with _short_switch_interval():
                 return self._loaded(files)
         except SystemExit as error:  # of a model's own code; it would end the worker
-            raise ConfigurationError(f"model {files.name} exits while it is loaded") from error
+            raise ConfigurationError(
+                f"model {files.name}: its code exits the process while it is loaded"
+            ) from error
 
     def _loaded(self, files: ModelFiles) -> LoadedModel:
         backend = self._load(files)
@@ -127,12 +137,12 @@ class EngineLoader:
 
 
 @contextlib.contextmanager
-def _considerately() -> Iterator[None]:
-    """Keep other threads waiting for Python's lock as little as can be.
+def _short_switch_interval() -> Iterator[None]:
+    """Let other threads wait for Python's lock (the GIL) for 0.5 ms at most, instead of 5.
 
-    They get it after 0.5 ms instead of 5. A request waits for it at each of its steps; with 5 ms,
-    the loop was up to 16 ms late in 99 % of its turns while TensorFlow built a graph, with this
-    9 ms. The load takes a tenth longer.
+    A request needs the lock at each of its steps. While TensorFlow builds a graph, the 99th
+    percentile of the event loop's delay is 9 ms with this and 16 without. The load takes a tenth
+    longer. Garbage collections are off meanwhile.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
@@ -146,7 +156,7 @@ def _considerately() -> Iterator[None]:
 
 
 def _import_framework(files: ModelFiles) -> None:
-    """Import what the backend will import; one that is missing is for the backend to tell."""
+    """Import what the backend will import; if it is missing, the backend raises the error."""
     framework = files.manifest.framework
     with contextlib.suppress(ImportError, ConfigurationError):
         if framework is Framework.TENSORFLOW:

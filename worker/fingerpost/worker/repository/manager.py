@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import ModelInfo, ModelReference
     from fingerpost.worker.engine.engine import Engine
+    from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.models.status import VersionStatus
 
 __all__ = ["ModelManager", "ServedVersion"]
@@ -31,7 +32,7 @@ class ServedVersion:
 
     model: str
     version: str
-    labels: tuple[str, ...]
+    labels: Labels
     engine: Engine
 
 

@@ -1,6 +1,6 @@
 """Which versions of a model are wanted: policies and aliases. Pure.
 
-A model's folder may say it in `versions.toml`, beside its versions::
+A model's folder may have a file `versions.toml` beside its versions::
 
     policy = "latest:2"      # latest:N, specific:1,3 or all; latest:1 without it
 
@@ -32,7 +32,7 @@ _FORM: Final = re.compile(r"latest:([1-9][0-9]{0,3})|specific:([0-9]{1,18}(?:,[0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionPolicy:
-    """The newest `latest` versions; or the `specific` ones; or, where neither is given, all."""
+    """Chooses the newest `latest` versions, or the `specific` ones, or where neither is set all."""
 
     latest: int = 0
     specific: frozenset[int] = frozenset()
@@ -50,7 +50,7 @@ class VersionPolicy:
         return cls(specific=frozenset(map(int, match[2].split(","))) if match[2] else frozenset())
 
     def choose(self, versions: Iterable[int]) -> frozenset[int]:
-        """Those of `versions` that are wanted."""
+        """The wanted ones among `versions`."""
         if self.latest:
             return frozenset(sorted(versions, reverse=True)[: self.latest])
         return frozenset(versions) & self.specific if self.specific else frozenset(versions)
@@ -58,7 +58,12 @@ class VersionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionSettings:
-    """What an operator says of a model's versions."""
+    """The operator's settings for a model's versions.
+
+    Attributes:
+        policy: chooses which versions are served.
+        aliases: version numbers by alias.
+    """
 
     policy: VersionPolicy = field(default_factory=lambda: VersionPolicy(latest=1))
     aliases: Mapping[str, int] = field(default_factory=dict)
@@ -73,7 +78,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def parse_settings(
     text: bytes, default: VersionPolicy, source: str = SETTINGS_FILE
 ) -> VersionSettings:
-    """Read `versions.toml`; where it names no policy, `default` is in force.
+    """Read `versions.toml`; where it names no policy, `default` applies.
 
     Args:
         text: the file's content.

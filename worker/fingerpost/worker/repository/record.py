@@ -1,4 +1,4 @@
-"""What is known of one version of a model, on disk and in memory."""
+"""What is known about one version of a model, on disk and in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ __all__ = ["VersionRecord"]
 
 @dataclass(slots=True, kw_only=True)
 class VersionRecord:
-    """See the module.
+    """What is known about one version of a model.
 
     Attributes:
-        files: the fingerprint of the last look; None where the folder is gone.
-        settled: that fingerprint was the same in two looks, or is taken for whole.
-        pinned, withheld: the operator wants it, or does without it, whatever the policy says.
-        error: why it could not be loaded, from `failed_files`.
-        retry_at: not to be tried again before; 0 for at once.
+        files: the fingerprint of its files in the last scan; None where the folder is gone.
+        settled: whether two scans in a row found that fingerprint, so that the files are complete.
+        state: what the version is doing.
+        pinned, withheld: the operator loaded it, or unloaded it, whatever the policy says.
+        error: why it could not be loaded; else empty.
+        failed_files: the fingerprint of the files that it could not be loaded from.
+        failures: how often in a row it could not be loaded.
+        retry_at: the earliest time of the next try, as passed in; 0 is at once.
     """
 
     files: str | None
@@ -33,11 +36,12 @@ class VersionRecord:
 
     @property
     def available(self) -> bool:
+        """Whether it is loaded and served."""
         return self.state is VersionState.AVAILABLE
 
     @property
     def candidate(self) -> bool:
-        """Whether it can be wanted: it is there, or its folder is whole and has not failed."""
+        """Whether it is loaded, or could be: its folder is complete and did not fail."""
         if self.files is None:
             return False
         if self.state in (VersionState.AVAILABLE, VersionState.LOADING):
@@ -45,7 +49,7 @@ class VersionRecord:
         return self.settled and (not self.error or self.files != self.failed_files)
 
     def retry(self) -> None:
-        """Its files are whole, and a failure is forgotten."""
+        """Count its files as complete, and forget a failure."""
         self.settled, self.failed_files, self.retry_at = True, None, 0.0
         if self.state in (VersionState.START, VersionState.END):
             self.error = ""

@@ -1,4 +1,4 @@
-"""The models that a worker serves, kept in step with what stands on disk; a `ModelManager`."""
+"""The models that a worker serves, kept in step with what is on disk; a `ModelManager`."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ __all__ = ["ModelRepository"]
 
 logger = logging.getLogger(__name__)
 
-# A request lasts ten minutes at most (`admission`); a version that is held for longer goes.
+# A request lasts ten minutes at most (`admission`); a version that is in use longer is unloaded.
 _MAX_HOLD_S: Final = 600.0
 
 
 class ModelRepository:
-    """Looks at a source again and again, loads and unloads; handlers `use` what is there.
+    """Scans a source regularly, loads and unloads versions; handlers `acquire` what is loaded.
 
-    One version is loaded at a time, in a thread of low priority. A version is served once it is
-    warm; one that is to go is first taken out of what is told, then still served to those who ask
-    for it by number for `lease_s`, then held until its last request has ended, then unloaded.
+    One version is loaded at a time, in a thread of low priority. It is served once it is warm. To
+    unload a version, the repository first stops announcing it, then for `lease_s` still serves it
+    to clients that ask for it by number, then waits for its last request, then frees it.
 
     Args:
-        source: where the models stand.
-        load: makes a warm engine from a version's files, blocking; called in a thread.
+        source: where the models are.
+        load: makes a warm engine from a version's files; blocks, and is called in a thread.
         metrics: counts failed loads.
-        poll_s: seconds between two looks; 0 looks only once.
-        lease_s: for how long a client may go on asking for what it was told.
-        announce: tells the registry what is served now, after each look, load and unload.
+        poll_s: seconds between two scans; 0 scans only once.
+        lease_s: seconds for which a client may still ask for what it was told before.
+        announce: tells the registry what is served now, after each scan, load and unload.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ModelRepository:
         self._problem = ""
         self._started = False
 
-    # A `ModelManager`
+    # The interface `ModelManager`
 
     @property
     def default(self) -> str:
@@ -97,11 +97,11 @@ class ModelRepository:
         return names[0]
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """See `ModelManager`, as for all up to `engines`."""
+        """See `ModelManager.models`."""
         return self._infos
 
     def acquire(self, reference: ModelReference) -> VersionHandle:
-        """The version asked for, held within the `with` block."""
+        """See `ModelManager.acquire`."""
         entries = self._entries.get(reference.model)
         if entries:
             lifecycle = self._models[reference.model]
@@ -112,27 +112,29 @@ class ModelRepository:
             elif lifecycle.default is not None:
                 version = lifecycle.default
             else:
-                version = max(entries)  # the model goes; its clients do not know it yet
+                version = max(
+                    entries
+                )  # the model is being unloaded; its clients do not know it yet
             if version in entries:
                 return entries[version]
         raise UnknownModel(f"{str(reference)!r} is not served here; {self._served_text()}")
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
-        """Every version, newest first."""
+        """See `ModelManager.statuses`."""
         return self.lifecycle(model).statuses()
 
     def model_names(self) -> tuple[str, ...]:
-        """All models' names, those among them of which nothing could be loaded."""
+        """See `ModelManager.model_names`."""
         return tuple(sorted(self._models))
 
     def engines(self) -> tuple[Engine, ...]:
-        """All in memory, those that are being unloaded among them."""
+        """See `ModelManager.engines`; versions that are being unloaded are among them."""
         return self._engines
 
     # For operators
 
     def meta(self, model: str) -> dict[str, str]:
-        """Facts about the default version, and under `load-error` what is wrong."""
+        """Facts about the default version for the registration; `load-error` says what is wrong."""
         lifecycle = self.lifecycle(model)
         entry = self._entries.get(model, {}).get(lifecycle.default or 0)
         meta = dict(entry.meta) if entry is not None else {}
@@ -151,17 +153,17 @@ class ModelRepository:
         own = self.lifecycle(model).problems()
         return (*own, self._problem) if self._problem else own
 
-    # For `orders`
+    # For `ModelControl`
 
     def lifecycle(self, model: str) -> Lifecycle:
-        """One model's. Raises `UnknownModel`."""
+        """The lifecycle of one model. Raises `UnknownModel`."""
         lifecycle = self._models.get(model)
         if lifecycle is None:
             raise UnknownModel(f"{model!r} is not served here; {self._served_text()}")
         return lifecycle
 
     async def wait_until(self, condition: Callable[[], object]) -> None:
-        """Act until it is so."""
+        """Load and unload what is to be, until the condition is true."""
         self._advance()
         while not condition():
             await self._changed.wait()
@@ -169,7 +171,7 @@ class ModelRepository:
     # Running
 
     async def start(self) -> None:
-        """Look, and load all that is wanted; then go on looking.
+        """Scan, load all wanted versions, and then go on scanning in the background.
 
         Raises:
             ConfigurationError: nothing can be served.
@@ -185,16 +187,16 @@ class ModelRepository:
         if not self.models():
             raise ConfigurationError("; ".join(problems) or "there is no version to serve")
         for problem in problems:
-            logger.error("started without all that is wanted: %s", problem)
+            logger.error("started, but not everything could be loaded: %s", problem)
         self._started = True
         if self._poll_s:
             self._spawn(self._watch(), "watching the models")
 
     async def scan(self) -> None:
-        """Look at the source now.
+        """Scan the source now.
 
         Raises:
-            ConfigurationError: it cannot be looked at; what is served stays.
+            ConfigurationError: it cannot be scanned; what is loaded stays loaded.
         """
         async with self._scanning:
             found = await asyncio.to_thread(self._source.scan)
@@ -209,7 +211,7 @@ class ModelRepository:
                 self._forget(name)
 
     async def aclose(self) -> None:
-        """End all tasks and free all models; requests in flight fail."""
+        """Stop all tasks and free all models; requests in flight fail."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -219,7 +221,7 @@ class ModelRepository:
         self._entries.clear()
         self._engines = ()
 
-    # Inside
+    # Helpers
 
     async def _watch(self) -> None:
         while True:
@@ -228,17 +230,17 @@ class ModelRepository:
                 await self.scan()
             except ConfigurationError as error:
                 if error.message != self._problem:
-                    logger.warning("%s; what is loaded stays", error)
+                    logger.warning("%s; the loaded models stay loaded", error)
                 self._problem = error.message
             except Exception:  # what is loaded goes on being served
-                logger.exception("looking for models failed")
+                logger.exception("the scan for models failed")
             else:
                 self._problem = ""
             self._advance()
             await self.announce()
 
     def _advance(self) -> None:
-        """Begin what is to be done now."""
+        """Start the loads and unloads that are due now."""
         for name, lifecycle in self._models.items():
             for version in lifecycle.take_unloads():
                 self._spawn(self._unload(name, version), f"unloading {name}@{version}")
@@ -265,7 +267,7 @@ class ModelRepository:
         except Exception as error:
             known = isinstance(error, ConfigurationError)
             text = str(error) if known else f"{type(error).__name__}: {error}"
-            if self._started or not known:  # else `start` tells it
+            if self._started or not known:  # else `start` raises it
                 trace = None if known else error
                 logger.error("%s@%d cannot be loaded: %s", name, version, text, exc_info=trace)  # noqa: TRY400
             self._metrics.of(name).load_failures.inc()
@@ -292,14 +294,14 @@ class ModelRepository:
         try:
             loaded, after = await asyncio.shield(job)
         except asyncio.CancelledError:
-            # No thread can be cancelled: what it makes is freed.
+            # A thread cannot be cancelled: free what it made.
             for result in await asyncio.gather(job, return_exceptions=True):
                 if isinstance(result, tuple):
                     await result[0].engine.aclose()
             raise
         if after != files:
             await loaded.engine.aclose()
-            raise ConfigurationError("its files changed while it was loaded")
+            raise ConfigurationError("its files changed while it was being loaded")
         return loaded
 
     async def _unload(self, name: str, version: int) -> None:
@@ -311,7 +313,9 @@ class ModelRepository:
             async with asyncio.timeout(_MAX_HOLD_S):
                 await entry.unused.wait()
         except TimeoutError:
-            logger.warning("%s@%d: %d requests do not end", name, version, entry.in_use)
+            logger.warning(
+                "%s@%d is unloaded although %d requests still use it", name, version, entry.in_use
+            )
         engine = entry.served.engine
         await engine.aclose()
         self._engines = tuple(each for each in self._engines if each is not engine)
@@ -330,7 +334,11 @@ class ModelRepository:
 
     def _served_text(self) -> str:
         served = [f"{info.name}@{version}" for info in self._infos for version in info.versions]
-        return f"this worker has {', '.join(served[:10])}" if served else "nothing is, now"
+        return (
+            f"this worker has {', '.join(served[:10])}"
+            if served
+            else "this worker serves nothing now"
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

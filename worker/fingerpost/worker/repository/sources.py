@@ -1,16 +1,16 @@
-"""Where models stand on disk: one that never changes, one model's versions, or many models.
+"""Where models are on disk: one that never changes, one model's versions, or many models.
 
 ::
 
-    models/                  many: ModelRoot
-      flowers/               one: ModelFolder
+    models/                  many models: ModelRoot
+      flowers/               one model: ModelFolder
         versions.toml        policy and aliases (see `policy`); may be missing
-        3/                   a version, as `modelfiles` reads it
-        4.partial/           passed over, as is every name that is no number
+        3/                   a version, as `find_model` reads it
+        4.partial/           ignored, as is every name that is not a number
 
-A version is best copied under another name and renamed: then it appears whole. One that is copied
-in place is loaded once its files (names, sizes, times) stayed the same for one look. A version's
-files never change afterwards: publish another number.
+Copy a version under another name and rename it, so that it appears complete. A version that is
+copied in place is loaded once two scans in a row found the same files (names, sizes, times). Do not
+change the files of a version afterwards: publish another number.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ __all__ = ["FixedModel", "FoundModel", "ModelFolder", "ModelRoot", "ModelSource"
 
 logger = logging.getLogger(__name__)
 
-# Files of one version that are looked at; a model has some ten.
+# Most files in one version; a model has some ten.
 _MAX_FILES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundModel:
-    """What a look at a model's folder found.
+    """What a scan of a model's folder found.
 
     Attributes:
-        versions: each version's fingerprint: another one after any change of its files.
+        versions: the fingerprint of each version, which changes with any of its files.
         settings: its `versions.toml`; None where that cannot be read.
-        error: why not.
+        error: why it cannot be read.
     """
 
     versions: dict[int, str]
@@ -61,28 +61,27 @@ class FoundModel:
 
 
 class ModelSource(Protocol):
-    """All methods block, and are called in threads."""
+    """Where models are found. All methods block, and are called in threads."""
 
     @property
     def single_model(self) -> bool:
-        """It has one model, and is nothing without it."""
+        """Whether the source is for one model only."""
         ...
 
     def scan(self) -> dict[str, FoundModel]:
-        """The models that are there now, by name.
+        """The models that exist now, by name.
 
         Raises:
-            ConfigurationError: they cannot be looked at now, which does not mean that they are
-                gone.
+            ConfigurationError: the scan failed, which does not mean that the models are gone.
         """
         ...
 
     def files(self, model: str, version: int) -> ModelFiles:
-        """A version's files, to be loaded. Raises `ConfigurationError`."""
+        """The files of a version, for loading. Raises `ConfigurationError`."""
         ...
 
     def fingerprint(self, model: str, version: int) -> str:
-        """A version's fingerprint now. Raises `ConfigurationError`."""
+        """The current fingerprint of a version. Raises `ConfigurationError`."""
         ...
 
 
@@ -95,17 +94,17 @@ class FixedModel:
         self._files = files
 
     def scan(self) -> dict[str, FoundModel]:
-        """Always the same."""
+        """The version, with a fingerprint that never changes."""
         versions = {int(self._files.version): ""}
         settings = VersionSettings(policy=VersionPolicy())
         return {self._files.name: FoundModel(versions=versions, settings=settings)}
 
     def files(self, model: str, version: int) -> ModelFiles:
-        """The files."""
+        """See `ModelSource.files`."""
         return self._files
 
     def fingerprint(self, model: str, version: int) -> str:
-        """Always the same."""
+        """See `ModelSource.fingerprint`; it never changes."""
         return ""
 
 
@@ -113,13 +112,13 @@ class ModelFolder:
     """`models/NAME`: one model's versions.
 
     Args:
-        folder: the model's.
+        folder: the model's folder.
         name: the model's name; by default the folder's.
-        policy: where its `versions.toml` names none.
+        policy: applies where its `versions.toml` names none.
         find: makes a version's `ModelFiles` from its folder.
 
     Raises:
-        ConfigurationError: the folder's name cannot name a model.
+        ConfigurationError: the folder's name is not a valid name for a model.
     """
 
     single_model = True
@@ -141,14 +140,14 @@ class ModelFolder:
         self._find = find
 
     def scan(self) -> dict[str, FoundModel]:
-        """The one."""
+        """The model, by its name; see `ModelSource.scan`."""
         try:
             return {self.name: self.found()}
         except OSError as error:
             raise ConfigurationError(f"{self._folder} cannot be read: {error}") from error
 
     def found(self) -> FoundModel:
-        """What its folder holds. Raises `OSError`."""
+        """The versions and the settings in its folder. Raises `OSError`."""
         versions = {
             number: files
             for number, path in _versions(self._folder).items()
@@ -180,15 +179,15 @@ class ModelFolder:
 
 
 class ModelRoot:
-    """`models`: every folder in it with a model's name is a model.
+    """`models`: every folder in it whose name is valid for a model is a model.
 
-    A folder in which nothing at all is found any more is not believed: a volume that is not
-    mounted looks like that.
+    A scan that finds no model at all is an error, and not a list of removed models: a volume that
+    is not mounted looks like that.
 
     Args:
-        folder: the repository.
-        only: the models to serve; all, where it is empty.
-        policy: where a model's `versions.toml` names none.
+        folder: the folder of the models.
+        only: the models to serve; empty is all.
+        policy: applies where a model's `versions.toml` names none.
         find: makes a version's `ModelFiles` from its folder.
     """
 
@@ -207,11 +206,11 @@ class ModelRoot:
         self._policy = policy
         self._find = find
         self._models: dict[str, ModelFolder] = {}
-        self._passed_over: set[str] = set()
+        self._ignored: set[str] = set()
         self._first = True
 
     def scan(self) -> dict[str, FoundModel]:
-        """All of them."""
+        """See `ModelSource.scan`."""
         found = {}
         try:
             for path in sorted(self._folder.iterdir()):
@@ -224,7 +223,7 @@ class ModelRoot:
             raise ConfigurationError(f"{self._folder} has no model {', '.join(missing)}")
         if not found:
             raise ConfigurationError(
-                f"{self._folder} holds no model: expected folders NAME/VERSION, such as flowers/1"
+                f"{self._folder} has no models: expected folders NAME/VERSION, such as flowers/1"
             )
         self._first = False
         return found
@@ -250,15 +249,15 @@ class ModelRoot:
         try:
             check_service(path.name)
         except InvalidName as error:
-            if path.name[0] != "." and path.is_dir() and path.name not in self._passed_over:
-                self._passed_over.add(path.name)
-                logger.warning("%s is passed over: %s", path, error)
+            if path.name[0] != "." and path.is_dir() and path.name not in self._ignored:
+                self._ignored.add(path.name)
+                logger.warning("%s is ignored: %s", path, error)
             return False
         return path.is_dir()
 
 
 def _versions(folder: Path) -> dict[int, Path]:
-    folder.stat()  # one that is gone, or may not be read, is an error and not an empty one
+    folder.stat()  # a folder that is gone, or cannot be read, is an error and not an empty folder
     return find_versions(folder)
 
 
@@ -270,7 +269,7 @@ def _text(path: Path) -> bytes:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of all files' names, sizes and times; empty where there is none."""
+    """A hash of all files' names, sizes and times; empty where there are none."""
     seen = hashlib.blake2b(digest_size=16)
     files = 0
     for root, folders, names in os.walk(folder):

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.wire import DEADLINE_HEADER
-from fingerpost.errors import DeadlineExceeded, Draining, InvalidRequest, Overloaded
+from fingerpost.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from fingerpost.registry import WorkerState
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from fingerpost.errors import FingerpostError
     from fingerpost.worker.repository.manager import ServedVersion
 
 __all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "deadline_s"]
@@ -34,8 +35,8 @@ class Admission:
 
     Attributes:
         rif: requests in flight, from their headers on; of streams, the images.
-        refusing: refuse all new work. A draining worker does so only when no client can hold its
-            address any more.
+        refusal: what all new work is refused with, by its headers; None lets it in. A draining
+            worker sets it only when no client can hold its address any more.
     """
 
     def __init__(self, max_in_flight: int) -> None:
@@ -45,7 +46,7 @@ class Admission:
         self._streams: set[Callable[[], object]] = set()
         self._state = WorkerState.STARTING
         self.rif = 0
-        self.refusing = False
+        self.refusal: FingerpostError | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -69,8 +70,8 @@ class Admission:
         Raises:
             Draining, Overloaded, DeadlineExceeded, InvalidRequest, and what `check` raises.
         """
-        if self.refusing:
-            raise Draining("this worker is leaving: use another one")
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)
         left_s = deadline_s(request)
         if left_s is None:
             left_s = DEFAULT_DEADLINE_S

@@ -104,7 +104,7 @@ class ProtocolRoutes:
         """Add a `POST` route for images, whose requests are admitted before their body is sent.
 
         Args:
-            path: its `model`, `version` and `alias` say which model is meant.
+            path: may have the variables `model`, `version` and `alias`; see `model_reference`.
             work: answers an admitted request before its deadline.
             check: raises where the headers show that the request cannot be answered.
         """
@@ -143,7 +143,7 @@ class ProtocolRoutes:
         """Add a `POST` route for streams, whose images `work` counts one by one.
 
         Args:
-            path: its `model` says which model is meant.
+            path: has the variable `model`.
             work: answers the stream.
             check: raises where the headers show that it is not a valid stream.
         """

@@ -7,15 +7,15 @@
      "queue_ms":0.1,"inference_ms":4.0,"total_ms":5.6,"client":"10.0.0.7","trace_id":""}
 
 Handlers put entries into a bounded queue and never wait; a thread writes them. When the disk does
-not keep up, lines are lost and counted rather than requests delayed: a log is not worth an answer.
+not keep up, lines are lost and counted, and requests are not delayed.
 
-A file that was moved away or removed is opened again under its name, so that logrotate needs no
-signal. Whole lines are written in append mode, so that the processes of one machine may share a
-file.
+A file that was moved away or removed is opened again under its name, so logrotate needs no signal.
+Whole lines are written in append mode, so the processes of one machine may share a file.
 
-Rejected: the standard library's `QueueHandler` and `WatchedFileHandler`. The one prints a traceback
-for each line that a full queue refuses, and its listener waits without end for a disk that hangs;
-the other keeps lines that a full disk refused, and fails again with them when it is closed.
+Rejected: the standard library's `QueueHandler` and `WatchedFileHandler`. The first prints a
+traceback for each line that a full queue refuses, and its listener waits without limit for a disk
+that hangs; the second keeps lines that a full disk refused, and fails again with them when it is
+closed.
 """
 
 from __future__ import annotations
@@ -44,17 +44,22 @@ _CLOSE_S: Final = 2.0
 
 
 class AccessEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line. Times are the longest among the request's images, 0 where there was none.
+    """One line of the access log.
 
     Attributes:
-        time: the end of the request, UTC.
+        time: the end of the request, UTC, ISO 8601.
+        method: HTTP's.
         path: without the query; cut at 256 characters.
-        model, version: what answered; empty for a request refused before that was known.
-        status: 499 where the client left before the answer.
-        error: the error's code, else empty.
-        body_bytes: of the body as it arrived.
-        client: the peer's address; a proxy's, where one is between.
-        trace_id: of the trace that the request belongs to, else empty.
+        model, version: what answered; empty for a request that was refused before they were known.
+        status: HTTP's; 499 where the client left before the answer.
+        error: the code of the error, else empty.
+        body_bytes: bytes of the body that arrived.
+        images: images that went through the model.
+        decode_ms, queue_ms, inference_ms: the longest among the images, in milliseconds; 0 without
+            images.
+        total_ms: milliseconds from the headers to the end of the answer.
+        client: the address of the peer; of the proxy, where one is between.
+        trace_id: the trace that the request belongs to, else empty.
     """
 
     time: str
@@ -75,10 +80,10 @@ class AccessEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccessLog:
-    """Open from construction on; `close` writes what waits.
+    """Writes one line for each request; `close` writes what is waiting.
 
     Args:
-        target: a file, appended to; `-` is standard output.
+        target: a file to append to; `-` is standard output.
         dropped: counts the lines that could not be written.
         max_waiting: lines that may wait for the disk, about 500 bytes each.
 
@@ -101,23 +106,23 @@ class AccessLog:
         self._writer.start()
 
     def write(self, entry: AccessEntry) -> None:
-        """Have a line written soon; never waits."""
+        """Queue a line for writing; never waits."""
         try:
             self._waiting.put_nowait(entry)
         except queue.Full:
             self._dropped.inc()
 
     def close(self) -> None:
-        """Write what waits, for 4 s at the most, and close the file."""
+        """Write what is waiting, for at most 4 s, and close the file."""
         try:
             self._waiting.put(None, timeout=_CLOSE_S)
         except queue.Full:
-            return  # the disk hangs, and the thread in it: it ends with the process
+            return  # the disk hangs, and so does the thread, which ends with the process
         self._writer.join(_CLOSE_S)
 
     def _write_all(self) -> None:
         while (first := self._waiting.get()) is not None:
-            # With all that wait: a busy event loop gives this thread a turn only every 5 ms.
+            # With all that are waiting: beside a busy event loop this thread runs only every 5 ms.
             more = [self._waiting.get() for _ in range(self._waiting.qsize())]
             entries = [first, *(each for each in more if each is not None)]
             try:
@@ -135,7 +140,7 @@ class AccessLog:
             os.close(self._descriptor)
 
     def _follow(self) -> None:
-        """Open the file again if another one, or none, has its name now."""
+        """Open the file again if its name now belongs to another file or to none."""
         if self._path is None:
             return
         try:

@@ -1,11 +1,11 @@
-"""What a worker counts, as Prometheus metrics with units in their names.
+"""The metrics of a worker, for Prometheus, with units in their names.
 
-Everything that may differ between models carries the label `model`; a request that was refused
-before its model was known counts under the empty one, so that no caller can invent label values.
+Metrics that differ between models have the label `model`; a request that was refused before its
+model was known counts under the empty one, so that callers cannot create label values.
 
 What is counted for every request or image is counted in plain numbers, by the event loop alone, and
-becomes Prometheus samples when somebody asks: 0.1 us an observation, where prometheus-client's own
-take a lock and 0.5 to 1 us. The rest are its own counters and gauges.
+becomes Prometheus samples when `/metrics` is read: 0.1 us an observation, where the classes of
+prometheus-client take a lock and 0.5 to 1 us. The rest are counters and gauges of that library.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SECONDS: Final = (
 _IMAGES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _PREFIX: Final = "fingerpost_worker_"
 
-# By the attribute of `ModelMetrics`: what it says.
+# Help texts, by the attribute of `ModelMetrics`.
 _COUNTERS: Final = {
     "images": "Images classified",
     "body_bytes": "Body bytes received straight from clients",
@@ -51,7 +51,7 @@ _HISTOGRAMS: Final = {
 
 
 class UnlockedCounter:
-    """A number that only grows."""
+    """A counter without a lock, for the event loop alone."""
 
     __slots__ = ("value",)
 
@@ -59,12 +59,16 @@ class UnlockedCounter:
         self.value = 0
 
     def inc(self, by: int = 1) -> None:
-        """So many more."""
+        """Add `by`."""
         self.value += by
 
 
 class UnlockedHistogram:
-    """A histogram: how many observations were at most each of `bounds`, and their sum."""
+    """A histogram without a lock, for the event loop alone.
+
+    Args:
+        bounds: the upper bounds of its buckets, ascending; the last bucket has none.
+    """
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -74,18 +78,18 @@ class UnlockedHistogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """One more."""
+        """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """As Prometheus has them: upper bounds, each with how many were no larger."""
+        """Cumulative buckets as Prometheus has them: upper bound, number of values up to it."""
         names = [*map(floatToGoString, self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class ModelMetrics:
-    """One model's share of `WorkerMetrics`; of the event loop alone."""
+    """The metrics of one model, for the event loop alone."""
 
     def __init__(self) -> None:
         self.images = UnlockedCounter()
@@ -99,7 +103,7 @@ class ModelMetrics:
         self.by_status: dict[int, UnlockedCounter] = {}
 
     def requests(self, status: int) -> UnlockedCounter:
-        """The count of requests answered with this HTTP status; 499 is a client that left."""
+        """The counter of requests with this HTTP status; 499 is a client that left."""
         found = self.by_status.get(status)
         if found is None:
             found = self.by_status[status] = UnlockedCounter()
@@ -107,7 +111,7 @@ class ModelMetrics:
 
 
 class WorkerMetrics(Collector):
-    """One worker's metrics, in a registry of their own."""
+    """The metrics of one worker, in a `CollectorRegistry` of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -129,33 +133,33 @@ class WorkerMetrics(Collector):
         )
 
     def of(self, model: str) -> ModelMetrics:
-        """A model's metrics; the same object each time."""
+        """The metrics of a model; the same object each time."""
         found = self._models.get(model)
         if found is None:
             found = self._models[model] = ModelMetrics()
         return found
 
     def collect(self) -> Iterable[Metric]:
-        """What `ModelMetrics` counted, for Prometheus."""
+        """The metrics of all models as Prometheus samples; called by `CollectorRegistry`."""
         requests = CounterMetricFamily(
             f"{_PREFIX}requests",
             "Requests for a model by HTTP status",
             labels=["model", "status"],
         )
-        for model, counted in self._models.items():
-            for status, count in counted.by_status.items():
+        for model, metrics in self._models.items():
+            for status, count in metrics.by_status.items():
                 requests.add_metric([model, str(status)], count.value)
         yield requests
         for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(_PREFIX + name, text, labels=["model"])
-            for model, counted in self._models.items():
-                counter.add_metric([model], getattr(counted, name).value)
+            for model, metrics in self._models.items():
+                counter.add_metric([model], getattr(metrics, name).value)
             yield counter
         for name, text in _HISTOGRAMS.items():
             histogram = HistogramMetricFamily(_PREFIX + name, text, labels=["model"])
-            for model, counted in self._models.items():
-                counts: UnlockedHistogram = getattr(counted, name)
-                histogram.add_metric([model], counts.buckets(), counts.sum)
+            for model, metrics in self._models.items():
+                values: UnlockedHistogram = getattr(metrics, name)
+                histogram.add_metric([model], values.buckets(), values.sum)
             yield histogram
 
     def render(
@@ -166,20 +170,20 @@ class WorkerMetrics(Collector):
         queued: Mapping[str, int],
         versions: Mapping[str, tuple[VersionStatus, ...]],
     ) -> bytes:
-        """Prometheus' text, with the gauges set to this moment's values.
+        """The text for Prometheus, with the gauges set to the given values.
 
         Args:
             rif: requests in flight.
-            state: the worker's.
-            queued: images waiting for each model.
-            versions: what the versions of each model are doing.
+            state: the worker's state.
+            queued: images waiting, by model.
+            versions: the state of each version, by model.
         """
         self.in_flight.set(rif)
         self.state.set(state)
         self._queued.clear()
         for model, images in queued.items():
             self._queued.labels(model).set(images)
-        self._versions.clear()  # those that were removed, and the states that were left
+        self._versions.clear()  # removed versions and past states
         for model, statuses in versions.items():
             for each in statuses:
                 self._versions.labels(model, each.version, each.state.value).set(1)

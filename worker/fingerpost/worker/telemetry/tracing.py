@@ -1,18 +1,18 @@
-"""OpenTelemetry traces of requests (extra `otel`), off unless asked for.
+"""OpenTelemetry traces of requests (extra `otel`), off by default.
 
 A request is a span `worker.request`, part of the caller's trace where it sent one (W3C
 `traceparent`), with children `decode`, `queue` and `inference` for each image. They are made when
-the request ends, from the times that the engine noted, so that a request that is not sampled costs
-one look at its headers.
+the request ends, from the times that the engine recorded, so that a request that is not sampled
+costs only the reading of its headers.
 
-What OpenTelemetry's SDK says holds: where spans go, how many are sampled and what this service is
-called are set by the standard variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`,
+Where spans go, how many are sampled and the name of this service are set by OpenTelemetry's
+standard variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`,
 `OTEL_SERVICE_NAME`, ...). Spans wait in the SDK's bounded queue for its own thread to send them,
 and are dropped when the collector is away.
 
-Rejected: the global tracer provider (a library that is imported later would trace by it without
-being asked), gRPC export (40 MB of grpcio for what HTTP does), and aiohttp's instrumentation
-package, which knows nothing of decoding, queue and inference.
+Rejected: the global tracer provider (a library that is imported later would use it unasked), gRPC
+export (40 MB of grpcio for what HTTP does), and the instrumentation package of aiohttp, which does
+not measure decoding, queue and inference.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Tracing", "start_tracing"]
 
 logger = logging.getLogger(__name__)
 
-# How long the end of the process waits for spans that were not sent yet.
+# How many seconds the end of the process waits for spans that were not sent yet.
 _FLUSH_S: Final = 2.0
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -47,7 +47,7 @@ _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_P
 
 
 class Tracing:
-    """Makes spans by a provider of the SDK."""
+    """Makes spans with a tracer provider of OpenTelemetry's SDK."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
@@ -57,11 +57,11 @@ class Tracing:
         self._tracer = provider.get_tracer("fingerpost.worker", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._trace = trace
-        # From the monotonic clock, which all times inside are of, to nanoseconds since 1970.
+        # Added to monotonic times to get nanoseconds since 1970.
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
 
     def begin(self, request: web.Request, started: float) -> Span:
-        """A request's span, within the caller's trace if it sent one."""
+        """Start the span of a request, within the caller's trace if it sent one."""
         return self._tracer.start_span(
             "worker.request",
             context=self._propagator.extract(request.headers),
@@ -70,7 +70,7 @@ class Tracing:
         )
 
     def end(self, span: Span, record: RequestRecord, ended: float) -> None:
-        """End a request's span; write down what it was, and when its images were where."""
+        """End the span of a request, with attributes, and a child for each step of its images."""
         if span.is_recording():
             context = self._trace.set_span_in_context(span)
             for time_s, timings in record.times:
@@ -97,8 +97,8 @@ class Tracing:
         span.end(self._ns(ended))
 
     async def aclose(self) -> None:
-        """Send what waits, for 2 s at the most."""
-        # In a thread of its own, because the SDK's waits up to 30 s for a collector that is away.
+        """Send the waiting spans, for at most 2 s."""
+        # In a thread, because the SDK waits up to 30 s for a collector that does not answer.
         closing = threading.Thread(target=self._provider.shutdown, name="otel", daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, _FLUSH_S)
@@ -107,25 +107,25 @@ class Tracing:
         return self._epoch_ns + int(seconds * 1e9)
 
 
-def start_tracing(environment: Mapping[str, str], *, asked: bool) -> Tracing | None:
-    """Tracing as the standard variables say; None where neither they nor `asked` want it.
+def start_tracing(environment: Mapping[str, str], *, requested: bool) -> Tracing | None:
+    """Tracing as the standard variables set it; None where neither they nor `requested` enable it.
 
-    A variable may be set for a whole cluster, so where it alone asks for what cannot be had, the
-    worker says so in its log and goes on without.
+    A variable may be set for a whole cluster. So where only a variable enables tracing and it does
+    not work, the worker logs a warning and goes on without.
 
     Raises:
-        ConfigurationError: `asked`, but the extra is not installed, or the variables want an
-            exporter or a protocol that there is none for.
+        ConfigurationError: tracing is `requested`, but the extra is not installed, or the variables
+            name an exporter or a protocol that is not supported.
     """
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    if exporter == "none" or not (asked or exporter or any(map(environment.get, _ENDPOINTS))):
+    if exporter == "none" or not (requested or exporter or any(map(environment.get, _ENDPOINTS))):
         return None
     try:
         return _over_otlp(environment, exporter or "otlp")
     except ConfigurationError as error:
-        if asked:
+        if requested:
             raise
         logger.warning("no traces: %s", error)
         return None

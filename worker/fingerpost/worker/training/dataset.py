@@ -1,7 +1,7 @@
-"""The labelled images: found, every one of them decoded once, and split in two.
+"""The labelled images of a training run: found, decoded once as a check, and split in two.
 
 Only file names are kept, so that a data set may be larger than memory; training reads each image
-again when its turn comes.
+again when it needs it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FEWEST = 2  # one to train on, one to validate with
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image that decodes.
+    """An image that can be decoded.
 
     Attributes:
         path: its file.
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedFile:
-    """A file in a class folder that is no usable image, and why."""
+    """A file in a class folder that is not a usable image, and why."""
 
     path: Path
     reason: str
@@ -90,9 +90,9 @@ def read_image(path: Path, size: int | None) -> NDArray[np.uint8]:
 def scan(images: Path, progress: Progress | None = None) -> Dataset:
     """Find the classes in `images`, and open and fully decode every file beneath them once.
 
-    A file is judged by its content, not by its name; what does not decode is named in
-    `Dataset.skipped`. Hidden files and folders (`.DS_Store`) are passed over in silence, as is
-    whatever lies beside the class folders (a licence, a readme).
+    The content of a file counts, not its name; files that cannot be decoded are listed in
+    `Dataset.skipped`. Hidden files and folders (`.DS_Store`) are ignored, and so are files beside
+    the class folders (a licence, a readme).
 
     Raises:
         ConfigurationError: no such folder, fewer than 2 classes, a class with fewer than 2 usable
@@ -107,7 +107,7 @@ def scan(images: Path, progress: Progress | None = None) -> Dataset:
     # Pillow decodes outside the interpreter lock, so threads use the other cores.
     with ThreadPoolExecutor() as pool:
         try:
-            for item in pool.map(lambda file: _look_at(*file), files):
+            for item in pool.map(lambda file: _inspect(*file), files):
                 found.append(item) if isinstance(item, Sample) else skipped.append(item)
                 progress.advance(1)
         except BaseException:  # such as an interrupt: do not read the rest first
@@ -162,7 +162,7 @@ def _class_folders(images: Path) -> list[Path]:
 
 
 def _check_label(name: str) -> None:
-    """A label is one line of a UTF-8 file, and comes back from it unchanged."""
+    """Check that a name can be one line of a UTF-8 file, and is read back unchanged."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -172,7 +172,7 @@ def _check_label(name: str) -> None:
     if name.splitlines() != [name] or name != name.strip():
         raise ConfigurationError(
             f"the class folder {name!r} has a line break in its name, or a blank at one end of "
-            "it, and labels.txt has one label a line: rename it"
+            "it, but labels.txt holds one label per line: rename it"
         )
 
 
@@ -185,7 +185,7 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _look_at(path: Path, label: int) -> Sample | SkippedFile:
+def _inspect(path: Path, label: int) -> Sample | SkippedFile:
     try:
         height, width, _ = read_image(path, None).shape
     except (ImageError, OSError) as error:

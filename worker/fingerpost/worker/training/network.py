@@ -1,7 +1,7 @@
 """The network that is trained: raw pixels in, preprocessing, backbone, and a new top.
 
-A Keras application brings its own preprocessing, and a model without it answers nonsense with
-confidence. So it becomes part of the graph, and whoever serves the model sends plain pixels.
+A Keras application needs its own preprocessing; without it a model gives wrong answers with high
+scores. So the preprocessing is part of the graph, and the model is served plain pixels.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _SIZES: Final = {
 }
 _SMALL_SIDES: Final = (32, 128)
 _SILENCE_S: Final = 20.0
-"""How long a server of weights may stay silent. Keras sets no limit of its own; a slow but steady
-download goes on for as long as it takes."""
+"""Longest pause of a server of weights, in seconds. Keras itself sets no limit; a slow but steady
+download may take any time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Backbone:
     default_size: int | None
 
     def size_for(self, median_side: int) -> int:
-        """Height and width in pixels, where the caller asked for none."""
+        """Height and width in pixels, where the configuration leaves them open."""
         if self.default_size is not None:
             return self.default_size
         least, most = _SMALL_SIDES
@@ -107,10 +107,10 @@ def import_keras() -> Any:
 
 
 def find_backbone(name: str) -> Backbone:
-    """The backbone of that name, whatever its capitals, hyphens and underscores.
+    """The backbone of that name; capitals, hyphens and underscores do not matter.
 
     Raises:
-        ConfigurationError: there is none; the message names those most like it.
+        ConfigurationError: there is none of that name; the message names the most similar ones.
     """
     keras = import_keras()
     if _plain(name) in (SMALL, "none"):
@@ -140,9 +140,9 @@ def find_backbone(name: str) -> Backbone:
 def build_network(
     config: TrainConfig, backbone: Backbone, *, image_size: int, classes: int
 ) -> Network:
-    """Put the parts together and load the weights.
+    """Build the network and load its weights.
 
-    The top is an average over the places, dropout of a fifth, and one dense layer.
+    The top is an average over all positions, dropout of a fifth, and one dense layer.
 
     Raises:
         ConfigurationError: the image size does not fit the backbone, the weights file does not, or
@@ -150,10 +150,12 @@ def build_network(
     """
     keras = import_keras()
     shape = (image_size, image_size, CHANNELS)
-    features = _build_backbone(backbone, shape, download=config.starting_weights == IMAGENET)
-    if config.weights_file is not None:
-        _load_weights(features, backbone, config.weights_file)
-    frozen = config.starting_weights != NO_WEIGHTS
+    features = _build_backbone(
+        backbone, shape, download=config.network.starting_weights == IMAGENET
+    )
+    if config.network.weights_file is not None:
+        _load_weights(features, backbone, config.network.weights_file)
+    frozen = config.network.starting_weights != NO_WEIGHTS
     features.trainable = not frozen
 
     pixels = keras.Input(shape, dtype="float32")
@@ -201,10 +203,10 @@ def _build_backbone(backbone: Backbone, shape: tuple[int, int, int], *, download
 
 @contextlib.contextmanager
 def _quiet_and_bounded() -> Iterator[None]:
-    """Keep Keras' download off standard output, and from waiting for ever.
+    """Silence Keras' download and its warnings, and limit how long it waits.
 
-    Its warnings, too: MobileNet's says that the weights of 224 x 224 serve other sizes as well,
-    and loading a wrong file gives one for each layer before the error.
+    MobileNet warns that the weights of 224 x 224 are used for other sizes as well, and loading a
+    wrong file gives a warning for each layer before the error.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE_S)
@@ -219,9 +221,9 @@ def _load_weights(features: Any, backbone: Backbone, path: Path) -> None:
     try:
         with _quiet_and_bounded():
             features.load_weights(path)
-    except Exception as error:  # h5py and zipfile raise what they like on a file that is not theirs
+    except Exception as error:  # h5py and zipfile raise many kinds of errors
         raise ConfigurationError(
-            f"{str(path)!r} holds no weights of {backbone.name} without its top "
+            f"{str(path)!r} does not hold the weights of {backbone.name} without its top "
             f"({_first_line(error)}): give the file that this backbone's save_weights wrote, or "
             "--weights none"
         ) from error
@@ -238,12 +240,12 @@ def _to_unit(pixels: Any) -> Any:
 
 
 def _small(*, weights: None, include_top: bool, input_shape: tuple[int, int, int]) -> Any:
-    """Blocks of convolution and pooling down to 4 x 4 places or fewer, then a layer over all.
+    """Blocks of convolution and pooling down to 4 x 4 positions or fewer, then a layer over all.
 
-    That last layer knows where in the image a stroke is; averaging the places instead was two
-    points worse on the digits. Batch normalisation was left out: with 39 steps an epoch its running
-    statistics lag behind, and the validation accuracy jumped between 0.5 and 0.95. The arguments
-    are those of a Keras application; there are no weights to download and there is no top.
+    That last layer can use where in the image a stroke is; averaging the positions instead was
+    two points worse on the digits. Batch normalisation was left out: with 39 steps an epoch its
+    running statistics lag behind, and the validation accuracy jumped between 0.5 and 0.95. The
+    arguments are those of a Keras application; there are no weights to download and no top.
     """
     del weights, include_top
     keras = import_keras()
@@ -261,9 +263,9 @@ def _augmentation(config: TrainConfig) -> list[Any]:
     """Layers that vary float32 pixels at random while training, and do nothing otherwise."""
     layers = import_keras().layers
     made = []
-    if config.flip:
+    if config.augmentation.flip:
         made.append(layers.RandomFlip("horizontal"))
-    if config.augment:
+    if config.augmentation.augment:
         # Edges are repeated outwards: black corners would be a pattern to learn.
         made += [
             layers.RandomRotation(10 / 360, fill_mode="nearest"),

@@ -1,4 +1,4 @@
-"""How a training run says how far it is."""
+"""How a training run reports its progress."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ __all__ = ["Progress", "RichProgress", "SilentProgress"]
 
 
 class Progress(Protocol):
-    """Told by `train`, from the thread that called it; an exception ends the run cleanly."""
+    """Receives the progress of `train`, in the thread that called it.
+
+    An exception raised here ends the run cleanly.
+    """
 
     def begin(self, stage: str, total: int | None) -> None:
-        """A stage begins, and the one before it has ended.
+        """Start a stage; the stage before it has ended.
 
         Args:
-            stage: what is done now, in a few words (`reading images`).
-            total: how many units it has, or None where that cannot be told; a stage may end
-                before all of them are done, as training does when it no longer gets better.
+            stage: its name, a few words (`reading images`).
+            total: its number of units, or None where that is not known. A stage may end before
+                all of them are done, as training does when it no longer gets better.
         """
         ...
 
     def advance(self, units: int) -> None:
-        """That many more units of the present stage are done."""
+        """Count `units` more units of the current stage as done."""
         ...
 
     def epoch(self, number: int, *, loss: float, accuracy: float, val_accuracy: float) -> None:
-        """An epoch of training ended; numbers begin at 1, accuracies are shares of 1."""
+        """Report an epoch that ended; `number` starts at 1, accuracies are 0 to 1."""
         ...
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Reports nothing."""
 
     def begin(self, stage: str, total: int | None) -> None:
         """Do nothing."""
@@ -55,7 +58,9 @@ class SilentProgress:
 
 
 class RichProgress:
-    """One bar per stage on the terminal; a context manager, so that the cursor comes back.
+    """One progress bar per stage on the terminal.
+
+    A context manager, so that the terminal's cursor is shown again at the end.
 
     Args:
         console: where to draw; by default standard error, so that standard output stays free.
@@ -80,18 +85,18 @@ class RichProgress:
         self._bars.stop()
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Draw a new bar beneath the last one, whose clock stops."""
+        """Draw a new bar below the last one, whose clock stops."""
         if self._task is not None:
             self._bars.stop_task(self._task)
         self._task = self._bars.add_task(stage, total=total, figures="")
 
     def advance(self, units: int) -> None:
-        """Move the present bar on."""
+        """Advance the current bar."""
         if self._task is not None:
             self._bars.advance(self._task, units)
 
     def epoch(self, number: int, *, loss: float, accuracy: float, val_accuracy: float) -> None:
-        """Write the epoch's figures behind the present bar."""
+        """Write the figures of the epoch to the right of the current bar."""
         if self._task is not None:
             del loss, accuracy  # 80 columns have room for what matters
             figures = f"epoch {number}, accuracy {val_accuracy:.1%}"

@@ -1,4 +1,4 @@
-"""How well the model does: `report.json` for machines, `confusion.png` for eyes."""
+"""How well the model does: `report.json` for programs, `confusion.png` for people."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Evaluation", "draw_confusion", "library_versions", "write_report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What the model said about the validation images.
+    """The model's answers to the validation images.
 
     Attributes:
         labels: the classes' names.
-        confusion: int64 `[classes, classes]`; row: the true class, column: the model's first
-            choice, value: how many images.
+        confusion: int64 `[classes, classes]`, the number of images; row: the true class, column:
+            the class with the highest score.
     """
 
     labels: tuple[str, ...]
@@ -37,21 +37,21 @@ class Evaluation:
     def of(
         cls, labels: tuple[str, ...], truth: Sequence[int], predicted: Sequence[int]
     ) -> Evaluation:
-        """Count; `truth` and `predicted` are indices into `labels`, one per image."""
+        """Count the answers; `truth` and `predicted` are indices into `labels`, one per image."""
         confusion = np.zeros((len(labels), len(labels)), np.int64)
         np.add.at(confusion, (np.asarray(truth), np.asarray(predicted)), 1)
         return cls(labels=labels, confusion=confusion)
 
     @property
     def accuracy(self) -> float:
-        """Share of the images whose first choice is right, 0 to 1."""
+        """Share of the images whose best class is right, 0 to 1."""
         return float(self.confusion.trace() / self.confusion.sum())
 
     def classes(self) -> list[dict[str, str | int | float | None]]:
-        """Per class: label, images, precision and recall.
+        """Label, images, precision and recall of each class.
 
-        Precision is the share of right ones among the images called so, None where none was;
-        recall the share found among those that are so.
+        Precision is the share of right answers among the images that the model puts into the
+        class, None where it puts none; recall is the share of the class's images that it finds.
         """
         right = self.confusion.diagonal().tolist()
         called = self.confusion.sum(axis=0).tolist()
@@ -88,7 +88,7 @@ def write_report(path: Path, evaluation: Evaluation, facts: dict[str, Any]) -> N
         "confusion": evaluation.confusion.tolist(),
     }
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    # A skipped file's name need not be UTF-8.
+    # The name of a skipped file may not be UTF-8.
     path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 

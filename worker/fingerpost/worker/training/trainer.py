@@ -42,27 +42,27 @@ if TYPE_CHECKING:
 __all__ = ["TrainResult", "train"]
 
 _CACHE_BYTES: Final = 512 * 2**20
-"""Decoded pixels that are kept between epochs: 3,500 images of 224 x 224, or every small data set.
-What is over is decoded again."""
+"""Decoded pixels that are kept between epochs: 3,500 images of 224 x 224, or any small data set.
+All other images are decoded again in each epoch."""
 
 _MAX_BATCH: Final = 32
-"""What `model.toml` allows in one run, a worker's own limit too: larger batches of these networks
-are no faster on a CPU."""
+"""Images in one batch that `model.toml` allows, which is also the default of a worker: larger
+batches of these networks are no faster on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What came out.
+    """The result of a training run.
 
     Attributes:
         folder: the new version, such as `models/flowers/3`.
-        accuracy: share of right first choices among the validation images, 0 to 1.
+        accuracy: share of the validation images whose best class is right, 0 to 1.
         labels: the classes, in the order of the model's outputs.
         image_size: height and width in pixels that the model takes.
         training_images: how many it was trained on.
         validation_images: how many `accuracy` was measured on.
-        skipped: files in the class folders that were no usable images.
-        seconds: the whole run, reading and writing included.
+        skipped: files in the class folders that are not usable images.
+        seconds: the duration of the whole run, reading and writing included.
     """
 
     folder: Path
@@ -80,25 +80,24 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
 
     A version holds a SavedModel (`saved_model.pb`, `variables/`) whose `serving_default` takes
     uint8 `[N, S, S, 3]` in 0..255, RGB, and gives softmax float32 `[N, classes]`; `model.toml`,
-    which says so; `labels.txt`, one a line in the order of the outputs; `report.json` and
-    `confusion.png`. Images are made ready as the workers do it, by
-    `fingerpost.worker.images.decode`.
+    which describes it; `labels.txt`, one per line in the order of the outputs; `report.json` and
+    `confusion.png`. Images are decoded as the workers do it, by `fingerpost.worker.images.decode`.
 
-    It appears by one rename when all is written: an error, an interrupt or a crash leaves no
-    version. Sets the seeds of Python, NumPy and TensorFlow, so it is for a process of its own.
+    The version appears by one rename when all files are written: an error, an interrupt or a crash
+    leaves none. Sets the seeds of Python, NumPy and TensorFlow, so run it in a process of its own.
 
     Raises:
-        ConfigurationError: the images, the backbone, its weights or `out` will not do, or the
-            training came to nothing; the message is one line.
+        ConfigurationError: the images, the backbone, its weights or `out` cannot be used, or the
+            training diverged; the message is one line.
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
     keras = import_keras()
-    backbone = find_backbone(config.backbone)
+    backbone = find_backbone(config.network.backbone)
     with staging_folder(config.out) as folder:
         dataset = scan(config.images, progress)
         training, validation = split(dataset, config.validation_split, config.seed)
-        image_size = config.image_size or backbone.size_for(dataset.median_side)
+        image_size = config.network.image_size or backbone.size_for(dataset.median_side)
         keras.utils.set_random_seed(config.seed)
         progress.begin("loading weights", None)
         network = build_network(
@@ -171,11 +170,11 @@ def _fit(
     import tensorflow as tf
 
     reader = _Reader(image_size)
-    batches = reader.batches(training, config.batch_size, seed=config.seed)
-    held_back = reader.batches(validation, config.batch_size)
-    rounds = [("training", config.learning_rate)]
-    if config.fine_tune:
-        rounds.append(("fine-tuning", config.learning_rate / 100))
+    batches = reader.batches(training, config.fit.batch_size, seed=config.seed)
+    held_back = reader.batches(validation, config.fit.batch_size)
+    rounds = [("training", config.fit.learning_rate)]
+    if config.fit.fine_tune:
+        rounds.append(("fine-tuning", config.fit.learning_rate / 100))
     epochs = 0
     best_loss = np.inf
     try:
@@ -196,8 +195,8 @@ def _fit(
         raise ConfigurationError(f"an image changed while it was used: {reader.failure}") from error
     if not np.isfinite(best_loss):
         raise ConfigurationError(
-            f"the training diverged with learning_rate {config.learning_rate} and weights "
-            f"{config.starting_weights!r}: give a smaller rate or other weights"
+            f"the training diverged with learning_rate {config.fit.learning_rate} and weights "
+            f"{config.network.starting_weights!r}: give a smaller rate or other weights"
         )
     return scores, epochs
 
@@ -213,7 +212,7 @@ def _run(
 ) -> int:
     """Train until it no longer gets better, keep the best epoch's weights; return the epochs."""
     keras = import_keras()
-    progress.begin(stage, config.epochs * len(batches))
+    progress.begin(stage, config.fit.epochs * len(batches))
     network.training.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss="sparse_categorical_crossentropy",
@@ -222,12 +221,12 @@ def _run(
     history = network.training.fit(
         batches,
         validation_data=held_back,
-        epochs=config.epochs,
+        epochs=config.fit.epochs,
         shuffle=False,  # the data set does that itself, and Keras warns otherwise
         verbose=0,
         callbacks=[
             keras.callbacks.EarlyStopping(
-                "val_loss", patience=config.patience, restore_best_weights=True
+                "val_loss", patience=config.fit.patience, restore_best_weights=True
             ),
             keras.callbacks.LambdaCallback(
                 on_train_batch_end=lambda batch, logs: progress.advance(1),
@@ -244,9 +243,9 @@ def _run(
 
 
 class _Reader:
-    """Reads samples when their turn comes, in TensorFlow's own threads.
+    """Reads the samples in TensorFlow's own threads.
 
-    `failure` keeps what went wrong there, because TensorFlow turns it into an error of its own.
+    `failure` keeps an error from there, because TensorFlow replaces it by an error of its own.
     """
 
     def __init__(self, image_size: int) -> None:

@@ -1,4 +1,4 @@
-"""A model's version folders: written beside, then renamed, so that a version is whole or absent."""
+"""Version folders, written under another name and then renamed: a version is complete or absent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["next_version", "publish", "staging_folder"]
 
 
 def next_version(out: Path) -> int:
-    """One more than the highest version in `out`; 1 where there is none.
+    """The highest version in `out` plus one; 1 where there is none.
 
-    Gaps are not filled: a number that was once served must not come back as another model.
+    Gaps are not filled: a number that was served once must not name another model.
     """
     return 1 + max(
         (
@@ -34,10 +34,10 @@ def next_version(out: Path) -> int:
 
 @contextlib.contextmanager
 def staging_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder in `out`, on the same disk, to write a version into; gone afterwards.
+    """A hidden folder in `out`, on the same disk, to write a version into; removed at the end.
 
-    It is made at once, so that an unwritable `out` is known before the training and not after it.
-    `out` itself is removed again if it was made here and stayed empty.
+    It is created at once, so that an `out` that cannot be written to is found before the training.
+    `out` itself is removed again if it was created here and stayed empty.
 
     Raises:
         ConfigurationError: `out` cannot be written to.

@@ -1,12 +1,12 @@
-"""The Open Inference Protocol v2 with its binary extension, for `tritonclient` as it is.
+"""The Open Inference Protocol v2 with its binary extension, for an unmodified `tritonclient`.
 
 Written after https://github.com/kserve/open-inference-protocol and Triton's extension for binary
-tensors. A model here has one input and one output, so an input may have any name, and an output
-that is asked for by another name than `scores` gets the scores under that name.
+tensors. A model has one input and one output, so an input may have any name, and an output that is
+requested by another name than `scores` gets the scores under that name.
 
 The input's forms: BYTES `[N]` or `[N, 1]` (encoded images; base64 strings where the data is JSON),
 UINT8 `[N, height, width, channels]` (pixels of any size), and any other number (what the model
-itself takes, made float32); without the axis `N` it is one image.
+itself takes, converted to float32); without the axis `N` it is one image.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from fingerpost.worker.serving.uploads import check_tensor_headers, read_body
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.protocols.tensors import Item, Scores
     from fingerpost.worker.serving.fast_path import Answer
@@ -159,12 +160,12 @@ def _header_length(request: web.Request) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise InvalidRequest(f"{_HEADER_LENGTH}: {text!r} is no length in bytes")
+        raise InvalidRequest(f"{_HEADER_LENGTH}: {text!r} is not a length in bytes")
     return int(text)
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview, bool]:
-    """The request, the binary data after it, and whether its JSON data is a long flat list."""
+    """The request, the binary data behind it, and whether its JSON data is a long flat list."""
     view = memoryview(body)
     length = len(view) if header_length is None else header_length
     if length > len(view):
@@ -184,12 +185,12 @@ def _split(body: bytes, header_length: int | None) -> tuple[_Request, memoryview
 async def _items(
     wanted: _Input, binary: memoryview, config: ImageConfig, what: str, *, flat: bool
 ) -> list[Item]:
-    """The images of an input, out of its JSON data or of all the binary data there is."""
+    """The images of an input, from its JSON data or from all binary data."""
     size = wanted.parameters.binary_data_size
     if (size is None) == (wanted.data == _ABSENT):
         raise InvalidRequest(
             f"{what} needs exactly one of 'data' and binary data ('binary_data_size'); shared "
-            "memory is not read here"
+            "memory is not supported"
         )
     if len(binary) != (size or 0):
         raise InvalidRequest(
@@ -230,7 +231,7 @@ async def _items(
 
 
 def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
-    """BYTES: in JSON base64, flat or nested; in binary each after its length, 4 bytes."""
+    """The images of BYTES: base64 in JSON, flat or nested; else each after its length, 4 bytes."""
     if wanted.data != _ABSENT:
         listed = decode_json(wanted.data, list[Any], what)
         flat = [each for row in listed for each in (row if isinstance(row, list) else [row])]
@@ -250,9 +251,7 @@ def _strings(wanted: _Input, binary: memoryview, what: str) -> list[Item]:
     return found
 
 
-def _answer(
-    head: dict[str, object], asked: _Request, scores: Scores, labels: tuple[str, ...]
-) -> Answer:
+def _answer(head: dict[str, object], asked: _Request, scores: Scores, labels: Labels) -> Answer:
     outputs: list[dict[str, object]] = []
     payloads: list[bytes] = []
     for output in asked.outputs or [_Output(name="scores")]:
@@ -287,6 +286,6 @@ def _answer(
     )
 
 
-def _classes(scores: Scores, labels: tuple[str, ...], top: int) -> list[list[str]]:
-    """Triton's classification extension: `value:index:label`, best first."""
+def _classes(scores: Scores, labels: Labels, top: int) -> list[list[str]]:
+    """The best labels of each image as Triton writes them: `value:index:label`, best first."""
     return [[f"{row[i]:f}:{i}:{labels[i]}" for i in np.argsort(row)[::-1][:top]] for row in scores]

@@ -1,4 +1,4 @@
-"""One image on its way into one connection, and what phase that is in."""
+"""One attempt at sending an image over one connection, and the phase that it is in."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from fingerpost.client.images.oneshot import OneShot
     from fingerpost.client.routing import PhaseClock
 
-__all__ = ["Upload"]
+__all__ = ["Attempt"]
 
 
-class Upload:
-    """One attempt at sending an image, whose connection tells it how far that is.
+class Attempt:
+    """One attempt at sending an image; its connection records the progress here.
 
-    What is in the socket counts as sent; `connection_open` limits what the kernel holds unsent.
+    Bytes in the socket count as sent; `Opener` limits how many unsent bytes the kernel holds.
 
     Args:
         data: the encoded image.
-        clock: of this attempt.
-        now: reads the time, in the event loop's seconds.
+        clock: the time limits of this attempt.
+        now: returns the event loop's time.
 
     Attributes:
-        sent_bytes: how much of the image was sent.
-        sent_at: when all of it was; None until then.
+        sent_bytes: how many bytes of the image were sent.
+        sent_at: when the whole image was sent, in the event loop's time; None until then.
     """
 
     __slots__ = ("_now", "clock", "data", "sent_at", "sent_bytes")
@@ -38,17 +38,17 @@ class Upload:
         self.sent_at: float | None = None
 
     def begin(self) -> None:
-        """The connection is there, new or kept."""
+        """There is a connection, and sending begins: again, if an idle connection was closed."""
         self.sent_bytes = 0
         self.sent_at = None
         self.clock.connected(self._now())
 
     def wrote(self, count: int) -> None:
-        """Something left: so many bytes of the image."""
+        """Record that `count` more bytes of the image were sent."""
         self.sent_bytes += count
         self.clock.progressed(self._now())
 
     def done(self) -> None:
-        """All of it left."""
+        """Record that the whole image was sent."""
         self.sent_at = self._now()
         self.clock.sent(self.sent_at)

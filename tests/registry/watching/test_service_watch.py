@@ -11,10 +11,10 @@ from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, WatchConfig
-from fingerpost.registry.base import SharedWatches
 from fingerpost.registry.watching.self_preservation import ProbeResult, SelfPreservationConfig
+from fingerpost.registry.watching.service_watch import ServiceWatch
+from fingerpost.registry.watching.shared import SharedWatches
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
-from fingerpost.registry.watching.watch import ServiceWatch
 
 QUICK = SelfPreservationConfig(probe_interval_s=0.02, max_probes_per_s=1000.0, probe_timeout_s=0.3)
 FAST = WatchConfig(
@@ -101,7 +101,7 @@ async def watching(script, workers=None, config=FAST, store=None):
         script,
         service="flowers",
         name="test",
-        ask=workers,
+        probe=workers,
         store=store,
         config=config,
         rng=random.Random(7),
@@ -130,7 +130,7 @@ async def test_a_list_that_turns_empty_is_not_believed_before_the_workers_were_a
         workers.say(a=ProbeResult.READY, b=ProbeResult.GONE)
         await until(lambda: ids(watch) == "ac")
         assert watch.view.retained == ("a", "c"), "c has not answered yet"
-        workers.say(c=ProbeResult.SILENT)
+        workers.say(c=ProbeResult.UNRESPONSIVE)
         await until(lambda: ids(watch) == "a")
         assert (watch.suspicions, watch.errors) == (1, 0)
         assert watch.probes == len(workers.asked)
@@ -213,7 +213,7 @@ async def test_doubt_can_be_switched_off():
 async def test_closing_ends_the_questions_and_starting_asks_again():
     workers = Workers()
     watch = ServiceWatch(
-        Script((5, "ab"), (6, "")), service="flowers", name="test", ask=workers, config=FAST
+        Script((5, "ab"), (6, "")), service="flowers", name="test", probe=workers, config=FAST
     )
     watch.start()
     await until(lambda: len(workers.asked) == 2)
@@ -233,7 +233,7 @@ async def test_a_suspicion_ends_at_its_limit(caplog):
     config = WatchConfig(wait_s=60.0, self_preservation=short)
     async with watching(Script((5, "a"), (6, "")), workers, config) as watch:
         await until(lambda: ids(watch) == "")
-        await until(lambda: "not in doubt any more" in caplog.text)
+        await until(lambda: "believed again" in caplog.text)
         assert workers.asked
 
 

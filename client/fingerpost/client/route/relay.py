@@ -1,4 +1,4 @@
-"""The way through proxies that relay, for clients that cannot reach the workers."""
+"""The route through proxies that relay images, for clients that cannot reach the workers."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ if TYPE_CHECKING:
     from fingerpost.client.result import Stats
     from fingerpost.registry import Snapshot
 
-__all__ = ["Relayed"]
+__all__ = ["RelayRoute"]
 
-# Whoever refuses so is no proxy that relays: ours with the relay off, or a stranger.
+# With these statuses answers what does not relay: a proxy without `--relay`, or another server.
 _NO_RELAY: Final = frozenset({401, 403, 404, 405})
 
 
-class Relayed:
-    """Images go to the proxies, as if each were a worker with all that the workers serve.
+class RelayRoute:
+    """Images go to the proxies, as if each proxy were a worker that serves all models.
 
-    So they are spread over the proxies by load and latency as seen from here, and one that refuses
-    is left out. What lies behind a proxy is its own matter: it sends each image to the next worker
-    in turn, so that what one worker says of itself is no reason to leave the proxy out, and its
-    load report none to prefer it.
+    So images are spread over the proxies by the load and latency that the client sees, and a proxy
+    that refuses is ejected. A proxy sends each image to the next worker in turn: an error or a load
+    report of one worker says nothing about the proxy.
 
     Raises:
-        ConfigurationError: a proxy's address that takes no images: not plain HTTP, or with a user.
+        ConfigurationError: a proxy's URL is not plain HTTP, or contains a user name.
     """
 
     path: Final = "/v1/relay/"
@@ -58,13 +57,13 @@ class Relayed:
             if url.scheme != "http" or url.user is not None or not is_host(host):
                 raise ConfigurationError(
                     f"{str(url)!r} cannot relay images: use plain http://HOST:PORT, with an IP "
-                    "address or a host name, and without a user"
+                    "address or a host name, and without a user name"
                 )
             if (host, port) not in self._places:
                 self._places.append((host, port))
 
     def peers(self, view: Snapshot) -> Snapshot:
-        """See `Way`; no worker at all is no proxy either."""
+        """The proxies, each with all models of the workers; none if there is no worker."""
         if not view.instances:
             return view
         models = _union(model for each in view.instances for model in each.models)
@@ -80,36 +79,36 @@ class Relayed:
         )
         return msgspec.structs.replace(view, instances=proxies, retained=(), withdrawn=())
 
-    def judge(
+    def classify_error(
         self, address: str, status: int, error: FingerpostError
     ) -> tuple[Outcome, FingerpostError]:
-        """See `Way`."""
+        """See `Route.classify_error`."""
         match error:
             case UnknownService() | UnknownModel():
-                return Outcome.ABANDONED, error  # its list may be behind another's
+                return Outcome.ABANDONED, error  # its snapshot may be older than another proxy's
             case Overloaded() | Draining():
-                return Outcome.ABANDONED, error  # one worker's, not the proxy's
+                return Outcome.ABANDONED, error  # this is about one worker, not about the proxy
             case NoWorker() | RegistryError():
                 return Outcome.REFUSED, error
         if status in _NO_RELAY:
-            told = error.message
+            why = error.message
             if not isinstance(error, Unauthorized):
-                told = f"{told}; start the proxy with --relay, or name one that has it"
-            return Outcome.REFUSED, Unauthorized(f"{address} relays no images: {told}")
-        return DIRECT.judge(address, status, error)
+                why = f"{why}; start the proxy with --relay, or use one that has it"
+            return Outcome.REFUSED, Unauthorized(f"{address} does not relay images: {why}")
+        return DIRECT.classify_error(address, status, error)
 
     def origin(self, peer: Instance, worker: str) -> Origin:
-        """See `Way`."""
+        """The proxy, and the worker that it named."""
         name, _, address = worker.partition(" ")
         return Origin(name, address, peer.address)
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
-        """See `Way`."""
+        """Count image bytes that went through a proxy."""
         stats.bytes_relayed += sent_bytes
 
 
 def _union(models: Iterable[ModelInfo]) -> tuple[ModelInfo, ...]:
-    """All models, each with the versions and aliases that any worker has of it."""
+    """All models, each with all versions and aliases that the workers have of it."""
     versions: dict[str, set[str]] = {}
     aliases: dict[str, Mapping[str, str]] = {}
     for each in models:

@@ -156,7 +156,7 @@ async def test_versions_aliases_and_what_nobody_serves(relays):
         assert (await client.classify(b"1", "digits@3")).worker == "new"
         assert (await client.classify(b"1", "digits@stable")).worker == "old"
     assert {each.id for each in (await client.resolve("digits")).instances} == {"old", "new"}
-    with pytest.raises(UnknownModel, match="versions 2, 3 and aliases canary, stable"):
+    with pytest.raises(UnknownModel, match="versions are 2, 3 and its aliases canary, stable"):
         await client.classify(b"1", "digits@4")
     with pytest.raises(UnknownService, match="'flowers'"):
         await client.classify(b"1", "flowers")
@@ -178,14 +178,16 @@ async def test_no_proxy_relays(relays, count):
     client = relays.client(*[await relays.proxy(1, relay=False) for _ in range(count)])
     for _ in range(2):
         before = time.monotonic()
-        with pytest.raises(Unauthorized, match=r"127\.0\.0\.1:\d+ relays no images: .*--relay"):
+        with pytest.raises(
+            Unauthorized, match=r"127\.0\.0\.1:\d+ does not relay images: .*--relay"
+        ):
             await client.classify(b"x" * 2_000_000, "digits")
         assert time.monotonic() - before < 5
 
 
 async def test_a_stranger_relays_nothing(cluster, relays):
     proxy = await cluster.proxy(*await cluster.workers("one"))
-    with pytest.raises(Unauthorized, match="HTTP 404 .*start the proxy with --relay, or name one"):
+    with pytest.raises(Unauthorized, match="HTTP 404 .*start the proxy with --relay, or use one"):
         await relays.client(proxy.url).classify(b"1", "digits")
 
 
@@ -219,13 +221,13 @@ async def test_a_proxy_that_reaches_no_worker_is_left_out(cluster, relays):
 async def test_known_and_nobody_there(cluster, relays):
     proxy = await cluster.proxy()
     with pytest.raises(NoWorker, match="start one"):
-        await relays.client(proxy.url, no_worker_s=0.1).classify(b"1", "digits")
+        await relays.client(proxy.url, wait_for_ready_s=0.1).classify(b"1", "digits")
     assert proxy.relayed == 0
 
 
 async def test_no_proxy_at_all(relays):
     with pytest.raises(RegistryUnreachable, match="no proxy answered"):
-        await relays.client("http://127.0.0.1:9", no_worker_s=0.2).classify(b"1", "digits")
+        await relays.client("http://127.0.0.1:9", wait_for_ready_s=0.2).classify(b"1", "digits")
 
 
 async def test_a_list_that_is_behind_is_no_last_word(cluster, relays):

@@ -1,0 +1,103 @@
+"""Where a client looks up workers, from what it was given."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from fingerpost.client import (
+    DEFAULT_PROXY,
+    Client,
+    ClientConfig,
+    ConfigurationError,
+    RegistryConfig,
+    SyncClient,
+)
+from fingerpost.client.source import Source
+from fingerpost.registry import ConsulRegistry
+from fingerpost.registry.static import StaticRegistry
+
+A, B = "http://proxy-a:12480", "https://proxy-b:443"
+
+
+def proxies(*sources):
+    found = Source.of(sources)
+    assert found.registry is None
+    return [str(each) for each in found.proxies]
+
+
+def registry(*sources, **keywords):
+    found = Source.of(sources, **keywords)
+    assert found.registry is not None
+    assert not found.proxies
+    return found.registry._registry, found.registry._owned
+
+
+def test_proxies():
+    assert proxies() == [DEFAULT_PROXY]
+    assert proxies(A) == proxies([A]) == [A]
+    assert proxies(A, "HTTPS://proxy-b:443") == proxies([A, B]) == proxies((A, B)) == [A, B[:-4]]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("consul://127.0.0.1:8500", ConsulRegistry),
+        ("CONSUL+HTTPS://consul:8501", ConsulRegistry),
+        ("embedded", ConsulRegistry),
+        ("static://127.0.0.1:8000?model=digits", StaticRegistry),
+    ],
+)
+def test_a_registry_by_its_url(url, kind):
+    for opened, owned in (registry(url), registry([url]), registry(registry=url)):
+        assert isinstance(opened, kind)
+        assert owned
+
+
+def test_an_http_url_is_a_proxy_unless_it_is_given_as_the_registry():
+    assert proxies("http://127.0.0.1:8500") == ["http://127.0.0.1:8500"]
+    assert isinstance(registry(registry="http://127.0.0.1:8500")[0], ConsulRegistry)
+
+
+def test_a_registry_object_is_not_closed():
+    one = StaticRegistry("static://127.0.0.1:8000?model=digits")
+    assert registry(one) == registry(registry=one) == (one, False)
+
+
+def test_a_registry_is_opened_with_its_configuration():
+    config = RegistryConfig(namespace="vision")
+    with pytest.raises(ConfigurationError, match="namespace is for Consul only"):
+        Source.of(["static://127.0.0.1:8000?model=digits"], registry_config=config)
+
+
+@pytest.mark.parametrize(
+    ("sources", "keywords", "message"),
+    [
+        (["proxy:12480"], {}, "'proxy:12480' is not a valid proxy URL"),
+        (["etcd://a:1"], {}, "registry URL 'etcd://a:1'"),
+        ([A, "consul://a:1"], {}, "either one registry or several proxies"),
+        (["consul://a:1", "consul://b:1"], {}, "either one registry or several proxies"),
+        ([A], {"registry": "consul://a:1"}, "both proxies and a registry"),
+        ([[]], {}, "an empty list of proxies"),
+    ],
+)
+@pytest.mark.parametrize("client", [Client, SyncClient])
+def test_what_is_refused(client, sources, keywords, message):
+    with pytest.raises(ConfigurationError, match=message):
+        client(*sources, **keywords)
+
+
+def test_a_client_that_relays_needs_proxies():
+    Client([A], config=ClientConfig(relay=True))
+    for sources, keywords in ((["consul://a:1"], {}), ([], {"registry": "consul://a:1"})):
+        with pytest.raises(ConfigurationError, match="name the proxies"):
+            Client(*sources, config=ClientConfig(relay=True), **keywords)
+
+
+def test_a_synchronous_client_can_be_pickled_unless_it_holds_a_registry():
+    for source in (A, [A, B], "consul://127.0.0.1:8500"):
+        copy = pickle.loads(pickle.dumps(SyncClient(source)))  # noqa: S301 - our own
+        assert copy._make.args == (source,)
+    with pytest.raises(TypeError, match="pass the registry's URL"):
+        pickle.dumps(SyncClient(StaticRegistry("static://127.0.0.1:8000?model=digits")))
