@@ -1,19 +1,29 @@
 # Everything a newcomer needs: `make demo` runs the main job, `make test` the tests.
-PYTHON ?= python3
+# `make TARGET PYTHON=python3.12` uses another Python. An environment of another version stays as it
+# is: this one's is beside it, .venv-3.12. Without PYTHON, .venv is used whatever it was made with.
 VENV := .venv
+ifneq ($(origin PYTHON),undefined)
+  VENV := $(shell \
+    version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+    wanted=$$($(PYTHON) -c "$$version" 2>/dev/null) || wanted=none; \
+    if [ -x .venv/bin/python ] && [ "$$(.venv/bin/python -c "$$version")" != "$$wanted" ]; \
+    then echo ".venv-$$wanted"; else echo .venv; fi)
+endif
+PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults fuzz check docs bench bench-smoke clean
+.PHONY: help install demo test quick test-faults fuzz check docs bench bench-smoke clean
 
 help:
 	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
+	@echo "make quick   run the tests of decisions and values alone, in half a minute"
 	@echo "make test    run all tests (real Consul, real workers, real curl)"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
-	@echo "make check   ruff, mypy --strict, import contracts"
+	@echo "make check   ruff, mypy --strict, pyright, import contracts"
 	@echo "make docs    the documentation as a site in site/; a dead link fails"
 	@echo "make bench   measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
@@ -36,6 +46,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore tests/faults
 
+quick: $(STAMP)
+	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick
+
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest $(FAULTS) -s
 
@@ -43,6 +56,7 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --level error client tests/client/typed_program.py
 	@$(BIN)/lint-imports
 
 docs: $(STAMP)
@@ -62,5 +76,5 @@ bench-%: $(STAMP)
 	@$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
+	rm -rf .venv .venv-* site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

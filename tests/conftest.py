@@ -12,12 +12,39 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.consul_process import ConsulProcess
+from tests.support.kinds import QUICK, forbid_the_world, has_quick_tests, kinds_of
 
 # How long an example takes says nothing on a busy machine: limits on time are the tests' own.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
 settings.load_profile("tests")
 
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the markers of what it needs."""
+    for item in items:
+        for kind in sorted(kinds_of(item)):
+            item.add_marker(kind)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the modules in which `make quick` would find nothing: importing them takes long."""
+    if config.option.markexpr != QUICK or not collection_path.name.startswith("test_"):
+        return None
+    return None if has_quick_tests(collection_path) else True
+
+
+@pytest.fixture(autouse=True)
+def _core_alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test of a core that opens a socket, starts something, sleeps or needs a framework."""
+    if request.node.get_closest_marker("core") is None:
+        yield
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            forbid_the_world(patch)
+            yield
 
 
 @pytest.fixture

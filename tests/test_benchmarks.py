@@ -11,7 +11,6 @@ import pytest
 from benchmarks.document.__main__ import PAGE
 from benchmarks.document.losses import losses
 from benchmarks.document.page import page
-from benchmarks.document.plots import draw
 from benchmarks.document.records import KEPT, Machine, Record, Verdict, read_records
 from benchmarks.harness.results import RESULTS_VARIABLE, Goal, in_turn, report
 from benchmarks.rows import ROWS
@@ -88,6 +87,7 @@ def test_a_loss_is_told_while_the_figures_bear_it_out():
     assert told not in losses({})
 
 
+@pytest.mark.frameworks
 def test_the_plots_are_the_same_each_time(tmp_path):
     pairs = {f"{n} workers, {unit}": n * 20.0 for n in (1, 2) for unit in ("Mbit/s", "images/s")}
     growth = {
@@ -106,6 +106,8 @@ def test_the_plots_are_the_same_each_time(tmp_path):
         ),
         "growth": msgspec.structs.replace(RECORD, figures=growth),
     }
+    from benchmarks.document.plots import draw
+
     drawn = []
     for name in ("a", "b"):
         (folder := tmp_path / name).mkdir()

@@ -45,10 +45,15 @@ def test_make_targets_exist(page):
     assert not {each for each in named - targets if not each.startswith("bench-")}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page):
+@pytest.fixture(scope="module")
+def commands():
     from fingerpost.deploy import cli
 
     cli.add_commands()
+    return set(typer.main.get_command(cli.app).commands)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page, commands):
     named = set(_COMMAND.findall((ROOT / page).read_text("utf-8")))
-    assert not named - set(typer.main.get_command(cli.app).commands)
+    assert not named - commands

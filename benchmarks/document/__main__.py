@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.document.page import page
-from benchmarks.document.plots import draw
 from benchmarks.document.records import KEPT, read_records, take
 from benchmarks.harness.environments import ROOT
 from benchmarks.rows import ROWS
@@ -18,6 +17,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 def main() -> None:
     """Read, draw, write."""
+    from benchmarks.document.plots import draw  # matplotlib: a second
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--take", nargs="*", default=[], choices=[row.name for row in ROWS])
     given = parser.parse_args()

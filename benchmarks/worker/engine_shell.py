@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.telemetry.metrics import WorkerMetrics

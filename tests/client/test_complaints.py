@@ -67,6 +67,7 @@ async def test_watching_a_missing_service_does_not_spin(consul_url):
 # With many clients of little traffic, least-request turns random: envoyproxy/envoy#20907.
 
 
+@pytest.mark.slow
 def test_many_clients_with_little_traffic_do_not_choose_at_random():
     """200 clients with an image a second each, so that what each of them has sent says nothing.
 
@@ -83,6 +84,7 @@ def test_many_clients_with_little_traffic_do_not_choose_at_random():
 # A herd on some GPUs while others are idle: triton-inference-server/client#820.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [1, 4, 40])
 def test_no_worker_is_idle_while_there_is_a_herd_on_others(clients):
     """Of 16 equal workers each has 0.7 to 1.3 of its part of the images in every 4 s."""

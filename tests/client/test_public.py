@@ -19,10 +19,16 @@ print(spent, *sorted({each.partition(".")[0] for each in sys.modules}))
 """
 
 
-MODULES = ["", ".routing", ".tracing", ".adapters.batch", ".adapters.torch"]
+MODULES = [
+    "fingerpost.client",
+    "fingerpost.client.routing",
+    "fingerpost.client.tracing",
+    "fingerpost.client.adapters.batch",
+    pytest.param("fingerpost.client.adapters.torch", marks=pytest.mark.frameworks),
+]
 
 
-@pytest.mark.parametrize("module", [f"fingerpost.client{each}" for each in MODULES])
+@pytest.mark.parametrize("module", MODULES)
 def test_public_names(module):
     room = importlib.import_module(module)
     assert len(set(room.__all__)) == len(room.__all__)
@@ -63,6 +69,7 @@ def test_public_names_of_the_room():
     }
 
 
+@pytest.mark.shell
 def test_import_is_quick_and_pulls_in_no_framework():
     spent = []
     for _ in range(3):

@@ -65,9 +65,10 @@ def test_a_registry_object_is_not_closed():
     assert registry(one) == registry(registry=one) == (one, False)
 
 
+@pytest.mark.shell
 def test_a_registry_is_opened_with_its_configuration():
     config = RegistryConfig(namespace="vision")
-    with pytest.raises(ConfigurationError, match="namespace is for Consul only"):
+    with pytest.raises(ConfigurationError, match="namespace has an effect only with Consul"):
         Source.of(["static://127.0.0.1:8000?model=digits"], registry_config=config)
 
 

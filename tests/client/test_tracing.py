@@ -165,6 +165,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         Tracing()
 
 
+@pytest.mark.shell
 def test_nothing_is_imported_when_off() -> None:
     code = (
         "import sys; from fingerpost.client import SyncClient; import fingerpost.client.tracing;"

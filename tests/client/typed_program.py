@@ -1,6 +1,6 @@
-"""A user's program, which only mypy reads: see test_types.py.
+"""A user's program, which only type checkers read: see test_types.py.
 
-In its strict mode mypy also complains of a `type: ignore` where there is nothing wrong.
+They also complain of a `type: ignore` where there is nothing wrong.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from torch.utils.data import DataLoader
 from fingerpost.client import (
     Client,
     ClientConfig,
+    ClientMetrics,
+    Concurrency,
+    FingerpostError,
+    ImageSource,
+    OnError,
+    Prediction,
+    RegistryConfig,
     Result,
     RetryConfig,
     RoutingConfig,
+    Snapshot,
     Stats,
     SyncClient,
+    Tracing,
 )
 from fingerpost.client.adapters.batch import BatchMapper
 from fingerpost.client.adapters.torch import (
@@ -28,9 +37,6 @@ from fingerpost.client.adapters.torch import (
     ClassifiedDataset,
     ClassifiedIterableDataset,
 )
-from fingerpost.client.metrics import ClientMetrics
-from fingerpost.client.tracing import Tracing
-from fingerpost.errors import FingerpostError
 
 
 async def pairs() -> AsyncIterator[tuple[int, bytes]]:
@@ -59,14 +65,27 @@ async def asynchronous() -> str:
         return found.label
 
 
-def synchronous() -> Iterator[str]:
+def synchronous(source: str | list[str], image: ImageSource) -> Iterator[str]:
     """All of `SyncClient`."""
-    with SyncClient(registry="consul://127.0.0.1:8500") as client:
+    how_many: Concurrency = "auto"
+    on_error: OnError = "raise"
+    with SyncClient(source, registry_config=RegistryConfig(token_file="token")) as client:  # noqa: S106
         ClientMetrics(client)
         assert_type(client.services(), tuple[str, ...])
-        yield client.classify("a.jpg", model="flowers").label
-        for result in client.stream([(1, "a.jpg"), (2, b"image")], "flowers", concurrency="auto"):
+        assert_type(client.resolve("flowers"), Snapshot)
+        found = client.classify(image, model="flowers")
+        assert_type(found.predictions, tuple[Prediction, ...])
+        label, score = found.predictions[0]
+        assert_type(score, float)
+        yield label
+        for result in client.stream(
+            [(1, "a.jpg"), (2, b"image")], "flowers", concurrency=how_many, on_error=on_error
+        ):
             yield result.key
+    SyncClient("http://proxy-1:12480", "http://proxy-2:12480").close()
+    SyncClient(registry="consul://127.0.0.1:8500").close()
+    SyncClient(12480)  # type: ignore[arg-type]
+    ClientConfig(silence_s=1.0)  # type: ignore[call-arg]
 
 
 def adapters(client: SyncClient) -> None:

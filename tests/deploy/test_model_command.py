@@ -12,6 +12,8 @@ from tests.support.builders.onnx import channels_first
 from tests.support.colours import write_frozen_graph
 from tests.support.processes import FINGERPOST
 
+pytestmark = [pytest.mark.frameworks, pytest.mark.system]
+
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(

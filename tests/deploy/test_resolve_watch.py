@@ -130,11 +130,12 @@ def test_an_outage_of_the_registry_is_survived(processes: Processes, model: Path
     ]  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["gray", "--registry", "http://127.0.0.1:9"], "cannot be reached"),
-        (["Gray!"], "cannot name a service"),
+        (["Gray!"], "is not a valid service name"),
         (["gray", "--consul", "--proxy", "http://127.0.0.1:9"], "exclude each other"),
     ],
 )

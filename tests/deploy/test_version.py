@@ -27,6 +27,7 @@ def test_each_room_with_an_api_has_the_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", version)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_python_dash_m(option: str) -> None:
     done = subprocess.run(
@@ -42,6 +43,7 @@ def test_python_dash_m(option: str) -> None:
     assert re.search(wanted, done.stdout)
 
 
+@pytest.mark.shell
 def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "deploy" / "fingerpost" / "deploy" / "commit.py"
     file.parent.mkdir(parents=True)

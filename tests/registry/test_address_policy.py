@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from fingerpost.errors import ConfigurationError, InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
+from fingerpost.registry.address_policy import (
+    AddressPolicy,
+    RejectedEntries,
+    Rejection,
+    RejectionReason,
+)
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
 
@@ -19,7 +24,7 @@ def at(host: str) -> Instance:
     return Instance(id="x", service="flowers", host=host, ports={"http": 1}, models=MODELS)
 
 
-def reason(address_policy: AddressPolicy, host: str) -> Reason | None:
+def reason(address_policy: AddressPolicy, host: str) -> RejectionReason | None:
     rejection = address_policy.rejection(at(host))
     if rejection is None:
         return None
@@ -28,23 +33,23 @@ def reason(address_policy: AddressPolicy, host: str) -> Reason | None:
 
 
 ALWAYS = {
-    "169.254.169.254": Reason.METADATA,
-    "169.254.170.2": Reason.LINK_LOCAL,
-    "fe80::1": Reason.LINK_LOCAL,
-    "febf::1": Reason.LINK_LOCAL,
-    "::ffff:169.254.169.254": Reason.METADATA,
-    "::ffff:169.254.1.1": Reason.LINK_LOCAL,
-    "64:ff9b::169.254.169.254": Reason.METADATA,
-    "fd00:ec2::254": Reason.METADATA,
-    "100.100.100.200": Reason.METADATA,
-    "metadata.google.internal": Reason.METADATA,
-    "Metadata.Google.Internal": Reason.METADATA,
-    "224.0.0.1": Reason.MULTICAST,
-    "ff02::1": Reason.MULTICAST,
-    "0.0.0.7": Reason.UNSPECIFIED,
-    "::ffff:0.0.0.0": Reason.UNSPECIFIED,
-    "255.255.255.255": Reason.RESERVED,
-    "240.0.0.1": Reason.RESERVED,
+    "169.254.169.254": RejectionReason.METADATA,
+    "169.254.170.2": RejectionReason.LINK_LOCAL,
+    "fe80::1": RejectionReason.LINK_LOCAL,
+    "febf::1": RejectionReason.LINK_LOCAL,
+    "::ffff:169.254.169.254": RejectionReason.METADATA,
+    "::ffff:169.254.1.1": RejectionReason.LINK_LOCAL,
+    "64:ff9b::169.254.169.254": RejectionReason.METADATA,
+    "fd00:ec2::254": RejectionReason.METADATA,
+    "100.100.100.200": RejectionReason.METADATA,
+    "metadata.google.internal": RejectionReason.METADATA,
+    "Metadata.Google.Internal": RejectionReason.METADATA,
+    "224.0.0.1": RejectionReason.MULTICAST,
+    "ff02::1": RejectionReason.MULTICAST,
+    "0.0.0.7": RejectionReason.UNSPECIFIED,
+    "::ffff:0.0.0.0": RejectionReason.UNSPECIFIED,
+    "255.255.255.255": RejectionReason.RESERVED,
+    "240.0.0.1": RejectionReason.RESERVED,
 }
 
 
@@ -69,12 +74,12 @@ def test_everything_else_is_let_in_by_default(host):
         ("::ffff:10.1.2.3", None),
         ("64:ff9b::10.1.2.3", None),
         ("2001:db8::7", None),
-        ("10.2.0.1", Reason.OUTSIDE_NETWORKS),
-        ("127.0.0.1", Reason.OUTSIDE_NETWORKS),
-        ("::1", Reason.OUTSIDE_NETWORKS),
-        ("2001:db9::7", Reason.OUTSIDE_NETWORKS),
-        ("localhost", Reason.HOST_NAME),
-        ("gpu-7.example", Reason.HOST_NAME),
+        ("10.2.0.1", RejectionReason.OUTSIDE_NETWORKS),
+        ("127.0.0.1", RejectionReason.OUTSIDE_NETWORKS),
+        ("::1", RejectionReason.OUTSIDE_NETWORKS),
+        ("2001:db9::7", RejectionReason.OUTSIDE_NETWORKS),
+        ("localhost", RejectionReason.HOST_NAME),
+        ("gpu-7.example", RejectionReason.HOST_NAME),
     ],
 )
 def test_a_list_of_networks_is_exhaustive(host, wanted):
@@ -128,11 +133,17 @@ def test_names_with_digits_are_hosts(host):
 
 def test_refusals_are_counted_when_first_seen():
     rejected_entries = RejectedEntries()
-    bad, worse = Rejection(Reason.LINK_LOCAL, "a"), Rejection(Reason.MALFORMED, "b")
+    bad, worse = (
+        Rejection(RejectionReason.LINK_LOCAL, "a"),
+        Rejection(RejectionReason.MALFORMED, "b"),
+    )
     assert list(rejected_entries.note("s", {"y": worse, "x": bad})) == ["x", "y"]
     assert rejected_entries.note("s", {"x": bad, "y": worse}) == {}
     assert rejected_entries.note("t", {"x": bad}) == {"x": bad}
-    assert rejected_entries.by_reason == {Reason.LINK_LOCAL: 2, Reason.MALFORMED: 1}
+    assert rejected_entries.by_reason == {
+        RejectionReason.LINK_LOCAL: 2,
+        RejectionReason.MALFORMED: 1,
+    }
     assert rejected_entries.note("s", {}) == {}
     assert rejected_entries.note("s", {"x": bad}) == {"x": bad}, "it had been gone"
     assert rejected_entries.total == 4

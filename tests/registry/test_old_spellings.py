@@ -11,7 +11,7 @@ import pytest
 from tests.support.old_spellings import Warned, warned
 
 from fingerpost.registry import Instance, ModelInfo, ModelReference
-from fingerpost.registry.consul.codec import decode_entries
+from fingerpost.registry.consul.schema.codec import decode_entries
 from fingerpost.registry.old_spellings import warn_old_spelling
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 from fingerpost.registry.zookeeper.codec import Node, decode_instance, encode_instance

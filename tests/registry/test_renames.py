@@ -93,6 +93,7 @@ def test_mistakes_in_the_table_are_found_when_the_class_is_made():
         renamed_fields(old="retry")(type("Below", (Config,), {}))
 
 
+@pytest.mark.shell
 def test_type_checkers_see_the_real_signature(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

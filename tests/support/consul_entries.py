@@ -6,7 +6,7 @@ import json
 
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.codec import decode_entries, encode_instance
+from fingerpost.registry.consul.schema.codec import decode_entries, encode_instance
 
 __all__ = ["INSTANCE", "decode", "entry"]
 

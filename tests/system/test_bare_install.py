@@ -41,11 +41,13 @@ def test_it_brings_no_ml_framework(bare: Path) -> None:
 def test_client_proxy_and_registry_work_without_one(bare: Path) -> None:
     code = (
         "import fingerpost.client, fingerpost.proxy, fingerpost.registry.embedded, pathlib;"
+        "import fingerpost.testing;"
         "root = pathlib.Path(fingerpost.client.__file__).parents[1];"
         "print(sorted(p.parent.name for p in root.glob('*/py.typed')))"
     )
     done = run(bare / "python", "-c", code)
-    assert done.stdout.strip() == "['client', 'deploy', 'proxy', 'registry', 'worker']", done
+    roots = ["client", "deploy", "errors", "proxy", "registry", "testing", "worker"]
+    assert done.stdout.strip() == str(roots), done
     assert run(bare / "fingerpost", "--help").returncode == 0
 
 

@@ -15,7 +15,11 @@ from fingerpost.errors import ConfigurationError, ModelFailed, Overloaded
 from fingerpost.testing import sync_fake_cluster
 from fingerpost.testing.plugin import MakeCluster, fingerpost_cluster
 
+pytestmark = pytest.mark.shell
+
 __all__ = ["fingerpost_cluster"]  # a fixture
+
+pytestmark = pytest.mark.shell
 
 
 def test_a_cluster_in_a_thread() -> None:

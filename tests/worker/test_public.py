@@ -9,6 +9,8 @@ import pytest
 
 import fingerpost.worker
 
+pytestmark = pytest.mark.shell
+
 
 def test_every_public_name_is_there() -> None:
     assert sorted(fingerpost.worker.__all__) == fingerpost.worker.__all__
@@ -24,6 +26,7 @@ def run(code: str) -> str:
     ).stdout
 
 
+@pytest.mark.shell
 def test_importing_it_imports_nothing_heavy() -> None:
     heavy = {"numpy", "aiohttp", "PIL", "tensorflow", "torch", "onnxruntime", "cv2"}
     loaded = run("import sys, fingerpost.worker; print(*sys.modules)").split()
@@ -32,6 +35,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert not heavy - {"numpy", "aiohttp", "PIL"} & set(loaded)
 
 
+@pytest.mark.shell
 def test_without_numpy_it_says_what_to_install() -> None:
     told = run(
         "import sys; sys.modules['numpy'] = None\n"

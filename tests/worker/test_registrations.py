@@ -36,7 +36,7 @@ async def test_what_could_not_be_told_is_told_by_the_next_sync(
     wanted[:] = [instance("flowers", "2"), instance("birds", "1")]
     await registrations.sync()
     await registrations.sync()
-    told = [each for each in caplog.messages if "does not know all that is served" in each]
+    told = [each for each in caplog.messages if "does not list everything that is served" in each]
     assert len(told) == 1, "once is enough"
     server = await EmbeddedRegistry(port=server.port).start()
     await registrations.sync()

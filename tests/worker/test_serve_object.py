@@ -27,6 +27,8 @@ from fingerpost.worker import DrainConfig, Worker, WorkerConfig, serve
 from tests.support.colours import encoded
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.shell
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_object.py"
 
 
@@ -227,6 +229,7 @@ def test_an_argument_that_is_not_valid(arguments: dict[str, Any], message: str) 
         Worker.for_object(Colours(), **{"name": "m", **arguments})
 
 
+@pytest.mark.shell
 def test_serve_without_a_registry_fails_before_it_loads(caplog: Any) -> None:
     model = Colours()
     caplog.set_level(logging.INFO)  # pytest's handlers keep `serve` from adding one
@@ -235,6 +238,7 @@ def test_serve_without_a_registry_fails_before_it_loads(caplog: Any) -> None:
     assert model.calls == []
 
 
+@pytest.mark.shell
 def test_the_local_registry_that_is_not_running_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,6 +15,7 @@ def test_an_address_that_was_named_is_given(host: str) -> None:
     assert reachable_host(host, "consul://127.0.0.1:8500") == host
 
 
+@pytest.mark.shell
 @pytest.mark.parametrize(
     "registry",
     [

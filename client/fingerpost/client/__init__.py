@@ -7,6 +7,7 @@ program passes to them, gets from them or catches can be imported from here.
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from fingerpost import errors as _errors
 from fingerpost.client.client import Client
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.images.load import ImageSource
@@ -25,7 +26,6 @@ from fingerpost.client.streaming.options import OnError
 from fingerpost.client.sync import SyncClient
 from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import *  # noqa: F403
-from fingerpost.errors import __all__ as _errors
 from fingerpost.registry import (
     CheckConfig,
     Instance,
@@ -72,7 +72,7 @@ __all__ = [
     "Tracing",
     "__version__",
 ]
-__all__ += _errors
+__all__ += _errors.__all__
 
 
 # These import prometheus-client and parts of the standard library that take a while.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -76,17 +77,14 @@ class RegistryResolver:
 
 def proxy_url(text: str) -> URL:
     """A proxy's URL from text. Raises `ConfigurationError` if it is not an http(s) URL."""
-    try:
+    with contextlib.suppress(ValueError):
         url = URL(text)
-        valid = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
-    except ValueError:
-        valid = False
-    if not valid or url.path != "/" or url.query_string or url.fragment:
-        raise ConfigurationError(
-            f"{text!r} is not a valid proxy URL: use http://HOST:PORT, such as "
-            "http://127.0.0.1:12480"
-        )
-    return url
+        bare = url.path == "/" and not url.query_string and not url.fragment
+        if url.scheme in {"http", "https"} and url.host and url.port is not None and bare:
+            return url
+    raise ConfigurationError(
+        f"{text!r} is not a valid proxy URL: use http://HOST:PORT, such as http://127.0.0.1:12480"
+    )
 
 
 class ProxyResolver:

@@ -16,8 +16,8 @@ from fingerpost.worker.engine.outcome import OpenLabels
 from fingerpost.worker.images import prepare
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.models.manifest import Framework, Manifest
-from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
 from fingerpost.worker.repository.sources import FoundModel
+from fingerpost.worker.repository.versions.policy import VersionPolicy, VersionSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

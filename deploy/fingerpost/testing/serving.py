@@ -85,7 +85,7 @@ async def start_worker(
         await serve(runner, listener)
         instances = _instances(repository, config, listener.getsockname()[1], boot_id)
         registrations = Registrations(
-            registry, lambda: instances, healthy=service.engine_well, lease_s=0.0
+            registry, lambda: instances, healthy=service.engine_healthy, lease_s=0.0
         )
         await registrations.register(config.registration.timeout_s)
         service.admission.state = WorkerState.READY
@@ -115,13 +115,13 @@ class ServingWorker:
         self._stack = stack
 
     async def drain(self) -> None:
-        """Tell the registry, and refuse new work from now on."""
+        """Leave the registry's healthy list, and refuse new work from now on."""
         self.admission.state = WorkerState.DRAINING
         await self._registrations.drain("leaving")
         self.admission.refusal = Draining("this worker is leaving: use another one")
 
     async def kill(self) -> None:
-        """Stop listening, cut all connections, and end; the registry is not told."""
+        """Stop listening, cut all connections, and end, without deregistering."""
         for site in list(self._runner.sites):
             await site.stop()
         server = self._runner.server

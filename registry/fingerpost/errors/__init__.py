@@ -1,7 +1,7 @@
-"""Every error Fingerpost raises, and what each one means on the wire.
+"""Every error that Fingerpost raises, and its form on the wire.
 
-The tree stands below all rooms because errors cross them: a worker answers
-`{"error": {"code", "message", "retryable"}}` and the client raises the class of that code again.
+All packages use it: a worker answers `{"error": {"code", "message", "retryable"}}`, and the client
+raises the class with that code.
 
 ::
 
@@ -9,8 +9,8 @@ The tree stands below all rooms because errors cross them: a worker answers
     +-- CallerError                     the caller must change something
     |   +-- InvalidRequest              400 invalid_request      malformed query or multipart
     |   +-- InvalidName                 400 invalid_name         a name or id outside the allow-list
-    |   +-- InvalidInstance             400 invalid_instance     a registration that makes no sense
-    |   +-- ConfigurationError          400 configuration        a wrong option, file or folder
+    |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
+    |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
     |   +-- Unauthorized                403 unauthorized
     |   +-- UnknownService              404 unknown_service      no such service in the registry
     |   +-- UnknownModel                404 unknown_model        model, version or alias not served
@@ -21,10 +21,10 @@ The tree stands below all rooms because errors cross them: a worker answers
     |       +-- ImageTooLarge           413 image_too_large      bytes or pixels over the limit
     |       +-- UnsupportedImage        415 unsupported_image    not one of the formats read
     |       +-- BrokenImage             422 broken_image         the right format, but damaged
-    +-- PeerError                       a peer could not do it now; retryable, but for two
+    +-- PeerError                       a peer could not do it now; all but two are retryable
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
-    |   +-- BadAnswer                   502 bad_answer           the peer's answer makes no sense
-    |   +-- NoWorker                    503 no_worker            known service, nobody healthy
+    |   +-- BadAnswer                   502 bad_answer           not an answer of the protocol
+    |   +-- NoWorker                    503 no_worker            known service, no healthy worker
     |   +-- Draining                    503 draining             the worker is leaving
     |   +-- Unreachable                 503 unreachable          refused, reset or timed out
     |   |   +-- ConnectionRefused                                no process listens there
@@ -79,11 +79,14 @@ Fault = Literal["caller", "peer", "us"]
 class FingerpostError(Exception):
     """Base of all errors; the message says what was wrong, with the value, and what to do.
 
-    It is one printable line, whatever a peer or a file has put into it.
+    The message is one printable line, whatever a peer or a file has put into it.
 
-    `status` is the HTTP status that carries the error, `code` the stable name in its JSON body,
-    `retryable` whether the same request may succeed on another worker or later, and
-    `retry_after_s`, where known, how many seconds to wait before that.
+    Attributes:
+        status: the HTTP status of a response with this error.
+        code: the stable name in its JSON body.
+        fault: whose fault it is: the caller's, the peer's or our own (`us`).
+        retryable: whether the same request may succeed on another worker or later.
+        retry_after_s: how many seconds to wait before that, where known.
     """
 
     status: ClassVar[int] = 500
@@ -123,19 +126,19 @@ class InvalidName(CallerError):
 
 
 class InvalidInstance(CallerError):
-    """A registration that makes no sense: bad port, not an address, no models."""
+    """A registration that is not valid: a bad port, not an address, no models."""
 
     code = "invalid_instance"
 
 
 class ConfigurationError(CallerError):
-    """An option, a file or a folder given at start is wrong."""
+    """A setting, or a file or folder that a setting names, is wrong."""
 
     code = "configuration"
 
 
 class Unauthorized(CallerError):
-    """The request lacks the right it needs."""
+    """The caller has no right to make the request."""
 
     status = 403
     code = "unauthorized"
@@ -170,26 +173,26 @@ class MethodNotAllowed(CallerError):
 
 
 class ImageError(CallerError):
-    """The image cannot be classified; another worker would say the same."""
+    """The image cannot be classified; another worker would give the same error."""
 
     code = "bad_image"
 
 
 class EmptyImage(ImageError):
-    """No bytes at all."""
+    """The image has no bytes."""
 
     code = "empty_image"
 
 
 class ImageTooLarge(ImageError):
-    """More bytes or more pixels than the limit, judged before decoding."""
+    """The image has more bytes or more pixels than the limit; checked before decoding."""
 
     status = 413
     code = "image_too_large"
 
 
 class UnsupportedImage(ImageError):
-    """Not an image, or not in one of the formats read."""
+    """The data are not an image, or not in a supported format."""
 
     status = 415
     code = "unsupported_image"
@@ -203,7 +206,7 @@ class BrokenImage(ImageError):
 
 
 class PeerError(FingerpostError):
-    """A peer could not do it now; another one, or a later time, may."""
+    """A peer could not do it now; another one may, or the same one later."""
 
     status = 503
     fault = "peer"
@@ -218,7 +221,7 @@ class Overloaded(PeerError):
 
 
 class BadAnswer(PeerError):
-    """A peer answered something that is not part of the protocol."""
+    """A peer's answer is not part of the protocol."""
 
     status = 502
     code = "bad_answer"
@@ -237,7 +240,7 @@ class Draining(PeerError):
 
 
 class Unreachable(PeerError):
-    """A connection was refused, reset, or made no progress in time."""
+    """A connection was refused, was reset, or made no progress in time."""
 
     code = "unreachable"
 
@@ -247,7 +250,7 @@ class ConnectionRefused(Unreachable):
 
 
 class RegistryError(PeerError):
-    """The registry failed. Callers keep their last good snapshot: an error is not an empty list."""
+    """A call to the registry failed. Callers keep their last good snapshot, not an empty list."""
 
     code = "registry"
 
@@ -259,7 +262,7 @@ class RegistryUnreachable(RegistryError):
 
 
 class RegistryDenied(RegistryError):
-    """The registry refused for lack of rights (ACL)."""
+    """The registry denied the call because of missing rights (ACL)."""
 
     status = 403
     code = "registry_denied"
@@ -267,7 +270,7 @@ class RegistryDenied(RegistryError):
 
 
 class DeadlineExceeded(PeerError):
-    """The caller's deadline has passed, so that an answer would be of no use."""
+    """The caller's deadline has passed, so that an answer would come too late."""
 
     status = 504
     code = "deadline"
@@ -281,10 +284,10 @@ class ModelFailed(FingerpostError):
 
 
 def _one_line(text: str) -> str:
-    r"""Text that cannot break a log, a terminal or a line of its own.
+    r"""The text as one line without control characters, safe for logs and terminals.
 
-    White space becomes a blank; what else is not printable (controls, text that turns its
-    direction, lone surrogates) is escaped, as in `\x1b`.
+    White space becomes a blank; other characters that are not printable (controls, changes of the
+    text's direction, lone surrogates) are escaped, as in `\x1b`.
     """
     if text.isprintable():
         return text
@@ -314,10 +317,10 @@ class _Envelope(msgspec.Struct):
 def error_from_json(
     body: bytes, *, status: int, retry_after_s: float | None = None
 ) -> FingerpostError:
-    """Make the typed error that a peer sent; `BadAnswer` where the body is no error of ours.
+    """The typed error in a peer's answer; `BadAnswer` where the body is not such an error.
 
-    A code that a newer peer knows and we do not becomes a `PeerError` or a `CallerError`, as the
-    peer's own `retryable` says.
+    An unknown code, as of a newer peer, becomes a `PeerError` if the peer says that it is
+    retryable, otherwise a `CallerError`.
     """
     try:
         error = msgspec.json.decode(body, type=_Envelope).error

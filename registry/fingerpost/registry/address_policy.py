@@ -1,23 +1,24 @@
-"""Which registrations are let in: whoever may write to the registry decides where images go.
+"""Which registered addresses are used: whoever may write to the registry decides where images go.
 
-A registry checks nothing of what is registered: Consul 1.8.7 takes `not a host!` as an address,
-and its ACLs say who may register a service, not at which address. A client that believes it can be
-sent anywhere inside the operator's network. So every decoded instance is judged here, by address:
+A registry does not check what is registered: Consul 1.8.7 accepts `not a host!` as an address, and
+its ACLs restrict who may register a service, not at which address. A client that believes every
+entry can be sent anywhere inside the operator's network. So the address of every decoded instance
+is checked here:
 
-1. Always refused: link-local addresses (169.254.0.0/16 with the clouds' metadata service at
+1. Always rejected: link-local addresses (169.254.0.0/16 with the clouds' metadata service at
    169.254.169.254, and fe80::/10), the metadata services outside that range, multicast, 0.0.0.0/8
    and `::`, broadcast and the reserved 240.0.0.0/4. No worker can be reached by others at any of
    them. The IPv4 address inside an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) IPv6
-   address is judged, because the connection ends there.
-2. With a list of networks, every address outside them is refused; the list is exhaustive, so that
+   address is checked, because the connection ends there.
+2. With a list of networks, every address outside them is rejected; the list is exhaustive, so that
    loopback must be on it too.
-3. Without one every other address is let in, loopback too: demos and one-machine clusters live
-   there.
-4. Host names are let in only without a list. A name could resolve anywhere, and elsewhere at every
-   look-up (DNS rebinding), so that judging it here would promise what nobody keeps. Rejected:
-   resolving here (the client resolves again, and may get another answer) and judging where it is
-   connected to (every user of an address would have to, TensorFlow's clients and curl included).
-   `metadata.google.internal` is refused even so.
+3. Without a list every other address is allowed, loopback too: demos and one-machine clusters use
+   it.
+4. Host names are allowed only without a list. A name could resolve to any address, and to another
+   one at each look-up (DNS rebinding), so that a check here would guarantee nothing. Rejected
+   designs: resolving here (the client resolves again, and may get another answer) and checking at
+   the connection (every user of an address would have to, TensorFlow's clients and curl included).
+   `metadata.google.internal` is always rejected.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
 
-__all__ = ["AddressPolicy", "Reason", "RejectedEntries", "Rejection"]
+__all__ = ["AddressPolicy", "RejectedEntries", "Rejection", "RejectionReason"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -45,8 +46,8 @@ _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _METADATA: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "metadata.google.internal"})
 
 
-class Reason(enum.StrEnum):
-    """Why an entry was refused; the value is the label of a metric."""
+class RejectionReason(enum.StrEnum):
+    """Why an entry was rejected; the value is the label `reason` of a metric."""
 
     MALFORMED = "malformed"
     DUPLICATE = "duplicate"
@@ -60,18 +61,18 @@ class Reason(enum.StrEnum):
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """Why an entry is left out: the reason to count, and a message for people."""
+    """Why an entry is not used: the reason to count, and a message for people."""
 
-    reason: Reason
+    reason: RejectionReason
     message: str
 
 
 class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The operator's rule about addresses; the module's docstring has it in full.
+    """Which addresses of workers are allowed; the module's docstring has the rules.
 
     Attributes:
-        networks: where workers may be; empty (the default) means anywhere but rule 1. Listing
-            networks shuts out whoever registers an address elsewhere, and all host names.
+        networks: the networks of all workers. Every address outside them and every host name is
+            rejected. Empty, the default, allows every address that rule 1 does not reject.
     """
 
     networks: tuple[_Network, ...] = ()
@@ -81,7 +82,7 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
         """From networks as written on a command line, such as `10.0.0.0/8` and `2001:db8::/32`.
 
         Raises:
-            ConfigurationError: one of them is no network.
+            ConfigurationError: one of them is not a valid network.
         """
         parsed = []
         for text in networks:
@@ -95,31 +96,33 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return cls(networks=tuple(parsed))
 
     def rejection(self, instance: Instance) -> Rejection | None:
-        """Why `instance` is not let in, or None where it is."""
+        """Why `instance` is rejected, or None where it is allowed."""
         try:
-            address = _end_of(ipaddress.ip_address(instance.host))
+            address = _final_address(ipaddress.ip_address(instance.host))
         except ValueError:
-            return self._refuse_name(instance.host)
-        if (reason := _never(address)) is not None:
+            return self._name_rejection(instance.host)
+        if (reason := _never_allowed(address)) is not None:
             kind = reason.value.replace("_", "-")
             return Rejection(
-                reason, f"its address {instance.host} is {kind}: no worker can be there"
+                reason, f"its address {instance.host} is {kind}: no worker can have it"
             )
         if self.networks and not any(address in network for network in self.networks):
             return Rejection(
-                Reason.OUTSIDE_NETWORKS,
+                RejectionReason.OUTSIDE_NETWORKS,
                 f"its address {instance.host} is outside the allowed networks "
                 f"{self._listed()}; allow its network if the worker is one of yours",
             )
         return None
 
-    def _refuse_name(self, host: str) -> Rejection | None:
+    def _name_rejection(self, host: str) -> Rejection | None:
         if host.lower().rstrip(".") in _METADATA:
-            return Rejection(Reason.METADATA, f"its host {host} is a cloud's metadata service")
+            return Rejection(
+                RejectionReason.METADATA, f"its host {host} is a cloud's metadata service"
+            )
         if self.networks:
             return Rejection(
-                Reason.HOST_NAME,
-                f"its host {host} is a name, which could resolve to outside the allowed networks "
+                RejectionReason.HOST_NAME,
+                f"its host {host} is a name, which could resolve outside the allowed networks "
                 f"{self._listed()}; register the worker with its IP address",
             )
         return None
@@ -130,36 +133,39 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RejectedEntries:
-    """What was refused so far: a count by reason, and which ids are known as refused already.
+    """The entries rejected so far: a count by reason, and the ids that were counted.
 
-    An entry is counted when it is first seen, not at every look at the list, and again if it comes
-    back after it had been gone or let in.
+    An entry is counted when it is first seen, not at every poll, and again if it comes back after
+    it was removed or allowed.
+
+    Attributes:
+        by_reason: how many entries were rejected for each reason.
     """
 
     def __init__(self) -> None:
-        self.by_reason: dict[Reason, int] = {}
+        self.by_reason: dict[RejectionReason, int] = {}
         self._seen: dict[str, frozenset[str]] = {}
 
     @property
     def total(self) -> int:
-        """All rejections."""
+        """The number of all rejected entries."""
         return sum(self.by_reason.values())
 
-    def note(self, service: str, refused: dict[str, Rejection]) -> dict[str, Rejection]:
-        """Take all that is refused of one service now, by id; return what is new, to be logged."""
+    def note(self, service: str, rejected: dict[str, Rejection]) -> dict[str, Rejection]:
+        """Count the rejected entries of one service, by id; return the new ones, to be logged."""
         seen = self._seen.get(service, frozenset())
-        new = {each: refused[each] for each in sorted(refused.keys() - seen)}
+        new = {each: rejected[each] for each in sorted(rejected.keys() - seen)}
         for rejection in new.values():
             self.by_reason[rejection.reason] = self.by_reason.get(rejection.reason, 0) + 1
-        if refused:
-            self._seen[service] = frozenset(refused)
+        if rejected:
+            self._seen[service] = frozenset(rejected)
         else:
             self._seen.pop(service, None)
         return new
 
 
-def _end_of(address: _Address) -> _Address:
-    """Where a connection to `address` ends: the IPv4 address inside a translated IPv6 one."""
+def _final_address(address: _Address) -> _Address:
+    """The address where a connection ends: the IPv4 address inside a translated IPv6 one."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -168,16 +174,16 @@ def _end_of(address: _Address) -> _Address:
     return address
 
 
-def _never(address: _Address) -> Reason | None:
-    """Why no worker can be at `address` (rule 1), or None where one can."""
+def _never_allowed(address: _Address) -> RejectionReason | None:
+    """Why no worker can have `address` (rule 1), or None where one can."""
     if str(address) in _METADATA or str(address) == "169.254.169.254":
-        return Reason.METADATA
+        return RejectionReason.METADATA
     if address.is_link_local:
-        return Reason.LINK_LOCAL
+        return RejectionReason.LINK_LOCAL
     if address.is_multicast:
-        return Reason.MULTICAST
+        return RejectionReason.MULTICAST
     if address.is_unspecified or address in _THIS_NETWORK:
-        return Reason.UNSPECIFIED
+        return RejectionReason.UNSPECIFIED
     if isinstance(address, ipaddress.IPv4Address) and address.is_reserved:
-        return Reason.RESERVED
+        return RejectionReason.RESERVED
     return None

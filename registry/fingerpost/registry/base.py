@@ -1,4 +1,4 @@
-"""What every registry can do: the seam between Fingerpost and Consul, ZooKeeper or a test."""
+"""The interface of every registry: Consul, ZooKeeper, a fixed list, or one in a test."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ __all__ = ["Registration", "Registry"]
 
 
 class Registration(Protocol):
-    """One instance's entry, kept alive in the background until `deregister`.
+    """One instance's entry in a registry, kept alive in the background until `deregister`.
 
-    If the registry forgets the entry, it is registered again with jittered back-off, except while
-    it is draining. A registry failure is logged and retried; it never stops the worker.
+    If the registry loses the entry, it is registered again with jittered back-off, except while it
+    is draining. A failure of the registry is logged and retried; it never stops the worker.
     """
 
     @property
     def instance(self) -> Instance:
-        """What was registered."""
+        """The instance as registered."""
         ...
 
     @property
     def reregistrations(self) -> int:
-        """How often the registry had forgotten the entry, and got it again."""
+        """How often the registry had lost the entry, so that it was registered again."""
         ...
 
     async def update(self, instance: Instance) -> None:
-        """Replace what is registered by other facts about the same instance (id and service).
+        """Replace what is registered by other data of the same instance (id and service).
 
-        It stays on the healthy list meanwhile, or off it where it is draining. From the call on,
-        what is registered again is the new one, and where it raises, the background work goes on
-        telling it.
+        Meanwhile it stays on the healthy list, or off it where it is draining. From the call on,
+        a re-registration uses the new data. Where the call raises `RegistryError`, the background
+        work goes on trying to write them.
 
         Raises `InvalidInstance` for another id or service, and `RegistryError`.
         """
         ...
 
     async def drain(self, reason: str) -> None:
-        """Take the instance off the healthy list, its entry staying. Raises `RegistryError`."""
+        """Take the instance off the healthy list; its entry stays. Raises `RegistryError`."""
         ...
 
     async def undrain(self) -> None:
@@ -54,7 +54,7 @@ class Registration(Protocol):
     async def deregister(self) -> None:
         """Remove the entry and stop keeping it alive. Calling it again does nothing.
 
-        Raises `RegistryError` where the registry could not be told; the background work has ended
+        Raises `RegistryError` where the call to the registry fails; the background work has ended
         all the same, and the registry's own check removes the entry later.
         """
         ...
@@ -70,16 +70,16 @@ class Registry(Protocol):
     async def register(
         self, instance: Instance, *, healthy: Callable[[], bool] | None = None
     ) -> Registration:
-        """Record the instance, and return once the registry has shown it to be there.
+        """Record the instance, and return once the registry lists it.
 
-        `healthy` tells whether the instance can work now, where the registry cannot ask it itself;
-        it is called often, and must not block.
+        `healthy` returns whether the instance can work now, for a registry that does not check it
+        itself; it is called often, and must not block.
         """
         ...
 
     @property
     def rejected_entries(self) -> RejectedEntries:
-        """The entries left out of every list, because they make no sense or are not let in."""
+        """The entries left out of every list, because they are malformed or not allowed."""
         ...
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
@@ -87,14 +87,15 @@ class Registry(Protocol):
 
         Raises:
             InvalidRequest: there is no such instance, or it cannot be drained from here.
-            RegistryError: the registry could not be told.
+            RegistryError: the call to the registry failed.
         """
         ...
 
     async def list(self, service: str) -> Snapshot:
         """Resolve once: the healthy instances now. An unknown service gives `known=False`.
 
-        This is the registry's list as it is; only a watch, which knows an older one, can doubt it.
+        This is the registry's list as it is; only a watch, which knows an older one, can decide not
+        to believe it.
         """
         ...
 
@@ -105,19 +106,19 @@ class Registry(Protocol):
     def watch(self, service: str) -> Watch[Snapshot]:
         """A started watch of one service; every caller of this registry shares the same one.
 
-        Each call is one use of it, which `release` gives back.
+        Each call counts as one use of it; end each use by `release`.
         """
         ...
 
     def watch_catalog(self) -> Watch[Catalog]:
-        """A started watch of the service names, shared likewise; it runs until `aclose`."""
+        """A started watch of the service names, shared by all callers; it runs until `aclose`."""
         ...
 
     async def release(self, service: str) -> None:
-        """Give one use of a service's watch back; the last one ends it, its view staying readable.
+        """End one use of a service's watch; the last one ends the watch, whose view stays readable.
 
-        Who never calls it loses nothing but a connection: `aclose` ends all watches. A service
-        that nobody watches is no error.
+        Without this call the watch only holds a connection until `aclose`, which ends all watches.
+        A service that is not watched is not an error.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""How to reach a registry that is secured, or spread over datacenters. Pure: opens no file.
+"""Settings of a registry beyond its URL: credentials, TLS, datacenters, checks. Pure: no file I/O.
 
-`open_registry` reads the files named here. Nothing here asks the environment: the command line
-does, and passes the values on.
+`open_registry` reads the files named here. The environment is read by the command line only, which
+passes the values on.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from fingerpost.registry.instance import is_host
 
 __all__ = ["CheckConfig", "RegistryConfig", "check_token"]
 
-# Consul's own rule for a datacenter's name; a namespace is named alike.
+# Consul's own rule for the name of a datacenter; that of a namespace is the same.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-# With an election under way the agent held heartbeats for 7 s a try: checks with a TTL of 2 s and
-# of 10 s turned critical in it, those of 30 s did not.
+# During an election the agent held heartbeats for 7 s each: checks with a TTL of 2 s and of 10 s
+# turned critical meanwhile, those of 30 s did not.
 _MIN_TTL_S: Final = 30.0
 
 
@@ -39,7 +39,7 @@ class CheckConfig:
         ttl_s: with `ttl`, seconds without a report after which the check fails, at least 30: less
             does not outlast the election of a new Consul leader. Reports are sent every third.
         deregister_after_s: seconds of failure after which the entry is removed, at least 60. More
-            keeps the entry of a worker that may come back; less clears dead ones sooner.
+            keeps the entry of a worker that may come back; less removes dead ones sooner.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -82,35 +82,36 @@ class CheckConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RegistryConfig:
-    """What a registry's URL does not say. Every field may be left out.
+    """Settings of a registry that are not in its URL. Every field may be left out.
 
     Attributes:
-        token: ACL token, sent with every call; shown in no message and no `repr`. A process list
-            shows arguments to everybody on the machine: prefer `token_file`.
-        token_file: a file that holds the token and nothing else. Read again when it changes, so
-            that a new token needs no restart.
-        ca_file: PEM file of the authorities that may sign the registry's certificate; those of
-            the system, if None.
-        cert_file: PEM file of our own certificate, for a registry that asks for one. It, its key
-            and `ca_file` are read again when they change, too; new connections use them.
+        token: the ACL token, sent with every call; it is in no message and no `repr`. A process
+            list shows arguments to everybody on the machine: prefer `token_file`.
+        token_file: a file that holds the token and nothing else. It is read again when it changes,
+            so that a new token needs no restart.
+        ca_file: PEM file of the authorities that may sign the registry's certificate; None uses
+            those of the system.
+        cert_file: PEM file of the client certificate, for a registry that asks for one. It, its key
+            and `ca_file` are also read again when they change; new connections use them.
         key_file: PEM file of its private key, without a pass phrase; may be `cert_file` itself.
-        verify: check the registry's certificate and host name. Without it, whoever is on the path
-            reads the token and answers as the registry: for experiments only.
-        datacenters: where to read from, in this order; the first is our own, where instances are
-            registered. The next is asked while one has no healthy instance or fails. Empty: only
-            the agent's own.
-        namespace: of Consul Enterprise; sent with every call where given. Other editions refuse
-            or ignore it.
-        allow_networks: where workers may be, as CIDR (`10.0.0.0/8`); every address outside is
-            refused, and every host name. Empty lets in all that make sense; see `AddressPolicy`.
-        snapshot_folder: where to keep the last good snapshot of every service, so that a process
-            that starts while the registry is away knows the workers; nowhere, if None.
-        check: how the registry watches over an instance registered here; see `CheckConfig`.
+        verify: whether to check the registry's certificate and host name. Without it, anybody on
+            the network path can read the token and answer as the registry: for experiments only.
+        datacenters: the datacenters to read from, in this order. The first is the agent's own,
+            where instances are registered. The next one is asked while one has no healthy instance
+            or fails. Empty: only the agent's own.
+        namespace: the namespace of Consul Enterprise, sent with every call where given. Other
+            editions refuse or ignore it.
+        allow_networks: the networks of all workers, as CIDR (`10.0.0.0/8`); every address outside
+            them and every host name is rejected. Empty allows all that may be a worker's address;
+            see `AddressPolicy`.
+        snapshot_folder: a folder for the last good snapshot of every service, so that a process
+            that starts during an outage of the registry knows the workers. None stores none.
+        check: how the registry checks an instance that is registered here; see `CheckConfig`.
         wan_address: host name or IP address at which readers in other datacenters reach what is
             registered here, where it differs from the instance's own.
 
     Raises:
-        ConfigurationError: on construction; the message names the field, its value and the remedy.
+        ConfigurationError: a value is not valid; the message names the field and the remedy.
     """
 
     token: str | None = dataclasses.field(default=None, repr=False)
@@ -130,50 +131,50 @@ class RegistryConfig:
         if self.token is not None:
             if self.token_file is not None:
                 raise ConfigurationError(
-                    f"a token and token_file {self.token_file!r} are both given; leave one out"
+                    f"token and token_file={self.token_file!r} are both given; leave one out"
                 )
-            check_token(self.token, "the token given")
+            check_token(self.token, "token")
         if self.cert_file is not None and self.key_file is None:
             raise ConfigurationError(
-                f"cert_file {self.cert_file!r} has no key_file; name the certificate's private "
+                f"cert_file={self.cert_file!r} has no key_file; name the certificate's private "
                 "key, which may be in the same file"
             )
         if self.key_file is not None and self.cert_file is None:
             raise ConfigurationError(
-                f"key_file {self.key_file!r} has no cert_file; name the key's certificate"
+                f"key_file={self.key_file!r} has no cert_file; name the key's certificate"
             )
         if not self.verify and self.ca_file is not None:
             raise ConfigurationError(
-                f"ca_file {self.ca_file!r} is of no use with verify=False; leave one of them out"
+                f"ca_file={self.ca_file!r} has no effect with verify=False; leave one of them out"
             )
         for name in self.datacenters:
             _check_name("datacenter", name)
         if len(set(self.datacenters)) != len(self.datacenters):
             raise ConfigurationError(
-                f"datacenters {', '.join(self.datacenters)}: one is named twice; name each once"
+                f"datacenters={', '.join(self.datacenters)}: one is listed twice; list each once"
             )
         if self.namespace is not None:
             _check_name("namespace", self.namespace)
         if self.wan_address is not None and not is_host(self.wan_address):
             raise ConfigurationError(
-                f"wan_address {self.wan_address!r} is neither an IP address nor a host name"
+                f"wan_address={self.wan_address!r} is neither an IP address nor a host name"
             )
 
     @property
     def uses_tls(self) -> bool:
-        """Whether an option is given that means something over TLS only."""
+        """Whether a setting is given that has an effect only with TLS."""
         return not self.verify or self.ca_file is not None or self.cert_file is not None
 
 
 def check_token(token: str, where: str) -> str:
-    """Return `token` if it can travel in an HTTP header. Never shows it.
+    """Return `token` if it is a valid value of an HTTP header. Errors do not show it.
 
     Raises:
         ConfigurationError: it is empty, longer than 8 KiB, or not printable ASCII.
     """
     if not 0 < len(token) <= 8192 or not all("!" <= letter <= "~" for letter in token):
         raise ConfigurationError(
-            f"{where} is no ACL token: expected 1 to 8192 printable characters without spaces"
+            f"{where} is not a valid ACL token: use 1 to 8192 printable characters, no spaces"
         )
     return token
 

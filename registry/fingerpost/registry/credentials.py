@@ -1,4 +1,4 @@
-"""The ACL token that travels with every call, and the file it may come from."""
+"""The ACL token that is sent with every call, and passwords kept out of messages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class Token:
-    """A token as given, or as its file has it now.
+    """An ACL token, given as text or as a file.
 
-    The file is looked at before each call (one `stat`), and read when it was replaced or written
-    to. While it is gone or makes no sense, as in the middle of a rotation, the last good token
-    stays in use.
+    The file's state is read before each call (one `stat`), and the file when it was replaced or
+    written to. While it is missing or not valid, as in the middle of a rotation, the last good
+    token stays in use.
 
     Raises:
-        ConfigurationError: `file` cannot be read, or holds no token.
+        ConfigurationError: `file` cannot be read, or does not hold a token.
     """
 
     def __init__(self, token: str | None = None, file: str | None = None) -> None:
@@ -34,7 +34,7 @@ class Token:
             self._read(self._path)
 
     def current(self) -> str | None:
-        """The token to send now; None for none."""
+        """The token to send with the next call, or None."""
         if self._path is not None:
             try:
                 if self._state(self._path) != self._seen:
@@ -49,7 +49,7 @@ class Token:
 
     def _read(self, path: Path) -> None:
         try:
-            # The state first: what is written in between is read at the next call.
+            # The state first: a write between the two is seen at the next call.
             seen = self._state(path)
             text = path.read_text("ascii")
         except OSError as error:
@@ -59,9 +59,9 @@ class Token:
             ) from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(
-                f"token_file {str(path)!r} is no ASCII text; it must hold the ACL token"
+                f"token_file {str(path)!r} is not ASCII text; it must hold the ACL token"
             ) from error
-        self._token = check_token(text.strip(), f"what token_file {str(path)!r} holds")
+        self._token = check_token(text.strip(), f"the content of token_file {str(path)!r}")
         self._seen = seen
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A registry from its URL, as given on a command line."""
+"""Makes a registry from its URL, as given on a command line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.credentials import Token, mask_password
+from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
@@ -20,6 +21,7 @@ __all__ = ["open_registry"]
 _EMBEDDED: Final = "http://127.0.0.1:12481"
 
 
+@renamed_arguments("open_registry", options="registry_config")
 def open_registry(
     url: str, registry_config: RegistryConfig | None = None, *, token: str | None = None
 ) -> Registry:
@@ -33,8 +35,8 @@ def open_registry(
     that name. For ZooKeeper the token is `USER:PASSWORD`.
 
     Raises:
-        ConfigurationError: another scheme, no such URL, an option that this registry does not
-            have, or a file named in the registry_config that is missing or holds something else.
+        ConfigurationError: another scheme, not a valid URL, a setting that this registry does not
+            have, or a file in `registry_config` that is missing or not valid.
     """
     registry_config = registry_config or RegistryConfig()
     if token is not None:
@@ -52,7 +54,7 @@ def open_registry(
     return opener(url, registry_config)
 
 
-# Each imports its registry itself, because aiohttp takes longer to import than all else here.
+# Each imports its registry itself, because importing aiohttp takes longer than all the rest.
 
 
 def _consul(url: str, registry_config: RegistryConfig) -> Registry:
@@ -61,27 +63,31 @@ def _consul(url: str, registry_config: RegistryConfig) -> Registry:
     scheme, _, rest = url.partition("://")
     transport = "https" if scheme.lower().endswith("https") else "http"
     return ConsulRegistry(
-        f"{transport}://{rest}", registry_config=registry_config, **_reading(registry_config)
+        f"{transport}://{rest}",
+        registry_config=registry_config,
+        **_reader_arguments(registry_config),
     )
 
 
 def _zookeeper(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
-    _refuse(url, registry_config, {"token", "token_file", "allow_networks", "snapshot_folder"})
+    _check_settings(
+        url, registry_config, {"token", "token_file", "allow_networks", "snapshot_folder"}
+    )
     auth = Token(registry_config.token, registry_config.token_file).current()
-    return ZooKeeperRegistry(url, auth=auth, **_reading(registry_config))
+    return ZooKeeperRegistry(url, auth=auth, **_reader_arguments(registry_config))
 
 
 def _static(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.static import StaticRegistry
 
-    _refuse(url, registry_config, set())
+    _check_settings(url, registry_config, set())
     return StaticRegistry(url)
 
 
-def _reading(registry_config: RegistryConfig) -> dict[str, Any]:
-    """What every registry that is watched takes: whom to let in, and where to keep snapshots."""
+def _reader_arguments(registry_config: RegistryConfig) -> dict[str, Any]:
+    """Arguments of every registry that is watched: the address policy and the snapshot store."""
     from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
     address_policy = AddressPolicy.parse(registry_config.allow_networks)
@@ -92,18 +98,18 @@ def _reading(registry_config: RegistryConfig) -> dict[str, Any]:
     return {"address_policy": address_policy, "store": store}
 
 
-def _refuse(url: str, registry_config: RegistryConfig, known: set[str]) -> None:
-    """An option that would silently do nothing is an error."""
+def _check_settings(url: str, registry_config: RegistryConfig, known: set[str]) -> None:
+    """Raise an error for a setting that would have no effect."""
     default = RegistryConfig()
     for field in dataclasses.fields(registry_config):
         name = field.name
         if name not in known and getattr(registry_config, name) != getattr(default, name):
             raise ConfigurationError(
-                f"registry URL {mask_password(url)!r}: {name} is for Consul only"
+                f"registry URL {mask_password(url)!r}: {name} has an effect only with Consul"
             )
 
 
-# By scheme in lower case; each is given the whole URL.
+# By scheme in lower case; each function gets the whole URL.
 _OPENERS: Final[dict[str, Callable[[str, RegistryConfig], Registry]]] = {
     "consul": _consul,
     "consul+http": _consul,

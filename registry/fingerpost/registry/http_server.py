@@ -42,7 +42,7 @@ ErrorForm = Callable[[FingerpostError], bytes]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound TCP socket, not yet listening; port 0 picks a free one.
+    """A bound TCP socket that does not listen yet; port 0 picks a free port.
 
     Raises:
         ConfigurationError: the port is in use, or the address is not one of this machine.
@@ -67,10 +67,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def serve(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
-    """Listen on a bound socket with a set-up runner; the socket is closed where that fails.
+    """Listen on a bound socket with a runner that is set up; close the socket where that fails.
 
     Raises:
-        ConfigurationError: another process that had bound the same port listens on it already.
+        ConfigurationError: another process that bound the same port listens on it already.
     """
     site = web.SockSite(runner, listener, backlog=1024)
     try:
@@ -88,7 +88,7 @@ async def serve(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
 def json_response(
     value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Any msgspec struct or plain value as JSON."""
+    """A response with a msgspec struct or plain value as its JSON body."""
     return web.Response(
         body=msgspec.json.encode(value),
         status=status,
@@ -118,7 +118,7 @@ def error_response(
 
 def internal_error() -> FingerpostError:
     """The error for a fault of this server, whose traceback goes to its log."""
-    return FingerpostError("this server has a fault: see its log")
+    return FingerpostError("internal error of this server: see its log")
 
 
 def typed_errors(hint: str, *, form_of: Callable[[str], ErrorForm] | None = None) -> Middleware:

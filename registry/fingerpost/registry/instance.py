@@ -32,12 +32,12 @@ _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE | re.ASCII)
 
 
 def format_address(host: str, port: int) -> str:
-    """`host:port` as URLs have it, an IPv6 host in brackets (RFC 3986)."""
+    """`host:port` as in a URL, an IPv6 host in brackets (RFC 3986)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class ModelReference(msgspec.Struct, frozen=True):
-    """What a caller asks for: `flowers`, `flowers@3` or `flowers@stable`."""
+    """The model, and version or alias, that a caller asks for: `flowers@3`, `flowers@stable`."""
 
     model: str
     version: str | None = None
@@ -45,7 +45,7 @@ class ModelReference(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
-        """Read the written form. Raises `InvalidName` where it is none."""
+        """Parse the written form. Raises `InvalidName` where it is not valid."""
         return cls(*split_reference(text))
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tr
     versions: tuple[str, ...]
     aliases: Mapping[str, str] = {}
     # What release 0.1.0 writes for `aliases`. It stays only on what was read from that release,
-    # until an `Instance` takes it off and says so.
+    # until an `Instance` removes it and logs a warning.
     _labels: Mapping[str, str] | UnsetType = msgspec.field(name="labels", default=UNSET)
 
     def __post_init__(self) -> None:
@@ -95,13 +95,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: unique for every process that ever ran: name-host-port-nonce.
-        service: the name clients ask for.
+        service: the name that clients ask for.
         host: an IP address or a host name that clients can reach.
-        ports: port by transport; `http` is always there.
-        models: what it serves.
+        ports: port by transport; `http` is always among them.
+        models: the models that it serves.
         weight: its share of requests relative to others, 1 to 65535 (Consul's `Weights.Passing`).
-        zone: where it stands (rack, availability zone); empty when unknown.
-        boot_id: the random number that its load reports carry too.
+        zone: its rack or availability zone; empty when unknown.
+        boot_id: the random number of this process, also in its load reports; 0 when unknown.
         meta: framework, device, wanted image size and the like, for people and tools; keys of
             letters, digits, `_` and `-`.
     """
@@ -133,7 +133,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         if not 1 <= self.weight <= 65535:
             raise InvalidInstance(f"instance {self.id}: weight {self.weight} is not in 1..65535")
         if not self.models:
-            raise InvalidInstance(f"instance {self.id}: it serves no model")
+            raise InvalidInstance(f"instance {self.id}: no model is listed")
         if any(model._labels for model in self.models):
             self._take_off_labels()
 
@@ -163,8 +163,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_host(host: str) -> bool:
+    """Whether it is a valid IP address, other than 0.0.0.0 and `::`, or a valid host name."""
     try:
-        # A zone (fe80::1%eth0) means something on its own machine only, and may hold any character.
+        # A zone (fe80::1%eth0) is valid on its own machine only, and may hold any character.
         return "%" not in host and not ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return bool(_HOSTNAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rpartition(".")[2])

@@ -61,13 +61,13 @@ class LoadClient:
     async def get(self, instance: Instance) -> LoadReport:
         """The worker's load report.
 
-        Every failure is the worker's and retryable. They may be told apart further:
+        Every failure is a retryable `PeerError`.
 
         Raises:
             ConnectionRefused: no process accepts connections at its address.
             Unreachable: no connection for another reason, one that broke, or no answer in time.
             BadAnswer: it answered something else than a load report.
-            PeerError: the base of these; also a status of 500 or more.
+            PeerError: a status of 500 or more; also the base of the others.
         """
         async with self._limit:
             try:

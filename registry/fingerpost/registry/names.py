@@ -21,24 +21,24 @@ _ALIAS: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 def check_service(name: str) -> str:
-    """Return `name` if it can name a service or a model, else raise `InvalidName`.
+    """Return `name` if it is a valid name of a service or a model, else raise `InvalidName`.
 
     At most 63 lower-case letters, digits and hyphens, as a DNS label has (RFC 1123), so that
     `NAME.service.consul` resolves.
     """
     if not _SERVICE.fullmatch(name):
         raise InvalidName(
-            f"{name!r} cannot name a service: use 1 to 63 lower-case letters, digits and hyphens, "
-            "with no hyphen at either end"
+            f"{name!r} is not a valid service name: use 1 to 63 lower-case letters, digits and "
+            "hyphens, with no hyphen at either end"
         )
     return name
 
 
 def check_id(name: str) -> str:
-    """Return `name` if it can be an instance's or a check's id, else raise `InvalidName`."""
+    """Return `name` if it is a valid id of an instance or a check, else raise `InvalidName`."""
     if not _ID.fullmatch(name) or ".." in name:
         raise InvalidName(
-            f"{name!r} cannot be an id: use 1 to 128 letters, digits, dots, hyphens and "
+            f"{name!r} is not a valid id: use 1 to 128 letters, digits, dots, hyphens and "
             "underscores, with a letter or digit at either end and no two dots in a row"
         )
     return name
@@ -47,7 +47,7 @@ def check_id(name: str) -> str:
 def check_version(version: str) -> str:
     """Return `version` if it is a model version (a decimal number), else raise `InvalidName`."""
     if not _VERSION.fullmatch(version):
-        raise InvalidName(f"{version!r} is no model version: use a whole number such as 3")
+        raise InvalidName(f"{version!r} is not a valid model version: use a whole number such as 3")
     return version
 
 

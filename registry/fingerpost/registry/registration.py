@@ -1,6 +1,6 @@
-"""What registrations that are kept alive share: when to look, what to try again, in what order.
+"""A registration that is kept alive: when its entry is checked, and which calls are retried.
 
-A registry's own subclass says how its entry is told of, looked after and removed.
+A registry's own subclass implements the calls that write, check and remove the entry.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _BACKOFF: Final = Backoff(base_s=0.5, cap_s=4.0, jitter=EQUAL_JITTER)
 
 
 class HeartbeatRegistration(abc.ABC):
-    """Looks every `interval_s`, give or take a quarter, whether the registry still has the entry.
+    """Checks every `interval_s`, plus or minus a quarter, that the registry still has the entry.
 
-    An entry that was forgotten is registered again, but never while draining: it would come back
-    as healthy. Failures are tried again with jittered back-off, logged once, and never raised.
+    An entry that was lost is registered again, but never while draining: it would come back as
+    healthy. Failures are retried with jittered back-off, logged once, and never raised.
 
-    One lock orders what is said to the registry, so that a re-registration under way cannot
-    overtake a drain or a deregistration; the methods that subclasses give are called holding it.
+    One lock orders the calls to the registry, so that a re-registration under way cannot overtake
+    a drain or a deregistration. The abstract methods are called with the lock held.
     """
 
     def __init__(self, instance: Instance, *, interval_s: float, rng: Random) -> None:
@@ -44,40 +44,40 @@ class HeartbeatRegistration(abc.ABC):
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._drain_reason: str | None = None
-        self._drain_told = False
-        self._update_told = True
+        self._drain_sent = False
+        self._update_sent = True
         self._deregistered = False
         self._reregistrations = 0
 
     @property
     def instance(self) -> Instance:
-        """What was registered."""
+        """The instance as registered."""
         return self._instance
 
     @property
     def reregistrations(self) -> int:
-        """How often the registry had forgotten the entry, and got it again."""
+        """How often the registry had lost the entry, so that it was registered again."""
         return self._reregistrations
 
     @property
     def draining(self) -> bool:
-        """Whether it is to be off the healthy list, told to the registry or not yet."""
+        """Whether it is draining, also while the registry could not be called yet."""
         return self._drain_reason is not None
 
     def start(self) -> Self:
-        """Begin to keep the entry alive, just registered; needs a running loop."""
+        """Begin to keep alive the entry, which was just registered; needs a running loop."""
         self._begin()
         return self
 
     async def update(self, instance: Instance) -> None:
         """Replace what is registered; see `Registration.update`.
 
-        If the registry cannot be told now, it raises, and the background work goes on trying.
+        If the call to the registry fails, the background work goes on trying.
 
         Raises:
             InvalidInstance: it is another instance, or does not fit into the registry; what was
                 registered before stays.
-            RegistryError: the registry could not be told.
+            RegistryError: the call to the registry failed.
         """
         before = self._instance
         if (instance.id, instance.service) != (before.id, before.service):
@@ -88,51 +88,51 @@ class HeartbeatRegistration(abc.ABC):
         async with self._lock:
             if instance == self._instance:
                 return
-            before, self._instance, self._update_told = self._instance, instance, False
+            before, self._instance, self._update_sent = self._instance, instance, False
             try:
-                await self._update_once_told()
+                await self._send_pending_update()
             except InvalidInstance:
-                self._instance, self._update_told = before, True
+                self._instance, self._update_sent = before, True
                 raise
 
     async def drain(self, reason: str) -> None:
-        """Take the instance off the healthy list, its entry staying.
+        """Take the instance off the healthy list; its entry stays.
 
-        If the registry cannot be told now, it raises, and the background work goes on trying.
+        If the call to the registry fails, the background work goes on trying.
 
         Raises:
-            RegistryError: the registry could not be told.
+            RegistryError: the call to the registry failed.
         """
         self._drain_reason = reason  # before the lock, so that no re-registration begins meanwhile
-        # A look that hangs in a call holds the lock; it is cut short, and begun anew afterwards.
+        # A check that hangs in a call holds the lock; it is cancelled, and begun again afterwards.
         running = await self._end()
         try:
             async with self._lock:
-                await self._drain_once_told()
+                await self._send_pending_drain()
         finally:
             if running:
                 self._begin()
 
     async def undrain(self) -> None:
-        """Put it back on the healthy list, registering it anew where it was forgotten.
+        """Put it back on the healthy list; register it again where the entry was lost.
 
         Raises:
-            RegistryError: the registry could not be told; the instance goes on draining.
+            RegistryError: the call to the registry failed; the instance goes on draining.
         """
         async with self._lock:
             if not self._deregistered:
-                await self._tell_undrain()
+                await self._send_undrain()
                 self._drain_reason = None
-                self._drain_told = False
+                self._drain_sent = False
 
     async def deregister(self) -> None:
         """Remove the entry and stop keeping it alive. Calling it again does nothing.
 
         Raises:
-            RegistryError: the registry could not be told. The background work has ended all the
-                same, the entry goes by itself later, and a further call tries again.
+            RegistryError: the call to the registry failed. The background work has ended all the
+                same, the entry expires later, and a further call tries again.
         """
-        await self.stop()  # before the lock, which a look that hangs in a call holds
+        await self.stop()  # before the lock, which a check that hangs in a call holds
         async with self._lock:
             if not self._deregistered:
                 await self._remove()
@@ -148,7 +148,7 @@ class HeartbeatRegistration(abc.ABC):
         )
 
     async def _end(self) -> bool:
-        """End the task; False where there was none."""
+        """End the background task; False where there was none."""
         task, self._task = self._task, None
         if task is None:
             return False
@@ -157,43 +157,43 @@ class HeartbeatRegistration(abc.ABC):
         return True
 
     @abc.abstractmethod
-    async def _tell_update(self) -> None:
-        """Replace the entry in one step; a draining one that is gone is left gone."""
+    async def _send_update(self) -> None:
+        """Replace the entry in one step; do not restore a draining one that is gone."""
 
     @abc.abstractmethod
-    async def _tell_drain(self, reason: str) -> None:
-        """Take the entry off the healthy list; one that is gone is off it already."""
+    async def _send_drain(self, reason: str) -> None:
+        """Take the entry off the healthy list; one that is gone needs no call."""
 
     @abc.abstractmethod
-    async def _tell_undrain(self) -> None:
-        """Put the entry back on the healthy list, making it anew where it is gone."""
+    async def _send_undrain(self) -> None:
+        """Put the entry back on the healthy list; register it again where it is gone."""
 
     @abc.abstractmethod
     async def _remove(self) -> None:
-        """Remove the entry; one that is gone is no error."""
+        """Remove the entry; one that is gone is not an error."""
 
     @abc.abstractmethod
-    async def _look(self) -> None:
-        """See after the entry: once in a while, and soon again after a failure."""
+    async def _check_entry(self) -> None:
+        """Check that the entry is there, and restore it; called periodically."""
 
     async def _pause(self, delay_s: float) -> None:
-        """Wait before the next look; a subclass may cut it short."""
+        """Wait before the next check; a subclass may cut it short."""
         await asyncio.sleep(delay_s)
 
-    def _forgotten(self, why: str) -> None:
+    def _count_reregistration(self, why: str) -> None:
         """Count and log that the entry is about to be registered again."""
         self._reregistrations += 1
         logger.warning("registration %s: %s; registering again", self._instance.id, why)
 
-    async def _drain_once_told(self) -> None:
+    async def _send_pending_drain(self) -> None:
         if self._drain_reason is not None and not self._deregistered:
-            await self._tell_drain(self._drain_reason)
-            self._drain_told = True
+            await self._send_drain(self._drain_reason)
+            self._drain_sent = True
 
-    async def _update_once_told(self) -> None:
+    async def _send_pending_update(self) -> None:
         if not self._deregistered:
-            await self._tell_update()
-        self._update_told = True
+            await self._send_update()
+        self._update_sent = True
 
     async def _keep_alive(self) -> None:
         failures = 0
@@ -201,16 +201,16 @@ class HeartbeatRegistration(abc.ABC):
             await self._pause(self._delay_s(failures))
             try:
                 async with self._lock:
-                    if not self._drain_told:
-                        await self._drain_once_told()
-                    if not self._update_told:
-                        await self._update_once_told()
-                    await self._look()
+                    if not self._drain_sent:
+                        await self._send_pending_drain()
+                    if not self._update_sent:
+                        await self._send_pending_update()
+                    await self._check_entry()
             except RegistryError as error:
                 if not failures:
                     logger.warning("registration %s: %s", self._instance.id, error)
                 failures += 1
-            except Exception:  # the worker goes on serving, and the entry being kept
+            except Exception:  # the worker goes on serving, and its entry is kept alive
                 logger.exception("registration %s: unexpected error", self._instance.id)
                 failures += 1
             else:

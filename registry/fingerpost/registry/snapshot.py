@@ -1,4 +1,4 @@
-"""Immutable views of what the registry knows."""
+"""Immutable views of a registry: one service, and the list of services."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Catalog", "Snapshot"]
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the registry knew of one service at one moment.
+    """One service as the registry had it at one moment.
 
     Attributes:
         service: the service's name.
-        instances: its healthy instances, sorted by id; empty only when the registry said so.
+        instances: its healthy instances, sorted by id; empty only when the registry has none.
         known: whether the registry lists the service at all, healthy instances or not.
         index: the registry's index when this content was first seen; 1 or more.
         taken_at: when the registry last confirmed it, in seconds of a monotonic clock.
@@ -24,10 +24,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             but that answer themselves that they are ready (see `watching.self_preservation`);
             sorted. `instances` includes them; `taken_at` is the registry's last answer all the
             same.
-        withdrawn: ids of entries that are off the list because of a word about them (maintenance,
-            the worker's own failed check, a refused entry) and not for want of one; sorted.
-        from_disk: whether it was read from a `SnapshotStore`, the registry having said nothing
-            since this process started. Its age counts from then on, whichever process took it.
+        withdrawn: ids of entries that are off the list for a reason that concerns them
+            (maintenance, the worker's own report that it is not well, a rejected entry); sorted.
+            An entry of which only a check got no answer is not among them.
+        from_disk: whether it was read from a `SnapshotStore`, because the registry has not
+            answered since this process started. Its age counts from when the registry confirmed
+            it, whichever process took it.
     """
 
     service: str
@@ -44,7 +46,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, now - self.taken_at)
 
     def same_content(self, other: Self) -> bool:
-        """Whether both tell of the same instances, whenever taken and on whoever's word."""
+        """Whether both have the same instances, whenever taken and whether retained or listed."""
         return (self.known, self.instances) == (other.known, other.instances)
 
     def matching(self, reference: ModelReference) -> tuple[Instance, ...]:
@@ -57,8 +59,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """The names of all Fingerpost services, sorted; `index` and `taken_at` as in `Snapshot`.
 
-    With `from_disk`, they are those of which a `SnapshotStore` has a snapshot, the registry having
-    said nothing since this process started; there may be others.
+    With `from_disk`, they are those of which a `SnapshotStore` has a snapshot, because the registry
+    has not answered since this process started; there may be others.
     """
 
     services: tuple[str, ...]
@@ -67,8 +69,9 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     from_disk: bool = False
 
     def same_content(self, other: Self) -> bool:
-        """Whether both list the same services on the same authority, whenever they were taken.
+        """Whether both list the same services from the same source, whenever they were taken.
 
-        The registry's first list is news even if it is the one on disk: see `Directory`.
+        The registry's first list counts as a change even if it equals the one on disk: see
+        `Directory` in the proxy.
         """
         return (self.services, self.from_disk) == (other.services, other.from_disk)

@@ -13,9 +13,10 @@ from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
-from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
@@ -23,30 +24,31 @@ if TYPE_CHECKING:
 
 __all__ = ["StaticRegistry"]
 
-_FORM: Final = "static://HOST:PORT,HOST:PORT, with ?model=NAME or ?model=NAME@VERSION if you like"
+_FORM: Final = "static://HOST:PORT,HOST:PORT, optionally with ?model=NAME or ?model=NAME@VERSION"
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})", re.ASCII)
 MAX_WATCHES: Final = 1000
 
 
-class StaticRegistry:
-    """`Registry` over a fixed list: for one's first steps, tests, and clusters that never change.
+class StaticRegistry(WatchingRegistry):
+    """`Registry` over a fixed list: for first steps, tests, and clusters that never change.
 
     Whatever service is asked for, all workers listed are its instances; with `?model=`, only that
-    service is known. Nobody asks the workers how they are, so the list never shrinks: it is the
-    client that leaves out those that fail. Nothing can be registered or drained. Snapshots are
-    always new, for nothing can be known better, and a watch has one view, which never changes.
+    service is known. The workers are not checked, so the list never shrinks: clients leave out
+    those that fail. Nothing can be registered or drained. The age of a snapshot is always 0, and a
+    watch has one view, which never changes.
 
     An instance's id is `static-HOST-PORT`. Its model is named like the service, with version `1`;
-    `?model=flowers@3` says otherwise, for clients that ask for `flowers@3`.
+    with `?model=flowers@3` it has version `3`, for clients that ask for `flowers@3`.
 
     Args:
         url: `static://HOST:PORT,HOST:PORT`, an IPv6 host in brackets; `?model=NAME[@VERSION]`.
         watch_config: see `WatchConfig`.
 
     Raises:
-        ConfigurationError: not of that form; an entry twice; an address that makes no sense.
+        ConfigurationError: not of that form, an entry twice, or an address that is not valid.
     """
 
+    @renamed_arguments("StaticRegistry", watch="watch_config")
     def __init__(
         self,
         url: str,
@@ -69,10 +71,10 @@ class StaticRegistry:
         self._url = url
         self._clock = clock
         self._watch_config = watch_config or WatchConfig()
-        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
-        self._catalog_watch: Watch[Catalog] | None = None
-        self.rejected_entries = RejectedEntries()  # what is listed by hand is not judged
-        self._instances(self._model.model if self._model else "any")  # refuses bad hosts and ports
+        super().__init__(max_watches=MAX_WATCHES)
+        # Always empty: a list made by hand is not checked.
+        self.rejected_entries = RejectedEntries()
+        self._instances(self._model.model if self._model else "any")  # rejects bad hosts and ports
 
     @property
     def url(self) -> str:
@@ -82,14 +84,14 @@ class StaticRegistry:
     async def register(
         self, instance: Instance, *, healthy: Callable[[], bool] | None = None
     ) -> Registration:
-        """Always refused. Raises `ConfigurationError`."""
+        """Not possible with a fixed list. Raises `ConfigurationError`."""
         raise ConfigurationError(
             f"cannot register {instance.id}: {self._url} is a fixed list; add "
             f"{instance.address} to it, or use a registry such as consul://127.0.0.1:8500"
         )
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
-        """Always refused. Raises `ConfigurationError`."""
+        """Not possible with a fixed list. Raises `ConfigurationError`."""
         raise ConfigurationError(
             f"cannot drain {instance_id}: {self._url} is a fixed list; start its readers with a "
             "list without it"
@@ -108,40 +110,24 @@ class StaticRegistry:
         )
 
     async def catalog(self) -> Catalog:
-        """The service of `?model=`; without it none, because every name is one."""
+        """The service of `?model=`; without it none, because every name is a service."""
         services = (self._model.model,) if self._model else ()
         return Catalog(services=services, index=1, taken_at=self._clock())
 
-    def watch(self, service: str) -> Watch[Snapshot]:
-        """A watch with one view. See `Registry.watch`."""
-        return self._watches.watch(check_service(service))
-
-    async def release(self, service: str) -> None:
-        """Give one use of a watch back. See `Registry.release`."""
-        await self._watches.release(service)
-
-    def watch_catalog(self) -> Watch[Catalog]:
-        """A watch with one view. See `Registry.watch_catalog`."""
-        if self._catalog_watch is None:
-
-            async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
-                await asyncio.sleep(wait_s if index else 0)
-                return await self.catalog(), 1
-
-            self._catalog_watch = Watch(
-                poll, name=f"the catalog of {self._url}", config=self._watch_config
-            )
-        return self._catalog_watch.start()
-
     async def aclose(self) -> None:
         """End all watches."""
-        await self._watches.aclose()
-        if self._catalog_watch is not None:
-            await self._catalog_watch.aclose()
+        await self._close_watches()
+
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
+            await asyncio.sleep(wait_s if index else 0)
+            return await self.catalog(), 1
+
+        return Watch(poll, name=f"the catalog of {self._url}", config=self._watch_config)
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
         async def poll(index: int, wait_s: float) -> tuple[Snapshot, int]:
-            # Nothing changes; it only comes back to keep the view's age low.
+            # Nothing changes; it returns only to keep the view's age low.
             await asyncio.sleep(wait_s if index else 0)
             return await self.list(service), 1
 

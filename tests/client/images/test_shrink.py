@@ -20,6 +20,7 @@ def picture(kind: str, size: tuple[int, int], mode: str = "RGB", **options: obje
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode", "expected"),
     [

@@ -365,6 +365,7 @@ def simulate(policy, *, slow: int, seed: int) -> tuple[float, Counter]:
     return latencies[len(latencies) * 99 // 100], share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_power_of_two_beats_round_robin_when_two_of_sixteen_are_slow(seed):
     """Seen over ten seeds: 0.40 to 0.44 s, against a queue that grows without end (400 s)."""
@@ -374,6 +375,7 @@ def test_power_of_two_beats_round_robin_when_two_of_sixteen_are_slow(seed):
     assert share["w00"] < 0.2 * share["w15"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_equal_workers_get_equal_shares(seed):
     """Seen over ten seeds: within 3 % of the mean."""

@@ -34,6 +34,8 @@ from tests.support.simulations import simulates
 
 from fingerpost.client.routing import RoutingConfig
 
+pytestmark = pytest.mark.slow
+
 CLUSTERS = {
     "testbed": replace(
         TESTBED, clients=30, speeds=(1.0,) * 30, load=0.9, duration_s=8.0, warmup_s=3.0

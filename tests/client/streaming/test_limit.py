@@ -37,6 +37,7 @@ class Cluster:
         return answers / (self.now - start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slots", "service_s", "delay_s"),
     [(4, 0.02, 0.0), (16, 0.05, 0.0), (64, 0.05, 0.0), (32, 0.02, 0.05), (256, 0.1, 0.01)],
@@ -51,6 +52,7 @@ def test_it_fills_the_cluster_without_queues_that_grow(slots, service_s, delay_s
     assert limit.limit <= max(20, 3 * needed)
 
 
+@pytest.mark.slow
 def test_it_follows_a_cluster_that_grows_and_shrinks():
     limit = AdaptiveLimit()
     small, large = Cluster(8, 0.05), Cluster(64, 0.05)

@@ -121,6 +121,7 @@ async def test_run_cluster_says_what_a_user_needs_and_leaves_no_process(tmp_path
     assert not [each for each in agents if each.is_running()]
 
 
+@pytest.mark.shell
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

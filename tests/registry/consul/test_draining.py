@@ -11,7 +11,7 @@ import pytest
 from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.codec import encode_instance
+from fingerpost.registry.consul.schema.codec import encode_instance
 
 
 async def test_another_process_drains_and_undrains_by_id(registry, url, connect, worker, service):
@@ -51,11 +51,11 @@ async def test_where_its_agent_cannot_be_reached_the_error_says_what_to_run_wher
         instance_id = registration.instance.id
         elsewhere = connect(consul_cluster.url)
         port = url.rpartition(":")[2]
-        tried = re.escape(f"machine gpu7 at 127.0.0.5, and that agent could not be told at "
+        tried = re.escape(f"machine gpu7 at 127.0.0.5, and the call to that agent at "
                           f"http://127.0.0.5:{port}")  # fmt: skip
         for order, reason in (("drain", "x"), ("undrain", None)):
             run = f"fingerpost {order} {instance_id} --registry consul://127.0.0.1:{port}$"
-            with pytest.raises(InvalidRequest, match=f"{tried}: .*; run there: {run}"):
+            with pytest.raises(InvalidRequest, match=f"{tried} failed: .*; run there: {run}"):
                 await elsewhere.set_draining(instance_id, reason)
         assert (await elsewhere.list(service)).instances == (registration.instance,)
         await registration.deregister()
@@ -115,13 +115,13 @@ async def test_an_agent_that_hangs_costs_one_deadline(consul_cluster, connect, r
 
 async def test_an_agent_that_does_not_know_it_is_named(consul_cluster, connect, registered_at):
     instance_id = await registered_at("127.0.0.2")
-    with pytest.raises(InvalidRequest, match=r"127\.0\.0\.2:\d+ does not know it"):
+    with pytest.raises(InvalidRequest, match=r"127\.0\.0\.2:\d+ does not have it"):
         await connect(consul_cluster.url).set_draining(instance_id, "x")
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [("169.254.169.254", "metadata"), ("10.1.2.3", "outside"), ("not a host!", "is none")],
+    [("169.254.169.254", "metadata"), ("10.1.2.3", "outside"), ("not a host!", "is not valid")],
     ids=str,
 )
 async def test_a_machine_that_is_not_admitted_is_not_given_the_token(

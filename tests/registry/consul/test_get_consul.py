@@ -6,6 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.shell
+
 SCRIPT = Path(__file__).parents[3] / "deploy" / "consul" / "get-consul"
 
 

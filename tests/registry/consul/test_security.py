@@ -28,9 +28,9 @@ from fingerpost.registry.credentials import Token
     ("fields", "said"),
     [
         ({"token": "a", "token_file": "b"}, "'b'"),
-        ({"token": ""}, "no ACL token"),
-        ({"token": "with space"}, "no ACL token"),
-        ({"token": "line\nbreak"}, "no ACL token"),
+        ({"token": ""}, "not a valid ACL token"),
+        ({"token": "with space"}, "not a valid ACL token"),
+        ({"token": "line\nbreak"}, "not a valid ACL token"),
         ({"cert_file": "c.pem"}, "'c.pem' has no key_file"),
         ({"key_file": "k.pem"}, "'k.pem' has no cert_file"),
         ({"verify": False, "ca_file": "ca.pem"}, "'ca.pem'"),
@@ -38,7 +38,7 @@ from fingerpost.registry.credentials import Token
         ({"datacenters": ("dc1", "../x")}, "'../x'"),
         ({"datacenters": ("dc1", "dc2", "dc1")}, "twice"),
         ({"namespace": "a&b"}, "namespace 'a&b'"),
-        ({"wan_address": "not a host!"}, "wan_address 'not a host!'"),
+        ({"wan_address": "not a host!"}, "wan_address='not a host!'"),
     ],
     ids=str,
 )
@@ -360,7 +360,7 @@ async def test_rotated_certificates_need_no_restart(
     rotate("key_file")
     assert not (await registry.list("nobody")).known
     rotate("ca_file", stranger=True)
-    with pytest.raises(RegistryUnreachable, match="not believed"):
+    with pytest.raises(RegistryUnreachable, match="not trusted"):
         await registry.list("nobody")
     rotate("ca_file")
     assert not (await registry.list("nobody")).known

@@ -11,7 +11,7 @@ from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.address_policy import AddressPolicy, Reason
+from fingerpost.registry.address_policy import AddressPolicy, RejectionReason
 from fingerpost.registry.http_server import json_response
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
@@ -171,8 +171,8 @@ async def test_what_is_not_admitted_is_refused_and_counted(
         assert snapshot.instances == ()
         assert snapshot.known
         assert snapshot.withdrawn == (registration.instance.id,)
-    assert closed.refused == 1
-    assert closed.rejected_entries.by_reason == {Reason.OUTSIDE_NETWORKS: 1}
+    assert closed.rejected == 1
+    assert closed.rejected_entries.by_reason == {RejectionReason.OUTSIDE_NETWORKS: 1}
     assert caplog.text.count("outside the allowed networks") == 1
     assert (await connect(url).list(service)).instances == (registration.instance,)
     await registration.deregister()

@@ -98,6 +98,7 @@ def test_without_kazoo_it_says_what_to_install(monkeypatch):
         ZooKeeperRegistry("zookeeper://a")
 
 
+@pytest.mark.shell
 def test_kazoo_is_imported_only_when_it_is_needed():
     code = (
         "import sys, fingerpost.registry.zookeeper.registry; "
@@ -129,7 +130,7 @@ def test_the_round_trip():
 @pytest.mark.parametrize(
     ("entry_id", "service", "owner", "why"),
     [
-        ("a-2", "flowers", 7, "of 'a-1'"),
+        ("a-2", "flowers", 7, "instance 'a-1'"),
         ("a-1", "digits", 7, "service 'flowers'"),
         ("a-1", "flowers", 0, "not ephemeral"),
     ],

@@ -6,6 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.shell
+
 SCRIPT = Path(__file__).parents[3] / "deploy" / "zookeeper" / "get-zookeeper"
 TOOLS = ("cat", "chmod", "dirname", "head", "ls", "mkdir", "mktemp", "mv", "sed", "rm", "sh")
 

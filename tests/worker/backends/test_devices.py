@@ -287,6 +287,7 @@ for device in range(count.value):
 """
 
 
+@pytest.mark.shell
 @pytest.mark.skipif(not find_gpus(), reason="needs an NVIDIA GPU and its driver")
 def test_cuda_shows_a_process_the_one_device_it_was_placed_on() -> None:
     for gpu in visible_gpus(find_gpus(), os.environ):

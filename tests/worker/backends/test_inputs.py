@@ -56,7 +56,7 @@ def test_shapes(shape: list, said: dict, custom: Layout | None, expected: tuple)
         ([None, 192, 192, 3], {"channels": 1}, "input.channels is 1 in model.toml .*takes 3"),
         ([None, 192, 192, 3], {"encoded": True}, "input.encoded is true, but the model takes fl"),
         ([None, 8, 8, 3], {"layout": Layout.NCHW}, r"takes 8 channels \(NCHW\): expected 1"),
-        ([None, None, 8, None], {}, r'cannot be told: say input.layout = "NCHW"'),
+        ([None, None, 8, None], {}, r'first or last: set input.layout = "NCHW"'),
         ([None, 3, None, None], {"height": 7}, "which image size it takes: .*--image-size"),
         ([None, 784], {}, r"its input is float32 \[\?, 784\]; expected pixels"),
     ],
@@ -69,9 +69,9 @@ def test_contradictions(shape: list, said: dict, message: str) -> None:
 def test_scaling_must_fit() -> None:
     shape, scaling = [None, 8, 8, 3], Preprocessing(mean=127.5, std=127.5)
     assert image_input(files(scaling=scaling), shape, "float32", layout=None).dtype == "float32"
-    with pytest.raises(ConfigurationError, match="take mean and std out of model.toml"):
+    with pytest.raises(ConfigurationError, match="remove mean and std from model.toml"):
         image_input(files(scaling=scaling), shape, "uint8", layout=None)
-    with pytest.raises(ConfigurationError, match="take mean and std out of model.toml"):
+    with pytest.raises(ConfigurationError, match="remove mean and std from model.toml"):
         encoded_input(files(scaling=scaling), None)
     # What is only customary yields to what the model says.
     guessed = image_input(files(scaling=scaling, inferred=True), shape, "uint8", layout=None)

@@ -33,6 +33,7 @@ except ConfigurationError as error:
 """
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize(
     ("module", "file", "extra"),
     [

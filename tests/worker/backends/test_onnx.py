@@ -31,7 +31,7 @@ def test_the_layout_is_told_from_the_channels(tmp_path: Path) -> None:
     write(tmp_path, ["N", SIDE, SIDE, 3], channels_last=True)
     assert load_from(tmp_path).input.layout is Layout.NHWC
     write(tmp_path, ["N", 3, 3, 3])
-    with pytest.raises(ConfigurationError, match=r'say input.layout = "NCHW" or "NHWC"'):
+    with pytest.raises(ConfigurationError, match=r'set input.layout = "NCHW" or "NHWC"'):
         load_from(tmp_path)
     write(tmp_path, ["N", 3, 3, 3], toml='input.layout = "NCHW"')
     assert load_from(tmp_path).input.layout is Layout.NCHW
@@ -117,7 +117,7 @@ def several(folder: Path, *, inputs: int = 1, outputs: int = 1, toml: str = "") 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     several(tmp_path, inputs=2)
-    with pytest.raises(ConfigurationError, match="takes image0, image1: it must take images alone"):
+    with pytest.raises(ConfigurationError, match="takes image0, image1: it must take images only"):
         load_from(tmp_path)
     several(tmp_path, outputs=2)
     with pytest.raises(ConfigurationError, match=r"2 outputs \(out0, out1\): name one as output"):

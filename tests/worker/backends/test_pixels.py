@@ -102,5 +102,5 @@ def test_scores() -> None:
 
 @pytest.mark.parametrize("shape", [(), (2,), (1, 3), (2, 0), (2, 3, 2), (2, 7, 7, 3)])
 def test_outputs_that_are_no_rows_of_scores(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"expected one row of scores an image, \[2, classes"):
+    with pytest.raises(ValueError, match=r"expected one row of scores per image, \[2, classes"):
         to_scores(np.zeros(shape), Activation.NONE, 2)

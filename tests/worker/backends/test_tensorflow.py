@@ -160,7 +160,7 @@ def test_damaged_files(models: Models, tmp_path: Path) -> None:
     unsigned = tmp_path / "unsigned"
     tf.saved_model.save(tf.Module(), str(unsigned))
     for path, message in (
-        (broken, r"broken.pb is no frozen graph"),
+        (broken, r"broken.pb is not a frozen graph"),
         (copy, r"SavedModel .* cannot be loaded"),
         (keras, r"cut.keras cannot be loaded"),
         (unsigned, r"no signature 'serving_default' \(it has: none\)"),
@@ -178,5 +178,5 @@ def test_tensors_that_are_not_there(models: Models) -> None:
 
 def test_settings_that_come_too_late(models: Models) -> None:
     load_from(models.saved_model)
-    with pytest.raises(ConfigurationError, match="device and threads once in a process"):
+    with pytest.raises(ConfigurationError, match="device and threads once per process"):
         load(find_model(models.saved_model), LoadConfig(threads=3))

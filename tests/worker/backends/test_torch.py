@@ -53,8 +53,8 @@ def test_pickles_are_refused_unopened(tmp_path: Path) -> None:
     for name, what in (
         ("state.pt", r"is a pickle .*torch.export.save\(torch.export.export\(model"),
         ("module.pt", "is a pickle"),
-        ("old.pt", "is no PyTorch model"),
-        ("text.pt2", "is no PyTorch model: expected an exported program or TorchScript"),
+        ("old.pt", "is not a PyTorch model"),
+        ("text.pt2", "is not a PyTorch model: expected an exported program or TorchScript"),
     ):
         with pytest.raises(ConfigurationError, match=what):
             load_from(tmp_path / name)
@@ -124,7 +124,7 @@ def test_clear_errors(tmp_path: Path) -> None:
         load_from(path).predict([RED])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigurationError, match="no PyTorch model"):
+    with pytest.raises(ConfigurationError, match="not a PyTorch model"):
         load_from(path)
     exported(tmp_path)
     (tmp_path / "model.toml").write_text('framework = "torch"\ninput.name = "x"\n')

@@ -27,7 +27,7 @@ from fingerpost.errors import (
     Overloaded,
 )
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.engine.outcome import top_labels

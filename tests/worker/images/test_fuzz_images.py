@@ -16,6 +16,7 @@ from tests.worker.images.fuzz_images import check, mutate
 SPECIMENS = specimens()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:::PIL")
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(name=st.sampled_from(sorted(SPECIMENS)), rng=st.randoms(use_true_random=True))
@@ -23,6 +24,7 @@ def test_a_mutated_image_gives_pixels_or_a_typed_error(name: str, rng: random.Ra
     check(mutate(SPECIMENS[name], rng), rng)
 
 
+@pytest.mark.shell
 def test_warnings_are_no_way_out_either() -> None:
     """As a worker runs, but with every warning an error."""
     script = [sys.executable, "-W", "error", "-m", "tests.worker.images.fuzz_images"]

@@ -116,6 +116,7 @@ def test_compressed_text_in_a_png_is_not_unfolded_without_end() -> None:
         decode(png_claiming(4, 4, extra=text * 100, rows=20), size=(8, 8), channels=3)
 
 
+@pytest.mark.shell
 def test_bombs_take_no_memory_and_warnings_are_no_news() -> None:
     """In a process of its own, where every warning is an error, as its peak counts."""
     script = """
@@ -264,6 +265,7 @@ def test_reencode_leaves_an_upright_jpeg_alone_and_turns_the_rest_into_png() -> 
         reencode(JPEG[:-200], config)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_images_good_or_bad() -> None:
     """Freed at once, by reference counts alone: not by the collector, which may be minutes away."""
     bad = [data for data, _ in BAD.values() if len(data) < 100_000]

@@ -100,6 +100,7 @@ def test_extreme_shapes_come_out_too(rule: Resize, size: tuple[int, int]) -> Non
         assert difference(pixels[3, 4], (200, 100, 50)).max() <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("exact", Filter)
 def test_a_jpeg_decoded_smaller_looks_the_same(exact: Filter, sampling: str) -> None:
@@ -136,6 +137,7 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch
         assert loaded[0] == size
 
 
+@pytest.mark.frameworks
 def test_top_1_is_the_same_as_from_the_whole_image() -> None:
     """Handwritten digits, drawn as photographs, told apart by a model trained on plain pixels."""
     from sklearn.datasets import load_digits

@@ -142,15 +142,17 @@ def test_clear_errors(tmp_path: Path) -> None:
     torch = 'framework = "torch"'
     table = {
         tmp_path / "nowhere": "no model at .*nowhere",
-        folder_of(tmp_path / "empty"): "expected saved_model.pb, .*found nothing of the kind",
+        folder_of(tmp_path / "empty"): "expected saved_model.pb, .*found none of these",
         folder_of(tmp_path / "two", "a.onnx", "b.pt"): "found a.onnx, b.pt$",
-        tmp_path / "notes.txt": r"notes.txt is no model: expected one of \.keras",
-        tmp_path / "mine.py": r"mine.py is no model: .*a Python class needs a model.toml",
-        tmp_path / "Bad_Name": "'Bad_Name' cannot name a service.*--name",
-        folder_of(tmp_path / "lost", manifest=torch + '\nfile = "x.pt"'): "'x.pt', .* not there",
-        folder_of(tmp_path / "none", "a.onnx", manifest=torch): "found nothing of the kind",
+        tmp_path / "notes.txt": r"notes.txt is not a model: expected one of \.keras",
+        tmp_path / "mine.py": r"mine.py is not a model: .*a Python class needs a model.toml",
+        tmp_path / "Bad_Name": "'Bad_Name' is not a valid service name.*--name",
+        folder_of(
+            tmp_path / "lost", manifest=torch + '\nfile = "x.pt"'
+        ): "'x.pt', .* does not exist",
+        folder_of(tmp_path / "none", "a.onnx", manifest=torch): "found none of these",
         folder_of(tmp_path / "other", "a.onnx", manifest=torch + '\nfile = "a.onnx"'): (
-            "a.onnx is a model of framework 'onnx', but its model.toml says 'torch'"
+            "a.onnx is a model of framework 'onnx', but its model.toml names 'torch'"
         ),
         folder_of(tmp_path / "light", "a.prototxt"): "needs one .caffemodel .*found none",
         folder_of(tmp_path / "heavy", "a.prototxt", "a.caffemodel", "b.caffemodel"): (

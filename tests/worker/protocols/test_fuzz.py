@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tests.support.rig import serving
 from tests.worker.protocols.fuzz import SETTINGS, attempt, check_well
 
+pytestmark = pytest.mark.shell
+
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:

@@ -15,8 +15,8 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import DrainConfig, ModelsConfig, WorkerConfig
-from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
+from fingerpost.worker.repository.versions.policy import VersionPolicy
 from fingerpost.worker.worker import Worker
 from tests.support.repository import TOKEN
 

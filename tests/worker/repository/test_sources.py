@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.repository.policy import VersionPolicy
 from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
+from fingerpost.worker.repository.versions.policy import VersionPolicy
 from tests.support.repository import write_version
 
 LATEST = VersionPolicy(latest=1)

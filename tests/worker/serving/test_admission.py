@@ -1,4 +1,4 @@
-"""At the door of every protocol: refused by the headers, counted from them on, always released."""
+"""Admission for every protocol: refused by the headers, counted from them on, always released."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
 from fingerpost.errors import Draining
 from fingerpost.registry import LoadReport
 from fingerpost.worker.config import RequestConfig
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from tests.support.colours import encoded
 from tests.support.http import read_answer
 from tests.support.rig import Rig, serving

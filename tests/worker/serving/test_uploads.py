@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import RequestConfig, WorkerConfig
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.serving.uploads import check_image_headers, read_body, read_images
 

@@ -15,6 +15,8 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 from tests.support.waiting import until_blocking
 
+pytestmark = pytest.mark.shell
+
 
 def entry(path: str = "/", status: int = 200) -> AccessEntry:
     return AccessEntry(

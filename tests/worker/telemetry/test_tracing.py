@@ -302,6 +302,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert start_tracing({"OTEL_TRACES_EXPORTER": "otlp"}, requested=False) is None
 
 
+@pytest.mark.shell
 def test_nothing_is_imported_when_off() -> None:
     """The extra may be missing, and costs no start-up time."""
 

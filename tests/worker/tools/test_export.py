@@ -94,7 +94,7 @@ def test_clear_errors(models: Models, tmp_path: Path) -> None:
     channels_first(tmp_path / "onnx")
     refused(tmp_path / "onnx", "is of framework 'onnx'")
     save(tmp_path / "unknown", tf.math.bessel_i0)
-    refused(tmp_path / "unknown", "unknown cannot be made ONNX: .*BesselI0")
+    refused(tmp_path / "unknown", "unknown cannot be converted to ONNX: .*BesselI0")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["onnx", "unknown"]
 
 

@@ -21,7 +21,7 @@ def _config(**changes: Any) -> TrainConfig:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"out": Path("models/My Flowers")}, "'My Flowers' cannot name a service"),
+        ({"out": Path("models/My Flowers")}, "'My Flowers' is not a valid service name"),
         ({"out": Path("images/flowers")}, "lies inside the images"),
         ({"image_size": 7}, "image_size is 7: give 8 to 2048"),
         ({"epochs": 0}, "epochs is 0"),
@@ -50,6 +50,7 @@ def test_weights_default_to_what_the_backbone_has() -> None:
     assert _config().network.weights_file is None
 
 
+@pytest.mark.shell
 def test_importing_the_package_loads_no_framework() -> None:
     code = (
         "import sys, fingerpost.worker.training\n"

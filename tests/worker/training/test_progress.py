@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from fingerpost.worker.training import RichProgress
+
+pytestmark = pytest.mark.shell
 
 
 def test_each_stage_gets_a_bar_that_fits_80_columns() -> None:

@@ -26,6 +26,7 @@ def test_precision_and_recall_by_hand(tmp_path: Path) -> None:
     assert report["confusion"] == made.confusion.tolist()
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize(("classes", "pixels"), [(2, 300), (120, 3900), (400, 3900)])
 def test_the_picture_grows_with_the_classes(tmp_path: Path, classes: int, pixels: int) -> None:
     awkward = ["$x^$", "向日葵", "a name so long that it would leave no room for the matrix"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         TelemetryConfig,
         WorkerConfig,
     )
-    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.serve_object import serve
     from fingerpost.worker.worker import Worker
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "BatchingConfig": "engine.config",
+    "BatchingConfig": "engine.batching.config",
     "ImageConfig": "images",
     "PythonModel": "backends.python_object",
     "Worker": "worker",

@@ -10,7 +10,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 
 __all__ = [

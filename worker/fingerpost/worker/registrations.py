@@ -1,4 +1,4 @@
-"""One entry in the registry for each model that a worker serves, kept in step with what it has."""
+"""The entries of a worker in the registry, one for each model that it serves."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _BACKOFF: Final = Backoff(base_s=0.25, cap_s=4.0, jitter=EQUAL_JITTER)
 
 
 class Registrations:
-    """A worker's entries: each model is a service, and the worker an instance of each.
+    """The entries of a worker: each model is a service, and the worker an instance of it.
 
     Args:
-        registry: where they are recorded.
-        wanted: the instances as they are now.
+        registry: where the entries are recorded.
+        wanted: returns the instances as they should be now.
         healthy: see `Registry.register`.
-        lease_s: how long the entry of a model that is served no more stays, drained.
+        lease_s: seconds for which the entry of a model that is no longer served stays, drained.
         rng: the random source of the pauses between attempts to register.
     """
 
@@ -50,7 +50,7 @@ class Registrations:
         self._lease_s = lease_s
         self._rng = rng or random.Random()
         self._entries: dict[str, Registration] = {}
-        self._gone: dict[str, tuple[Registration, float]] = {}
+        self._leaving: dict[str, tuple[Registration, float]] = {}
         self._lock = asyncio.Lock()
         self._following = False
         self._trouble = ""
@@ -58,18 +58,21 @@ class Registrations:
 
     @property
     def reregistrations(self) -> int:
-        """How often the registry had forgotten one of them, and got it again."""
+        """How often the registry had lost an entry that was then registered again."""
         return self._forgotten + sum(each.reregistrations for each in self._all())
 
     async def register(self, timeout_s: float) -> None:
-        """Register all; from here on, `sync` follows what changes.
+        """Register all instances; from here on, `sync` sends changes.
 
-        A registry in trouble (an election takes up to 20 s) is asked again with growing, jittered
-        pauses.
+        If the registry fails (an election takes up to 20 s), it is tried again with growing,
+        jittered pauses.
+
+        Args:
+            timeout_s: seconds of trying.
 
         Raises:
-            RegistryDenied: this worker may not register; at once.
-            RegistryError: the last failure, when the time is over.
+            RegistryDenied: this worker is not allowed to register; raised at once.
+            RegistryError: the last failure, after `timeout_s`.
         """
         until = time.monotonic() + timeout_s
         failures = 0
@@ -88,7 +91,7 @@ class Registrations:
                 failures += 1
 
     async def sync(self) -> None:
-        """Tell the registry what has changed since; called again, it tries again what failed."""
+        """Send all changes to the registry; what failed is tried again by the next call."""
         if not self._following:
             return
         async with self._lock:
@@ -96,60 +99,62 @@ class Registrations:
                 await self._sync()
             except FingerpostError as error:
                 if str(error) != self._trouble:
-                    logger.warning("the registry does not know all that is served: %s", error)
+                    logger.warning(
+                        "the registry does not list everything that is served: %s", error
+                    )
                 self._trouble = str(error)
             else:
                 self._trouble = ""
 
     async def drain(self, reason: str) -> None:
-        """Take all of them off the healthy lists; nothing is followed any more."""
+        """Mark all entries as draining; `sync` does nothing from here on."""
         self._following = False
-        async with self._lock:  # one that is being registered is drained too
+        async with self._lock:  # waits for an entry that is being registered
             results = await asyncio.gather(
                 *(entry.drain(reason) for entry in self._entries.values()), return_exceptions=True
             )
-        _warn(results, "of the drain")
+        _warn(results, "drain")
 
     async def deregister(self) -> None:
-        """Remove all of them."""
+        """Remove all entries; `sync` does nothing from here on."""
         self._following = False
         async with self._lock:
             results = await asyncio.gather(
                 *(entry.deregister() for entry in self._all()), return_exceptions=True
             )
-        _warn(results, "that this worker ends")
+        _warn(results, "removal")
 
     def _all(self) -> list[Registration]:
-        return [*self._entries.values(), *(entry for entry, _ in self._gone.values())]
+        return [*self._entries.values(), *(entry for entry, _ in self._leaving.values())]
 
     async def _sync(self) -> None:
         wanted = {instance.service: instance for instance in self._wanted()}
         trouble: FingerpostError | None = None
         for service, instance in wanted.items():
             try:
-                await self._put(service, instance)
+                await self._apply(service, instance)
             except (InvalidInstance, RegistryError) as error:
                 trouble = error
         now = time.monotonic()
         for service in self._entries.keys() - wanted.keys():
             entry = self._entries.pop(service)
-            self._gone[service] = entry, now + self._lease_s
+            self._leaving[service] = entry, now + self._lease_s
             try:
                 await entry.drain("no longer served")
-            except RegistryError as error:  # it goes on trying by itself
+            except RegistryError as error:  # the entry goes on trying by itself
                 trouble = error
-        for service, (entry, leaves_at) in list(self._gone.items()):
+        for service, (entry, leaves_at) in list(self._leaving.items()):
             if now >= leaves_at:
                 await entry.deregister()
                 self._forgotten += entry.reregistrations
-                del self._gone[service]
+                del self._leaving[service]
         if trouble is not None:
             raise trouble
 
-    async def _put(self, service: str, instance: Instance) -> None:
-        if service in self._gone:  # and back
-            await self._gone[service][0].undrain()
-            self._entries[service], _ = self._gone.pop(service)
+    async def _apply(self, service: str, instance: Instance) -> None:
+        if service in self._leaving:  # it is served again
+            await self._leaving[service][0].undrain()
+            self._entries[service], _ = self._leaving.pop(service)
         entry = self._entries.get(service)
         if entry is None:
             self._entries[service] = await self._registry.register(instance, healthy=self._healthy)
@@ -157,9 +162,9 @@ class Registrations:
             await entry.update(instance)
 
 
-def _warn(results: list[BaseException | None], of_what: str) -> None:
+def _warn(results: list[BaseException | None], what: str) -> None:
     for result in results:
         if isinstance(result, RegistryError):
-            logger.warning("the registry could not be told %s: %s", of_what, result)
+            logger.warning("the registry did not accept the %s of an entry: %s", what, result)
         elif result is not None:
             raise result

@@ -1,4 +1,4 @@
-"""The worker's HTTP side: its protocols, load, health and metrics."""
+"""The HTTP application of a worker: its protocols, load, health and metrics."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerService"]
 
-# What a connection may hold before its reader comes. aiohttp's 64 KB make it stop and go on, two
-# system calls each time, several times for every photo.
+# Bytes that a connection may buffer before its reader takes them. With aiohttp's 64 KB it pauses
+# and resumes, two system calls each time, several times for every photo.
 _READ_BYTES: Final = 1 << 19
 
 
 class WorkerService:
-    """Handlers around the models of a manager; `app` makes the routes.
+    """The HTTP application around the models of a manager.
 
     Args:
         manager: the models.
-        boot_id: this process's number, below 2**53.
+        boot_id: a number below 2**53 that identifies this process.
+        config: the worker's settings.
+        metrics: the worker's metrics.
         observer: logs and traces requests too; by default they are only counted.
-        extra: adds further routes, such as an administrator's.
+        extra: adds further routes, such as the admin API.
     """
 
     def __init__(
@@ -104,11 +106,11 @@ class WorkerService:
         return app
 
     def runner(self) -> web.AppRunner:
-        """What serves `app`, not yet set up.
+        """A runner of `app`, not yet set up.
 
-        A client that goes away cancels its request, so that its image is not run; bodies are not
-        decompressed, as none may be compressed; and a connection that is idle is closed after
-        75 s, as nginx does.
+        A client that disconnects cancels its request, so that its image is not run. Bodies are not
+        decompressed, because compressed ones are refused. An idle connection is closed after 75 s,
+        as in nginx.
         """
         return WorkerRunner(
             self.app(),
@@ -120,12 +122,12 @@ class WorkerService:
             read_bufsize=_READ_BYTES,
         )
 
-    def engine_well(self) -> bool:
-        """False while a model has been at one batch for longer than `stall_s`."""
+    def engine_healthy(self) -> bool:
+        """Whether no model has been running one batch for longer than `stall_s`."""
         return self._running_s() <= self._config.models.stall_s
 
     def load(self) -> LoadReport:
-        """This moment's load report, newer than every one before it."""
+        """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
         rif, slots = self.admission.rif, self._slots
         queued_cost = latency_per_cost_s = 0.0
@@ -147,7 +149,7 @@ class WorkerService:
 
     @web.middleware
     async def _report_load(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Put the load report on every response."""
+        """Add the load report to every response."""
         response = await handler(request)
         if not response.prepared:
             response.headers[LOAD_HEADER] = self.load().to_header()
@@ -160,15 +162,15 @@ class WorkerService:
         return json_response({"status": "live"})
 
     async def _get_engine(self, request: web.Request) -> web.Response:
-        """What the registry's check asks: can this engine work? True before it is registered."""
-        if not self.engine_well():
+        """The registry's check: whether the engine works, also before it is registered."""
+        if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)
         return json_response({"status": "well"})
 
     async def _get_ready(self, request: web.Request) -> web.Response:
-        """Loaded, warmed up, registered, not draining, and not stalled."""
-        stalled = not self.engine_well()
+        """Whether the worker is loaded, warmed up, registered, not draining and not stalled."""
+        stalled = not self.engine_healthy()
         ready = self.admission.state is WorkerState.READY and not stalled
         status = "stalled" if stalled else self.admission.state.name.lower()
         return json_response({"status": status}, status=200 if ready else 503)

@@ -1,10 +1,10 @@
-"""The threads beside the event loop, which comes first for a processor and for Python's lock.
+"""The priority of the threads that compute, which is lower than that of the event loop.
 
-A worker that is asked for its load, or has an answer to write, must not wait until a decoder or
-the model has used up its share of a processor. Without special rights a thread can only be made
-less important, so those that compute are, by `NICE`. Threads that a framework starts from them
-(OpenMP's) inherit it. docs/decisions/0009-batching.md has the measurements: more makes a lone
-question faster still, and starves the model while the loop refuses a storm of requests.
+The event loop answers `GET /load` and writes results; it must not wait until a decoder or the model
+has used up its share of a processor. Without special rights a thread can only lower its priority,
+so the threads that compute do, by `NICE`. Threads that a framework starts from them (OpenMP's)
+inherit it. docs/decisions/0009-batching.md has the measurements: a larger `NICE` makes a single
+request faster still, but starves the model while the loop refuses a flood of requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NICE: Final = 5
 
 
 def lower_priority() -> None:
-    """Make the calling thread less important than the main one, by `NICE`.
+    """Lower the priority of the calling thread below that of the main thread, by `NICE`.
 
     On Linux only, where each thread has a priority of its own; elsewhere without effect.
     """

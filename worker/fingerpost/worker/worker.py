@@ -144,8 +144,11 @@ class Worker:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """What is, or will be, registered: one for each model, by name; only after the start."""
-        running, config = self._now(), self._config
+        """What is, or will be, registered: one instance for each model, sorted by name.
+
+        Only after the start.
+        """
+        running, config = self._require_running(), self._config
         host = running.host.replace(":", "-").strip("-")
         return tuple(
             Instance(
@@ -164,7 +167,7 @@ class Worker:
 
     @property
     def instance(self) -> Instance:
-        """The first of them."""
+        """The first of `instances`."""
         return self.instances[0]
 
     async def __aenter__(self) -> Self:
@@ -172,7 +175,7 @@ class Worker:
 
         Raises:
             ConfigurationError: a port in use, or no model that can be loaded and run.
-            RegistryError: the registry cannot be reached; told before a model is loaded.
+            RegistryError: the registry cannot be reached; raised before a model is loaded.
         """
         config, metrics = self._config, self._metrics
         limit_malloc_arenas()
@@ -214,7 +217,7 @@ class Worker:
             registrations = Registrations(
                 self._registry,
                 lambda: self.instances,
-                healthy=service.engine_well,
+                healthy=service.engine_healthy,
                 lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
@@ -229,16 +232,16 @@ class Worker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Deregister, stop listening and free all, without waiting for requests in flight."""
+        """Deregister, stop listening and free everything; requests in flight are not awaited."""
         await self._leaving.aclose()
 
     async def register(self) -> None:
-        """Let clients find this worker, trying for `register_timeout_s`.
+        """Register, so that clients find this worker; try for `registration.timeout_s`.
 
         Raises:
             RegistryError: see `Registrations.register`.
         """
-        running = self._now()
+        running = self._require_running()
         registrations = running.registrations
         await registrations.register(self._config.registration.timeout_s)
         self._metrics.reregistrations.set_function(lambda: registrations.reregistrations)
@@ -247,17 +250,17 @@ class Worker:
             logger.info("ready at %s as %s", instance.url, instance.id)
 
     async def leave(self) -> None:
-        """Drain: tell the registry, serve on while an answer may be held, finish what is here."""
-        running, config = self._now(), self._config
+        """Drain: tell the registry, accept requests for the lease, finish those in flight."""
+        running, config = self._require_running(), self._config
         admission = running.service.admission
-        logger.info("leaving: no new work after %g s", config.drain.lease_s)
+        logger.info("draining: no new requests after %g s", config.drain.lease_s)
         admission.state = WorkerState.DRAINING
         await running.registrations.drain("leaving")
         await asyncio.sleep(config.drain.lease_s)
         admission.refusal = Draining("this worker is leaving: use another one")
         if not await admission.idle(config.drain.timeout_s):
             logger.warning(
-                "%d requests still in flight after %g s: leaving all the same",
+                "%d requests are still in flight after %g s and will fail",
                 admission.rif,
                 config.drain.timeout_s,
             )
@@ -281,22 +284,22 @@ class Worker:
             await self.leave()
 
     async def _find_registry(self) -> None:
-        """Fail before a model is loaded if the registry is not there or does not let us in.
+        """Fail before a model is loaded if the registry cannot be reached or refuses access.
 
-        One that answers, but cannot serve now, is no reason to give up: see `register`.
+        A registry that answers, but with an error, does not stop the start: see `register`.
         """
         try:
             await self._registry.catalog()
         except (RegistryUnreachable, RegistryDenied):
             raise
         except RegistryError as error:
-            logger.warning("the registry is in trouble, going on: %s", error)
+            logger.warning("the registry answers with an error, starting all the same: %s", error)
 
     async def _announce(self) -> None:
         if self._running is not None:
             await self._running.registrations.sync()
 
-    def _now(self) -> _Running:
+    def _require_running(self) -> _Running:
         if self._running is None:
             raise RuntimeError("the worker has not started")
         return self._running
@@ -304,7 +307,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Running:
-    """A worker that has started: the address that clients are given, and its parts."""
+    """The parts of a worker that has started, and the address that clients are given."""
 
     host: str
     port: int
@@ -323,10 +326,11 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
 
 
 def reachable_host(host: str, registry: str) -> str:
-    """The address to give to clients when listening on `host`: `host` itself, if it is one.
+    """The address for clients of a worker that listens on `host`.
 
-    On a wildcard it is the address that faces the registry, or where that is on this machine, as
-    Consul's agent is, the one that faces the rest of the world.
+    That is `host` itself, or where it is a wildcard the local address of the route to the registry.
+    Where the registry is on this machine, as Consul's agent is, it is the local address of the
+    default route.
 
     Raises:
         ConfigurationError: this machine has no such address.
@@ -345,7 +349,7 @@ def reachable_host(host: str, registry: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise ConfigurationError(
-            f"cannot tell which address of this machine clients reach ({error.strerror}): "
+            f"the address of this machine that clients can reach is not known ({error.strerror}): "
             "name it with --advertise"
         ) from error
 

@@ -125,12 +125,11 @@ class Dispatcher:
             self._deadlines.discard(scope)
 
     async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
-        if not call.shrink:
-            data = await load_image(image)
+        data = None if call.shrink else await load_image(image)
         service = self._services.get(call.reference.model)
         if service is None or service.watch.view is None:
             service = await self._service(call.reference.model)
-        if call.shrink:
+        if data is None:
             data = await self._shrunk(call, service, image)
         body_bytes = 0 if isinstance(data, OneShot) else len(data)
         call.image_bytes = body_bytes
@@ -237,7 +236,8 @@ class Dispatcher:
         call.worker = ""
         stats = self._stats
         stats.attempts += 1
-        outcome, reply = Outcome.ABANDONED, None
+        outcome = Outcome.ABANDONED
+        reply: Reply | None = None
         try:
             reply = await self._transport.classify(
                 instance.address, str(call.reference), call.top, attempt, call.headers
@@ -252,11 +252,12 @@ class Dispatcher:
             if self._clock() >= call.deadline:
                 outcome = Outcome.FAILED
             raise
+        else:
+            return reply
         finally:
             self._route.count(stats, attempt.sent_bytes)
             call.image_bytes = attempt.sent_bytes or call.image_bytes
             service.ended(pick, outcome, attempt, reply)
-        return reply
 
     def _failed(self, call: Call, service: Service, reply: Reply, data: bytes | OneShot) -> None:
         """Record a failed attempt; raise its error if there is not to be another attempt."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 __all__ = ["CHUNK_BYTES", "OneShot", "Readable"]
 
@@ -53,7 +53,8 @@ class OneShot:
 
 async def _in_thread(source: Readable | Iterator[bytes]) -> AsyncGenerator[bytes]:
     # A file object is an iterator too, but one of lines.
-    chunks = source if not hasattr(source, "read") else iter(partial(source.read, CHUNK_BYTES), b"")
+    read = getattr(source, "read", None)
+    chunks: Any = source if read is None else iter(partial(read, CHUNK_BYTES), b"")
     loop = asyncio.get_running_loop()
-    while (chunk := await loop.run_in_executor(None, next, chunks, None)) is not None:
+    while (chunk := await loop.run_in_executor(None, partial(next, chunks, None))) is not None:
         yield chunk

@@ -47,8 +47,8 @@ class RelayRoute:
         ConfigurationError: a proxy's URL is not plain HTTP, or contains a user name.
     """
 
-    path: Final = "/v1/relay/"
-    own_load: Final = False
+    path = "/v1/relay/"
+    own_load = False
 
     def __init__(self, proxies: Sequence[URL]) -> None:
         self._places: list[tuple[str, int]] = []

@@ -65,8 +65,8 @@ class Route(Protocol):
 class DirectRoute:
     """The client connects to the workers."""
 
-    path: Final = "/v1/classify/"
-    own_load: Final = True
+    path = "/v1/classify/"
+    own_load = True
 
     def peers(self, view: Snapshot) -> Snapshot:
         """The workers: the snapshot as it is."""

@@ -47,8 +47,8 @@ def up(
     from fingerpost.errors import ConfigurationError
     from fingerpost.registry.shutdown import ShutdownSignals
     from fingerpost.worker.models.files import find_model
-    from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelRoot
+    from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     if bool(model) == bool(models):
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")

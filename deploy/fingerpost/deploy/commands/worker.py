@@ -161,13 +161,14 @@ def worker(
         TelemetryConfig,
         WorkerConfig,
     )
-    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides
 
     start_logging(log_level)
-    chosen = placements(device, devices, processes_per_device, memory_fraction)
-    if len(chosen) > 1:
+    placement, *others = placements(device, devices, processes_per_device, memory_fraction)
+    if others:
+        chosen = (placement, *others)
         run_device_workers(
             chosen,
             _process_arguments(chosen, threads),
@@ -176,7 +177,7 @@ def worker(
             follow_parent=follow_parent,
         )
         return
-    os.environ.update(chosen[0].environment())
+    os.environ.update(placement.environment())
     config = WorkerConfig(
         registry=registry,
         registry_config=dataclasses.replace(
@@ -195,7 +196,7 @@ def worker(
         requests=RequestConfig(max_bytes=max_request_bytes),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
-            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=chosen[0]
+            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
         ),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )
@@ -222,7 +223,7 @@ def worker(
     from fingerpost.worker.eventloop import run_main
     from fingerpost.worker.worker import Worker
 
-    loading = chosen[0].load_config(threads)
+    loading = placement.load_config(threads)
     serving = Worker(source, lambda files: load_backend(files, loading), config)
     run_main(serving.run_until_signal(follow_parent=follow_parent))
 
@@ -248,8 +249,8 @@ def _one(
 
     from fingerpost.worker.models.files import find_model, find_versions
     from fingerpost.worker.models.manifest import MANIFEST
-    from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
+    from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     find = partial(find_model, labels=labels, overrides=overrides)
     if (path / MANIFEST).is_file() or not find_versions(path):
@@ -261,8 +262,8 @@ def _one(
 
 
 def _many(folder: Path, only: str | None, policy: str) -> ModelSource:
-    from fingerpost.worker.repository.policy import VersionPolicy
     from fingerpost.worker.repository.sources import ModelRoot
+    from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     names = [each.strip() for each in only.split(",")] if only else []
     return ModelRoot(folder, only=names, policy=VersionPolicy.parse(policy))

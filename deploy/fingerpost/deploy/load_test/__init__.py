@@ -5,8 +5,8 @@ latencies (in `histogram`s), and `report` the figures made of them; all of these
 sends the images, `samples` reads them, and `plot` draws the figures.
 """
 
-from fingerpost.deploy.load_test.plan import Plan
-from fingerpost.deploy.load_test.report import Report
+from fingerpost.deploy.load_test.measuring.plan import Plan
+from fingerpost.deploy.load_test.measuring.report import Report
 from fingerpost.deploy.load_test.runner import LoadTest
 
 __all__ = ["LoadTest", "Plan", "Report"]

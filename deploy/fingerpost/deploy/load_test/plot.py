@@ -10,7 +10,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fingerpost.deploy.load_test.report import Report
+    from fingerpost.deploy.load_test.measuring.report import Report
 
 __all__ = ["check_plot", "draw"]
 

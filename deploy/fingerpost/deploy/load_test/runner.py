@@ -10,14 +10,14 @@ from contextlib import aclosing
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.deploy.load_test.report import make_report
-from fingerpost.deploy.load_test.tally import Tally
+from fingerpost.deploy.load_test.measuring.report import make_report
+from fingerpost.deploy.load_test.measuring.tally import Tally
 from fingerpost.errors import NoWorker
 
 if TYPE_CHECKING:
     from fingerpost.client import Client
-    from fingerpost.deploy.load_test.plan import Plan
-    from fingerpost.deploy.load_test.report import Report
+    from fingerpost.deploy.load_test.measuring.plan import Plan
+    from fingerpost.deploy.load_test.measuring.report import Report
 
 __all__ = ["LoadTest"]
 

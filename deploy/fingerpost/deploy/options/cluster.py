@@ -27,7 +27,7 @@ ClusterProxy = Annotated[
     typer.Option(
         "--proxy",
         metavar="URL",
-        help="A proxy of the cluster. May be repeated.",
+        help="A proxy of the cluster, or the URL of a registry. May be repeated for proxies.",
     ),
 ]
 ClusterRegistry = Annotated[
@@ -90,20 +90,17 @@ class ClusterTarget:
                     "--relay sends images through proxies: name them with --proxy URL"
                 )
             config = replace(config or ClientConfig(), relay=True)
-        if self.url is None:
-            return Client(*self.proxies, config=config)
-        return Client(registry=self.url, registry_config=self.registry_config, config=config)
+        return Client(
+            *self.proxies, registry=self.url, registry_config=self.registry_config, config=config
+        )
 
     def resolver(self) -> Resolver:
         """The resolver of such a client. Make it inside a running event loop."""
-        from fingerpost.client import DEFAULT_PROXY, ClientConfig
-        from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
-        from fingerpost.registry import open_registry
+        from fingerpost.client import ClientConfig
+        from fingerpost.client.source import Source
 
-        if self.url is not None:
-            return RegistryResolver(open_registry(self.url, self.registry_config), owned=True)
-        proxies = [proxy_url(each) for each in self.proxies or (DEFAULT_PROXY,)]
-        return ProxyResolver(proxies, connect_timeout_s=ClientConfig().connect_timeout_s)
+        source = Source.of(self.proxies, registry=self.url, registry_config=self.registry_config)
+        return source.resolver(connect_timeout_s=ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,10 +1,10 @@
-"""Whether an empty answer of Consul's is one: what the token may read.
+"""Whether an empty answer of Consul is true, or the token may not read the entries.
 
-Without `node` or `service` read, Consul answers with status 200 and an empty list, and 1.8.7 says
-nothing about it (later releases send `X-Consul-Results-Filtered-By-ACLs`). Its UI asks
-`/v1/internal/acl/authorize` which buttons to show; that answers exactly what is needed here, with
-any token, and from 1.7 on. Rejected: `/v1/acl/token/self`, which names a token's policies but not
-their rules; `/v1/catalog/nodes`, which is empty without node read, but not without service read.
+Without the right `node` or `service` read, Consul answers with status 200 and an empty list, and
+1.8.7 gives no hint of it (later releases send `X-Consul-Results-Filtered-By-ACLs`). Its UI asks
+`/v1/internal/acl/authorize` which buttons to show; since 1.7 that answers exactly this question,
+with any token. Rejected: `/v1/acl/token/self`, which names a token's policies but not their rules;
+`/v1/catalog/nodes`, which is empty without node read, but not without service read.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ async def check_acl(
     params: Mapping[str, str],
     pool: Pool,
 ) -> None:
-    """Find out whether `answer`, an empty one, is empty for want of rights.
+    """Find out whether `answer`, which has an empty list, is empty because of missing rights.
 
     Args:
         http: where to ask.
         answer: the empty answer.
-        service: what it is about; None for the list of all services. Then only node read is
-            asked for, because a worker's token has it and reads no services but its own.
+        service: the service in question; None for the list of all services. Then only node read is
+            checked, because a worker's token has it and reads no services but its own.
         params: the datacenter and namespace of the read.
         pool: whose connections to use.
 
     Raises:
         RegistryDenied: it is; the message names the missing rules.
-        RegistryError: it could not be found out, so that the answer is not to be believed.
+        RegistryError: it could not be found out, so that the empty answer must not be used.
     """
     wanted: list[dict[str, Any]] = [{"Resource": "node", "Segment": "", "Access": "read"}]
     if service is not None:
@@ -61,7 +61,7 @@ async def check_acl(
     if reply.status == 200:
         missing = [_rule(right.resource, service) for right in _read(reply.body) if not right.allow]
     elif reply.status not in (400, 401, 404, 405):
-        # 401: ACLs are disabled. 400, 404 or 405: no Consul, or one older than 1.7.
+        # 401: ACLs are disabled. 400, 404 or 405: not Consul, or older than 1.7.
         http.check(reply, f"POST {http.base_url}{path}")
     if not missing and answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
         missing = ["a rule that Consul does not name"]

@@ -1,4 +1,4 @@
-"""What a worker tells its Consul agent: here I am, leave me out for now, I am gone."""
+"""Calls to one Consul agent about an instance: register, report, maintenance, deregister."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry.consul.acl import check_acl
-from fingerpost.registry.consul.checks import check_name, format_duration
-from fingerpost.registry.consul.codec import (
+from fingerpost.registry.consul.schema.checks import check_name, format_duration
+from fingerpost.registry.consul.schema.codec import (
     TAG,
     decode_entries,
     encode_instance,
 )
-from fingerpost.registry.consul.models import LEFT_OUT
+from fingerpost.registry.consul.schema.models import LEFT_OUT
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id
 
 if TYPE_CHECKING:
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.consul.client import ConsulClient
-    from fingerpost.registry.consul.codec import Entry
     from fingerpost.registry.consul.http import Answer, ConsulHttp
+    from fingerpost.registry.consul.schema.codec import Entry
     from fingerpost.registry.instance import Instance
 
 __all__ = ["ConsulAgent"]
@@ -42,8 +42,8 @@ class ConsulAgent:
     Args:
         http: the connections to the agent.
         call_timeout_s: each call's deadline.
-        check: how the agent watches over what is registered.
-        wan_address: what readers in other datacenters are told, where it is another address.
+        check: how the agent checks what is registered.
+        wan_address: the address for readers in other datacenters, where it is another one.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ConsulAgent:
 
     @property
     def heartbeat_s(self) -> float | None:
-        """Seconds between the reports that a TTL check wants; None where it wants none."""
+        """Seconds between the reports for a TTL check; None for a check that needs none."""
         return self._check.heartbeat_s
 
     async def register(self, instance: Instance) -> None:
@@ -85,14 +85,14 @@ class ConsulAgent:
         seen: list[Answer] = []
         try:
             async with deadline(self._call_timeout_s, what):
-                with _naming(instance):
+                with _naming_rule(instance):
                     await self._consul().agent.service.register(**arguments)
                     if self._check.mode == "ttl":
                         # Registering as passing does not revive a check that is critical already.
                         await self._report(instance.id, healthy=True)
                 await self._until(instance, _is_listed, seen)
         except RegistryUnreachable:
-            # Perhaps it is there, but the token may not see it.
+            # Perhaps it is there, but the token may not read it.
             if seen and not decode_entries(seen[-1].body, instance.service):
                 async with deadline(self._call_timeout_s, what):
                     await check_acl(self._http, seen[-1], instance.service, params={}, pool="calls")
@@ -103,8 +103,8 @@ class ConsulAgent:
     ) -> None:
         """Wait until the servers show the instance's entry as wanted.
 
-        The agent's 200 is no proof of it: the agent tells the servers by itself, a moment later.
-        The answers so far are added to `seen`.
+        The agent's 200 does not prove it: the agent updates the servers a moment later. The answers
+        so far are added to `seen`.
         """
         path = f"/v1/health/service/{instance.service}"
         params = {"tag": TAG}
@@ -118,7 +118,7 @@ class ConsulAgent:
             params = {"tag": TAG, "index": str(answer.index), "wait": wait}
 
     async def _settle(self, instance: Instance, settled: Callable[[Entry | None], bool]) -> None:
-        """Wait for the servers, but not for long: the agent knows, and tells them when it can."""
+        """Wait for the servers, but not long: the agent has the change, and updates them later."""
         try:
             async with deadline(min(_SETTLE_S, self._call_timeout_s), "settling"):
                 await self._until(instance, settled, [])
@@ -130,15 +130,15 @@ class ConsulAgent:
         await self._settle(instance, lambda entry: entry is not None and entry.instance == instance)
 
     async def report(self, instance_id: str, *, healthy: bool) -> None:
-        """Tell the agent how the instance is; for a TTL check."""
+        """Report the instance's health to the agent; for a TTL check."""
         check_id(instance_id)
         async with deadline(self._call_timeout_s, f"reporting on {instance_id}"):
             await self._report(instance_id, healthy=healthy)
 
     async def _report(self, instance_id: str, *, healthy: bool) -> None:
         check = self._consul().agent.check
-        tell = check.ttl_pass if healthy else check.ttl_fail
-        await tell(check_name(instance_id))
+        report = check.ttl_pass if healthy else check.ttl_fail
+        await report(check_name(instance_id))
 
     async def knows(self, instance_id: str) -> bool:
         """Whether the agent has an entry of that id."""
@@ -154,7 +154,7 @@ class ConsulAgent:
         check_id(instance.id)
         async with deadline(self._call_timeout_s, f"maintenance mode of {instance.id}"):
             service = self._consul().agent.service
-            with _naming(instance):
+            with _naming_rule(instance):
                 found = bool(await service.maintenance(instance.id, enable, reason))
         if found:
             await self._settle(
@@ -163,13 +163,13 @@ class ConsulAgent:
         return found
 
     async def deregister(self, instance: Instance) -> None:
-        """Remove an entry; one that is not there is no error.
+        """Remove an entry; one that is not there is not an error.
 
         Returns once the servers show it, or `_SETTLE_S` after the agent agreed.
         """
         check_id(instance.id)
         async with deadline(self._call_timeout_s, f"deregistering {instance.id}"):
-            with _naming(instance):
+            with _naming_rule(instance):
                 await self._consul().agent.service.deregister(instance.id)
         await self._settle(instance, lambda entry: entry is None)
 
@@ -182,8 +182,8 @@ class ConsulAgent:
 
 
 @contextlib.contextmanager
-def _naming(instance: Instance) -> Iterator[None]:
-    """Let a denied call say which rule is missing."""
+def _naming_rule(instance: Instance) -> Iterator[None]:
+    """Add the missing rule to the error of a denied call."""
     try:
         yield
     except RegistryDenied as error:

@@ -1,8 +1,8 @@
-"""py-consul on our own HTTP calls. Imported only when a registry first talks to its agent.
+"""py-consul over `ConsulHttp`. Imported only when a registry first calls its agent.
 
-py-consul knows the agent's paths and payloads. Its own transport is left out because it reads
-tokens and addresses from the environment, has one timeout for everything, and lets aiohttp's
-errors through; nor does it send the token with every call.
+py-consul has the agent's paths and payloads. Its own transport is not used because it reads tokens
+and addresses from the environment, has one timeout for everything, raises aiohttp's errors, and
+does not send the token with every call.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class ConsulClient(consul.base.Consul):  # type: ignore[misc]
 
     def __init__(self, http: ConsulHttp) -> None:
         self._ours = http
-        # All arguments given, so that the environment is not asked. It is for the token even so;
-        # `_Transport` sends the headers of `http` and none of py-consul's.
+        # With all arguments, so that they are not read from the environment. The token is, all the
+        # same; `_Transport` sends the headers of `http` and none of py-consul's.
         super().__init__(host="unused", port=1, scheme="http", verify=True)
 
-    def http_connect(self, *_: object, **__: object) -> _Transport:
-        """Called by the base class for its transport."""
+    def http_connect(self, *_: object, **__: object) -> Any:
+        """The transport of the base class, which calls this."""
         return _Transport(self._ours)
 
 
@@ -38,13 +38,19 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]
         super().__init__()
         self._ours = http
 
-    async def get(self, callback: Any, path: str, params: Any = None, **_: object) -> Any:
+    def get(self, callback: Any, path: str, params: Any = None, *_: object, **__: object) -> Any:
+        return self._get(callback, path, params)
+
+    async def _get(self, callback: Any, path: str, params: Any) -> Any:
         answer = await self._ours.call("GET", path, params=_text(params), not_found_ok=True)
         return _finish(callback, answer.status, answer.headers, answer.body)
 
-    async def put(
-        self, callback: Any, path: str, params: Any = None, data: str = "", **_: object
+    def put(
+        self, callback: Any, path: str, params: Any = None, data: Any = "", *_: object, **__: object
     ) -> Any:
+        return self._put(callback, path, params, data)
+
+    async def _put(self, callback: Any, path: str, params: Any, data: Any) -> Any:
         answer = await self._ours.call(
             "PUT", path, params=_text(params), data=data, not_found_ok=True
         )
@@ -61,7 +67,7 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]
 
 
 def _text(params: Any) -> dict[str, str]:
-    # Python's True would travel as "True"; Consul documents "true".
+    # Python's True would be sent as "True"; Consul documents "true".
     return {
         key: str(value).lower() if isinstance(value, bool) else str(value)
         for key, value in params or ()

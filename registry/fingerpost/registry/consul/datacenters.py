@@ -1,4 +1,4 @@
-"""Which datacenter a service is read from. Decisions only: the reading is passed in.
+"""Which datacenter a service is read from. Pure: the function that reads is passed in.
 
 The rule, for every resolve and every poll of a watch:
 
@@ -6,11 +6,11 @@ The rule, for every resolve and every poll of a watch:
    instance is the answer; instances of two datacenters are never mixed.
 2. None has one: the answer is empty if all of them answered, and `known` if any of them knows the
    service. If one failed, its error is the answer (the first one's): the instances may be there.
-3. `RegistryDenied` ends the search: a token that lacks rights is to be mended, not walked around.
-4. While the answer is not the own datacenter's, or is empty, a watch is held for at most
-   `RETURN_S` at a time, and asks those before it again: so long it takes to return.
+3. `RegistryDenied` ends the search: a token that lacks rights must be corrected first.
+4. While the answer is not the own datacenter's, or is empty, a poll of a watch is held for at most
+   `RETURN_S`, and then asks those before it again. So a return takes at most that long.
 
-Reads of other datacenters go through the same agent and the servers of its own datacenter. Where
+Reads of other datacenters go through the same agent and the servers of its own datacenter. While
 those are down, no datacenter is reached, and a watch keeps its last good view.
 """
 
@@ -29,15 +29,15 @@ __all__ = ["RETURN_S", "DatacenterOrder", "Read"]
 
 logger = logging.getLogger(__name__)
 
-# Longer asks the datacenters that are no use less often; shorter returns to the own one sooner.
+# More asks datacenters without instances less often; less returns to the own one sooner.
 RETURN_S: Final = 5.0
 
-# Position in the order, index, and for how many seconds the read may be held.
+# Takes the position in the order, an index, and for how many seconds the read may be held.
 Read = Callable[[int, int, float], Awaitable[tuple[Snapshot, int]]]
 
 
 class DatacenterOrder:
-    """One service's reads over `names`, which are at least one; remembers whose turn it is."""
+    """Reads one service over the datacenters `names`, at least one; remembers the active one."""
 
     def __init__(self, service: str, names: tuple[str, ...], read: Read) -> None:
         self._service = service
@@ -47,12 +47,12 @@ class DatacenterOrder:
         self._settled = True
 
     async def poll(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
-        """Read, held for at most `wait_s` by the datacenter of the last answer if nothing changed.
+        """Read; the datacenter of the last answer may hold it for `wait_s` if nothing changed.
 
         `index` is what the last call returned, or 0 for an answer at once.
 
         Raises:
-            RegistryError: see the rule.
+            RegistryError: by rules 2 and 3 of the module.
         """
         if len(self._names) <= 1:
             return await self._read(0, index, wait_s)
@@ -78,7 +78,7 @@ class DatacenterOrder:
                 empty, empty_at = answer, position
         self._settled = False
         if error is not None or empty is None:
-            raise error or RegistryError(f"no datacenter answered about {self._service!r}")
+            raise error or RegistryError(f"no datacenter answered for {self._service!r}")
         self._active = empty_at
         return msgspec.structs.replace(empty[0], known=known), empty[1]
 

@@ -1,4 +1,4 @@
-"""Calls to Consul's HTTP API, with our deadlines, our token and our errors."""
+"""Calls to Consul's HTTP API, with token, TLS and typed errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 import yarl
 
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
-from fingerpost.registry.consul.url import parse_base_url
+from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Consul's answer: status 200, or another one where the caller takes that for an answer."""
+    """Consul's answer: status 200, or another one where the caller accepts that."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def index(self) -> int:
-        """`X-Consul-Index`, at least 1. Raises `RegistryError` where it is no number."""
+        """`X-Consul-Index`, at least 1. Raises `RegistryError` where it is not a number."""
         value = self.headers.get("X-Consul-Index", "")
         if not (value.isascii() and value.isdigit() and len(value) <= 20):
             raise RegistryError(
@@ -60,17 +60,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class ConsulHttp:
     """Two connection pools to one agent, made on first use in the running loop.
 
-    Proxies, redirects and environment variables play no part. All failures are `RegistryError`s.
+    Redirects, proxies and environment variables are not used. All failures are `RegistryError`s.
 
     Args:
         base_url: `http(s)://HOST:PORT`.
-        token: sent with every call, as it is then.
+        token: its current value is sent with every call.
         namespace: sent with every call, if not None (Consul Enterprise).
-        tls: for `https`, as it is at each call; the system's authorities, if None. Where the
-            certificates changed, a call opens a connection of its own and none is used again.
+        tls: its current context is used for each call over `https`; None uses the system's
+            authorities. After the certificates changed, older connections are not used again.
 
     Raises:
-        ConfigurationError: the URL is none.
+        ConfigurationError: the URL is not valid.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ConsulHttp:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def at(self, host: str) -> ConsulHttp:
-        """Connections of the same kind, to the agent at another host; closed by the caller."""
+        """The same settings for the agent at another host; the caller closes the connections."""
         parts = urllib.parse.urlsplit(self.base_url)
         return ConsulHttp(
             f"{parts.scheme}://{format_address(host, parts.port or 0)}",
@@ -112,8 +112,8 @@ class ConsulHttp:
     ) -> Answer:
         """One request. It has no deadline of its own: callers put theirs around it.
 
-        `path` holds only names that passed the allow-list. With `any_status` the caller judges the
-        status itself.
+        `path` must contain only names that were checked (see `names`). With `any_status` the
+        caller handles the status itself.
 
         Raises:
             RegistryUnreachable: no connection, or one that broke.
@@ -132,7 +132,7 @@ class ConsulHttp:
                 data=data,
                 headers=headers,
                 allow_redirects=False,
-                # Connections are kept by context, so that an older one's are not used any more.
+                # Connections are kept by context: those of an older one are not used any more.
                 ssl=self._tls.current() if self._tls is not None else True,
             ) as response:
                 body = await _read(response)
@@ -140,7 +140,7 @@ class ConsulHttp:
             raise RegistryUnreachable(f"{method} {url}: timed out") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise RegistryUnreachable(
-                f"the certificate of {self.base_url} is not believed: "
+                f"the certificate of {self.base_url} is not trusted: "
                 f"{error.certificate_error}; name its authority's file as ca_file, and the host "
                 "as the certificate has it"
             ) from error
@@ -157,7 +157,7 @@ class ConsulHttp:
 
     @staticmethod
     def check(answer: Answer, what: str) -> None:
-        """Raise what a status other than 200 means: see `call`."""
+        """Raise the error for a status other than 200: see `call`."""
         status = answer.status
         if status == 200:
             return
@@ -189,7 +189,7 @@ class ConsulHttp:
         if self._tls is None:
             return
         # A call cancelled while it waits leaves its connection in TLS's closing handshake, for up
-        # to 30 s where the peer is frozen. Its end is cut short: nobody waits for the rest.
+        # to 30 s where the peer is frozen. That handshake is not needed, and is cut short.
         for each in self._sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsulRegistration"]
 
-# Between the word that an instance leaves and its entry's removal: watchers wake in 2-7 ms.
-_WORD_S: Final = 0.1
-# The word is a courtesy: an agent in trouble must not double the time of a deregistration.
-_WORD_DEADLINE_S: Final = 1.0
+# Between the drain of an instance that leaves and its entry's removal: watchers wake in 2-7 ms.
+_DRAIN_S: Final = 0.1
+# The drain is optional: an agent in trouble must not double the time of a deregistration.
+_DRAIN_DEADLINE_S: Final = 1.0
 
 
 class ConsulRegistration(HeartbeatRegistration):
-    """A development agent that restarts forgets everything, and every agent removes an entry whose
-    check failed for long; both are mended here.
+    """Keeps the entry at the agent, and reports to a TTL check.
 
-    Where the agent waits for reports (a TTL check), this task sends them, every third of the TTL
-    and as soon as `healthy` changes its mind. A draining instance goes on reporting: its entry
-    would be removed otherwise.
+    The entry is registered again where the agent lost it: a development agent loses all entries
+    when it restarts, and every agent removes an entry whose check failed for long.
+
+    For a TTL check, this task sends the reports, every third of the TTL and as soon as the result
+    of `healthy` changes. A draining instance goes on reporting: its entry would be removed
+    otherwise.
     """
 
     def __init__(
@@ -61,17 +63,17 @@ class ConsulRegistration(HeartbeatRegistration):
     async def deregister(self) -> None:
         """See `Registration.deregister`.
 
-        An entry that just vanishes looks as if the agent had lost its memory, and watchers would
-        ask the worker itself. Maintenance is a word that they believe at once, so it comes first.
+        An entry that only vanishes looks as if the agent had lost its memory, and watchers would
+        probe the worker. Maintenance withdraws it at once, so it comes first.
         """
         if not self.draining and not self._deregistered:
             with contextlib.suppress(RegistryError, TimeoutError):
-                async with asyncio.timeout(_WORD_DEADLINE_S):
+                async with asyncio.timeout(_DRAIN_DEADLINE_S):
                     await self.drain("leaving")
-                    await asyncio.sleep(_WORD_S)
+                    await asyncio.sleep(_DRAIN_S)
         await super().deregister()
 
-    async def _tell_update(self) -> None:
+    async def _send_update(self) -> None:
         if self.draining and not await self._agent.knows(self._instance.id):
             return  # it would come back as healthy
         await self._register()
@@ -79,24 +81,24 @@ class ConsulRegistration(HeartbeatRegistration):
             await self._report()
         await self._agent.shown(self._instance)
 
-    async def _tell_drain(self, reason: str) -> None:
+    async def _send_drain(self, reason: str) -> None:
         await self._agent.maintenance(self._instance, enable=True, reason=reason)
 
-    async def _tell_undrain(self) -> None:
+    async def _send_undrain(self) -> None:
         if not await self._agent.maintenance(self._instance, enable=False):
             await self._register()
 
     async def _remove(self) -> None:
         await self._agent.deregister(self._instance)
 
-    async def _look(self) -> None:
+    async def _check_entry(self) -> None:
         if self.draining and not self._report_due():
             return
         if await self._agent.knows(self._instance.id):
             if self._report_due():
                 await self._report()
         elif not self.draining:
-            self._forgotten("the agent forgot it")
+            self._count_reregistration("the agent lost its entry")
             await self._register()
 
     async def _register(self) -> None:

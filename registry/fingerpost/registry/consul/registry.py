@@ -16,26 +16,32 @@ from fingerpost.errors import (
     RegistryDenied,
     RegistryError,
 )
-from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
+from fingerpost.registry.address_policy import (
+    AddressPolicy,
+    RejectedEntries,
+    Rejection,
+    RejectionReason,
+)
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
-from fingerpost.registry.consul.checks import format_duration
-from fingerpost.registry.consul.codec import TAG, Entry, decode_catalog, decode_entries
 from fingerpost.registry.consul.datacenters import DatacenterOrder
 from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
+from fingerpost.registry.consul.schema.checks import format_duration
+from fingerpost.registry.consul.schema.codec import TAG, Entry, decode_catalog, decode_entries
+from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.consul.tls import Tls
-from fingerpost.registry.consul.url import parse_base_url
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
-from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
@@ -52,43 +58,48 @@ logger = logging.getLogger(__name__)
 MAX_WATCHES: Final = 100
 
 
-class ConsulRegistry:
+class ConsulRegistry(WatchingRegistry):
     """`Registry` over the HTTP API of one Consul agent, or of Fingerpost's embedded registry.
 
     A resolve, and the first poll of a watch, ask the leader, so that they show what this process
-    has just registered or drained; where it does not answer within a third of the deadline, and in
-    every later poll, any server will do (`?stale`), with or without a leader, at the price of an
-    answer some milliseconds old. Reads ask for all of a service's entries and judge their checks
-    here, because Consul's own `?passing` cannot tell an unknown service from one with nobody
-    healthy. A service is Fingerpost's if it has the tag `fingerpost`. With several datacenters, a
-    service is read from the first that has a healthy instance: `datacenters` has the rule;
+    has just registered or drained. Where the leader does not answer within a third of the deadline,
+    and in every later poll, any server may answer (`?stale`), with or without a leader; the answer
+    may be some milliseconds old. Reads ask for all entries of a service and evaluate their checks
+    here, because Consul's own `?passing` does not distinguish an unknown service from one without
+    healthy instances. A service is Fingerpost's if it has the tag `fingerpost`. With several
+    datacenters, a service is read from the first that has a healthy instance (see `datacenters`);
     the list of services is that of the first that answers.
 
-    An empty answer is believed only if the token may read what it is about. Consul answers with
-    an empty list where it may not; here that is `RegistryDenied`.
+    An empty answer is believed only if the token may read the entries. Consul answers with an empty
+    list where it may not; here that is `RegistryDenied`.
 
-    An entry that makes no sense (a bad address, hostile metadata) or is not admitted is left out,
-    logged once, and counted in `refused`; the others are not disturbed. A watched list that shrinks
-    suspiciously is not believed before the workers themselves were probed: see
-    `watching.self_preservation`.
+    An entry that is malformed or not allowed by the address policy is left out, logged once, and
+    counted in `rejected`; the others are not affected. A watched list that shrinks suspiciously is
+    not believed before its workers were probed: see `watching.self_preservation`.
 
     Args:
-        url: `http(s)://HOST:PORT` of the agent, best the one on this machine.
+        url: `http(s)://HOST:PORT` of the agent, preferably the one on this machine.
         registry_config: token, TLS, datacenters and the like; see `RegistryConfig`. The rights
-            that a token needs stand in `deploy/consul/policies`. Registering is always local.
-        call_timeout_s: each call's deadline. More endures a slower agent; less fails sooner.
-        keep_alive_s: how often a registration looks whether it is still there. More costs fewer
-            calls; less is back sooner after an agent that lost its memory.
+            that a token needs are in `deploy/consul/policies`. Registering is always local.
+        call_timeout_s: each call's deadline. More tolerates a slower agent; less fails sooner.
+        keep_alive_s: how often a registration checks that its entry is there. More costs fewer
+            calls; less restores it sooner after an agent lost its memory.
         watch_config: see `WatchConfig`.
-        address_policy: which addresses are let in; see `AddressPolicy` for the default.
-        store: where snapshots are kept across restarts, such as a `SnapshotStore`; nowhere, if
-            None. Closed by whoever made it.
+        address_policy: which addresses are allowed; see `AddressPolicy` for the default.
+        store: where snapshots are kept across restarts, such as a `SnapshotStore`; None keeps
+            none. `aclose` closes it.
 
     Raises:
-        ConfigurationError: the URL is none, a duration is not positive, or a file named in the
-            registry_config is missing or holds something else.
+        ConfigurationError: the URL is not valid, a duration is not positive, or a file in
+            `registry_config` is missing or not valid.
     """
 
+    @renamed_arguments(
+        "ConsulRegistry",
+        options="registry_config",
+        watch="watch_config",
+        admission="address_policy",
+    )
     def __init__(
         self,
         url: str = "http://127.0.0.1:8500",
@@ -134,10 +145,9 @@ class ConsulRegistry:
         self._registrations: list[ConsulRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
-        doubts = self._watch_config.self_preservation
-        self._liveness = LivenessProbe(timeout_s=doubts.probe_timeout_s) if doubts else None
-        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
-        self._catalog_watch: Watch[Catalog] | None = None
+        preserving = self._watch_config.self_preservation
+        self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
+        super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
 
     @property
@@ -146,8 +156,8 @@ class ConsulRegistry:
         return self._http.base_url
 
     @property
-    def refused(self) -> int:
-        """Entries refused so far; `rejected_entries.by_reason` has them by reason."""
+    def rejected(self) -> int:
+        """The number of rejected entries so far; `rejected_entries` has it by reason."""
         return self.rejected_entries.total
 
     async def register(
@@ -155,7 +165,7 @@ class ConsulRegistry:
     ) -> ConsulRegistration:
         """Record the instance; returns once the catalog shows it. See `Registry.register`.
 
-        With a TTL check, `healthy` is what the registration's reports say; without it, an instance
+        With a TTL check, the registration reports the result of `healthy`; without it, an instance
         is healthy for as long as its process runs. It is called often, and must not block.
 
         Raises:
@@ -173,12 +183,12 @@ class ConsulRegistry:
         """Drain an instance of the own datacenter, or put it back (`reason` None).
 
         It holds until changed, or until the instance's agent loses its memory. Where that is not
-        this agent, it is told directly: see `draining`.
+        this agent, it is called directly: see `draining`.
 
         Raises:
-            InvalidRequest: there is no such instance, or it is another agent's, which could not be
-                told: the message names machine and address, and what to run there.
-            RegistryError: the registry could not be told.
+            InvalidRequest: there is no such instance, or it is another agent's, and the call to
+                that agent failed: the message names machine and address, and what to run there.
+            RegistryError: the call to the registry failed.
         """
         check_id(instance_id)
         for service in (await self.catalog()).services:
@@ -210,47 +220,29 @@ class ConsulRegistry:
         catalog, _ = await self._read_catalog(0, 0.0, pool="calls")
         return catalog
 
-    def watch(self, service: str) -> Watch[Snapshot]:
-        """A started watch, shared by all callers. See `Registry.watch`.
-
-        Raises:
-            RegistryError: there are `MAX_WATCHES` of them already.
-        """
-        return self._watches.watch(check_service(service))
-
-    async def release(self, service: str) -> None:
-        """Give one use of a watch back. See `Registry.release`."""
-        await self._watches.release(service)
-
-    def watch_catalog(self) -> Watch[Catalog]:
-        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
-        if self._catalog_watch is None:
-
-            async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
-                return await self._read_catalog(index, wait_s, pool="watches")
-
-            self._catalog_watch = Watch(
-                poll,
-                name=f"the catalog at {self.url}",
-                load=self._store.catalog if self._store is not None else None,
-                config=self._watch_config,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        return self._catalog_watch.start()
-
     async def aclose(self) -> None:
         """End all background work and close all connections; entries stay in the registry."""
         for registration in self._registrations:
             await registration.stop()
-        await self._watches.aclose()
-        if self._catalog_watch is not None:
-            await self._catalog_watch.aclose()
+        await self._close_watches()
         if self._liveness is not None:
             await self._liveness.aclose()
         if self._store is not None:
             await self._store.aclose()
         await self._http.aclose()
+
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
+            return await self._read_catalog(index, wait_s, pool="watches")
+
+        return Watch(
+            poll,
+            name=f"the catalog at {self.url}",
+            load=self._store.catalog if self._store is not None else None,
+            config=self._watch_config,
+            clock=self._clock,
+            rng=self._rng,
+        )
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
         return ServiceWatch(
@@ -270,12 +262,12 @@ class ConsulRegistry:
         async def read(position: int, index: int, wait_s: float) -> tuple[Snapshot, int]:
             snapshot, index = await self._read_service(service, position, index, wait_s, pool=pool)
             if len(self._datacenters) > 1 and snapshot.instances:
-                # A turn to another datacenter is a word about the instances of the one before:
-                # without it they would be asked, found well, and kept in use beside the others.
+                # A change of the datacenter withdraws the instances of the one before: otherwise
+                # they would be probed, found ready, and retained beside the others.
                 listed[position] = {each.id for each in snapshot.instances}
                 others = (ids for at, ids in listed.items() if at != position)
-                told = set(snapshot.withdrawn).union(*others)
-                snapshot = msgspec.structs.replace(snapshot, withdrawn=tuple(sorted(told)))
+                withdrawn = set(snapshot.withdrawn).union(*others)
+                snapshot = msgspec.structs.replace(snapshot, withdrawn=tuple(sorted(withdrawn)))
             return snapshot, index
 
         return DatacenterOrder(service, self._datacenters, read)
@@ -288,9 +280,9 @@ class ConsulRegistry:
         answer = await self._read(path, {"tag": TAG} | where, index, wait_s, pool=pool)
         entries = decode_entries(answer.body, service, remote=position > 0)
         if not entries:
-            await self._believe_empty(answer, service, where, pool=pool)
-        instances, refused = self._accept(service, entries)
-        withdrawn = {entry.id for entry in entries if entry.withdrawn} | refused
+            await self._verify_empty(answer, service, where, pool=pool)
+        instances, rejected = self._select(service, entries)
+        withdrawn = {entry.id for entry in entries if entry.withdrawn} | rejected
         snapshot = Snapshot(
             service=service,
             instances=instances,
@@ -309,7 +301,7 @@ class ConsulRegistry:
                 answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
                 services = decode_catalog(answer.body)
                 if not services:
-                    await self._believe_empty(answer, None, where, pool=pool)
+                    await self._verify_empty(answer, None, where, pool=pool)
             except RegistryDenied:
                 raise
             except RegistryError as error:
@@ -323,12 +315,12 @@ class ConsulRegistry:
     def _where(self, position: int) -> dict[str, str]:
         return {"dc": self._datacenters[position]} if self._datacenters else {}
 
-    async def _believe_empty(
+    async def _verify_empty(
         self, answer: Answer, service: str | None, where: dict[str, str], *, pool: Pool
     ) -> None:
         if not answer.knows_leader:
-            # A server that has just started and found no leader yet has an empty catalog. That is
-            # no statement about the service.
+            # A server that has just started and found no leader yet has an empty catalog, whatever
+            # the service has.
             raise RegistryError(f"{self.url} has no leader, so its empty list is not believed")
         async with deadline(self._call_timeout_s, f"asking {self.url} what the token may read"):
             await check_acl(self._http, answer, service, params=where, pool=pool)
@@ -352,21 +344,21 @@ class ConsulRegistry:
             except RegistryError:
                 return await self._http.call("GET", path, params=stale, pool=pool)
 
-    def _accept(
+    def _select(
         self, service: str, entries: builtins.list[Entry]
     ) -> tuple[tuple[Instance, ...], set[str]]:
-        """The healthy instances, sorted by id; and the ids refused, logged when first seen."""
+        """The healthy instances, sorted by id; and the rejected ids, logged when first seen."""
         healthy: dict[str, Instance] = {}
-        refused: dict[str, Rejection] = {}
+        rejected: dict[str, Rejection] = {}
         for entry in entries:
             if entry.instance is None:
-                refused[entry.id] = Rejection(Reason.MALFORMED, entry.rejection)
+                rejected[entry.id] = Rejection(RejectionReason.MALFORMED, entry.rejection)
             elif (rejection := self._address_policy.rejection(entry.instance)) is not None:
-                refused[entry.id] = rejection
+                rejected[entry.id] = rejection
             elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
-                refused[entry.id] = Rejection(
-                    Reason.DUPLICATE, "another node has an entry of the same id"
+                rejected[entry.id] = Rejection(
+                    RejectionReason.DUPLICATE, "another node has an entry of the same id"
                 )
-        for entry_id, rejection in self.rejected_entries.note(service, refused).items():
-            logger.warning("%s: entry %r refused: %s", service, entry_id, rejection.message)
-        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(refused)
+        for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
+            logger.warning("%s: entry %r rejected: %s", service, entry_id, rejection.message)
+        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(rejected)

@@ -1,4 +1,4 @@
-"""TLS towards the registry: whom to believe, and who we are."""
+"""TLS for connections to a registry: trusted authorities and the client certificate."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ _FILES: Final = ("ca_file", "cert_file", "key_file")
 
 
 class Tls:
-    """The context of `make_context`, as the files are now; raises the same when made.
+    """The context of `make_context`, made again when its files change.
 
-    They are looked at before each call (one `stat` each). While they make no sense, as between the
-    writing of a certificate and of its key, the last good context stays in use.
+    The files' state is read before each call (one `stat` each). While they are not valid, as
+    between the writing of a certificate and of its key, the last good context stays in use.
+
+    Raises:
+        ConfigurationError: as `make_context`.
     """
 
     def __init__(self, registry_config: RegistryConfig) -> None:
         self._registry_config = registry_config
-        self._seen = self._state()  # first: what is written in between is read at the next call
+        self._seen = self._state()  # first: a write after it is seen at the next call
         self._context = make_context(registry_config)
 
     def current(self) -> ssl.SSLContext:
@@ -44,7 +47,7 @@ class Tls:
         return self._context
 
     def _state(self) -> list[tuple[int, int, int]]:
-        """What changes with a file; ctime, because one that becomes readable is news, too."""
+        """Values that change with the files; ctime also changes when a file becomes readable."""
         found = []
         for name in filter(None, (getattr(self._registry_config, field) for field in _FILES)):
             with contextlib.suppress(OSError):
@@ -57,7 +60,7 @@ def make_context(registry_config: RegistryConfig) -> ssl.SSLContext:
     """A client's context of TLS 1.2 or later, as configured. Reads the files that are named there.
 
     Raises:
-        ConfigurationError: a file is missing, cannot be read, or holds something else; it is named.
+        ConfigurationError: a file is missing, cannot be read, or is not valid; it is named.
     """
     for field in _FILES:
         name = getattr(registry_config, field)
@@ -67,7 +70,8 @@ def make_context(registry_config: RegistryConfig) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=registry_config.ca_file)
     except ssl.SSLError as error:
         raise ConfigurationError(
-            f"ca_file {registry_config.ca_file!r} holds no PEM certificate: {error.reason or error}"
+            f"ca_file {registry_config.ca_file!r} does not hold a PEM certificate: "
+            f"{error.reason or error}"
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not registry_config.verify:
@@ -75,7 +79,7 @@ def make_context(registry_config: RegistryConfig) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if registry_config.cert_file is not None:
         try:
-            # With an empty pass phrase, because OpenSSL would else ask for one on the terminal.
+            # With an empty pass phrase, or OpenSSL would ask for one on the terminal.
             context.load_cert_chain(
                 registry_config.cert_file, registry_config.key_file, password=""
             )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import aiohttp
 
-from fingerpost.registry.embedded.definitions import CheckDefinition, CheckReport
+from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
 
 __all__ = ["Checker"]
 
@@ -16,7 +16,7 @@ _OUTPUT_BYTES = 4096
 
 
 class Checker:
-    """One task per HTTP check; `report` is told each result."""
+    """Runs one task per HTTP check, and calls `report` with each result."""
 
     def __init__(self, report: Callable[[str, CheckReport], None]) -> None:
         self._report = report
@@ -26,7 +26,7 @@ class Checker:
         self._session: aiohttp.ClientSession | None = None
 
     def follow(self, wanted: Mapping[str, CheckDefinition]) -> None:
-        """Run exactly these checks from now on; needs a running loop."""
+        """Run exactly the checks `wanted` from now on; needs a running loop."""
         for check_id, (definition, task) in list(self._running.items()):
             if wanted.get(check_id) != definition:
                 del self._running[check_id]
@@ -55,7 +55,7 @@ class Checker:
     async def _probe(self, check: CheckDefinition) -> CheckReport:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # A connection of its own for each check: a worker that is gone must be noticed.
+                # A new connection for each check: a worker that is gone must be noticed.
                 connector=aiohttp.TCPConnector(force_close=True, limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
             )

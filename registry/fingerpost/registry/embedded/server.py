@@ -1,4 +1,4 @@
-"""The embedded registry's HTTP server: sockets and time around the pure `Store`."""
+"""The embedded registry's HTTP server: sockets and clock for the pure `Store`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Final, Self
 from aiohttp import web
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.embedded import views
 from fingerpost.registry.embedded.checker import Checker
-from fingerpost.registry.embedded.definitions import (
+from fingerpost.registry.embedded.state import views
+from fingerpost.registry.embedded.state.definitions import (
+    BadRequest,
     CheckReport,
-    Refused,
     Status,
     parse_bool,
     parse_duration_s,
     parse_report,
     parse_service,
 )
-from fingerpost.registry.embedded.store import Store
+from fingerpost.registry.embedded.state.store import Store
 from fingerpost.registry.http_server import bind, json_response, serve
 from fingerpost.registry.instance import format_address
 
@@ -31,7 +31,7 @@ __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
 
 DEFAULT_PORT: Final = 12481
 
-# One machine has tens of watchers; past this many something is looping, and is told so (429).
+# One machine has tens of watchers; with so many, some client is in a loop, and gets a 429.
 MAX_WAITING: Final = 1000
 # A registration is some 3 KB; Consul's limits on metadata allow 40 KB.
 _MAX_BODY_BYTES: Final = 256 * 1024
@@ -42,15 +42,15 @@ _MAX_WAIT_S: Final = 600.0
 class EmbeddedRegistry:
     """A registry for one machine; `async with EmbeddedRegistry() as registry: registry.url`.
 
-    It speaks the part of Consul's HTTP API that Fingerpost uses, checks the workers over HTTP as
-    a Consul agent does, and persists nothing: after a restart it is empty until the workers,
-    which notice, have registered again.
+    It has the part of Consul's HTTP API that Fingerpost uses, checks the workers over HTTP as a
+    Consul agent does, and stores nothing on disk: after a restart it is empty until the workers,
+    which notice it, have registered again.
 
     Args:
-        host: the address to listen on. There is no access control, and whoever reaches it can
-            make it send requests (the checks), so that only a loopback address is taken...
-        port: 0 lets the system choose; `port` then says which.
-        allow_remote: ...unless this says that the network is trusted.
+        host: the address to listen on. There is no access control, and everybody who reaches it
+            can make it send requests (the checks), so only a loopback address is allowed.
+        port: the port to listen on; 0 lets the system choose, and the property `port` has it.
+        allow_remote: allow other addresses, for a network that is trusted as a whole.
 
     Raises:
         ConfigurationError: not a loopback address.
@@ -94,7 +94,7 @@ class EmbeddedRegistry:
         """
         self._store = Store()
         self._closing = False
-        # Without cancellation, a watcher that went away would be waited for until its time is up.
+        # Without cancellation, closing would wait for the held queries of disconnected watchers.
         runner = web.AppRunner(
             self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
@@ -110,7 +110,7 @@ class EmbeddedRegistry:
         return self
 
     async def aclose(self) -> None:
-        """Stop listening, answer those who wait, end the checks; all entries are gone."""
+        """Stop listening, answer held queries, end the checks; all entries are gone."""
         self._closing = True
         self._announce()
         task, self._clock_task = self._clock_task, None
@@ -129,7 +129,7 @@ class EmbeddedRegistry:
         await self.aclose()
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_refusals])
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_bad_requests])
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(
             [
@@ -171,7 +171,7 @@ class EmbeddedRegistry:
                 self._announce()
 
     def _announce(self) -> None:
-        """Something changed: wake all who wait, and run the checks that are wanted now."""
+        """After a change: wake all held queries, and run the checks that are registered now."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
         checks = [] if self._closing else self._store.checks()
@@ -185,7 +185,7 @@ class EmbeddedRegistry:
         if self._store.index != before:
             self._announce()
 
-    # The agent's part: writing
+    # The agent's API: writing
 
     async def _register(self, request: web.Request) -> web.Response:
         replace = request.query.get("replace-existing-checks") in ("", "true")
@@ -195,7 +195,7 @@ class EmbeddedRegistry:
         return web.Response()
 
     async def _deregister(self, request: web.Request) -> web.Response:
-        # Consul 1.8 answers 200 for an unknown id, later ones 404; the client takes both.
+        # Consul 1.8 answers 200 for an unknown id, later ones 404; the client accepts both.
         if self._store.deregister(request.match_info["id"]):
             self._announce()
         return web.Response()
@@ -205,7 +205,7 @@ class EmbeddedRegistry:
         text = request.query.get("enable", "")
         enable = parse_bool(text)
         if enable is None:
-            raise Refused(
+            raise BadRequest(
                 f"Invalid value for enable: {text!r}" if text else "Missing value for enable"
             )
         reason = request.query.get("reason", "")
@@ -234,7 +234,7 @@ class EmbeddedRegistry:
         self._announce()
         return web.Response()
 
-    # The agent's part: reading
+    # The agent's API: reading
 
     async def _leader(self, _: web.Request) -> web.Response:
         return json_response(format_address(self._host, self._port))
@@ -261,7 +261,7 @@ class EmbeddedRegistry:
             return web.Response(status=404, text=f"unknown service ID: {service_id}")
         return json_response(views.agent_service(service))
 
-    # The catalog's part: blocking queries
+    # The catalog's API: blocking queries
 
     async def _health(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -299,14 +299,14 @@ class EmbeddedRegistry:
     async def _answer(
         self, request: web.Request, index: Callable[[], int], content: Callable[[], object]
     ) -> web.Response:
-        """Answer once the index is above the one asked for, or the time to wait is over."""
+        """Answer once the index is above the requested one, or the time to wait is over."""
         seen, wait_s = _blocking(request)
         if index() <= seen and not self._closing:
             if self._waiting >= MAX_WAITING:
                 return web.Response(status=429, text=f"{MAX_WAITING} queries are waiting already")
             self._waiting += 1
             try:
-                # Up to a sixteenth more, as Consul does, so that watchers do not return in step.
+                # Up to a sixteenth more, as in Consul, so that watchers return at different times.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s * (1 + self._rng.uniform(0, 1 / 16))):
                         while index() <= seen and not self._closing:
@@ -322,42 +322,42 @@ class EmbeddedRegistry:
 
 
 def _blocking(request: web.Request) -> tuple[int, float]:
-    """The index (0: do not wait) and seconds to wait that a query asks for. Raises `Refused`."""
+    """The index (0: do not wait) and seconds to wait of a query. Raises `BadRequest`."""
     if "stale" in request.query and "consistent" in request.query:
-        raise Refused("Cannot specify ?stale with ?consistent, conflicting semantics.")
+        raise BadRequest("Cannot specify ?stale with ?consistent, conflicting semantics.")
     datacenter = request.query.get("dc", "")
     if datacenter not in ("", views.DATACENTER):
         raise web.HTTPInternalServerError(text=f"No path to datacenter {datacenter!r}")
     text = request.query.get("index", "") or "0"
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise Refused("Invalid index")
+        raise BadRequest("Invalid index")
     wait = request.query.get("wait", "")
     try:
         wait_s = parse_duration_s(wait) if wait else _DEFAULT_WAIT_S
-    except Refused:
-        raise Refused("Invalid wait time") from None
+    except BadRequest:
+        raise BadRequest("Invalid wait time") from None
     return int(text), min(wait_s, _MAX_WAIT_S)
 
 
 def _flag(request: web.Request, name: str) -> bool:
-    """A query's switch: `?name` and `?name=true`. Raises `Refused` for anything but a boolean."""
+    """A boolean of a query: `?name` and `?name=true`. Raises `BadRequest` for other values."""
     text = request.query.get(name)
     if text is None:
         return False
     value = parse_bool(text or "true")
     if value is None:
-        raise Refused(f"Invalid value for ?{name}")
+        raise BadRequest(f"Invalid value for ?{name}")
     return value
 
 
 @web.middleware
-async def _refusals(
+async def _bad_requests(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except Refused as refused:
-        return web.Response(status=400, text=str(refused))
+    except BadRequest as error:
+        return web.Response(status=400, text=str(error))
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,1 +1,1 @@
-"""Watch a registry: when to ask, what to keep in an outage, whether to believe a shrinking list."""
+"""Watches of a registry: when to poll, what to store for outages, which lists to believe."""

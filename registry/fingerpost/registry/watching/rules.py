@@ -1,15 +1,15 @@
-"""When to poll a registry again, and with which index: decisions only, no clock, no sockets.
+"""When to poll a registry again, and with which index. Pure: no clock, no sockets.
 
 The rules are those of Consul's blocking queries
-(https://developer.hashicorp.com/consul/api-docs/features/blocking) and of what was seen there:
+(https://developer.hashicorp.com/consul/api-docs/features/blocking), and what was observed there:
 
 1. The first poll has index 0, which answers at once.
-2. A poll that succeeded gives the next index. One below 1 counts as 1, because index 0 does not
-   block and would spin. One that goes backwards means that the registry lost its memory: start
-   again from 0.
+2. A poll that succeeded gives the next index. An index below 1 counts as 1, because index 0 does
+   not block and would spin. An index that goes backwards means that the registry lost its memory:
+   start again from 0.
 3. Any error resets the index to 0. A watcher that kept its index was blind for 21 s after a
    leader's death; one that reset it, for 1.1 s.
-4. Errors back off with full jitter, so that watchers do not return in step.
+4. Errors back off with full jitter, so that watchers do not return at the same time.
 5. Answers are rate limited by a token bucket, so that a flapping registry, or one that does not
    block, costs a bounded number of polls.
 
@@ -80,7 +80,12 @@ class WatchConfig:
 
 
 class WatchRules:
-    """The state of one watch: `index` for the next poll, and the delay before it."""
+    """The state of one watch: decides the delay before the next poll, and its index.
+
+    Attributes:
+        index: the index for the next poll.
+        errors_in_a_row: how many polls have failed since the last one that succeeded.
+    """
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
@@ -91,14 +96,14 @@ class WatchRules:
         self.errors_in_a_row = 0
 
     def answered(self, index: int, *, now: float) -> float:
-        """A poll succeeded with this index; return the seconds to wait before the next one."""
+        """Process a poll that succeeded with this index; return the seconds until the next one."""
         self.errors_in_a_row = 0
         index = max(1, index)
         self.index = 0 if index < self.index else index
         return self._pace(now)
 
     def failed(self, rng: Random) -> float:
-        """A poll failed; return the seconds to wait before the next one (full jitter)."""
+        """Process a poll that failed; return the seconds until the next one, with full jitter."""
         self.index = 0
         self.errors_in_a_row += 1
         return self._backoff.delay_s(self.errors_in_a_row - 1, rng)

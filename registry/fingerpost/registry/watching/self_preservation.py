@@ -1,8 +1,9 @@
 """When a registry's list is not believed, and what is in use then. Pure: no clock, no I/O.
 
-A registry says two things with one list: which instances are not well, and which it can no longer
-observe. A Consul agent that is killed takes all its services off the list 5.3 s later, and one that
-restarts without its memory removes their entries, although the workers go on serving. Rules:
+A list of healthy instances leaves out instances that are not well, but also instances that the
+registry can no longer observe. A Consul agent that is killed takes all its services off the list
+5.3 s later, and one that restarts without its memory removes their entries, although the workers go
+on serving. Rules:
 
 1. An instance is **withdrawn** if the registry gives a reason that concerns the instance: its entry
    is there and in maintenance, or its worker itself reported to the check that it is not well, or
@@ -84,7 +85,7 @@ class SelfPreservationConfig:
         unresponsive_s: for how long a worker that does not answer is probed again, in seconds. More
             takes back workers after longer interruptions.
         max_duration_s: the longest time without believing the registry, in seconds. An hour lets a
-            person repair a dead agent; the bound is for a worker whose entry nobody can remove any
+            person repair a dead agent; the bound is for a worker whose entry cannot be removed any
             more.
 
     Raises:

@@ -1,18 +1,19 @@
-"""The last good snapshots on disk, so that a process that starts in an outage knows workers too.
+"""The last good snapshots on disk, for a process that starts during an outage of the registry.
 
 One file for each service, `SERVICE.json` in one folder::
 
     {"format": 1, "service": "flowers", "taken_unix_s": 1700000000.0, "index": 42,
      "instances": [{"id": ..., "host": ..., "ports": {"http": 8501}, ...}, ...]}
 
-A file is written beside its name and renamed, so that a reader sees the old one or the new one
-whole, and several processes may share a folder: the last to write wins, which is as good. What is
-read is judged like a registry's answer: a file that is damaged, of another format, too large or of
-another service is named in the log and passed over, and so is each instance that makes no sense or
-is not admitted. Nothing here raises into a watch.
+A file is written under another name and renamed, so that a reader sees the whole old one or the
+whole new one. Several processes may share a folder: the last write wins, and any is good. What is
+read is checked like a registry's answer: a file that is damaged, of another format, too large or of
+another service is ignored with a log message, and so is each instance that is malformed or not
+allowed by the address policy. Nothing here raises into a watch.
 
-The age crosses a restart by the wall clock, the only one that both processes have. If it was set
-back meanwhile, a snapshot looks younger than it is, and never younger than 0 s.
+A snapshot's age after a restart is computed from the wall clock, the only clock that both processes
+have. If that was set back meanwhile, a snapshot looks younger than it is, but never younger than
+0 s.
 
 Rejected: one file for all services (each change would write all), SQLite (a database for one value
 a service), and writing at shutdown only (a crash is when it is needed).
@@ -68,15 +69,15 @@ class _Form(msgspec.Struct):
 class SnapshotStore:
     """A folder of snapshots, written in the background; the folder is made when first needed.
 
-    A watch puts a snapshot in after every good poll, so that the age on disk is true. Of those that
-    come within `pause_s` of a service's last write only the newest is written.
+    A watch puts a snapshot in after every good poll, so that the age on disk is right. Of those
+    that come within `pause_s` of a service's last write only the newest is written.
 
     Args:
-        folder: where the files are; one of their own.
-        address_policy: which instances may be read back; all that make sense, if None.
-        pause_s: seconds between two writes of one service. More spares the disk; a process that
-            is killed loses that much.
-        clock: monotonic seconds, the one that snapshots were taken by.
+        folder: the folder of the files, with no others in it.
+        address_policy: which instances may be read back; None allows all that are well formed.
+        pause_s: seconds between two writes of one service. More writes less; a process that is
+            killed loses that much.
+        clock: monotonic seconds, from the same clock as `Snapshot.taken_at`.
         wall: seconds since 1970.
     """
 
@@ -106,9 +107,7 @@ class SnapshotStore:
     def put(self, snapshot: Snapshot) -> None:
         """Take a service's newest snapshot, to be written soon. Never blocks, never raises.
 
-        Needs a running loop.
-
-        What came from disk, or lists nobody, is not written: neither is worth starting from.
+        Needs a running loop. A snapshot from disk and one without instances are not written.
         """
         service = snapshot.service
         if snapshot.from_disk or not snapshot.instances:
@@ -123,25 +122,25 @@ class SnapshotStore:
             self._task = asyncio.create_task(self._run(), name=f"snapshots in {self._folder}")
 
     async def load(self, service: str) -> Snapshot | None:
-        """The last snapshot written, marked `from_disk`; None where there is none to be used.
+        """The last snapshot written, marked `from_disk`; None where there is no usable one.
 
-        Never raises for what is in the folder.
+        The content of the folder never raises an error.
 
         Raises:
-            InvalidName: `service` can be no service's name.
+            InvalidName: `service` is not a valid name.
         """
         path = self._path(service)
         try:
             body = await asyncio.to_thread(_read, path)
             return None if body is None else self._decode(body, service, path)
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError, FingerpostError) as bad:
-            logger.warning("snapshot %s cannot be used: %s; delete it, or leave it", path, bad)
+            logger.warning("snapshot %s cannot be used, and is ignored: %s", path, bad)
             return None
 
     async def catalog(self) -> Catalog | None:
-        """The services of which there is a snapshot to be used, as old as the newest of them.
+        """The services of which there is a usable snapshot, as old as the newest of them.
 
-        None where there is none. Reads all files: a name alone could be that of a damaged one.
+        None where there is none. It reads all files, because one may be damaged.
         """
         names = await asyncio.to_thread(_names, self._folder)
         loaded = [await self.load(each) for each in names]
@@ -156,7 +155,7 @@ class SnapshotStore:
         )
 
     async def aclose(self) -> None:
-        """Write what waits, and end the background work. A later `put` begins it again."""
+        """Write what still waits, and end the background work. A later `put` begins it again."""
         task, self._task = self._task, None
         if task is not None:
             self._closing = True
@@ -224,13 +223,13 @@ class SnapshotStore:
             raise ValueError(f"it has format {form}, and this version reads {_FORMAT}")
         file = msgspec.json.decode(body, type=_File)
         if file.service != service:
-            raise ValueError(f"it is about service {file.service[:80]!r}")
+            raise ValueError(f"it is of service {file.service[:80]!r}")
         instances: dict[str, Instance] = {}
         for raw in file.instances:
             try:
                 instance = msgspec.json.decode(raw, type=Instance)
             except (msgspec.MsgspecError, ValueError, FingerpostError) as bad:
-                logger.warning("snapshot %s: an instance is passed over: %s", path, bad)
+                logger.warning("snapshot %s: an instance is ignored: %s", path, bad)
                 continue
             rejection = (
                 self._address_policy.rejection(instance)
@@ -241,7 +240,7 @@ class SnapshotStore:
                 instances[instance.id] = instance
             else:
                 why = rejection.message if rejection else f"it is of service {instance.service!r}"
-                logger.warning("snapshot %s: %s is passed over: %s", path, instance.id, why)
+                logger.warning("snapshot %s: %s is ignored: %s", path, instance.id, why)
         if not instances:
             return None
         age_s = max(0.0, self._wall() - file.taken_unix_s)
@@ -256,11 +255,11 @@ class SnapshotStore:
 
 
 def _names(folder: Path) -> list[str]:
-    """The services that files in the folder are called after, sorted; at most `_MAX_SERVICES`."""
+    """The services that have a file in the folder, sorted; at most `_MAX_SERVICES`."""
     names = []
     try:
         for path in folder.glob(f"*{_SUFFIX}"):
-            with contextlib.suppress(InvalidName):  # a file of somebody else's, or half-written
+            with contextlib.suppress(InvalidName):  # not a snapshot, or half written
                 names.append(check_service(path.name.removesuffix(_SUFFIX)))
     except OSError as error:
         logger.warning("snapshots in %s cannot be listed: %s", folder, error)
@@ -280,13 +279,13 @@ def _read(path: Path) -> bytes | None:
 
 def _replace(path: Path, body: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process and thread alone: several may write the same snapshot at the same time.
+    # With the process and thread in its name: several may write the same snapshot at once.
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with beside.open("wb") as file:
             file.write(body)
             file.flush()
-            os.fsync(file.fileno())  # or a power failure may leave the new name on an empty file
+            os.fsync(file.fileno())  # or the new name may be an empty file after a power failure
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Does this instance's engine answer? Asked from a thread, told to ZooKeeper.
+"""The health check of an instance by its own process, for ZooKeeper, which has none.
 
-An ephemeral node says only that a process keeps up its session: kazoo's threads go on doing so
-while a model hangs, or the event loop does. Consul's agent asks each worker over HTTP; ZooKeeper
-asks nobody, so the process that registered the instance asks, at the address that clients use, and
-from a thread, because an event loop that hangs must fail the check and not stop it.
+An ephemeral node proves only that a process keeps its session: kazoo's threads go on doing so while
+a model or the event loop hangs. Consul's agent asks each worker over HTTP; ZooKeeper does not. So
+the process that registered the instance asks, at the address that clients use, and from a thread,
+because an event loop that hangs must fail the check and not stop it.
 """
 
 from __future__ import annotations
@@ -53,19 +53,22 @@ class HttpCheckConfig:
 
 
 class EngineCheck:
-    """Asks from `start` to `stop`, and calls `tell(sick)` from its thread.
+    """Checks from `start` to `stop`, and calls `report(sick)` from its thread.
 
-    `tell` is called at the first check, when the answer changes, and at every check while the
-    engine is sick, because the registry may have lost the word. It may raise: then it is called
+    `report` is called at the first check, when the result changes, and at every check while the
+    engine is sick, because the registry may have lost the marker. It may raise: then it is called
     again at the next check.
+
+    Attributes:
+        sick: whether the last check failed.
     """
 
     def __init__(
-        self, instance: Instance, config: HttpCheckConfig, tell: Callable[[bool], None]
+        self, instance: Instance, config: HttpCheckConfig, report: Callable[[bool], None]
     ) -> None:
         self._instance = instance
         self._config = config
-        self._tell = tell
+        self._report = report
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"fingerpost-check-{instance.id}", daemon=True
@@ -73,19 +76,19 @@ class EngineCheck:
         self.sick = False
 
     def start(self) -> None:
-        """Begin to ask, in a thread."""
+        """Begin to check, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop asking. Blocks for as long as a check in progress takes: call it in a thread."""
+        """Stop checking. Blocks for as long as a check in progress takes: call it in a thread."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        told: bool | None = None
+        reported: bool | None = None
         while not self._stopping.wait(self._config.interval_s):
-            problem = self._ask()
+            problem = self._check()
             if self._stopping.is_set():
                 return
             sick = bool(problem)
@@ -101,16 +104,16 @@ class EngineCheck:
             elif self.sick and not sick:
                 logger.info("registration %s: the engine answers again", self._instance.id)
             self.sick = sick
-            if sick or told is not False:
+            if sick or reported is not False:
                 try:
-                    self._tell(sick)
-                    told = sick
+                    self._report(sick)
+                    reported = sick
                 except Exception as error:  # whatever it is, the next check tries again
-                    told = None
+                    reported = None
                     logger.debug("registration %s: %r", self._instance.id, error)
 
-    def _ask(self) -> str:
-        """What is wrong; empty if nothing is."""
+    def _check(self) -> str:
+        """The reason why the check failed; empty if it passed."""
         instance, config = self._instance, self._config
         connection = http.client.HTTPConnection(
             instance.host, instance.ports["http"], timeout=config.timeout_s

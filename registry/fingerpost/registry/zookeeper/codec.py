@@ -1,4 +1,4 @@
-"""What stands in ZooKeeper for a service, and how it is read back. Pure: no I/O, no clock.
+"""The nodes of a service in ZooKeeper, and how they are read. Pure: no I/O, no clock.
 
 Below the root node, `/fingerpost` by default:
 
@@ -7,14 +7,14 @@ Below the root node, `/fingerpost` by default:
 ``SERVICE/ID``        ephemeral: the instance as JSON; gone with the worker's session
 ``SERVICE/ID:drain``  persistent: this instance is drained, its content the reason. It outlives the
                       session, so that an instance that comes back is still drained
-``SERVICE/ID:sick``   ephemeral: the instance's own check says that its engine does not answer
+``SERVICE/ID:sick``   ephemeral: the instance's own check found that its engine does not answer
 ====================  ==============================================================================
 
-Ids contain no colon, so a marker is never taken for an instance. All of a service stands in one
-list of names, so one read shows an instance and its markers as of one moment, one watch tells of
+Ids contain no colon, so a marker is never mistaken for an instance. All nodes of a service are in
+one list of names, so one read shows an instance and its markers at one moment, one watch reports
 every change, and the list's `pzxid` (the transaction that last changed it) is the snapshot's index.
-Rejected: the state inside the instance's node, which its worker and an operator far away would
-both have to rewrite; and a list of its own for each state, as two lists are not of one moment.
+Rejected: the state inside the instance's node, which its worker and a remote operator would both
+have to rewrite; and a list of its own for each state, because two lists are not of one moment.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _MAX_BOOT_ID: Final = 2**53
 
 
 class Node(NamedTuple):
-    """A node as read: its content, and the id of the session that it lives with (0: none)."""
+    """A node as read: its content, and the id of the session that owns it (0: none)."""
 
     data: bytes
     owner: int
 
 
 class Children(msgspec.Struct, frozen=True, kw_only=True):
-    """The names below a service's node, told apart.
+    """The names below a service's node, sorted by kind.
 
     Attributes:
         ids: the instances, healthy or not, sorted.
@@ -77,7 +77,7 @@ class Children(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sort_children(names: Iterable[str]) -> Children:
-    """Tell instances, markers and all else apart."""
+    """Sort the names into instances, markers and all else."""
     ids: set[str] = set()
     drained: set[str] = set()
     sick: set[str] = set()
@@ -113,7 +113,7 @@ def encode_instance(instance: Instance) -> bytes:
 
 
 def decode_instance(entry_id: str, service: str, node: Node) -> Instance | str:
-    """Read one entry's content; where it makes no sense, say why."""
+    """The instance in one entry's content, or the reason why it is malformed."""
     try:
         if not node.owner:
             raise InvalidInstance("its node is not ephemeral, so it would outlive its worker")
@@ -122,7 +122,7 @@ def decode_instance(entry_id: str, service: str, node: Node) -> Instance | str:
         instance = msgspec.json.decode(node.data, type=Instance)
         if (instance.id, instance.service) != (entry_id, service):
             raise InvalidInstance(
-                f"its content is of {instance.id!r}, service {instance.service!r}"
+                f"its content is instance {instance.id!r} of service {instance.service!r}"
             )
         if not 0 <= instance.boot_id < _MAX_BOOT_ID:
             raise InvalidInstance(f"boot id {instance.boot_id} is not in 0..2**53-1")
@@ -134,12 +134,14 @@ def decode_instance(entry_id: str, service: str, node: Node) -> Instance | str:
 def read_service(
     service: str, children: Children, nodes: Mapping[str, Node]
 ) -> tuple[list[Instance], dict[str, str]]:
-    """The instances, healthy or not, sorted by id, and why each entry that makes no sense does not.
+    """The instances, healthy or not, sorted by id; and why each malformed entry is rejected.
 
-    `nodes` lacks those that vanished since the list was read.
+    `nodes` does not have those that were removed since the list was read.
     """
     instances: list[Instance] = []
-    problems = {name[:128]: "its name cannot be an instance's id" for name in children.foreign}
+    problems = {
+        name[:128]: "its name is not a valid id of an instance" for name in children.foreign
+    }
     for entry_id in children.ids:
         node = nodes.get(entry_id)
         if node is None:
@@ -153,7 +155,7 @@ def read_service(
 
 
 def is_service(name: str) -> bool:
-    """Whether a node of that name can be a service's."""
+    """Whether it is a valid name of a service's node."""
     try:
         check_service(name)
     except InvalidName:

@@ -1,4 +1,4 @@
-"""What is written to ZooKeeper: here I am, leave me out for now, I am gone."""
+"""Reads and writes the nodes of instances in ZooKeeper."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["KnownNodes", "ZooKeeperEntries"]
 
-# How often a write that another client got in between is tried again.
+# How often a write is tried that another client's write interrupts.
 _ATTEMPTS: Final = 8
-# A drain marker without an instance is a dead worker's after this time; one that only lost its
-# session is back long before.
+# A drain marker without an instance is removed after this time: its worker is dead. A worker that
+# only lost its session is back long before.
 _ORPHAN_MS: Final = 3600 * 1000
 
 
 class ZooKeeperEntries:
-    """The nodes below one root. Calls have the deadline `call_timeout_s`, and check names first.
+    """The nodes below one root node. Calls have the deadline `call_timeout_s`, and check names.
 
     All raise `RegistryUnreachable`, `RegistryDenied` or `RegistryError`.
     """
@@ -70,14 +70,14 @@ class ZooKeeperEntries:
             except Exception as error:
                 if not self._session.no_node(error):
                     raise
-                # A watch on children needs the node; this one tells when the node is created.
+                # A watch on children needs the node; this one fires when the node is created.
                 if watch is None or await self._session.call("exists", path, watch=watch) is None:
                     return None
             else:
                 return list(names), int(stat.pzxid)
 
     async def node(self, path: str, watch: Callable[[Any], None] | None = None) -> Node | None:
-        """A node's content and owner, or None where it is not there. No deadline of its own."""
+        """A node's content and owner, or None where there is none. No deadline of its own."""
         try:
             data, stat = await self._session.call("get", path, watch=watch)
         except Exception as error:
@@ -87,7 +87,7 @@ class ZooKeeperEntries:
         return Node(bytes(data), int(stat.ephemeralOwner))
 
     async def is_registered(self, instance: Instance) -> bool | None:
-        """Whether this session holds the instance's node; None where another process took it."""
+        """Whether this session owns the instance's node; None where another process does."""
         path = self.path(instance.service, instance.id)
         async with deadline(self._call_timeout_s, f"looking up {instance.id}"):
             node = await self.node(path)
@@ -95,13 +95,13 @@ class ZooKeeperEntries:
                 return False
             if node.owner == self._session.id:
                 return True
-            # Our own node, of the session before this one, or that of another process?
+            # Our own node of an earlier session, or that of another process?
             return False if node.data == encode_instance(instance) else None
 
     # Writing
 
     async def put(self, instance: Instance, *, sick: bool = False) -> None:
-        """Make the instance's node anew in this session; returns once it was read back.
+        """Create the instance's node in this session; returns once it was read back.
 
         A node of that id that belongs to another session is replaced, in one transaction, so that
         no reader misses it. A drain marker stays.
@@ -117,7 +117,7 @@ class ZooKeeperEntries:
                     await self.mark(instance.service, instance.id + SICK, ephemeral=True)
                 await self._put(path, data)
         except (asyncio.CancelledError, RegistryUnreachable):
-            # Given up, but a request under way may still create it.
+            # Cancelled, but a request under way may still create it.
             self._session.delete_later(path)
             raise
         with contextlib.suppress(RegistryError):
@@ -125,7 +125,7 @@ class ZooKeeperEntries:
                 await self._remove_orphans(instance.service, path)
 
     async def replace(self, instance: Instance) -> None:
-        """Write other content into the instance's node, or make it; its markers stay.
+        """Write other content into the instance's node, or create it; its markers stay.
 
         In one transaction, so that no reader misses the instance.
 
@@ -145,7 +145,7 @@ class ZooKeeperEntries:
             results = await self._session.transact(*old, ("create", (path, data, None, True)))
             if not old and any(map(self._session.no_node, results)):
                 await self._make_parents(path)
-            # Else it is read back, or another client got in between.
+            # Otherwise it is read back, or another client wrote in between.
         raise RegistryError(f"{path} is being rewritten by others; is its id in use twice?")
 
     async def _make_parents(self, path: str) -> None:
@@ -164,7 +164,7 @@ class ZooKeeperEntries:
         for orphan in orphans[:16]:
             path = self.path(service, orphan + DRAIN)
             stat = await self._session.call("exists", path)
-            # Both times are the ensemble's own, so that no clock of ours plays a part.
+            # Both times are from the ensemble's clock.
             if own is not None and stat is not None and own.ctime - stat.ctime > _ORPHAN_MS:
                 with self._session.expected("NoNodeError"):
                     await self._session.call("delete", path)
@@ -188,23 +188,23 @@ class ZooKeeperEntries:
             return False
 
     async def drain(self, service: str, instance_id: str, reason: str) -> None:
-        """Hide an instance, its node staying; where there is none, nothing is to be hidden."""
+        """Hide an instance; its node stays. Nothing happens where there is no such service."""
         async with deadline(self._call_timeout_s, f"draining {instance_id}"):
             await self.mark(service, check_id(instance_id) + DRAIN, content=reason)
 
     async def undrain(self, service: str, instance_id: str) -> None:
-        """Show it again; one that is not hidden is no error."""
+        """Show an instance again; one that is not hidden is not an error."""
         path = self.path(service, check_id(instance_id) + DRAIN)
         async with deadline(self._call_timeout_s, f"undraining {instance_id}"):
             with self._session.expected("NoNodeError"):
                 await self._session.call("delete", path)
             if await self._session.call("exists", path) is not None:
-                raise RegistryError(f"{instance_id} was drained again by someone else meanwhile")
+                raise RegistryError(f"{instance_id} was drained again by another process meanwhile")
 
     async def remove(self, instance: Instance) -> None:
         """Remove the instance and its markers, and the service's node with its last entry.
 
-        A node of that id that another process has taken over is left alone.
+        A node of that id that another process owns now is not changed.
         """
         service = instance.service
         async with deadline(self._call_timeout_s, f"deregistering {instance.id}"):
@@ -217,13 +217,13 @@ class ZooKeeperEntries:
                 with self._session.expected("NoNodeError"):
                     await self._session.call("delete", self.path(service, name))
             with (
-                contextlib.suppress(RegistryError),  # it is only tidier without
+                contextlib.suppress(RegistryError),  # it is not necessary
                 self._session.expected("NoNodeError", "NotEmptyError"),
             ):
                 await self._session.call("delete", self.path(service))
 
     async def find(self, instance_id: str) -> str | None:
-        """The service that has an instance, or a drain marker, of that id; None where none has."""
+        """The service with an instance or a drain marker of that id, or None."""
         check_id(instance_id)
         async with deadline(self._call_timeout_s, f"looking for {instance_id}"):
             found = await self.children(self._root)
@@ -236,9 +236,10 @@ class ZooKeeperEntries:
     async def read(
         self, service: str, known: KnownNodes | None = None
     ) -> tuple[Children, int, dict[str, Node]]:
-        """All that stands below a service's node, its index, and each instance's node.
+        """The names below a service's node, its index, and each instance's node.
 
-        With `known`, watched, and only what it does not have is asked for. No deadline of its own.
+        With `known`, the nodes are watched, and only nodes that it does not have are read. No
+        deadline of its own.
         """
         known = known or KnownNodes(self._session, None)
         known.begin()
@@ -259,29 +260,33 @@ class ZooKeeperEntries:
 
 
 class KnownNodes:
-    """The instances' nodes that a watch of a service has read, so that a change costs one node.
+    """The instances' nodes that a watch of a service has read, so that a change reads one node.
 
-    A node is read with a watch on it, and read again once that has told of a change. Watches and
-    answers come through different threads of kazoo's, so a word about a node may arrive before the
-    answer that it makes obsolete: such an answer is used once, and not kept.
+    A node is read with a watch on it, and read again after the watch has fired. Watches and answers
+    come through different threads of kazoo, so a watch may fire before the answer that it makes
+    obsolete arrives: such an answer is used once, and not kept.
 
     Args:
-        session: whose connections the watches live with.
+        session: the session whose connection the watches need.
         changed: called in the loop after each change; None reads without watches.
+
+    Attributes:
+        nodes: the nodes that are known and have not changed, by path.
+        read: the nodes of the read in progress, or of the last one, by path.
     """
 
     def __init__(self, session: ZooKeeperSession, changed: Callable[[], None] | None) -> None:
         self._session = session
         self._changed = changed
-        # One and the same each time, because kazoo keeps a set of them for each node.
-        self.watcher = session.watcher(self._told) if changed is not None else None
+        # The same object each time, because kazoo keeps a set of them for each node.
+        self.watcher = session.watcher(self._fired) if changed is not None else None
         self._epoch = session.epoch
         self._obsolete: set[str] = set()
         self.nodes: dict[str, Node] = {}
         self.read: dict[str, Node] = {}
 
     def begin(self) -> None:
-        """A read begins; without the connection of before, the watches are gone too."""
+        """Begin a read; after a new connection, the old watches are gone."""
         if self._epoch != self._session.epoch:
             self._epoch = self._session.epoch
             self.nodes.clear()
@@ -289,19 +294,19 @@ class KnownNodes:
         self.read = dict(self.nodes)
 
     def note(self, path: str, node: Node | None) -> None:
-        """A node was read, or was gone."""
+        """Record a node that was read, or None where it is gone."""
         if node is not None:
             self.read[path] = node
             if path not in self._obsolete:
                 self.nodes[path] = node
 
     def end(self, paths: Iterable[str]) -> None:
-        """The read is complete; all but `paths` is forgotten."""
-        kept = set(paths)
-        self.nodes = {path: node for path, node in self.nodes.items() if path in kept}
-        self.read = {path: node for path, node in self.read.items() if path in kept}
+        """End a read; nodes other than `paths` are dropped."""
+        wanted = set(paths)
+        self.nodes = {path: node for path, node in self.nodes.items() if path in wanted}
+        self.read = {path: node for path, node in self.read.items() if path in wanted}
 
-    def _told(self, path: str) -> None:
+    def _fired(self, path: str) -> None:
         self._obsolete.add(path)
         self.nodes.pop(path, None)
         if self._changed is not None:

@@ -23,15 +23,15 @@ __all__ = ["ZooKeeperRegistration"]
 
 logger = logging.getLogger(__name__)
 
-# After an outage every worker's session is back at once; they write spread over this time.
+# After an outage all workers' sessions return together; their writes are spread over this time.
 _SPREAD_S: Final = 0.5
 
 
 class ZooKeeperRegistration(HeartbeatRegistration):
-    """A node that is gone with an expired session is made again, at the next reconnection.
+    """Keeps an instance's node; creates it again after the session expired.
 
-    An operator's drain marker outlives the session, but one that was lost too must not bring the
-    instance back.
+    An operator's drain marker outlives the session. A draining instance is not registered again
+    even if its marker was lost too.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ZooKeeperRegistration(HeartbeatRegistration):
         self._entries = entries
         self._call_timeout_s = call_timeout_s
         self._wake = session.signal()
-        self._check = EngineCheck(instance, check, self._tell) if check is not None else None
+        self._check = EngineCheck(instance, check, self._report) if check is not None else None
         self._conflict = False
 
     def start(self) -> Self:
@@ -67,8 +67,8 @@ class ZooKeeperRegistration(HeartbeatRegistration):
         if check is not None:
             await asyncio.to_thread(check.stop)
 
-    def _tell(self, sick: bool) -> None:  # noqa: FBT001 (the only argument)
-        """Called by the check, in its thread."""
+    def _report(self, sick: bool) -> None:  # noqa: FBT001 (the only argument)
+        """Write or remove the marker; called by the check, in its thread."""
         if not self._session.connected:
             raise RegistryUnreachable("no connection to ZooKeeper")
         path = self._entries.path(self._instance.service, self._instance.id + SICK)
@@ -80,16 +80,16 @@ class ZooKeeperRegistration(HeartbeatRegistration):
             with self._session.expected("NoNodeError"):
                 client.delete_async(path).get(timeout=self._call_timeout_s)
 
-    async def _tell_update(self) -> None:
+    async def _send_update(self) -> None:
         if await self._entries.is_registered(self._instance) is not False:
             await self._entries.replace(self._instance)
         elif not self.draining:  # else it would come back as healthy
             await self._put()
 
-    async def _tell_drain(self, reason: str) -> None:
+    async def _send_drain(self, reason: str) -> None:
         await self._entries.drain(self._instance.service, self._instance.id, reason)
 
-    async def _tell_undrain(self) -> None:
+    async def _send_undrain(self) -> None:
         await self._entries.undrain(self._instance.service, self._instance.id)
         if await self._entries.is_registered(self._instance) is False:
             await self._put()
@@ -107,17 +107,17 @@ class ZooKeeperRegistration(HeartbeatRegistration):
                 await asyncio.sleep(self._rng.uniform(0, _SPREAD_S))
         self._wake.clear()
 
-    async def _look(self) -> None:
+    async def _check_entry(self) -> None:
         if self.draining:
             return
-        kept = await self._entries.is_registered(self._instance)
-        if kept is None and not self._conflict:
+        registered = await self._entries.is_registered(self._instance)
+        if registered is None and not self._conflict:
             logger.error(
                 "registration %s: another process has registered this id with other content; "
                 "give every worker an id of its own",
                 self._instance.id,
             )
-        self._conflict = kept is None
-        if kept is False and not self.draining:
-            self._forgotten("the registry lost it with its session")
+        self._conflict = registered is None
+        if registered is False and not self.draining:
+            self._count_reregistration("its node was lost with its session")
             await self._put()

@@ -1,4 +1,4 @@
-"""The registry for clusters that have ZooKeeper already: ephemeral nodes, through kazoo."""
+"""ZooKeeper as the registry: ephemeral nodes, through kazoo."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
-from fingerpost.registry.address_policy import AddressPolicy, Reason, RejectedEntries, Rejection
+from fingerpost.registry.address_policy import (
+    AddressPolicy,
+    RejectedEntries,
+    Rejection,
+    RejectionReason,
+)
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
-from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Poll, V, Watch
 from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
@@ -34,54 +40,62 @@ __all__ = ["ZooKeeperRegistry"]
 
 logger = logging.getLogger(__name__)
 
-# All watches share one connection; this only bounds what a caller that asks for any name can cost.
 _CHECK: Final = HttpCheckConfig()
+# All watches share one connection; this only bounds the cost of a caller that asks for any name.
 MAX_WATCHES: Final = 1000
 
 
-class ZooKeeperRegistry:
+class ZooKeeperRegistry(WatchingRegistry):
     """`Registry` on a ZooKeeper ensemble: an ephemeral node for each instance.
 
-    `zookeeper_codec` says what stands where. Reads are answered by the server that this process is
+    The nodes are described in `codec`. Reads are answered by the server that this process is
     connected to, which may be some milliseconds behind its leader, but never goes back.
 
     Three things differ from Consul:
 
-    - A **killed or stopped** worker is taken off when its session expires, `session_timeout_s`
-      after its last sign of life, not within a second: nobody but the worker asks how it is.
-      Clients' own ejection covers that time.
-    - An engine that **stalls** while its process lives is taken off by the worker itself: see
-      `zookeeper_check`.
-    - `aclose` ends the session, and all **entries go** with it at once.
+    - A **killed or stopped** worker is taken off the list when its session expires,
+      `session_timeout_s` after its last heartbeat, not within a second: only the worker itself
+      checks its health. Clients eject it themselves during that time.
+    - An engine that **stalls** while its process lives is taken off the list by the worker itself:
+      see `check`.
+    - `aclose` ends the session, and **removes all entries** with it.
 
-    A watch does not poll: it waits for ZooKeeper's word about the list and each node of it. It
-    asks again every `watch_config.wait_s` all the same, which keeps the view's age low.
+    A watch does not poll: it waits for ZooKeeper's watches on the list and each of its nodes. It
+    also reads again every `watch_config.wait_s`, which keeps the view's age low.
 
-    An entry that makes no sense is left out, logged once, and counted in `refused`.
+    An entry that is malformed or not allowed by the address policy is left out, logged once, and
+    counted in `rejected`.
 
     Args:
         url: `zookeeper://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PATH`; port 2181 and path
             `/fingerpost` by default.
         auth: `USER:PASSWORD` for the scheme `digest`, instead of in the URL, which others on the
-            machine may see. With it, what is written here can be changed by that user only, and
+            machine may see. With it, the nodes written here can be changed by that user only, and
             read by everybody.
-        session_timeout_s: after this time without a sign of life ZooKeeper drops the entries. The
-            default: kazoo notices a silent server after two thirds of it, which leaves 2 s to find
-            another; shorter ones turn a slow network into a wave of re-registrations, and below 4 s
-            (two ticks of 2 s) a server does not go as it comes configured. Longer ones leave dead
-            workers on the list.
-        call_timeout_s: each call's deadline. More endures a slower ensemble; less fails sooner.
-        keep_alive_s: how often a registration looks whether it is still there, besides after
-            every reconnection.
+        session_timeout_s: after this time without a heartbeat ZooKeeper drops the entries. More
+            leaves dead workers on the list for longer; less turns a slow network into many
+            re-registrations. Of the default, kazoo uses two thirds to notice a silent server, which
+            leaves 2 s to find another. Below 4 s (two ticks of 2 s) a server needs another
+            configuration.
+        call_timeout_s: each call's deadline. More tolerates a slower ensemble; less fails sooner.
+        keep_alive_s: how often a registration checks that its node is there, in addition to every
+            reconnection.
         watch_config: see `WatchConfig`.
-        check_config: see `HttpCheckConfig`; None leaves the session alone to decide.
-        address_policy: which addresses are let in; see `AddressPolicy`.
-        store: where snapshots are kept across restarts, if anywhere.
+        check_config: see `HttpCheckConfig`; with None only the session decides.
+        address_policy: which addresses are allowed; see `AddressPolicy`.
+        store: where snapshots are kept across restarts; None keeps none. `aclose` closes it.
 
     Raises:
-        ConfigurationError: the URL is none, a duration is not positive, or kazoo is not installed.
+        ConfigurationError: the URL is not valid, a duration is not positive, or kazoo is not
+            installed.
     """
 
+    @renamed_arguments(
+        "ZooKeeperRegistry",
+        watch="watch_config",
+        check="check_config",
+        admission="address_policy",
+    )
     def __init__(
         self,
         url: str = "zookeeper://127.0.0.1:2181/fingerpost",
@@ -118,11 +132,10 @@ class ZooKeeperRegistry:
         self._registrations: list[ZooKeeperRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
-        doubts = self._watch_config.self_preservation
-        self._ask_deadline_s = doubts.probe_timeout_s if doubts else None
+        preserving = self._watch_config.self_preservation
+        self._probe_timeout_s = preserving.probe_timeout_s if preserving else None
         self._liveness: LivenessProbe | None = None
-        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
-        self._catalog_watch: Watch[Catalog] | None = None
+        super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
 
     @property
@@ -131,8 +144,8 @@ class ZooKeeperRegistry:
         return self._address.url
 
     @property
-    def refused(self) -> int:
-        """Entries refused so far; `rejected_entries.by_reason` has them by reason."""
+    def rejected(self) -> int:
+        """The number of rejected entries so far; `rejected_entries` has it by reason."""
         return self.rejected_entries.total
 
     async def register(
@@ -140,11 +153,11 @@ class ZooKeeperRegistry:
     ) -> ZooKeeperRegistration:
         """Record the instance; returns once it was read back. See `Registry.register`.
 
-        `healthy` is not needed here: the worker's own check over HTTP asks the same.
+        `healthy` is not used: the worker's own check over HTTP has the same result.
 
         Raises:
             InvalidInstance: it does not fit into a node.
-            RegistryError: not confirmed; what may have been written is removed again.
+            RegistryError: not confirmed; a node that may have been written is removed again.
         """
         await self._entries.put(instance)
         registration = ZooKeeperRegistration(
@@ -160,11 +173,11 @@ class ZooKeeperRegistry:
         return registration
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
-        """Drain any instance from afar, or put it back (`reason` None); it holds until changed.
+        """Drain any instance, or put it back (`reason` None); it holds until changed.
 
         Raises:
             InvalidRequest: there is no such instance.
-            RegistryError: the registry could not be told.
+            RegistryError: the call to the registry failed.
         """
         service = await self._entries.find(instance_id)
         if service is None:
@@ -187,46 +200,29 @@ class ZooKeeperRegistry:
         catalog, _ = await self._read_catalog(None)
         return catalog
 
-    def watch(self, service: str) -> Watch[Snapshot]:
-        """A started watch, shared by all callers. See `Registry.watch`.
-
-        Raises:
-            RegistryError: there are `MAX_WATCHES` of them already.
-        """
-        return self._watches.watch(check_service(service))
-
-    async def release(self, service: str) -> None:
-        """Give one use of a watch back. See `Registry.release`."""
-        await self._watches.release(service)
-
-    def watch_catalog(self) -> Watch[Catalog]:
-        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
-        if self._catalog_watch is None:
-            signal = self._session.signal()
-            told = self._session.watcher(lambda _: signal.set())
-            self._catalog_watch = Watch(
-                _poll(signal, lambda: self._read_catalog(told)),
-                name=f"the catalog at {self.url}",
-                load=self._store.catalog if self._store is not None else None,
-                config=self._watch_config,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        return self._catalog_watch.start()
-
     async def aclose(self) -> None:
         """End all background work, and the session with all entries; stops all threads."""
         for registration in self._registrations:
             await registration.stop()
-        await self._watches.aclose()
-        if self._catalog_watch is not None:
-            await self._catalog_watch.aclose()
+        await self._close_watches()
         liveness, self._liveness = self._liveness, None
         if liveness is not None:
             await liveness.aclose()
         if self._store is not None:
             await self._store.aclose()
         await self._session.aclose()
+
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        signal = self._session.signal()
+        fired = self._session.watcher(lambda _: signal.set())
+        return Watch(
+            _poll(signal, lambda: self._read_catalog(fired)),
+            name=f"the catalog at {self.url}",
+            load=self._store.catalog if self._store is not None else None,
+            config=self._watch_config,
+            clock=self._clock,
+            rng=self._rng,
+        )
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
         signal = self._session.signal()
@@ -235,11 +231,11 @@ class ZooKeeperRegistry:
         async def read() -> tuple[Snapshot, int]:
             return await self._read_service(service, known)
 
-        if self._liveness is None and self._ask_deadline_s is not None:
-            # Imported here because it brings aiohttp, which registering does without.
+        if self._liveness is None and self._probe_timeout_s is not None:
+            # Imported here because it imports aiohttp, which registering does not need.
             from fingerpost.registry.watching.liveness import LivenessProbe
 
-            self._liveness = LivenessProbe(timeout_s=self._ask_deadline_s)
+            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s)
         return ServiceWatch(
             _poll(signal, read),
             service=service,
@@ -255,33 +251,35 @@ class ZooKeeperRegistry:
         async with deadline(self._call_timeout_s, f"reading {service} at {self.url}"):
             children, index, nodes = await self._entries.read(service, known)
         instances, problems = read_service(service, children, nodes)
-        refused = {each: Rejection(Reason.MALFORMED, why) for each, why in problems.items()}
+        rejected = {
+            each: Rejection(RejectionReason.MALFORMED, why) for each, why in problems.items()
+        }
         healthy = []
         for instance in instances:
             if (rejection := self._address_policy.rejection(instance)) is not None:
-                refused[instance.id] = rejection
+                rejected[instance.id] = rejection
             elif instance.id not in children.hidden:
                 healthy.append(instance)
-        for entry_id, rejection in self.rejected_entries.note(service, refused).items():
-            logger.warning("%s: entry %r refused: %s", service, entry_id, rejection.message)
+        for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
+            logger.warning("%s: entry %r rejected: %s", service, entry_id, rejection.message)
         snapshot = Snapshot(
             service=service,
             instances=tuple(healthy),
             known=children.known,
             index=index,
             taken_at=self._clock(),
-            withdrawn=tuple(sorted({*children.hidden, *refused})),
+            withdrawn=tuple(sorted({*children.hidden, *rejected})),
         )
         return snapshot, index
 
-    async def _read_catalog(self, told: Callable[[Any], None] | None) -> tuple[Catalog, int]:
+    async def _read_catalog(self, fired: Callable[[Any], None] | None) -> tuple[Catalog, int]:
         root = self._address.root
         async with deadline(self._call_timeout_s, f"reading the catalog of {self.url}"):
-            found = await self._entries.children(root, told)
+            found = await self._entries.children(root, fired)
             names, index = found or ([], self._session.last_index)
             services = sorted(filter(is_service, names))
             lists = await self._session.gather(
-                lambda path: self._entries.children(path, told),
+                lambda path: self._entries.children(path, fired),
                 [f"{root}/{each}" for each in services],
             )
         # A service whose last worker was killed leaves an empty node behind.
@@ -295,7 +293,7 @@ class ZooKeeperRegistry:
 
 
 def _poll(signal: asyncio.Event, read: Callable[[], Awaitable[tuple[V, int]]]) -> Poll[V]:
-    """A poll that reads when `signal` is set, or when it has waited long enough."""
+    """A poll that reads when `signal` is set, or after the time to wait."""
 
     async def poll(index: int, wait_s: float) -> tuple[V, int]:
         if index:

@@ -27,7 +27,7 @@ __all__ = ["ZooKeeperSession"]
 
 logger = logging.getLogger(__name__)
 
-# The longest delay between attempts to connect, in seconds; kazoo's own is 60, far too long after
+# The longest delay between attempts to connect, in seconds. kazoo's default of 60 is too long for
 # an ensemble that restarts in two.
 _RECONNECT_CAP_S: Final = 1.0
 # Requests under way at once in a read of many nodes. kazoo wakes its thread with a byte each,
@@ -36,7 +36,7 @@ _PIPELINED: Final = 64
 
 T = TypeVar("T")
 
-# kazoo's messages for debugging show passwords; the rest repeats what is logged here.
+# kazoo's debug messages show passwords; its other messages repeat what is logged here.
 _KAZOO_LOGGER: Final = logging.getLogger(f"{__name__}.kazoo")
 _KAZOO_LOGGER.setLevel(logging.WARNING)
 
@@ -44,14 +44,14 @@ _KAZOO_LOGGER.setLevel(logging.WARNING)
 class ZooKeeperSession:
     """Connects on first use in the running loop, and reconnects by itself until `aclose`.
 
-    kazoo reads and writes in threads of its own. What they have to say is handed to the loop with
-    `call_soon_threadsafe`; nothing of ours runs in them, and nothing here waits for them in the
-    loop.
+    kazoo reads and writes in threads of its own. Their results are passed to the loop with
+    `call_soon_threadsafe`; no other code of this module runs in them, and the loop never waits for
+    them.
 
-    A connection that is lost is only suspended: the session lives on at the ensemble for its
-    timeout, and kazoo resumes it. One that stays suspended for a whole timeout is given up and a
-    new session begun, because the ensemble has expired it, or has lost its data: such a server
-    refuses, without a word, a client that has seen newer transactions than it has itself.
+    When a connection is lost the session is only suspended: it lives on at the ensemble for its
+    timeout, and kazoo resumes it. A session that stays suspended for a whole timeout is ended and a
+    new one begun, because the ensemble has expired it, or has lost its data: such a server closes
+    the connection of a client that has seen newer transactions, without an error message.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ZooKeeperSession:
             hosts=",".join(address.hosts),
             timeout=timeout_s,
             handler=self._handler,
-            # With a credential: written by its owner, read by all, as the list of workers is.
+            # With a credential: writable by its owner, readable by all, like the list of workers.
             default_acl=(
                 [*security.CREATOR_ALL_ACL, *security.READ_ACL_UNSAFE] if address.auth else None
             ),
@@ -94,7 +94,7 @@ class ZooKeeperSession:
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
-        self._owed: list[str] = []
+        self._to_delete: list[str] = []
         self.epoch = 0  # grows whenever the connection comes or goes
         self._signals: weakref.WeakSet[asyncio.Event] = weakref.WeakSet()
 
@@ -105,7 +105,7 @@ class ZooKeeperSession:
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands now."""
+        """Whether there is a connection now."""
         return self._connected.is_set()
 
     @property
@@ -125,8 +125,8 @@ class ZooKeeperSession:
         self._signals.add(event)
         return event
 
-    def watcher(self, tell: Callable[[str], None]) -> Callable[[Any], None]:
-        """A watcher for kazoo to call in its thread: tells the loop the path that changed.
+    def watcher(self, fired: Callable[[str], None]) -> Callable[[Any], None]:
+        """A watcher for kazoo to call in its thread; it calls `fired` in the loop with the path.
 
         The path is empty where the connection was lost, and all watches with it.
         """
@@ -134,12 +134,12 @@ class ZooKeeperSession:
         def watcher(event: Any) -> None:
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(tell, event.path or "")
+                    self._loop.call_soon_threadsafe(fired, event.path or "")
 
         return watcher
 
     def expected(self, *names: str) -> contextlib.AbstractContextManager[None]:
-        """Pass over kazoo's errors of these names."""
+        """Ignore kazoo's errors of these names in the block."""
         return contextlib.suppress(*(getattr(self._errors, name) for name in names))
 
     async def gather(self, call: Callable[[str], Awaitable[T]], paths: Sequence[str]) -> list[T]:
@@ -151,28 +151,28 @@ class ZooKeeperSession:
         return results
 
     def no_node(self, error: BaseException) -> bool:
-        """Whether the error says that there is no such node."""
+        """Whether the error means that there is no such node."""
         return isinstance(error, self._errors.NoNodeError)
 
     async def call(self, method: str, /, *args: Any, **options: Any) -> Any:
         """Call kazoo's `METHOD_async`, waiting for a connection first, and return its result.
 
         No deadline of its own: put `deadline` around it. While there is no connection nothing is
-        queued, so that nothing given up is done later.
+        queued, so that a cancelled call is not done later.
 
         Raises:
             RegistryUnreachable: the connection or the session broke meanwhile.
             RegistryDenied: the node's access list does not allow it.
-            NoNodeError, NodeExistsError, NotEmptyError: kazoo's own, for the caller to judge.
+            NoNodeError, NodeExistsError, NotEmptyError: kazoo's own, for the caller to handle.
             RegistryError: anything else.
         """
         await self._ready()
         return await self._result(getattr(self._client, f"{method}_async")(*args, **options))
 
     async def transact(self, *operations: tuple[str, tuple[Any, ...]]) -> list[Any]:
-        """All operations or none; the results, of which some are exceptions where none was done.
+        """Do all operations or none; the results, some of them exceptions if none was done.
 
-        Raises as `call` does, but has NoNodeError and NodeExistsError among the results.
+        Raises as `call` does, but returns NoNodeError and NodeExistsError among the results.
         """
         await self._ready()
         transaction = self._client.transaction()
@@ -192,14 +192,15 @@ class ZooKeeperSession:
         return results
 
     def delete_later(self, path: str) -> None:
-        """Have a node deleted after all requests under way, without waiting for it.
+        """Delete a node after all requests under way, without waiting for it.
 
-        Now, or when the connection stands again: a session that lives on keeps what those did.
+        At once, or after the next connection: a session that lives on keeps the nodes that those
+        requests created.
         """
         if self.connected:
             self._client.delete_async(path)
         else:
-            self._owed.append(path)
+            self._to_delete.append(path)
 
     async def aclose(self) -> None:
         """End the session, and with it its ephemeral nodes; stop the threads, close the sockets."""
@@ -226,7 +227,7 @@ class ZooKeeperSession:
         future: asyncio.Future[Any] = loop.create_future()
 
         def finish() -> None:
-            if future.done():  # its caller gave it up
+            if future.done():  # its caller was cancelled
                 return
             if result.exception is not None:
                 future.set_exception(result.exception)
@@ -269,9 +270,9 @@ class ZooKeeperSession:
         if state == "CONNECTED":
             logger.info("session with %s: connected", self._address.url)
             self._lost.clear()
-            # Before anybody who waits for the connection can write these anew.
-            owed, self._owed = self._owed, []
-            for path in owed:
+            # Before callers that wait for the connection can create these again.
+            paths, self._to_delete = self._to_delete, []
+            for path in paths:
                 self._client.delete_async(path)
             self._connected.set()
         else:
@@ -284,7 +285,7 @@ class ZooKeeperSession:
             event.set()
 
     async def _keep(self) -> None:
-        """Begin a new session whenever the present one was without a connection for too long."""
+        """Begin a new session whenever the present one had no connection for too long."""
         while True:
             await self._lost.wait()
             try:
@@ -294,11 +295,11 @@ class ZooKeeperSession:
                 try:
                     await self._stop()
                     self._client.start_async()
-                except Exception:  # without this task nobody would try again
-                    logger.exception("session with %s: cannot begin anew", self._address.url)
+                except Exception:  # without this task no new session would begin
+                    logger.exception("session with %s: cannot begin a new one", self._address.url)
 
     async def _stop(self) -> None:
-        """Stop kazoo's threads. It waits for a goodbye, so a server that is silent is cut off."""
+        """Stop kazoo's threads, which wait for the server; cut the connection to a silent one."""
         stop = asyncio.ensure_future(asyncio.to_thread(self._client.stop))
         try:
             if self.connected:
@@ -315,7 +316,7 @@ class ZooKeeperSession:
 
 
 def _handler(base: Any, connect_timeout_s: float) -> Any:
-    """kazoo's thread handler, with names for its threads and a way to cut its connection."""
+    """kazoo's thread handler, with named threads and a method that cuts its connection."""
 
     class Handler(base):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -330,13 +331,13 @@ def _handler(base: Any, connect_timeout_s: float) -> Any:
             return thread
 
         def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-            # A host that swallows packets must not use up the session's timeout alone.
+            # A host that drops packets must not use up the whole session's timeout.
             kwargs["timeout"] = min(kwargs.get("timeout") or connect_timeout_s, connect_timeout_s)
             self._socket = super().create_connection(*args, **kwargs)
             return self._socket
 
         def cut(self) -> None:
-            """Make the connection's thread see its end; called from another thread."""
+            """End the connection; called from another thread than the one that reads it."""
             if self._socket is not None:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)

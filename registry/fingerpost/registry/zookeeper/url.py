@@ -24,12 +24,12 @@ _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}", re.ASCII)
 
 
 class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an ensemble is, and which part of its tree is Fingerpost's.
+    """The servers of an ensemble, and the root node of Fingerpost's services.
 
     Attributes:
         hosts: `host:port` of each server, an IPv6 host in brackets.
         root: the node that holds the services, without a slash at the end.
-        auth: `USER:PASSWORD` for ZooKeeper's `digest` scheme, or None. Never shown.
+        auth: `USER:PASSWORD` for ZooKeeper's `digest` scheme, or None; in no message.
     """
 
     hosts: tuple[str, ...]
@@ -38,7 +38,7 @@ class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, url: str, *, auth: str | None = None) -> Self:
-        """Read a URL; `auth` (`USER:PASSWORD`) wins over the URL's own.
+        """Parse a URL; `auth` (`USER:PASSWORD`) takes precedence over the URL's own.
 
         Raises:
             ConfigurationError: not of that form; the message does not show the password.
@@ -62,7 +62,7 @@ class ZooKeeperAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """The URL again, without the credential."""
+        """The URL without the credential."""
         return f"zookeeper://{','.join(self.hosts)}{self.root}"
 
 
@@ -84,7 +84,7 @@ def _root(path: str, url: str) -> str:
     if not path:
         return DEFAULT_ROOT
     segments = path.split("/")
-    # "zookeeper" at the top holds the ensemble's own settings.
+    # The top node "zookeeper" holds the ensemble's own settings.
     if segments[0] == "zookeeper" or not all(map(_SEGMENT.fullmatch, segments)) or ".." in path:
         raise ConfigurationError(
             f"registry URL {mask_password(url)!r}: path {path!r} is not made of names of 1 to 64 "

@@ -1,4 +1,4 @@
-"""What a framework must offer to be served."""
+"""The interface between a framework and the engine that serves its models."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ __all__ = ["Backend", "ImageInput", "LoadConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInput:
-    """What a model wants to be fed.
+    """The input of a model.
 
     Attributes:
         height, width: pixels.
         channels: 3 (RGB) or 1 (gray).
-        encoded: the graph takes encoded image bytes and decodes them itself; the three above then
-            do not count.
-        check_encoded: such bytes are decoded once as a check before the model gets them.
-        layout: the order of the model's own axes; items of pixels come as `[H, W, C]` all the same.
-        dtype: NumPy's name of what the model takes, such as `float32` or `uint8`.
-        batch: how many images one call takes: None for any number, else exactly this many.
+        encoded: whether the model takes encoded images and decodes them itself; then `height`,
+            `width` and `channels` have no meaning.
+        check_encoded: whether such images are decoded once as a check before the model gets them.
+        layout: the order of the model's own axes; pixels passed to `predict` are always
+            `[H, W, C]`.
+        dtype: NumPy's name of the type that the model takes, such as `float32` or `uint8`.
+        batch: the number of images in one call: None for any number, else exactly this many.
         inline: a call takes microseconds and never waits, so it is made in the event loop: two
             changes of threads would cost more than the call.
         concurrent_batches: how many calls may run at once, each in a thread of its own. More than
             one pays where a call leaves processors idle at its end that the next could use.
-        preprocessing: how images come to that size (`resize`, `filter`, `crop_fraction`), and what
-            the backend does to the pixels then (`order`, `mean`, `std`).
+        preprocessing: how images are resized (`resize`, `filter`, `crop_fraction`), and how the
+            backend scales the pixels then (`order`, `mean`, `std`).
     """
 
     height: int = 0
@@ -66,13 +67,14 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadConfig:
-    """What the machine, not the model, decides about loading.
+    """How a model is loaded on this machine.
 
     Attributes:
-        device: `auto` (a GPU where the framework finds one), `cpu`, or `cuda:N`.
-        memory_fraction: the share of the device's memory this process may take, 0 < f <= 1;
-            None lets the framework grow as it needs.
-        threads: threads for one operation on the CPU; 0 leaves it to the framework (one a core).
+        device: `auto` (a GPU where the framework finds one, the default), `cpu`, or `cuda:N`.
+        memory_fraction: the share of the GPU's memory that this process may take, above 0 to 1.
+            More leaves less to other processes; None, the default, takes what is needed.
+        threads: threads for one operation on the CPU, 0 to 1024. More than the cores only switch
+            between them; 0, the default, is the framework's own choice (one per core).
     """
 
     device: str = "auto"
@@ -100,7 +102,7 @@ class Backend(Protocol):
 
     @property
     def platform(self) -> str:
-        """Framework and format, such as `onnxruntime_onnx`: Triton's word, where it has one."""
+        """Framework and format, such as `onnxruntime_onnx`; as in Triton, where it has the same."""
         ...
 
     @property
@@ -110,7 +112,7 @@ class Backend(Protocol):
 
     @property
     def input(self) -> ImageInput:
-        """What `predict` wants."""
+        """The input that `predict` takes."""
         ...
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:

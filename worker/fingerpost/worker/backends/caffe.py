@@ -1,6 +1,6 @@
 """Caffe models (prototxt and caffemodel), run by OpenCV's DNN module on the CPU.
 
-OpenCV 5 has dropped its reader of Caffe models; 4.x has it, on every Python and NumPy of today.
+OpenCV 5 has no reader for Caffe models any more; 4.x has it, on all current Pythons and NumPys.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def load(files: ModelFiles, config: LoadConfig) -> CaffeBackend:
     """Load a model from disk.
 
     Raises:
-        ConfigurationError: a file is damaged, the prototxt is the training's, a GPU is asked for,
-            or the model does not map one image input to one row of scores.
+        ConfigurationError: a file is damaged, the prototxt is the one for training, the device is a
+            GPU, or the model does not map one image input to one row of scores.
     """
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         raise ConfigurationError(
-            f"OpenCV {cv2.__version__} reads no Caffe models: "
+            f"OpenCV {cv2.__version__} cannot read Caffe models: "
             "pip install 'opencv-python-headless>=4.10,<5'"
         )
     if config.device.startswith("cuda"):
@@ -92,10 +92,11 @@ def load(files: ModelFiles, config: LoadConfig) -> CaffeBackend:
 
 
 def _read_input(files: ModelFiles) -> tuple[str, list[int | None]]:
-    """The input's name and shape, which OpenCV does not tell.
+    """The name and the shape of the input, which OpenCV does not report.
 
-    Written as `input: "data"` with four times `input_dim: 3` or one `input_shape { dim: 3 ... }`,
-    or as a layer of type `Input`. The batch in there does not count: OpenCV runs any.
+    They are written as `input: "data"` with four times `input_dim: 3` or one
+    `input_shape { dim: 3 ... }`, or as a layer of type `Input`. The batch size there is ignored:
+    OpenCV runs any.
     """
     text = re.sub(r"#.*", "", files.path.read_text(encoding="utf-8", errors="replace"))
     names = re.findall(r'\binput\s*:\s*"([^"]+)"', text)

@@ -1,12 +1,12 @@
-"""The GPUs of this machine, and which of them a worker process takes.
+"""The GPUs of this machine, and which of them a worker process uses.
 
-NVML, the library behind `nvidia-smi`, is asked, because it answers without creating a CUDA context
-(0.5 GB of the device's memory and a second, which a supervisor must not take) and before any
-framework is imported. A machine without it has no GPUs.
+They are listed by NVML, the library behind `nvidia-smi`. It needs no CUDA context (0.5 GB of the
+device's memory and a second, which a supervisor must not take), and no framework. A machine without
+NVML counts as one without GPUs.
 
-A process is told its device by `CUDA_VISIBLE_DEVICES`, as a UUID: every framework then sees exactly
-one device, TensorFlow does not take memory on the others, and indices mean the same everywhere
-(CUDA counts the fastest device first, NVML by slot).
+The device of a process is set by `CUDA_VISIBLE_DEVICES`, as a UUID: every framework then sees
+exactly one device, TensorFlow does not take memory on the others, and indices mean the same
+everywhere (CUDA counts the fastest device first, NVML by slot).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 
-# Of a device that several processes share, what is left to CUDA itself: each has a context of about
-# 0.5 GB that no framework counts.
+# The share of a GPU's memory that several processes divide: the rest is for CUDA, of which each
+# process has a context of about 0.5 GB that no framework counts.
 _SHARED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One device that a process can have for itself: a whole GPU, or one of its MIG instances.
+    """A device that a process can use alone: a whole GPU, or one of its MIG instances.
 
     Attributes:
-        uuid: `GPU-...`, or `MIG-...` of an instance.
+        uuid: `GPU-...`, or `MIG-...` for an instance.
         name: such as `NVIDIA A100-SXM4-40GB`.
-        total_mb, free_mb: its memory, in 10**6 bytes.
+        total_mb, free_mb: its memory, in units of 10**6 bytes.
     """
 
     uuid: str
@@ -53,13 +53,13 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where one worker process runs its models.
+    """The device on which one worker process runs its models.
 
     Attributes:
-        device: for the framework: `auto`, `cpu` or `cuda:N` among the devices it sees.
-        gpu: what NVML knows of it; None for the CPU, and where there is no NVML to ask.
-        memory_fraction: the share of the device's memory that the process may take, 0 < f <= 1;
-            None lets it grow as it needs.
+        device: for the framework: `auto`, `cpu` or `cuda:N` among the devices that it sees.
+        gpu: the GPU; None for the CPU, and where there is no NVML.
+        memory_fraction: the share of the GPU's memory that the process may take, above 0 to 1;
+            None takes what is needed.
     """
 
     device: str
@@ -68,24 +68,24 @@ class Placement:
 
     @property
     def option(self) -> str:
-        """What `--device` takes to come to the same placement in another process."""
+        """The value of `--device` that gives the same placement in another process."""
         return self.device if self.gpu is None else self.gpu.uuid
 
     def environment(self) -> dict[str, str]:
-        """To be set before a framework is imported."""
+        """Environment variables to set before a framework is imported."""
         if self.device == "cpu":
             return {VISIBLE: "-1"}  # or TensorFlow takes memory on GPUs that it does not use
         return {} if self.gpu is None else {VISIBLE: self.gpu.uuid}
 
     def load_config(self, threads: int = 0) -> LoadConfig:
-        """For the backends."""
+        """The configuration for the backends."""
         return LoadConfig(device=self.device, memory_fraction=self.memory_fraction, threads=threads)
 
     def meta(self, backend_device: str) -> dict[str, str]:
-        """What the registration says was taken.
+        """Facts about the device for the registration.
 
         Args:
-            backend_device: the backend's `device`; it decides, because a framework without GPU
+            backend_device: the backend's `device`, which counts, because a framework without GPU
                 support runs on the CPU of any machine.
         """
         if backend_device == "cpu" or self.gpu is None:
@@ -99,9 +99,9 @@ class Placement:
 
 
 def find_gpus(nvml: Any = None) -> tuple[Gpu, ...]:
-    """The machine's GPUs in the order of their slots; none where NVML is missing or fails.
+    """The GPUs of this machine in the order of their slots; none where NVML is missing or fails.
 
-    A GPU that is divided (MIG) is given as its instances, because it cannot be used whole.
+    A GPU that is divided (MIG) is listed as its instances, because it cannot be used as a whole.
 
     Args:
         nvml: the module `pynvml`, or one like it.
@@ -130,9 +130,10 @@ def find_gpus(nvml: Any = None) -> tuple[Gpu, ...]:
 
 
 def visible_gpus(gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """Those that `CUDA_VISIBLE_DEVICES` leaves, in its order; it is how a scheduler shares them.
+    """The GPUs that `CUDA_VISIBLE_DEVICES` lists, in its order; schedulers share GPUs by it.
 
-    Read as CUDA reads it: indices or UUIDs, which may be cut short, up to the first that is none.
+    It is read as CUDA reads it: indices or UUIDs, which may be cut short, up to the first that is
+    not valid.
     """
     if VISIBLE not in environment:
         return gpus
@@ -146,14 +147,14 @@ def visible_gpus(gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple
 
 
 def place(device: str, gpus: tuple[Gpu, ...], *, memory_fraction: float | None = None) -> Placement:
-    """Where a process goes that was started with `--device`.
+    """The device of a process that was started with `--device`.
 
     Args:
         device: `auto` (the first GPU, or the CPU), `cpu`, `cuda:N`, or a GPU's UUID.
         gpus: those that are visible.
 
     Raises:
-        ConfigurationError: no such device, or a fraction that is none.
+        ConfigurationError: there is no such device, or the fraction is not valid.
     """
     if memory_fraction is not None and not (
         math.isfinite(memory_fraction) and 0 < memory_fraction <= 1
@@ -176,7 +177,7 @@ def place(device: str, gpus: tuple[Gpu, ...], *, memory_fraction: float | None =
             f"--device {device}: use auto, cpu, cuda:N or a GPU's UUID (nvidia-smi -L)"
         )
     if gpu is None:
-        raise ConfigurationError(f"--device {device}: there is no such GPU here; {_told(gpus)}")
+        raise ConfigurationError(f"--device {device}: there is no such GPU here; {_list(gpus)}")
     return Placement(device="cuda:0", gpu=gpu, memory_fraction=memory_fraction)
 
 
@@ -188,15 +189,15 @@ def place_processes(
     processes: int = 1,
     memory_fraction: float | None = None,
 ) -> tuple[Placement, ...]:
-    """Where each process goes that is started for `--devices` and `--processes-per-device`.
+    """The device of each process that `--devices` and `--processes-per-device` start.
 
     Args:
-        device: `--device`; counts where `devices` is None.
+        device: `--device`; used where `devices` is None.
         devices: `all` (every GPU; the CPU of a machine that has none), `none` (the CPU), or
             indices and UUIDs, separated by commas.
-        processes: for each device.
-        memory_fraction: what the processes on one device may take together. By default one may
-            take all, and several share 0.9.
+        processes: the number of processes on each device.
+        memory_fraction: the share of its memory that the processes on one device may take
+            together. By default one process may take all, and several share 0.9.
 
     Raises:
         ConfigurationError: see `place`.
@@ -224,7 +225,7 @@ def place_processes(
 
 
 def _named(device: str, devices: str | None, gpus: tuple[Gpu, ...]) -> list[str]:
-    """What `place` takes, for each device that is meant."""
+    """The argument `device` of `place` for each device."""
     if devices is None:
         return [device]
     if devices == "none":
@@ -239,17 +240,17 @@ def _named(device: str, devices: str | None, gpus: tuple[Gpu, ...]) -> list[str]
 
 
 def _find(gpus: tuple[Gpu, ...], text: str) -> Gpu | None:
-    """By index, or by UUID, which may be cut short as long as it fits one alone."""
+    """The GPU with that index or UUID; a UUID may be cut short as long as it fits only one."""
     if text.isascii() and text.isdigit():
         return gpus[int(text)] if int(text) < len(gpus) else None
     fitting = [gpu for gpu in gpus if text and gpu.uuid.startswith(text)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _told(gpus: tuple[Gpu, ...]) -> str:
+def _list(gpus: tuple[Gpu, ...]) -> str:
     if not gpus:
         return (
-            "NVML finds none: use --device cpu, or see that nvidia-smi lists it and that "
+            "NVML finds none: use --device cpu, or check that nvidia-smi lists it and that "
             "'fingerpost[gpu]' is installed"
         )
     return "there is " + ", ".join(f"{i} ({gpu.uuid}, {gpu.name})" for i, gpu in enumerate(gpus))
@@ -259,7 +260,7 @@ def _devices(nvml: Any, handle: Any) -> Iterator[Gpu]:
     """A GPU, or its MIG instances."""
     try:
         divided = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
-    except nvml.NVMLError:  # most cannot be divided
+    except nvml.NVMLError:  # most GPUs cannot be divided
         divided = False
     if not divided:
         yield _gpu(nvml, handle)
@@ -267,14 +268,14 @@ def _devices(nvml: Any, handle: Any) -> Iterator[Gpu]:
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-        except nvml.NVMLError:  # not every place is taken
+        except nvml.NVMLError:  # not every instance exists
             continue
         yield _gpu(nvml, instance)
 
 
 def _gpu(nvml: Any, handle: Any) -> Gpu:
     total = free = 0
-    with contextlib.suppress(nvml.NVMLError):  # a GPU that shares the CPU's memory has none to tell
+    with contextlib.suppress(nvml.NVMLError):  # a GPU that shares the CPU's memory has no figure
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         total, free = memory.total, memory.free
     return Gpu(

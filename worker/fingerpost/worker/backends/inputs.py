@@ -1,4 +1,4 @@
-"""What a model's own file says of its input, and what `model.toml` says, made into one."""
+"""Combines what a model's own file and its `model.toml` say about its input."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def image_input(
 ) -> ImageInput:
     """The input of a model that takes pixels.
 
-    The layout is what `model.toml` says, else what the shape tells (3 or 1 channels, first or
-    last), else `layout`.
+    The layout is the one in `model.toml`, else the one that the shape implies (3 or 1 channels,
+    first or last), else `layout`.
 
     Args:
         files: the model; its manifest fills in what the shape leaves open.
-        shape: the input's axes, the batch first; None for one of any length.
+        shape: the axes of the input, the batch first; None for an axis of any length.
         dtype: NumPy's name of its type.
-        layout: the framework's custom; None where it has none, and the manifest must say.
-        name: what to call the input in errors.
+        layout: the default of the framework; None where it has none and the manifest must name it.
+        name: the name of the input in error messages.
 
     Raises:
-        ConfigurationError: it takes no images, or the two contradict each other.
+        ConfigurationError: the model does not take images, or its file and its manifest
+            contradict each other.
     """
-    said = files.manifest.input
+    declared = files.manifest.input
     where = f"model {files.name}"
     if len(shape) != 4 or dtype not in _DTYPES:
         axes = ", ".join("?" if side is None else str(side) for side in shape)
@@ -51,13 +52,13 @@ def image_input(
             f"{where}: its {name} is {dtype} [{axes}]; expected pixels [N, height, width, "
             f"channels] or [N, channels, height, width] of {', '.join(_DTYPES)}"
         )
-    if said.encoded:
+    if declared.encoded:
         raise ConfigurationError(f"{where}: input.encoded is true, but the model takes {dtype}")
-    found = said.layout or _layout_of(shape) or layout
+    found = declared.layout or _layout_of(shape) or layout
     if found is None:
         raise ConfigurationError(
-            f"{where}: whether channels come first or last in {list(shape)} cannot be told: "
-            'say input.layout = "NCHW" or "NHWC" in model.toml'
+            f"{where}: its input is {list(shape)}, which may have its channels first or last: "
+            'set input.layout = "NCHW" or "NHWC" in model.toml'
         )
     batch, *rest = shape
     channels, height, width = rest if found is Layout.NCHW else (rest[2], rest[0], rest[1])
@@ -67,11 +68,11 @@ def image_input(
         )
     sides = {}
     for key, own in (("height", height), ("width", width), ("channels", channels)):
-        wanted = getattr(said, key)
+        wanted = getattr(declared, key)
         if None not in (wanted, own) and wanted != own:
             raise ConfigurationError(
-                f"{where}: input.{key} is {wanted} in model.toml (or --image-size), "
-                f"but the model takes {own}"
+                f"{where}: input.{key} is {wanted} in model.toml (or --image-size, or "
+                f"image_size=), but the model takes {own}"
             )
         sides[key] = own or wanted
     if not sides["height"] or not sides["width"]:
@@ -92,10 +93,14 @@ def image_input(
 
 
 def encoded_input(files: ModelFiles, batch: int | None, *, check: bool = True) -> ImageInput:
-    """The input of a model that decodes images itself; `batch` and `check` as in `ImageInput`.
+    """The input of a model that decodes images itself.
+
+    Args:
+        files: the model.
+        batch, check: see `ImageInput.batch` and `check_encoded`.
 
     Raises:
-        ConfigurationError: `model.toml` has it otherwise.
+        ConfigurationError: `model.toml` contradicts it.
     """
     if files.manifest.input.encoded is False:
         raise ConfigurationError(
@@ -115,20 +120,20 @@ def _layout_of(shape: Sequence[int | None]) -> Layout | None:
 
 
 def _preprocessing(files: ModelFiles, channels: int, *, scaled: bool) -> Preprocessing:
-    """As in the manifest, if it fits a model that is fed scaled floats, or as they are."""
-    said = files.manifest.preprocessing
-    if not scaled and (said.mean, said.std) != (0.0, 1.0):
+    """The preprocessing of the manifest, checked against the model's type and channels."""
+    preprocessing = files.manifest.preprocessing
+    if not scaled and (preprocessing.mean, preprocessing.std) != (0.0, 1.0):
         if not files.inferred:
             raise ConfigurationError(
-                f"model {files.name} scales pixels itself, because it takes "
-                "uint8 or encoded images: take mean and std out of model.toml"
+                f"model {files.name} takes uint8 or encoded images, which are not scaled: remove "
+                "mean and std from model.toml"
             )
-        return msgspec.structs.replace(said, mean=0.0, std=1.0)
+        return msgspec.structs.replace(preprocessing, mean=0.0, std=1.0)
     for key in ("mean", "std"):
-        value = getattr(said, key)
+        value = getattr(preprocessing, key)
         if isinstance(value, tuple) and len(value) not in (1, channels):
             raise ConfigurationError(
                 f"model {files.name}: preprocessing.{key} has {len(value)} numbers, but the model "
                 f"takes {channels} channel"
             )
-    return said
+    return preprocessing

@@ -1,4 +1,4 @@
-"""Load any model: the framework is imported here and nowhere before."""
+"""Loads a model of any framework; the framework is imported only then."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MODULES: Final = {
 
 
 def load_backend(files: ModelFiles, config: LoadConfig) -> Backend:
-    """Load a model from disk, blocking. Takes seconds, most of them for importing its framework.
+    """Load a model from disk; blocks for seconds, most of them for importing its framework.
 
     Raises:
-        ConfigurationError: the framework is missing or does not fit this machine, the files are
-            damaged, the device is not there, or the model does not map images to rows of scores.
+        ConfigurationError: the framework is missing or does not run on this machine, the files are
+            damaged, the device does not exist, or the model does not map images to rows of scores.
     """
     module, name, extra = _MODULES[files.manifest.framework]
     try:

@@ -33,16 +33,16 @@ _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
 
 # NumPy's names for ONNX's element types, where they differ.
-_DTYPES: Final = {"tensor(float)": "float32", "tensor(double)": "float64"}
+_DTYPES: Final[dict[str, str]] = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 _FATAL: Final = 4
-"""Of ONNX Runtime's log levels; what goes wrong comes as an exception, and we say it once."""
+"""A log level of ONNX Runtime; errors are raised as exceptions, too, and logged once by us."""
 
 _PART_BYTES: Final = 1_250_000
 _PART_LEAST: Final = 2
-"""What a thread runs at a time: so many bytes of input (two images of 224 x 224), or two images.
-What lies between two operators stays in its cache then: MobileNetV2 takes 7.1 ms an image on one
-thread, 7.2 with four images, 7.5 with eight, and 7.5 with one."""
+"""What a thread runs at a time: this many bytes of input (two images of 224 x 224), or two images.
+The values between two operators then stay in the cache: on one thread MobileNetV2 takes 7.1 ms an
+image so, 7.2 with four images, 7.5 with eight, and 7.5 with one."""
 
 _CONCURRENT_BATCHES: Final = 2
 """Batches at once on a CPU. Not all threads end a batch at the same time, and with one batch those
@@ -53,11 +53,15 @@ class OnnxBackend:
     """A loaded ONNX model. See `Backend`.
 
     Args:
-        session: runs an operator on all its threads.
-        single: with one thread; a batch of an image for each thread, or more, goes there in parts.
-            No thread waits for the others at each operator: beside decoders, 2 cores run 1.13 times
-            as many images.
-        threads: divided between the batches that run.
+        session: runs each operator on several threads.
+        wanted: the model's input.
+        single: a session with one thread. A batch with at least one image for each thread is run
+            there in parts, so that no thread waits for the others at each operator: beside
+            decoders, 2 cores run 1.13 times as many images.
+        threads: the threads, which are divided among the batches that run.
+        source, result: the names of the input and the output.
+        activation: applied to the output.
+        device: where it runs.
     """
 
     platform = "onnxruntime_onnx"
@@ -76,7 +80,7 @@ class OnnxBackend:
     ) -> None:
         self._session, self._single = session, single
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "onnx", lower_priority)  # which start at first use
+        self._pool = ThreadPoolExecutor(threads, "onnx", lower_priority)  # start at first use
         self._calls, self._lock = 0, threading.Lock()
         self._source, self._results = source, [result]
         self._activation = activation
@@ -121,21 +125,22 @@ def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
 
     Raises:
         ConfigurationError: the file is damaged or has operators that this version does not know,
-            the device is not there, or the model does not map one image input to one row of scores.
+            the device does not exist, or the model does not map one image input to one row of
+            scores.
     """
     session, device = _session(files, config, config.threads)
     inputs = session.get_inputs()
     if len(inputs) > 1:
         raise ConfigurationError(
             f"model {files.name} takes {', '.join(node.name for node in inputs)}: "
-            "it must take images alone"
+            "it must take images only"
         )
     source = _one(files, "input", inputs)
     result = _one(files, "output", session.get_outputs())
     wanted = image_input(
         files,
         [side if isinstance(side, int) and side > 0 else None for side in source.shape],
-        _DTYPES.get(source.type, source.type.removeprefix("tensor(").removesuffix(")")),
+        _dtype(source.type),
         layout=None,
         name=f"input {source.name!r}",
     )
@@ -156,13 +161,13 @@ def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
 def _session(
     files: ModelFiles, config: LoadConfig, threads: int
 ) -> tuple[ort.InferenceSession, str]:
-    """The model on so many threads (0: ONNX Runtime's choice), and where it runs."""
+    """The model with that many threads (0: ONNX Runtime's choice), and where it runs."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = threads
-    # Threads that spin while they wait take the cores from those that decode beside them: 31 ms of
-    # CPU time an image instead of 21 (MobileNetV2 and 2 decoding threads on 2 busy cores). Alone on
-    # an idle machine, a single image takes a fifth longer without.
+    # Threads that spin while they wait take the cores from those that decode images: 31 ms of CPU
+    # time per image instead of 21 (MobileNetV2 and 2 decoding threads on 2 busy cores). Without
+    # spinning, a single image on an idle machine takes a fifth longer.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = _providers(config)
     try:
@@ -176,13 +181,13 @@ def _session(
     if config.device.startswith("cuda"):
         raise ConfigurationError(
             f"ONNX Runtime cannot use {config.device}: its CUDA libraries do not load "
-            "(see that CUDA and cuDNN fit it), or use --device cpu"
+            "(check the versions of CUDA and cuDNN), or use --device cpu"
         )
     return session, "cpu"
 
 
 def _providers(config: LoadConfig) -> list[Any]:
-    """What runs the operators, best first; the CPU takes those that the GPU cannot."""
+    """The execution providers, best first; the CPU runs what the GPU cannot."""
     if config.device == "cpu" or _CUDA not in ort.get_available_providers():
         if config.device.startswith("cuda"):
             raise ConfigurationError(
@@ -197,7 +202,7 @@ def _providers(config: LoadConfig) -> list[Any]:
         if index >= len(gpus):
             raise ConfigurationError(
                 f"--memory-fraction needs the size of GPU {index}'s memory, which NVML does not "
-                "tell: pip install 'fingerpost[gpu]', or leave the option out"
+                "report: pip install 'fingerpost[gpu]', or leave the option out"
             )
         settings["gpu_mem_limit"] = int(gpus[index].total_mb * 1e6 * config.memory_fraction)
     if hasattr(ort, "preload_dlls"):
@@ -210,10 +215,15 @@ def _index(config: LoadConfig) -> int:
     return int(config.device.partition(":")[2] or 0)
 
 
+def _dtype(onnx_type: str) -> str:
+    """NumPy's name of an element type: `float32` of `tensor(float)`."""
+    return _DTYPES.get(onnx_type, onnx_type.removeprefix("tensor(").removesuffix(")"))
+
+
 def _one(files: ModelFiles, end: str, nodes: Sequence[Any]) -> Any:
     """The input or output that the manifest names, or the only one."""
-    said = getattr(files.manifest, end).name
-    fitting = [node for node in nodes if said in (None, node.name)]
+    wanted = getattr(files.manifest, end).name
+    fitting = [node for node in nodes if wanted in (None, node.name)]
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(node.name for node in nodes)
@@ -223,5 +233,5 @@ def _one(files: ModelFiles, end: str, nodes: Sequence[Any]) -> Any:
             f"name one as {end}.name in model.toml"
         )
     raise ConfigurationError(
-        f"model {files.name} has no {end} {said!r} ({end}.name); it has {names}"
+        f"model {files.name} has no {end} {wanted!r} ({end}.name); it has {names}"
     )

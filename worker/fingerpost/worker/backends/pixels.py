@@ -1,7 +1,7 @@
-"""From single images to the one array that a model takes, and from its output to scores.
+"""Makes one array of single images for a model, and scores of its output.
 
-The arithmetic is done image by image in the batch's own memory, where it stays in the cache, and
-along whole rows: `(np.stack(images).astype(float32) - mean) / std` takes 9 times as long for 16
+The arithmetic runs image by image in the memory of the batch, which stays in the cache, and along
+whole rows: `(np.stack(images).astype(float32) - mean) / std` takes 9 times as long for 16
 images of 224 x 224 (12.4 ms against 1.3 ms), because NumPy's inner loop is then 3 numbers long.
 """
 
@@ -27,17 +27,18 @@ __all__ = ["predict_in_batches", "stack", "to_scores"]
 def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None) -> NDArray[Any]:
     """One contiguous batch, `[N, *wanted.tensor_shape]` of `wanted.dtype`.
 
-    Pixels get the channels' order, `(pixel - mean) / std` unless the model takes uint8, and the
-    model's layout. Float32 items are tensors already and only copied in; a model of uint8 takes
-    them where they are whole numbers from 0 to 255. Encoded images make an object array `[N]`.
+    Pixels are put into the model's order of channels and its layout, and scaled by
+    `(pixel - mean) / std` unless the model takes uint8. Float32 items are tensors already and are
+    only copied; a model of uint8 accepts them if they are whole numbers from 0 to 255. Encoded
+    images make an object array `[N]`.
 
     Args:
         images: 1 or more, as `Backend.predict` gets them.
         wanted: the model's input.
-        size: N, where that is more than the images: the last one is repeated.
+        size: N, where it is larger than the number of images: the last image is repeated.
 
     Raises:
-        InvalidRequest: an item that is not of the model's shape or kind.
+        InvalidRequest: an item does not have the shape or the type that the model takes.
     """
     count = len(images)
     if wanted.encoded:
@@ -58,10 +59,10 @@ def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None
 def predict_in_batches(
     images: Sequence[Item], wanted: ImageInput, run: Callable[[NDArray[Any]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Run `stack`ed images; a model with a fixed batch runs as often as it takes, filled up.
+    """Stack images and run them; a model with a fixed batch runs several times, padded.
 
     Args:
-        images, wanted: as for `stack`.
+        images, wanted: see `stack`.
         run: maps a batch to its scores `[N, classes]`.
     """
     size, count = wanted.batch, len(images)
@@ -77,18 +78,18 @@ def predict_in_batches(
 def to_scores(output: Any, activation: Activation, count: int) -> NDArray[np.float32]:
     """Scores, float32 `[count, classes]`, of a model's output for `count` images or more.
 
-    Further axes of length 1 are dropped, as fully convolutional classifiers leave them; softmax is
-    applied where the manifest asks for it.
+    Further axes of length 1, which fully convolutional classifiers leave, are dropped. Softmax is
+    applied where the manifest sets it.
 
     Raises:
-        ValueError: an output of another shape.
+        ValueError: the output has another shape.
     """
     scores = np.asarray(output, dtype=np.float32)
     classes = math.prod(scores.shape[1:])
     if scores.ndim < 2 or len(scores) < count or not classes or classes != max(scores.shape[1:]):
         raise ValueError(
             f"the output is {list(scores.shape)} for {count} images: "
-            f"expected one row of scores an image, [{count}, classes]"
+            f"expected one row of scores per image, [{count}, classes]"
         )
     scores = scores.reshape(scores.shape[0], classes)[:count]
     if activation is Activation.SOFTMAX:
@@ -103,7 +104,7 @@ def _put(
     wanted: ImageInput,
     scale: Callable[[NDArray[Any]], None] | None,
 ) -> None:
-    """Write one image into its place in the batch."""
+    """Write one image into its slot of the batch."""
     if not isinstance(image, np.ndarray):
         raise InvalidRequest("the model takes pixels: send them decoded")
     pixels = image.dtype == np.uint8
@@ -114,7 +115,7 @@ def _put(
             f"({'rows, columns, channels' if pixels else wanted.layout.value[1:]})"
         )
     if not pixels:
-        with np.errstate(invalid="ignore"):  # a NaN or 1e9 to uint8; refused by the comparison
+        with np.errstate(invalid="ignore"):  # NaN or 1e9 to uint8 is refused by the comparison
             slot[...] = image
         if wanted.dtype == "uint8" and not np.array_equal(slot, image):
             raise InvalidRequest("the model takes uint8: whole numbers from 0 to 255")
@@ -127,17 +128,17 @@ def _put(
 
 
 def _scaler(wanted: ImageInput) -> Callable[[NDArray[Any]], None] | None:
-    """What scales one image in place; None where pixels go in as they are."""
-    said = wanted.preprocessing
-    if wanted.dtype == "uint8" or (said.mean, said.std) == (0.0, 1.0):
+    """A function that scales one image in place; None where pixels are not scaled."""
+    preprocessing = wanted.preprocessing
+    if wanted.dtype == "uint8" or (preprocessing.mean, preprocessing.std) == (0.0, 1.0):
         return None
     channels_first = wanted.layout is Layout.NCHW
 
-    def spread(values: float | tuple[float, ...]) -> NDArray[np.float32]:
+    def per_channel(values: float | tuple[float, ...]) -> NDArray[np.float32]:
         channels = np.broadcast_to(np.asarray(values, np.float32), wanted.channels)
         return channels[:, None, None] if channels_first else np.tile(channels, wanted.width)
 
-    mean, factor = spread(said.mean), np.reciprocal(spread(said.std))
+    mean, factor = per_channel(preprocessing.mean), np.reciprocal(per_channel(preprocessing.std))
 
     def scale(slot: NDArray[Any]) -> None:
         rows = slot if channels_first else slot.reshape(wanted.height, -1)

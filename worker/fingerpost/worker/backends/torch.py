@@ -1,8 +1,8 @@
 """PyTorch models: exported programs (`.pt2`) and TorchScript (`.pt`, `.torchscript`).
 
-A pickle (`torch.save` of a state_dict or of a module) is refused: a state_dict is no model without
-its class, and unpickling runs whatever code the file names. What is accepted is told from the
-archive's contents and not from its suffix, and is loaded with unpickling of code forbidden.
+A pickle (`torch.save` of a state_dict or of a module) is refused: a state_dict is not a model
+without its class, and unpickling runs any code that the file names. The format is recognized by the
+contents of the archive, not by its suffix, and loaded with unpickling of code forbidden.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ class TorchBackend:
 
     Args:
         module: maps a tensor of images to scores.
-        dtype: what it takes, where NumPy does not know the type (bfloat16).
+        wanted: its input, in types that NumPy has.
+        dtype: the type that it takes, which NumPy may not have (bfloat16).
+        activation: applied to its output.
+        device: where it runs.
     """
 
     platform = "pytorch_libtorch"
@@ -79,7 +82,7 @@ class TorchBackend:
         return predict_in_batches(images, self.input, self._run)
 
     def close(self) -> None:
-        """Free the model's memory; what PyTorch's allocator keeps for later goes back too."""
+        """Free the model's memory, also what PyTorch's allocator keeps for later."""
         del self._module
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -101,8 +104,8 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
     """Load a model from disk.
 
     Raises:
-        ConfigurationError: the file is damaged, a pickle, or of another PyTorch; the device is not
-            there; or the model does not map one image input to one row of scores.
+        ConfigurationError: the file is damaged, a pickle, or of another PyTorch; the device does
+            not exist; or the model does not map one image input to one row of scores.
     """
     for what, name in (
         ("input", files.manifest.input.name),
@@ -121,7 +124,7 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
         module, shape, dtype = read(files.path, device)
     except ConfigurationError:
         raise
-    except Exception as error:  # of any kind, from inside an archive that somebody wrote
+    except Exception as error:  # of any kind: the archive may hold anything
         reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
         raise ConfigurationError(f"{files.path} cannot be loaded: {reason}") from error
     known = {torch.bfloat16: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
@@ -132,7 +135,7 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
 
 
 def _is_exported(path: Path) -> bool:
-    """Whether it is an exported program rather than TorchScript, by the archive's contents."""
+    """Whether the archive holds an exported program, and not TorchScript."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
@@ -147,10 +150,12 @@ def _is_exported(path: Path) -> bool:
         raise ConfigurationError(
             f"{path} is compiled for one machine (AOTInductor): give the exported program, {_HOW}"
         )
-    what = "a pickle (of a state_dict or a module)" if "data.pkl" in names else "no PyTorch model"
+    what = (
+        "a pickle (of a state_dict or a module)" if "data.pkl" in names else "not a PyTorch model"
+    )
     raise ConfigurationError(
         f"{path} is {what}: expected an exported program or TorchScript. "
-        f"Where the model's class is at hand, write one: {_HOW}"
+        f"If you have the model's class, write one: {_HOW}"
     )
 
 
@@ -163,8 +168,8 @@ def _device(config: LoadConfig) -> torch.device:
         return device
     if not found or (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"PyTorch finds {torch.cuda.device_count()} GPUs here, and {config.device} is none of "
-            "them: see that it is built for CUDA, or use --device cpu"
+            f"PyTorch finds {torch.cuda.device_count()} GPUs here, and {config.device} is not one "
+            "of them: check that it is built for CUDA, or use --device cpu"
         )
     if config.memory_fraction is not None:
         torch.cuda.set_per_process_memory_fraction(config.memory_fraction, device)
@@ -191,7 +196,7 @@ def _exported(path: Path, device: torch.device) -> _Read:
         raise ConfigurationError(
             f"{path} takes {len(values)} inputs: expected one tensor of images"
         )
-    module = program.module()
+    module: Any = program.module()
     if device.type == "cpu":
         module = module.to(memory_format=torch.channels_last)
     shape = [side if isinstance(side, int) else None for side in values[0].shape]
@@ -199,8 +204,8 @@ def _exported(path: Path, device: torch.device) -> _Read:
 
 
 def _torchscript(path: Path, device: torch.device) -> _Read:
-    """A TorchScript module does not tell its input's shape; `model.toml` must."""
-    # PyTorch 2.13 warns that TorchScript is deprecated. Whoever serves a file knows that.
+    """A TorchScript module has no shape for its input; `model.toml` must give it."""
+    # PyTorch 2.13 warns that TorchScript is deprecated, which is not news to an operator.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         module = torch.jit.load(path, map_location=device).eval()
@@ -214,13 +219,13 @@ def _torchscript(path: Path, device: torch.device) -> _Read:
                 # the speed on a MobileNetV2, 1.3 times on a ResNet-18, at 8 images.
                 module = torch.jit.optimize_for_inference(module)
             except RuntimeError as error:
-                logger.debug("%s runs as it is: %s", path, error)
+                logger.debug("%s is not optimized: %s", path, error)
     return module, [None, None, None, None], dtype
 
 
 @contextlib.contextmanager
 def _no_unpickling() -> Iterator[None]:
-    """Have `torch.load` inside `torch.export.load` read tensors, and no code."""
+    """Make `torch.load`, which `torch.export.load` calls, read tensors only, and no code."""
     before = os.environ.get(_SAFE)
     os.environ[_SAFE] = "1"
     try:

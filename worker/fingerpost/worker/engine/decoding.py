@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from fingerpost.worker.backends.base import Item
-    from fingerpost.worker.engine.batch import Pending
-    from fingerpost.worker.engine.batching import Batcher
-    from fingerpost.worker.engine.job import Job
+    from fingerpost.worker.engine.batching.batch import Pending
+    from fingerpost.worker.engine.batching.batcher import Batcher
+    from fingerpost.worker.engine.batching.job import Job
 
 __all__ = ["Decoding"]
 

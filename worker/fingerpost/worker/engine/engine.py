@@ -21,11 +21,11 @@ from fingerpost.errors import (
     InvalidRequest,
 )
 from fingerpost.registry.moving_average import ewma, time_weight
-from fingerpost.worker.engine.batching import Batcher
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.batcher import Batcher
+from fingerpost.worker.engine.batching.config import BatchingConfig
+from fingerpost.worker.engine.batching.job import Job
 from fingerpost.worker.engine.decoding import Decoding
 from fingerpost.worker.engine.inference import warm_up
-from fingerpost.worker.engine.job import Job
 from fingerpost.worker.engine.outcome import Outcome
 from fingerpost.worker.engine.threads import BatchResult, ModelThreads
 from fingerpost.worker.images import ImageConfig, fit, prepare
@@ -319,17 +319,18 @@ class Engine:
         metrics = self._metrics
         inference_s = result.ended - result.began
         inference_ms = _ms(inference_s)
+        pause_s = result.ended - self._sampled
+        weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
+        self._sampled = result.ended
         for job, outcome in zip(result.jobs, result.outcomes, strict=True):
             queue_s = max(0.0, result.began - job.arrived - job.decode_s)
             if job.decode_s:
                 metrics.decode_seconds.observe(job.decode_s)
             metrics.queue_seconds.observe(queue_s)
-            pause_s = result.ended - self._sampled
-            weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
-            self._sampled = result.ended
             latency_s = (result.ended - job.arrived) / job.batches
             self._latency_s = ewma(self._latency_s, latency_s, weight)
             self._cost = ewma(self._cost, max(job.cost, _LEAST_COST), weight)
+            weight = _SMOOTHING  # the others of the batch follow without a pause
             if job.future.done():
                 continue
             if isinstance(outcome, FingerpostError):

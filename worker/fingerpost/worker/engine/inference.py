@@ -13,7 +13,7 @@ from fingerpost.errors import ConfigurationError, FingerpostError, InvalidReques
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item
-    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.outcome import Scores
 
 __all__ = ["run", "warm_up"]

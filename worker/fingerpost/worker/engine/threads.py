@@ -17,10 +17,10 @@ from fingerpost.worker.threads import lower_priority
 if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
     from fingerpost.worker.backends.base import Backend
-    from fingerpost.worker.engine.batch import Batch
-    from fingerpost.worker.engine.batching import Batcher
-    from fingerpost.worker.engine.config import BatchingConfig
-    from fingerpost.worker.engine.job import Job
+    from fingerpost.worker.engine.batching.batch import Batch
+    from fingerpost.worker.engine.batching.batcher import Batcher
+    from fingerpost.worker.engine.batching.config import BatchingConfig
+    from fingerpost.worker.engine.batching.job import Job
     from fingerpost.worker.engine.outcome import Scores
 
 __all__ = ["BatchResult", "ModelThreads"]

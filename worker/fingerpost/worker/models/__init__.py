@@ -1,1 +1,1 @@
-"""What a model is on disk: its manifest and its files."""
+"""A model on disk: its manifest, its files and the states of its versions."""

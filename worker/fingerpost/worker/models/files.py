@@ -1,4 +1,4 @@
-"""Find a model's files, its manifest, its name, version and labels in what the operator named."""
+"""Finds the files, manifest, name, version and labels of a model at a path."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _SUFFIXES: Final = {
     ".torchscript": Framework.TORCH,
     ".prototxt": Framework.CAFFE,
 }
-# How models of a kind are fed where nobody says otherwise: `label_image` of TensorFlow's retraining
-# tutorial, and Caffe, which reads images through OpenCV.
-_CUSTOMS: Final = {
+# The default preprocessing of a format: that of `label_image` in TensorFlow's retraining tutorial,
+# and that of Caffe, which reads images through OpenCV.
+_PREPROCESSING: Final = {
     ".pb": Preprocessing(std=255.0),
     ".prototxt": Preprocessing(order=ChannelOrder.BGR),
 }
@@ -54,12 +54,12 @@ class ModelFiles:
 
     Attributes:
         name, version: what it is served as.
-        folder: what the manifest's paths are relative to.
+        folder: the folder that the manifest's paths are relative to.
         path: the model's file; the folder itself for a SavedModel and for a Python class.
-        weights: the `.caffemodel`.
-        manifest: `model.toml`, or what the files tell, with the operator's overrides.
-        inferred: there is no `model.toml`.
-        labels: in the order of the scores; empty where there is no labels file.
+        weights: Caffe's `.caffemodel`.
+        manifest: `model.toml`, or what the files imply, with the operator's overrides.
+        inferred: whether there is no `model.toml`.
+        labels: the names of the classes, in the order of the scores; empty without a labels file.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestOverrides:
-    """What the command line says over the manifest; None leaves it.
+    """Settings of the command line that override the manifest; None keeps the manifest's.
 
     Attributes:
         input_layer, output_layer: the tensors' names.
@@ -88,11 +88,11 @@ class ManifestOverrides:
     input_std: float | None = None
     image_size: int | None = None
 
-    def over(self, manifest: Manifest) -> Manifest:
-        """`manifest` with these in it.
+    def apply(self, manifest: Manifest) -> Manifest:
+        """The manifest with these settings in place of its own.
 
         Raises:
-            ConfigurationError: a value that cannot be.
+            ConfigurationError: a value that is not valid.
         """
         replace = msgspec.structs.replace
         size = self.image_size
@@ -121,7 +121,7 @@ def find_model(
     version: str | None = None,
     overrides: ManifestOverrides | None = None,
 ) -> ModelFiles:
-    """Find the model that `path` means.
+    """Find the model at `path`.
 
     `path` is a folder with a `model.toml`; or a SavedModel folder, a model's file, or a folder that
     holds exactly one of these; or a folder of numbered versions (`models/digits/3/`), of which the
@@ -136,11 +136,11 @@ def find_model(
             names, else `labels.txt` or `output_labels.txt` beside the model.
         name: the model's name; by default that of its folder or file.
         version: by default the folder's number, else 1.
-        overrides: what the command line says over the manifest.
+        overrides: settings that override the manifest.
 
     Raises:
-        ConfigurationError: nothing there, nothing that is a model, a `model.toml` that does not
-            fit it, or a name that cannot be one.
+        ConfigurationError: there is nothing at `path`, or not a model, or a `model.toml` that does
+            not fit it, or a name that is not valid.
     """
     if not path.exists():
         raise ConfigurationError(f"no model at {path}: there is no such file or folder")
@@ -165,14 +165,14 @@ def find_model(
         folder=folder,
         path=file,
         weights=_weights(folder, file, manifest),
-        manifest=(overrides or ManifestOverrides()).over(manifest),
+        manifest=(overrides or ManifestOverrides()).apply(manifest),
         inferred=inferred,
         labels=read_labels(labels) if labels else _labels_in(folder, manifest),
     )
 
 
 def find_versions(folder: Path) -> dict[int, Path]:
-    """The numbered folders in `folder`, each a version of its model; none where it is no folder."""
+    """The numbered folders in `folder`, each a version; empty where it is not a folder."""
     if not folder.is_dir():
         return {}
     return {
@@ -183,10 +183,11 @@ def find_versions(folder: Path) -> dict[int, Path]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read one label a line, UTF-8, blank lines at the end passed over.
+    """Read a labels file: one label per line, UTF-8; blank lines at the end are ignored.
 
     Raises:
-        ConfigurationError: missing, unreadable, empty, or a blank line among the labels.
+        ConfigurationError: the file is missing, unreadable or empty, or has a blank line among the
+            labels.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -227,13 +228,13 @@ def _read(path: Path) -> tuple[Manifest, Path, bool]:
     file = path / manifest.file if manifest.file else _file_in(path, manifest.framework)
     if not file.exists():
         raise ConfigurationError(
-            f"{path / MANIFEST} names the file {manifest.file!r}, which is not there"
+            f"{path / MANIFEST} names the file {manifest.file!r}, which does not exist"
         )
     return _checked(manifest, file), file, False
 
 
 def _file_in(folder: Path, framework: Framework | None) -> Path:
-    """The one model in a folder, of one framework or of any."""
+    """The only model file in a folder, of one framework or of any."""
     if (folder / _SAVED_MODEL).is_file() and framework in (None, Framework.TENSORFLOW):
         return folder
     files = sorted(
@@ -244,8 +245,8 @@ def _file_in(folder: Path, framework: Framework | None) -> Path:
     )
     if len(files) == 1:
         return files[0]
-    found = ", ".join(file.name for file in files) or "nothing of the kind"
-    raise ConfigurationError(f"{folder} is no model: {_EXPECTED}; found {found}")
+    found = ", ".join(file.name for file in files) or "none of these"
+    raise ConfigurationError(f"{folder} is not a model: {_EXPECTED}; found {found}")
 
 
 def _inferred(file: Path) -> Manifest:
@@ -255,8 +256,10 @@ def _inferred(file: Path) -> Manifest:
     if framework is None:
         kinds = ", ".join(_SUFFIXES)
         hint = f"; a Python class needs a {MANIFEST}" if file.suffix == ".py" else ""
-        raise ConfigurationError(f"{file} is no model: expected one of {kinds}, or a folder{hint}")
-    preprocessing = _CUSTOMS.get(file.suffix, Preprocessing())
+        raise ConfigurationError(
+            f"{file} is not a model: expected one of {kinds}, or a folder{hint}"
+        )
+    preprocessing = _PREPROCESSING.get(file.suffix, Preprocessing())
     return Manifest(framework=framework, file=file.name, preprocessing=preprocessing)
 
 
@@ -264,14 +267,14 @@ def _checked(manifest: Manifest, file: Path) -> Manifest:
     kind = Framework.TENSORFLOW if file.is_dir() else _SUFFIXES.get(file.suffix)
     if kind not in (None, manifest.framework):
         raise ConfigurationError(
-            f"{file} is a model of framework {kind.value!r}, but its {MANIFEST} says "
+            f"{file} is a model of framework {kind.value!r}, but its {MANIFEST} names "
             f"{manifest.framework.value!r}"
         )
     return manifest
 
 
 def _weights(folder: Path, file: Path, manifest: Manifest) -> Path | None:
-    """Caffe's second file: as the manifest says, or the one there is."""
+    """Caffe's second file: the one that the manifest names, or the only one."""
     if manifest.framework is not Framework.CAFFE:
         return None
     found = [folder / manifest.weights] if manifest.weights else sorted(folder.glob("*.caffemodel"))

@@ -1,4 +1,4 @@
-"""`model.toml`: what a model folder says of itself.
+"""`model.toml`, the description of a model in its folder.
 
 ::
 
@@ -23,8 +23,8 @@
     [batch]
     max = 32
 
-Every key but `framework` may be left out; what a model's own file says (shapes, types, names) is
-taken from there, and checked against what is written here.
+Every key but `framework` may be left out. Shapes, types and names that the model's own file has are
+read from there, and must agree with what is written here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ MANIFEST: Final = "model.toml"
 
 
 class Framework(Enum):
-    """What runs the model."""
+    """The framework that runs the model."""
 
     TENSORFLOW = "tensorflow"
     ONNX = "onnx"
@@ -80,18 +80,18 @@ class Layout(Enum):
 
 
 class ChannelOrder(Enum):
-    """OpenCV and Caffe put blue first."""
+    """The order of the color channels; OpenCV and Caffe put blue first."""
 
     RGB = "RGB"
     BGR = "BGR"
 
 
 class Resize(Enum):
-    """How an image of another shape comes to the model's size.
+    """How an image is resized to the model's size.
 
     `stretch` changes the aspect ratio (TensorFlow's retraining tutorial, Keras' `image_size`);
     `crop` keeps it, scales the short side and cuts out the middle (torchvision's evaluation, most
-    ImageNet models); `pad` keeps it, scales the long side and fills up with gray (detectors).
+    ImageNet models); `pad` keeps it, scales the long side and fills the rest with gray (detectors).
     """
 
     STRETCH = "stretch"
@@ -100,7 +100,7 @@ class Resize(Enum):
 
 
 class Filter(Enum):
-    """How pixels are averaged when an image is resized, all with antialiasing but `nearest`."""
+    """How pixels are averaged when an image is resized; all but `nearest` with antialiasing."""
 
     NEAREST = "nearest"
     BILINEAR = "bilinear"
@@ -109,17 +109,17 @@ class Filter(Enum):
 
 
 class Activation(Enum):
-    """What is still to be applied to the model's output."""
+    """The function that is applied to the model's output."""
 
     NONE = "none"
     SOFTMAX = "softmax"
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The model's input. What is left out is what the model's own file says.
+    """The model's input. What is left out is read from the model's own file.
 
     Attributes:
-        name: the tensor.
+        name: the name of the tensor.
         height, width: pixels, 1 to 16384.
         channels: 3 (colour) or 1 (gray).
         layout: the order of the axes.
@@ -146,11 +146,11 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """From decoded pixels, 0..255, to what the model was trained on: `(pixel - mean) / std`.
 
     Attributes:
-        resize, filter: how an image comes to the model's size.
+        resize, filter: how an image is resized to the model's size.
         crop_fraction: with `crop`, the share of the scaled image's side that is cut out; 0.875 is
             224 of 256, as most ImageNet models are evaluated.
         order: the channels' order; `mean` and `std` follow it.
-        mean, std: one number, or one a channel, of values 0..255. `std = 255` gives 0..1,
+        mean, std: one number, or one per channel, of values 0..255. `std = 255` gives 0..1,
             `mean = 127.5` with `std = 127.5` gives -1..1.
     """
 
@@ -171,7 +171,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             numbers = value if isinstance(value, tuple) else (value,)
             if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
                 raise ValueError(
-                    f"preprocessing.{key} is {value}: it must be one number, or one a channel"
+                    f"preprocessing.{key} is {value}: it must be one number, or one per channel"
                 )
             if key == "std" and 0 in numbers:
                 raise ValueError("preprocessing.std has a 0, which would divide by zero")
@@ -185,14 +185,14 @@ class OutputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class BatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How images are gathered for one run. What is left out is the worker's own setting.
+    """How images are gathered into batches. What is left out is the worker's own setting.
 
     Attributes:
-        max: most images in one run.
-        sizes: the only sizes that are run, ascending; a smaller batch is padded to the next one.
+        max: most images in one batch.
+        sizes: the only batch sizes that run, ascending; a smaller batch is padded to the next one.
             For compiled graphs, which are slow at every new shape.
-        max_wait_ms: how long an image may wait for company.
-        latency_ms: keep the time from submission to result under this, by smaller batches.
+        max_wait_ms: how many milliseconds an image may wait for others.
+        latency_ms: keep the milliseconds from submission to result under this, by smaller batches.
     """
 
     max: int | None = None
@@ -214,10 +214,10 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole of `model.toml`. Paths are relative to its folder, and stay inside it.
+    """The contents of `model.toml`. Paths are relative to its folder, and stay inside it.
 
     Attributes:
-        framework: what runs the model.
+        framework: the framework that runs the model.
         file: the model's file; by default the folder itself, or the one file of a known kind.
         weights: Caffe's `.caffemodel`, where `file` is the prototxt.
         python_class: `package.module:Class`, called `class` in the file.
@@ -244,7 +244,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"{key} is {value!r}: it must be a path inside the model's folder")
         if (self.python_class is None) == (self.framework is Framework.PYTHON):
             raise ValueError(
-                "class is for framework 'python', which needs it: 'package.module:Class'"
+                "class is required with framework 'python', and only there: 'package.module:Class'"
             )
 
 
@@ -252,7 +252,8 @@ def read_manifest(path: Path) -> Manifest:
     """Read a `model.toml`.
 
     Raises:
-        ConfigurationError: unreadable, no TOML, an unknown key, or a value that cannot be.
+        ConfigurationError: it cannot be read, is not TOML, has an unknown key, or a value that is
+            not valid.
     """
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Manifest)
@@ -263,22 +264,23 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a `model.toml`: every key that has a value, the defaults among them.
+    """Write a `model.toml` with every key that has a value, also the default values.
 
-    So it means the same to a later version with other defaults, and `read_manifest` gives back an
-    equal manifest.
+    So a later release with other defaults reads the same, and `read_manifest` returns an equal
+    manifest.
     """
     path.write_text(encode_manifest(manifest), encoding="utf-8")
 
 
 def encode_manifest(manifest: Manifest) -> str:
     """The text of a `model.toml`; see `write_manifest`."""
-    return msgspec.toml.encode(_said(msgspec.to_builtins(manifest))).decode()
+    return msgspec.toml.encode(_without_empty(msgspec.to_builtins(manifest))).decode()
 
 
-def _said(table: dict[str, Any]) -> dict[str, Any]:
-    """Without what is None, empty, or becomes so; TOML has no null."""
+def _without_empty(table: dict[str, Any]) -> dict[str, Any]:
+    """The table without values that are None or empty; TOML has no null."""
     inner = {
-        key: _said(value) if isinstance(value, dict) else value for key, value in table.items()
+        key: _without_empty(value) if isinstance(value, dict) else value
+        for key, value in table.items()
     }
     return {key: value for key, value in inner.items() if value not in (None, {}, ())}

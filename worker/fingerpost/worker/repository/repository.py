@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import VersionHandle
-from fingerpost.worker.repository.lifecycle import Lifecycle
 from fingerpost.worker.repository.manager import ServedVersion
+from fingerpost.worker.repository.versions.lifecycle import Lifecycle
 from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service
 from fingerpost.worker.models.files import find_model, find_versions
-from fingerpost.worker.repository.policy import (
+from fingerpost.worker.repository.versions.policy import (
     SETTINGS_FILE,
     VersionPolicy,
     VersionSettings,

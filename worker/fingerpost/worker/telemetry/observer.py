@@ -1,6 +1,6 @@
 """Counts, logs and traces each request when it ends, whether it succeeded, failed or was cancelled.
 
-Handlers of protocols need not know of it: `Admission` opens a `RequestRecord` for each request.
+Handlers of protocols need not know of it: the routes open a `RequestRecord` for each request.
 """
 
 from __future__ import annotations

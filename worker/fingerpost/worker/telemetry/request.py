@@ -1,8 +1,8 @@
 """The record of one HTTP request, which its handler and the engine fill in while it is answered.
 
-`Admission` opens a `RequestRecord` for each request and writes which version answers it. The engine
-writes the timings of each image to the record that `current_request()` returns, so the protocols
-between the two need not pass it on.
+`ProtocolRoutes` opens a `RequestRecord` for each request and writes which version answers it. The
+engine writes the timings of each image to the record that `current_request()` returns, so the
+protocols between the two need not pass it on.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Commands on models: export, benchmark, sample images, one-shot classification."""
+"""Tools for models: export, benchmark, sample images, one-shot classification."""

@@ -1,12 +1,12 @@
 """How fast a model runs on this machine, by backend, batch size and threads.
 
-Every combination of a model and a number of threads lives in a process of its own, because
-frameworks settle their threads once in a process. They are measured in turn, one short turn for
-each and each batch size, round after round (A B A B), so that whatever else the machine does falls
-on all alike; what counts is the median of the rounds.
+Every combination of a model and a number of threads runs in a process of its own, because
+frameworks set their threads once per process. They are measured in turn, one short turn for each
+batch size of each, round after round (A B A B), so that other load on the machine affects all
+alike; the median of the rounds counts.
 
-Only the backend runs, from decoded pixels to scores. What a worker adds to that is decoding, which
-goes on beside it, and HTTP.
+Only the backend is measured, from decoded pixels to scores. A worker also decodes, in parallel, and
+speaks HTTP.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LOAD_S: Final = 600.0
 _TURN_S: Final = 120.0
 """Longest wait for one turn beyond its time: a batch of 32 on a large network and a busy CPU."""
 _NEAR: Final = 0.97
-"""Throughput this near to the best is as good; a smaller batch then wins."""
+"""Throughput within this share of the best counts as equal; then the smaller batch wins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +57,13 @@ class BenchConfig:
     """What is measured, and for how long.
 
     Attributes:
-        batch_sizes: ascending, 1 among them if latency is to be judged.
-        threads: of the CPU, for each model; empty for `threads_worth_trying`.
-        seconds: of measuring, in all. Loading comes on top, and a turn under way is not cut off.
-            Raising it gives more rounds, so that less depends on what else the machine does.
+        batch_sizes: the batch sizes, 1 to 4096, ascending; 1 must be among them for the figures of
+            latency. More sizes make each turn shorter; the default covers small machines.
+        threads: numbers of CPU threads to try for each model. More of them make each turn shorter;
+            empty, the default, is `threads_worth_trying`.
+        seconds: seconds of measuring in all, up to a day. Loading comes on top, and a turn that has
+            started is not cut off. Raising it gives more rounds, so that other load on the machine
+            matters less. 60 s is some rounds of two models with six batch sizes.
         device: see `LoadConfig`.
     """
 
@@ -71,14 +74,24 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or not all(1 <= size <= 4096 for size in self.batch_sizes):
-            raise ConfigurationError(f"batch sizes {self.batch_sizes}: they must be 1 to 4096")
+            raise ConfigurationError(f"batch_sizes is {self.batch_sizes}: each must be 1 to 4096")
         if not 0 < self.seconds <= 86_400:
-            raise ConfigurationError(f"--seconds {self.seconds}: it must be above 0, to 86400")
+            raise ConfigurationError(
+                f"seconds is {self.seconds}: it must be above 0 and at most 86400"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A model with a number of threads. `load_s` is what loading and the first run took."""
+    """A model with a number of threads.
+
+    Attributes:
+        model: name and version.
+        framework: name and version.
+        device: where it runs.
+        threads: CPU threads; 0 is the framework's choice.
+        load_s: seconds for loading and the first run.
+    """
 
     model: str
     framework: str
@@ -89,11 +102,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One candidate at one batch size.
+    """The speed of one candidate at one batch size.
 
     Attributes:
-        images_s: images a second, the median of the rounds.
-        p50_ms, p99_ms: of one run of the batch, over all rounds.
+        candidate: the model with its threads.
+        batch: images in one batch.
+        images_s: images per second, the median of the rounds.
+        p50_ms, p99_ms: milliseconds for one batch, over all rounds.
     """
 
     candidate: Candidate
@@ -104,19 +119,19 @@ class Measurement:
 
 
 def threads_worth_trying(cores: int) -> tuple[int, ...]:
-    """One, half of the cores (where two share one physical core, that is all there is), and all."""
+    """One, half of the cores (all physical cores where two share one), and all cores."""
     return tuple(sorted({1, max(1, cores // 2), cores}))
 
 
 def best_throughput(found: Sequence[Measurement]) -> Measurement:
-    """The most images a second; among those within 3 % of it, the smallest batch."""
+    """The highest throughput; among measurements within 3 % of it, the smallest batch."""
     most = max(each.images_s for each in found)
     near = [each for each in found if each.images_s >= _NEAR * most]
     return min(near, key=lambda each: (each.batch, each.p50_ms))
 
 
 def best_latency(found: Sequence[Measurement]) -> Measurement:
-    """The quickest answer: of the smallest batch, the one with the lowest median."""
+    """The lowest latency: the lowest median among the measurements of the smallest batch."""
     smallest = min(each.batch for each in found)
     return min((each for each in found if each.batch == smallest), key=lambda each: each.p50_ms)
 
@@ -127,9 +142,9 @@ def measure(
     *,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Measurement]:
-    """Measure, blocking; in the order of the models, threads and batch sizes.
+    """Measure; blocks. The results are in the order of the models, threads and batch sizes.
 
-    A batch size that a model cannot run is left out, and `progress` says why.
+    A batch size that a model cannot run is left out, and `progress` gets the reason.
 
     Raises:
         ConfigurationError: a model cannot be loaded, or can run none of the batch sizes.
@@ -145,9 +160,9 @@ def measure(
                 progress(f"{facts.model}, {count} threads: loaded in {facts.load_s:.1f} s")
                 if facts.device != "cpu":
                     break  # threads are the CPU's
-        cells = [_Cell(runner, size) for runner in runners for size in config.batch_sizes]
-        _rounds(cells, config.seconds, progress)
-    found = [cell.measurement() for cell in cells if cell.rates]
+        series = [_Series(runner, size) for runner in runners for size in config.batch_sizes]
+        _rounds(series, config.seconds, progress)
+    found = [each.measurement() for each in series if each.rates]
     if not found:
         raise ConfigurationError("no model could run any of these batch sizes")
     return found
@@ -155,21 +170,21 @@ def measure(
 
 @dataclass(slots=True, eq=False)
 class _Runner:
-    """The near end of a process that runs one candidate."""
+    """A process that runs one candidate, as its parent sees it."""
 
     candidate: Candidate
     pipe: Connection
 
     def run(self, batch: int, seconds: float) -> list[float]:
-        """Seconds that each run took. Raises `ConfigurationError` where the model fails."""
+        """The seconds of each run. Raises `ConfigurationError` where the model fails."""
         self.pipe.send((batch, seconds))
         answer: list[float] = _receive(self.pipe, self.candidate.model, seconds + _TURN_S)
         return answer
 
 
 @dataclass(slots=True, eq=False)
-class _Cell:
-    """One line of the table to be."""
+class _Series:
+    """The measurements of one candidate at one batch size."""
 
     runner: _Runner
     batch: int
@@ -192,37 +207,38 @@ class _Cell:
         )
 
 
-def _rounds(cells: list[_Cell], seconds: float, progress: Callable[[str], None]) -> None:
-    """One turn for each cell a round, as many rounds as fit, at least one."""
-    turn_s = seconds / len(cells) / _ROUNDS
+def _rounds(series: list[_Series], seconds: float, progress: Callable[[str], None]) -> None:
+    """Run one turn of each series per round, and as many rounds as fit, at least one."""
+    turn_s = seconds / len(series) / _ROUNDS
     until = time.monotonic() + seconds
     number, took_s = 0, 0.0
     while not number or time.monotonic() + took_s <= until:
         number += 1
         progress(f"round {number}")
         began = time.monotonic()
-        for cell in list(cells):
+        for each in list(series):
             try:
-                cell.turn(turn_s)
+                each.turn(turn_s)
             except ConfigurationError as error:
-                progress(f"batch of {cell.batch}: {error}")
-                cells.remove(cell)
+                progress(f"batch of {each.batch}: {error}")
+                series.remove(each)
         took_s = time.monotonic() - began
-        if not cells:
+        if not series:
             return
 
 
 @contextlib.contextmanager
 def _process(files: ModelFiles, options: LoadConfig) -> Iterator[_Runner]:
     context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
-    near, far = context.Pipe()
+    pipes: tuple[Any, Any] = context.Pipe()
+    near, far = pipes
     process = context.Process(target=_serve, args=(far, files, options), daemon=True)
     process.start()
     far.close()
     try:
         yield _Runner(_receive(near, files.name, _LOAD_S), near)
     finally:
-        near.close()  # which ends it, if it is not at work
+        near.close()  # which ends the process, if it is idle
         process.join(1.0)
         process.kill()
         process.join()
@@ -236,7 +252,7 @@ def _receive(pipe: Connection, model: str, timeout_s: float) -> Any:
         answer = pipe.recv()
     except (EOFError, OSError) as error:
         raise ConfigurationError(
-            f"the process that ran model {model} died: is there memory for all the models at once?"
+            f"the process that ran model {model} died: is there enough memory for all the models?"
         ) from error
     if isinstance(answer, str):
         raise ConfigurationError(answer)
@@ -244,9 +260,9 @@ def _receive(pipe: Connection, model: str, timeout_s: float) -> Any:
 
 
 def _serve(pipe: Connection, files: ModelFiles, options: LoadConfig) -> None:
-    """The process: load, tell the candidate, then run what is asked for until the pipe closes.
+    """The main function of the process: load, send the candidate, then run batches on request.
 
-    An answer that is a string says what went wrong.
+    It ends when the pipe closes. An answer that is a string is an error message.
     """
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         began = time.monotonic()
@@ -259,7 +275,7 @@ def _serve(pipe: Connection, files: ModelFiles, options: LoadConfig) -> None:
         except FingerpostError as error:
             pipe.send(str(error))
             return
-        except Exception as error:  # the model's own, of any kind
+        except Exception as error:  # of any kind, from the model
             pipe.send(f"model {files.name} fails on an image: {error}"[:500])
             return
         pipe.send(

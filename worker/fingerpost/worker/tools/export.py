@@ -1,8 +1,8 @@
-"""A TensorFlow or Keras model as ONNX, and whether both give the same answers.
+"""Converts a TensorFlow or Keras model to ONNX, and compares the answers of both.
 
-tf2onnx converts a traced function, so every kind of TensorFlow model goes the same way. Rejected:
-Keras' own `model.export(format="onnx")`, which calls tf2onnx as well, patches NumPy while it does,
-and knows nothing of SavedModels and frozen graphs; and Keras on PyTorch with `torch.onnx`, which
+tf2onnx converts a traced function, so every kind of TensorFlow model is converted alike. Rejected:
+Keras' own `model.export(format="onnx")`, which also calls tf2onnx, patches NumPy meanwhile, and
+cannot convert SavedModels and frozen graphs; and Keras on PyTorch with `torch.onnx`, which
 needs a second framework and fails on layers that are TensorFlow's.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["OPSET", "Comparison", "compare", "export_onnx"]
 
 OPSET: Final = 18
-"""Of ONNX (2022): all that tf2onnx 1.17 writes, and old enough for every runtime in use."""
+"""The ONNX opset (2022): all that tf2onnx 1.17 needs, and old enough for all current runtimes."""
 
 _MODEL: Final = "model.onnx"
 _LABELS: Final = "labels.txt"
@@ -54,12 +54,13 @@ class Comparison:
     """How two models answered the same images.
 
     Attributes:
-        images: how many.
-        agreed: those with the same best class.
-        difference: the largest between the two models' scores, as a share of the largest score (or
-            of 1 where all scores are smaller, as probabilities are).
-        variety: the largest between the first model's own scores for two images, likewise. Where
-            it is tiny the model answers everything alike, and the comparison says little.
+        images: the number of images.
+        agreed: the number of images with the same best class.
+        difference: the largest difference between a score of the two models, as a share of the
+            largest score (or of 1 where all scores are smaller, as probabilities are).
+        variety: the largest difference between two scores of the first model for the same class,
+            likewise. Where it is tiny, the model answers all images alike, and the comparison says
+            little.
     """
 
     images: int
@@ -73,19 +74,19 @@ def export_onnx(
 ) -> Comparison:
     """Write a folder with `model.onnx`, `model.toml` and the labels, if both models answer alike.
 
-    It appears whole and compared, or not at all, because a worker may be watching the place. The
-    graph takes and gives what the original does, with a batch of any size if that has, so that the
-    preprocessing in `model.toml` is the same too.
+    It appears complete and compared, or not at all, because a worker may be scanning its parent.
+    The graph has the input and the output of the original, with a batch of any size if that has
+    one, so the preprocessing in `model.toml` is the same, too.
 
     Args:
         files: the original.
-        out: the new folder, such as `models/flowers/4`; its parents are made.
-        images: encoded, to compare the answers on.
-        tolerance: the largest `Comparison.difference` that is written.
+        out: the new folder, such as `models/flowers/4`; its parents are created.
+        images: encoded images to compare the answers on.
+        tolerance: the largest `Comparison.difference` with which the folder is written.
 
     Raises:
-        ConfigurationError: `out` exists, the model is none of TensorFlow's or cannot be loaded,
-            tf2onnx is missing, or the graph has what ONNX has not.
+        ConfigurationError: `out` exists, the model is not one of TensorFlow or cannot be loaded,
+            tf2onnx is missing, or the graph has operators that ONNX does not have.
     """
     if out.exists():
         raise ConfigurationError(f"{out} exists already: name a folder that does not")
@@ -119,14 +120,14 @@ def export_onnx(
 
 
 def compare(first: Backend, second: Backend, images: Iterable[bytes]) -> Comparison:
-    """Ask both about each image; those that cannot be decoded are passed over.
+    """Run both models on each image; images that cannot be decoded are skipped.
 
     Raises:
         ConfigurationError: no image could be decoded, or the numbers of classes differ.
     """
     count = agreed = 0
     scale, difference = 1.0, 0.0
-    low, high = np.float32(np.inf), np.float32(-np.inf)  # of each class, once there are any
+    low, high = np.float32(np.inf), np.float32(-np.inf)  # per class, once there are any
     for part in _chunks(_decoded(images, (first.input, second.input)), _BATCH):
         ours, theirs = first.predict([a for a, _ in part]), second.predict([b for _, b in part])
         if ours.shape != theirs.shape:
@@ -169,10 +170,12 @@ def _convert(files: ModelFiles, backend: TensorFlowBackend) -> bytes:
                 opset=OPSET,
                 custom_op_handlers={"Erfc": (_erfc, [])},
             )
-        onnx.checker.check_model(model)  # it leaves operators in that ONNX does not have
-    except Exception as error:  # of many kinds, with the operator in the text
+        onnx.checker.check_model(model)  # tf2onnx keeps operators that ONNX does not have
+    except Exception as error:  # of many kinds, with the operator in the message
         reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
-        raise ConfigurationError(f"model {files.name} cannot be made ONNX: {reason}") from error
+        raise ConfigurationError(
+            f"model {files.name} cannot be converted to ONNX: {reason}"
+        ) from error
     for tensor in (*model.graph.input, *model.graph.output):
         batch = tensor.type.tensor_type.shape.dim[0]
         if not batch.dim_value:
@@ -229,7 +232,7 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """tf2onnx logs every operator that it does not know, each time it comes upon it."""
+    """Silence tf2onnx, which logs every operator that it does not know, each time it meets it."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

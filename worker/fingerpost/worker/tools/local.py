@@ -1,4 +1,4 @@
-"""One-shot classification, without any cluster."""
+"""Classification of single images in this process, without a cluster."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ __all__ = ["LocalModel"]
 
 
 class LocalModel:
-    """A model loaded into this process, for one image at a time.
+    """A model in this process, for one image at a time.
+
+    Args:
+        files: the model on disk.
+        backend: the loaded model.
 
     Raises:
-        ConfigurationError: the model cannot run, or its labels do not fit it.
+        ConfigurationError: the model cannot run, or has another number of labels than scores.
     """
 
     def __init__(self, files: ModelFiles, backend: Backend) -> None:

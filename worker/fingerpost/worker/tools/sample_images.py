@@ -1,4 +1,4 @@
-"""Images to try a model on: a folder's, or made up, but with edges and areas in colours."""
+"""Images to try a model on: those of a folder, or generated ones with edges and coloured areas."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SIZE = (480, 360)
 
 
 def sample_images(count: int, *, seed: int = 0) -> Iterator[bytes]:
-    """Encoded images, JPEG 480 x 360, the same for the same seed.
+    """Encoded images, JPEG 480 x 360; the same seed gives the same images.
 
     Each is a soft gradient of random colours with ellipses and rectangles on it. Plain noise or
-    gray would not do: a network answers those all alike, whatever has gone wrong inside it.
+    gray is not enough: a network gives the same answer to all of it, even if it is broken.
     """
     random = np.random.default_rng(seed)
     for _ in range(count):
@@ -42,10 +42,10 @@ def sample_images(count: int, *, seed: int = 0) -> Iterator[bytes]:
 
 
 def image_files(folder: Path, most: int) -> list[bytes]:
-    """The images in a folder and those below it, `most` of them, spread evenly over their names.
+    """At most `most` images in a folder and those below it, evenly chosen by name.
 
     Raises:
-        ConfigurationError: no folder, or none in it.
+        ConfigurationError: there is no folder, or no image in it.
     """
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)

@@ -1,10 +1,10 @@
 """TensorFlow models: SavedModel folders, `.keras` files and frozen TensorFlow 1 graphs.
 
 Each is traced into one function from a batch to scores, with its variables as constants, so that
-TensorFlow's optimizer sees all there is and folds what it can. Measured with MobileNetV2 at 224,
+TensorFlow's optimizer can fold as much as possible. Measured with MobileNetV2 at 224,
 TensorFlow 2.21 on 2 cores: 9.7 ms instead of 16.9 for one image, 49 instead of 68 for 8, the same
 scores. Rejected: XLA (13 times slower there), and calling a pruned graph without a `tf.function`
-around it, which costs 3 ms a call.
+around it, which costs 3 ms per call.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ __all__ = ["TensorFlowBackend", "load"]
 
 logger = logging.getLogger(__name__)
 
-# What the classic retraining tutorial calls its ends.
+# The names of input and output in the classic retraining tutorial.
 _TUTORIAL_INPUT: Final = "DecodeJpeg/contents"
 _TUTORIAL_OUTPUT: Final = "final_result"
-# Variables of more bytes stay variables. Constants are copied many times while they are optimized:
-# ResNet-50 (102 MB) takes 1.2 GB more, and twice the time to load, for a tenth of its time, VGG16
-# (553 MB) 5 GB and a minute for nothing.
+# Models with more bytes of variables keep them as variables. Constants are copied many times while
+# they are optimized: ResNet-50 (102 MB) takes 1.2 GB more memory and twice the time to load to run
+# a tenth faster; VGG16 (553 MB) takes 5 GB and a minute, and runs no faster.
 _MOST_CONSTANTS: Final = 64_000_000
 
 
@@ -79,12 +79,12 @@ class TensorFlowBackend:
         return predict_in_batches(images, self.input, self._each if self._scalar else self._scores)
 
     def function(self, value: Any) -> Any:
-        """From the input tensor to the model's own output; can be traced, by converters."""
+        """The model's own output for an input tensor; converters can trace it."""
         assert self._run is not None, "the model is closed"  # noqa: S101
         return self._run(value)
 
     def close(self) -> None:
-        """Let go of the graph and its weights."""
+        """Free the graph and its weights."""
         self._run = None
 
     def _each(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -100,14 +100,14 @@ def load(files: ModelFiles, config: LoadConfig) -> TensorFlowBackend:
     """Load a model from disk. Takes seconds, most of them for importing TensorFlow.
 
     Raises:
-        ConfigurationError: TensorFlow is missing, the files are damaged, the device is not there,
+        ConfigurationError: TensorFlow is missing, the files are damaged, the device does not exist,
             or the model does not map one image input to one row of scores.
     """
     opener = _open_saved_model if files.path.is_dir() else _OPENERS.get(files.path.suffix)
     if opener is None:
         raise ConfigurationError(
-            f"{files.path} is no TensorFlow model: expected a SavedModel folder, a .keras file or "
-            "a frozen graph (.pb)"
+            f"{files.path} is not a TensorFlow model: expected a SavedModel folder, a .keras file "
+            "or a frozen graph (.pb)"
         )
     tf = import_tensorflow(keras=opener is _open_keras)
     device = claim_device(tf, config)
@@ -133,10 +133,10 @@ def load(files: ModelFiles, config: LoadConfig) -> TensorFlowBackend:
 def _open_saved_model(tf: Any, files: ModelFiles) -> Traceable:
     weights = sum(each.stat().st_size for each in files.path.glob("variables/variables.data-*"))
     if weights <= _MOST_CONSTANTS:
-        said = files.manifest
+        manifest = files.manifest
         try:
-            return constant_graph(tf, files.path, said.input.name, said.output.name)
-        except Exception as error:  # a table and the like; what is wrong with it is told below
+            return constant_graph(tf, files.path, manifest.input.name, manifest.output.name)
+        except Exception as error:  # a table and the like; a damaged model fails below
             logger.info("the model is loaded by tf.saved_model: %s", _first_line(error))
     try:
         loaded = tf.saved_model.load(str(files.path))
@@ -156,7 +156,7 @@ def _open_saved_model(tf: Any, files: ModelFiles) -> Traceable:
     result = _one_of(files, "output", function.structured_outputs)
     if len(inputs) != 1:
         raise ConfigurationError(
-            f"SavedModel {files.path} takes {', '.join(inputs)}: it must take images alone"
+            f"SavedModel {files.path} takes {', '.join(inputs)}: it must take images only"
         )
     # Through `loaded`, which owns the variables and must live as long as the function.
     return (
@@ -169,7 +169,7 @@ def _open_keras(tf: Any, files: ModelFiles) -> Traceable:
     import keras
 
     try:
-        model = keras.saving.load_model(files.path, compile=False)
+        model: Any = keras.saving.load_model(files.path, compile=False)
     except Exception as error:
         raise ConfigurationError(
             f"Keras model {files.path} cannot be loaded: {_first_line(error)}"
@@ -180,7 +180,7 @@ def _open_keras(tf: Any, files: ModelFiles) -> Traceable:
     result = outputs[_one_of(files, "output", outputs)]
     if len(inputs) != 1:
         raise ConfigurationError(
-            f"Keras model {files.path} takes {', '.join(inputs)}: it must take images alone"
+            f"Keras model {files.path} takes {', '.join(inputs)}: it must take images only"
         )
 
     def call(value: Any) -> Any:
@@ -199,11 +199,11 @@ def _open_frozen_graph(tf: Any, files: ModelFiles) -> Traceable:
             tf.graph_util.import_graph_def(graph_def, name="")
     except Exception as error:
         raise ConfigurationError(
-            f"{files.path} is no frozen graph: {_first_line(error)}"
+            f"{files.path} is not a frozen graph: {_first_line(error)}"
         ) from error
-    said = files.manifest
-    source = _tensor(graph, said.input.name or _guess_input(graph_def), "input")
-    result = _tensor(graph, said.output.name or _TUTORIAL_OUTPUT, "output")
+    manifest = files.manifest
+    source = _tensor(graph, manifest.input.name or _guess_input(graph_def), "input")
+    result = _tensor(graph, manifest.output.name or _TUTORIAL_OUTPUT, "output")
     call = imported(tf, needed(graph_def, [result.name]), source.name, result.name)
     return call, tf.TensorSpec(source.shape, source.dtype)
 
@@ -213,7 +213,7 @@ _PLATFORMS: Final = {_open_keras: "tensorflow_keras", _open_frozen_graph: "tenso
 
 
 def _compile(tf: Any, call: Callable[[Any], Any], spec: Any) -> Callable[[Any], Any]:
-    """One function of constants where that can be had, else of variables; see the module."""
+    """One function, with constants where that is possible, else with variables; see the module."""
 
     def trace(function: Callable[[Any], Any]) -> Any:
         traced = tf.function(function, input_signature=[spec], autograph=False)
@@ -229,7 +229,7 @@ def _compile(tf: Any, call: Callable[[Any], Any], spec: Any) -> Callable[[Any], 
 
             frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
             _, constant = trace(lambda value: frozen(value)[0])
-        except Exception as error:  # tables and the like; it says so in many ways
+        except Exception as error:  # tables and the like raise many kinds of errors
             logger.info("the model's variables stay variables: %s", _first_line(error))
         else:
             return cast("Callable[[Any], Any]", constant)
@@ -250,18 +250,18 @@ def _input(tf: Any, files: ModelFiles, spec: Any) -> tuple[ImageInput, bool]:
 
 def _one_of(files: ModelFiles, end: str, names: Any) -> str:
     """The input or the output that the manifest names, or the only one."""
-    said = getattr(files.manifest, end).name
-    if said is None and len(names) == 1:
+    wanted = getattr(files.manifest, end).name
+    if wanted is None and len(names) == 1:
         return str(next(iter(names)))
-    if said in names:
-        return str(said)
+    if wanted in names:
+        return str(wanted)
     known = ", ".join(names)
-    if said is None:
+    if wanted is None:
         raise ConfigurationError(
             f"{files.path} has {len(names)} {end}s ({known}): name one with {end}.name in "
             f"model.toml or --{end}-layer"
         )
-    raise ConfigurationError(f"{files.path} has no {end} {said!r} ({end}.name); it has {known}")
+    raise ConfigurationError(f"{files.path} has no {end} {wanted!r} ({end}.name); it has {known}")
 
 
 def _guess_input(graph_def: Any) -> str:

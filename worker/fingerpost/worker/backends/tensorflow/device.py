@@ -1,4 +1,4 @@
-"""Where TensorFlow runs and how much it takes: settled once, before its first operation."""
+"""Sets TensorFlow's device, memory and threads, once, before its first operation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["claim_device"]
 def claim_device(tf: Any, config: LoadConfig) -> str:
     """Set device, memory and threads for this process; return `cpu` or the GPU's name.
 
-    One GPU at most is made visible, the first for `auto`: TensorFlow takes memory on every GPU that
-    it sees. Its memory grows as it is needed, up to `memory_fraction` of the device.
+    At most one GPU is made visible, the first for `auto`: TensorFlow takes memory on every GPU that
+    it sees. Its memory grows as needed, up to `memory_fraction` of the device.
 
     Raises:
-        ConfigurationError: no such GPU, or this process began with other settings, which TensorFlow
-            cannot change.
+        ConfigurationError: there is no such GPU, or TensorFlow has other settings in this process
+            already, which it cannot change.
     """
     tf_config = tf.config
     gpus = tf_config.list_physical_devices("GPU")
@@ -31,7 +31,7 @@ def claim_device(tf: Any, config: LoadConfig) -> str:
         gpus = []
     elif config.device != "auto" and index >= len(gpus):
         raise ConfigurationError(
-            f"device is {config.device}, but TensorFlow sees {len(gpus)} GPUs: see that "
+            f"device is {config.device}, but TensorFlow sees {len(gpus)} GPUs: check that "
             "'fingerpost[gpu]' is installed and that nvidia-smi lists the device"
         )
     gpus = gpus[index : index + 1]
@@ -44,7 +44,7 @@ def claim_device(tf: Any, config: LoadConfig) -> str:
             tf_config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"TensorFlow takes its device and threads once in a process ({error}): "
+            f"TensorFlow sets its device and threads once per process ({error}): "
             "give all models of a worker the same"
         ) from error
     for gpu in gpus:
@@ -59,11 +59,11 @@ def _limit_memory(tf_config: Any, gpu: Any, index: int, fraction: float | None) 
     known = visible_gpus(find_gpus(), os.environ)
     if index >= len(known) or not known[index].total_mb:
         raise ConfigurationError(
-            f"memory_fraction is {fraction:g}, but NVML does not tell how much memory the GPU has: "
+            f"memory_fraction is {fraction:g}, but NVML does not report the GPU's memory: "
             "pip install nvidia-ml-py, or leave it out"
         )
-    # A limit makes the GPU a logical device, which cannot be told to grow but by the environment;
-    # it is read when the first operation creates the device.
+    # A limit makes the GPU a logical device, whose memory grows only if this variable is set; it is
+    # read when the first operation creates the device.
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     megabytes = int(known[index].total_mb * 1e6 * fraction / 2**20)
     tf_config.set_logical_device_configuration(

@@ -1,4 +1,4 @@
-"""Importing TensorFlow: quickly, and without its banner."""
+"""Imports TensorFlow quickly, and without its banner."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _KERAS: Final = "TF_USE_LEGACY_KERAS"
 
 
 def import_tensorflow(*, keras: bool = False) -> Any:
-    """Import TensorFlow, without Keras unless it is asked for.
+    """Import TensorFlow, without Keras unless `keras` is true.
 
     `import tensorflow` imports Keras for its optimizers, and Keras what it can find (scikit-learn,
     matplotlib): 4.8 s instead of 2.3 s of start-up, measured with TensorFlow 2.21 on 2 cores.
-    Asking for the legacy Keras 2, which is not installed, makes TensorFlow go on without.
+    With the legacy Keras 2 requested, which is not installed, TensorFlow goes on without Keras.
 
     Raises:
-        ConfigurationError: TensorFlow is not installed, or does not fit this machine.
+        ConfigurationError: TensorFlow is not installed, or does not run on this machine.
     """
     before = os.environ.get(_KERAS)
     if not keras:
@@ -47,10 +47,10 @@ def import_tensorflow(*, keras: bool = False) -> Any:
 
 @contextlib.contextmanager
 def _without_banner() -> Iterator[None]:
-    """Hold back what TensorFlow's native code writes to standard error while it is imported.
+    """Suppress what TensorFlow's native code writes to standard error while it is imported.
 
-    It writes there before any of its log levels is in force. Nothing is held back where
-    `TF_CPP_MIN_LOG_LEVEL` is set, which is how to see why a process dies during the import.
+    It writes there before its log level takes effect. Nothing is suppressed where
+    `TF_CPP_MIN_LOG_LEVEL` is set: use that to see why a process dies during the import.
     """
     if _LOG_LEVEL in os.environ:
         yield

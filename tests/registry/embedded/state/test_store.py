@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fingerpost.registry.embedded.definitions import (
+from fingerpost.registry.embedded.state.definitions import (
+    BadRequest,
     CheckReport,
-    Refused,
     parse_bool,
     parse_duration_s,
     parse_report,
     parse_service,
 )
-from fingerpost.registry.embedded.store import Store
+from fingerpost.registry.embedded.state.store import Store
 
 
 def service(service_id="a-1", name="a", **fields):
@@ -54,7 +54,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "1", "s", "-1s", "1 s", "1d", "soon", -1, "9" * 400 + "h"])
 def test_bad_durations(text):
-    with pytest.raises(Refused):
+    with pytest.raises(BadRequest):
         parse_duration_s(text)
 
 
@@ -102,7 +102,7 @@ def test_consuls_lower_bounds():
 def test_no_body_raises_anything_but_refused(body):
     body = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
     for parse in (parse_service, parse_report):
-        with pytest.raises(Refused):
+        with pytest.raises(BadRequest):
             parse(body)
 
 
@@ -113,8 +113,8 @@ def test_no_body_raises_anything_but_refused(body):
     )
 )
 def test_no_type_raises_anything_but_refused(fields):
-    # Anything but Refused fails the test.
-    with contextlib.suppress(Refused):
+    # Anything but BadRequest fails the test.
+    with contextlib.suppress(BadRequest):
         parse_service(json.dumps(fields).encode())
 
 

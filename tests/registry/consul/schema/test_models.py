@@ -11,8 +11,8 @@ from tests.support.consul_entries import INSTANCE, decode, entry
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.codec import MAX_TAGS, encode_instance
-from fingerpost.registry.consul.models import (
+from fingerpost.registry.consul.schema.codec import MAX_TAGS, encode_instance
+from fingerpost.registry.consul.schema.models import (
     LEFT_OUT,
     MAX_MODELS_BYTES,
     Budget,
@@ -64,6 +64,7 @@ def test_too_many_versions_leave_the_newest_and_those_with_an_alias():
     )
 
 
+@pytest.mark.slow
 def test_too_many_models_keep_the_services_own_and_say_how_many_are_left_out():
     models = [*many(60_000, versions=2), *INSTANCE.models]
     instance = with_models(models)

@@ -1,4 +1,4 @@
-"""The models of an instance within Consul's metadata, however many they are. Pure.
+"""The models of an instance in Consul's metadata, however many they are. Pure.
 
 Consul takes 64 pairs of at most 512 bytes, some 32 KB. The first of these steps that fits is used:
 
@@ -7,11 +7,11 @@ Consul takes 64 pairs of at most 512 bytes, some 32 KB. The first of these steps
 3. As 2, each model with only its newest version and those that carry an alias.
 4. As 3, with as many of the models as fit: the one named like the service first, then in the
    order given. The pair `fingerpost-models-left-out` holds the number of those left out: the
-   instance serves them, but nobody finds it by them.
+   instance serves them, but cannot be found by them.
 
 A registration never fails because an instance has many models; a worker logs steps 3 and 4.
 
-What is read may be hostile: deflated JSON can grow a thousandfold. One entry may grow to
+Entries may be hostile: deflated JSON can grow a thousandfold. One entry may grow to
 `MAX_MODELS_BYTES`, and all entries of an answer together to `MAX_ANSWER_BYTES`.
 """
 
@@ -93,8 +93,8 @@ def decode_models(meta: Mapping[str, str], budget: Budget) -> tuple[ModelInfo, .
     """Read them back.
 
     Raises:
-        InvalidInstance: there are none, or they are too large, or no deflated base 85.
-        msgspec.MsgspecError, InvalidName: what is there describes no models.
+        InvalidInstance: there are none, or they are too large, or not valid deflated base 85.
+        msgspec.MsgspecError, InvalidName: the content is not a list of models.
     """
     if text := _joined(_PLAIN, meta):
         return msgspec.json.decode(text, type=tuple[ModelInfo, ...])

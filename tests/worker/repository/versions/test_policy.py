@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.repository.policy import VersionPolicy, parse_settings
+from fingerpost.worker.repository.versions.policy import VersionPolicy, parse_settings
 from tests.support.old_spellings import Warned, warned
 
 __all__ = ["warned"]  # a fixture

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fingerpost.deploy.load_test.plan import Plan
+from fingerpost.deploy.load_test.measuring.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fingerpost.deploy.load_test.histogram import Histogram
-    from fingerpost.deploy.load_test.tally import Slice, Tally
+    from fingerpost.deploy.load_test.measuring.histogram import Histogram
+    from fingerpost.deploy.load_test.measuring.tally import Slice, Tally
 
 __all__ = ["Latency", "Moment", "Report", "Share", "make_report"]
 

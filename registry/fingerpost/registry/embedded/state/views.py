@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fingerpost.registry.embedded.store import Check, Service, Store
+    from fingerpost.registry.embedded.state.store import Check, Service, Store
 
 __all__ = [
     "DATACENTER",

@@ -48,13 +48,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry.moving_average import ewma
-from fingerpost.worker.engine.batch import Batch, Pending, Stage
-from fingerpost.worker.engine.latency_model import LatencyModel
+from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
+from fingerpost.worker.engine.batching.latency_model import LatencyModel
 
 __all__ = ["Batcher"]
 
 if TYPE_CHECKING:
-    from fingerpost.worker.engine.config import BatchingConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ class Batcher(Generic[T]):
     def _longest_s(self, now: float) -> float:
         """An upper bound of `expected_s` for any item that has a place in the queue."""
         queue = self._config.max_queue
-        running_s = 0.0 if self.running_since is None else now - self.running_since
+        running_s = now - next(iter(self._running.values())) if self._running else 0.0
         return running_s + self._full_queue_s + self._prepare_s * (queue / self._max_preparing + 1)
 
     def submit(
@@ -331,6 +331,8 @@ class Batcher(Generic[T]):
                 live.append(pending)
                 if len(live) == most:
                     break
+        if len(live) == 1:
+            return live, dropped
         finish = now + self._run_s(self._config.padded_size(len(live)), now)
         if all(pending.deadline >= finish for pending in live):
             return live, dropped

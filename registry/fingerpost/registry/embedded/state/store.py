@@ -1,16 +1,16 @@
-"""What the embedded registry knows, and its rules. Pure: no event loop, no sockets, no clock.
+"""The embedded registry's content and its rules. Pure: no event loop, no sockets, no clock.
 
 Rules taken from Consul 1.8.7, as observed:
 
 1. An index grows with every change that a reader could see. Each service has its own, so that
-   watchers of one service sleep through changes of others; a service without entries has the
-   registry's, so that it never goes backwards. A change of a check's output alone is none.
+   changes of other services do not wake its watchers; a service without entries has the
+   registry's, so that it never goes backwards. A change of only a check's output does not count.
 2. Registering the same content again changes nothing, and a check that is registered again keeps
-   its status. The same id under another name moves the service.
+   its status. Registering the same id under another name moves the service.
 3. Maintenance mode is a critical check of its own. Registering leaves it, unless existing checks
-   are to be replaced: then checks not in the registration go, and it with them.
-4. A TTL check without a report in time turns critical. A check that was critical for as long as
-   its `deregister_after_s` takes its service away.
+   are to be replaced: then it is removed with all other checks not in the registration.
+4. A TTL check without a report in time turns critical. A service of which a check was critical for
+   its `deregister_after_s` is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.registry.embedded.definitions import (
+from fingerpost.registry.embedded.state.definitions import (
     CheckDefinition,
     CheckReport,
     ServiceDefinition,
@@ -52,7 +52,7 @@ class Check(msgspec.Struct, kw_only=True):
 
     @property
     def due_at(self) -> float | None:
-        """When time alone changes something, if ever."""
+        """The next time at which it changes without a report; None if never."""
         after_s = self.definition.deregister_after_s
         if self.critical_since is not None and after_s is not None:
             return self.critical_since + after_s
@@ -68,7 +68,7 @@ class Service(msgspec.Struct, kw_only=True):
 
 
 class Store:
-    """Services and checks by id. Every method that depends on the time is given it as `now`."""
+    """Services and checks by id. Every method that depends on the time has a parameter `now`."""
 
     def __init__(self) -> None:
         self.index = 1
@@ -180,7 +180,7 @@ class Store:
         return True
 
     def report_ttl(self, check_id: str, report: CheckReport, *, now: float) -> bool:
-        """Take the report of a TTL check's owner; False where there is no such TTL check."""
+        """Record the report for a TTL check; False where there is no such TTL check."""
         check = self._checks.get(check_id)
         if check is None or not check.definition.ttl_s:
             return False
@@ -189,13 +189,13 @@ class Store:
         return True
 
     def report_http(self, check_id: str, report: CheckReport, *, now: float) -> None:
-        """Take the result of an HTTP check; one that is gone meanwhile is passed over."""
+        """Record the result of an HTTP check; ignored if the check was removed meanwhile."""
         check = self._checks.get(check_id)
         if check is not None and check.definition.http:
             self._set_status(check, report, now)
 
     def tick(self, now: float) -> None:
-        """Let time pass (rule 4)."""
+        """Apply rule 4 at the time `now`."""
         for check in self.checks():
             if check.expires_at is not None and check.expires_at <= now:
                 check.expires_at = None

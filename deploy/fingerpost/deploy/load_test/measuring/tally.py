@@ -6,7 +6,7 @@ from collections import Counter
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.deploy.load_test.histogram import Histogram
+from fingerpost.deploy.load_test.measuring.histogram import Histogram
 
 if TYPE_CHECKING:
     from fingerpost.client import Result

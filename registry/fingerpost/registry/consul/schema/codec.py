@@ -1,4 +1,4 @@
-"""How an instance is written into a Consul service entry, and read back. Pure: no I/O, no clock.
+"""An instance as a Consul service entry, and back. Pure: no I/O, no clock.
 
 What goes where:
 
@@ -10,15 +10,15 @@ What goes where:
 ``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each alias; so
                               that ``v3.flowers.service.consul`` answers a DNS query; at most
                               `MAX_TAGS`, the first models' before the last ones'
-``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `models` for what
-                              is written where they are too many
+``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `models` for the form
+                              where they are too many
 ``Meta[fingerpost-port-T]``   the port of each other transport T
 ``Meta[fingerpost-boot-id]``  the boot id, decimal
 ``Meta[fingerpost-zone]``     the zone, where there is one
 other ``Meta``                ``Instance.meta`` as it is, for people and Consul's filters
 ============================  ==================================================================
 
-Load reports are not in here: a change of them would be a write to Consul's Raft log.
+Load reports are not part of it: each change would be a write to Consul's Raft log.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
-from fingerpost.registry.consul.checks import encode_check
-from fingerpost.registry.consul.health import HealthCheck
-from fingerpost.registry.consul.models import (
+from fingerpost.registry.consul.schema.checks import encode_check
+from fingerpost.registry.consul.schema.health import HealthCheck
+from fingerpost.registry.consul.schema.models import (
     MAX_PAIRS,
     MAX_VALUE_BYTES,
     Budget,
@@ -60,7 +60,7 @@ TAG: Final = "fingerpost"
 
 # Consul's limit on a key of Meta, in bytes; `models` has the others.
 MAX_KEY_BYTES: Final = 128
-# Ours: Consul has no limit, and repeats all of an instance's tags in every answer about it.
+# Consul has no limit itself, and repeats all tags of an instance in every answer about it.
 MAX_TAGS: Final = 128
 
 _OURS: Final = "fingerpost-"
@@ -79,13 +79,13 @@ def encode_instance(
 
     Args:
         instance: what to record.
-        check: how the agent watches over it.
-        wan_address: where readers in other datacenters reach it, if not at its own host.
+        check: how the agent checks it.
+        wan_address: its address for readers in other datacenters, if not its own host.
 
     Raises:
         InvalidInstance: its own metadata does not fit into Consul's (64 pairs; keys of at most 128
             letters, digits, `_` and `-`; values of at most 512 bytes), or uses a reserved key.
-            Many models are no reason: see `models`.
+            Many models do not cause it: see `models`.
     """
     meta = _own_meta(instance)
     for key, value in instance.meta.items():
@@ -197,16 +197,17 @@ _entry_decoder: Final = msgspec.json.Decoder(_Entry)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One service entry as read: an instance, or why it was refused.
+    """One service entry as read: an instance, or why it was rejected.
 
     Attributes:
         id: the entry's id as registered, at most 128 characters of it; not checked.
-        instance: what it says, or None where it makes no sense.
-        healthy: every check of it and of its node passes; maintenance counts as a failed check.
-        rejection: what is wrong with it; empty if nothing is.
-        withdrawn: it is in maintenance (its own or its node's), or its worker itself told a check
-            that it is not well; see `HealthCheck.withdraws`.
-        in_maintenance: whether it is in maintenance mode by itself (not its whole node).
+        instance: the instance, or None where the entry is malformed.
+        healthy: whether every check of it and of its node passes; maintenance counts as a failed
+            check.
+        rejection: what is wrong with the entry; empty if nothing is.
+        withdrawn: whether it is in maintenance (its own or its node's), or its worker itself
+            reported to a check that it is not well; see `HealthCheck.withdraws`.
+        in_maintenance: whether it is in maintenance mode itself (not its whole node).
         node: the name of the machine whose agent has it.
         node_address: that machine's address as the registry has it; not checked.
     """
@@ -224,18 +225,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[Entry]:
     """Read the answer of `/v1/health/service/NAME`, each entry by itself.
 
-    An entry that makes no sense becomes a rejection, and leaves the others undisturbed. Where the
-    answer is about another datacenter than the reader's own (`remote`), an instance's host is the
-    WAN address that it advertises, if it does.
+    A malformed entry has a `rejection`, and does not affect the others. Where the answer is about
+    another datacenter than the reader's own (`remote`), an instance's host is its WAN address, if
+    it advertises one.
 
     Raises:
-        RegistryError: the answer as a whole is no JSON list.
+        RegistryError: the answer as a whole is not a JSON list.
     """
     try:
         raw_entries = msgspec.json.decode(body, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RegistryError(
-            f"the registry's answer about {service!r} is no JSON list: {body[:100]!r}"
+            f"the registry's answer about {service!r} is not a JSON list: {body[:100]!r}"
         ) from error
     budget = Budget()
     return [_decode_entry(raw, service, budget, remote=remote) for raw in raw_entries]
@@ -306,10 +307,10 @@ def _number(key: str, value: str) -> int:
 def decode_catalog(body: bytes) -> tuple[str, ...]:
     """The names of Fingerpost's services in the answer of `/v1/catalog/services`, sorted.
 
-    A service counts by its tag; one whose name is outside the allow-list can be none of ours.
+    A service is Fingerpost's if it has the tag and a valid name.
 
     Raises:
-        RegistryError: the answer is no JSON object of tag lists.
+        RegistryError: the answer is not a JSON object of tag lists.
     """
     try:
         tags_by_name = msgspec.json.decode(body, type=dict[str, list[str] | None])

@@ -1,6 +1,6 @@
-"""What clients send to the embedded registry, read as strictly as Consul reads it. Pure.
+"""Requests to the embedded registry, parsed as strictly as Consul does. Pure.
 
-Consul's decoder takes JSON keys in any case, some in snake case too, and refuses unknown ones.
+Consul's decoder accepts JSON keys in any case, some in snake case too, and rejects unknown ones.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from fingerpost.registry.consul.codec import MAX_KEY_BYTES, MAX_PAIRS, MAX_VALUE_BYTES
+from fingerpost.registry.consul.schema.codec import MAX_KEY_BYTES, MAX_PAIRS, MAX_VALUE_BYTES
 
 __all__ = [
+    "BadRequest",
     "CheckDefinition",
     "CheckReport",
-    "Refused",
     "ServiceDefinition",
     "Status",
     "parse_bool",
@@ -40,8 +40,8 @@ _META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 T = TypeVar("T")
 
 
-class Refused(Exception):
-    """A request that Consul answers with status 400; the message is the answer's body."""
+class BadRequest(Exception):
+    """A request that is answered with status 400; the message is the answer's body."""
 
 
 class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         http: the URL asked every `interval_s`, with `timeout_s`; 2xx passes, 429 warns.
-        ttl_s: a report must arrive this often, or the check turns critical.
+        ttl_s: seconds without a report after which the check turns critical.
         deregister_after_s: seconds of being critical after which the service is removed.
         status: the status it starts with.
     """
@@ -67,7 +67,7 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as registered. Addresses and ports are taken as they come, as Consul does."""
+    """A service as registered. Addresses and ports are not checked, as in Consul."""
 
     id: str
     name: str
@@ -82,7 +82,7 @@ class ServiceDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True):
-    """What a TTL check's owner says about it."""
+    """A new status of a check, and its output."""
 
     status: Status
     output: str = ""
@@ -126,14 +126,14 @@ class _Report(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_service(body: bytes) -> ServiceDefinition:
-    """Read the body of `/v1/agent/service/register`. Raises `Refused`."""
+    """Read the body of `/v1/agent/service/register`. Raises `BadRequest`."""
     sent = _convert(_json_object(body), _Service)
     if not sent.name:
-        raise Refused("Missing service name")
+        raise BadRequest("Missing service name")
     _check_meta(sent.meta)
     weights = _convert(sent.weights, _Weights)
     if not (1 <= weights.passing <= 65535 and 0 <= weights.warning <= 65535):
-        raise Refused("Invalid Weights: Passing must be 1 to 65535, Warning 0 to 65535")
+        raise BadRequest("Invalid Weights: Passing must be 1 to 65535, Warning 0 to 65535")
     service_id = sent.id or sent.name
     return ServiceDefinition(
         id=service_id,
@@ -150,13 +150,13 @@ def parse_service(body: bytes) -> ServiceDefinition:
 
 
 def parse_report(body: bytes) -> CheckReport:
-    """Read the body of `/v1/agent/check/update/ID`. Raises `Refused`."""
+    """Read the body of `/v1/agent/check/update/ID`. Raises `BadRequest`."""
     sent = _convert(_json_object(body), _Report)
     return CheckReport(_status(sent.status), sent.output)
 
 
 def parse_bool(text: str) -> bool | None:
-    """What Go's `strconv.ParseBool` makes of it; None where it is no boolean."""
+    """The value as Go's `strconv.ParseBool` reads it; None where it is not a boolean."""
     if text in ("1", "t", "T", "TRUE", "true", "True"):
         return True
     if text in ("0", "f", "F", "FALSE", "false", "False"):
@@ -165,7 +165,7 @@ def parse_bool(text: str) -> bool | None:
 
 
 def parse_duration_s(value: str | int) -> float:
-    """Seconds in a Go duration (`1m30s`, `500ms`) or a number of nanoseconds. Raises `Refused`."""
+    """Seconds of a Go duration (`1m30s`) or of a number of nanoseconds. Raises `BadRequest`."""
     if isinstance(value, int):
         seconds = value / 1e9
     elif value == "0":
@@ -174,9 +174,9 @@ def parse_duration_s(value: str | int) -> float:
         parts = _DURATION_PART.findall(value)
         seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     else:
-        raise Refused(f"time: invalid duration {value[:50]!r}")
+        raise BadRequest(f"time: invalid duration {value[:50]!r}")
     if not 0 <= seconds < _MAX_DURATION_S:
-        raise Refused(f"time: invalid duration {value!r:.50}")
+        raise BadRequest(f"time: invalid duration {value!r:.50}")
     return seconds
 
 
@@ -195,11 +195,11 @@ def _check(sent: _Check, fallback_id: str, fallback_name: str) -> CheckDefinitio
     ttl_s = parse_duration_s(sent.ttl)
     deregister_s = parse_duration_s(sent.deregistercriticalserviceafter)
     if interval_s and ttl_s:
-        raise Refused("Invalid check: Interval and TTL cannot both be specified")
+        raise BadRequest("Invalid check: Interval and TTL cannot both be specified")
     if sent.http and not interval_s:
-        raise Refused("Invalid check: Interval must be > 0 for HTTP checks")
+        raise BadRequest("Invalid check: Interval must be > 0 for HTTP checks")
     if not sent.http and not ttl_s:
-        raise Refused("Invalid check: the embedded registry has HTTP and TTL checks only")
+        raise BadRequest("Invalid check: the embedded registry has HTTP and TTL checks only")
     return CheckDefinition(
         id=sent.checkid or sent.id or fallback_id,
         name=sent.name or fallback_name,
@@ -219,32 +219,34 @@ def _status(text: str) -> Status:
         case "passing" | "warning" | "critical":
             return text
         case _:
-            raise Refused("Status for checks must 'passing', 'warning', 'critical'")
+            raise BadRequest("Status for checks must 'passing', 'warning', 'critical'")
 
 
 def _check_meta(meta: dict[str, str]) -> None:
     if len(meta) > MAX_PAIRS:
-        raise Refused(f"Invalid Service Meta: {len(meta)} pairs, but at most {MAX_PAIRS} are kept")
+        raise BadRequest(
+            f"Invalid Service Meta: {len(meta)} pairs, but at most {MAX_PAIRS} are kept"
+        )
     for key, value in meta.items():
         if not _META_KEY.fullmatch(key) or len(key) > MAX_KEY_BYTES or key.startswith("consul-"):
-            raise Refused(f"Invalid Service Meta: key {key[:200]!r}")
+            raise BadRequest(f"Invalid Service Meta: key {key[:200]!r}")
         if len(value.encode()) > MAX_VALUE_BYTES:
-            raise Refused(f"Invalid Service Meta: the value of {key!r} is too long")
+            raise BadRequest(f"Invalid Service Meta: the value of {key!r} is too long")
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"Request decode failed: {error}") from error
+        raise BadRequest(f"Request decode failed: {error}") from error
 
 
 def _convert(sent: dict[str, Any], kind: type[T]) -> T:
-    """Read keys as Go's decoder does: in any case, null meaning absent, unknown ones refused."""
+    """Read keys as Go's decoder does: in any case, null meaning absent, unknown ones rejected."""
     fields = {
         key.lower().replace("_", ""): value for key, value in sent.items() if value is not None
     }
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise Refused(f"Request decode failed: {error}") from error
+        raise BadRequest(f"Request decode failed: {error}") from error

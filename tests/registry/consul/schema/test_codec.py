@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.consul_entries import INSTANCE, decode, entry
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.checks import format_duration
-from fingerpost.registry.consul.codec import (
+from fingerpost.registry.consul.schema.checks import format_duration
+from fingerpost.registry.consul.schema.codec import (
     decode_catalog,
     decode_entries,
     encode_instance,
@@ -82,7 +82,6 @@ instances = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(instances)
 def test_every_instance_survives_the_round_trip(instance):
     (back,) = decode(entry(instance), service=instance.service)

@@ -29,12 +29,12 @@ from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_alias
 from fingerpost.worker.models.status import VersionState, VersionStatus
-from fingerpost.worker.repository.record import VersionRecord
+from fingerpost.worker.repository.versions.record import VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fingerpost.worker.repository.policy import VersionSettings
+    from fingerpost.worker.repository.versions.policy import VersionSettings
 
 __all__ = ["Lifecycle"]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fingerpost.errors import InvalidRequest, UnknownModel
 from fingerpost.worker.models.status import VersionState
-from fingerpost.worker.repository.lifecycle import Lifecycle
-from fingerpost.worker.repository.policy import VersionPolicy, VersionSettings
+from fingerpost.worker.repository.versions.lifecycle import Lifecycle
+from fingerpost.worker.repository.versions.policy import VersionPolicy, VersionSettings
 
 
 class Story:
@@ -291,7 +291,8 @@ def test_an_order_for_the_model_tries_again_at_once_what_failed() -> None:
     assert story.log == ["loaded 1", "failed 2", "loaded 2", "unloaded 1"]
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300)
 @given(st.data())
 def test_whatever_happens(data: st.DataObject) -> None:
     """Never without a version once it had one, unless it was ordered away; and in the end, what is

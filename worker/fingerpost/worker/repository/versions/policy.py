@@ -86,7 +86,7 @@ def parse_settings(
         source: the file's path, for the log.
 
     Raises:
-        ConfigurationError: no TOML, an unknown key, or a value that cannot be.
+        ConfigurationError: it is not TOML, has an unknown key, or a value that is not valid.
     """
     try:
         read = msgspec.toml.decode(text, type=_File)

@@ -1,4 +1,4 @@
-"""How Consul's agent watches over a worker: by asking it, or by waiting for its reports. Pure."""
+"""A worker's check in the form of Consul's agent. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["check_name", "encode_check", "format_duration"]
 
 
 def check_name(instance_id: str) -> str:
-    """The check's id: an explicit one, so that registering again replaces the check."""
+    """The check's id, which is fixed so that registering again replaces the check."""
     return f"service:{instance_id}"
 
 
 def encode_check(instance: Instance, check: CheckConfig) -> dict[str, Any]:
-    """The check as Consul's agent takes it within a service's registration."""
+    """The check as part of a service's registration at Consul's agent."""
     if check.mode == "ttl":
         kind = {"TTL": format_duration(check.ttl_s)}
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fingerpost.deploy.load_test.arrivals import constant, poisson
+from fingerpost.deploy.load_test.measuring.arrivals import constant, poisson
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
-from fingerpost.worker.engine.batch import Batch
-from fingerpost.worker.engine.batching import Batcher
-from fingerpost.worker.engine.config import BatchingConfig
+from fingerpost.worker.engine.batching.batch import Batch
+from fingerpost.worker.engine.batching.batcher import Batcher
+from fingerpost.worker.engine.batching.config import BatchingConfig
+
+pytestmark = pytest.mark.slow
 
 Line = Callable[[int, float], float]
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerpost.errors import ConfigurationError, DeadlineExceeded, Overloaded
-from fingerpost.worker.engine.batch import Batch, Pending, Stage
-from fingerpost.worker.engine.batching import Batcher
-from fingerpost.worker.engine.config import BatchingConfig
-from fingerpost.worker.engine.latency_model import LatencyModel
+from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
+from fingerpost.worker.engine.batching.batcher import Batcher
+from fingerpost.worker.engine.batching.config import BatchingConfig
+from fingerpost.worker.engine.batching.latency_model import LatencyModel
 from fingerpost.worker.models.manifest import BatchSpec
 
 

@@ -1,0 +1,1 @@
+"""What Consul's JSON means: entries, health checks, models in metadata. Pure: no I/O."""

@@ -1,0 +1,1 @@
+"""What the embedded registry knows, and its answers. Pure: the time is passed in."""

@@ -1,0 +1,1 @@
+"""Which images run together, and when. Pure: the time is passed in."""

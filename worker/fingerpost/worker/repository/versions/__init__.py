@@ -1,0 +1,1 @@
+"""Which versions of a model are wanted, and what each is doing. Pure: the time is passed in."""
