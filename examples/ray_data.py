@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-import ray
+import ray  # pyright: ignore[reportMissingImports]
 
 from fingerpost.client import SyncClient
 from fingerpost.client.adapters.batch import BatchMapper

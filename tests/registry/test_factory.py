@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
+import fingerpost.registry
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ConsulRegistry, open_registry
 from fingerpost.registry.config import CheckConfig, RegistryConfig
+from fingerpost.registry.static import StaticRegistry
+from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,25 @@ def test_importing_the_room_brings_neither_aiohttp_nor_py_consul():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("make", "old", "new"),
+    [
+        (open_registry, "options", "registry_config"),
+        (ConsulRegistry, "options", "registry_config"),
+        (ConsulRegistry, "watch", "watch_config"),
+        (ConsulRegistry, "admission", "address_policy"),
+        (ZooKeeperRegistry, "check", "check_config"),
+        (StaticRegistry, "watch", "watch_config"),
+    ],
+)
+def test_an_old_argument_is_answered_by_its_new_name(make, old, new):
+    with pytest.raises(ConfigurationError, match=f"{old}=.*{new}"):
+        make("consul://127.0.0.1", **{old: None})
+
+
+@pytest.mark.parametrize("name", ["Admission", "Reason", "RegistryOptions"])
+def test_an_old_class_is_answered_by_its_new_name(name):
+    with pytest.raises(ImportError, match=f"{name} is called [A-Z]"):
+        getattr(fingerpost.registry, name)

@@ -181,7 +181,7 @@ def test_workers_outside_the_allowed_networks_are_refused(processes: Processes, 
 
     def refused() -> bool:
         with urllib.request.urlopen(f"{strict}/metrics", timeout=5) as answer:  # noqa: S310
-            return b'refused_registrations_total{reason="outside_networks"} 1.0' in answer.read()
+            return b'rejected_entries_total{reason="outside_networks"} 1.0' in answer.read()
 
     until_blocking(refused)
     assert get_json(f"{strict}/v1/resolve/digits") is None

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.shell
 
 __all__ = ["fingerpost_cluster"]  # a fixture
 
+pytestmark = pytest.mark.shell
+
 
 def test_a_cluster_in_a_thread() -> None:
     before = threading.active_count()

@@ -9,6 +9,8 @@ import pytest
 
 import fingerpost.worker
 
+pytestmark = pytest.mark.shell
+
 
 def test_every_public_name_is_there() -> None:
     assert sorted(fingerpost.worker.__all__) == fingerpost.worker.__all__

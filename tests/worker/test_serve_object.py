@@ -27,6 +27,8 @@ from fingerpost.worker import DrainConfig, Worker, WorkerConfig, serve
 from tests.support.colours import encoded
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.shell
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_object.py"
 
 

@@ -115,13 +115,13 @@ class ServingWorker:
         self._stack = stack
 
     async def drain(self) -> None:
-        """Tell the registry, and refuse new work from now on."""
+        """Leave the registry's healthy list, and refuse new work from now on."""
         self.admission.state = WorkerState.DRAINING
         await self._registrations.drain("leaving")
         self.admission.refusal = Draining("this worker is leaving: use another one")
 
     async def kill(self) -> None:
-        """Stop listening, cut all connections, and end; the registry is not told."""
+        """Stop listening, cut all connections, and end, without deregistering."""
         for site in list(self._runner.sites):
             await site.stop()
         server = self._runner.server

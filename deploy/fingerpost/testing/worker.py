@@ -130,9 +130,9 @@ class FakeWorker:
             self._draining = True
 
     async def kill(self) -> None:
-        """Die without a word: connections are cut, and the registry is not told.
+        """End as in a crash: connections are cut, and the worker does not deregister.
 
-        The registry's check finds out within 2 s; clients do when they next ask it.
+        The registry's check notices within 2 s; a client, when it sends the next image.
         """
         serving, self._serving, self._draining = self._running(), None, False
         await serving.kill()

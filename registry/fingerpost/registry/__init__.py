@@ -1,4 +1,4 @@
-"""What is known about workers: instances, load reports, snapshots, and the registries."""
+"""Registries of workers: instances, load reports, snapshots, and watches of them."""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from fingerpost.registry.load import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.version import __version__
 from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.self_preservation import SelfPreservationConfig
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Registration",
     "Registry",
     "RegistryConfig",
+    "SelfPreservationConfig",
     "Snapshot",
     "Watch",
     "WatchConfig",
@@ -41,18 +43,22 @@ __all__ = [
     "open_registry",
 ]
 
-_RENAMED = {"Admission": "AddressPolicy", "RegistryOptions": "RegistryConfig"}
+_RENAMED = {
+    "Admission": "AddressPolicy",
+    "Reason": "RejectionReason",
+    "RegistryOptions": "RegistryConfig",
+}
 
 
 def __getattr__(name: str) -> object:
-    # On first use (PEP 562), because it brings aiohttp, and most users want only the types.
+    # On first use (PEP 562), because it imports aiohttp, and most users need only the types.
     if name == "ConsulRegistry":
         from fingerpost.registry.consul.registry import ConsulRegistry
 
         return ConsulRegistry
     if name in _RENAMED:
         raise ImportError(f"{__name__}.{name} is called {_RENAMED[name]} now")
-    if name in errors.__all__:  # where they were until 0.1
+    if name in errors.__all__:  # their place in release 0.1.0
         warnings.warn(
             f"import {name} from fingerpost.errors, no longer from {__name__}",
             DeprecationWarning,

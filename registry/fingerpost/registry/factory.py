@@ -11,6 +11,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.credentials import Token, mask_password
+from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
@@ -20,6 +21,7 @@ __all__ = ["open_registry"]
 _EMBEDDED: Final = "http://127.0.0.1:12481"
 
 
+@renamed_arguments("open_registry", options="registry_config")
 def open_registry(
     url: str, registry_config: RegistryConfig | None = None, *, token: str | None = None
 ) -> Registry:

@@ -13,9 +13,10 @@ from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
-from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})", re.A
 MAX_WATCHES: Final = 1000
 
 
-class StaticRegistry:
+class StaticRegistry(WatchingRegistry):
     """`Registry` over a fixed list: for first steps, tests, and clusters that never change.
 
     Whatever service is asked for, all workers listed are its instances; with `?model=`, only that
@@ -47,6 +48,7 @@ class StaticRegistry:
         ConfigurationError: not of that form, an entry twice, or an address that is not valid.
     """
 
+    @renamed_arguments("StaticRegistry", watch="watch_config")
     def __init__(
         self,
         url: str,
@@ -69,11 +71,9 @@ class StaticRegistry:
         self._url = url
         self._clock = clock
         self._watch_config = watch_config or WatchConfig()
-        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
-        self._catalog_watch: Watch[Catalog] | None = None
-        self.rejected_entries = (
-            RejectedEntries()
-        )  # always empty: a list made by hand is not checked
+        super().__init__(max_watches=MAX_WATCHES)
+        # Always empty: a list made by hand is not checked.
+        self.rejected_entries = RejectedEntries()
         self._instances(self._model.model if self._model else "any")  # rejects bad hosts and ports
 
     @property
@@ -114,32 +114,16 @@ class StaticRegistry:
         services = (self._model.model,) if self._model else ()
         return Catalog(services=services, index=1, taken_at=self._clock())
 
-    def watch(self, service: str) -> Watch[Snapshot]:
-        """A watch with one view. See `Registry.watch`."""
-        return self._watches.watch(check_service(service))
-
-    async def release(self, service: str) -> None:
-        """End one use of a watch. See `Registry.release`."""
-        await self._watches.release(service)
-
-    def watch_catalog(self) -> Watch[Catalog]:
-        """A watch with one view. See `Registry.watch_catalog`."""
-        if self._catalog_watch is None:
-
-            async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
-                await asyncio.sleep(wait_s if index else 0)
-                return await self.catalog(), 1
-
-            self._catalog_watch = Watch(
-                poll, name=f"the catalog of {self._url}", config=self._watch_config
-            )
-        return self._catalog_watch.start()
-
     async def aclose(self) -> None:
         """End all watches."""
-        await self._watches.aclose()
-        if self._catalog_watch is not None:
-            await self._catalog_watch.aclose()
+        await self._close_watches()
+
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
+            await asyncio.sleep(wait_s if index else 0)
+            return await self.catalog(), 1
+
+        return Watch(poll, name=f"the catalog of {self._url}", config=self._watch_config)
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
         async def poll(index: int, wait_s: float) -> tuple[Snapshot, int]:

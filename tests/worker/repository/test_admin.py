@@ -102,7 +102,14 @@ async def test_the_path_of_release_0_1_0_is_read_and_named_once(worker, order, w
     [
         ("POST", "cats/rollback", None, 404, "unknown_model", "this worker has flowers@3"),
         ("POST", "flowers/versions/9/load", None, 404, "unknown_model", "no version 9"),
-        ("POST", "flowers/versions/x/load", None, 400, "invalid_request", "no model version"),
+        (
+            "POST",
+            "flowers/versions/x/load",
+            None,
+            400,
+            "invalid_request",
+            "not a valid model version",
+        ),
         ("POST", "flowers/versions/2/unload", None, 400, "invalid_request", "move the alias"),
         ("PUT", "flowers/aliases/Stable", b'{"version": "3"}', 400, "invalid_name", "Stable"),
         ("PUT", "flowers/aliases/stable", b'{"version": "9"}', 404, "unknown_model", "version 9"),

@@ -166,8 +166,9 @@ def worker(
     from fingerpost.worker.models.files import ManifestOverrides
 
     start_logging(log_level)
-    chosen = placements(device, devices, processes_per_device, memory_fraction)
-    if len(chosen) > 1:
+    placement, *others = placements(device, devices, processes_per_device, memory_fraction)
+    if others:
+        chosen = (placement, *others)
         run_device_workers(
             chosen,
             _process_arguments(chosen, threads),
@@ -176,7 +177,7 @@ def worker(
             follow_parent=follow_parent,
         )
         return
-    os.environ.update(chosen[0].environment())
+    os.environ.update(placement.environment())
     config = WorkerConfig(
         registry=registry,
         registry_config=dataclasses.replace(
@@ -195,7 +196,7 @@ def worker(
         requests=RequestConfig(max_bytes=max_request_bytes),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
-            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=chosen[0]
+            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
         ),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )
@@ -222,7 +223,7 @@ def worker(
     from fingerpost.worker.eventloop import run_main
     from fingerpost.worker.worker import Worker
 
-    loading = chosen[0].load_config(threads)
+    loading = placement.load_config(threads)
     serving = Worker(source, lambda files: load_backend(files, loading), config)
     run_main(serving.run_until_signal(follow_parent=follow_parent))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -75,7 +75,7 @@ def write_digits(folder: Path, *, held_out: float = 0.2, seed: int = 0) -> Digit
             "the digits come with scikit-learn, which is not installed: "
             "pip install 'fingerpost[demo]'"
         ) from error
-    digits = load_digits()
+    digits: Any = load_digits()
     by_class: dict[int, list[int]] = defaultdict(list)
     for number, digit in enumerate(digits.target.tolist()):
         by_class[digit].append(number)

@@ -28,7 +28,7 @@ class ConsulClient(consul.base.Consul):  # type: ignore[misc]
         # same; `_Transport` sends the headers of `http` and none of py-consul's.
         super().__init__(host="unused", port=1, scheme="http", verify=True)
 
-    def http_connect(self, *_: object, **__: object) -> _Transport:
+    def http_connect(self, *_: object, **__: object) -> Any:
         """The transport of the base class, which calls this."""
         return _Transport(self._ours)
 
@@ -38,13 +38,19 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]
         super().__init__()
         self._ours = http
 
-    async def get(self, callback: Any, path: str, params: Any = None, **_: object) -> Any:
+    def get(self, callback: Any, path: str, params: Any = None, *_: object, **__: object) -> Any:
+        return self._get(callback, path, params)
+
+    async def _get(self, callback: Any, path: str, params: Any) -> Any:
         answer = await self._ours.call("GET", path, params=_text(params), not_found_ok=True)
         return _finish(callback, answer.status, answer.headers, answer.body)
 
-    async def put(
-        self, callback: Any, path: str, params: Any = None, data: str = "", **_: object
+    def put(
+        self, callback: Any, path: str, params: Any = None, data: Any = "", *_: object, **__: object
     ) -> Any:
+        return self._put(callback, path, params, data)
+
+    async def _put(self, callback: Any, path: str, params: Any, data: Any) -> Any:
         answer = await self._ours.call(
             "PUT", path, params=_text(params), data=data, not_found_ok=True
         )

@@ -36,11 +36,12 @@ from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
-from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ logger = logging.getLogger(__name__)
 MAX_WATCHES: Final = 100
 
 
-class ConsulRegistry:
+class ConsulRegistry(WatchingRegistry):
     """`Registry` over the HTTP API of one Consul agent, or of Fingerpost's embedded registry.
 
     A resolve, and the first poll of a watch, ask the leader, so that they show what this process
@@ -93,6 +94,12 @@ class ConsulRegistry:
             `registry_config` is missing or not valid.
     """
 
+    @renamed_arguments(
+        "ConsulRegistry",
+        options="registry_config",
+        watch="watch_config",
+        admission="address_policy",
+    )
     def __init__(
         self,
         url: str = "http://127.0.0.1:8500",
@@ -140,8 +147,7 @@ class ConsulRegistry:
         self._store = store
         preserving = self._watch_config.self_preservation
         self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
-        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
-        self._catalog_watch: Watch[Catalog] | None = None
+        super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
 
     @property
@@ -214,47 +220,29 @@ class ConsulRegistry:
         catalog, _ = await self._read_catalog(0, 0.0, pool="calls")
         return catalog
 
-    def watch(self, service: str) -> Watch[Snapshot]:
-        """A started watch, shared by all callers. See `Registry.watch`.
-
-        Raises:
-            RegistryError: there are `MAX_WATCHES` of them already.
-        """
-        return self._watches.watch(check_service(service))
-
-    async def release(self, service: str) -> None:
-        """End one use of a watch. See `Registry.release`."""
-        await self._watches.release(service)
-
-    def watch_catalog(self) -> Watch[Catalog]:
-        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
-        if self._catalog_watch is None:
-
-            async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
-                return await self._read_catalog(index, wait_s, pool="watches")
-
-            self._catalog_watch = Watch(
-                poll,
-                name=f"the catalog at {self.url}",
-                load=self._store.catalog if self._store is not None else None,
-                config=self._watch_config,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        return self._catalog_watch.start()
-
     async def aclose(self) -> None:
         """End all background work and close all connections; entries stay in the registry."""
         for registration in self._registrations:
             await registration.stop()
-        await self._watches.aclose()
-        if self._catalog_watch is not None:
-            await self._catalog_watch.aclose()
+        await self._close_watches()
         if self._liveness is not None:
             await self._liveness.aclose()
         if self._store is not None:
             await self._store.aclose()
         await self._http.aclose()
+
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        async def poll(index: int, wait_s: float) -> tuple[Catalog, int]:
+            return await self._read_catalog(index, wait_s, pool="watches")
+
+        return Watch(
+            poll,
+            name=f"the catalog at {self.url}",
+            load=self._store.catalog if self._store is not None else None,
+            config=self._watch_config,
+            clock=self._clock,
+            rng=self._rng,
+        )
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
         return ServiceWatch(

@@ -1,17 +1,19 @@
-"""One watch for each service, shared by all that ask for it."""
+"""One watch for each service, and one of their list, shared by all that ask for them."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import RegistryError
+from fingerpost.registry.names import check_service
 
 if TYPE_CHECKING:
-    from fingerpost.registry.snapshot import Snapshot
+    from fingerpost.registry.snapshot import Catalog, Snapshot
     from fingerpost.registry.watching.watch import Watch
 
-__all__ = ["SharedWatches"]
+__all__ = ["SharedWatches", "WatchingRegistry"]
 
 
 class SharedWatches:
@@ -62,3 +64,46 @@ class SharedWatches:
         """End all watches."""
         for watch in self._watches.values():
             await watch.aclose()
+
+
+class WatchingRegistry(abc.ABC):
+    """The watches of a registry: the part of `Registry` that is the same in all of them.
+
+    Args:
+        max_watches: most services that are watched at once.
+    """
+
+    def __init__(self, *, max_watches: int) -> None:
+        self._watches = SharedWatches(self._new_watch, limit=max_watches)
+        self._catalog_watch: Watch[Catalog] | None = None
+
+    @abc.abstractmethod
+    def _new_watch(self, service: str) -> Watch[Snapshot]:
+        """A watch of the service, not yet started."""
+
+    @abc.abstractmethod
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        """A watch of the service names, not yet started."""
+
+    def watch(self, service: str) -> Watch[Snapshot]:
+        """A started watch, shared by all callers. See `Registry.watch`.
+
+        Raises:
+            RegistryError: too many services are being watched already.
+        """
+        return self._watches.watch(check_service(service))
+
+    async def release(self, service: str) -> None:
+        """End one use of a watch. See `Registry.release`."""
+        await self._watches.release(service)
+
+    def watch_catalog(self) -> Watch[Catalog]:
+        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
+        if self._catalog_watch is None:
+            self._catalog_watch = self._new_catalog_watch()
+        return self._catalog_watch.start()
+
+    async def _close_watches(self) -> None:
+        await self._watches.aclose()
+        if self._catalog_watch is not None:
+            await self._catalog_watch.aclose()

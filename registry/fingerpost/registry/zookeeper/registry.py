@@ -19,10 +19,11 @@ from fingerpost.registry.address_policy import (
 )
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_service
+from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
-from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Poll, V, Watch
 from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
@@ -44,7 +45,7 @@ _CHECK: Final = HttpCheckConfig()
 MAX_WATCHES: Final = 1000
 
 
-class ZooKeeperRegistry:
+class ZooKeeperRegistry(WatchingRegistry):
     """`Registry` on a ZooKeeper ensemble: an ephemeral node for each instance.
 
     The nodes are described in `codec`. Reads are answered by the server that this process is
@@ -89,6 +90,12 @@ class ZooKeeperRegistry:
             installed.
     """
 
+    @renamed_arguments(
+        "ZooKeeperRegistry",
+        watch="watch_config",
+        check="check_config",
+        admission="address_policy",
+    )
     def __init__(
         self,
         url: str = "zookeeper://127.0.0.1:2181/fingerpost",
@@ -128,8 +135,7 @@ class ZooKeeperRegistry:
         preserving = self._watch_config.self_preservation
         self._probe_timeout_s = preserving.probe_timeout_s if preserving else None
         self._liveness: LivenessProbe | None = None
-        self._watches = SharedWatches(self._new_watch, limit=MAX_WATCHES)
-        self._catalog_watch: Watch[Catalog] | None = None
+        super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
 
     @property
@@ -194,46 +200,29 @@ class ZooKeeperRegistry:
         catalog, _ = await self._read_catalog(None)
         return catalog
 
-    def watch(self, service: str) -> Watch[Snapshot]:
-        """A started watch, shared by all callers. See `Registry.watch`.
-
-        Raises:
-            RegistryError: there are `MAX_WATCHES` of them already.
-        """
-        return self._watches.watch(check_service(service))
-
-    async def release(self, service: str) -> None:
-        """End one use of a watch. See `Registry.release`."""
-        await self._watches.release(service)
-
-    def watch_catalog(self) -> Watch[Catalog]:
-        """A started watch of the service names, shared. See `Registry.watch_catalog`."""
-        if self._catalog_watch is None:
-            signal = self._session.signal()
-            fired = self._session.watcher(lambda _: signal.set())
-            self._catalog_watch = Watch(
-                _poll(signal, lambda: self._read_catalog(fired)),
-                name=f"the catalog at {self.url}",
-                load=self._store.catalog if self._store is not None else None,
-                config=self._watch_config,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        return self._catalog_watch.start()
-
     async def aclose(self) -> None:
         """End all background work, and the session with all entries; stops all threads."""
         for registration in self._registrations:
             await registration.stop()
-        await self._watches.aclose()
-        if self._catalog_watch is not None:
-            await self._catalog_watch.aclose()
+        await self._close_watches()
         liveness, self._liveness = self._liveness, None
         if liveness is not None:
             await liveness.aclose()
         if self._store is not None:
             await self._store.aclose()
         await self._session.aclose()
+
+    def _new_catalog_watch(self) -> Watch[Catalog]:
+        signal = self._session.signal()
+        fired = self._session.watcher(lambda _: signal.set())
+        return Watch(
+            _poll(signal, lambda: self._read_catalog(fired)),
+            name=f"the catalog at {self.url}",
+            load=self._store.catalog if self._store is not None else None,
+            config=self._watch_config,
+            clock=self._clock,
+            rng=self._rng,
+        )
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
         signal = self._session.signal()

@@ -71,8 +71,8 @@ def image_input(
         wanted = getattr(declared, key)
         if None not in (wanted, own) and wanted != own:
             raise ConfigurationError(
-                f"{where}: input.{key} is {wanted} in model.toml (or --image-size), "
-                f"but the model takes {own}"
+                f"{where}: input.{key} is {wanted} in model.toml (or --image-size, or "
+                f"image_size=), but the model takes {own}"
             )
         sides[key] = own or wanted
     if not sides["height"] or not sides["width"]:

@@ -33,7 +33,7 @@ _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
 
 # NumPy's names for ONNX's element types, where they differ.
-_DTYPES: Final = {"tensor(float)": "float32", "tensor(double)": "float64"}
+_DTYPES: Final[dict[str, str]] = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 _FATAL: Final = 4
 """A log level of ONNX Runtime; errors are raised as exceptions, too, and logged once by us."""
@@ -140,7 +140,7 @@ def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
     wanted = image_input(
         files,
         [side if isinstance(side, int) and side > 0 else None for side in source.shape],
-        _DTYPES.get(source.type, source.type.removeprefix("tensor(").removesuffix(")")),
+        _dtype(source.type),
         layout=None,
         name=f"input {source.name!r}",
     )
@@ -213,6 +213,11 @@ def _providers(config: LoadConfig) -> list[Any]:
 def _index(config: LoadConfig) -> int:
     """The GPU's number among those that this process sees; the first for `auto`."""
     return int(config.device.partition(":")[2] or 0)
+
+
+def _dtype(onnx_type: str) -> str:
+    """NumPy's name of an element type: `float32` of `tensor(float)`."""
+    return _DTYPES.get(onnx_type, onnx_type.removeprefix("tensor(").removesuffix(")"))
 
 
 def _one(files: ModelFiles, end: str, nodes: Sequence[Any]) -> Any:

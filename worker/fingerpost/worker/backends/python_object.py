@@ -37,7 +37,8 @@ class PythonModel(Protocol):
     Attributes:
         height, width: pixels of the images that `predict` takes.
         channels: 3 (RGB, the default) or 1 (gray).
-        dtype: `uint8` (the default) or `float32`; pixels are 0 to 255 in both.
+        dtype: `uint8` (the default) or `float32`; both 0 to 255. Where `model.toml` has a `mean` or
+            `std`, the default is float32, scaled by them.
         encoded: True for encoded images (JPEG, PNG, ...) as clients sent them, unchecked.
         inline: True where `predict` takes microseconds and never waits (a lookup, a rule): it is
             called in the event loop, and one that takes longer delays every request of this worker.
@@ -52,8 +53,9 @@ class PythonModel(Protocol):
         again one by one, so that one bad image fails alone.
 
         Args:
-            batch: uint8 `[N, height, width, channels]` in 0..255, RGB, which `predict` may change;
-                or a list of N `bytes` where `encoded` is True.
+            batch: uint8 `[N, height, width, channels]` in 0..255, RGB, which `predict` may change
+                (channels before rows where `model.toml` has `layout = "NCHW"`); or a list of N
+                `bytes` where `encoded` is True.
         """
         ...
 
@@ -111,10 +113,10 @@ def describe_object(
     Raises:
         ConfigurationError: a value that is not valid.
     """
-    labels = getattr(model, "labels", ()) if labels is None else labels
-    if isinstance(labels, str) or not all(isinstance(each, str) and each for each in labels):
+    names: Any = getattr(model, "labels", ()) if labels is None else labels
+    if isinstance(names, str) or not all(isinstance(each, str) and each for each in names):
         raise ConfigurationError(
-            f"model {name}: labels is {labels!r}: it must be a list of names, one for each class"
+            f"model {name}: labels is {names!r}: it must be a list of names, one for each class"
         )
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     try:
@@ -131,7 +133,7 @@ def describe_object(
                     max=getattr(model, "max_batch", None) if max_batch is None else max_batch
                 ),
             ),
-            labels=tuple(labels),
+            labels=tuple(names),
         )
     except (InvalidName, ValueError, TypeError) as error:
         raise ConfigurationError(f"model {name}: {error}") from error

@@ -196,7 +196,7 @@ def _exported(path: Path, device: torch.device) -> _Read:
         raise ConfigurationError(
             f"{path} takes {len(values)} inputs: expected one tensor of images"
         )
-    module = program.module()
+    module: Any = program.module()
     if device.type == "cpu":
         module = module.to(memory_format=torch.channels_last)
     shape = [side if isinstance(side, int) else None for side in values[0].shape]

@@ -1,1 +1,1 @@
-"""What a worker speaks: Fingerpost's own protocol, and those of clients that exist already."""
+"""The protocols of a worker: its own, TensorFlow Serving's REST, the Open Inference Protocol."""

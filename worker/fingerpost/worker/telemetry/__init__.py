@@ -1,1 +1,1 @@
-"""What a worker tells about its requests: metrics, traces and access logs."""
+"""Metrics, traces and access logs of the requests to a worker."""

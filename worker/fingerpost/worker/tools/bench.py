@@ -230,7 +230,8 @@ def _rounds(series: list[_Series], seconds: float, progress: Callable[[str], Non
 @contextlib.contextmanager
 def _process(files: ModelFiles, options: LoadConfig) -> Iterator[_Runner]:
     context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
-    near, far = context.Pipe()
+    pipes: tuple[Any, Any] = context.Pipe()
+    near, far = pipes
     process = context.Process(target=_serve, args=(far, files, options), daemon=True)
     process.start()
     far.close()

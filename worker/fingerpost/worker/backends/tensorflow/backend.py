@@ -169,7 +169,7 @@ def _open_keras(tf: Any, files: ModelFiles) -> Traceable:
     import keras
 
     try:
-        model = keras.saving.load_model(files.path, compile=False)
+        model: Any = keras.saving.load_model(files.path, compile=False)
     except Exception as error:
         raise ConfigurationError(
             f"Keras model {files.path} cannot be loaded: {_first_line(error)}"

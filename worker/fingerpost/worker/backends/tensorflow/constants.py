@@ -144,7 +144,8 @@ def _check_stateless(tf: Any, graph: Any) -> None:
     from tensorflow.python.framework import op_def_registry
 
     for node in graph.node:
-        for made in op_def_registry.get(node.op).output_arg:
+        definition: Any = op_def_registry.get(node.op)
+        for made in definition.output_arg:
             if made.is_ref or made.type == tf.resource.as_datatype_enum:
                 raise ValueError(f"{node.name} ({node.op}) has state")
 
