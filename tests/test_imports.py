@@ -1,4 +1,7 @@
-"""No import circle between modules or packages, also none through `if TYPE_CHECKING`."""
+"""No import circle between modules or packages, also none through `if TYPE_CHECKING`.
+
+The import contracts hold the same of what is imported at run time.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.shell
 
-ROOMS = ["errors", "registry", "client", "proxy", "worker", "deploy"]
+ROOMS = ["errors", "registry", "client", "proxy", "worker", "deploy", "testing"]
 GRAPH = grimp.build_graph(
     *(f"fingerpost.{room}" for room in ROOMS), exclude_type_checking_imports=False, cache_dir=None
 )

@@ -72,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(link, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Remove the `::` of docstrings, which announces a block of code and is no Markdown."""
+    return html.replace("<p>::</p>", "")
+
+
 def _examples() -> str:
     parts = ["# Examples\n"]
     for path in sorted((ROOT / "examples").glob("*.py")):

@@ -39,8 +39,7 @@ class Load:
     async def more(self, count: int) -> None:
         """Wait for so many more results, or an error."""
         wanted = len(self.results) + count
-        while len(self.results) < wanted and not self.errors:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(self.results) >= wanted or self.errors)
 
     def shares(self, since: int = 0) -> Counter[str]:
         return Counter(each.worker for each in self.results[since:])

@@ -102,7 +102,7 @@ def test_the_expected_interval_adds_what_a_late_answer_held_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"seconds": 0.0}, "--seconds 0: use 0.1 to 86,400"),
         ({"seconds": math.nan}, "--seconds nan"),
@@ -114,8 +114,8 @@ def test_the_expected_interval_adds_what_a_late_answer_held_up() -> None:
         ({"expected_interval_s": 0.0}, "--expected-interval 0"),
     ],
 )
-def test_a_plan_that_makes_no_sense(wrong: dict[str, float], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_a_plan_with_a_value_out_of_range(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         Plan(model="digits", **wrong)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What changes among workers, told as events."""
+"""Changes among workers, as events."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def diff_of(reference: str = "digits") -> InstanceDiff:
     return InstanceDiff(ModelReference.parse(reference))
 
 
-def told(events: list[WatchEvent]) -> list[tuple[str, str]]:
+def kinds(events: list[WatchEvent]) -> list[tuple[str, str]]:
     return [(each.event, each.worker.id if each.worker else "") for each in events]
 
 
 def test_workers_join_change_and_leave() -> None:
     diff = diff_of()
     first = diff.update(view(worker("a"), worker("b"), index=7), None, 0.25)
-    assert told(first) == [("joined", "a"), ("joined", "b")]
+    assert kinds(first) == [("joined", "a"), ("joined", "b")]
     assert (first[0].index, first[0].age_s) == (7, 0.25)
     assert first[0].worker is not None
     assert first[0].worker.versions == ("1 (stable)",)
     assert diff.update(view(worker("a"), worker("b"), index=8), None, 1.0) == []
 
     changed = diff.update(view(worker("b", version="2", weight=5), worker("c")), None, 1.0)
-    assert told(changed) == [("left", "a"), ("changed", "b"), ("joined", "c")]
+    assert kinds(changed) == [("left", "a"), ("changed", "b"), ("joined", "c")]
     assert changed[1].changes == {"versions": (("1 (stable)",), ("2 (stable)",)), "weight": (1, 5)}
 
 
@@ -66,22 +66,22 @@ def test_a_drained_worker_says_why() -> None:
     assert diff.update(view(), None, 0.0) == []
 
 
-def test_an_empty_list_is_told_at_first() -> None:
-    assert told(diff_of().update(view(), None, 0.0)) == [("empty", "")]
+def test_an_empty_list_is_reported_at_first() -> None:
+    assert kinds(diff_of().update(view(), None, 0.0)) == [("empty", "")]
 
 
 def test_only_the_version_or_alias_asked_for_counts() -> None:
     diff = diff_of("digits@2")
-    assert told(diff.update(view(worker("a"), worker("b", version="2")), None, 0.0)) == [
+    assert kinds(diff.update(view(worker("a"), worker("b", version="2")), None, 0.0)) == [
         ("joined", "b")
     ]
-    assert told(diff.update(view(worker("a", version="2"), worker("b")), None, 0.0)) == [
+    assert kinds(diff.update(view(worker("a", version="2"), worker("b")), None, 0.0)) == [
         ("joined", "a"),
         ("left", "b"),
     ]
 
 
-def test_an_outage_is_told_once_and_so_is_its_end() -> None:
+def test_an_outage_is_reported_once_and_so_is_its_end() -> None:
     diff = diff_of()
     now = view(worker("a"))
     diff.update(now, None, 0.0)
@@ -90,7 +90,7 @@ def test_an_outage_is_told_once_and_so_is_its_end() -> None:
     assert (away.event, away.age_s) == ("unreachable", 3.0)
     assert away.message == "no proxy answered; the list may be old"
     assert diff.update(now, RegistryUnreachable("again"), 4.0) == []
-    assert told(diff.update(view(worker("a"), worker("b"), at=5.0), None, 5.0)) == [
+    assert kinds(diff.update(view(worker("a"), worker("b"), at=5.0), None, 5.0)) == [
         ("back", ""),
         ("joined", "b"),
     ]
@@ -99,8 +99,8 @@ def test_an_outage_is_told_once_and_so_is_its_end() -> None:
 def test_a_proxy_that_has_not_heard_from_its_registry() -> None:
     diff = diff_of()
     now = view(worker("a"))
-    assert told(diff.update(now, None, 50.0)) == [("joined", "a")]
+    assert kinds(diff.update(now, None, 50.0)) == [("joined", "a")]
     (away,) = diff.update(now, None, 53.0)
     assert away.event == "unreachable"
     assert "the proxy cannot reach its registry" in away.message
-    assert told(diff.update(view(worker("a"), at=60.0), None, 60.0)) == [("back", "")]
+    assert kinds(diff.update(view(worker("a"), at=60.0), None, 60.0)) == [("back", "")]

@@ -12,7 +12,7 @@ from fingerpost.client import Client
 from fingerpost.registry import open_registry
 from tests.faults.field import Field, http
 from tests.faults.load import SERVICE
-from tests.faults.sightings import AtConsul, AtProxy, InWatch
+from tests.faults.observed_lists import AtConsul, AtProxy, InWatch
 from tests.faults.table import Table
 from tests.support.consul_process import ConsulProcess
 from tests.support.waiting import until

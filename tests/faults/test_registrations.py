@@ -16,7 +16,7 @@ from fingerpost.client import Client
 from fingerpost.registry import WatchConfig, open_registry
 from tests.faults.field import Field, http
 from tests.faults.load import SERVICE
-from tests.faults.sightings import AtProxy, InWatch
+from tests.faults.observed_lists import AtProxy, InWatch
 from tests.faults.table import Table
 from tests.faults.tap import Tap
 from tests.support.waiting import until
@@ -114,8 +114,8 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
             }
             await http("PUT", f"{url}/register", honest)
             written.append("honest")
-            for sightings in (mine, proxy):
-                await sightings.until(lambda ids: "honest" in ids, "the honest entry is seen")
+            for observed in (mine, proxy):
+                await observed.until(lambda ids: "honest" in ids, "the honest entry is seen")
             await asyncio.sleep(2.0)
             refused = registry.refused - refused
             counted = await _counted(field.proxy) - counted

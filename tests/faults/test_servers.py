@@ -26,7 +26,7 @@ from fingerpost.registry import (
 from tests.faults.calls import Calls, entry_of, forget
 from tests.faults.field import Field, http
 from tests.faults.load import SERVICE, Load
-from tests.faults.sightings import AtConsul, AtProxy, InWatch, Sightings
+from tests.faults.observed_lists import AtConsul, AtProxy, InWatch, ObservedLists
 from tests.faults.table import Row, Table
 from tests.support.consul_cluster import NODES, SERVERS, ConsulCluster
 from tests.support.processes import Processes
@@ -74,7 +74,7 @@ class Scene:
 
     load: Load
     registry: Registry
-    watches: dict[str, Sightings]
+    watches: dict[str, ObservedLists]
 
     @property
     def empty(self) -> int:
@@ -89,11 +89,11 @@ class Scene:
     def lost(self, ids: frozenset[str]) -> list[tuple[str, str, float, float | None]]:
         """Each time that one of these left a list: which, who, when, and when it was back."""
         lost: list[tuple[str, str, float, float | None]] = []
-        for name, sightings in self.watches.items():
+        for name, observed in self.watches.items():
             for instance in sorted(ids):
                 left: float | None = None
                 had = False
-                for at, names in sightings.seen:
+                for at, names in observed.seen:
                     if instance in names:
                         if left is not None:
                             lost.append((name, instance, left, at))
@@ -126,7 +126,7 @@ async def _scene(field: Field, cluster: ConsulCluster, watched: str) -> AsyncIte
             concurrency=9,
         ) as load,
     ):
-        watches: dict[str, Sightings] = {
+        watches: dict[str, ObservedLists] = {
             "at the agent's proxy": by_agent,
             "at a server's proxy": by_server,
             "in a watch of a server": InWatch(registry.watch(SERVICE)),
@@ -323,8 +323,8 @@ async def test_all_servers_are_dead(servers: Field, cluster: ConsulCluster, tabl
         for server in SERVERS:
             cluster.restart(server)
         again_s = await _all_again(servers, cluster)
-        for sightings in scene.watches.values():
-            await sightings.until(servers.ids.__eq__, "the watch has the two that are left")
+        for observed in scene.watches.values():
+            await observed.until(servers.ids.__eq__, "the watch has the two that are left")
         recovered_s = time.monotonic() - alive_until
         await asyncio.sleep(2.0)
     row.load(scene.load)

@@ -11,7 +11,7 @@ import pytest
 
 from fingerpost.client import Client
 from tests.faults.field import Field
-from tests.faults.sightings import AtConsul, AtProxy
+from tests.faults.observed_lists import AtConsul, AtProxy
 from tests.faults.table import Table
 from tests.support.forwarder import Forwarder
 from tests.support.ports import free_port
@@ -38,8 +38,8 @@ async def test_a_worker_is_killed(field: Field, table: Table) -> None:
             await asyncio.sleep(2.0)
             victim = field.workers[0]
             killed = field.kill(victim)
-            for sightings in (consul, proxy):
-                await sightings.until_without(victim.id)
+            for observed in (consul, proxy):
+                await observed.until_without(victim.id)
             off_list.append(consul.seen[-1][0] - killed)
             await asyncio.sleep(3.0)
         row.load(load)

@@ -93,6 +93,11 @@ class World:
 
         await until(counted, f"{path} names {count}", within_s=10)
 
+    async def measured(self, line: str) -> bool:
+        """Whether the proxy's metrics have this in them."""
+        async with self.http.get("/metrics") as response:
+            return line in await response.text()
+
     async def stop_workers(self) -> None:
         for worker in self.workers.values():
             await worker.stop()

@@ -28,6 +28,7 @@ from fingerpost.worker.worker import Worker
 from tests.support.colours import Models, encoded
 from tests.support.pictures import png_claiming
 from tests.support.repository import write_version
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -271,14 +272,21 @@ async def test_too_many_in_flight_is_429_at_the_headers(models: Models, registry
     ):
         _, writer = await asyncio.open_connection("127.0.0.1", worker.instance.ports["http"])
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-        while (await (await http.get("/load")).json())["rif"] == 0:
-            await asyncio.sleep(0.005)
+
+        async def in_flight() -> int:
+            async with http.get("/load") as response:
+                return (await response.json())["rif"]
+
+        await until(in_flight)
         async with http.post("/", data=encoded("red")) as response:
             assert await error_of(response) == (429, "overloaded")
             assert response.headers["Retry-After"] == "1"
         writer.close()
-        while (await (await http.get("/load")).json())["rif"]:
-            await asyncio.sleep(0.005)  # released although the client went away
+
+        async def released() -> bool:
+            return await in_flight() == 0
+
+        await until(released)  # although the client went away
         async with http.post("/", data=encoded("red")) as response:
             assert response.status == 200
 

@@ -216,7 +216,11 @@ class Client:
         Args:
             images: what `classify` takes, or pairs `(key, image)`, in any iterable, also an endless
                 one.
-            model, top, timeout_s, shrink: as in `classify`; `timeout_s` applies to each image.
+            model: `digits`, `digits@3` or `digits@canary`.
+            top: how many labels to return for each image, 1 or more.
+            timeout_s: seconds from the start of an image, when it is read, to its result;
+                `ClientConfig.timeout_s` if None.
+            shrink: reduce each image to the size that the model needs before it is sent.
             concurrency: images in flight. `auto` raises it while that raises the number of answers
                 a second, within `ClientConfig.stream_max_bytes`.
             on_error: `yield` returns the error of a failed image in its result; `raise` raises it.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PROXY", "Source"]
 
 DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
+"""The proxy that a client without a URL asks."""
 
 
 class Source(NamedTuple):

@@ -11,11 +11,12 @@ from fingerpost.registry.names import check_alias
 
 __all__ = ["Answer", "FakeModel", "FakeModels"]
 
-# What a model answers for one image: labels with their scores, 0 to 1; or one label, with score 1.
 Answer: TypeAlias = str | Sequence[tuple[str, float]]
+"""What a fake model answers for one image: labels with their scores (0 to 1), or one label, whose
+score is then 1."""
 
-# The same answer for every image, or a function of the image's bytes.
 FakeModel: TypeAlias = Answer | Callable[[bytes], Answer]
+"""A fake model: the same answer for every image, or a function of the image's bytes."""
 
 
 class FakeModels:

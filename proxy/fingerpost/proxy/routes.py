@@ -169,7 +169,7 @@ class ProxyRoutes:
         """`POST /v1/classify/{service}`: 307 with a worker's URL.
 
         The connection is closed afterwards, because a client that did not wait for an answer
-        continues to send a body that nobody here will read.
+        continues to send a body that this proxy will not read.
         """
         try:
             worker = await self._picker.pick(ModelReference.parse(request.match_info["service"]))

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 LOAD_HEADER: Final = "endpoint-load-metrics"
+"""The response header that carries a load report, as ORCA names it."""
 
 MAX_LOAD_BYTES: Final = 64 * 1024
 """The longest body of an answer to `GET /load`; a load report has some 150 bytes."""

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
+from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig, SyncClient
 from fingerpost.client.tracing import Tracing
@@ -76,11 +77,12 @@ class Relays:
     async def _known(self, proxy, count):
         headers = {"Accept": "text/plain"}
         async with aiohttp.ClientSession() as http:
-            while True:
+
+            async def known() -> bool:
                 async with http.get(f"{proxy.url}/v1/resolve/digits", headers=headers) as answer:
-                    if answer.status == 200 and len((await answer.text()).split()) == count:
-                        return
-                await asyncio.sleep(0.01)
+                    return answer.status == 200 and len((await answer.text()).split()) == count
+
+            await until(known)
 
     def client(self, *proxies, tracing=None, **config):
         made = Client(

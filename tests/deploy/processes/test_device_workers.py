@@ -47,8 +47,8 @@ def test_a_process_is_told_its_own_device(case: str) -> None:
 
 def test_options_that_only_begin_alike_are_kept() -> None:
     given = ["--model", "--devices-of-mine", "--port-name=x", "--weight", "2"]
-    told = process_arguments(given, CPU, 0)
-    assert told == ["worker", *given, "--device", "cpu", "--port", "0"]
+    arguments = process_arguments(given, CPU, 0)
+    assert arguments == ["worker", *given, "--device", "cpu", "--port", "0"]
 
 
 def test_ports_end_where_they_end() -> None:
@@ -112,10 +112,10 @@ def test_two_processes_on_the_cpu_from_start_to_end(processes: Processes, model:
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert healthy(registry) == []
-    told = worker.output()
-    assert "0.cpu | " in told
-    assert "1.cpu | " in told
-    assert "Traceback" not in told
+    output = worker.output()
+    assert "0.cpu | " in output
+    assert "1.cpu | " in output
+    assert "Traceback" not in output
 
 
 def test_a_killed_supervisor_leaves_no_process(processes: Processes, model: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_killed_supervisor_leaves_no_process(processes: Processes, model: Path
     )  # fmt: skip
     until_blocking(lambda: len(healthy(registry)) == 2)
     os.kill(worker.pid, signal.SIGKILL)
-    until_blocking(lambda: healthy(registry) == [])  # they followed it, and told the registry
+    until_blocking(lambda: healthy(registry) == [])  # they ended too, and deregistered
 
 
 def test_a_model_that_cannot_run_is_one_line(processes: Processes, model: Path) -> None:
@@ -157,14 +157,14 @@ async def test_one_that_was_killed_or_failed_comes_back_while_the_other_serves(
     processes: Processes, model: Path, no_task_left: None
 ) -> None:
     registry = await asyncio.to_thread(processes.registry)
-    said: list[str] = []
+    lines: list[str] = []
     arguments = ["--registry", registry, "--model", str(model), "--lease", "0"]
     workers = DeviceWorkers(
         [CPU, CPU],
         arguments,
         port=0,
         grace_s=20.0,
-        on_line=lambda name, line: said.append(f"{name} | {line}"),
+        on_line=lambda name, line: lines.append(f"{name} | {line}"),
         retry_s=0.5,
     )
     async with running(workers) as task:
@@ -173,16 +173,17 @@ async def test_one_that_was_killed_or_failed_comes_back_while_the_other_serves(
 
         (model / "broken").touch()
         workers.processes[0].kill()  # it is started again, and then cannot run
-        await asyncio.to_thread(until_blocking, lambda: any("next try" in line for line in said))
-        assert any("starting it again" in line for line in said)
+        await asyncio.to_thread(until_blocking, lambda: any("next try" in line for line in lines))
+        assert any("starting it again" in line for line in lines)
         assert len(healthy(registry)) >= 1
         (model / "broken").unlink()
         await asyncio.to_thread(
-            until_blocking, lambda: workers.processes[0].pid and len(told_ready(said, "0.cpu")) == 2
+            until_blocking,
+            lambda: workers.processes[0].pid and len(ready_lines(lines, "0.cpu")) == 2,
         )
         assert not task.done()
         assert workers.processes[1].pid == other
-        assert len(told_ready(said, "1.cpu")) == 1
+        assert len(ready_lines(lines, "1.cpu")) == 1
     assert [process.pid for process in workers.processes] == [None, None]
     assert await asyncio.to_thread(healthy, registry) == []
 
@@ -201,8 +202,8 @@ async def test_when_none_is_left_it_ends(
             await task
 
 
-def told_ready(said: list[str], name: str) -> list[str]:
-    return [line for line in said if line.startswith(name) and "ready at" in line]
+def ready_lines(lines: list[str], name: str) -> list[str]:
+    return [line for line in lines if line.startswith(name) and "ready at" in line]
 
 
 def two_requests(output: str) -> list[AccessEntry] | None:

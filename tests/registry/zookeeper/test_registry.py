@@ -402,7 +402,7 @@ async def test_a_registration_given_up_leaves_nothing(
     await registry.catalog()
     zookeeper_process.pause()
     task = asyncio.create_task(registry.register(worker.instance(service)))
-    await asyncio.sleep(0.1)
+    await until(lambda: registry._session.client._pending)  # which nobody answers
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()

@@ -26,7 +26,7 @@ from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.worker.config import RequestConfig, StreamConfig
 from tests.support.colours import encoded
 from tests.support.rig import Rig, serving
-from tests.support.waiting import until
+from tests.support.waiting import settled, until
 
 PATH = "/v1/stream/colours"
 TYPE = {"Content-Type": STREAM_TYPE}
@@ -225,12 +225,8 @@ async def test_the_window_bounds_what_is_read_ahead() -> None:
         image = encoded("red", (250, 250), "BMP")
         async with http.post(PATH, data=images(), headers=TYPE) as response:
             await until(lambda: rig.rif == 4)
-            before = -1
-            while sent != before:  # until TCP's buffers are full
-                before = sent
-                await asyncio.sleep(0.1)
+            assert await settled(lambda: sent) < 100  # TCP's buffers are full
             assert rig.rif == 4
-            assert sent < 100
             rig.backend.gate.set()
             answers, ended = await Answers(response.content).all()
         assert (len(answers), ended.taken, ended.reason) == (300, 300, "done")
@@ -257,13 +253,10 @@ async def test_a_client_that_reads_nothing_stops_the_worker_and_is_dropped_at_la
         flooding = asyncio.create_task(flood())
         try:
             await until(lambda: rig.rif > 0)
-            seen = -1
-            while rig.backend.seen != seen:  # it stands still
-                seen = rig.backend.seen
-                await asyncio.sleep(0.2)
-            assert seen * 25_000 < 30_000_000  # some 25 KB an answer: TCP's buffers hold these
             await until(lambda: not rig.service.admission._streams)
             assert rig.rif == 0
+            # Some 25 KB an answer: TCP's buffers held these.
+            assert rig.backend.seen * 25_000 < 30_000_000
             with pytest.raises(OSError):
                 await asyncio.wait_for(flooding, 10)
         finally:

@@ -49,7 +49,7 @@ def test_options_that_contradict_each_other_are_told(tmp_path: Path) -> None:
         for arguments, status, says in (
             ([], 2, "give either --model PATH"),
             (["--model", tmp_path, "--models", tmp_path], 2, "give either --model PATH"),
-            (["--models", tmp_path, "--name", "x"], 2, "--name with --models"),
+            (["--models", tmp_path, "--name", "x"], 2, "--name cannot be used"),
             (["--models", tmp_path, "--versions", "newest"], 1, "expected latest:N"),
         ):
             process = processes.start("worker", *arguments)

@@ -60,10 +60,9 @@ class Load:
 
     async def more(self, count: int = 50) -> None:
         """Wait for more answers."""
-        until = self.answers.total() + count
-        while self.answers.total() < until:
-            assert not self.failures
-            await asyncio.sleep(0.01)
+        wanted = self.answers.total() + count
+        await until(lambda: self.failures or self.answers.total() >= wanted)
+        assert not self.failures
 
 
 async def test_switches_under_load_fail_nothing_and_nothing_answers_cold(

@@ -107,7 +107,7 @@ def test_a_name_that_is_no_line_of_labels_is_refused(tmp_path: Path, name: str) 
     try:
         _classes(tmp_path, **{"a": 2, name: 2})
     except OSError:
-        pytest.skip("this file system takes no such name")
+        return  # a file system that refuses such a name never shows one
     with pytest.raises(ConfigurationError, match="rename it"):
         scan(tmp_path)
 

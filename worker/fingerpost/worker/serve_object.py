@@ -61,7 +61,16 @@ def serve(
     For a program with an event loop of its own there is `Worker.for_object`.
 
     Args:
-        model, name, version, labels, image_size, max_batch: see `Worker.for_object`.
+        model: an object with a method `predict(batch)`; see `PythonModel`.
+        name: the name of the model, which clients ask for: 1 to 63 lower-case letters, digits and
+            hyphens.
+        version: its version, a number.
+        labels: the names of the classes, in the order of the scores; by default the object's
+            attribute `labels`, else the numbers of the classes.
+        image_size: pixels of both sides, or `(height, width)`; by default the object's attributes
+            `height` and `width`.
+        max_batch: most images in one call of `predict`; by default the object's attribute
+            `max_batch`, else 32.
         registry: the registry's URL, such as `consul://127.0.0.1:8500`; by default the one that
             `fingerpost registry` runs on this machine.
         host: the address to listen on; by default loopback. `0.0.0.0` serves other machines.

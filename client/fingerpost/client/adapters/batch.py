@@ -37,7 +37,8 @@ class BatchMapper:
 
     Args:
         client: the framework may pickle it and send it to another process.
-        model, options: see `Client.stream`.
+        model: `digits`, `digits@3` or `digits@canary`.
+        options: `timeout_s`, `concurrency`, `on_error` and `shrink` of `Client.stream`.
         column: the name of the column with the images: anything that `Client.classify` takes.
         prefix: precedes the names of the three columns, for a batch that has a `label` already.
 

@@ -47,7 +47,8 @@ class _Wrapper(Generic[T]):
     Args:
         dataset: the dataset with the images.
         client: in each worker process of a `DataLoader` it becomes a client of that process.
-        model, options: see `Client.stream`.
+        model: `digits`, `digits@3` or `digits@canary`.
+        options: `timeout_s`, `concurrency`, `on_error` and `shrink` of `Client.stream`.
         image: returns the image of an item: a tensor `[C, H, W]` or `[H, W]`, uint8 or float from 0
             to 1, or anything else that `Client.classify` takes. With the start method `spawn` it
             must be picklable.

@@ -1,4 +1,4 @@
-"""Who was on the list when: at Consul, at a proxy, and in a watch of ours."""
+"""Records which workers were listed when: by Consul, by a proxy, and by a watch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fingerpost.registry import Snapshot, Watch
 from tests.faults.load import SERVICE
 from tests.support.waiting import until
 
-__all__ = ["AtConsul", "AtProxy", "InWatch", "Sightings"]
+__all__ = ["AtConsul", "AtProxy", "InWatch", "ObservedLists"]
 
 
-class Sightings:
-    """Every list that was seen: when, and whose ids or addresses were on it."""
+class ObservedLists:
+    """Every list that was observed: its time, and the ids or addresses on it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, frozenset[str]]] = []
@@ -62,7 +62,7 @@ class Sightings:
             self.seen.append((time.monotonic(), names))
 
 
-class _Poller(Sightings):
+class _Poller(ObservedLists):
     """Held lookups one after the other, from `async with` on."""
 
     def __init__(self, url: str) -> None:
@@ -121,7 +121,7 @@ class AtProxy(_Poller):
             return answer.headers["Fingerpost-Index"]
 
 
-class InWatch(Sightings):
+class InWatch(ObservedLists):
     """What a watch of `fingerpost.registry` publishes, by id."""
 
     def __init__(self, watch: Watch[Snapshot]) -> None:
