@@ -80,3 +80,16 @@ def test_the_list_of_services_is_read_by_both_releases(warned: Warned) -> None:
     del raw["aliases"]
     assert msgspec.convert(raw, ServiceEntry) == entry
     assert len(warned()) == 1
+
+
+def test_retained_instances_are_read_and_written_under_their_old_name_too(warned: Warned) -> None:
+    answer = msgspec.structs.replace(ANSWER, retained=("a-1",))
+    written = msgspec.json.decode(msgspec.json.encode(answer))
+    assert written["retained"] == written["kept"] == ["a-1"]
+    assert msgspec.json.decode(msgspec.json.encode(answer), type=ResolveAnswer) == answer
+    assert warned() == []
+    del written["retained"]
+    old = msgspec.json.decode(msgspec.json.encode(written), type=ResolveAnswer)
+    assert old.snapshot(time.monotonic()).retained == ("a-1",)
+    [warning] = warned()
+    assert "'kept' is the old spelling of 'retained'" in warning
