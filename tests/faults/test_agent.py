@@ -66,8 +66,9 @@ async def _back(mine: InWatch, field: Field, since: float) -> float:
 
     def back() -> bool:
         view = mine.watch.view
-        fresh = mine.watch.error is None and view is not None and view.taken_at > since - 0.05
-        return fresh and not view.retained and mine.now == field.ids
+        if mine.watch.error is not None or view is None or view.taken_at <= since - 0.05:
+            return False
+        return not view.retained and mine.now == field.ids
 
     await until(back, "the watch is back")
     return time.monotonic()

@@ -15,6 +15,7 @@ from tests.faults.field import Field, http
 from tests.faults.load import SERVICE
 from tests.faults.table import Table
 from tests.faults.tap import Tap
+from tests.support.optional import not_none
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -111,7 +112,7 @@ async def test_many_clients_watch_one_proxy(field: Field, table: Table) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            os.kill(_listener(port), signal.SIGTERM)
+            os.kill(not_none(_listener(port)), signal.SIGTERM)
     row.count(watchers.answers + len(watchers.errors), watchers.errors)
     row.at_most("watches of the service at the registry", len(held), 1)
     row.at_most("watches of the list of services", len(catalog), 1)
@@ -126,7 +127,7 @@ def _listener(port: int) -> int | None:
     pids = [
         each.pid
         for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid
+        if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid
     ]
     return max(pids, key=lambda pid: psutil.Process(pid).create_time()) if pids else None
 

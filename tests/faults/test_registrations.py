@@ -95,7 +95,7 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
         ) as load,
     ):
         mine = InWatch(registry.watch(SERVICE))
-        refused = registry.refused
+        refused = registry.rejected_entries.total
         counted = await _counted(field.proxy)
         written: list[str] = []
         not_taken: list[str] = []
@@ -117,7 +117,7 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
             for observed in (mine, proxy):
                 await observed.until(lambda ids: "honest" in ids, "the honest entry is seen")
             await asyncio.sleep(2.0)
-            refused = registry.refused - refused
+            refused = registry.rejected_entries.total - refused
             counted = await _counted(field.proxy) - counted
             services = await http("GET", f"{field.proxy}/v1/services")
         finally:

@@ -29,6 +29,7 @@ from tests.faults.load import SERVICE, Load
 from tests.faults.observed_lists import AtConsul, AtProxy, InWatch, ObservedLists
 from tests.faults.table import Row, Table
 from tests.support.consul_cluster import NODES, SERVERS, ConsulCluster
+from tests.support.optional import not_none
 from tests.support.processes import Processes
 from tests.support.waiting import until
 
@@ -166,7 +167,7 @@ async def test_the_leader_is_killed_while_a_worker_registers(
     servers: Field, cluster: ConsulCluster, table: Table
 ) -> None:
     row = table.row("4", "Consul leader killed, a worker registering meanwhile")
-    leader = cluster.leader()
+    leader = not_none(cluster.leader())
     survivors = [each for each in SERVERS if each != leader]
     async with _scene(servers, cluster, survivors[0]) as scene:
         before = servers.ids
@@ -227,7 +228,7 @@ async def test_the_agent_is_killed(servers: Field, cluster: ConsulCluster, table
             cluster.restart("client")
             again_s = await _all_again(servers, cluster)
             await until(
-                lambda: not scene.registry.watch(SERVICE).view.retained,
+                lambda: not not_none(scene.registry.watch(SERVICE).view).retained,
                 "no worker is retained any more",
             )
             await asyncio.sleep(2.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import dataclass
 from math import inf
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -18,6 +20,7 @@ from fingerpost.client.routing import (
     RetryConfig,
     SlowStartConfig,
 )
+from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.client.routing.slow_start import SlowStart
 from fingerpost.client.routing.subset import subset
 
@@ -52,7 +55,7 @@ def test_at_most_a_tenth_of_the_bytes_is_sent_again_but_one_image_always():
 
 def test_two_probes_a_request_without_replacement():
     probing, rng = Probing(ProbingConfig()), random.Random(1)
-    endpoints = [f"w{index}" for index in range(10)]
+    endpoints = cast("list[Endpoint]", [f"w{index}" for index in range(10)])
     seen: Counter = Counter()
     for step in range(50):
         seen.update(probing.draw(endpoints, probing.on_request(step / 10), rng))
@@ -106,8 +109,14 @@ def test_a_slow_but_moving_upload_is_not_ended():
     assert (clock.left_ms(95.0), clock.left_ms(101.0)) == (5000, 1)
 
 
+@dataclass
+class Named:
+    id: str
+    weight: int = 1
+
+
 def test_subsets_are_even_and_stay():
-    endpoints = [SimpleNamespace(id=f"w{index}", weight=1) for index in range(200)]
+    endpoints = [Named(f"w{index}") for index in range(200)]
     assert subset(endpoints[:64], "c", 64) == endpoints[:64]
     used: Counter = Counter()
     moved = 0
@@ -123,9 +132,7 @@ def test_subsets_are_even_and_stay():
 
 
 def test_a_heavier_worker_is_in_more_subsets():
-    endpoints = [
-        SimpleNamespace(id=f"w{index}", weight=1 + 3 * (index == 0)) for index in range(100)
-    ]
+    endpoints = [Named(f"w{index}", weight=1 + 3 * (index == 0)) for index in range(100)]
     found = [subset(endpoints, f"client-{number}", 10) for number in range(300)]
     times = Counter(each.id for each in [one for mine in found for one in mine])
     assert times["w0"] > 2 * times["w1"]
@@ -134,7 +141,7 @@ def test_a_heavier_worker_is_in_more_subsets():
 @pytest.mark.parametrize(("age_s", "share"), [(0.0, 0.1), (15.0, 0.55), (30.0, 1.0), (99.0, 1.0)])
 def test_a_new_worker_gets_a_growing_share_of_its_part(age_s, share):
     starting = SlowStart(SlowStartConfig())
-    endpoint = SimpleNamespace(new_at=0.0, credit=0.0, credit_at=0)
+    endpoint = cast("Endpoint", SimpleNamespace(new_at=0.0, credit=0.0, credit_at=0))
     admitted = 0
     for _ in range(10_000):
         starting.picks += 1
