@@ -143,8 +143,8 @@ class Table:
             "Each row is a test that breaks one thing while clients send images without pause:",
             "real workers, proxies and Consul agents on one machine are killed, stopped and",
             "restarted. The table has the measured values and, in parentheses, the most that is",
-            "allowed. `make test-faults` runs all tests; with `FAULTS_REPORT=docs/faults.md` before",
-            "it in the same line, it writes this page.",
+            "allowed. `make test-faults` runs all tests; with `FAULTS_REPORT=docs/faults.md`",
+            "before it in the same line, it writes this page.",
             "",
             f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} on {_machine()}, "
             f"Consul {self.consul or 'unknown'}.",
