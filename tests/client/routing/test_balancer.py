@@ -23,6 +23,7 @@ from fingerpost.client.routing import (
     RoundRobin,
     RoutingConfig,
 )
+from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.registry import (
     Instance,
     LoadReport,
@@ -399,7 +400,7 @@ class BalancerMachine(RuleBasedStateMachine):
         self.balancer = balancer_of("a", "b", "c")
         self.now = 0.0
         self.open: list[Pick] = []
-        self.known: dict[int, object] = {}
+        self.known: dict[int, Endpoint] = {}
 
     @rule(tried=st.sets(st.sampled_from("abcd")))
     def pick(self, tried):

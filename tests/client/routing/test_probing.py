@@ -5,15 +5,19 @@ from __future__ import annotations
 import random
 from collections import Counter
 from math import inf
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from fingerpost.client.routing import Probing, ProbingConfig
 
+if TYPE_CHECKING:
+    from fingerpost.client.routing import Endpoint
+
 
 def test_two_probes_a_request_without_replacement():
     probing, rng = Probing(ProbingConfig()), random.Random(1)
-    endpoints = [f"w{index}" for index in range(10)]
+    endpoints = cast("list[Endpoint]", [f"w{index}" for index in range(10)])
     seen: Counter = Counter()
     for step in range(50):
         seen.update(probing.draw(endpoints, probing.on_request(step / 10), rng))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 from fingerpost.client.routing.subset import subset
 
 
+@dataclass
+class Named:
+    id: str
+    weight: int = 1
+
+
 def test_subsets_are_even_and_stay():
-    endpoints = [SimpleNamespace(id=f"w{index}", weight=1) for index in range(200)]
+    endpoints = [Named(f"w{index}") for index in range(200)]
     assert subset(endpoints[:64], "c", 64) == endpoints[:64]
     used: Counter = Counter()
     moved = 0
@@ -25,9 +31,7 @@ def test_subsets_are_even_and_stay():
 
 
 def test_a_heavier_worker_is_in_more_subsets():
-    endpoints = [
-        SimpleNamespace(id=f"w{index}", weight=1 + 3 * (index == 0)) for index in range(100)
-    ]
+    endpoints = [Named(f"w{index}", weight=1 + 3 * (index == 0)) for index in range(100)]
     found = [subset(endpoints, f"client-{number}", 10) for number in range(300)]
     times = Counter(each.id for each in [one for mine in found for one in mine])
     assert times["w0"] > 2 * times["w1"]
