@@ -1,6 +1,15 @@
 # Everything a newcomer needs: `make demo` runs the main job, `make test` the tests.
-PYTHON ?= python3
+# `make TARGET PYTHON=python3.12` uses another Python. An environment of another version stays as it
+# is: this one's is beside it, .venv-3.12. Without PYTHON, .venv is used whatever it was made with.
 VENV := .venv
+ifneq ($(origin PYTHON),undefined)
+  VENV := $(shell \
+    version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+    wanted=$$($(PYTHON) -c "$$version" 2>/dev/null) || wanted=none; \
+    if [ -x .venv/bin/python ] && [ "$$(.venv/bin/python -c "$$version")" != "$$wanted" ]; \
+    then echo ".venv-$$wanted"; else echo .venv; fi)
+endif
+PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
@@ -47,7 +56,7 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/basedpyright --level error client tests/client/typed_program.py
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 
 docs: $(STAMP)
@@ -67,5 +76,5 @@ bench-%: $(STAMP)
 	@$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
+	rm -rf .venv .venv-* site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from PIL import Image
+from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig, RoutingConfig
 from fingerpost.client.wire import ClassifyAnswer, ImageAnswer
@@ -183,8 +184,7 @@ async def test_a_cancelled_test_has_its_figures(worker: Worker) -> None:
         test = LoadTest(client, [b"image"], Plan(model="digits", seconds=60, warm_up_s=0))
         assert test.report() is None
         task = asyncio.create_task(test.run())
-        while len(worker.images) < 500:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(worker.images) >= 500)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -6,12 +6,14 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 from tests.proxy.world import World
 from tests.support.old_spellings import Warned, warned
+from tests.support.waiting import until
 
 from fingerpost.client.wire import INDEX_HEADER, WORKER_HEADER, ResolveAnswer, ServicesAnswer
 from fingerpost.errors import ConfigurationError
@@ -42,15 +44,16 @@ async def test_get_root_names_each_worker_in_turn(world: World) -> None:
 async def test_resolve_tells_all_there_is_to_know(world: World) -> None:
     await world.add("a", zone="rack-1", weight=7, meta={"device": "cpu"}, boot_id=5)
     await world.until(1)
-    async with asyncio.timeout(10):
-        while True:
-            async with world.http.get("/v1/resolve/digits") as response:
-                answer = msgspec.json.decode(await response.read(), type=ResolveAnswer)
-            (one,) = answer.instances
-            if one.load is not None:
-                break
-            await asyncio.sleep(0.01)
-    assert response.headers[INDEX_HEADER] == str(answer.index)
+
+    async def with_a_load() -> tuple[ResolveAnswer, str] | None:
+        async with world.http.get("/v1/resolve/digits") as response:
+            answer = msgspec.json.decode(await response.read(), type=ResolveAnswer)
+        loads = [each.load for each in answer.instances]
+        return None if loads == [None] else (answer, response.headers[INDEX_HEADER])
+
+    answer, index = await until(with_a_load, within_s=10)
+    (one,) = answer.instances
+    assert index == str(answer.index)
     assert one.address == f"127.0.0.1:{world.workers['a'].port}"
     assert (one.zone, one.weight, one.meta["device"], one.boot_id) == ("rack-1", 7, "cpu", 5)
     assert one.load.rif == 3
@@ -164,9 +167,7 @@ async def test_a_held_lookup_returns_at_the_change(world: World) -> None:
         assert response.headers[INDEX_HEADER] == index
     assert 0.15 < time.monotonic() - started < 5
     held = asyncio.create_task(world.addresses(f"/v1/resolve/digits?index={index}&wait=30s"))
-    async with asyncio.timeout(5):
-        while "waiting_lookups 1.0" not in await (await world.http.get("/metrics")).text():
-            await asyncio.sleep(0.01)
+    await until(lambda: world.measured("waiting_lookups 1.0"), within_s=5)
     await world.add("b")
     assert len(await asyncio.wait_for(held, 2)) == 2
 
@@ -186,7 +187,7 @@ async def test_a_lookup_held_for_an_unknown_service_learns_of_it(world: World) -
         assert response.status == 404
         index = response.headers[INDEX_HEADER]
     held = asyncio.create_task(world.addresses(f"/v1/resolve/flowers?index={index}&wait=30s"))
-    await asyncio.sleep(0)
+    await until(lambda: world.measured("waiting_lookups 1.0"), within_s=5)
     await world.add("b", service="flowers")
     assert len(await asyncio.wait_for(held, 5)) == 1
 
@@ -254,31 +255,38 @@ async def test_a_worker_that_refuses_connections_is_not_handed_out(world: World)
         while quiet < 10:
             async with world.http.get("/") as response:
                 quiet = 0 if (await response.text()).strip() == dead else quiet + 1
-            await asyncio.sleep(0.005)
 
 
 async def test_an_outage_keeps_the_last_good_snapshot_and_shows_its_age(world: World) -> None:
     await world.add("a")
     await world.until(1)
     await world.embedded.aclose()
-    async with asyncio.timeout(15):
-        while "registry" not in await (await world.http.get("/health/ready")).json():
-            await asyncio.sleep(0.02)
+
+    async def noticed() -> bool:
+        async with world.http.get("/health/ready") as response:
+            return "registry" in await response.json()
+
+    await until(noticed, within_s=15)
     async with world.http.get("/health/ready") as response:
         assert response.status == 200
     async with world.http.get("/v1/resolve/digits") as response:
         first = msgspec.json.decode(await response.read(), type=ResolveAnswer)
     assert len(first.instances) == 1
-    await asyncio.sleep(0.02)
-    async with world.http.get("/v1/resolve/digits") as response:
-        second = msgspec.json.decode(await response.read(), type=ResolveAnswer)
-    assert second.age_s > first.age_s > 0
+    assert first.age_s > 0
+
+    async def older() -> bool:
+        async with world.http.get("/v1/resolve/digits") as response:
+            again = msgspec.json.decode(await response.read(), type=ResolveAnswer)
+        return again.age_s > first.age_s
+
+    await until(older, within_s=5)
 
 
 @pytest.mark.parametrize("old", ["service", "first_snapshot_s", "max_waiting"])
 def test_an_old_name_of_a_setting_is_an_error_that_names_the_new_one(old: str) -> None:
+    old_setting: dict[str, Any] = {old: 1}
     with pytest.raises(ConfigurationError, match=f"{old}=.* is called [a-z_]+ now"):
-        ProxyConfig(registry="http://127.0.0.1:9", **{old: 1})
+        ProxyConfig(registry="http://127.0.0.1:9", **old_setting)
 
 
 async def test_before_the_first_snapshot() -> None:
@@ -308,12 +316,7 @@ async def test_hostile_registrations_are_counted_and_never_handed_out(world: Wor
     }
     async with world.http.put(f"{world.embedded.url}/v1/agent/service/register", json=entry) as put:
         assert put.status == 200
-    async with asyncio.timeout(5):
-        while "rejected_entries_total{" not in (
-            metrics := await (await world.http.get("/metrics")).text()
-        ):
-            await asyncio.sleep(0.01)
-    assert 'fingerpost_proxy_rejected_entries_total{reason="' in metrics
+    await until(lambda: world.measured('fingerpost_proxy_rejected_entries_total{reason="'))
     assert await world.addresses() == {f"127.0.0.1:{world.workers['a'].port}"}
 
 

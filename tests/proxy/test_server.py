@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from tests.proxy.world import World
+from tests.support.sockets import received
 
 from fingerpost.proxy.routes import ProxyRoutes
 
@@ -25,8 +26,7 @@ class Line:
     async def send(self, *pieces: bytes) -> None:
         for piece in pieces:
             self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0.02)  # so that they arrive one by one
+            await received(self.writer)  # so that they are read one by one
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         async with asyncio.timeout(5):

@@ -1,10 +1,16 @@
-"""What a test may have left open."""
+"""The sockets of this process, as the system sees them."""
 
 from __future__ import annotations
 
+import array
+import asyncio
+import fcntl
+import termios
 from pathlib import Path
 
-__all__ = ["open_sockets"]
+from tests.support.waiting import until
+
+__all__ = ["open_sockets", "received"]
 
 
 def open_sockets() -> int:
@@ -17,3 +23,17 @@ def open_sockets() -> int:
         except FileNotFoundError:
             continue
     return count
+
+
+async def received(writer: asyncio.StreamWriter) -> None:
+    """Wait until a server in this event loop was given all that was written."""
+    connection = writer.get_extra_info("socket")
+    on_the_way = array.array("i", [0])
+
+    def arrived() -> bool:
+        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, on_the_way)
+        return not on_the_way[0] and not writer.transport.get_write_buffer_size()
+
+    await until(arrived)
+    for _ in range(3):  # what has arrived is delivered in the next turn of the loop
+        await asyncio.sleep(0)

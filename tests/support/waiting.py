@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["until", "until_blocking"]
+__all__ = ["settled", "until", "until_blocking"]
 
 
 async def until(
@@ -46,3 +46,18 @@ def until_blocking(
 
 def _late(condition: object, what: str, within_s: float) -> str:
     return f"not within {within_s:g} s: {what or condition}"
+
+
+async def settled(value: Callable[[], Any], *, turns: int = 200) -> Any:
+    """Wait until a value has been the same for so many turns of the event loop, and return it.
+
+    For what this loop alone does, both ends of a connection included: each turn delivers all that
+    has arrived, so that nothing more will happen after some idle ones, however slow the machine.
+    """
+    seen, idle = value(), 0
+    while idle < turns:
+        await asyncio.sleep(0)
+        now = value()
+        idle = idle + 1 if now == seen else 0
+        seen = now
+    return seen

@@ -13,7 +13,7 @@ from tests.client.transport.peer import ANSWER, Conversation, Peer, answer
 from tests.client.transport.sender import Sender, no_answer, pieces
 from tests.support.load_answers import REFUSED, serving
 from tests.support.sockets import open_sockets
-from tests.support.waiting import until
+from tests.support.waiting import settled, until
 
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
@@ -38,8 +38,7 @@ async def sender():
     async with Sender() as sender:
         yield sender
     assert {each for each in asyncio.all_tasks() - tasks if "fingerpost" in repr(each)} == set()
-    while open_sockets() > sockets:
-        await asyncio.sleep(0.001)
+    await until(lambda: open_sockets() <= sockets)
 
 
 def saying(*pieces: bytes):
@@ -104,8 +103,7 @@ async def test_good_answers(sender, script, connections):
             assert reply.answer.results[0].predictions == (("a", 0.75),)
             assert sender.attempt.sent_bytes == 5
             assert sender.attempt.sent_at is not None
-            while connections == 2 and peer.open:  # until the peer knows too
-                await asyncio.sleep(0.001)
+            await until(lambda: connections == 1 or not peer.open)  # the peer knows too
         assert peer.connections == connections
 
 
@@ -286,11 +284,8 @@ async def test_a_peer_that_does_not_read_stops_the_reading_of_the_source(sender)
     read: list[int] = []
     async with Peer(script) as peer:
         call = asyncio.create_task(sender.send(peer.address, OneShot(endless(read))))
-        count = -1
-        while count < len(read) or not read:  # until it stands still
-            count = len(read)
-            await asyncio.sleep(0.2)
-        assert count * 100_000 < 32 * MB
+        await until(lambda: read)
+        assert await settled(lambda: len(read)) * 100_000 < 32 * MB
         assert sender.attempt.sent_bytes < 32 * MB
         go_on.set()
         assert (await call).outcome is Outcome.ANSWERED

@@ -310,13 +310,13 @@ def check_well(port: int) -> None:
         Wrong: one of the two is not so.
     """
     url = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + HANG_S
+    end = time.monotonic() + HANG_S
     while True:
         with urllib.request.urlopen(f"{url}/load", timeout=HANG_S) as answer:  # noqa: S310
             rif = json.load(answer)["rif"]
         if not rif:
             break
-        if time.monotonic() > until:
+        if time.monotonic() > end:
             raise Wrong(f"{rif} requests are still in flight {HANG_S:g} s after the last")
         time.sleep(0.01)
     with urllib.request.urlopen(url, encoded("blue"), timeout=HANG_S) as answer:

@@ -25,8 +25,9 @@ from fingerpost.errors import BadAnswer
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.worker.config import RequestConfig, StreamConfig
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.rig import Rig, serving
-from tests.support.waiting import until
+from tests.support.waiting import settled, until
 
 PATH = "/v1/stream/colours"
 TYPE = {"Content-Type": STREAM_TYPE}
@@ -109,6 +110,8 @@ async def test_answers_come_while_the_client_still_sends(http: aiohttp.ClientSes
         first = await answers.next()
         first_answer.set()
         second = await answers.next()
+        assert isinstance(first, StreamAnswer)
+        assert isinstance(second, StreamAnswer)
         assert [each.result.predictions[0][0] for each in (first, second)] == ["red", "blue"]
         assert await answers.next() == Ended(taken=2, reason="done")
 
@@ -127,7 +130,7 @@ async def test_a_bad_image_fails_alone(http: aiohttp.ClientSession) -> None:
     assert ended == Ended(taken=20, reason="done")
     for n, answer in enumerate(answers):
         if n in bad:
-            assert answer.result.error.code == bad[n][1]
+            assert not_none(answer.result.error).code == bad[n][1]
         else:
             assert answer.result.predictions[0][0] == "green"
 
@@ -136,7 +139,7 @@ async def test_an_image_s_own_deadline(http: aiohttp.ClientSession, rig: Rig) ->
     rig.backend.gate.clear()
     frames = [framed(encoded("red"), deadline_ms=30)]
     (answer,), ended = await send(http, frames)
-    assert answer.result.error.code == "deadline"
+    assert not_none(answer.result.error).code == "deadline"
     assert ended == Ended(taken=1, reason="done")
     rig.backend.gate.set()
 
@@ -167,6 +170,7 @@ async def test_no_frames(http: aiohttp.ClientSession) -> None:
     ):
         answers, ended = await send(http, [body])
         assert answers == []
+        assert ended.error is not None
         assert (ended.taken, ended.reason, ended.error.code) == (0, "failed", "invalid_request")
         assert words in ended.error.message
 
@@ -180,7 +184,7 @@ async def test_a_stream_s_deadline(http: aiohttp.ClientSession) -> None:
     async with http.post(PATH, data=images(), headers=headers) as response:
         answers, ended = await Answers(response.content).all()
     assert [answer.result.predictions[0][0] for answer in answers] == ["red"]
-    assert (ended.taken, ended.reason, ended.error.code) == (1, "failed", "deadline")
+    assert (ended.taken, ended.reason, not_none(ended.error).code) == (1, "failed", "deadline")
 
 
 async def test_silence_ends_a_stream_and_heartbeats_keep_it() -> None:
@@ -203,6 +207,7 @@ async def test_silence_ends_a_stream_and_heartbeats_keep_it() -> None:
             answers = Answers(response.content)
             found, ended = await answers.all()
         assert len(found) == 1
+        assert ended.error is not None
         assert (beats, ended.reason, ended.error.code) == (20, "failed", "invalid_request")
         assert "no byte for 0.4 s" in ended.error.message
         assert HEARTBEAT in answers.raw
@@ -225,12 +230,8 @@ async def test_the_window_bounds_what_is_read_ahead() -> None:
         image = encoded("red", (250, 250), "BMP")
         async with http.post(PATH, data=images(), headers=TYPE) as response:
             await until(lambda: rig.rif == 4)
-            before = -1
-            while sent != before:  # until TCP's buffers are full
-                before = sent
-                await asyncio.sleep(0.1)
+            assert await settled(lambda: sent) < 100  # TCP's buffers are full
             assert rig.rif == 4
-            assert sent < 100
             rig.backend.gate.set()
             answers, ended = await Answers(response.content).all()
         assert (len(answers), ended.taken, ended.reason) == (300, 300, "done")
@@ -257,13 +258,10 @@ async def test_a_client_that_reads_nothing_stops_the_worker_and_is_dropped_at_la
         flooding = asyncio.create_task(flood())
         try:
             await until(lambda: rig.rif > 0)
-            seen = -1
-            while rig.backend.seen != seen:  # it stands still
-                seen = rig.backend.seen
-                await asyncio.sleep(0.2)
-            assert seen * 25_000 < 30_000_000  # some 25 KB an answer: TCP's buffers hold these
             await until(lambda: not rig.service.admission._streams)
             assert rig.rif == 0
+            # Some 25 KB an answer: TCP's buffers held these.
+            assert rig.backend.seen * 25_000 < 30_000_000
             with pytest.raises(OSError):
                 await asyncio.wait_for(flooding, 10)
         finally:

@@ -12,6 +12,7 @@ import pytest
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ModelInfo, open_registry
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.repository import write_version
 from tests.support.waiting import until
 
@@ -48,7 +49,7 @@ class Load:
         while True:
             reference = "flowers"
             if by_number:
-                (instance,) = self._watch.view.instances
+                (instance,) = not_none(self._watch.view).instances
                 reference += f"@{instance.models[0].versions[0]}"
             async with self._http.post(f"/v1/classify/{reference}", data=b"image") as response:
                 body = await response.json()
@@ -60,10 +61,9 @@ class Load:
 
     async def more(self, count: int = 50) -> None:
         """Wait for more answers."""
-        until = self.answers.total() + count
-        while self.answers.total() < until:
-            assert not self.failures
-            await asyncio.sleep(0.01)
+        wanted = self.answers.total() + count
+        await until(lambda: self.failures or self.answers.total() >= wanted)
+        assert not self.failures
 
 
 async def test_switches_under_load_fail_nothing_and_nothing_answers_cold(
