@@ -181,7 +181,7 @@ def use():
     try:
         ask(client, red)
     except RuntimeError as error:
-        assert "name it by its URL" in str(error)
+        assert "pass the registry's URL" in str(error)
     else:
         sys.exit(1)
 ended_well(child(use))

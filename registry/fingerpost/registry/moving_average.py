@@ -29,4 +29,7 @@ def time_weight(pause_s: float, least: float, most: float, period_s: float = 1.0
         most: the weight after a long pause; below 1, so that a single sample does not decide.
         period_s: a pause of so many seconds has a weight of 1, before `most` is applied.
     """
-    return min(most, max(least, pause_s / period_s))
+    weight = pause_s / period_s
+    if weight < least:  # min and max would take longer than all the rest
+        return least
+    return most if weight > most else weight

@@ -11,7 +11,7 @@ _INTERVAL_S: Final = 0.02
 
 
 class CancelScope:
-    """A section of the current task that something else may cancel: a `DeadlineScheduler`, say.
+    """A section of the current task that something else, such as a `DeadlineScheduler`, may cancel.
 
     Cancelling the scope cancels the task. The section then asks `cancelled_caught` whether the
     `CancelledError` that it received comes from the scope alone, as `asyncio.Timeout` does.
