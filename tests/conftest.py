@@ -24,6 +24,7 @@ _TURNS = pytest.StashKey[Turns]()
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test the markers of what it needs, and a place among several processes."""
     for item in items:
