@@ -46,7 +46,7 @@ demo: $(STAMP)
 	@$(BIN)/fingerpost demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest --ignore tests/faults -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --ignore tests/faults -n $(JOBS)
 
 quick: $(STAMP)
 	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.consul_process import ConsulProcess
 from tests.support.kinds import QUICK, forbid_the_world, has_quick_tests, kinds_of
-from tests.support.parallel import Turns, group_of, place_of
+from tests.support.parallel import ByGroup, Turns, place_of
 
 # How long an example takes says nothing on a busy machine: limits on time are the tests' own.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,16 +24,18 @@ _TURNS = pytest.StashKey[Turns]()
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test the markers of what it needs, and a place among several processes."""
     for item in items:
         for kind in sorted(kinds_of(item)):
             item.add_marker(kind)
-    if items and items[0].config.pluginmanager.hasplugin("xdist"):
-        items.sort(key=place_of)
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if items and hasattr(items[0].config, "workerinput"):
+        items.sort(key=lambda item: place_of(item.path))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> ByGroup:
+    """Keep together what shares a fixture that takes long."""
+    return ByGroup(config)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the time limit of a test begins afterwards

@@ -1,38 +1,55 @@
 """Tests in several processes: which go together, and which have the machine to themselves.
 
 `make test` runs two processes (pytest-xdist). All tests of a module run in the same one, and so do
-all that share a fixture which takes long, so that it is made once. What measures speed is marked
-`alone`, and waits until the test beside it has ended.
+all modules that share a fixture which takes long, so that it is made once. What measures speed is
+marked `alone`, and waits until the test beside it has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-__all__ = ["Turns", "group_of", "place_of"]
+__all__ = ["ByGroup", "Turns", "place_of"]
 
-# Fixtures that take 5 to 60 s, those first that most of the time goes into.
+_ROOT = Path(__file__).parents[2]
+# Fixtures that take 5 to 60 s, those first whose tests take longest.
 _SHARED = ("demo", "models", "consul_cluster", "secured_cluster", "zookeeper_url", "colours")
+_USES = {
+    name: re.compile(rf"^ *(?:async )?def \w+\([^()]*\b{name}\b[:,)\s]", re.MULTILINE)
+    for name in _SHARED
+}
 
 
-def group_of(item: pytest.Item) -> str:
-    """The name of the tests that must run in one process with this one."""
-    fixtures = getattr(item, "fixturenames", ())
-    for name in _SHARED:
-        if name in fixtures:
-            return name
-    return item.path.relative_to(item.config.rootpath).as_posix()
+@functools.cache
+def _group_of(module: str) -> str:
+    """The modules that must run in one process with this one, which is a path: a name of them."""
+    text = (_ROOT / module).read_text("utf-8")
+    return next((name for name, use in _USES.items() if use.search(text)), module)
 
 
-def place_of(item: pytest.Item) -> int:
-    """Where in the order a test's group stands: what takes longest is begun first."""
-    group = group_of(item)
+def place_of(module: Path) -> int:
+    """Where in the order a module stands: what takes longest is begun first."""
+    group = _group_of(module.relative_to(_ROOT).as_posix())
     return _SHARED.index(group) if group in _SHARED else len(_SHARED)
+
+
+class ByGroup(LoadScopeScheduling):
+    """Gives each process a group of tests after the other, as they were collected."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__(config)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group_of(nodeid.partition("::")[0])
 
 
 class Turns:
