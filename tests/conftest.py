@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,9 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: place_of(item.path))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> ByGroup:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
     """Keep together what shares a fixture that takes long."""
-    return ByGroup(config)
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the time limit of a test begins afterwards
