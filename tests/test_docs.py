@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer.core
 import typer.main
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,9 @@ def commands():
     from fingerpost.deploy import cli
 
     cli.add_commands()
-    return set(typer.main.get_command(cli.app).commands)
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    return set(group.commands)
 
 
 @pytest.mark.parametrize("page", PAGES)

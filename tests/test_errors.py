@@ -18,6 +18,7 @@ from fingerpost.errors import (
     PeerError,
     error_from_json,
 )
+from tests.support.optional import not_none
 
 ALL = [
     getattr(errors, name)
@@ -70,7 +71,11 @@ def test_an_error_comes_back_from_its_json_as_itself(error):
 
 @pytest.mark.parametrize("error", ALL, ids=lambda each: each.__name__)
 def test_the_docstrings_tree_tells_the_truth(error):
-    lines = [line for line in errors.__doc__.splitlines() if f" {error.__name__} " in f"{line} "]
+    lines = [
+        line
+        for line in not_none(errors.__doc__).splitlines()
+        if f" {error.__name__} " in f"{line} "
+    ]
     assert len(lines) == 1
     words = lines[0].split(error.__name__)[1].split()
     if words and words[0].isdigit():

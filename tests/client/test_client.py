@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 from tests.support.one_watch import OneWatch
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.client import Client, EjectionConfig
@@ -85,7 +86,7 @@ async def test_resolve_and_services(cluster):
 def reset(worker, status=None):
     async def behave(request: web.Request) -> web.Response:
         await request.content.readany()
-        request.transport.abort()
+        not_none(request.transport).abort()
         return web.Response()
 
     return behave
@@ -124,7 +125,7 @@ def cut_answer(worker):
         response = web.StreamResponse(headers={"Content-Length": "1000"})
         await response.prepare(request)
         await response.write(b'{"model":')
-        request.transport.abort()
+        not_none(request.transport).abort()
         return response
 
     return behave

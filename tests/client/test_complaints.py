@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from benchmarks.routing.scenario import Scenario
 from benchmarks.routing.simulator import simulate
+from tests.support.optional import not_none
 
 from fingerpost.client import RoutingConfig
 from fingerpost.errors import Unreachable
@@ -113,7 +114,7 @@ def reading(worker, *, broken_after: int | None = None):
         async for piece in request.content.iter_any():
             count += len(piece)
             if broken_after is not None and count > broken_after:
-                request.transport.abort()
+                not_none(request.transport).abort()
                 break
         worker.received += count
         return await worker.answer(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,9 @@ def test_there_are_as_many_numbers_as_are_checked():
 )
 def test_an_old_name_raises_an_error_that_names_the_new_one(old, new):
     message = rf"^ClientConfig\({old}=\.\.\.\): this setting is called {new} now$"
+    old_setting: dict[str, Any] = {old: 1}
     with pytest.raises(ConfigurationError, match=message):
-        ClientConfig(**{old: 1})
+        ClientConfig(**old_setting)
 
 
 @pytest.mark.parametrize("client", [Client, SyncClient])

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from tests.support.forwarder import Forwarder
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.client import Client, EjectionConfig, RetryConfig, RoutingConfig
@@ -175,7 +176,7 @@ async def test_retries_wait_for_their_budget(cluster):
     async def behave(request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if failing and len(body) == 7:
-            request.transport.abort()
+            not_none(request.transport).abort()
         return await workers[0].answer(request)
 
     for each in workers:

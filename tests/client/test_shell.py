@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from tests.support.forwarder import Forwarder
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.client import Client
@@ -110,7 +111,7 @@ async def test_and_not_any_more_once_it_was_begun(cluster):
 
     async def behave(request: web.Request) -> web.StreamResponse:
         await request.content.readany()
-        request.transport.abort()
+        not_none(request.transport).abort()
         return web.Response()
 
     for each in workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,11 @@ def test_what_is_refused(client, sources, keywords, message):
 
 def test_a_client_that_relays_needs_proxies():
     Client([A], config=ClientConfig(relay=True))
-    for sources, keywords in ((["consul://a:1"], {}), ([], {"registry": "consul://a:1"})):
+    without_proxies: list[tuple[list[str], dict[str, Any]]] = [
+        (["consul://a:1"], {}),
+        ([], {"registry": "consul://a:1"}),
+    ]
+    for sources, keywords in without_proxies:
         with pytest.raises(ConfigurationError, match="name the proxies"):
             Client(*sources, config=ClientConfig(relay=True), **keywords)
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.waiting import until_blocking
 
 from fingerpost.client import Client, SyncClient
@@ -77,15 +78,19 @@ async def test_from_the_callers_span_to_that_of_a_real_worker(
     one, streamed, broken = ours.spans()
     [program] = ours.spans("program")
     requests = theirs.spans("worker.request")
-    assert [each.parent.span_id for each in requests] == [
-        each.context.span_id for each in (one, streamed, broken)
+    assert [not_none(each.parent).span_id for each in requests] == [
+        not_none(each.context).span_id for each in (one, streamed, broken)
     ]
     assert one.parent == streamed.parent == program.context
     assert broken.parent is None
-    assert requests[0].context.trace_id == requests[1].context.trace_id == program.context.trace_id
+    assert (
+        not_none(requests[0].context).trace_id
+        == not_none(requests[1].context).trace_id
+        == not_none(program.context).trace_id
+    )
     assert one.kind is SpanKind.CLIENT
     assert one.status.status_code is StatusCode.UNSET
-    assert dict(one.attributes) == {
+    assert dict(not_none(one.attributes)) == {
         "fingerpost.model": "colours",
         "fingerpost.version": "1",
         "fingerpost.worker": instance.id,
@@ -94,12 +99,13 @@ async def test_from_the_callers_span_to_that_of_a_real_worker(
         "fingerpost.retried": (),
         "http.request.body.size": len(encoded("red")),
     }
-    assert streamed.attributes["fingerpost.model"] == "colours@1"
+    assert not_none(streamed.attributes)["fingerpost.model"] == "colours@1"
     assert broken.status.status_code is StatusCode.ERROR
-    assert broken.attributes["error.type"] == "broken_image"
+    assert not_none(broken.attributes)["error.type"] == "broken_image"
     for span, request in zip((one, streamed, broken), requests, strict=True):
-        assert span.start_time <= request.start_time + 50_000_000  # of one clock, read twice
-        assert request.end_time <= span.end_time + 50_000_000
+        # Of one clock, read twice.
+        assert not_none(span.start_time) <= not_none(request.start_time) + 50_000_000
+        assert not_none(request.end_time) <= not_none(span.end_time) + 50_000_000
 
 
 async def test_retries_are_told(cluster) -> None:
@@ -111,6 +117,7 @@ async def test_retries_are_told(cluster) -> None:
         while not client.stats.retries:
             await client.classify(b"1", "digits")
     *_, last = recorded.spans()
+    assert last.attributes is not None
     assert last.attributes["fingerpost.retried"] == ("unreachable",)
     assert last.attributes["fingerpost.attempts"] == 2
     assert last.attributes["fingerpost.worker"] == "good"

@@ -80,3 +80,24 @@ def test_the_list_of_services_is_read_by_both_releases(warned: Warned) -> None:
     del raw["aliases"]
     assert msgspec.convert(raw, ServiceEntry) == entry
     assert len(warned()) == 1
+
+
+def test_retained_instances_are_read_and_written_under_their_old_name_too(warned: Warned) -> None:
+    answer = ResolveAnswer(
+        service="flowers",
+        index=7,
+        age_s=0.5,
+        lease_s=2.0,
+        instances=(ResolvedInstance.of(INSTANCE),),
+        retained=("a-1",),
+    )
+    written = msgspec.json.decode(msgspec.json.encode(answer))
+    assert written["retained"] == written["kept"] == ["a-1"]
+    read = msgspec.json.decode(msgspec.json.encode(written), type=ResolveAnswer)
+    assert read.snapshot(time.monotonic()).retained == ("a-1",)
+    assert not [each for each in warned() if "kept" in each]
+    del written["retained"]
+    old = msgspec.json.decode(msgspec.json.encode(written), type=ResolveAnswer)
+    assert old.snapshot(time.monotonic()).retained == ("a-1",)
+    [warning] = [each for each in warned() if "kept" in each]
+    assert "'kept' is the old spelling of 'retained'" in warning

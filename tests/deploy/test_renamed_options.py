@@ -34,6 +34,7 @@ def test_other_lines_pass(line: str) -> None:
 
 def test_no_old_name_is_in_use_and_each_new_one_exists() -> None:
     import typer
+    import typer.core
 
     app = typer.Typer()
     for name in cli._COMMANDS:
@@ -42,6 +43,7 @@ def test_no_old_name_is_in_use_and_each_new_one_exists() -> None:
     for path, names in RENAMED_OPTIONS.items():
         command = group
         for part in path.split():
+            assert isinstance(command, typer.core.TyperGroup)
             command = command.commands[part]
         options = {option for each in command.params for option in each.opts}
         assert options >= set(names.values())

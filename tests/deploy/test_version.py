@@ -10,6 +10,7 @@ from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
+from tests.support.optional import not_none
 
 import fingerpost.client
 import fingerpost.proxy
@@ -54,7 +55,7 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v9"]):
         subprocess.run([*git, *command], check=True)
     clean = commit()
-    assert re.fullmatch(r"[0-9a-f]{7,}", clean)
+    assert re.fullmatch(r"[0-9a-f]{7,}", not_none(clean))
     (tmp_path / "pyproject.toml").write_text("changed")
     assert commit() == f"{clean}-dirty"
     monkeypatch.setenv("PATH", "")

@@ -6,12 +6,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from fingerpost.client import Client, RetryConfig
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 __all__ = ["SERVICE", "Attempt", "Call", "Load"]
@@ -84,9 +85,9 @@ class Load:
     async def __aenter__(self) -> Self:
         names = list(self.clients)
         for name, client in self.clients.items():
-            # The client tells of attempts by number only; where each one went is told here.
+            # A result has only the number of attempts; where each one went is recorded here.
             client._open()
-            transport = client._transport
+            transport = not_none(client._transport)
             transport.classify = self._recorded(name, transport.classify)
         if self._rate_per_s is None:
             runs = [self._run(names[n % len(names)], n) for n in range(self._concurrency)]
@@ -199,7 +200,7 @@ class Load:
                 late += [each.began - first for each in sent if each.began > first]
         return sorted(late)
 
-    def _recorded(self, name: str, classify: Callable[..., Awaitable]) -> Callable[..., Awaitable]:
+    def _recorded(self, name: str, classify: Callable[..., Any]) -> Callable[..., Any]:
         async def recorded(address: str, *arguments, **named):
             began = time.monotonic()
             outcome = "cancelled"

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -283,8 +284,9 @@ async def test_an_outage_keeps_the_last_good_snapshot_and_shows_its_age(world: W
 
 @pytest.mark.parametrize("old", ["service", "first_snapshot_s", "max_waiting"])
 def test_an_old_name_of_a_setting_is_an_error_that_names_the_new_one(old: str) -> None:
+    old_setting: dict[str, Any] = {old: 1}
     with pytest.raises(ConfigurationError, match=f"{old}=.* is called [a-z_]+ now"):
-        ProxyConfig(registry="http://127.0.0.1:9", **{old: 1})
+        ProxyConfig(registry="http://127.0.0.1:9", **old_setting)
 
 
 async def test_before_the_first_snapshot() -> None:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -76,7 +77,7 @@ async def store(folder: Path, *instances: Instance) -> None:
 
 
 @contextlib.asynccontextmanager
-async def proxy_at(port: int, folder: Path, **settings: object) -> AsyncIterator[Proxy]:
+async def proxy_at(port: int, folder: Path, **settings: Any) -> AsyncIterator[Proxy]:
     registry_config = RegistryConfig(snapshot_folder=str(folder))
     config = ProxyConfig(
         registry=f"http://127.0.0.1:{port}",
@@ -90,11 +91,11 @@ async def proxy_at(port: int, folder: Path, **settings: object) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def asking(proxy: Proxy) -> AsyncIterator[Callable[[str], Awaitable[tuple[int, object]]]]:
+async def asking(proxy: Proxy) -> AsyncIterator[Callable[[str], Awaitable[tuple[int, Any]]]]:
     """`await ask(PATH)`: the status, and the JSON or text."""
     async with aiohttp.ClientSession(proxy.url) as http:
 
-        async def ask(path: str) -> tuple[int, object]:
+        async def ask(path: str) -> tuple[int, Any]:
             async with http.get(path) as response:
                 is_json = response.content_type == "application/json"
                 return response.status, await (response.json() if is_json else response.text())
@@ -102,7 +103,7 @@ async def asking(proxy: Proxy) -> AsyncIterator[Callable[[str], Awaitable[tuple[
         yield ask
 
 
-async def services(ask: Callable[[str], Awaitable[tuple[int, object]]]) -> dict[str, dict]:
+async def services(ask: Callable[[str], Awaitable[tuple[int, Any]]]) -> dict[str, dict]:
     status, body = await ask("/v1/services")
     assert status == 200, body
     return {each["name"]: each for each in body["services"]}
@@ -187,7 +188,7 @@ async def test_when_the_registry_answers_its_word_counts_and_old_files_are_forgo
             await registry.aclose()
 
 
-async def _has(ask: Callable[[str], Awaitable[tuple[int, object]]], names: set[str]) -> bool:
+async def _has(ask: Callable[[str], Awaitable[tuple[int, Any]]], names: set[str]) -> bool:
     return set(await services(ask)) == names
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import aiohttp
 import msgspec
 from aiohttp import web
@@ -58,7 +60,7 @@ class FakeWorker:
         return web.json_response({"worker": self.port}, status=201)
 
 
-def instance(name: str, port: int, *, service: str = "digits", **fields: object) -> Instance:
+def instance(name: str, port: int, *, service: str = "digits", **fields: Any) -> Instance:
     models = fields.pop("models", (ModelInfo(name=service, versions=("1",)),))
     return Instance(
         id=name, service=service, host="127.0.0.1", ports={"http": port}, models=models, **fields
@@ -76,7 +78,7 @@ class World:
         self.workers: dict[str, FakeWorker] = {}
         self.registrations: dict[str, Registration] = {}
 
-    async def add(self, name: str, **fields: object) -> Registration:
+    async def add(self, name: str, **fields: Any) -> Registration:
         worker = self.workers[name] = FakeWorker()
         await worker.start()
         registered = await self.registry.register(instance(name, worker.port, **fields))

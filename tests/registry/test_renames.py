@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,11 +53,12 @@ class Config:
     ],
 )
 def test_an_old_name_raises_an_error_with_the_new_one(old, message):
+    old_setting: dict[str, Any] = {old: 1}
     with pytest.raises(ConfigurationError) as caught:
-        Config(**{old: 1})
+        Config(**old_setting)
     assert caught.value.message == message
     with pytest.raises(ConfigurationError) as caught:
-        dataclasses.replace(Config(), **{old: 1})
+        dataclasses.replace(Config(), **old_setting)
     assert caught.value.message == message
 
 
@@ -75,11 +77,11 @@ def test_everything_else_is_as_in_any_dataclass():
         "stream_max_bytes",
     ]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.response_timeout_s = 1.0
+        config.response_timeout_s = 1.0  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ConfigurationError, match="use more"):
         Config(response_timeout_s=-1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
-        Config(nonsense=1)
+        Config(nonsense=1)  # pyright: ignore[reportCallIssue]
 
 
 def test_mistakes_in_the_table_are_found_when_the_class_is_made():

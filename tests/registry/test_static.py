@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.support.optional import not_none
 
 from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry import ModelReference, WatchConfig
@@ -53,10 +54,10 @@ async def test_a_watch_yields_once_and_stays_young():
     while watch.polls < 4:
         await asyncio.sleep(0)
     assert watch.changes == 1
-    assert watch.view.taken_at > first.taken_at
+    assert not_none(watch.view).taken_at > first.taken_at
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await watch.changed(watch.view.index)
+            await watch.changed(not_none(watch.view).index)
     await registry.release("flowers")
     await registry.release("flowers")
     await registry.aclose()

@@ -30,7 +30,9 @@ __all__ = ["NODES", "SERVERS", "ConsulCluster"]
 SERVERS = ("server1", "server2", "server3")
 NODES = (*SERVERS, "client")
 
-_ADDRESSES = dict(zip(NODES, ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"), strict=True))
+_ADDRESSES: dict[str, str] = dict(
+    zip(NODES, ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"), strict=True)
+)
 _DEPLOY = Path(__file__).parents[2] / "deploy" / "consul"
 
 

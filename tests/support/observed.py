@@ -48,6 +48,7 @@ async def classify(request: web.Request, record: RequestRecord) -> web.Response:
     record.served_by("cats", "3")
     await request.read()
     current = current_request()
+    assert current is not None
     assert current is record
     now = time.monotonic()
     current.image(now - 0.4, TimingsMs(decode=100, queue=100, inference=200))

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from fingerpost.registry import Catalog, Watch
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from fingerpost.registry import Catalog, Snapshot, Watch
+from fingerpost.registry.address_policy import RejectedEntries
 
 __all__ = ["OneWatch"]
 
 
 class OneWatch:
-    """A registry that knows `digits`, and notes whether it was closed."""
+    """A registry that knows `digits` and notes whether it was closed; it registers nothing."""
 
-    def __init__(self, poll):
+    def __init__(self, poll: Callable[[int, float], Awaitable[tuple[Snapshot, int]]]) -> None:
         self._poll = poll
         self.closed = False
-        self.watches = {}
+        self.watches: dict[str, Watch[Snapshot]] = {}
+        self.rejected_entries = RejectedEntries()
 
-    def watch(self, service):
+    async def register(self, instance: object, *, healthy: object = None) -> NoReturn:
+        raise NotImplementedError
+
+    async def set_draining(self, instance_id: str, reason: str | None) -> None:
+        raise NotImplementedError
+
+    async def list(self, service: str) -> Snapshot:
+        raise NotImplementedError
+
+    def watch(self, service: str) -> Watch[Snapshot]:
         if service not in self.watches:
             self.watches[service] = Watch(self._poll, name=service).start()
         return self.watches[service]
 
-    async def catalog(self):
+    def watch_catalog(self) -> Watch[Catalog]:
+        raise NotImplementedError
+
+    async def release(self, service: str) -> None:
+        """Leave the watch to `aclose`."""
+
+    async def catalog(self) -> Catalog:
         return Catalog(services=("digits",), index=1, taken_at=0.0)
 
-    async def aclose(self):
+    async def aclose(self) -> None:
         self.closed = True
         for each in self.watches.values():
             await each.aclose()

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class ColourBackend:
         self.broken = False
         self.seen = 0
 
-    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def predict(self, images: Sequence[Any]) -> np.ndarray:
         assert self.gate.wait(30)
         if self.broken:
             raise RuntimeError("out of order")
@@ -73,7 +74,7 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: object
+    *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: Any
 ) -> AsyncIterator[Rig]:
     """Serve model `colours`, version 7."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}

@@ -310,7 +310,7 @@ def test_the_proxy_stays_small(cluster: Cluster) -> None:
     (listener,) = [
         each
         for each in psutil.net_connections("tcp")
-        if each.laddr.port == port and each.status == psutil.CONN_LISTEN
+        if each.laddr and each.laddr.port == port and each.status == psutil.CONN_LISTEN
     ]
     assert psutil.Process(listener.pid).memory_info().rss < 100_000_000
 

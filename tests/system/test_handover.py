@@ -25,7 +25,7 @@ def listeners(url: str) -> set[int]:
     return {
         each.pid
         for each in psutil.net_connections("tcp")
-        if each.laddr.port == port and each.status == psutil.CONN_LISTEN and each.pid
+        if each.laddr and each.laddr.port == port and each.status == psutil.CONN_LISTEN and each.pid
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -59,8 +60,9 @@ OLD = {
 def test_an_old_flat_name_is_an_error_that_says_the_new_one(old: str) -> None:
     group, _, name = OLD[old].partition(".")
     advice = rf"use WorkerConfig\({group}=\w+\({name}=" if name else f"is called {group} now"
+    old_setting: dict[str, Any] = {old: 1}
     with pytest.raises(ConfigurationError, match=advice):
-        WorkerConfig(**{old: 1})
+        WorkerConfig(**old_setting)
 
 
 def test_the_token_is_not_shown_and_nothing_can_be_changed() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -26,6 +27,7 @@ from fingerpost.worker.repository.sources import ModelFolder
 from fingerpost.worker.repository.versions.policy import VersionPolicy
 from fingerpost.worker.worker import Worker
 from tests.support.colours import Models, encoded
+from tests.support.optional import not_none
 from tests.support.pictures import png_claiming
 from tests.support.repository import write_version
 from tests.support.waiting import until
@@ -37,7 +39,7 @@ async def registry_url() -> AsyncIterator[str]:
         yield registry.url
 
 
-def make(models: Models, registry_url: str, **settings: object) -> Worker:
+def make(models: Models, registry_url: str, **settings: Any) -> Worker:
     settings = {
         "drain": DrainConfig(lease_s=0.0),
         "images": ImageConfig(max_bytes=200_000),
@@ -100,7 +102,7 @@ async def test_classify_says_model_version_and_timings(http: aiohttp.ClientSessi
             answer = msgspec.json.decode(await response.read(), type=ClassifyAnswer)
         assert (answer.model, answer.version) == ("colours", "7")
         assert answer.results[0].predictions[0][0] == "red"
-        assert answer.results[0].timings_ms.inference > 0
+        assert not_none(answer.results[0].timings_ms).inference > 0
 
 
 async def test_several_images_each_with_its_own_outcome(http: aiohttp.ClientSession) -> None:
@@ -115,7 +117,7 @@ async def test_several_images_each_with_its_own_outcome(http: aiohttp.ClientSess
     good, bad = answer.results[:15], answer.results[15]
     assert all(each.predictions[0][0] in each.name for each in good)
     assert bad.name == "broken.png"
-    assert bad.error.code == "broken_image"
+    assert not_none(bad.error).code == "broken_image"
 
 
 BAD_BODIES = {

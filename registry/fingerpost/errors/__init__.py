@@ -107,7 +107,7 @@ class FingerpostError(Exception):
 
 
 class CallerError(FingerpostError):
-    """The same request will fail again: the caller must change something."""
+    """Base of errors in the request itself, which will fail again until the caller changes it."""
 
     status = 400
     fault = "caller"
@@ -206,7 +206,7 @@ class BrokenImage(ImageError):
 
 
 class PeerError(FingerpostError):
-    """A peer could not do it now; another one may, or the same one later."""
+    """Base of errors of a peer: it failed now; another one may succeed, or the same one later."""
 
     status = 503
     fault = "peer"
@@ -214,7 +214,7 @@ class PeerError(FingerpostError):
 
 
 class Overloaded(PeerError):
-    """The worker's queue is full; it refused without waiting."""
+    """The worker's queue is full; it refuses at once, without waiting."""
 
     status = 429
     code = "overloaded"

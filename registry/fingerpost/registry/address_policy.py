@@ -79,7 +79,7 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, networks: Iterable[str]) -> Self:
-        """From networks as written on a command line, such as `10.0.0.0/8` and `2001:db8::/32`.
+        """A policy from networks as text, such as `10.0.0.0/8` and `2001:db8::/32`.
 
         Raises:
             ConfigurationError: one of them is not a valid network.

@@ -61,10 +61,10 @@ class Registration(Protocol):
 
 
 class Registry(Protocol):
-    """Where instances are recorded.
+    """A registry of instances.
 
     All calls have a deadline of their own, and raise `RegistryUnreachable`, `RegistryDenied` or
-    `RegistryError`; names and ids outside the allow-list raise `InvalidName` before any call.
+    `RegistryError`; names and ids that are not valid raise `InvalidName` before any call.
     """
 
     async def register(

@@ -10,13 +10,15 @@ import pytest
 from PIL import Image
 
 from fingerpost.client.images.load import image_key, load_image
+from fingerpost.client.images.oneshot import OneShot
 from fingerpost.errors import BrokenImage, EmptyImage, ImageError, UnsupportedImage
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
 COLOUR = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)
 
 
-def pixels(data: bytes) -> np.ndarray:
+def pixels(data: bytes | OneShot) -> np.ndarray:
+    assert isinstance(data, bytes)
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == "PNG"
         return np.asarray(image)

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.client import Client, ClientConfig, SyncClient
@@ -350,9 +351,10 @@ async def test_shrunk_images_and_traces(relays):
     assert result.image_bytes == len(worker.bodies[0]) < len(file.getvalue()) / 4
     assert client.stats.bytes_relayed + client.stats.bytes_spared == len(file.getvalue())
     [span] = kept.get_finished_spans()
+    assert span.attributes is not None
     assert span.attributes["fingerpost.worker"] == "one"
     assert span.attributes["fingerpost.relay"] == result.relay
-    assert traces[0].split("-")[2] == f"{span.context.span_id:016x}"
+    assert traces[0].split("-")[2] == f"{not_none(span.context).span_id:016x}"
 
 
 async def test_the_blocking_client(relays):
@@ -377,7 +379,7 @@ async def test_the_blocking_client(relays):
     ],
     ids=lambda each: each[0],
 )
-async def test_the_commands(relays, tmp_path, command):
+async def test_the_commands(relays, tmp_path, command: list[str]):
     worker = await relays.add("one")
     proxy = await relays.proxy(1)
     image = tmp_path / "image.png"

@@ -23,6 +23,7 @@ from fingerpost.client.routing import (
     RoundRobin,
     RoutingConfig,
 )
+from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.registry import (
     Instance,
     LoadReport,
@@ -70,13 +71,13 @@ def pick(balancer: Balancer, now: float = 0.0, *, but: set[str] | None = None) -
 
 
 def send(balancer: Balancer, to: str, outcome: Outcome, now: float = 0.0, **more) -> None:
-    """One request to a worker of that name, by passing over the others."""
+    """Send one request to a worker of that name: the others count as tried."""
     others = {each.id for each in balancer.endpoints} - {to}
     pick(balancer, now, but=others).release(outcome, now=now, rng=RNG, **more)
 
 
 def usable(balancer: Balancer, now: float) -> set[str]:
-    """Who may be picked, found by picking often."""
+    """The ids of the workers that may be picked, found by many picks."""
     found = set()
     for _ in range(200):
         made = balancer.pick(DIGITS, tried=(), now=now, rng=RNG)
@@ -86,14 +87,14 @@ def usable(balancer: Balancer, now: float) -> set[str]:
     return found
 
 
-def test_nobody_to_pick():
+def test_no_worker_to_pick():
     assert Balancer(PowerOfTwo(), RoutingConfig()).pick(DIGITS, tried=(), now=0, rng=RNG) is None
     assert balancer_of().pick(DIGITS, tried=(), now=0, rng=RNG) is None
     other = ModelReference.parse("digits@9")
     assert balancer_of("a").pick(other, tried=(), now=0, rng=RNG) is None
 
 
-def test_tried_workers_are_passed_over_while_there_are_others():
+def test_tried_workers_are_left_out_while_there_are_others():
     balancer = balancer_of("a", "b", "c")
     assert {pick(balancer, but={"a", "c"}).endpoint.id for _ in range(20)} == {"b"}
     made = balancer.pick(DIGITS, tried={"a", "b", "c"}, now=5.0, rng=RNG)
@@ -111,7 +112,7 @@ def test_a_pick_is_released_exactly_once():
     assert made.endpoint.in_flight == 0
 
 
-def test_refused_rests_one_second_then_one_trial_doubles_or_clears():
+def test_a_refused_connection_ejects_for_a_second_which_one_trial_doubles_or_clears():
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.REFUSED, 0.0)
     assert usable(balancer, 0.99) == {"b"}
@@ -135,7 +136,7 @@ def test_a_trial_that_was_abandoned_leaves_room_for_another():
     assert pick(balancer, 1.0, but={"b"}).trial
 
 
-def test_many_that_die_together_are_one_failure():
+def test_many_that_fail_together_are_one_failure():
     balancer = balancer_of("a", "b")
     picks = [pick(balancer, but={"b"}) for _ in range(16)]
     for made in picks:
@@ -143,7 +144,7 @@ def test_many_that_die_together_are_one_failure():
     assert usable(balancer, 1.5) == {"a", "b"}
 
 
-def test_a_late_success_does_not_end_a_rest():
+def test_a_late_success_does_not_end_an_ejection():
     balancer = balancer_of("a", "b")
     early = pick(balancer, but={"b"})
     send(balancer, "a", Outcome.REFUSED, 0.5)
@@ -179,7 +180,7 @@ def test_five_failures_in_a_row_eject():
 
 @pytest.mark.parametrize(("good", "ejected"), [(4, True), (9, False)])
 def test_a_worker_that_succeeds_too_rarely_is_ejected(good, ejected):
-    """One failure to `good` successes: 80 % or more is well, and 5 requests are needed."""
+    """One failure to `good` successes: 80 % or more is enough, and 5 requests are needed."""
     balancer = balancer_of("a", "b")
     for number in range(20):
         outcome = Outcome.ANSWERED if (number + 1) % (good + 1) else Outcome.FAILED
@@ -215,7 +216,7 @@ def test_at_most_half_are_ejected_for_failures():
     assert usable(balancer, 0.0) == {"a", "b", "c"}, "a refused connection is certain"
 
 
-def test_refused_connections_are_no_panic():
+def test_refused_connections_do_not_count_towards_panic():
     balancer = balancer_of("a", "b", "c", "d")
     for name in "abc":
         send(balancer, name, Outcome.REFUSED)
@@ -232,18 +233,18 @@ def test_all_ejected_is_panic_and_all_are_picked_from():
 
 
 @pytest.mark.parametrize(
-    ("retry_after_s", "rests_s"), [(None, 0.1), (0.0, 0.0), (3.0, 3.0), (86400.0, 30.0)]
+    ("retry_after_s", "ejected_s"), [(None, 0.1), (0.0, 0.0), (3.0, 3.0), (86400.0, 30.0)]
 )
-def test_overload_is_hot_not_failed(retry_after_s, rests_s):
+def test_overload_is_not_a_failure(retry_after_s, ejected_s):
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.OVERLOADED, 1.0, retry_after_s=retry_after_s)
-    if rests_s:
-        assert usable(balancer, 1.0 + rests_s - 0.01) == {"b"}
-    assert usable(balancer, 1.0 + rests_s) == {"a", "b"}
-    assert not pick(balancer, 1.0 + rests_s, but={"b"}).trial
+    if ejected_s:
+        assert usable(balancer, 1.0 + ejected_s - 0.01) == {"b"}
+    assert usable(balancer, 1.0 + ejected_s) == {"a", "b"}
+    assert not pick(balancer, 1.0 + ejected_s, but={"b"}).trial
 
 
-def test_all_overloaded_is_a_pause_until_the_first_is_free():
+def test_all_overloaded_is_a_retry_when_the_first_is_free():
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.OVERLOADED, 0.0, retry_after_s=3.0)
     send(balancer, "b", Outcome.OVERLOADED, 0.0, retry_after_s=2.0)
@@ -254,7 +255,7 @@ def test_all_overloaded_is_a_pause_until_the_first_is_free():
 
 
 @pytest.mark.parametrize("by_report", [True, False])
-def test_draining_rests_and_is_asked_again_later(by_report):
+def test_a_draining_worker_is_ejected_and_tried_again_later(by_report):
     balancer = balancer_of("a", "b")
     if by_report:
         send(balancer, "a", Outcome.ANSWERED, load_report=report(state=WorkerState.DRAINING))
@@ -276,14 +277,14 @@ def test_an_older_report_never_replaces_a_newer_one():
 
 
 @pytest.mark.parametrize("change", [{"boot_id": 2}, {"port": 81}])
-def test_another_process_has_no_record(change):
+def test_another_process_begins_without_a_record(change):
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.REFUSED)
     balancer.update(snapshot(instance("a", **change), instance("b")), 0.0)
     assert usable(balancer, 0.0) == {"a", "b"}, "slowly, as a new one"
 
 
-def test_the_same_process_keeps_its_record_and_takes_new_facts():
+def test_the_same_process_keeps_its_record_and_takes_a_new_entry():
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.REFUSED)
     balancer.update(snapshot(instance("a", weight=9, version="2"), instance("b")), 0.0)
@@ -329,7 +330,7 @@ def test_power_of_two_prefers_less_in_flight_for_its_weight():
 
 @pytest.mark.parametrize("count", [2, 10, 100])
 def test_power_of_two_keeps_the_longest_queue_short(count):
-    """Ten per worker placed, none released: the longest is within 3 of the mean (log log n)."""
+    """Ten a worker are sent, none ends: the longest queue is within 3 of the mean (log log n)."""
     balancer = balancer_of(*(f"w{number}" for number in range(count)))
     for _ in range(10 * count):
         pick(balancer)
@@ -391,7 +392,7 @@ def test_backoff_is_within_its_ceiling(rounds, seed):
 
 
 class BalancerMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order, there is somebody to ask and every count is right."""
+    """In any order of events there is a worker to pick, and every count is right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -399,7 +400,7 @@ class BalancerMachine(RuleBasedStateMachine):
         self.balancer = balancer_of("a", "b", "c")
         self.now = 0.0
         self.open: list[Pick] = []
-        self.known: dict[int, object] = {}
+        self.known: dict[int, Endpoint] = {}
 
     @rule(tried=st.sets(st.sampled_from("abcd")))
     def pick(self, tried):

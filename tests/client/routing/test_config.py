@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fingerpost.client.routing import (
@@ -97,6 +99,7 @@ OLD_FIELDS = {
 
 @pytest.mark.parametrize("old", OLD_FIELDS)
 def test_an_old_flat_field_raises_an_error_with_its_new_place(old):
+    old_setting: dict[str, Any] = {old: 1}
     with pytest.raises(ConfigurationError) as caught:
-        RoutingConfig(**{old: 1})
+        RoutingConfig(**old_setting)
     assert caught.value.message == f"RoutingConfig({old}=...): use RoutingConfig({OLD_FIELDS[old]})"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -62,9 +63,9 @@ async def test_a_class_as_policy_picks_every_worker_and_is_left_with_the_usable_
 
 async def test_the_policy_of_the_documentation(cluster):
     [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(code.partition("\n\n\nrouting =")[0], names)  # noqa: S102
-    preferred: type[Policy] = names["Preferred"]  # type: ignore[assignment]
+    preferred: Callable[[set[str]], Policy] = names["Preferred"]
     workers = await cluster.workers("one", "two", "three", "four")
     routing = RoutingConfig(policy=lambda _: preferred({"two", "four"}))
     client = await cluster.client(*workers, routing=routing)

@@ -257,4 +257,4 @@ async def test_a_hundred_thousand_images_in_constant_memory(tmp_path):
     finally:
         worker.terminate()
         await worker.wait()
-        worker._transport.close()
+        vars(worker)["_transport"].close()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.optional import not_none
 
 from fingerpost.client import Result
-from fingerpost.client.streaming.options import StreamOptions
+from fingerpost.client.streaming.options import OnError, StreamOptions
 from fingerpost.client.streaming.window import StreamWindow
 from fingerpost.errors import BrokenImage
 
 
-def window(*, concurrency=12, ordered=False, on_error="yield"):
+def window(*, concurrency=12, ordered=False, on_error: OnError = "yield"):
     return StreamWindow(
         StreamOptions(concurrency=concurrency, on_error=on_error, ordered=ordered, max_bytes=1e6)
     )
@@ -34,7 +35,7 @@ def test_results_otherwise_leave_as_they_came(order):
     unordered = window()
     for index in order:
         unordered.add(Result(index=index, key=""))
-    assert [unordered.take().index for _ in order] == list(order)
+    assert [not_none(unordered.take()).index for _ in order] == list(order)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -61,7 +62,7 @@ def test_it_is_done_when_all_that_was_read_was_taken():
     assert not stream.done
     stream.add(Result(index=0, key=""))
     assert not stream.done
-    assert stream.take().index == 0
+    assert not_none(stream.take()).index == 0
     assert stream.take() is None
     assert stream.done
 

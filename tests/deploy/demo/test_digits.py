@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
 from fingerpost.deploy.demo.digits import SIDE, write_digits
 from fingerpost.errors import ConfigurationError
@@ -34,6 +35,7 @@ def test_every_digit_is_written_once_and_every_class_is_split_alike(tmp_path: Pa
 def test_the_enlarged_png_gives_the_original_back(tmp_path: Path) -> None:
     written = write_digits(tmp_path)
     original = load_digits()
+    assert isinstance(original, Bunch)
     for path in sorted(written.held_out.rglob("*.png"))[::40]:
         number = int(path.stem)
         with Image.open(path) as image:

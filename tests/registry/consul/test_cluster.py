@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.support.consul_cluster import NODES, SERVERS
+from tests.support.optional import not_none
 from tests.support.ports import free_ports
 from tests.support.waiting import until
 
@@ -95,7 +96,9 @@ async def test_run_cluster_says_what_a_user_needs_and_leaves_no_process(tmp_path
         SCRIPT, *options, "--services", "digits cats", folder, stdout=subprocess.PIPE
     )
     try:
-        output = await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C ends it.\n"), 60)
+        output = await asyncio.wait_for(
+            not_none(process.stdout).readuntil(b"Ctrl-C ends it.\n"), 60
+        )
         agents = psutil.Process(process.pid).children(recursive=True)
         assert len(agents) == len(NODES)
         said = dict(re.findall(r'export (\w+)="?([^"\n]+)', output.decode()))

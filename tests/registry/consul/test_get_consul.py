@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.optional import not_none
 
 pytestmark = pytest.mark.shell
 
@@ -35,7 +36,7 @@ def bare_path(root: Path) -> str:
     folder = root / "bin"
     folder.mkdir()
     for tool in ("cat", "dirname"):
-        (folder / tool).symlink_to(shutil.which(tool))
+        (folder / tool).symlink_to(not_none(shutil.which(tool)))
     return str(folder)
 
 

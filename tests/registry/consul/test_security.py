@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -70,7 +71,7 @@ def test_a_token_is_shown_by_no_repr():
 def test_a_file_that_is_missing_or_makes_no_sense_is_named(tmp_path, fields):
     (tmp_path / "empty").write_text("")
     (tmp_path / "binary").write_bytes(b"\xff\x00")
-    paths = {field: str(tmp_path / name) for field, name in fields.items()}
+    paths: dict[str, Any] = {field: str(tmp_path / name) for field, name in fields.items()}
     with pytest.raises(ConfigurationError) as caught:
         open_("consul+https://127.0.0.1:8501", RegistryConfig(**paths))
     assert any(

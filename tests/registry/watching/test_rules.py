@@ -104,4 +104,4 @@ def test_a_wrong_setting_is_named(name, value):
 
 def test_old_names_of_settings_are_answered_by_the_new_ones():
     with pytest.raises(ConfigurationError, match="self_preservation"):
-        WatchConfig(shrinkage=None)
+        WatchConfig(shrinkage=None)  # pyright: ignore[reportCallIssue]

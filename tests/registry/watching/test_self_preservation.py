@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.optional import not_none
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import Instance, ModelInfo
@@ -230,7 +231,7 @@ def test_the_suspicion_has_a_limit():
         for instance in self_preservation.due(float(now)):
             self_preservation.probed(instance, READY, now=float(now))
     assert used(self_preservation) == "ab"
-    assert self_preservation.next_due_at() <= 30.0
+    assert not_none(self_preservation.next_due_at()) <= 30.0
     assert self_preservation.due(30.0) == ()
     assert not self_preservation.suspicious
     assert used(self_preservation) == ""

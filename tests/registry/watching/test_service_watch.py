@@ -7,6 +7,7 @@ import contextlib
 import random
 
 import pytest
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
@@ -125,11 +126,11 @@ async def test_a_list_that_turns_empty_is_not_believed_before_the_workers_were_a
     async with watching(script, workers) as watch:
         await until(lambda: sorted(workers.asked) == ["a", "b", "c"])
         assert ids(watch) == "abc"
-        assert watch.view.retained
-        assert watch.view.known
+        assert not_none(watch.view).retained
+        assert not_none(watch.view).known
         workers.say(a=ProbeResult.READY, b=ProbeResult.GONE)
         await until(lambda: ids(watch) == "ac")
-        assert watch.view.retained == ("a", "c"), "c has not answered yet"
+        assert not_none(watch.view).retained == ("a", "c"), "c has not answered yet"
         workers.say(c=ProbeResult.UNRESPONSIVE)
         await until(lambda: ids(watch) == "a")
         assert (watch.suspicions, watch.errors) == (1, 0)
@@ -161,7 +162,7 @@ async def test_a_word_of_the_registry_applies_at_once():
     async with watching(script, workers) as watch:
         await until(lambda: ids(watch) == "")
         assert workers.asked == []
-        assert not watch.view.known
+        assert not not_none(watch.view).known
 
 
 async def test_a_retained_worker_that_dies_is_dropped_and_its_return_ends_the_doubt():
@@ -173,7 +174,7 @@ async def test_a_retained_worker_that_dies_is_dropped_and_its_return_ends_the_do
         workers.say(b=ProbeResult.GONE)
         await until(lambda: ids(watch) == "a")
         script.add((7, "a"))
-        await until(lambda: not watch.view.retained)
+        await until(lambda: not not_none(watch.view).retained)
         asked = len(workers.asked)
         script.add((8, "ac"))
         await until(lambda: ids(watch) == "ac")
@@ -243,9 +244,13 @@ async def test_a_suspicion_ends_at_its_limit(caplog):
 async def test_a_listener_hears_of_every_change_and_its_failure_is_logged(caplog):
     script = Script((5, "a"))
     heard = []
+
+    def fail(old: object, new: object) -> None:
+        raise ZeroDivisionError
+
     async with watching(script) as watch:
         end = watch.listen(lambda old, new: heard.append((old and old.index, new.index)))
-        watch.listen(lambda old, new: 1 / 0)
+        watch.listen(fail)
         await watch.ready(5)
         script.add((6, "a"), (7, "ab"))
         await until(lambda: len(heard) == 2)
@@ -281,10 +286,10 @@ async def test_it_starts_from_disk_when_the_registry_cannot_be_reached(tmp_path)
         assert watch.error is not None
         script.add((3, "ac"))
         await until(lambda: ids(watch) == "ac")
-        assert not watch.view.from_disk
-        assert watch.view.index > view.index
+        assert not not_none(watch.view).from_disk
+        assert not_none(watch.view).index > view.index
     await store.aclose()
-    assert [each.id for each in (await store.load("flowers")).instances] == ["a", "c"]
+    assert [each.id for each in not_none(await store.load("flowers")).instances] == ["a", "c"]
 
 
 async def test_it_starts_from_disk_when_the_registry_hangs(tmp_path):
@@ -322,8 +327,8 @@ async def test_a_registry_back_without_memory_does_not_undo_what_the_disk_knew(t
         assert (await watch.ready(5)).from_disk
         script.add((1, ""))
         await until(lambda: ids(watch) == "a")
-        assert watch.view.retained == ("a",)
-        assert not watch.view.from_disk
+        assert not_none(watch.view).retained == ("a",)
+        assert not not_none(watch.view).from_disk
     await store.aclose()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.errors import InvalidName, RegistryUnreachable
@@ -56,6 +58,7 @@ async def test_a_snapshot_survives_the_process(tmp_path):
     now = time.monotonic()
     await write(folder, snapshot(instance("a"), instance("b"), taken_at=now, retained=("b",)))
     read = await SnapshotStore(folder).load("flowers")
+    assert read is not None
     assert read.instances == (instance("a"), instance("b"))
     assert (read.index, read.known, read.from_disk, read.retained) == (42, True, True, ())
     assert [path.name for path in folder.iterdir()] == ["flowers.json"]
@@ -64,13 +67,13 @@ async def test_a_snapshot_survives_the_process(tmp_path):
 async def test_the_age_counts_across_the_restart(tmp_path):
     await write(tmp_path, snapshot(taken_at=70.0), clock=lambda: 100.0, wall=lambda: 5000.0)
     later = SnapshotStore(tmp_path, clock=lambda: 7.0, wall=lambda: 5600.0)
-    assert (await later.load("flowers")).age_s(7.0) == pytest.approx(630.0)
+    assert not_none(await later.load("flowers")).age_s(7.0) == pytest.approx(630.0)
 
 
 async def test_a_wall_clock_set_back_makes_no_negative_age(tmp_path):
     await write(tmp_path, snapshot(taken_at=100.0), clock=lambda: 100.0, wall=lambda: 5000.0)
     earlier = SnapshotStore(tmp_path, clock=lambda: 7.0, wall=lambda: 4000.0)
-    assert (await earlier.load("flowers")).taken_at == 7.0
+    assert not_none(await earlier.load("flowers")).taken_at == 7.0
 
 
 async def test_of_many_in_a_second_the_newest_is_written(tmp_path):
@@ -84,7 +87,7 @@ async def test_of_many_in_a_second_the_newest_is_written(tmp_path):
     assert store.writes == 1, "the pause has not passed"
     await store.aclose()
     assert store.writes == 2
-    assert (await store.load("flowers")).index == 999
+    assert not_none(await store.load("flowers")).index == 999
 
 
 async def test_what_waits_is_written_when_its_pause_has_passed(tmp_path):
@@ -94,7 +97,7 @@ async def test_what_waits_is_written_when_its_pause_has_passed(tmp_path):
     store.put(snapshot(index=2))
     await until(lambda: store.writes == 2)
     await store.aclose()
-    assert (await store.load("flowers")).index == 2
+    assert not_none(await store.load("flowers")).index == 2
 
 
 async def test_each_service_has_its_own_file_and_pace(tmp_path):
@@ -158,7 +161,7 @@ async def test_an_instance_that_makes_no_sense_is_passed_over(tmp_path, caplog):
     ]
     (tmp_path / "flowers.json").write_text(json.dumps(good))
     read = await SnapshotStore(tmp_path, address_policy=AddressPolicy()).load("flowers")
-    assert [each.id for each in read.instances] == ["a"]
+    assert [each.id for each in not_none(read).instances] == ["a"]
     assert caplog.text.count("is ignored") == 6
 
 
@@ -182,7 +185,7 @@ async def test_a_folder_that_cannot_be_written_is_logged_once(tmp_path, caplog):
 async def test_the_services_are_those_with_a_snapshot_to_be_used(tmp_path, caplog):
     assert await SnapshotStore(tmp_path).catalog() is None
     assert await SnapshotStore(tmp_path / "nowhere").catalog() is None
-    clocks = {"clock": lambda: 100.0, "wall": lambda: 5000.0}
+    clocks: dict[str, Any] = {"clock": lambda: 100.0, "wall": lambda: 5000.0}
     await write(
         tmp_path, snapshot(taken_at=40.0), snapshot(service="cats", taken_at=70.0), **clocks
     )
@@ -192,6 +195,7 @@ async def test_the_services_are_those_with_a_snapshot_to_be_used(tmp_path, caplo
     (tmp_path / ".flowers.json.17.42").write_text("{")
     (tmp_path / "folder.json").mkdir()
     catalog = await SnapshotStore(tmp_path, **clocks).catalog()
+    assert catalog is not None
     assert catalog.services == ("cats", "flowers")
     assert catalog.from_disk
     assert catalog.taken_at == pytest.approx(70.0)
@@ -213,7 +217,7 @@ async def test_it_can_be_closed_twice_and_used_again(tmp_path):
     await store.aclose()
     store.put(snapshot(index=2))
     await store.aclose()
-    assert (await store.load("flowers")).index == 2
+    assert not_none(await store.load("flowers")).index == 2
 
 
 async def test_put_after_a_close_without_a_use_starts_nothing(tmp_path):

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
@@ -71,14 +72,14 @@ async def test_the_same_content_only_renews_the_age():
     script = Script((5, ("a",)), (6, ("a",)))
     async with watching(script) as watch:
         await until(lambda: watch.view is not None and watch.view.taken_at == 2.0)
-        assert (watch.view.index, watch.changes) == (5, 1)
+        assert (not_none(watch.view).index, watch.changes) == (5, 1)
 
 
 async def test_an_error_keeps_the_view_and_resets_the_index():
     script = Script((5, ("a",)), RegistryError("gone"))
     async with watching(script) as watch:
         await until(lambda: len(script.polls) == 3)
-        assert watch.view.services == ("a",)
+        assert not_none(watch.view).services == ("a",)
         assert str(watch.error) == "gone"
         assert script.polls == [0, 5, 0]
         script.add((6, ("a",)))
@@ -91,7 +92,7 @@ async def test_a_registry_that_lost_its_memory_is_asked_afresh():
     async with watching(script) as watch:
         await until(lambda: len(script.polls) == 3)
         assert script.polls == [0, 9, 0]
-        assert watch.view.services == ("b",)
+        assert not_none(watch.view).services == ("b",)
 
 
 async def test_other_content_at_the_same_index_is_a_change():
@@ -117,7 +118,9 @@ async def test_ready_without_any_answer_is_unreachable():
 
 async def test_a_poll_that_never_ends_is_given_up():
     class Short(WatchConfig):
-        deadline_s = 0.01
+        @property
+        def deadline_s(self) -> float:
+            return 0.01
 
     async with watching(Script(), Short(backoff_cap_s=0.001)) as watch:
         await until(lambda: watch.errors >= 2)
@@ -153,7 +156,7 @@ async def test_it_can_be_closed_twice_and_started_again():
     await watch.ready(5)
     await watch.aclose()
     await watch.aclose()
-    assert watch.view.services == ("a",)
+    assert not_none(watch.view).services == ("a",)
     script.add((6, ("b",)))
     watch.start()
     assert (await watch.changed(5)).services == ("b",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,9 @@ def test_a_url_that_makes_no_sense(url):
 
 @pytest.mark.parametrize("name", ["session_timeout_s", "call_timeout_s", "keep_alive_s"])
 def test_a_duration_that_makes_no_sense(name):
+    wrong: dict[str, Any] = {name: 0}
     with pytest.raises(ConfigurationError, match=f"{name}=0"):
-        ZooKeeperRegistry("zookeeper://a", **{name: 0})
+        ZooKeeperRegistry("zookeeper://a", **wrong)
 
 
 @pytest.mark.parametrize("fields", [{"path": "x"}, {"interval_s": 0}, {"timeout_s": -1}])

@@ -15,6 +15,7 @@ import kazoo.exceptions
 import pytest
 from tests.registry import test_contract
 from tests.support import zookeeper_server
+from tests.support.optional import not_none
 
 from fingerpost.registry import WatchConfig
 from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
@@ -69,9 +70,9 @@ class Backdoor:
     def _find(self, entry_id):
         found = []
         with contextlib.suppress(kazoo.exceptions.NoNodeError):
-            for service in self._client.get_children(self._root):
+            for service in not_none(self._client.get_children(self._root)):
                 with contextlib.suppress(kazoo.exceptions.NoNodeError):
-                    names = self._client.get_children(f"{self._root}/{service}")
+                    names = not_none(self._client.get_children(f"{self._root}/{service}"))
                     found += [
                         f"{self._root}/{service}/{name}" for name in names if name == entry_id
                     ]

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.optional import not_none
 
 pytestmark = pytest.mark.shell
 
@@ -22,7 +23,7 @@ def run(root: Path, *, java: bool, **environment: str) -> subprocess.CompletedPr
     folder = root / "bin"
     folder.mkdir()
     for tool in TOOLS:
-        (folder / tool).symlink_to(shutil.which(tool))
+        (folder / tool).symlink_to(not_none(shutil.which(tool)))
     if java:
         (folder / "java").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
         (folder / "java").chmod(0o755)

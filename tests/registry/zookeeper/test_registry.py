@@ -15,6 +15,7 @@ import kazoo.client
 import kazoo.exceptions
 import pytest
 from tests.support import zookeeper_server
+from tests.support.optional import not_none
 from tests.support.waiting import until
 
 from fingerpost.errors import InvalidName, InvalidRequest, RegistryDenied, RegistryUnreachable
@@ -68,7 +69,7 @@ class Tree:
 
     def names(self, service):
         with contextlib.suppress(kazoo.exceptions.NoNodeError):
-            return sorted(self.client.get_children(f"{self.root}/{service}"))
+            return sorted(not_none(self.client.get_children(f"{self.root}/{service}")))
         return []
 
     def owner(self, instance):
@@ -228,7 +229,7 @@ async def process(url, service):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, url, service, stdin=-1, stdout=-1
     )
-    assert await process.stdout.readline() == b"registered\n"
+    assert await not_none(process.stdout).readline() == b"registered\n"
     yield process
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)

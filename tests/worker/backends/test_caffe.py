@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from tests.support.colours import SIDE
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 
 
-def load_from(folder: Path, **options: object) -> CaffeBackend:
+def load_from(folder: Path, **options: Any) -> CaffeBackend:
     return load(find_model(folder, name="m"), LoadConfig(**options))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.worker.backends.base import Backend, LoadConfig
@@ -47,7 +48,9 @@ def backend(files: ModelFiles) -> Iterator[Backend]:
     backend.close()
 
 
-def item(backend: Backend, colour: str, size: tuple[int, int] = (40, 30)) -> object:
+def item(
+    backend: Backend, colour: str, size: tuple[int, int] = (40, 30)
+) -> NDArray[np.uint8] | bytes:
     return prepare(encoded(colour, size), backend.input, ImageConfig())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from tests.support.builders.onnx import write
 from tests.support.colours import SIDE
 
 
-def load_from(folder: Path, **options: object) -> OnnxBackend:
+def load_from(folder: Path, **options: Any) -> OnnxBackend:
     return load(find_model(folder, name="m"), LoadConfig(**options))
 
 

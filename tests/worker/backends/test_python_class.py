@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def write(folder: Path, code: str, target: str = "mine:Model", more: str = "") -
     return folder
 
 
-def load(folder: Path, **options: object) -> Backend:
+def load(folder: Path, **options: Any) -> Backend:
     return load_backend(find_model(folder, name="m"), LoadConfig(**options))
 
 

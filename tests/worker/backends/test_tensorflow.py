@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,7 +24,7 @@ from tests.support.colours import SIDE, Models
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 
 
-def load_from(path: Path, **overrides: object) -> TensorFlowBackend:
+def load_from(path: Path, **overrides: Any) -> TensorFlowBackend:
     return load(find_model(path, overrides=ManifestOverrides(**overrides)), LoadConfig())
 
 

@@ -32,7 +32,7 @@ class Trap:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, (self.path,)
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.engine.inference import warm_up
-from fingerpost.worker.engine.outcome import top_labels
+from fingerpost.worker.engine.outcome import Outcome, top_labels
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -42,7 +43,7 @@ from tests.support.waiting import until
 class GatedBackend:
     """Scores are the mean of each channel; each run waits for the gate; dark images raise."""
 
-    framework = device = "test"
+    framework = platform = device = "test"
     input = ImageInput(height=4, width=4, channels=3)
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class GatedBackend:
         self.threads: set[int] = set()
         self.closed_in = 0
 
-    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def predict(self, images: Sequence[Any]) -> np.ndarray:
         self.sizes.append(len(images))
         self.threads.add(threading.get_native_id())
         self.started.release()
@@ -69,7 +70,7 @@ class GatedBackend:
 class Plain:
     """A model that is a function."""
 
-    framework = device = "test"
+    framework = platform = device = "test"
 
     def __init__(self, function: Callable, wanted: ImageInput = GatedBackend.input) -> None:
         self.input = wanted
@@ -121,6 +122,11 @@ def pixels(colour: str = "red", side: int = 4) -> np.ndarray:
 
 def means(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([image.mean(axis=(0, 1)) for image in images]).astype(np.float32)
+
+
+def scores(outcome: Outcome | BaseException) -> np.ndarray:
+    assert isinstance(outcome, Outcome)
+    return outcome.scores
 
 
 # Batches.
@@ -224,12 +230,12 @@ async def test_one_bad_image_among_fifteen_good_ones(engine: Engine, backend: Ga
     await ready(engine, 16)
     backend.gate.set()
     first_outcome, *outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
-    assert first_outcome.scores.argmax() == 0
+    assert scores(first_outcome).argmax() == 0
     failure = outcomes.pop(6)
     assert isinstance(failure, ModelFailed)
     assert "this one is poison" in failure.message
     assert [colours[n] for n, each in enumerate(outcomes)] == colours
-    assert [("red", "green", "blue")[each.scores.argmax()] for each in outcomes] == colours
+    assert [("red", "green", "blue")[scores(each).argmax()] for each in outcomes] == colours
     assert backend.sizes[:2] == [1, 16]
     assert len(backend.sizes) <= 2 + 2 * math.log2(16)
 
@@ -244,7 +250,7 @@ async def test_scores_that_are_no_numbers_fail_alone() -> None:
         good, bad = await asyncio.gather(
             engine.infer(pixels("red")), engine.infer(pixels("blue")), return_exceptions=True
         )
-    assert good.scores.argmax() == 0
+    assert scores(good).argmax() == 0
     assert isinstance(bad, ModelFailed)
 
 
@@ -259,7 +265,7 @@ async def test_values_that_overflow_are_the_callers_fault() -> None:
         good, bad = await asyncio.gather(
             engine.infer(pixels("red")), engine.infer(huge), return_exceptions=True
         )
-    assert good.scores.argmax() == 0
+    assert scores(good).argmax() == 0
     assert isinstance(bad, InvalidRequest)
     assert "up to 3e+38" in bad.message
 

@@ -27,6 +27,7 @@ from fingerpost.worker.models.manifest import (
     read_manifest,
     write_manifest,
 )
+from tests.support.optional import not_none
 
 _name = st.none() | st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable())
 _side = st.none() | st.integers(1, 16384)
@@ -135,7 +136,7 @@ def test_clear_errors(tmp_path: Path, text: str, message: str) -> None:
 def test_the_examples_in_the_documentation(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "models.md").read_text("utf-8")
     blocks = re.findall(r"(?m)^    framework = .*\n(?:(?:    .*)?\n)*", text)
-    assert {re.search('"([a-z]+)"', block)[1] for block in blocks} == {
+    assert {not_none(re.search('"([a-z]+)"', block))[1] for block in blocks} == {
         "tensorflow",
         "onnx",
         "caffe",

@@ -25,6 +25,7 @@ from fingerpost.errors import BadAnswer
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
 from fingerpost.worker.config import RequestConfig, StreamConfig
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.rig import Rig, serving
 from tests.support.waiting import settled, until
 
@@ -109,6 +110,8 @@ async def test_answers_come_while_the_client_still_sends(http: aiohttp.ClientSes
         first = await answers.next()
         first_answer.set()
         second = await answers.next()
+        assert isinstance(first, StreamAnswer)
+        assert isinstance(second, StreamAnswer)
         assert [each.result.predictions[0][0] for each in (first, second)] == ["red", "blue"]
         assert await answers.next() == Ended(taken=2, reason="done")
 
@@ -127,7 +130,7 @@ async def test_a_bad_image_fails_alone(http: aiohttp.ClientSession) -> None:
     assert ended == Ended(taken=20, reason="done")
     for n, answer in enumerate(answers):
         if n in bad:
-            assert answer.result.error.code == bad[n][1]
+            assert not_none(answer.result.error).code == bad[n][1]
         else:
             assert answer.result.predictions[0][0] == "green"
 
@@ -136,7 +139,7 @@ async def test_an_image_s_own_deadline(http: aiohttp.ClientSession, rig: Rig) ->
     rig.backend.gate.clear()
     frames = [framed(encoded("red"), deadline_ms=30)]
     (answer,), ended = await send(http, frames)
-    assert answer.result.error.code == "deadline"
+    assert not_none(answer.result.error).code == "deadline"
     assert ended == Ended(taken=1, reason="done")
     rig.backend.gate.set()
 
@@ -167,6 +170,7 @@ async def test_no_frames(http: aiohttp.ClientSession) -> None:
     ):
         answers, ended = await send(http, [body])
         assert answers == []
+        assert ended.error is not None
         assert (ended.taken, ended.reason, ended.error.code) == (0, "failed", "invalid_request")
         assert words in ended.error.message
 
@@ -180,7 +184,7 @@ async def test_a_stream_s_deadline(http: aiohttp.ClientSession) -> None:
     async with http.post(PATH, data=images(), headers=headers) as response:
         answers, ended = await Answers(response.content).all()
     assert [answer.result.predictions[0][0] for answer in answers] == ["red"]
-    assert (ended.taken, ended.reason, ended.error.code) == (1, "failed", "deadline")
+    assert (ended.taken, ended.reason, not_none(ended.error).code) == (1, "failed", "deadline")
 
 
 async def test_silence_ends_a_stream_and_heartbeats_keep_it() -> None:
@@ -203,6 +207,7 @@ async def test_silence_ends_a_stream_and_heartbeats_keep_it() -> None:
             answers = Answers(response.content)
             found, ended = await answers.all()
         assert len(found) == 1
+        assert ended.error is not None
         assert (beats, ended.reason, ended.error.code) == (20, "failed", "invalid_request")
         assert "no byte for 0.4 s" in ended.error.message
         assert HEARTBEAT in answers.raw

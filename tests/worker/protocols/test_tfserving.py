@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -24,7 +25,7 @@ def numbers(colour: str) -> list[object]:
     return float_pixels(colour).tolist()
 
 
-async def post(http: aiohttp.ClientSession, path: str, body: object) -> dict[str, object]:
+async def post(http: aiohttp.ClientSession, path: str, body: object) -> dict[str, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with http.post(path, data=data) as response:
         answer = await response.json()
@@ -33,7 +34,7 @@ async def post(http: aiohttp.ClientSession, path: str, body: object) -> dict[str
         return answer
 
 
-def colours(rows: object) -> list[str]:
+def colours(rows: Any) -> list[str]:
     assert np.shape(rows)[1] == 3
     return [("red", "green", "blue")[row] for row in np.argmax(rows, axis=1)]
 

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from fingerpost.registry import LOAD_HEADER, WorkerState
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.rig import Rig, float_pixels
 
 INFER = "/v2/models/colours/infer"
@@ -47,7 +48,7 @@ def array(data: np.ndarray, datatype: str, *, binary: bool = True) -> triton.Inf
 
 
 def top(result: triton.InferResult, name: str = "scores") -> list[str]:
-    scores = result.as_numpy(name)
+    scores = not_none(result.as_numpy(name))
     assert scores.dtype == np.float32
     return [("red", "green", "blue")[row] for row in scores.argmax(axis=1)]
 
@@ -118,7 +119,7 @@ async def test_one_array_without_a_batch(rig: Rig) -> None:
         array(np.full((9, 9, 3), 7, np.uint8), "UINT8"),
     ):
         result = await with_triton(rig, lambda client, one=one: client.infer("colours", [one]))
-        assert result.as_numpy("scores").shape == (1, 3)
+        assert not_none(result.as_numpy("scores")).shape == (1, 3)
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -132,7 +133,7 @@ async def test_outputs(rig: Rig, binary: bool) -> None:
     def use(client: triton.InferenceServerClient) -> None:
         result = client.infer("colours", [images("blue", "red")], outputs=wanted)
         assert top(result) == top(result, "probabilities") == ["blue", "red"]
-        classes = result.as_numpy("classes")
+        classes = not_none(result.as_numpy("classes"))
         assert classes.shape == (2, 2)
         text = classes[0][0] if isinstance(classes[0][0], str) else classes[0][0].decode()
         value, index, label = text.split(":")
@@ -196,7 +197,7 @@ async def test_json_alone(http: aiohttp.ClientSession) -> None:
         assert output["data"][0].endswith(":0:red")
 
 
-def request(**changes: object) -> dict[str, object]:
+def request(**changes: object) -> dict[str, list[dict[str, object]]]:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 16, 16, 3]} | changes
     return {"inputs": [{key: value for key, value in tensor.items() if value is not None}]}
 

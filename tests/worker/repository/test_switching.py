@@ -12,6 +12,7 @@ import pytest
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ModelInfo, open_registry
 from tests.support.colours import encoded
+from tests.support.optional import not_none
 from tests.support.repository import write_version
 from tests.support.waiting import until
 
@@ -48,7 +49,7 @@ class Load:
         while True:
             reference = "flowers"
             if by_number:
-                (instance,) = self._watch.view.instances
+                (instance,) = not_none(self._watch.view).instances
                 reference += f"@{instance.models[0].versions[0]}"
             async with self._http.post(f"/v1/classify/{reference}", data=b"image") as response:
                 body = await response.json()

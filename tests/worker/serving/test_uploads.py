@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,7 +21,7 @@ from fingerpost.worker.serving.uploads import check_image_headers, read_body, re
 
 
 @asynccontextmanager
-async def serving(**settings: object) -> AsyncIterator[tuple[TestServer, list[object]]]:
+async def serving(**settings: Any) -> AsyncIterator[tuple[TestServer, list[object]]]:
     """A server that answers with the sizes it read; `seen` has the images, or the errors."""
     settings = {"requests": RequestConfig(max_bytes=3_000_000, body_timeout_s=5.0), **settings}
     config = WorkerConfig(
@@ -45,11 +46,12 @@ async def serving(**settings: object) -> AsyncIterator[tuple[TestServer, list[ob
 
     app = web.Application()
     app.router.add_post("/{any:.*}", answer)
-    async with TestServer(app, host="127.0.0.1") as server:
+    server = TestServer(app, host="127.0.0.1")
+    async with server:
         yield server, seen
 
 
-async def send(url: str, data: bytes | AsyncIterator[bytes], **options: object) -> int:
+async def send(url: str, data: bytes | AsyncIterator[bytes], **options: Any) -> int:
     body = io.BytesIO(data) if isinstance(data, bytes) else data
     async with (
         aiohttp.ClientSession() as http,

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,21 @@ from fingerpost.worker.telemetry.tracing import Tracing, start_tracing
 from fingerpost.worker.worker import Worker
 from tests.support.colours import encoded
 from tests.support.observed import classify, serving
+from tests.support.optional import not_none
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 
 
 @pytest.fixture(autouse=True)
-def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
     return monkeypatch
 
 
-def recording(**settings: object) -> tuple[Observer, InMemorySpanExporter]:
+def recording(**settings: Any) -> tuple[Observer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False, **settings)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -73,11 +74,11 @@ async def test_a_request_and_its_images_within_the_callers_trace() -> None:
     spans = exporter.get_finished_spans()
     with_caller, alone = named(spans, "worker.request")
     assert with_caller.kind is SpanKind.SERVER
-    assert f"{with_caller.context.trace_id:032x}" == TRACE
-    assert f"{with_caller.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert f"{not_none(with_caller.context).trace_id:032x}" == TRACE
+    assert f"{not_none(with_caller.parent).span_id:016x}" == "b7ad6b7169203331"
     assert alone.parent is None
     assert with_caller.status.status_code is StatusCode.UNSET
-    assert dict(with_caller.attributes) == {
+    assert dict(not_none(with_caller.attributes)) == {
         "http.request.method": "POST",
         "url.path": "/v1/classify/cats",
         "http.response.status_code": 200,
@@ -86,13 +87,17 @@ async def test_a_request_and_its_images_within_the_callers_trace() -> None:
         "fingerpost.version": "3",
         "fingerpost.images": 2,
     }
-    assert before - 50_000_000 < with_caller.start_time <= with_caller.end_time
-    assert with_caller.end_time < after + 50_000_000  # the clock of the day may be set meanwhile
+    started, ended = not_none(with_caller.start_time), not_none(with_caller.end_time)
+    # The clock of the day may be set meanwhile.
+    assert before - 50_000_000 < started <= ended < after + 50_000_000
     children = [span for span in spans if span.parent == with_caller.context]
     assert [child.name for child in children] == ["decode", "queue", "inference"] * 2
     for first, second in itertools.pairwise(children[:3]):
         assert first.end_time == second.start_time
-    lengths = [round((child.end_time - child.start_time) / 1e9, 3) for child in children]
+    lengths = [
+        round((not_none(child.end_time) - not_none(child.start_time)) / 1e9, 3)
+        for child in children
+    ]
     assert lengths == [0.1, 0.1, 0.2, 0.15, 0.05, 0.1]
     await observer.aclose()
 
@@ -112,8 +117,8 @@ async def test_failures_are_marked() -> None:
                 pass
     bug, model = exporter.get_finished_spans()
     assert bug.status.status_code is model.status.status_code is StatusCode.ERROR
-    assert bug.attributes["http.response.status_code"] == 500
-    assert model.attributes["error.type"] == "model_failed"
+    assert not_none(bug.attributes)["http.response.status_code"] == 500
+    assert not_none(model.attributes)["error.type"] == "model_failed"
     await observer.aclose()
 
 
@@ -130,7 +135,7 @@ async def test_a_stream_does_not_flood_the_collector() -> None:
         pass
     spans = exporter.get_finished_spans()
     assert len(named(spans, "inference")) == MAX_TRACED_IMAGES
-    assert named(spans, "worker.request")[0].attributes["fingerpost.images"] == 1000
+    assert not_none(named(spans, "worker.request")[0].attributes)["fingerpost.images"] == 1000
     await observer.aclose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,12 @@ def test_threads(cores: int, threads: tuple[int, ...]) -> None:
 
 
 def test_settings() -> None:
-    for wrong in ({"batch_sizes": ()}, {"batch_sizes": (0,)}, {"seconds": 0.0}):
+    mistakes: tuple[dict[str, Any], ...] = (
+        {"batch_sizes": ()},
+        {"batch_sizes": (0,)},
+        {"seconds": 0.0},
+    )
+    for wrong in mistakes:
         with pytest.raises(ConfigurationError):
             BenchConfig(**wrong)
 

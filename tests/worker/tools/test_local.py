@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +36,11 @@ def test_labels_that_do_not_fit(models: Models, tmp_path: Path) -> None:
 
 def test_a_model_that_fails_or_gives_nonsense_does_not_pass_the_warm_up() -> None:
     class Nonsense:
-        framework = device = "test"
+        framework = platform = device = "test"
         input = ImageInput(height=4, width=4)
-        answer: object = np.full((1, 3), np.nan, np.float32)
+        answer: Any = np.full((1, 3), np.nan, np.float32)
 
-        def predict(self, images: object) -> object:
+        def predict(self, images: object) -> Any:
             if isinstance(self.answer, Exception):
                 raise self.answer
             return self.answer

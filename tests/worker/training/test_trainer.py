@@ -151,7 +151,9 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     digits: Path, tmp_path: Path
 ) -> None:
     source = keras.applications.MobileNetV2(
-        weights=None, include_top=False, input_shape=(32, 32, 3)
+        weights=None,  # pyright: ignore[reportArgumentType]  # keras gives no types; this is allowed
+        include_top=False,
+        input_shape=(32, 32, 3),
     )
     source.save_weights(tmp_path / "own.weights.h5")
     images = _part(digits, tmp_path / "images", labels="07", each=6)

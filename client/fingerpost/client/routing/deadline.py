@@ -23,9 +23,8 @@ class PhaseClock:
 
         CONNECT --connected--> UPLOAD --sent--> COMPUTE --answered--> over
 
-        CONNECT lasts connect_timeout_s at most
-        UPLOAD  upload_stall_timeout_s without a byte sent
-        COMPUTE response_timeout_s without a byte received
+    CONNECT lasts `connect_timeout_s` at most, COMPUTE `response_timeout_s`, and UPLOAD
+    `upload_stall_timeout_s` without a byte sent.
 
     An upload that makes progress is limited by the deadline alone: 20 MB take long on a slow link,
     and to end them would only start them again elsewhere (envoyproxy/envoy-mobile#2575). The

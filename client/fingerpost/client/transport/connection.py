@@ -161,8 +161,8 @@ class Connection:
         if now < clock.expires_at() or now >= clock.deadline:
             return
         if clock.phase is Phase.UPLOAD:
-            stall_s = clock.upload_stall_timeout_s
-            self.abort(f"the upload made no progress for {stall_s:g} s (upload_stall_timeout_s)")
+            limit_s = clock.upload_stall_timeout_s
+            self.abort(f"the upload made no progress for {limit_s:g} s (upload_stall_timeout_s)")
         else:
             self.abort(f"no response for {clock.response_timeout_s:g} s (response_timeout_s)")
 

@@ -78,7 +78,7 @@ class Transport:
         clock = PhaseClock(
             now(),
             deadline=deadline,
-            connect_timeout_s=inf,  # the pool limits it: to wait for a connection is not to connect
+            connect_timeout_s=inf,  # the pool limits it: waiting for a connection is not connecting
             upload_stall_timeout_s=self._config.upload_stall_timeout_s,
             response_timeout_s=self._config.response_timeout_s,
         )

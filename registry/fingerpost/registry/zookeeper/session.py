@@ -42,7 +42,7 @@ _KAZOO_LOGGER.setLevel(logging.WARNING)
 
 
 class ZooKeeperSession:
-    """Connects on first use in the running loop, and reconnects by itself until `aclose`.
+    """A session: connects on first use in the running loop, and reconnects until `aclose`.
 
     kazoo reads and writes in threads of its own. Their results are passed to the loop with
     `call_soon_threadsafe`; no other code of this module runs in them, and the loop never waits for

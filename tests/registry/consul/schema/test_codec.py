@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.consul_entries import INSTANCE, decode, entry
+from tests.support.optional import not_none
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, RegistryError
 from fingerpost.registry import Instance, ModelInfo
@@ -123,7 +124,7 @@ def test_a_wan_address_is_what_other_datacenters_use():
     assert sent["tagged_addresses"] == addresses
     body = json.dumps([entry(TaggedAddresses=addresses)]).encode()
     assert decode_entries(body, "flowers")[0].instance == INSTANCE
-    assert decode_entries(body, "flowers", remote=True)[0].instance.host == "gpu7.example"
+    assert not_none(decode_entries(body, "flowers", remote=True)[0].instance).host == "gpu7.example"
     (plain,) = decode_entries(json.dumps([entry()]).encode(), "flowers", remote=True)
     assert plain.instance == INSTANCE
 
@@ -163,12 +164,12 @@ def test_healthy_means_that_every_check_passes(checks, healthy):
 
 
 def test_an_entry_without_an_address_is_at_its_nodes():
-    assert decode(entry(Address=""))[0].instance.host == "10.9.9.9"
+    assert not_none(decode(entry(Address=""))[0].instance).host == "10.9.9.9"
 
 
 def test_metadata_cannot_replace_the_http_port():
     meta = entry()["Service"]["Meta"] | {"fingerpost-port-http": "1"}
-    assert decode(entry(Meta=meta))[0].instance.ports["http"] == 8501
+    assert not_none(decode(entry(Meta=meta))[0].instance).ports["http"] == 8501
 
 
 META = entry()["Service"]["Meta"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import zlib
+from typing import Any
 
 import pytest
 from tests.support.consul_entries import INSTANCE, decode, entry
+from tests.support.optional import not_none
 
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
@@ -22,8 +24,11 @@ from fingerpost.registry.consul.schema.models import (
 
 
 def with_models(models, **fields):
-    given_ = {name: getattr(INSTANCE, name) for name in INSTANCE.__struct_fields__}
-    return Instance(**given_ | {"models": tuple(models)} | fields)
+    all_fields: dict[str, Any] = {
+        name: getattr(INSTANCE, name) for name in INSTANCE.__struct_fields__
+    }
+    all_fields |= {"models": tuple(models)} | fields
+    return Instance(**all_fields)
 
 
 def many(count, versions=3):
@@ -55,7 +60,7 @@ def test_too_many_versions_leave_the_newest_and_those_with_an_alias():
     )
     model = ModelInfo(name="flowers", versions=model.versions, aliases={"old": model.versions[-1]})
     (back,) = decode(entry(with_models([model])))
-    assert back.instance.models == (
+    assert not_none(back.instance).models == (
         ModelInfo(
             name="flowers",
             versions=(model.versions[0], model.versions[-1]),
@@ -70,7 +75,7 @@ def test_too_many_models_keep_the_services_own_and_say_how_many_are_left_out():
     instance = with_models(models)
     meta = encode_instance(instance, CheckConfig())["meta"]
     (back,) = decode(entry(instance))
-    kept = back.instance.models
+    kept = not_none(back.instance).models
     assert kept[0] == ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"})
     assert len(kept) > 1500
     assert [model.name for model in kept[1:]] == [model.name for model in models[: len(kept) - 1]]
@@ -81,6 +86,7 @@ def test_too_many_models_keep_the_services_own_and_say_how_many_are_left_out():
 def test_metadata_of_ones_own_may_leave_little_room_for_models():
     own = {f"k{number}": "v" for number in range(56)}
     (back,) = decode(entry(with_models(many(5000), meta=own)))
+    assert back.instance is not None
     assert back.instance.meta == own
     assert len(back.instance.models) > 50
 

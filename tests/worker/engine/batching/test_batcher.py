@@ -14,6 +14,7 @@ from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.batching.latency_model import LatencyModel
 from fingerpost.worker.models.manifest import BatchSpec
+from tests.support.optional import not_none
 
 
 def batcher(
@@ -125,6 +126,7 @@ def test_a_deadline_ends_the_wait_for_company() -> None:
     queue.submit(1, cost=0, now=100.0, deadline=100.1)
     wake = queue.next_wake(100.0)
     assert wake == pytest.approx(100.1 - 0.012 - 0.002, abs=1e-3)
+    assert wake is not None
     assert items(queue.poll(wake)) == [1]
 
 
@@ -193,7 +195,7 @@ def test_an_objective_that_cannot_be_kept_refuses_a_queue_and_no_lone_image() ->
     queue.submit(4, cost=0, now=100, prepared=False)
     with pytest.raises(Overloaded, match="objective of 0.001 s") as caught:
         queue.submit(5, cost=0, now=100, prepared=False)
-    assert caught.value.retry_after_s > 1
+    assert not_none(caught.value.retry_after_s) > 1
 
 
 def test_an_estimate_is_doubted_when_nothing_has_run_for_a_second() -> None:

@@ -90,7 +90,7 @@ def encode_models(service: str, models: Sequence[ModelInfo], pairs: int) -> dict
 
 
 def decode_models(meta: Mapping[str, str], budget: Budget) -> tuple[ModelInfo, ...]:
-    """Read them back.
+    """The models in an instance's metadata.
 
     Raises:
         InvalidInstance: there are none, or they are too large, or not valid deflated base 85.
