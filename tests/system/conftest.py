@@ -18,6 +18,13 @@ from tests.support.processes import FINGERPOST, Processes
 from tests.system.demo import Demo
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that uses the demo waits for it: a minute, and more on a busy machine."""
+    for item in items:
+        if "demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(360))
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
