@@ -95,7 +95,7 @@ def test_an_unreachable_registry(demo: Demo) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8500", "http://"])
 def test_a_registry_url_that_is_none(url: str) -> None:
-    assert "registry URL" in one_line("proxy", "--registry", url)
+    assert "registry URL" in one_line("proxy", "--registry", url, "--port", 0)
 
 
 def test_classify_without_a_cluster(demo: Demo, tmp_path: Path) -> None:

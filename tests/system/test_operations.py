@@ -185,7 +185,9 @@ def test_workers_outside_the_allowed_networks_are_refused(processes: Processes, 
 
     until_blocking(refused)
     assert get_json(f"{strict}/v1/resolve/digits") is None
-    assert "10.0.0.0/8" in fingerpost("proxy", "--allow-network", "everywhere", status=1)
+    assert "10.0.0.0/8" in fingerpost(
+        "proxy", "--allow-network", "everywhere", "--port", 0, status=1
+    )
 
 
 def test_a_worker_that_consul_cannot_reach_reports_by_itself(
