@@ -110,7 +110,7 @@ def has_quick_tests(module: Path) -> bool:
 
 
 def takes_long(module: Path) -> bool:
-    """Whether a test module, by its text, takes many seconds: frameworks, processes, simulations."""
+    """Whether a module takes many seconds by its text: frameworks, processes, simulations."""
     mark = _MARK.search(module.read_text("utf-8"))
     return bool(_kinds_of_module(module)) or (mark is not None and ".slow" in mark[0])
 
