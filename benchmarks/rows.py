@@ -42,14 +42,15 @@ ROWS = (
         module="benchmarks.bandwidth",
         results=("bandwidth",),
         title="Bandwidth",
-        claim="The cluster moves as many bytes as its workers' links carry, and each worker adds "
-        "its own; with a balancer in the path it moves what one link carries. Network namespaces "
-        "on a bridge, every link shaped on both ends, 4 client hosts, JPEGs of 640 KB, workers "
-        "that do nothing; all balancers stand on one host with a link as fast as a worker's. "
-        "*direct* is Fingerpost's client, *307 redirect* a plain HTTP client that follows the "
-        "proxy's answer, *two curl commands* are `curl -F data=@cat.jpg $(curl proxy)`, once for "
-        "each image. *The article's node* is the design that Fingerpost started from: a Node.js "
-        "server, of the package `http-proxy`, that hands each image to the next worker.",
+        claim="The cluster moves as many bytes as the links of all its workers carry. With a "
+        "balancer in the path it moves what one link carries. The hosts are network namespaces on "
+        "a bridge, with every link limited at both ends: 4 clients that send JPEGs of 640 KB, "
+        "workers that do nothing, and one host for all balancers, whose link is as fast as a "
+        "worker's. *direct* is Fingerpost's client; *307 redirect* a plain HTTP client that "
+        "follows the proxy's answer; *two curl commands* are `curl -F data=@cat.jpg $(curl "
+        "proxy)`, once for each image. *The article's node* is the design that Fingerpost started "
+        "from: a Node.js server, of the package `http-proxy`, that hands each image to the next "
+        "worker.",
         plot="bandwidth",
         root=True,
         smoke=("--workers", "4", "--rounds", "1", "--seconds", "4", "--only", "direct", "relay"),
@@ -60,8 +61,9 @@ ROWS = (
         module="benchmarks.client",
         results=("client-cost",),
         title="What the client costs",
-        claim="Discovery and routing cost little: Fingerpost's client reaches nearly the rate of a "
-        "bare aiohttp loop at the same worker, which itself costs next to nothing.",
+        claim="Discovery and routing cost little: Fingerpost's client reaches at least nearly the "
+        "rate of a bare aiohttp loop with the same worker. The worker itself costs next to "
+        "nothing.",
         smoke=("--rounds", "3", "--seconds", "1"),
     ),
     Row(
@@ -70,8 +72,8 @@ ROWS = (
         results=("worker-mobilenet",),
         title="A worker with a real network",
         claim="MobileNetV2 at 224 pixels, JPEGs of 640 KB and 1600 x 1200 pixels, 16 connections. "
-        "A worker feeds the model at nearly the rate of the limit, which is decoding threads and "
-        "the model in one process with no server; other servers run the same network.",
+        "A worker classifies at nearly the rate of the *limit*: decoding threads and the model in "
+        "one process, with no server. The other servers run the same network.",
         plot="worker",
     ),
     Row(
@@ -79,7 +81,7 @@ ROWS = (
         module="benchmarks.worker.nothing",
         results=("worker-nothing",),
         title="A worker with a model that does nothing",
-        claim="What is left of a server when the model costs nothing: reading the body, admission, "
+        claim="What a server costs when the model costs nothing: reading the body, admission, "
         "batching, the answer. 16 connections, bodies of 20 KB and of 640 KB.",
         options=("--rounds", "2", "--seconds", "4"),
         smoke=("--only", "bare aiohttp", "--rounds", "2", "--seconds", "2"),
@@ -100,8 +102,8 @@ ROWS = (
         module="benchmarks.worker.version_switch",
         results=("version-switch-tensorflow",),
         title="A version switch beside other models",
-        claim="Loading, warming up and switching to a new version of one model disturbs the others "
-        "of the same worker little.",
+        claim="To load and warm up a new version of one model, and to switch to it, has little "
+        "effect on the other models of the same worker.",
         options=("--rounds", "2", "--seconds", "40"),
     ),
     Row(
@@ -109,9 +111,9 @@ ROWS = (
         module="benchmarks.lookups",
         results=("lookups",),
         title="Lookups",
-        claim="*Where?* is answered from memory: three times as often as Consul can answer it, "
-        "and, with a proxy for each core, as often as the Node.js hub of the article that "
-        "Fingerpost started from. The library's client does not ask again for each image.",
+        claim="A proxy answers *where?* from memory: three times as often as Consul can, and, "
+        "with a proxy for each core, as often as the Node.js hub of the article that Fingerpost "
+        "started from. The client of the library does not ask for each image.",
         options=("--rounds", "3", "--seconds", "4"),
     ),
     Row(
@@ -119,8 +121,8 @@ ROWS = (
         module="benchmarks.decoding",
         results=("decoding",),
         title="Decoding",
-        claim="JPEGs are decoded no larger than the model needs them. Processor time for an image, "
-        "from the file's bytes to 224 x 224 pixels.",
+        claim="JPEGs are decoded at a size near the one that the model needs. Measured: processor "
+        "time for an image, from the file's bytes to 224 x 224 pixels.",
         options=("--rounds", "3", "--seconds", "0.6"),
         smoke=("--rounds", "2", "--seconds", "0.4", "--beside"),
     ),
@@ -129,8 +131,8 @@ ROWS = (
         module="benchmarks.runtimes",
         results=("runtimes",),
         title="Runtimes",
-        claim="The same network is not as fast on every framework: `fingerpost model bench` shows "
-        "the operator the fastest on his machine.",
+        claim="The speed of a network depends on the framework: `fingerpost model bench` shows "
+        "which one is the fastest on your machine.",
         options=("--seconds", "60"),
     ),
     Row(
@@ -138,8 +140,9 @@ ROWS = (
         module="benchmarks.routing.real",
         results=("routing-real",),
         title="Routing",
-        claim="Real workers of unequal speed feel like one fast one. [routing.md](routing.md) has "
-        "the simulations: more rules, larger fleets, deaths and overload.",
+        claim="To a client, real workers of unequal speed are like one fast worker. "
+        "[routing.md](routing.md) has the simulations: more policies, larger clusters, failures "
+        "and overload.",
         options=("--rounds", "2", "--seconds", "8"),
     ),
     Row(
@@ -147,8 +150,9 @@ ROWS = (
         module="benchmarks.growth",
         results=("growth",),
         title="Growth",
-        claim="A thousand workers and ten thousand clients: a pick takes microseconds, and neither "
-        "images nor more clients reach the registry; the proxy's work does not depend on images.",
+        claim="With a thousand workers and ten thousand clients, a pick takes microseconds. "
+        "Neither images nor more clients cause requests to the registry, and the proxy's work "
+        "does not depend on the number of images.",
         plot="growth",
         options=("--seconds", "6"),
         smoke=("--picks-only", "--rounds", "3"),
@@ -159,8 +163,9 @@ ROWS = (
         module="benchmarks.gpu",
         results=("gpu-resnet50",),
         title="A GPU",
-        claim="ResNet-50 in PyTorch, served end to end against the in-process limit, by the number "
-        "of worker processes on the device. Needs a GPU; [gpu.md](gpu.md).",
+        claim="ResNet-50 in PyTorch: the rate of a worker, compared with the limit of one process "
+        "without a server, by the number of worker processes on the device. It needs a GPU: "
+        "[gpu.md](gpu.md).",
         in_all=False,
     ),
 )

@@ -14,14 +14,14 @@ __all__ = ["losses"]
 
 _ALWAYS = """\
 - **Clients must reach the workers.** Where they cannot (NAT, firewalls, one public address) images
-  go through the relay, a balancer like any other: one link for all. HAProxy and nginx are older
-  and in C, and better at being one.
-- **One worker, or little traffic.** While one link carries everything there is nothing to win, and
-  a balancer is one thing less to understand.
-- **Plain clients pay for each image.** `curl` and the redirect look up and connect again for each;
-  only the library keeps connections, spreads by load and tries elsewhere.
-- **Clients decide without knowing of each other.** A central queue sees every request; load reports
-  only come close to that, from the outside.
+  go through the relay, which is a balancer with one link for all. HAProxy and nginx are older,
+  written in C, and better balancers.
+- **One worker, or little traffic.** If one link carries everything, Fingerpost brings no advantage,
+  and a balancer is easier to understand.
+- **Plain clients pay for each image.** `curl` and the redirect look up and connect again for each
+  image. Only the library keeps connections, spreads images by load and tries other workers.
+- **Clients decide independently of each other.** A central queue sees every request; clients
+  with load reports only come close to that.
 """
 
 
@@ -40,17 +40,17 @@ class _Behind:
 _BEHIND = (
     _Behind(
         record="worker-nothing", ours="fingerpost", rival="mosec", column="20 KB/s",
-        text="**Small bodies.** mosec, whose HTTP side is written in Rust, answers more requests a "
-        "second of 20 KB where the model costs nothing.",
+        text="**Small bodies.** mosec, whose HTTP side is written in Rust, answers more requests "
+        "of 20 KB a second if the model costs nothing.",
     ),
     _Behind(
         record="worker-nothing", ours="fingerpost", rival="bare aiohttp", column="20 KB/s",
-        text="**A handler of one's own.** A bare aiohttp handler, with no batching, limits, load "
-        "reports, deadlines or metrics, is quicker than the worker with small bodies.",
+        text="**A handler of your own.** A bare aiohttp handler, without batching, limits, load "
+        "reports, deadlines or metrics, is faster than the worker with small bodies.",
     ),
     _Behind(
         record="client-cost", ours="20 KB: classify", rival="20 KB: bare", column="images/s",
-        text="**A loop of one's own.** A bare aiohttp loop at one known worker sends more small "
+        text="**A loop of your own.** A bare aiohttp loop at one known worker sends more small "
         "images a second than the client.",
     ),
     _Behind(
@@ -62,20 +62,21 @@ _BEHIND = (
     _Behind(
         record="routing-real", ours="hot-cold", rival="HAProxy leastconn, maxconn 1",
         column="open p99 ms", less_is_better=True,
-        text="**Few workers that take one request at a time.** HAProxy with a limit of one for "
-        "each holds requests back until one is free, which no client can know: its p99 is lower.",
+        text="**Few workers that take one request at a time.** HAProxy with a limit of one "
+        "request for each holds requests back until a worker is free, which no client can know: "
+        "its p99 is lower.",
     ),
     _Behind(
         record="decoding", ours="fingerpost", rival="opencv", column="1600 x 1200",
         less_is_better=True,
-        text="**Decoding.** OpenCV decodes in a little less time than Pillow in draft mode; "
-        "[why Pillow](decisions/0010-decoding.md).",
+        text="**Decoding.** OpenCV decodes in a little less time than Pillow in draft mode; [why "
+        "Pillow](decisions/0010-decoding.md).",
     ),
     _Behind(
         record="growth", ours="100 workers, 10,000 clients", rival="100 workers, 1,000 clients",
-        column="all told s", less_is_better=True,
-        text="**Large fleets, many clients.** Each client is sent the whole list when anything "
-        "changes, so that the time until all are told grows with both: name several proxies.",
+        column="all notified s", less_is_better=True,
+        text="**Many workers, many clients.** Each client is sent the whole list when anything "
+        "changes, so the time until all are notified grows with both: use several proxies.",
     ),
 )  # fmt: skip
 

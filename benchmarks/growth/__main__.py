@@ -35,13 +35,13 @@ from benchmarks.harness.servers import free_port, running, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Clients by workers. Ten thousand are not told of a thousand workers: that is 4 GB in one moment.
+# Clients by workers. Ten thousand are not measured with a thousand workers: that is 4 GB at once.
 _CROWDS = {1: (), 10: (), 100: (1, 100, 1000, 10_000), 1000: (1000,)}
 _SENT_AT = 100
 _NOTES = (
     "Every client is a real socket that holds a question open. The workers are real registrations "
     "with an address each, which one process answers for.",
-    "`all told s` is how long it takes until every client has been told of one change and waits "
+    "`all notified s` is how long it takes until every client has got one change and waits "
     "again: each is sent the whole list (`answer KB`).",
 )
 _ANSWER_S = 300.0
@@ -163,7 +163,7 @@ def main() -> int:
         goals += _measure(sizes, given.seconds, figures, versions)
     kept = report(
         "growth",
-        "What a larger fleet and more clients cost",
+        "What more workers and more clients cost",
         figures,
         goals,
         versions=versions,
@@ -246,7 +246,7 @@ def _crowds(
             cluster.change()
             for crowd in crowds:
                 _line(crowd)
-            row["all told s"] = time.monotonic() - began
+            row["all notified s"] = time.monotonic() - began
             row["proxy's peak MB"] = cluster.peak_mb()
             yield clients, row
 

@@ -116,12 +116,12 @@ class Field:
     async def known(self, proxy: str, timeout_s: float = 30.0) -> None:
         """Wait until the proxy tells of exactly the present workers."""
 
-        async def told() -> set[str]:
+        async def listed() -> set[str]:
             answer = await asyncio.to_thread(get_json, f"{proxy}/v1/resolve/{SERVICE}")
             return {each["id"] for each in (answer or {}).get("instances", ())}
 
         end = time.monotonic() + timeout_s
-        while (found := await told()) != self.ids:
+        while (found := await listed()) != self.ids:
             assert time.monotonic() < end, f"the proxy tells of {found}, not {self.ids}"
             await asyncio.sleep(0.05)
 

@@ -85,7 +85,7 @@ class Load:
     async def __aenter__(self) -> Self:
         names = list(self.clients)
         for name, client in self.clients.items():
-            # The client tells of attempts by number only; where each one went is told here.
+            # A result has only the number of attempts; where each one went is recorded here.
             client._open()
             transport = not_none(client._transport)
             transport.classify = self._recorded(name, transport.classify)

@@ -42,7 +42,7 @@ class Figure:
 class Row:
     """One fault: what was done, and the figures that were measured.
 
-    A row whose test ended before `judge` has failed.
+    A row whose test ended before `check` has failed.
     """
 
     number: str
@@ -52,7 +52,7 @@ class Row:
     failed: int = 0
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    judged: bool = False
+    checked: bool = False
     may_fail: int = 0
 
     def load(self, load: Load, *, failures: int = 0) -> None:
@@ -67,7 +67,7 @@ class Row:
         deadline_s = loads[0].timeout_s
         self.at_most("p99.9", max(each.p999_s for each in loads), deadline_s, " s")
         used = max(each.budget_used for each in loads)
-        self.at_most("of the budget for retries", 100 * used, 100.0, " %")
+        self.at_most("retry budget used", 100 * used, 100.0, " %")
         counts: Counter[str] = Counter()
         for each in loads:
             counts.update(each.retries)
@@ -100,16 +100,16 @@ class Row:
             missed.append(f"{self.failed} of {self.requests} requests failed")
         return missed
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Fail the test if a target was missed."""
-        self.judged = True
+        self.checked = True
         assert not self.missed, f"{'; '.join(self.missed)}. Notes: {self.notes}"
 
     @property
     def verdict(self) -> str:
-        if not self.judged:
+        if not self.checked:
             return "not measured"
-        return "missed" if self.missed else "kept"
+        return "missed" if self.missed else "met"
 
 
 class Table:
@@ -140,10 +140,11 @@ class Table:
         head = [
             "# What happens when something breaks",
             "",
-            "`make test-faults` runs all of this again: real workers, proxies and Consul agents on",
-            "one machine, killed, stopped and restarted by their process ids while clients send",
-            "images without pause. With `FAULTS_REPORT=docs/faults.md` before it in the same line,",
-            "it writes this page.",
+            "Each row is a test that breaks one thing while clients send images without pause:",
+            "real workers, proxies and Consul agents on one machine are killed, stopped and",
+            "restarted. The table has the measured values and, in parentheses, the most that is",
+            "allowed. `make test-faults` runs all tests; with `FAULTS_REPORT=docs/faults.md`",
+            "before it in the same line, it writes this page.",
             "",
             f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} on {_machine()}, "
             f"Consul {self.consul or 'unknown'}.",

@@ -22,7 +22,7 @@ from tests.support.waiting import until
 async def test_the_agent_loses_its_memory(field: Field, table: Table, agent: ConsulProcess) -> None:
     row = table.row("7", "agent restarted, its memory lost")
     row.done = (
-        "`kill -9` of the only agent under load and a start of it at once, twice; "
+        "The only agent was killed (`kill -9`) under load and started again at once, twice; "
         "it keeps nothing on disk"
     )
     again_s, watch_s, proxy_s, outage_s = [], [], [], []
@@ -55,14 +55,14 @@ async def test_the_agent_loses_its_memory(field: Field, table: Table, agent: Con
     row.at_most("the proxy's watch back after a further", max(proxy_s), 2.0, " s")
     row.at_most("lists that were empty", empty, 0)
     row.note(
-        f"Counted from the agent's death; it answered again {max(outage_s):.1f} s after it. "
+        f"Counted from the agent's death; it answered again {max(outage_s):.1f} s later. "
         f"Registered again after {', '.join(f'{each:.1f}' for each in again_s)} s"
     )
-    row.judge()
+    row.check()
 
 
 async def _back(mine: InWatch, field: Field, since: float) -> float:
-    """Wait until a watch has the registry's own word on all workers, from after `since`."""
+    """Wait until a watch has the registry's list of all workers, from after `since`."""
 
     def back() -> bool:
         view = mine.watch.view
@@ -75,7 +75,7 @@ async def _back(mine: InWatch, field: Field, since: float) -> float:
 
 
 async def _fresh(field: Field, since: float) -> float:
-    """Wait until the proxy tells of all workers on a word of the registry from after `since`."""
+    """Wait until the proxy lists all workers, as the registry listed them after `since`."""
     end = time.monotonic() + 30.0
     while True:
         body = await http("GET", f"{field.proxy}/v1/resolve/{SERVICE}")

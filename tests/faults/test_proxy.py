@@ -71,15 +71,15 @@ async def test_a_proxy_is_restarted(field: Field, table: Table) -> None:
     )
     late = [each.began - killed for each in load.sent_to(victim.address, killed)]
     row.at_most("last request to a worker killed afterwards", max(late, default=0.0), 1.5, " s")
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(180)
 async def test_many_clients_watch_one_proxy(field: Field, table: Table) -> None:
     row = table.row("13", f"{_WATCHERS} clients watching one proxy")
     row.done = (
-        f"{_WATCHERS} held lookups at one proxy, all woken four times by a worker's maintenance "
-        "mode; counted on the wire between the proxy and its agent"
+        f"{_WATCHERS} blocking queries at one proxy, all answered four times because of a "
+        "worker's maintenance mode; counted on the wire between the proxy and its agent"
     )
     await field.ready(3)
     async with Tap(field.registry) as tap:
@@ -118,8 +118,8 @@ async def test_many_clients_watch_one_proxy(field: Field, table: Table) -> None:
     row.at_most("watches of the list of services", len(catalog), 1)
     row.at_most("polls of the service for 4 changes", polls, 10)
     row.at_most("the proxy's memory", rss_mb, 150, " MB")
-    row.at_most("all told of a change after", max(woken_s), 1.0, " s")
-    row.judge()
+    row.at_most("all notified of a change after", max(woken_s), 1.0, " s")
+    row.check()
 
 
 def _listener(port: int) -> int | None:

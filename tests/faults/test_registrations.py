@@ -71,10 +71,10 @@ async def test_an_entry_flaps(field: Field, table: Table) -> None:
     )
     row.load(load)
     row.at_most("polls of a client's watch", polls, bound)
-    row.at_most("changes it published", changes, bound)
+    row.at_most("changes that it published", changes, bound)
     row.at_most("polls of the proxy's watch", asked, bound)
     assert toggles >= 0.8 * _TOGGLES_PER_S * _FLAPPING_S, f"only {toggles} toggles"
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(180)
@@ -130,19 +130,19 @@ async def test_hostile_entries(field: Field, table: Table) -> None:
     handed_out = {each for each in hostile if mine.ever(each) or proxy.ever(each)}
     strangers = {each.address for each in load.attempts} - field.addresses
     listed = {each["name"] for each in services["services"]} & set(_HOSTILE_NAMES)
-    row.at_most("handed out", len(handed_out), 0)
+    row.at_most("returned to clients", len(handed_out), 0)
     row.at_most("addresses that a client tried", len(strangers), 0)
     row.at_most("hostile services listed", len(listed), 0)
     entries = len(hostile & {f"hostile-{name}" for name in _HOSTILE})
     row.at_most("not counted by a client's watch", entries - refused, 0)
     row.at_most("not counted by the proxy", entries - counted, 0)
     reasons = {str(reason): count for reason, count in registry.rejected_entries.by_reason.items()}
-    row.note(f"Refused: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}")
+    row.note(f"Rejected: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}")
     if not_taken:
-        row.note(f"Not taken by Consul itself: {', '.join(not_taken)}")
+        row.note(f"Rejected by Consul itself: {', '.join(not_taken)}")
     if handed_out:
-        row.note(f"Handed out: {', '.join(sorted(handed_out))}")
-    row.judge()
+        row.note(f"Returned to clients: {', '.join(sorted(handed_out))}")
+    row.check()
 
 
 async def _flap(field: Field, instance_id: str) -> int:

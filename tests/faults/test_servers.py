@@ -36,7 +36,7 @@ from tests.support.waiting import until
 _DEAD_S = 60.0
 _FROZEN_S = 30.0
 _AGENT_DEAD_S = 20.0
-# `ConsulRegistry`'s call_timeout_s; drain and deregister look for the servers' word for 1 s more.
+# `ConsulRegistry`'s call_timeout_s; drain and deregister wait for the servers' answer for 1 s more.
 _CALL_S = 3.0
 _SETTLE_S = 1.0
 _SLACK_S = 0.5
@@ -193,7 +193,7 @@ async def test_the_leader_is_killed_while_a_worker_registers(
     )
     row.load(scene.load)
     gave_up = [line for _, said in joined for line in said]
-    row.at_most("workers that gave up starting", len(gave_up), 0)
+    row.at_most("workers whose start failed", len(gave_up), 0)
     row.at_most("lists that were empty", scene.empty, 0)
     row.at_most("healthy workers that left a list", len(scene.lost(before)), 0)
     row.note(
@@ -203,11 +203,11 @@ async def test_the_leader_is_killed_while_a_worker_registers(
     )
     scene.tell(row, before, killed)
     if gave_up:
-        row.note(f"Workers said: {'; '.join(gave_up)}")
+        row.note(f"Errors of the workers: {'; '.join(gave_up)}")
     for worker, _ in joined:
         servers.kill(worker)
     await servers.known(servers.proxy)
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(420)
@@ -215,7 +215,7 @@ async def test_the_agent_is_killed(servers: Field, cluster: ConsulCluster, table
     row = table.row("8", "client agent `kill -9`")
     row.done = (
         f"The agent at which all workers are registered was killed under load for "
-        f"{_AGENT_DEAD_S:.0f} s, so that the servers dropped all of them; then started again"
+        f"{_AGENT_DEAD_S:.0f} s, so that the servers removed all of them; then it was started again"
     )
     async with _scene(servers, cluster, "server1") as scene:
         before = servers.ids
@@ -229,20 +229,20 @@ async def test_the_agent_is_killed(servers: Field, cluster: ConsulCluster, table
             again_s = await _all_again(servers, cluster)
             await until(
                 lambda: not not_none(scene.registry.watch(SERVICE).view).retained,
-                "nobody is retained any more",
+                "no worker is retained any more",
             )
             await asyncio.sleep(2.0)
     row.load(scene.load)
     row.at_most("lists that were empty", scene.empty, 0)
     row.at_most("healthy workers that left a list", len(scene.lost(before)), 0)
     row.note(
-        f"The servers dropped the workers {dropped - killed:.1f} s after; in use at the end of the "
-        f"outage: {kept} of 3; listed again {again_s:.1f} s after the agent's start"
+        f"The servers removed the workers {dropped - killed:.1f} s later; in use at the end of "
+        f"the outage: {kept} of 3; listed again {again_s:.1f} s after the agent's start"
     )
     if scene.lost(before):
         scene.tell(row, before, killed)
         row.note(f"Consul's passing list after the agent's death: {consul.lengths(killed)}")
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(420)
@@ -250,7 +250,7 @@ async def test_all_servers_are_frozen(servers: Field, cluster: ConsulCluster, ta
     row = table.row("6", "all Consul servers frozen (SIGSTOP)")
     row.done = (
         f"All three servers were stopped for {_FROZEN_S:.0f} s under load, while every kind of "
-        "registry call was made, at the agent and at a frozen server; then continued"
+        "registry call was made, at the agent and at a frozen server; then they were continued"
     )
     async with _scene(servers, cluster, "server1") as scene:
         before = servers.ids
@@ -302,7 +302,7 @@ async def test_all_servers_are_frozen(servers: Field, cluster: ConsulCluster, ta
     if calls.strange:
         row.note(f"Unexpected errors: {calls.strange}")
     assert not calls.strange, calls.strange
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(420)
@@ -343,7 +343,7 @@ async def test_all_servers_are_dead(servers: Field, cluster: ConsulCluster, tabl
         f"{recovered_s:.1f} s"
     )
     scene.tell(row, servers.ids, dead)
-    row.judge()
+    row.check()
 
 
 async def _elected(cluster: ConsulCluster, survivors: list[str]) -> float:

@@ -71,8 +71,8 @@ async def test_a_worker_at_a_tenth_of_its_speed(kind: str, four: Four, table: Ta
     number, how, options = _LOADS[kind]
     row = table.row(number, f"one of four workers {_SLOWER} x slower, {kind} loop")
     row.done = (
-        f"Workers that sleep {SECONDS * 1000:.0f} ms an image, one image at a time, {how}. First "
-        "three of them, then all four, one of which slept ten times as long, and recovered"
+        f"Workers that sleep {SECONDS * 1000:.0f} ms for each image, one image at a time, {how}. "
+        "First three of them, then all four, one of which slept ten times as long, and recovered"
     )
     field = four.field
 
@@ -99,7 +99,7 @@ async def test_a_worker_at_a_tenth_of_its_speed(kind: str, four: Four, table: Ta
     for each in (alone, load):
         row.load(each)
     p99_ms = load.p99_ms(noticed, recovered)
-    row.at_most("p99, times that of the three alone", p99_ms / p99_alone_ms, _MOST_P99)
+    row.at_most("p99, divided by that of the three alone", p99_ms / p99_alone_ms, _MOST_P99)
     share = four.share(load, slow, noticed, recovered)
     row.at_most(
         f"its share of a quarter, from {_NOTICED_S:.0f} s on", 100 * share, _MOST_SHARE, " %"
@@ -114,7 +114,7 @@ async def test_a_worker_at_a_tenth_of_its_speed(kind: str, four: Four, table: Ta
             for second in range(int(_NOTICED_S + _MEASURED_S))
         )
     )
-    row.judge()
+    row.check()
 
 
 async def _back(four: Four, load: Load, worker: Worker, since: float) -> float:

@@ -25,7 +25,7 @@ _ALIAS = "127.0.0.2"
 @pytest.mark.timeout(180)
 async def test_a_worker_is_killed(field: Field, table: Table) -> None:
     row = table.row("1", "worker `kill -9`, one of three")
-    row.done = "One of three workers was killed under load; three times, a new one in between"
+    row.done = "One of three workers was killed under load, and replaced by a new one; three times"
     off_list, last_sent, after_failure, loads = [], [], [], []
     again = 0
     for _ in range(3):
@@ -51,20 +51,20 @@ async def test_a_worker_is_killed(field: Field, table: Table) -> None:
         refused = load.after_the_first_failure(victim.address, killed, outcomes=("REFUSED",))
         again += sum(each < 1.0 for each in refused)
     row.at_most("off the passing list after", max(off_list), 1.5, " s")
-    row.at_most("last request to it after", max(last_sent), 1.5, " s")
+    row.at_most("last request sent to it after", max(last_sent), 1.5, " s")
     # A client leaves a worker that refused a connection out for a second, then tries it once.
     at_once = [each for late in after_failure for each in late if each < 1.0]
     row.at_most("a client went on sending to it for", max(at_once, default=0.0), 0.1, " s")
-    row.at_most("attempts of a client that it had refused", again, 0)
+    row.at_most("attempts by a client after it had refused one", again, 0)
     row.bounded(*loads)
-    row.note(f"Attempts begun after a client's own first failure, in s: {after_failure}")
-    row.judge()
+    row.note(f"Attempts of each client after its first failure, in s: {after_failure}")
+    row.check()
 
 
 @pytest.mark.timeout(180)
 async def test_a_worker_is_stopped(field: Field, table: Table) -> None:
     row = table.row("2", "worker stopped (SIGSTOP), one of three")
-    row.done = "One of three workers was stopped for 14 s under load, then continued"
+    row.done = "One of three workers was stopped for 14 s under load; then it was continued"
     await field.ready(3)
     async with AtConsul(field.registry) as consul, field.traffic(timeout_s=_DEADLINE_S) as load:
         began = time.monotonic()
@@ -81,10 +81,12 @@ async def test_a_worker_is_stopped(field: Field, table: Table) -> None:
     row.load(load)
     sent = [each for each in load.sent_to(victim.address, stopped) if each.began < continued]
     row.at_most("off the passing list after", off - stopped, 2.0, " s")
-    row.at_most("last request to it after", max(each.began for each in sent) - stopped, 2.0, " s")
+    row.at_most(
+        "last request sent to it after", max(each.began for each in sent) - stopped, 2.0, " s"
+    )
     before = load.p99_ms(began, stopped)
     after = load.p99_ms(stopped + 2.0, continued)
-    row.at_most("p99 afterwards, times the one before", after / before, 2.0)
+    row.at_most("p99 afterwards, divided by the one before", after / before, 2.0)
     row.bounded(load)
     held = [each for each in load.calls if each.began <= stopped + 2.0 and each.latency_s > 1.0]
     row.note(
@@ -92,7 +94,7 @@ async def test_a_worker_is_stopped(field: Field, table: Table) -> None:
         f"it held took up to {max((each.latency_s for each in held), default=0):.1f} s; "
         f"back on the list {back - continued:.2f} s after SIGCONT"
     )
-    row.judge()
+    row.check()
 
 
 async def test_a_worker_is_drained(field: Field, table: Table) -> None:
@@ -108,13 +110,13 @@ async def test_a_worker_is_drained(field: Field, table: Table) -> None:
     row.load(load)
     sent = load.sent_to(victim.address, ordered)
     bad = [each for each in sent if each.outcome in ("REFUSED", "FAILED")]
-    row.at_most("attempts that met a closed door", len(bad), 0)
+    row.at_most("attempts that it refused", len(bad), 0)
     row.bounded(load)
     row.note(
-        f"It left {took_s:.1f} s after the order; last request to it "
+        f"It left {took_s:.1f} s after the signal; last request to it "
         f"{max((each.began for each in sent), default=ordered) - ordered:.2f} s after it"
     )
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(240)
@@ -134,7 +136,7 @@ async def test_all_workers_are_replaced_one_after_the_other(field: Field, table:
     row.load(load)
     row.bounded(load)
     row.note(f"It took {took_s:.0f} s")
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(180)
@@ -165,7 +167,7 @@ async def test_a_new_worker_is_used(field: Field, table: Table) -> None:
         row.load(load)
     for name, seconds in used.items():
         row.at_most(f"first answer to a client {name} after", seconds, 1.0, " s")
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(180)
@@ -173,7 +175,7 @@ async def test_a_worker_comes_back_on_another_port(field: Field, table: Table) -
     row = table.row("14", "worker restarted on another port")
     row.done = (
         "`kill -9` of one of three workers under load, and at once the start of another one, "
-        "which took another port, as a supervisor does it; twice"
+        "which took another port, as a supervisor would do; twice"
     )
     used_s, loads = [], []
     await field.ready(3)
@@ -193,18 +195,20 @@ async def test_a_worker_comes_back_on_another_port(field: Field, table: Table) -
         loads.append(load)
         sent = [each.began - killed for each in load.sent_to(victim.address, killed)]
         row.note(f"Last attempt at the old port {max(sent, default=0.0):.2f} s after the kill")
-    row.at_most("used by all clients, after it was ready, after", max(used_s), 1.0, " s")
+    row.at_most("used by all clients, counted from its readiness, after", max(used_s), 1.0, " s")
     row.bounded(*loads)
-    row.judge()
+    row.check()
 
 
 @pytest.mark.timeout(180)
 async def test_a_worker_vanishes_behind_open_connections(field: Field, table: Table) -> None:
-    row = table.row("15", "half-open connections: a worker's machine vanishes without a word")
+    row = table.row(
+        "15", "half-open connections: a worker's machine disappears without closing them"
+    )
     row.done = (
-        f"For {_GONE_S:.0f} s under load a wire in front of one of three workers swallowed "
-        "everything both ways and closed nothing, while the worker told Consul by itself that it "
-        "was well; then it carried on"
+        f"For {_GONE_S:.0f} s under load, a connection in front of one of three workers dropped "
+        "everything in both directions and closed nothing, while the worker reported to Consul "
+        "that it was healthy; then it passed everything on again"
     )
     await field.ready(2)
     port = free_port()
@@ -233,14 +237,14 @@ async def test_a_worker_vanishes_behind_open_connections(field: Field, table: Ta
     before = load.p99_ms(began, vanished)
     assert listed, "Consul was to believe that the worker is well"
     row.bounded(load)
-    row.at_most("attempts at it meanwhile", len(sent), 20)
-    row.at_most("p99 from 5 s on, times the one before", after / before, 2.0)
-    row.at_most("connections to it that are left after 5 s", open_connections, 8)
+    row.at_most("attempts at it in that time", len(sent), 20)
+    row.at_most("p99 from 5 s on, divided by the one before", after / before, 2.0)
+    row.at_most("open connections to it after 5 s", open_connections, 8)
     row.note(
         f"p99 {before:.0f} ms before and {after:.0f} ms from 5 s after; attempts at it began "
-        f"{', '.join(f'{each.began - vanished:.1f}' for each in sent)} s after it had vanished"
+        f"{', '.join(f'{each.began - vanished:.1f}' for each in sent)} s after it had disappeared"
     )
-    row.judge()
+    row.check()
 
 
 def _connections(port: int) -> int:

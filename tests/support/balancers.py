@@ -70,13 +70,13 @@ def pick(balancer: Balancer, now: float = 0.0, *, but: set[str] | None = None) -
 
 
 def send(balancer: Balancer, to: str, outcome: Outcome, now: float = 0.0, **more) -> None:
-    """One request to a worker of that name, by passing over the others."""
+    """Send one request to a worker of that name: the others count as tried."""
     others = {each.id for each in balancer.endpoints} - {to}
     pick(balancer, now, but=others).release(outcome, now=now, rng=RNG, **more)
 
 
 def usable(balancer: Balancer, now: float) -> set[str]:
-    """Who may be picked, found by picking often."""
+    """The ids of the workers that may be picked, found by many picks."""
     found = set()
     for _ in range(200):
         made = balancer.pick(DIGITS, tried=(), now=now, rng=RNG)

@@ -38,14 +38,14 @@ from fingerpost.registry import (
 )
 
 
-def test_nobody_to_pick():
+def test_no_worker_to_pick():
     assert Balancer(PowerOfTwo(), RoutingConfig()).pick(DIGITS, tried=(), now=0, rng=RNG) is None
     assert balancer_of().pick(DIGITS, tried=(), now=0, rng=RNG) is None
     other = ModelReference.parse("digits@9")
     assert balancer_of("a").pick(other, tried=(), now=0, rng=RNG) is None
 
 
-def test_tried_workers_are_passed_over_while_there_are_others():
+def test_tried_workers_are_left_out_while_there_are_others():
     balancer = balancer_of("a", "b", "c")
     assert {pick(balancer, but={"a", "c"}).endpoint.id for _ in range(20)} == {"b"}
     made = balancer.pick(DIGITS, tried={"a", "b", "c"}, now=5.0, rng=RNG)
@@ -75,14 +75,14 @@ def test_an_older_report_never_replaces_a_newer_one():
 
 
 @pytest.mark.parametrize("change", [{"boot_id": 2}, {"port": 81}])
-def test_another_process_has_no_record(change):
+def test_another_process_begins_without_a_record(change):
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.REFUSED)
     balancer.update(snapshot(instance("a", **change), instance("b")), 0.0)
     assert usable(balancer, 0.0) == {"a", "b"}, "slowly, as a new one"
 
 
-def test_the_same_process_keeps_its_record_and_takes_new_facts():
+def test_the_same_process_keeps_its_record_and_takes_a_new_entry():
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.REFUSED)
     balancer.update(snapshot(instance("a", weight=9, version="2"), instance("b")), 0.0)
@@ -128,7 +128,7 @@ def test_power_of_two_prefers_less_in_flight_for_its_weight():
 
 @pytest.mark.parametrize("count", [2, 10, 100])
 def test_power_of_two_keeps_the_longest_queue_short(count):
-    """Ten per worker placed, none released: the longest is within 3 of the mean (log log n)."""
+    """Ten a worker are sent, none ends: the longest queue is within 3 of the mean (log log n)."""
     balancer = balancer_of(*(f"w{number}" for number in range(count)))
     for _ in range(10 * count):
         pick(balancer)
@@ -184,7 +184,7 @@ def test_equal_workers_get_equal_shares(seed):
 
 
 class BalancerMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order, there is somebody to ask and every count is right."""
+    """In any order of events there is a worker to pick, and every count is right."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ from fingerpost.registry import (
 )
 
 
-def test_refused_rests_one_second_then_one_trial_doubles_or_clears():
+def test_a_refused_connection_ejects_for_a_second_which_one_trial_doubles_or_clears():
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.REFUSED, 0.0)
     assert usable(balancer, 0.99) == {"b"}
@@ -54,7 +54,7 @@ def test_a_trial_that_was_abandoned_leaves_room_for_another():
     assert pick(balancer, 1.0, but={"b"}).trial
 
 
-def test_many_that_die_together_are_one_failure():
+def test_many_that_fail_together_are_one_failure():
     balancer = balancer_of("a", "b")
     picks = [pick(balancer, but={"b"}) for _ in range(16)]
     for made in picks:
@@ -62,7 +62,7 @@ def test_many_that_die_together_are_one_failure():
     assert usable(balancer, 1.5) == {"a", "b"}
 
 
-def test_a_late_success_does_not_end_a_rest():
+def test_a_late_success_does_not_end_an_ejection():
     balancer = balancer_of("a", "b")
     early = pick(balancer, but={"b"})
     send(balancer, "a", Outcome.REFUSED, 0.5)
@@ -98,7 +98,7 @@ def test_five_failures_in_a_row_eject():
 
 @pytest.mark.parametrize(("good", "ejected"), [(4, True), (9, False)])
 def test_a_worker_that_succeeds_too_rarely_is_ejected(good, ejected):
-    """One failure to `good` successes: 80 % or more is well, and 5 requests are needed."""
+    """One failure to `good` successes: 80 % or more is enough, and 5 requests are needed."""
     balancer = balancer_of("a", "b")
     for number in range(20):
         outcome = Outcome.ANSWERED if (number + 1) % (good + 1) else Outcome.FAILED
@@ -134,7 +134,7 @@ def test_at_most_half_are_ejected_for_failures():
     assert usable(balancer, 0.0) == {"a", "b", "c"}, "a refused connection is certain"
 
 
-def test_refused_connections_are_no_panic():
+def test_refused_connections_do_not_count_towards_panic():
     balancer = balancer_of("a", "b", "c", "d")
     for name in "abc":
         send(balancer, name, Outcome.REFUSED)
@@ -151,18 +151,18 @@ def test_all_ejected_is_panic_and_all_are_picked_from():
 
 
 @pytest.mark.parametrize(
-    ("retry_after_s", "rests_s"), [(None, 0.1), (0.0, 0.0), (3.0, 3.0), (86400.0, 30.0)]
+    ("retry_after_s", "ejected_s"), [(None, 0.1), (0.0, 0.0), (3.0, 3.0), (86400.0, 30.0)]
 )
-def test_overload_is_hot_not_failed(retry_after_s, rests_s):
+def test_overload_is_not_a_failure(retry_after_s, ejected_s):
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.OVERLOADED, 1.0, retry_after_s=retry_after_s)
-    if rests_s:
-        assert usable(balancer, 1.0 + rests_s - 0.01) == {"b"}
-    assert usable(balancer, 1.0 + rests_s) == {"a", "b"}
-    assert not pick(balancer, 1.0 + rests_s, but={"b"}).trial
+    if ejected_s:
+        assert usable(balancer, 1.0 + ejected_s - 0.01) == {"b"}
+    assert usable(balancer, 1.0 + ejected_s) == {"a", "b"}
+    assert not pick(balancer, 1.0 + ejected_s, but={"b"}).trial
 
 
-def test_all_overloaded_is_a_pause_until_the_first_is_free():
+def test_all_overloaded_is_a_retry_when_the_first_is_free():
     balancer = balancer_of("a", "b")
     send(balancer, "a", Outcome.OVERLOADED, 0.0, retry_after_s=3.0)
     send(balancer, "b", Outcome.OVERLOADED, 0.0, retry_after_s=2.0)
@@ -173,7 +173,7 @@ def test_all_overloaded_is_a_pause_until_the_first_is_free():
 
 
 @pytest.mark.parametrize("by_report", [True, False])
-def test_draining_rests_and_is_asked_again_later(by_report):
+def test_a_draining_worker_is_ejected_and_tried_again_later(by_report):
     balancer = balancer_of("a", "b")
     if by_report:
         send(balancer, "a", Outcome.ANSWERED, load_report=report(state=WorkerState.DRAINING))

@@ -34,7 +34,8 @@ from tests.support.simulations import simulates
 
 from fingerpost.client.routing import RoutingConfig
 
-pytestmark = pytest.mark.slow
+# A test waits for sixteen simulations at most, of two seconds each on an idle core.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CLUSTERS = {
     "testbed": replace(
@@ -51,10 +52,6 @@ BUSY = {
     f"{name}, busy": replace(CLUSTERS[name], load=0.9)
     for name in ("spread", "two slow", "four", *HALF_SLOW)
 }
-
-
-# The longest wait is for sixteen simulations, of two seconds each on an idle core.
-pytestmark = pytest.mark.timeout(300)
 
 
 def with_policy(scenario: Scenario, policy: str, seed: int = 1) -> Scenario:
@@ -324,14 +321,10 @@ def test_a_cold_start_is_forgotten(clients, at_once, cold, results):
     assert [3 * result.share(worker, 7.0) for worker in range(3)] == pytest.approx([1] * 3, rel=0.1)
 
 
-def test_the_same_seed_gives_the_same_result():
-    cluster = replace(SPREAD, duration_s=5.0)
-    one, two = simulate(cluster), simulate(cluster)
-    assert (one.latencies, one.sent) == (two.latencies, two.sent)
-    assert one.latencies != simulate(replace(cluster, seed=2)).latencies
+SHORT = replace(SPREAD, duration_s=5.0)
 
 
-def test_another_process_gives_the_same_result(simulations):
-    cluster = replace(SPREAD, duration_s=5.0)
-    there = simulations.begin(cluster).result()
-    assert there == simulate(cluster)
+@simulates(lambda: [SHORT])
+def test_the_same_seed_gives_the_same_result_in_any_process(results):
+    assert results == [simulate(SHORT)]
+    assert simulate(replace(SHORT, seed=2)).latencies != results[0].latencies
