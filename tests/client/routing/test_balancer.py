@@ -238,4 +238,4 @@ class BalancerMachine(RuleBasedStateMachine):
 
 
 TestBalancerMachine = BalancerMachine.TestCase
-TestBalancerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBalancerMachine.settings = settings(stateful_step_count=40)
