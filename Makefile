@@ -13,6 +13,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
+# Processes that `make test` runs tests in.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test quick test-faults fuzz check docs bench bench-smoke clean
@@ -44,7 +46,7 @@ demo: $(STAMP)
 	@$(BIN)/fingerpost demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest --ignore tests/faults
+	@$(BIN)/python -m pytest --ignore tests/faults -n $(JOBS)
 
 quick: $(STAMP)
 	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,20 +14,43 @@ from hypothesis import HealthCheck, settings
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.consul_process import ConsulProcess
 from tests.support.kinds import QUICK, forbid_the_world, has_quick_tests, kinds_of
+from tests.support.parallel import ByGroup, Turns, place_of
 
 # How long an example takes says nothing on a busy machine: limits on time are the tests' own.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
 settings.load_profile("tests")
 
+_TURNS = pytest.StashKey[Turns]()
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test the markers of what it needs."""
+    """Give every test the markers of what it needs, and a place among several processes."""
     for item in items:
         for kind in sorted(kinds_of(item)):
             item.add_marker(kind)
+    if items and hasattr(items[0].config, "workerinput"):
+        items.sort(key=lambda item: place_of(item.path))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """Keep together what shares a fixture that takes long."""
+    return ByGroup(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # the time limit of a test begins afterwards
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let the tests that measure speed have the machine to themselves."""
+    with item.config.stash[_TURNS].turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Find what the processes of this run have in common: a folder."""
+    one_of_several = hasattr(session.config, "workerinput")
+    made = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    session.config.stash[_TURNS] = Turns(made.getbasetemp().parent if one_of_several else None)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -67,7 +67,7 @@ def test_a_section_has_figures_verdicts_and_circumstances():
     for line in (
         "| [Lookups](#lookups) | 1 of 2 | missed: proxy / seaport |",
         "| seaport | 30 |",
-        "| proxy / Consul | 3.5 | >= 3 | kept |",
+        "| proxy / Consul | 3.5 | >= 3 | met |",
         "| proxy / seaport | 0.5 | >= 1 | **missed** |",
         "Consul tells more.",
         "    sudo make bench-lookups",

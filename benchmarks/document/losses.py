@@ -75,7 +75,7 @@ _BEHIND = (
     _Behind(
         record="growth", ours="100 workers, 10,000 clients", rival="100 workers, 1,000 clients",
         column="all notified s", less_is_better=True,
-        text="**Large fleets, many clients.** Each client is sent the whole list when anything "
+        text="**Many workers, many clients.** Each client is sent the whole list when anything "
         "changes, so the time until all are notified grows with both: use several proxies.",
     ),
 )  # fmt: skip

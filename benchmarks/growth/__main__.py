@@ -163,7 +163,7 @@ def main() -> int:
         goals += _measure(sizes, given.seconds, figures, versions)
     kept = report(
         "growth",
-        "What a larger fleet and more clients cost",
+        "What more workers and more clients cost",
         figures,
         goals,
         versions=versions,

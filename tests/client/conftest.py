@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from tests.support.processes import Processes
+from tests.support.sleeper import Sleeper
 from tests.support.sockets import open_sockets
 from tests.support.waiting import until
 
@@ -258,31 +259,9 @@ async def cluster() -> AsyncIterator[Cluster]:
     await until(lambda: open_sockets() <= sockets)
 
 
-_COLOURS = """
-class Model:
-    def __init__(self, folder):
-        pass
-
-    def predict(self, batch):
-        means = batch.mean(axis=(1, 2))
-        return means / means.sum(axis=1, keepdims=True)
-"""
-
-
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A proxy's URL: real processes, two workers of a model that says `red`, `green` or `blue`."""
-    model = tmp_path_factory.mktemp("models") / "colours"
-    model.mkdir()
-    (model / "labels.txt").write_text("red\ngreen\nblue\n")
-    (model / "colours.py").write_text(_COLOURS)
-    (model / "model.toml").write_text(
-        'framework = "python"\nclass = "colours:Model"\n[input]\nheight = 16\nwidth = 16\n'
-    )
+    model = Sleeper(tmp_path_factory.mktemp("models") / "colours", 0)
     with Processes(tmp_path_factory.mktemp("colours")) as processes:
-        registry = processes.registry()
-        proxy = processes.proxy(registry)
-        for _ in range(2):
-            processes.worker(registry, model)
-        processes.workers(proxy, 2, "colours")
-        yield proxy
+        yield processes.two_workers(model.folder)

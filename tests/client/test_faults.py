@@ -14,6 +14,8 @@ from tests.support.waiting import until
 
 from fingerpost.client import Client, EjectionConfig, RetryConfig, RoutingConfig
 
+pytestmark = pytest.mark.alone
+
 
 class Load:
     """Classifies one image after another on so many connections, and notes what came."""

@@ -69,6 +69,7 @@ def test_public_names_of_the_room():
     }
 
 
+@pytest.mark.alone
 @pytest.mark.shell
 def test_import_is_quick_and_pulls_in_no_framework():
     spent = []

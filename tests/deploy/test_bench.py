@@ -25,7 +25,7 @@ from fingerpost.errors import (
     UnknownService,
 )
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
 
 ANSWER = msgspec.json.encode(
     ClassifyAnswer(

@@ -102,6 +102,15 @@ class Processes:
             "worker", "--registry", registry, "--model", model, "--threads", 1, *options
         )
 
+    def two_workers(self, model: Path) -> str:
+        """A registry, a proxy and two workers of a model; the proxy's URL, once it knows both."""
+        registry = self.registry()
+        proxy = self.proxy(registry)
+        for _ in range(2):
+            self.worker(registry, model)
+        self.workers(proxy, 2, model.name)
+        return proxy
+
     def workers(self, proxy: str, count: int, service: str = "digits") -> list[dict[str, Any]]:
         """Wait until the proxy tells of so many workers; return what it tells."""
 

@@ -1,7 +1,7 @@
 """Whole clusters of real processes.
 
 `demo` runs the demo once for the session: its figures are tested, and its model and images serve
-all other system tests.
+the tests of speed and memory. The other tests have `digits`, whose workers start at once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.support.digits import Digits, write_digits
 from tests.support.processes import FINGERPOST, Processes
 from tests.system.demo import Demo
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that uses the demo waits for it: a minute, and more on a busy machine."""
+    for item in items:
+        if "demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(360))
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +46,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         images=sorted((folder / "data" / "digits" / "held-out").glob("*/*.png")),
         left_behind=_marked(str(folder)),
     )
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    """A light model and its images, for what is no matter of a framework or of its scores."""
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")

@@ -15,35 +15,15 @@ import pytest
 from PIL import Image
 
 from tests.support.processes import FINGERPOST, Processes
+from tests.support.sleeper import Sleeper
 from tests.support.waiting import until_blocking
-
-MODEL = """
-class Model:
-    def __init__(self, folder):
-        pass
-
-    def predict(self, batch):
-        means = batch.mean(axis=(1, 2))
-        return means / means.sum(axis=1, keepdims=True)
-"""
 
 
 @pytest.fixture(scope="module")
 def proxy(processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A proxy's URL; behind it two workers whose model costs nothing."""
-    folder = tmp_path_factory.mktemp("models") / "colours"
-    folder.mkdir()
-    (folder / "labels.txt").write_text("red\ngreen\nblue\n")
-    (folder / "model.py").write_text(MODEL)
-    (folder / "model.toml").write_text(
-        'framework = "python"\nclass = "model:Model"\n[input]\nheight = 16\nwidth = 16\n'
-    )
-    registry = processes.registry()
-    url = processes.proxy(registry)
-    for _ in range(2):
-        processes.worker(registry, folder)
-    processes.workers(url, 2, "colours")
-    return url
+    model = Sleeper(tmp_path_factory.mktemp("models") / "colours", 0)
+    return processes.two_workers(model.folder)
 
 
 def bench(

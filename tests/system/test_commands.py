@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.digits import Digits
 from tests.support.processes import FINGERPOST, Processes
-from tests.system.demo import Demo
 
 
 def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -56,20 +56,20 @@ def test_a_relay_without_a_proxy() -> None:
         )
 
 
-def test_labels_that_do_not_fit(demo: Demo, tmp_path: Path, processes: Processes) -> None:
+def test_labels_that_do_not_fit(digits: Digits, tmp_path: Path, processes: Processes) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")
-    line = one_line("classify", "--model", demo.model, "--labels", labels, demo.images[0])
+    line = one_line("classify", "--model", digits.model, "--labels", labels, digits.images[0])
     assert "gives 10 scores for an image, but has 2 labels" in line
     registry = processes.registry()
     line = one_line(
-        "worker", "--model", demo.model, "--labels", labels, "--registry", registry,
+        "worker", "--model", digits.model, "--labels", labels, "--registry", registry,
         "--log-level", "error",
     )  # fmt: skip
     assert "--labels" in line
 
 
-def test_a_port_in_use(demo: Demo) -> None:
+def test_a_port_in_use(digits: Digits) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -77,15 +77,15 @@ def test_a_port_in_use(demo: Demo) -> None:
         for command in (
             ("registry", "--port", port),
             ("proxy", "--port", port),
-            ("worker", "--model", demo.model, "--port", port),
+            ("worker", "--model", digits.model, "--port", port),
         ):
             line = one_line(*command)
             assert f"127.0.0.1:{port}" in line
             assert "--port" in line
 
 
-def test_an_unreachable_registry(demo: Demo) -> None:
-    line = one_line("worker", "--model", demo.model, "--registry", "http://127.0.0.1:9")
+def test_an_unreachable_registry(digits: Digits) -> None:
+    line = one_line("worker", "--model", digits.model, "--registry", "http://127.0.0.1:9")
     assert "registry at http://127.0.0.1:9 cannot be reached" in line
     assert "is it running there?" in line
     for command in ("resolve", "digits"), ("status",):
@@ -95,14 +95,14 @@ def test_an_unreachable_registry(demo: Demo) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8500", "http://"])
 def test_a_registry_url_that_is_none(url: str) -> None:
-    assert "registry URL" in one_line("proxy", "--registry", url)
+    assert "registry URL" in one_line("proxy", "--registry", url, "--port", 0)
 
 
-def test_classify_without_a_cluster(demo: Demo, tmp_path: Path) -> None:
+def test_classify_without_a_cluster(digits: Digits, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no image")
     missing = tmp_path / "missing.png"
-    done = run("classify", "--model", demo.model, "--json", demo.images[0], text, missing)
+    done = run("classify", "--model", digits.model, "--json", digits.images[0], text, missing)
     assert done.returncode == 1
     good, bad, gone = (json.loads(line) for line in done.stdout.splitlines())
     assert good["predictions"][0][0] == "0"
@@ -110,16 +110,16 @@ def test_classify_without_a_cluster(demo: Demo, tmp_path: Path) -> None:
     assert gone["error"]["code"] == "invalid_request"
 
 
-def test_classify_answers_each_line_as_it_comes(demo: Demo) -> None:
+def test_classify_answers_each_line_as_it_comes(digits: Digits) -> None:
     with subprocess.Popen(
-        [*FINGERPOST, "classify", "--model", str(demo.model), "-"],
+        [*FINGERPOST, "classify", "--model", str(digits.model), "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for image in demo.images[:: len(demo.images) // 5]:
+        for image in digits.images[:: len(digits.images) // 5]:
             process.stdin.write(f"{image}\n")
             process.stdin.flush()
             # The pipe stays open: the answer must come before the next line is sent.

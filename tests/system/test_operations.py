@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tests.support.consul_cluster import ConsulCluster
+from tests.support.digits import Digits
 from tests.support.ports import free_port
 from tests.support.processes import FINGERPOST, Processes, get_json
 from tests.support.waiting import until_blocking
 from tests.support.zookeeper_server import zookeeper_program, zookeeper_url  # noqa: F401 - fixtures
-from tests.system.demo import Demo
 
 
 def fingerpost(*arguments: object, status: int = 0) -> str:
@@ -46,39 +46,39 @@ def registry(request: pytest.FixtureRequest, processes: Processes) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-def test_drain_and_undrain_from_afar(registry: str, processes: Processes, demo: Demo) -> None:
+def test_drain_and_undrain_from_afar(registry: str, processes: Processes, digits: Digits) -> None:
     name = f"drained-{free_port()}"
     for _ in range(2):
-        processes.worker(registry, demo.model, "--name", name, "--lease", 0)
+        processes.worker(registry, digits.model, "--name", name, "--lease", 0)
     proxy = processes.proxy(registry, "--service", name)
     victim, other = processes.workers(proxy, 2, name)
     said = fingerpost("drain", victim["id"], "--registry", registry, "--reason", "new GPU")
     assert victim["id"] in said
     (left,) = processes.workers(proxy, 1, name)
     assert left["id"] == other["id"]
-    assert classify(victim["address"], demo.images[0]) == "0"  # it finishes what it is sent
+    assert classify(victim["address"], digits.images[0]) == "0"  # it finishes what it is sent
     fingerpost("undrain", victim["id"], "--registry", registry)
     processes.workers(proxy, 2, name)
     said = fingerpost("drain", "nobody-here", "--registry", registry, status=1)
     assert "nobody-here" in said
 
 
-def test_a_second_sigterm_ends_at_once(processes: Processes, demo: Demo) -> None:
+def test_a_second_sigterm_ends_at_once(processes: Processes, digits: Digits) -> None:
     registry = processes.registry()
-    worker = processes.worker(registry, demo.model, "--lease", 60)
+    worker = processes.worker(registry, digits.model, "--lease", 60)
     proxy = processes.proxy(registry)
     processes.workers(proxy, 1)
     worker.signal(signal.SIGTERM)
-    until_blocking(lambda: "leaving" in worker.output())
+    until_blocking(lambda: "draining" in worker.output())
     started = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 128 + signal.SIGTERM
     assert time.monotonic() - started < 2
 
 
-def test_status_live(processes: Processes, demo: Demo) -> None:
+def test_status_live(processes: Processes, digits: Digits) -> None:
     registry = processes.registry()
-    worker = processes.worker(registry, demo.model, "--lease", 0)
+    worker = processes.worker(registry, digits.model, "--lease", 0)
     proxy = processes.proxy(registry)
     processes.workers(proxy, 1)
     status = processes.start(
@@ -99,7 +99,7 @@ def test_status_live(processes: Processes, demo: Demo) -> None:
 
 
 def test_a_secured_cluster(
-    processes: Processes, demo: Demo, secured_cluster: ConsulCluster
+    processes: Processes, digits: Digits, secured_cluster: ConsulCluster
 ) -> None:
     tls = (
         "--registry-ca-file", secured_cluster.ca_file,
@@ -111,10 +111,10 @@ def test_a_secured_cluster(
         return (*tls, "--registry-token-file", secured_cluster.token_file(name))
 
     url = secured_cluster.url
-    worker = processes.worker(url, demo.model, "--lease", 0, *access("worker-digits"))
+    worker = processes.worker(url, digits.model, "--lease", 0, *access("worker-digits"))
     proxy = processes.proxy(url, "--service", "digits", *access("reader"))
     (told,) = processes.workers(proxy, 1)
-    assert classify(told["address"], demo.images[0]) == "0"
+    assert classify(told["address"], digits.images[0]) == "0"
     listed = fingerpost("resolve", "digits", "--registry", url, *access("reader"))
     assert listed.strip() == told["address"]
     # With a token that may not read it, and without a certificate: an error that says so, never
@@ -129,7 +129,7 @@ def test_a_secured_cluster(
     assert "registry" in said
     # A token for another service may not register this one.
     said = fingerpost(
-        "worker", "--model", demo.model, "--registry", url, "--log-level", "error",
+        "worker", "--model", digits.model, "--registry", url, "--log-level", "error",
         *access("worker-cats"), status=1,
     )  # fmt: skip
     assert "digits" in said
@@ -138,7 +138,7 @@ def test_a_secured_cluster(
 
 
 def test_a_proxy_that_starts_during_an_outage_knows_the_workers(
-    processes: Processes, demo: Demo, tmp_path: Path
+    processes: Processes, digits: Digits, tmp_path: Path
 ) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -146,7 +146,7 @@ def test_a_proxy_that_starts_during_an_outage_knows_the_workers(
     until_blocking(lambda: get_json(f"{url}/v1/status/leader"))
     options = ("--snapshots", tmp_path / "snapshots")
     proxy = processes.proxy(url, *options)
-    processes.worker(url, demo.model)
+    processes.worker(url, digits.model)
     (worker,) = processes.workers(proxy, 1)
     until_blocking(lambda: worker["id"] in "".join(p.read_text() for p in tmp_path.rglob("*.json")))
     registry.signal(signal.SIGKILL)
@@ -161,21 +161,25 @@ def test_a_proxy_that_starts_during_an_outage_knows_the_workers(
     assert (listed["name"], listed["instances"], listed["from_disk"]) == ("digits", 1, True)
 
 
-def test_a_static_list_needs_no_registry(processes: Processes, demo: Demo) -> None:
+def test_a_static_list_needs_no_registry(processes: Processes, digits: Digits) -> None:
     registry = processes.registry()
-    processes.worker(registry, demo.model)
+    processes.worker(registry, digits.model)
     (worker,) = processes.workers(processes.proxy(registry), 1)
     url = f"static://{worker['address']}?model=digits"
     assert fingerpost("resolve", "digits", "--registry", url).strip() == worker["address"]
-    line = fingerpost("classify", "--model", "digits", "--registry", url, "--json", demo.images[0])
+    line = fingerpost(
+        "classify", "--model", "digits", "--registry", url, "--json", digits.images[0]
+    )
     assert json.loads(line)["predictions"][0][0] == "0"
-    said = fingerpost("worker", "--model", demo.model, "--registry", url, status=1)
+    said = fingerpost("worker", "--model", digits.model, "--registry", url, status=1)
     assert "fixed list" in said
 
 
-def test_workers_outside_the_allowed_networks_are_refused(processes: Processes, demo: Demo) -> None:
+def test_workers_outside_the_allowed_networks_are_refused(
+    processes: Processes, digits: Digits
+) -> None:
     registry = processes.registry()
-    processes.worker(registry, demo.model)
+    processes.worker(registry, digits.model)
     processes.workers(processes.proxy(registry), 1)
     strict = processes.proxy(registry, "--allow-network", "10.0.0.0/8", "--service", "digits")
 
@@ -185,14 +189,16 @@ def test_workers_outside_the_allowed_networks_are_refused(processes: Processes, 
 
     until_blocking(refused)
     assert get_json(f"{strict}/v1/resolve/digits") is None
-    assert "10.0.0.0/8" in fingerpost("proxy", "--allow-network", "everywhere", status=1)
+    assert "10.0.0.0/8" in fingerpost(
+        "proxy", "--allow-network", "everywhere", "--port", 0, status=1
+    )
 
 
 def test_a_worker_that_consul_cannot_reach_reports_by_itself(
-    processes: Processes, demo: Demo, consul_url: str
+    processes: Processes, digits: Digits, consul_url: str
 ) -> None:
     name = f"ttl-{free_port()}"
-    processes.worker(consul_url, demo.model, "--name", name, "--check", "ttl")
+    processes.worker(consul_url, digits.model, "--name", name, "--check", "ttl")
     checks = until_blocking(lambda: get_json(f"{consul_url}/v1/health/checks/{name}"))
     assert [each["Status"] for each in checks] == ["passing"]
     assert [each["Type"] for each in checks] == ["ttl"]

@@ -8,24 +8,24 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tests.support.digits import Digits
 from tests.support.processes import FINGERPOST, Processes
 from tests.support.waiting import until_blocking
-from tests.system.demo import Demo
 
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_killed_run_is_gone_on_with(processes: Processes, demo: Demo, tmp_path: Path) -> None:
+def test_a_killed_run_is_gone_on_with(processes: Processes, digits: Digits, tmp_path: Path) -> None:
     registry = processes.registry()
     proxy = processes.proxy(registry)
     for _ in range(2):
-        processes.worker(registry, demo.model)
+        processes.worker(registry, digits.model)
     processes.workers(proxy, 2)
     folder, out = tmp_path / "images", tmp_path / "results.jsonl"
-    for number in range(12):
-        for image in demo.images[:250]:
+    for number in range(6):
+        for image in digits.images[:250]:
             copy = folder / str(number) / image.name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(image, copy)
@@ -57,7 +57,7 @@ def test_a_killed_run_is_gone_on_with(processes: Processes, demo: Demo, tmp_path
     third = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert third.returncode == 1  # it failed before, and still has
     assert json.loads(third.stdout)["images"] == 0
-    (folder / "notes.txt").write_bytes(demo.images[0].read_bytes())
+    (folder / "notes.txt").write_bytes(digits.images[0].read_bytes())
     command += ["--retry-failed"]
     fourth = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert fourth.returncode == 0, fourth.stderr

@@ -8,21 +8,21 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.digits import Digits
 from tests.support.ports import free_port
 from tests.support.processes import Processes, get_json
 from tests.support.repository import write_version
 from tests.support.waiting import until_blocking
-from tests.system.demo import Demo
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_up_keeps_workers_running_and_leaves_nothing(
-    processes: Processes, demo: Demo, ending: signal.Signals
+    processes: Processes, digits: Digits, ending: signal.Signals
 ) -> None:
     port = free_port()
     proxy = f"http://127.0.0.1:{port}"
     up = processes.start(
-        "up", "--model", demo.model, "--workers", 2, "--port", port,
+        "up", "--model", digits.model, "--workers", 2, "--port", port,
         "--registry-port", free_port(), "--threads", 1,
     )  # fmt: skip
     before = {each["id"] for each in processes.workers(proxy, 2)}
@@ -41,12 +41,12 @@ def test_up_keeps_workers_running_and_leaves_nothing(
     assert "Traceback" not in up.output()
 
 
-def test_up_says_why_it_cannot(processes: Processes, demo: Demo) -> None:
+def test_up_says_why_it_cannot(processes: Processes, digits: Digits) -> None:
     port = free_port()
     processes.start("registry", "--port", port)
     until_blocking(lambda: get_json(f"http://127.0.0.1:{port}/v1/status/leader"))
     up = processes.start(
-        "up", "--model", demo.model, "--port", free_port(), "--registry-port", port
+        "up", "--model", digits.model, "--port", free_port(), "--registry-port", port
     )
     assert up.wait() == 1
     assert f"127.0.0.1:{port}" in up.output()

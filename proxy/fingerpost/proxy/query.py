@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.registry import ModelReference
@@ -19,8 +20,7 @@ _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?", re.ASCII)
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolveQuery:
+class ResolveQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A checked question for the instances of a service.
 
     Attributes:
@@ -32,10 +32,10 @@ class ResolveQuery:
     """
 
     reference: ModelReference
-    index: int
-    wait_s: float
-    count: int
-    zone: str
+    index: int = 0
+    wait_s: float = 20.0
+    count: int = 0
+    zone: str = ""
 
     @classmethod
     def parse(cls, service: str, query: Mapping[str, str]) -> ResolveQuery:
@@ -45,6 +45,8 @@ class ResolveQuery:
             InvalidName: the service, version or alias is not a valid name.
             InvalidRequest: a parameter has a wrong value, or contradicts another one.
         """
+        if not query:
+            return cls(reference=ModelReference.parse(service))
         return cls(
             reference=_reference(service, query),
             index=_number(query, "index", digits=19, what="the index of an earlier answer"),

@@ -78,7 +78,7 @@ async def test_pil_images(mode):
         (Path("/"), ImageError, "cannot read '/'"),
         ("a\0b", ImageError, "cannot read"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 async def test_wrong_images(image, error, message):
     with pytest.raises(ImageError, match=message) as caught:

@@ -6,7 +6,13 @@ from fingerpost.client.routing import Phase, PhaseClock
 
 
 def test_a_slow_but_moving_upload_is_not_ended():
-    clock = PhaseClock(0.0, deadline=100.0, connect_s=2.0, progress_s=5.0, compute_s=10.0)
+    clock = PhaseClock(
+        0.0,
+        deadline=100.0,
+        connect_timeout_s=2.0,
+        upload_stall_timeout_s=5.0,
+        response_timeout_s=10.0,
+    )
     assert (clock.phase, clock.expires_at()) == (Phase.CONNECT, 2.0)
     clock.connected(1.0)
     assert (clock.phase, clock.expires_at()) == (Phase.UPLOAD, 6.0)

@@ -311,6 +311,7 @@ def test_the_same_key_stays_and_only_a_lost_workers_keys_move():
         made.release(Outcome.ABANDONED, now=0.0, rng=rng)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_pick_of_a_thousand_is_quick(policy):
     """The goal is 10 us; the bound is loose, for machines that do other things too."""

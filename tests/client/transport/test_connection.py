@@ -304,7 +304,7 @@ async def no_reading(talk: Conversation) -> None:
 
 @pytest.mark.parametrize("script", [no_answer, half_an_answer, no_reading])
 @pytest.mark.parametrize("one_shot", [False, True])
-@pytest.mark.parametrize("how", ["cancel", "close", "give up", "cancel and close"])
+@pytest.mark.parametrize("how", ["cancel", "close", "abort", "cancel and close"])
 async def test_an_exchange_that_is_ended_leaves_nothing(script, one_shot, how):
     """Ended after each of the first steps of the event loop, and when nothing more happens."""
     tasks, sockets = asyncio.all_tasks(), open_sockets()

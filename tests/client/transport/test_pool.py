@@ -170,7 +170,7 @@ async def test_closing_fails_those_that_wait():
         await until(lambda: not peer.open)
 
 
-async def test_a_worker_that_accepts_no_connection_is_left_after_connect_s():
+async def test_a_worker_that_accepts_no_connection_is_left_after_connect_timeout_s():
     with socket.socket() as full, socket.socket() as one, socket.socket() as two:
         full.bind(("127.0.0.1", 0))
         full.listen(0)  # holds one, and answers no further attempt

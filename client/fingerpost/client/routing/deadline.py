@@ -22,29 +22,37 @@ class PhaseClock:
     ::
 
         CONNECT --connected--> UPLOAD --sent--> COMPUTE --answered--> over
-        connect_s at most      progress_s       compute_s at most
-                               without a byte
+
+    CONNECT lasts `connect_timeout_s` at most, COMPUTE `response_timeout_s`, and UPLOAD
+    `upload_stall_timeout_s` without a byte sent.
 
     An upload that makes progress is limited by the deadline alone: 20 MB take long on a slow link,
     and to end them would only start them again elsewhere (envoyproxy/envoy-mobile#2575). The
     deadline is a time of this machine's monotonic clock; requests carry the milliseconds left.
     """
 
-    __slots__ = ("_since", "compute_s", "connect_s", "deadline", "phase", "progress_s")
+    __slots__ = (
+        "_since",
+        "connect_timeout_s",
+        "deadline",
+        "phase",
+        "response_timeout_s",
+        "upload_stall_timeout_s",
+    )
 
     def __init__(
         self,
         now: float,
         *,
         deadline: float = inf,
-        connect_s: float,
-        progress_s: float,
-        compute_s: float,
+        connect_timeout_s: float,
+        upload_stall_timeout_s: float,
+        response_timeout_s: float,
     ) -> None:
         self.deadline = deadline
-        self.connect_s = connect_s
-        self.progress_s = progress_s
-        self.compute_s = compute_s
+        self.connect_timeout_s = connect_timeout_s
+        self.upload_stall_timeout_s = upload_stall_timeout_s
+        self.response_timeout_s = response_timeout_s
         self.phase = Phase.CONNECT
         self._since = now
 
@@ -64,11 +72,11 @@ class PhaseClock:
         """When this attempt times out, in monotonic seconds, if nothing happens before."""
         match self.phase:
             case Phase.CONNECT:
-                allowed_s = self.connect_s
+                allowed_s = self.connect_timeout_s
             case Phase.UPLOAD:
-                allowed_s = self.progress_s
+                allowed_s = self.upload_stall_timeout_s
             case Phase.COMPUTE:
-                allowed_s = self.compute_s
+                allowed_s = self.response_timeout_s
         return min(self.deadline, self._since + allowed_s)
 
     def left_ms(self, now: float) -> int:

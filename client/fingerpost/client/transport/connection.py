@@ -161,11 +161,10 @@ class Connection:
         if now < clock.expires_at() or now >= clock.deadline:
             return
         if clock.phase is Phase.UPLOAD:
-            self.abort(
-                f"the upload made no progress for {clock.progress_s:g} s (upload_stall_timeout_s)"
-            )
+            limit_s = clock.upload_stall_timeout_s
+            self.abort(f"the upload made no progress for {limit_s:g} s (upload_stall_timeout_s)")
         else:
-            self.abort(f"no response for {clock.compute_s:g} s (response_timeout_s)")
+            self.abort(f"no response for {clock.response_timeout_s:g} s (response_timeout_s)")
 
     def abort(self, reason: str) -> None:
         """End the exchange in progress with `Unreachable`; `reason` becomes its message."""

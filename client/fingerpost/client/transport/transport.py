@@ -78,9 +78,9 @@ class Transport:
         clock = PhaseClock(
             now(),
             deadline=deadline,
-            connect_s=inf,  # the pool limits it, because waiting for a connection is not connecting
-            progress_s=self._config.upload_stall_timeout_s,
-            compute_s=self._config.response_timeout_s,
+            connect_timeout_s=inf,  # the pool limits it: waiting for a connection is not connecting
+            upload_stall_timeout_s=self._config.upload_stall_timeout_s,
+            response_timeout_s=self._config.response_timeout_s,
         )
         return Attempt(data, clock, now)
 

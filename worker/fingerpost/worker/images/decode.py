@@ -128,7 +128,8 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
     source = _Source(data)
     try:
         if name == "TIFF":
-            _check_entries(source)
+            with source.getbuffer() as view:  # closed even where an error's traceback holds it
+                _check_entries(view)
         image = _PLUGINS[name](source)
     except BrokenImage:
         raise
@@ -191,13 +192,12 @@ def _check_size(image: ImageFile, config: ImageConfig) -> None:
         )
 
 
-def _check_entries(source: _Source) -> None:
+def _check_entries(data: memoryview) -> None:
     """Refuse a TIFF whose first directory has too long lists of numbers (strips, samples).
 
     See TIFF 6.0, section 2; BigTIFF has offsets of 8 bytes instead. Truncated or invalid
     directories are left to the plugin.
     """
-    data = source.getbuffer()
     order = "<" if data[0] == ord("I") else ">"
     big = 43 in data[2:4]
     head = struct.Struct(order + ("Q" if big else "I"))
