@@ -7,10 +7,11 @@ import contextlib
 import time
 
 import pytest
+from tests.support.snapshots import ids
 from tests.support.waiting import until
 
-from fingerpost.errors import InvalidInstance, InvalidName, RegistryError, RegistryUnreachable
-from fingerpost.registry import ModelInfo, WatchConfig
+from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
+from fingerpost.registry import ModelInfo
 
 
 async def _put(raw, url, path, **arguments):
@@ -26,10 +27,6 @@ async def _forget(raw, url, instance):
 async def _agent_knows(raw, url, instance):
     async with raw.get(f"{url}/v1/agent/service/{instance.id}") as answer:
         return answer.status == 200
-
-
-def _ids(snapshot):
-    return [instance.id for instance in snapshot.instances]
 
 
 # Registering
@@ -214,7 +211,7 @@ async def test_a_drained_instance_leaves_the_list_at_once_while_its_entry_stays(
         assert (await watch.changed(view.index)).instances == ()
     assert await _agent_knows(raw, url, registration.instance)
     await registration.undrain()
-    assert _ids(await registry.list(service)) == [registration.instance.id]
+    assert ids(await registry.list(service)) == [registration.instance.id]
     await registration.deregister()
 
 
@@ -222,9 +219,9 @@ async def test_draining_one_instance_leaves_the_others(registry, worker, service
     first = await registry.register(worker.instance(service, "1"))
     second = await registry.register(worker.instance(service, "2"))
     await first.drain("leaving")
-    assert _ids(await registry.list(service)) == [second.instance.id]
+    assert ids(await registry.list(service)) == [second.instance.id]
     await first.deregister()
-    assert _ids(await registry.list(service)) == [second.instance.id]
+    assert ids(await registry.list(service)) == [second.instance.id]
     await second.deregister()
 
 
@@ -236,7 +233,7 @@ async def test_a_forgotten_entry_is_registered_again(registry, worker, service, 
     await _forget(raw, url, registration.instance)
 
     async def is_back():
-        return _ids(await registry.list(service)) == [registration.instance.id]
+        return ids(await registry.list(service)) == [registration.instance.id]
 
     await until(is_back, within_s=5)
     await registration.deregister()
@@ -253,7 +250,7 @@ async def test_being_forgotten_never_undoes_a_drain(registry, worker, service, r
         await until(lambda: _agent_knows(raw, url, witness.instance))
     assert not await _agent_knows(raw, url, draining.instance)
     await draining.undrain()
-    assert len(_ids(await registry.list(service))) == 2
+    assert len(ids(await registry.list(service))) == 2
     await draining.deregister()
     await witness.deregister()
 
@@ -310,44 +307,6 @@ async def test_the_catalog_lists_fingerposts_services_only(registry, worker, ser
     await _put(raw, url, f"/v1/agent/service/deregister/{foreign}")
 
 
-# Watching
-
-
-async def test_a_watch_is_shared(registry, service):
-    assert registry.watch(service) is registry.watch(service)
-    assert registry.watch_catalog() is registry.watch_catalog()
-
-
-async def test_an_idle_watch_is_held_by_the_registry(url, connect, worker, service):
-    registry = connect(url, watch_config=WatchConfig(wait_s=0.5))
-    registration = await registry.register(worker.instance(service))
-    started = time.monotonic()
-    watch = registry.watch(service)
-    await watch.ready(5)
-    await until(lambda: watch.polls >= 4)
-    # The first poll answers at once; of the others, only one that a change ended may be shorter.
-    assert time.monotonic() - started >= 0.95
-    assert watch.changes == 1
-    await registration.deregister()
-
-
-async def test_a_watch_sees_each_change_with_few_polls(url, connect, worker, service):
-    registry = connect(url)
-    watch = registry.watch(service)
-    await watch.ready(5)
-    for _ in range(3):
-        started = time.monotonic()
-        worker.leaving = False
-        registration = await registry.register(worker.instance(service))
-        await until(lambda: watch.view.instances, within_s=1)
-        worker.leaving = True  # as a real worker says of itself before it goes
-        await registration.deregister()
-        await until(lambda: not watch.view.instances, within_s=1)
-        assert time.monotonic() - started < 1
-    assert watch.polls <= 20
-    assert watch.errors == 0
-
-
 # Hostile entries
 
 HOSTILE = {
@@ -385,7 +344,7 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
         await _put(raw, url, "/v1/agent/service/register", json=entry)
     for _ in range(2):  # the second time nothing is new
         snapshot = await registry.list(service)
-        assert _ids(snapshot) == [registration.instance.id]
+        assert ids(snapshot) == [registration.instance.id]
         assert registry.rejected == len(HOSTILE)
     logged = [each for each in caplog.records if "rejected" in each.getMessage()]
     assert len(logged) == len(HOSTILE)
@@ -393,184 +352,3 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
         entry_id = name if ".." in name else f"{service}-{name}"
         await _put(raw, url, f"/v1/agent/service/deregister/{entry_id}")
     await registration.deregister()
-
-
-# Outages
-
-
-async def test_an_outage_keeps_the_view_and_the_registrys_return_brings_all_back(
-    restartable, connect, worker, service
-):
-    url = await restartable.start()
-    registry = connect(url, call_timeout_s=1.0)
-    registration = await registry.register(worker.instance(service))
-    watch = registry.watch(service)
-    view = await watch.ready(5)
-    assert view.instances == (registration.instance,)
-
-    await restartable.stop()
-    started = time.monotonic()
-    with pytest.raises(RegistryUnreachable):
-        await registry.list(service)
-    with pytest.raises(RegistryUnreachable):
-        await registry.register(worker.instance(service, "2"))
-    assert time.monotonic() - started < 2.5
-    await until(lambda: watch.error is not None and watch.errors >= 2)
-    assert watch.view.instances == (registration.instance,), "an error is not an empty list"
-
-    await restartable.start()  # with no memory of anything
-    returned = time.monotonic()
-
-    async def is_back():
-        return _ids(await registry.list(service)) == [registration.instance.id]
-
-    await until(is_back, within_s=5)
-    await until(lambda: watch.error is None and watch.view.instances, within_s=5)
-    assert time.monotonic() - returned < 5
-    await registration.deregister()
-
-
-# The two registries' answers, side by side
-
-PLAIN = {"Name": "{s}", "ID": "{s}-1", "Tags": ["fingerpost"], "Port": 80}
-CONFORMANCE = [
-    ("GET", "/v1/status/leader", None),
-    ("GET", "/v1/agent/self", None),
-    ("GET", "/v1/catalog/services", None),
-    ("PUT", "/v1/agent/service/register", "nonsense"),
-    ("PUT", "/v1/agent/service/register", ""),
-    ("PUT", "/v1/agent/service/register", []),
-    ("PUT", "/v1/agent/service/register", {"ID": "x"}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Unknown": 1}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Port": "80"}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Meta": {"a.b": "c"}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Meta": {"a": "x" * 513}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Meta": {f"k{n}": "" for n in range(65)}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Meta": {"consul-x": ""}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Weights": {"Passing": 0}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Weights": {"Passing": 65536}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Check": {"TTL": "soon"}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Check": {"TTL": "9s", "Interval": "9s"}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Check": {"TTL": "9s", "Status": "odd"}}),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Check": {"HTTP": "http://127.0.0.1:1"}}),
-    (
-        "PUT",
-        "/v1/agent/service/register",
-        PLAIN | {"Check": {"TTL": "60s"}, "checks": [{"ttl": "60s", "status": "passing"}]},
-    ),
-    ("PUT", "/v1/agent/service/register?replace-existing-checks=odd", PLAIN),
-    ("GET", "/v1/agent/service/register", None),
-    ("POST", "/v1/agent/service/deregister/{s}-1", None),
-    ("POST", "/v1/catalog/services", None),
-    ("GET", "/v1/agent/service/{s}-1", None),
-    ("GET", "/v1/agent/service/{s}-nobody", None),
-    ("GET", "/v1/agent/services", None),
-    ("GET", "/v1/agent/checks", None),
-    ("GET", "/v1/health/service/{s}", None),
-    ("GET", "/v1/health/service/{s}?passing", None),
-    ("GET", "/v1/health/service/{s}?passing=false&tag=Fingerpost", None),
-    ("GET", "/v1/health/service/{s}?passing=odd", None),
-    ("GET", "/v1/health/service/{s}?tag=nobody", None),
-    ("GET", "/v1/health/service/{s}?index=odd", None),
-    ("GET", "/v1/health/service/{s}?index=-1", None),
-    ("GET", "/v1/health/service/{s}?index=0", None),
-    ("GET", "/v1/health/service/{s}?index=1&wait=odd", None),
-    ("GET", "/v1/health/service/{s}?wait=1", None),
-    ("GET", "/v1/health/service/{s}?stale&consistent", None),
-    ("GET", "/v1/health/service/{s}?index=999999999&wait=10ms", None),
-    ("GET", "/v1/health/service/{s}-nobody", None),
-    ("GET", "/v1/health/checks/{s}", None),
-    ("GET", "/v1/catalog/service/{s}", None),
-    ("GET", "/v1/catalog/service/{s}-nobody", None),
-    ("PUT", "/v1/agent/check/pass/service:{s}-1:1", None),
-    ("PUT", "/v1/agent/check/warn/service:{s}-1:2?note=hot", None),
-    ("PUT", "/v1/agent/check/fail/service:{s}-1:2", None),
-    ("PUT", "/v1/agent/check/update/service:{s}-1:2", {"Status": "passing", "Output": "fine"}),
-    ("PUT", "/v1/agent/check/update/service:{s}-1:2", {"Status": "odd"}),
-    ("GET", "/v1/health/service/{s}?passing", None),
-    ("PUT", "/v1/agent/service/maintenance/{s}-1", None),
-    ("PUT", "/v1/agent/service/maintenance/{s}-1?enable=odd", None),
-    ("PUT", "/v1/agent/service/maintenance/{s}-nobody?enable=true", None),
-    ("PUT", "/v1/agent/service/maintenance/{s}-1?enable=True&reason=why", None),
-    ("GET", "/v1/health/service/{s}?passing", None),
-    ("PUT", "/v1/agent/service/register", PLAIN),
-    ("GET", "/v1/health/service/{s}?passing", None),
-    ("GET", "/v1/health/checks/{s}", None),
-    ("PUT", "/v1/agent/service/register?replace-existing-checks", PLAIN),
-    ("GET", "/v1/health/service/{s}?passing", None),
-    ("PUT", "/v1/agent/service/register", PLAIN | {"Name": "{s}-moved"}),
-    ("GET", "/v1/health/service/{s}", None),
-    ("GET", "/v1/health/service/{s}-moved", None),
-    ("PUT", "/v1/agent/service/deregister/{s}-1", None),
-    ("GET", "/v1/health/service/{s}-moved", None),
-    ("GET", "/v1/nothing-here", None),
-]
-
-
-async def _ask(raw, url, service, method, path, body):
-    path = path.replace("{s}", service)
-    if isinstance(body, dict):
-        body = {
-            key: value.replace("{s}", service) if isinstance(value, str) else value
-            for key, value in body.items()
-        }
-    payload = {"data": body} if isinstance(body, str) else {"json": body} if body else {}
-    async with raw.request(method, url + path, allow_redirects=False, **payload) as answer:
-        blocking = {
-            name: answer.headers.get(name) == "true" if name.endswith("Leader") else True
-            for name in ("X-Consul-Index", "X-Consul-KnownLeader", "X-Consul-LastContact")
-            if name in answer.headers
-        }
-        if blocking:
-            assert int(answer.headers["X-Consul-Index"]) >= 1
-        content = await answer.json() if answer.content_type == "application/json" else None
-        return answer.status, blocking, content
-
-
-def _missing(ours, theirs, where="$"):
-    """Where our answer has what Consul's lacks, or another number of things, or another value."""
-    kept = ("ID", "Status", "CheckID", "Type", "Notes", "Tags", "Port", "Weights", "ServiceName")
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return [
-            problem
-            for key, value in ours.items()
-            for problem in (
-                _missing(value, theirs[key], f"{where}.{key}")
-                if key in theirs
-                else [f"{where}.{key} is not Consul's"]
-            )
-        ]
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [
-            problem
-            for number, (mine, other) in enumerate(zip(ours, theirs, strict=True))
-            for problem in _missing(mine, other, f"{where}[{number}]")
-        ]
-    if isinstance(ours, list) or isinstance(theirs, list):
-        return [] if not ours and not theirs else [f"{where}: {ours} but Consul {theirs}"]
-    field = where.rpartition(".")[2]
-    if field in kept and ".Node.ID" not in where and ours != theirs:
-        return [f"{where}: {ours!r} but Consul {theirs!r}"]
-    return []
-
-
-async def test_the_embedded_registry_answers_as_consul_does(raw, consul_url, service, embedded):
-    for method, path, body in CONFORMANCE:
-        ours = await _ask(raw, embedded.url, service, method, path, body)
-        theirs = await _ask(raw, consul_url, service, method, path, body)
-        what = f"{method} {path} {body}"
-        assert ours[:2] == theirs[:2], what
-        if service in str(ours[2]) or service in str(theirs[2]):
-            mine, other = (_about(service, each[2]) for each in (ours, theirs))
-            assert _missing(mine, other) == [], what
-        else:
-            assert type(ours[2]) is type(theirs[2]), what
-
-
-def _about(service, content):
-    """Only what is about this service: the Consul agent is shared with other tests."""
-    if isinstance(content, dict) and "ID" not in content:
-        return {key: value for key, value in content.items() if service in key}
-    if isinstance(content, list):  # /v1/catalog/service shows the node's own, random id
-        return [{k: v for k, v in each.items() if k != "ID"} for each in content]
-    return content

@@ -7,84 +7,35 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.support.balancers import (
+    DIGITS,
+    RNG,
+    balancer_of,
+    instance,
+    pick,
+    report,
+    send,
+    snapshot,
+    usable,
+)
 
 from fingerpost.client.routing import (
     Balancer,
-    Ejection,
-    EjectionConfig,
     Outcome,
     Pick,
     PowerOfTwo,
     RetryAt,
-    RetryConfig,
     RoundRobin,
     RoutingConfig,
 )
 from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.registry import (
-    Instance,
-    LoadReport,
-    ModelInfo,
     ModelReference,
-    Snapshot,
     WorkerState,
 )
-
-DIGITS = ModelReference.parse("digits")
-RNG = random.Random(7)
-
-
-def instance(name: str, *, boot_id: int = 1, weight: int = 1, port: int = 80, version: str = "1"):
-    return Instance(
-        id=name,
-        service="digits",
-        host="10.0.0.1",
-        ports={"http": port},
-        models=(ModelInfo(name="digits", versions=(version,)),),
-        weight=weight,
-        boot_id=boot_id,
-    )
-
-
-def snapshot(*instances: Instance) -> Snapshot:
-    return Snapshot(service="digits", instances=instances, known=True, index=1, taken_at=0.0)
-
-
-def balancer_of(*instances: Instance | str, policy=None) -> Balancer:
-    balancer = Balancer(policy or PowerOfTwo(), RoutingConfig())
-    made = (instance(each) if isinstance(each, str) else each for each in instances)
-    balancer.update(snapshot(*made), 0.0)
-    return balancer
-
-
-def report(seq: int = 1, state: WorkerState = WorkerState.READY, boot_id: int = 1) -> LoadReport:
-    return LoadReport(rif=0, slots=1, state=state, boot_id=boot_id, seq=seq)
-
-
-def pick(balancer: Balancer, now: float = 0.0, *, but: set[str] | None = None) -> Pick:
-    made = balancer.pick(DIGITS, tried=but or set(), now=now, rng=RNG)
-    assert isinstance(made, Pick)
-    return made
-
-
-def send(balancer: Balancer, to: str, outcome: Outcome, now: float = 0.0, **more) -> None:
-    """Send one request to a worker of that name: the others count as tried."""
-    others = {each.id for each in balancer.endpoints} - {to}
-    pick(balancer, now, but=others).release(outcome, now=now, rng=RNG, **more)
-
-
-def usable(balancer: Balancer, now: float) -> set[str]:
-    """The ids of the workers that may be picked, found by many picks."""
-    found = set()
-    for _ in range(200):
-        made = balancer.pick(DIGITS, tried=(), now=now, rng=RNG)
-        if isinstance(made, Pick):
-            found.add(made.endpoint.id)
-            made.release(Outcome.ABANDONED, now=now, rng=RNG)
-    return found
 
 
 def test_no_worker_to_pick():
@@ -110,159 +61,6 @@ def test_a_pick_is_released_exactly_once():
     with pytest.raises(RuntimeError, match="worker a was released twice"):
         made.release(Outcome.ANSWERED, now=0, rng=RNG)
     assert made.endpoint.in_flight == 0
-
-
-def test_a_refused_connection_ejects_for_a_second_which_one_trial_doubles_or_clears():
-    balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.REFUSED, 0.0)
-    assert usable(balancer, 0.99) == {"b"}
-    trial = pick(balancer, 1.0, but={"b"})
-    assert trial.trial
-    assert usable(balancer, 1.0) == {"b"}, "one trial at a time"
-    trial.release(Outcome.REFUSED, now=1.0, rng=RNG)
-    assert usable(balancer, 1.0 + 2 * 0.75 - 0.01) == {"b"}
-    assert usable(balancer, 1.0 + 2 * 1.25) == {"a", "b"}
-    send(balancer, "a", Outcome.ANSWERED, 4.0)
-    assert usable(balancer, 4.0) == {"a", "b"}
-    send(balancer, "a", Outcome.REFUSED, 5.0)
-    assert usable(balancer, 6.0) == {"a", "b"}, "a success starts again at one second"
-
-
-def test_a_trial_that_was_abandoned_leaves_room_for_another():
-    balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.REFUSED, 0.0)
-    trial = pick(balancer, 1.0, but={"b"})
-    trial.release(Outcome.ABANDONED, now=1.0, rng=RNG)
-    assert pick(balancer, 1.0, but={"b"}).trial
-
-
-def test_many_that_fail_together_are_one_failure():
-    balancer = balancer_of("a", "b")
-    picks = [pick(balancer, but={"b"}) for _ in range(16)]
-    for made in picks:
-        made.release(Outcome.REFUSED, now=0.5, rng=RNG)
-    assert usable(balancer, 1.5) == {"a", "b"}
-
-
-def test_a_late_success_does_not_end_an_ejection():
-    balancer = balancer_of("a", "b")
-    early = pick(balancer, but={"b"})
-    send(balancer, "a", Outcome.REFUSED, 0.5)
-    early.release(Outcome.ANSWERED, now=0.6, rng=RNG)
-    assert usable(balancer, 0.7) == {"b"}
-
-
-@pytest.mark.parametrize(
-    ("outcome", "first_s", "cap_s"), [(Outcome.REFUSED, 1.0, 30.0), (Outcome.FAILED, 5.0, 300.0)]
-)
-def test_ejection_grows_to_its_cap(outcome, first_s, cap_s):
-    ejection, now, lengths = Ejection(EjectionConfig()), 0.0, []
-    while len(lengths) < 40:
-        trial = ejection.dispatched(now)
-        ejection.finished(outcome, picked_at=now, trial=trial, now=now, rng=RNG, retry_after_s=None)
-        if ejection.usable_from() > now:
-            lengths.append(ejection.usable_from() - now)
-        now = max(now, ejection.usable_from()) + 0.001
-    assert lengths[0] == pytest.approx(first_s)
-    for count, each in enumerate(lengths):
-        nominal_s = first_s * 2**count
-        assert min(cap_s, 0.75 * nominal_s) - 0.001 <= each <= min(cap_s, 1.25 * nominal_s) + 0.001
-
-
-def test_five_failures_in_a_row_eject():
-    balancer = balancer_of("a", "b")
-    for _ in range(4):
-        send(balancer, "a", Outcome.FAILED)
-    assert usable(balancer, 0.0) == {"a", "b"}
-    send(balancer, "a", Outcome.FAILED)
-    assert usable(balancer, 4.9) == {"b"}
-
-
-@pytest.mark.parametrize(("good", "ejected"), [(4, True), (9, False)])
-def test_a_worker_that_succeeds_too_rarely_is_ejected(good, ejected):
-    """One failure to `good` successes: 80 % or more is enough, and 5 requests are needed."""
-    balancer = balancer_of("a", "b")
-    for number in range(20):
-        outcome = Outcome.ANSWERED if (number + 1) % (good + 1) else Outcome.FAILED
-        send(balancer, "a", outcome, number * 0.5)
-    assert usable(balancer, 9.9) == {"a", "b"}, "exactly 80 % is enough"
-    send(balancer, "a", Outcome.FAILED, 9.9)
-    assert usable(balancer, 9.9) == ({"b"} if ejected else {"a", "b"})
-
-
-def test_old_failures_are_forgotten():
-    balancer = balancer_of("a", "b")
-    for _ in range(4):
-        send(balancer, "a", Outcome.FAILED, 0.0)
-    send(balancer, "a", Outcome.ANSWERED, 30.0)
-    for _ in range(3):
-        send(balancer, "a", Outcome.FAILED, 31.0)
-    assert usable(balancer, 31.0) == {"a", "b"}
-
-
-def fail(balancer: Balancer, *names: str) -> None:
-    for name in names:
-        for _ in range(5):
-            send(balancer, name, Outcome.FAILED)
-
-
-def test_at_most_half_are_ejected_for_failures():
-    balancer = balancer_of("a", "b", "c", "d")
-    fail(balancer, "a", "b")
-    assert usable(balancer, 0.0) == {"c", "d"}
-    fail(balancer, "c")
-    assert usable(balancer, 0.0) == {"a", "b", "c", "d"}, "panic"
-    send(balancer, "d", Outcome.REFUSED)
-    assert usable(balancer, 0.0) == {"a", "b", "c"}, "a refused connection is certain"
-
-
-def test_refused_connections_do_not_count_towards_panic():
-    balancer = balancer_of("a", "b", "c", "d")
-    for name in "abc":
-        send(balancer, name, Outcome.REFUSED)
-    assert usable(balancer, 0.5) == {"d"}
-
-
-def test_all_ejected_is_panic_and_all_are_picked_from():
-    balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.REFUSED)
-    send(balancer, "b", Outcome.REFUSED)
-    assert usable(balancer, 0.5) == {"a", "b"}
-    send(balancer, "a", Outcome.ANSWERED, 0.5)
-    assert usable(balancer, 0.5) == {"a"}
-
-
-@pytest.mark.parametrize(
-    ("retry_after_s", "ejected_s"), [(None, 0.1), (0.0, 0.0), (3.0, 3.0), (86400.0, 30.0)]
-)
-def test_overload_is_not_a_failure(retry_after_s, ejected_s):
-    balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.OVERLOADED, 1.0, retry_after_s=retry_after_s)
-    if ejected_s:
-        assert usable(balancer, 1.0 + ejected_s - 0.01) == {"b"}
-    assert usable(balancer, 1.0 + ejected_s) == {"a", "b"}
-    assert not pick(balancer, 1.0 + ejected_s, but={"b"}).trial
-
-
-def test_all_overloaded_is_a_retry_when_the_first_is_free():
-    balancer = balancer_of("a", "b")
-    send(balancer, "a", Outcome.OVERLOADED, 0.0, retry_after_s=3.0)
-    send(balancer, "b", Outcome.OVERLOADED, 0.0, retry_after_s=2.0)
-    made = balancer.pick(DIGITS, tried=(), now=0.5, rng=RNG)
-    assert isinstance(made, RetryAt)
-    assert made.until == 2.0
-    assert usable(balancer, 2.0) == {"b"}
-
-
-@pytest.mark.parametrize("by_report", [True, False])
-def test_a_draining_worker_is_ejected_and_tried_again_later(by_report):
-    balancer = balancer_of("a", "b")
-    if by_report:
-        send(balancer, "a", Outcome.ANSWERED, load_report=report(state=WorkerState.DRAINING))
-    else:
-        send(balancer, "a", Outcome.DRAINING)
-    assert usable(balancer, 9.9) == {"b"}
-    assert pick(balancer, 10.0, but={"b"}).trial
 
 
 def test_an_older_report_never_replaces_a_newer_one():
@@ -383,12 +181,6 @@ def test_equal_workers_get_equal_shares(seed):
     _, share = simulate(PowerOfTwo(), slow=0, seed=seed)
     mean = sum(share.values()) / 16
     assert all(abs(each - mean) < 0.05 * mean for each in share.values())
-
-
-@given(st.integers(0, 60), st.integers())
-def test_backoff_is_within_its_ceiling(rounds, seed):
-    wait_s = RetryConfig().backoff_s(rounds, random.Random(seed))
-    assert 0 <= wait_s <= min(2.0, 0.05 * 2**rounds)
 
 
 class BalancerMachine(RuleBasedStateMachine):

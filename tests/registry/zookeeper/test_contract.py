@@ -13,21 +13,14 @@ import json
 import kazoo.client
 import kazoo.exceptions
 import pytest
-from tests.registry import test_contract
-from tests.support import zookeeper_server
+from tests.registry import test_contract, test_watch_contract
 from tests.support.optional import not_none
 
 from fingerpost.registry import WatchConfig
 from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
-# Fixtures; a name that was imported could not be an argument's too.
-zookeeper_program = zookeeper_server.zookeeper_program
-zookeeper_url = zookeeper_server.zookeeper_url
-zookeeper_process = zookeeper_server.zookeeper_process
-
-# All of it, but for the comparison of the embedded registry's HTTP answers with Consul's.
-for _name, _test in vars(test_contract).items():
-    if _name.startswith("test_") and "as_consul_does" not in _name:
+for _name, _test in (vars(test_contract) | vars(test_watch_contract)).items():
+    if _name.startswith("test_"):
         globals()[_name] = _test
 
 

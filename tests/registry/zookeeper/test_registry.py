@@ -3,97 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
-import sys
 import threading
 import time
 
-import kazoo.client
-import kazoo.exceptions
 import pytest
-from tests.support import zookeeper_server
-from tests.support.optional import not_none
+from tests.support.snapshots import ids
 from tests.support.waiting import until
 
 from fingerpost.errors import InvalidName, InvalidRequest, RegistryDenied, RegistryUnreachable
-from fingerpost.registry import WatchConfig
 from fingerpost.registry.zookeeper import entries
-from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
-
-# Fixtures; a name that was imported could not be an argument's too.
-zookeeper_program = zookeeper_server.zookeeper_program
-zookeeper_url = zookeeper_server.zookeeper_url
-zookeeper_process = zookeeper_server.zookeeper_process
-
-
-@pytest.fixture
-def url(zookeeper_url):
-    return zookeeper_url
-
-
-@pytest.fixture
-async def connect():
-    made = []
-
-    def make(url, **arguments):
-        arguments.setdefault("keep_alive_s", 0.2)
-        arguments.setdefault("session_timeout_s", 2.0)
-        arguments.setdefault(
-            "watch_config", WatchConfig(wait_s=10, backoff_cap_s=0.2, self_preservation=None)
-        )
-        made.append(ZooKeeperRegistry(url, **arguments))
-        return made[-1]
-
-    yield make
-    for registry in made:
-        await registry.aclose()
-
-
-class Tree:
-    """ZooKeeper behind the library's back, through a client of its own."""
-
-    def __init__(self, url):
-        hosts, _, root = url.removeprefix("zookeeper://").partition("/")
-        self._hosts = hosts
-        self.root = "/" + root
-        self.client = kazoo.client.KazooClient(hosts)
-        self.client.start()
-
-    def close(self):
-        self.client.stop()
-        self.client.close()
-
-    def names(self, service):
-        with contextlib.suppress(kazoo.exceptions.NoNodeError):
-            return sorted(not_none(self.client.get_children(f"{self.root}/{service}")))
-        return []
-
-    def owner(self, instance):
-        stat = self.client.exists(f"{self.root}/{instance.service}/{instance.id}")
-        return stat.ephemeralOwner if stat else 0
-
-    def expire(self, registry):
-        """End the registry's session for real: a second client takes it over and closes it."""
-        other = kazoo.client.KazooClient(self._hosts, client_id=registry._session.client.client_id)
-        other.start()
-        other.stop()
-        other.close()
-
-
-@pytest.fixture
-def tree(url):
-    tree = Tree(url)
-    yield tree
-    tree.close()
-
-
-def _ids(snapshot):
-    return [instance.id for instance in snapshot.instances]
-
 
 # Sessions
 
@@ -104,7 +25,7 @@ async def test_an_expired_session_brings_the_node_back_in_a_new_one(
     registry, reader = connect(url), connect(url)
     registration = await registry.register(worker.instance(service))
     watch = reader.watch(service)
-    assert _ids(await watch.ready(5)) == [registration.instance.id]
+    assert ids(await watch.ready(5)) == [registration.instance.id]
     old = tree.owner(registration.instance)
     assert old == registry._session.id
     await asyncio.to_thread(tree.expire, registry)
@@ -140,7 +61,7 @@ async def test_a_drain_from_afar_survives_the_session(connect, url, worker, serv
     await until(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
     assert (await operator.list(service)).instances == ()
     await operator.set_draining(entry, None)
-    assert _ids(await operator.list(service)) == [entry]
+    assert ids(await operator.list(service)) == [entry]
     await registration.deregister()
     with pytest.raises(InvalidRequest, match=entry):
         await operator.set_draining(entry, "")
@@ -186,106 +107,6 @@ async def test_content_that_changes_is_seen_at_once(connect, url, worker, servic
     for each in (first, second, again):
         await each.deregister()
     await until(lambda: not watch.view.known)
-
-
-# Workers
-
-
-PROGRAM = """
-import asyncio, sys, time
-from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
-
-async def answer(reader, writer):
-    await reader.readuntil(b"\\r\\n\\r\\n")
-    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
-    writer.close()
-
-async def main(url, service):
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    models = (ModelInfo(name="flowers", versions=("1",)),)
-    instance = Instance(
-        id=f"{service}-{port}",
-        service=service,
-        host="127.0.0.1",
-        ports={"http": port},
-        models=models,
-    )
-    registry = ZooKeeperRegistry(url, session_timeout_s=2.0)
-    await registry.register(instance)
-    loop = asyncio.get_running_loop()
-    loop.add_reader(sys.stdin, lambda: time.sleep(float(sys.stdin.readline())))
-    print("registered", flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-async def process(url, service):
-    """A process that registered a worker, and hangs its event loop for as long as it is told to."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, url, service, stdin=-1, stdout=-1
-    )
-    assert await not_none(process.stdout).readline() == b"registered\n"
-    yield process
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGCONT)
-        process.kill()
-    await process.communicate()
-
-
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
-async def test_a_worker_that_is_gone_leaves_with_its_session(
-    connect, url, service, process, name, record_property
-):
-    watch = connect(url).watch(service)
-    assert (await watch.ready(5)).instances
-    started = time.monotonic()
-    process.send_signal(getattr(signal, name))
-    await until(lambda: not watch.view.instances, within_s=5)
-    gone_s = time.monotonic() - started
-    record_property("gone_s", round(gone_s, 2))
-    print(f"{name}: off the list after {gone_s:.2f} s with a session of 2 s")
-    # Between two of its pings, which come every third of the session's timeout; and a tick.
-    assert 1.0 < gone_s < 3.0
-    if name == "SIGSTOP":
-        process.send_signal(signal.SIGCONT)
-        await until(lambda: watch.view.instances, within_s=5)
-
-
-async def test_a_worker_whose_event_loop_hangs_is_taken_off_long_before_its_session(
-    connect, url, service, process
-):
-    watch = connect(url).watch(service)
-    assert (await watch.ready(5)).instances
-    started = time.monotonic()
-    process.stdin.write(b"3\n")
-    await until(lambda: not watch.view.instances, within_s=5)
-    print(f"hung event loop: off the list after {time.monotonic() - started:.2f} s")
-    assert time.monotonic() - started < 2.0
-    assert watch.view.known
-    await until(lambda: watch.view.instances, within_s=6)
-
-
-async def test_a_sick_engine_stays_off_the_list_across_sessions(
-    connect, url, worker, service, tree
-):
-    registry = connect(url, check_config=HttpCheckConfig(interval_s=0.1))
-    worker.healthy = False
-    registration = await registry.register(worker.instance(service))
-    entry = registration.instance.id
-    await until(lambda: tree.names(service) == [entry, f"{entry}:sick"])
-    old = tree.owner(registration.instance)
-    await asyncio.to_thread(tree.expire, registry)
-    await until(lambda: tree.owner(registration.instance) not in (0, old), within_s=5)
-    await until(lambda: tree.names(service) == [entry, f"{entry}:sick"])
-    assert (await registry.list(service)).instances == ()
-    worker.healthy = True
-    await until(lambda: tree.names(service) == [entry])
-    await registration.deregister()
 
 
 # Servers
@@ -348,7 +169,7 @@ async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_empties_no_
     await until(lambda: watch.error is None and not watch.view.instances, within_s=8)
     assert watch.view.taken_at > frozen_at
     await registration.undrain()
-    await until(lambda: _ids(watch.view) == [registration.instance.id])
+    await until(lambda: ids(watch.view) == [registration.instance.id])
     await registration.deregister()
 
 
@@ -439,7 +260,7 @@ async def test_nodes_that_make_no_sense_are_refused_and_counted(
     put("link-local", host="169.254.169.254")
     for _ in range(2):
         snapshot = await registry.list(service)
-        assert _ids(snapshot) == [registration.instance.id]
+        assert ids(snapshot) == [registration.instance.id]
         assert registry.rejected == 11, registry.rejected_entries.by_reason
     tree.client.delete(f"{tree.root}/{service}", recursive=True)
     await registration.deregister()

@@ -8,11 +8,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,114 +17,30 @@ import pytest
 from fingerpost.errors import (
     BrokenImage,
     ConfigurationError,
-    DeadlineExceeded,
-    Draining,
     EmptyImage,
     InvalidRequest,
     ModelFailed,
-    Overloaded,
 )
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.engine.inference import warm_up
-from fingerpost.worker.engine.outcome import Outcome, top_labels
+from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.threads import NICE
-from tests.support.colours import RGB, encoded
-from tests.support.waiting import until
-
-
-class GatedBackend:
-    """Scores are the mean of each channel; each run waits for the gate; dark images raise."""
-
-    framework = platform = device = "test"
-    input = ImageInput(height=4, width=4, channels=3)
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.started = threading.Semaphore(0)
-        self.sizes: list[int] = []
-        self.threads: set[int] = set()
-        self.closed_in = 0
-
-    def predict(self, images: Sequence[Any]) -> np.ndarray:
-        self.sizes.append(len(images))
-        self.threads.add(threading.get_native_id())
-        self.started.release()
-        assert self.gate.wait(20)
-        means = np.stack([image.mean(axis=(0, 1)) for image in images])
-        if means.max(axis=1).min() < 1:
-            raise RuntimeError("this one is poison")
-        return means.astype(np.float32)
-
-    def close(self) -> None:
-        self.closed_in = threading.get_native_id()
-
-
-class Plain:
-    """A model that is a function."""
-
-    framework = platform = device = "test"
-
-    def __init__(self, function: Callable, wanted: ImageInput = GatedBackend.input) -> None:
-        self.input = wanted
-        self.predict = function
-
-    def close(self) -> None:
-        pass
-
-
-@asynccontextmanager
-async def engine_of(backend, **options) -> AsyncIterator[Engine]:
-    engine = Engine(
-        backend,
-        images=ImageConfig(max_side=100),
-        metrics=WorkerMetrics(),
-        decode_threads=options.pop("decode_threads", 2),
-        decoders=options.pop("decoders", None),
-        batching=BatchingConfig(**{"max_batch": 16, "max_queue": 20, **options}),
-    )
-    try:
-        yield engine
-    finally:
-        await engine.aclose()
-
-
-@pytest.fixture
-def backend() -> GatedBackend:
-    return GatedBackend()
-
-
-@pytest.fixture
-async def engine(backend: GatedBackend) -> AsyncIterator[Engine]:
-    async with engine_of(backend) as engine:
-        yield engine
-        backend.gate.set()
-
-
-async def running(backend: GatedBackend) -> None:
-    await asyncio.to_thread(backend.started.acquire)
-
-
-async def ready(engine: Engine, count: int) -> None:
-    await until(lambda: engine.ready >= count)
-
-
-def pixels(colour: str = "red", side: int = 4) -> np.ndarray:
-    return np.full((side, side, 3), RGB[colour], np.uint8)
-
-
-def means(images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack([image.mean(axis=(0, 1)) for image in images]).astype(np.float32)
-
-
-def scores(outcome: Outcome | BaseException) -> np.ndarray:
-    assert isinstance(outcome, Outcome)
-    return outcome.scores
-
+from tests.support.colours import encoded
+from tests.support.engines import (
+    GatedBackend,
+    Plain,
+    engine_of,
+    means,
+    pixels,
+    ready,
+    running,
+    scores,
+)
 
 # Batches.
 
@@ -345,143 +258,6 @@ async def test_arrays_of_other_shapes_are_refused(engine: Engine, image: np.ndar
     assert engine.queued == 0
 
 
-# Refusing, and deadlines.
-
-
-async def test_a_full_queue_refuses_at_once(engine: Engine, backend: GatedBackend) -> None:
-    tasks = [asyncio.create_task(engine.classify(encoded("red")))]
-    await running(backend)
-    tasks += [asyncio.create_task(engine.classify(encoded("red"))) for _ in range(20)]
-    await until(lambda: engine.queued == 20)
-    with pytest.raises(Overloaded):
-        await engine.classify(encoded("red"))
-    with pytest.raises(Overloaded):
-        engine.admit(600)
-    backend.gate.set()
-    assert len(await asyncio.gather(*tasks)) == 21
-    engine.admit(600)
-
-
-async def test_images_that_wait_for_a_decoder_count_in_the_queue(backend: GatedBackend) -> None:
-    """A decoder at work elsewhere: no more than `decode_threads` go to the pool at once."""
-    free = threading.Event()
-    backend.gate.set()
-    with ThreadPoolExecutor(1) as decoders:
-        decoders.submit(free.wait, 20)
-        async with engine_of(backend, decoders=decoders, decode_threads=3) as engine:
-            tasks = [asyncio.create_task(engine.classify(encoded("red"))) for _ in range(20)]
-            await until(lambda: engine.queued == 20)
-            assert engine.ready == 0
-            assert decoders._work_queue.qsize() == 3
-            with pytest.raises(Overloaded, match="20 images wait"):
-                await engine.classify(encoded("red"))
-            for task in tasks[:15]:
-                task.cancel()
-            await asyncio.gather(*tasks[:15], return_exceptions=True)
-            assert engine.queued == 5 + 3  # these were handed over already
-            free.set()
-            assert len(await asyncio.gather(*tasks[15:])) == 5
-            assert (engine.queued, engine.queued_cost) == (0, 0)
-        assert decoders.submit(int).result() == 0  # a shared pool stays open
-
-
-async def test_a_deadline_that_passes_in_the_queue_is_told_before_the_run(
-    engine: Engine, backend: GatedBackend
-) -> None:
-    loop = asyncio.get_running_loop()
-    first = asyncio.create_task(engine.infer(pixels()))
-    await running(backend)
-    soon = loop.time() + 0.01
-    late = asyncio.create_task(engine.infer(pixels(), deadline=soon))
-    in_time = asyncio.create_task(engine.infer(pixels(), deadline=loop.time() + 60))
-    await until(lambda: engine.ready == 2 and loop.time() > soon)
-    backend.gate.set()
-    with pytest.raises(DeadlineExceeded, match="was not run"):
-        await late
-    await asyncio.gather(first, in_time)
-    assert backend.sizes == [1, 1]
-
-
-async def test_what_cannot_be_in_time_is_refused_by_the_headers() -> None:
-    def predict(images: Sequence[np.ndarray]) -> np.ndarray:
-        threading.Event().wait(0.02)  # a model of 20 ms
-        return means(images)
-
-    async with engine_of(Plain(predict)) as engine:
-        engine.admit(0.001)  # nothing is known yet
-        for _ in range(4):
-            await engine.infer(pixels())
-        with pytest.raises(DeadlineExceeded, match="only 0.01 s are left"):
-            engine.admit(0.01)
-        with pytest.raises(DeadlineExceeded):
-            await engine.infer(pixels(), deadline=asyncio.get_running_loop().time() + 0.01)
-        engine.admit(10)
-
-
-# Cancelling and closing.
-
-
-async def test_a_cancelled_image_never_reaches_the_model(
-    engine: Engine, backend: GatedBackend
-) -> None:
-    first = asyncio.create_task(engine.classify(encoded("red")))
-    await running(backend)
-    second, third = (asyncio.create_task(engine.classify(encoded("red"))) for _ in range(2))
-    await ready(engine, 2)
-    second.cancel()
-    await asyncio.gather(second, return_exceptions=True)
-    assert engine.queued == 1
-    backend.gate.set()
-    await asyncio.gather(first, third)
-    assert backend.sizes == [1, 1]
-
-
-async def test_cancelling_at_any_moment_leaves_nothing_behind(
-    engine: Engine, backend: GatedBackend
-) -> None:
-    backend.gate.set()
-    for turns in range(30):
-        tasks = [asyncio.create_task(engine.classify(encoded("red"))) for _ in range(4)]
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    await until(lambda: not engine.queued and not engine.running_s())
-    assert engine.queued_cost == 0
-    assert (await engine.classify(encoded("green"))).scores.argmax() == 1
-
-
-async def test_the_event_loop_goes_on_while_the_model_runs(
-    engine: Engine, backend: GatedBackend
-) -> None:
-    task = asyncio.create_task(engine.classify(encoded("red")))
-    await running(backend)
-    for _ in range(100):
-        await asyncio.sleep(0)  # the loop turns; a blocked one would never get here
-    assert not task.done()
-    backend.gate.set()
-    await task
-
-
-async def test_closing_cancels_what_waits_and_lets_the_run_end(backend: GatedBackend) -> None:
-    async with engine_of(backend) as engine:
-        first = asyncio.create_task(engine.classify(encoded("red")))
-        await running(backend)
-        second = asyncio.create_task(engine.classify(encoded("red")))
-        await ready(engine, 1)
-        closing = asyncio.create_task(engine.aclose())
-        await asyncio.gather(second, return_exceptions=True)
-        assert second.cancelled()
-        with pytest.raises(Draining):
-            await engine.classify(encoded("red"))
-        assert not closing.done()
-        backend.gate.set()
-        await closing
-        assert (await first).scores.argmax() == 0
-    assert {backend.closed_in} == backend.threads  # closed where it ran
-
-
 async def test_two_batches_run_at_once(backend: GatedBackend) -> None:
     backend.input = replace(GatedBackend.input, concurrent_batches=2)
     async with engine_of(backend, max_batch=4) as engine:
@@ -521,22 +297,6 @@ async def test_concurrent_batches_answer_under_load_and_sleep_in_between() -> No
             assert scores == list(range(1, 16))
             await asyncio.sleep(0.002)
     assert most == 2
-
-
-async def test_closing_leaves_no_thread(backend: GatedBackend) -> None:
-    before = set(threading.enumerate())
-    backend.gate.set()
-    async with engine_of(backend) as engine:
-        await engine.classify(encoded("red"))
-        assert {t.name for t in set(threading.enumerate()) - before} >= {"model", "decode_0"}
-    names = {thread.name for thread in set(threading.enumerate()) - before}
-    assert not names & {"model", "decode_0"}
-
-
-async def test_an_engine_that_was_never_used_closes_its_backend(backend: GatedBackend) -> None:
-    async with engine_of(backend):
-        pass
-    assert backend.closed_in
 
 
 # What it tells.

@@ -42,6 +42,8 @@ class Prober:
         self._balancer = balancer
         self._transport = transport
         self._config = config
+        self._max_rtt_s = config.routing.probing.max_rtt_s
+        self._sync_timeout_s = config.routing.probing.sync_timeout_s
         self._rng = rng
         self._stats = stats
         self._clock = asyncio.get_running_loop().time
@@ -86,7 +88,7 @@ class Prober:
         if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
             return
         tasks = self._ask(reference, probing.ahead(now), now)
-        until = now + self._config.routing.probing.sync_timeout_s
+        until = now + self._sync_timeout_s
         for _ in range(min(2, len(tasks))):
             left_s = until - self._clock()
             if not tasks or left_s <= 0:
@@ -135,7 +137,7 @@ class Prober:
             load = question.result()
             now = self._clock()
             rtt_s = now - asked_at
-            if rtt_s <= self._config.routing.probing.max_rtt_s:
+            if rtt_s <= self._max_rtt_s:
                 self._balancer.probing.answered(rtt_s)
                 unseen = max(0, endpoint.in_flight - before)
                 self._balancer.reported(endpoint, load, now, probed=True, unseen=unseen)

@@ -161,6 +161,7 @@ class Balancer:
         self._sticky = Sticky()
         self._endpoints: dict[str, Endpoint] = {}
         self._groups: dict[ModelReference, _Group] = {}
+        self._min_interval_s = config.probing.worker_min_interval_s
         self.probing = Probing(config.probing)
         self.snapshot: Snapshot | None = None
 
@@ -282,7 +283,7 @@ class Balancer:
         group = self._group(reference, now)
         if group is None:
             return []
-        oldest = now - self._config.probing.worker_min_interval_s
+        oldest = now - self._min_interval_s
         drawn = self.probing.draw(group.usable, count, rng)
         return [each for each in drawn if each.load_report_at <= oldest]
 

@@ -1,0 +1,59 @@
+"""The house rules that a program can check: sizes, circles, and that nothing stands twice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("registry", "client", "proxy", "worker", "deploy")
+MOST_LINES = 400
+RUN = 12
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for each in folders for path in (ROOT / each).rglob("*.py"))
+
+
+def test_modules_hold_one_noun():
+    sizes = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
+        for path in sources(*ROOMS, "benchmarks", "tests")
+    }
+    assert not {path: lines for path, lines in sizes.items() if lines > MOST_LINES}
+
+
+def test_no_run_of_lines_stands_twice():
+    places = defaultdict(list)
+    for path in sources(*ROOMS, "benchmarks"):
+        lines = [
+            (number, line.strip())
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+            if line.strip()
+        ]
+        for at in range(len(lines) - RUN + 1):
+            run = tuple(line for _, line in lines[at : at + RUN])
+            places[run].append(f"{path.relative_to(ROOT)}:{lines[at][0]}")
+    assert not [where for where in places.values() if len(where) > 1]
+
+
+def test_no_circle_even_under_type_checking():
+    """The import contracts leave out what stands under `if TYPE_CHECKING`; this does not."""
+    rooms = [f"fingerpost.{room}" for room in (*ROOMS, "errors", "testing")]
+    graph = grimp.build_graph(*rooms, exclude_type_checking_imports=False, cache_dir=None)
+    for package in sorted(graph.modules):
+        children = graph.find_children(package)
+        imports: dict[str, set[str]] = {child: set() for child in children}
+        for child in children:
+            within = {child, *graph.find_descendants(child)}
+            for module in within:
+                for other in graph.find_modules_directly_imported_by(module):
+                    imports[child] |= {
+                        each
+                        for each in children - {child}
+                        if other == each or other.startswith(f"{each}.")
+                    }
+        TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
