@@ -20,17 +20,23 @@ JOBS ?= 2
 .PHONY: help install demo test quick test-faults fuzz check docs bench bench-smoke clean
 
 help:
-	@echo "make demo    train on handwritten digits, serve them from three workers, stream images"
-	@echo "make quick   run the tests of decisions and values alone, in half a minute"
-	@echo "make test    run all tests (real Consul, real workers, real curl)"
+	@echo "make demo         train on handwritten digits, serve them from three workers, stream images"
+	@echo "make install      make the virtual environment; the other targets do so too where it is missing"
+	@echo ""
+	@echo "make quick        the tests of decisions and values: no server, no framework; half a minute"
+	@echo "make test         all tests but those of faults: real Consul, real workers, real curl;"
+	@echo "                  some ten minutes in two processes, JOBS=4 takes four"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
-	@echo "make fuzz    hostile requests to every endpoint of a worker, for five minutes"
-	@echo "make check   ruff, mypy --strict, pyright, import contracts"
-	@echo "make docs    the documentation as a site in site/; a dead link fails"
-	@echo "make bench   measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
+	@echo "make check        ruff, mypy --strict, pyright, import contracts"
+	@echo "make docs         the documentation as a site in site/; a dead link fails"
+	@echo "make fuzz         hostile requests to every endpoint of a worker, for five minutes"
+	@echo ""
+	@echo "make bench        measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
 	@echo "make bench-smoke  short versions of some, in a few minutes"
-	@echo "make clean   remove the virtual environment, caches and the demo's files"
+	@echo "make clean        remove the virtual environments, caches and the demo's files"
+	@echo ""
+	@echo "PYTHON=python3.12 uses another Python, in an environment of its own where .venv is of another one"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -23,10 +23,11 @@ follow_imports = skip
 
 
 def mypy(program: Path, folder: Path) -> str:
-    """The errors of mypy in its strict mode."""
+    """The errors of mypy in its strict mode; what it found in libraries is kept for the next."""
     config = folder / "mypy.ini"
     config.write_text(MYPY)
-    return run("mypy", f"--config-file={config}", "--cache-dir", folder, program, cwd=folder)
+    cache = folder.parent / "mypy"
+    return run("mypy", f"--config-file={config}", "--cache-dir", cache, program, cwd=folder)
 
 
 def pyright(program: Path, folder: Path) -> str:

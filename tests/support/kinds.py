@@ -24,7 +24,15 @@ from typing import Any
 
 import pytest
 
-__all__ = ["FRAMEWORKS", "KINDS", "QUICK", "forbid_the_world", "has_quick_tests", "kinds_of"]
+__all__ = [
+    "FRAMEWORKS",
+    "KINDS",
+    "QUICK",
+    "forbid_the_world",
+    "has_quick_tests",
+    "kinds_of",
+    "takes_long",
+]
 
 # The tests that `make quick` runs, as pytest's option `-m` names them.
 QUICK = "core and not slow"
@@ -99,6 +107,12 @@ def has_quick_tests(module: Path) -> bool:
     if mark is not None and re.search(rf"\.(?:slow|{'|'.join(KINDS[1:])})\b", mark[0]):
         return False
     return not _kinds_of_module(module) and _PLAIN_TEST.search(text) is not None
+
+
+def takes_long(module: Path) -> bool:
+    """Whether a module takes many seconds by its text: frameworks, processes, simulations."""
+    mark = _MARK.search(module.read_text("utf-8"))
+    return bool(_kinds_of_module(module)) or (mark is not None and ".slow" in mark[0])
 
 
 def forbid_the_world(patch: pytest.MonkeyPatch) -> None:

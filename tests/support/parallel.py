@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.kinds import takes_long
+
 __all__ = ["ByGroup", "Turns", "place_of"]
 
 _ROOT = Path(__file__).parents[2]
@@ -39,7 +41,9 @@ def _group_of(module: str) -> str:
 def place_of(module: Path) -> int:
     """Where in the order a module stands: what takes longest is begun first."""
     group = _group_of(module.relative_to(_ROOT).as_posix())
-    return _SHARED.index(group) if group in _SHARED else len(_SHARED)
+    if group in _SHARED:
+        return _SHARED.index(group)
+    return len(_SHARED) + (not takes_long(module))
 
 
 class ByGroup(LoadScopeScheduling):
