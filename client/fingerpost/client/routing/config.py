@@ -50,7 +50,7 @@ def _invalid(config: object, name: str, remedy: str) -> ConfigurationError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HotColdConfig:
-    """Settings of the policy `hot-cold`; see `HotCold` for the words.
+    """Settings of the policy `hot-cold`, which `HotCold` describes.
 
     Attributes:
         hot_quantile: a worker above this quantile of the reported loads is hot. More lets latency
