@@ -184,12 +184,14 @@ def _entry(known: dict[str, Any], entry_id: str) -> dict[str, Any]:
 
 
 async def _counted(proxy: str) -> float:
-    """How many entries a proxy's metrics say that it refused."""
+    """The number of entries that a proxy rejected, by its metrics."""
 
     def get() -> str:
         with urllib.request.urlopen(f"{proxy}/metrics", timeout=5) as answer:  # noqa: S310
             return answer.read().decode()
 
     text = await asyncio.to_thread(get)
-    found = re.findall(r"^fingerpost_\w*refus\w*_total(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE)
+    found = re.findall(
+        r"^fingerpost_proxy_rejected_entries_total\{[^}]*\} (\S+)$", text, re.MULTILINE
+    )
     return sum(map(float, found))
