@@ -32,13 +32,16 @@ def simulates(scenarios: Callable[..., Iterable[Scenario]]) -> Callable[[F], F]:
 class Simulations:
     """Simulates each scenario once, as many at a time as there are cores, in the order begun.
 
-    A simulation is seeded, so that its result does not depend on the process or the order.
+    A simulation is seeded, so that its result does not depend on the process or the order. It has
+    the lowest priority: other tests, beside which it runs, start workers and measure time.
     """
 
     def __init__(self) -> None:
         cores = min(4, os.cpu_count() or 1)
         # Not forked: the process of the tests may have threads.
-        self._pool = ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"))
+        self._pool = ProcessPoolExecutor(
+            cores, multiprocessing.get_context("spawn"), initializer=os.nice, initargs=(19,)
+        )
         self._futures: dict[Scenario, Future[Result]] = {}
 
     def __enter__(self) -> Self:

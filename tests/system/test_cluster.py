@@ -23,6 +23,9 @@ from tests.support.processes import Process, Processes, get_json
 from tests.support.waiting import until_blocking
 from tests.system.demo import Demo
 
+# Three workers load TensorFlow at once, and several tests measure how long something takes.
+pytestmark = pytest.mark.alone
+
 
 @dataclass
 class Cluster:
@@ -215,7 +218,6 @@ async def test_a_draining_worker_fails_no_request_of_clients_that_never_retry(
     processes.workers(cluster.proxy, 3)
 
 
-@pytest.mark.alone
 async def test_throughput_of_three_workers_and_sixteen_streams(
     cluster: Cluster, demo: Demo
 ) -> None:
@@ -280,7 +282,6 @@ def test_bad_input_through_real_curl(cluster: Cluster, demo: Demo, tmp_path: Pat
     assert json.loads(good)[0][0] == "0"
 
 
-@pytest.mark.alone
 def test_the_proxy_answers_ten_thousand_lookups_a_second(cluster: Cluster) -> None:
     """One proxy process, so one core, over 16 kept connections; the better of 3 tries."""
     rates = [_lookups_per_s(int(cluster.address.rsplit(":", 1)[1])) for _ in range(3)]
