@@ -25,6 +25,7 @@ from fingerpost.client.wire import (
 )
 from fingerpost.errors import FingerpostError, NoWorker, UnknownService
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
+from fingerpost.registry.http_server import bind, serve
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,8 +43,7 @@ class Server:
 
     async def start(self) -> None:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
+        await serve(self._runner, bind("127.0.0.1", self.port))
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

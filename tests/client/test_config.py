@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from fingerpost.client import Client, ClientConfig, ConfigurationError, RegistryConfig, SyncClient
+import fingerpost.client.routing
+from fingerpost.client import (
+    Client,
+    ClientConfig,
+    ConfigurationError,
+    InvalidName,
+    RegistryConfig,
+    RoutingConfig,
+    SyncClient,
+)
 
 NUMBERS = [each.name for each in dataclasses.fields(ClientConfig) if each.type in {"float", "int"}]
 
@@ -46,3 +55,58 @@ def test_an_old_argument_of_the_client(client):
     message = r"^\w*Client\(registry_options=...\): this argument is called registry_config now$"
     with pytest.raises(ConfigurationError, match=message):
         client(registry="embedded", registry_options=RegistryConfig())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout_s": "2"},
+        {"hedge": "yes"},
+        {"relay": None},
+        {"client_id": 3},
+        {"routing": "round-robin"},
+    ],
+)
+def test_a_setting_of_another_type(wrong: dict[str, Any]):
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=f"^ClientConfig: {name}="):
+        ClientConfig(**wrong)
+
+
+@pytest.mark.parametrize("source", [3.14, b"http://127.0.0.1:12480", [3], {}])
+@pytest.mark.parametrize("client", [Client, SyncClient])
+def test_a_source_of_another_type(client: Any, source: Any):
+    with pytest.raises(ConfigurationError, match="is not a valid source of workers"):
+        client(source)
+
+
+@pytest.mark.parametrize("config", [{}, RoutingConfig()])
+def test_a_config_of_another_type(config: Any):
+    with pytest.raises(ConfigurationError, match="use a ClientConfig"):
+        Client(config=config)
+
+
+def test_a_policy_that_does_not_exist_is_known_at_once():
+    config = ClientConfig(routing=RoutingConfig(policy="round_robin"))
+    with pytest.raises(ConfigurationError, match="policy='round_robin': use one of hot-cold"):
+        Client(config=config)
+
+
+@pytest.mark.parametrize("wrong", [{"top": "x"}, {"timeout_s": "x"}])
+async def test_an_argument_of_another_type(wrong: dict[str, Any]):
+    async with Client() as client:
+        with pytest.raises(ConfigurationError, match="use a whole number and a number"):
+            await client.classify(b"", "digits", **wrong)
+
+
+async def test_a_model_that_is_not_text():
+    model: Any = None
+    async with Client() as client:
+        with pytest.raises(InvalidName, match="None is not a model's name"):
+            await client.classify(b"", model)
+
+
+@pytest.mark.parametrize("name", ["Fleet", "Worker", "Pause", "AdaptiveLimit"])
+def test_an_old_name_of_routing(name: str):
+    with pytest.raises(ImportError, match=f"{name} is called "):
+        getattr(fingerpost.client.routing, name)

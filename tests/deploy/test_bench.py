@@ -24,6 +24,7 @@ from fingerpost.errors import (
     RegistryError,
     UnknownService,
 )
+from fingerpost.registry.http_server import bind, serve
 
 pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
 
@@ -61,7 +62,7 @@ async def worker() -> AsyncIterator[Worker]:
     app.router.add_post("/{tail:.*}", worker.classify)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await serve(runner, bind("127.0.0.1", 0))
     worker.url = f"static://127.0.0.1:{runner.addresses[0][1]}?model=digits"
     yield worker
     await runner.cleanup()

@@ -299,7 +299,7 @@ async def test_before_the_first_snapshot() -> None:
         for path in ("/", "/v1/resolve/digits", "/v1/services"):
             async with http.get(path) as response:
                 assert await error_of(response) == (503, "registry_unreachable")
-        with pytest.raises(ConfigurationError, match=r"in use.*--port"):
+        with pytest.raises(ConfigurationError, match=r"in use.*another port"):
             async with Proxy(ProxyConfig(registry="http://127.0.0.1:9", port=proxy.port)):
                 pass
 

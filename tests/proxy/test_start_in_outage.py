@@ -19,6 +19,7 @@ from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
+from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
 AGE_S = 300.0
@@ -40,7 +41,7 @@ async def worker_port() -> AsyncIterator[int]:
     app.router.add_get("/health/engine", well)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await serve(runner, bind("127.0.0.1", 0))
     yield runner.addresses[0][1]
     await runner.cleanup()
 

@@ -19,6 +19,7 @@ from fingerpost.registry import (
     WorkerState,
 )
 from fingerpost.registry.embedded import EmbeddedRegistry
+from fingerpost.registry.http_server import bind, serve
 
 __all__ = ["FakeWorker", "World", "instance"]
 
@@ -39,8 +40,7 @@ class FakeWorker:
         app.router.add_post("/v1/classify/{model}", self._classify)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
-        await site.start()
+        await serve(self._runner, bind("127.0.0.1", port))
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -22,6 +22,7 @@ from fingerpost.registry import (
     WorkerState,
 )
 from fingerpost.registry.embedded import EmbeddedRegistry
+from fingerpost.registry.http_server import bind, serve
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +117,7 @@ class Worker:
         app.router.add_get("/load", self._load)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await serve(self._runner, bind("127.0.0.1", 0))
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import Self
 
+from tests.support.sockets import close_server
+
 __all__ = ["CountingForwarder", "Forwarder"]
 
 _STEP = 1 << 13
@@ -54,7 +56,7 @@ class Forwarder:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        self._server.close()
+        await close_server(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks)

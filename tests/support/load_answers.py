@@ -12,6 +12,7 @@ import msgspec
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.load import MAX_LOAD_BYTES
+from tests.support.sockets import close_server
 
 __all__ = ["REFUSED", "REPORT", "answer", "serving"]
 
@@ -91,7 +92,7 @@ async def serving(
             requests,
         )
     finally:
-        server.close()
+        await close_server(server)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

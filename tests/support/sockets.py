@@ -10,7 +10,19 @@ from pathlib import Path
 
 from tests.support.waiting import until
 
-__all__ = ["open_sockets", "received"]
+__all__ = ["close_server", "open_sockets", "received"]
+
+
+async def close_server(server: asyncio.Server) -> None:
+    """Close a server, but not between the two steps in which asyncio accepts a connection.
+
+    That would leave a socket open (https://github.com/python/cpython/issues/109564).
+    """
+    for each in server.sockets:
+        asyncio.get_running_loop().remove_reader(each.fileno())
+    await asyncio.sleep(0)
+    server.close()
+    await asyncio.sleep(0)  # so that what was accepted has its handler
 
 
 def open_sockets() -> int:

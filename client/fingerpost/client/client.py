@@ -15,6 +15,7 @@ from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.route.relay import RelayRoute
 from fingerpost.client.route.route import DIRECT
+from fingerpost.client.routing.policies.catalog import check_policy
 from fingerpost.client.source import Source
 from fingerpost.client.streaming.options import StreamOptions, check_images
 from fingerpost.client.streaming.stream import Stream
@@ -90,7 +91,10 @@ class Client:
         tracing: Tracing | None = None,
     ) -> None:
         self._source = Source.of(sources, registry=registry, registry_config=registry_config)
-        self._config = config or ClientConfig()
+        self._config = ClientConfig() if config is None else config
+        if not isinstance(self._config, ClientConfig):
+            raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
+        check_policy(self._config.routing)
         self._route: Route = DIRECT
         if self._config.relay:
             if self._source.registry is not None:
@@ -275,10 +279,15 @@ class Client:
         sticky: str | None = None,
     ) -> CallOptions:
         timeout_s = self._config.timeout_s if timeout_s is None else timeout_s
-        if top < 1:
-            raise ConfigurationError(f"top={top}: use 1 or more")
-        if not 0 < timeout_s < float("inf"):
-            raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
+        try:
+            if top < 1:
+                raise ConfigurationError(f"top={top}: use 1 or more")
+            if not 0 < timeout_s < float("inf"):
+                raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
+        except TypeError as error:
+            raise ConfigurationError(
+                f"top={top!r}, timeout_s={timeout_s!r}: use a whole number and a number"
+            ) from error
         return CallOptions(
             reference=_parse(model), top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
         )

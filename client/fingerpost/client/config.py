@@ -79,10 +79,15 @@ class ClientConfig:
     def __post_init__(self) -> None:
         for name in _NUMBERS:
             value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ConfigurationError(f"{name}={value}: use a number above 0")
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigurationError(f"ClientConfig: {name}={value!r}: use a number above 0")
+        for name, kind in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                called = getattr(kind, "__name__", "str or None")
+                raise ConfigurationError(f"ClientConfig: {name}={value!r}: use a {called}")
 
 
+_KINDS = {"hedge": bool, "relay": bool, "client_id": str | None, "routing": RoutingConfig}
 _NUMBERS = (
     "timeout_s",
     "wait_for_ready_s",

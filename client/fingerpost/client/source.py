@@ -49,6 +49,12 @@ class Source(NamedTuple):
                 named += each
             else:
                 named.append(each)  # type: ignore[arg-type]
+        for source in (*named, *(() if registry is None else (registry,))):
+            if not (isinstance(source, str) or callable(getattr(source, "watch", None))):
+                raise ConfigurationError(
+                    f"{source!r} is not a valid source of workers: use the URL of a proxy or of a "
+                    "registry, a list of proxies' URLs, or a Registry"
+                )
         if registry is not None:
             if named:
                 raise ConfigurationError("both proxies and a registry were given: use either")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import socket
@@ -59,10 +60,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {format_address(host, port)}: {error.strerror}; "
-            "give another --port, or 0 for a free one"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
 
 
@@ -72,17 +70,38 @@ async def serve(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
     Raises:
         ConfigurationError: another process that bound the same port listens on it already.
     """
-    site = web.SockSite(runner, listener, backlog=1024)
+    site = _Site(runner, listener, backlog=1024)
     try:
         await site.start()
     except OSError as error:
         host, port = listener.getsockname()[:2]
         listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {format_address(host, port)}: {error.strerror}; "
-            "give another --port, or 0 for a free one"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return site
+
+
+class _Site(web.SockSite):
+    """A site whose stop leaves no connection open.
+
+    asyncio accepts a connection in one turn of its loop and makes the transport in the next one. If
+    the server closes in between, that fails, and the socket stays open without anyone to read it
+    (https://github.com/python/cpython/issues/109564).
+    """
+
+    async def stop(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._sock)
+        await asyncio.sleep(0)
+        await super().stop()
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
+    if error.errno == errno.EADDRNOTAVAIL:
+        remedy = "give an address of this machine as host, or 0.0.0.0 for all of them"
+    else:
+        remedy = "give another port, or 0 for a free one"
+    return ConfigurationError(
+        f"cannot listen on {format_address(host, port)}: {error.strerror}; {remedy}"
+    )
 
 
 def json_response(

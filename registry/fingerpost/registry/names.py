@@ -66,6 +66,8 @@ def split_reference(reference: str) -> tuple[str, str | None, str | None]:
 
     What follows the `@` is a version if it is a number, else an alias; at most one is not None.
     """
+    if not isinstance(reference, str):
+        raise InvalidName(f"{reference!r} is not a model's name: use text such as flowers@3")
     model, at, rest = reference.partition("@")
     check_service(model)
     if not at:

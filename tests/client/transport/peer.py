@@ -8,6 +8,8 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from tests.support.sockets import close_server
+
 Script = Callable[["Conversation"], Awaitable[None]]
 
 ANSWER: Final = (
@@ -96,7 +98,7 @@ class Peer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await close_server(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

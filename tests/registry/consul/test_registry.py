@@ -19,6 +19,7 @@ from fingerpost.errors import (
 )
 from fingerpost.registry import ConsulRegistry, WatchConfig
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.http_server import bind, serve
 
 INDEX = {"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}
 
@@ -44,7 +45,7 @@ async def agent():
     app.router.add_route("*", "/{path:.*}", agent.handle)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await serve(runner, bind("127.0.0.1", 0))
     agent.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield agent
     await runner.cleanup()

@@ -11,6 +11,7 @@ from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.embedded import EmbeddedRegistry, server
+from fingerpost.registry.http_server import bind, serve
 
 
 async def test_a_port_in_use_is_named(embedded):
@@ -96,7 +97,7 @@ async def test_what_an_http_check_makes_of_a_status(embedded, raw, status, wante
     app.router.add_get("/", handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await serve(runner, bind("127.0.0.1", 0))
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     first = "critical" if wanted == "passing" else "passing"
     check = {"HTTP": url, "Interval": "1s", "Status": first}

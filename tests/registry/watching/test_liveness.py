@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http_server import bind, json_response, serve
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.self_preservation import ProbeResult
 
@@ -72,7 +72,7 @@ ANSWERS = {
 
 
 @pytest.fixture
-async def serve():
+async def start_server():
     runners = []
 
     async def start(handle) -> Instance:
@@ -83,7 +83,7 @@ async def serve():
         )
         await runner.setup()
         runners.append(runner)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await serve(runner, bind("127.0.0.1", 0))
         return instance(runner.addresses[0][1])
 
     yield start
@@ -110,9 +110,9 @@ async def liveness():
 
 
 @pytest.mark.parametrize(("handle", "word"), ANSWERS.values(), ids=ANSWERS)
-async def test_what_an_answer_means(serve, liveness, handle, word):
+async def test_what_an_answer_means(start_server, liveness, handle, word):
     started = time.monotonic()
-    assert await liveness.probe(await serve(handle)) is word
+    assert await liveness.probe(await start_server(handle)) is word
     assert time.monotonic() - started < 2
 
 
@@ -124,12 +124,12 @@ async def test_a_name_that_does_not_resolve_is_silent(liveness):
     assert await liveness.probe(instance(1, host="nobody.invalid")) is ProbeResult.UNRESPONSIVE
 
 
-async def test_any_boot_id_will_do_where_none_was_registered(serve, liveness):
-    served = await serve(_report())
+async def test_any_boot_id_will_do_where_none_was_registered(start_server, liveness):
+    served = await start_server(_report())
     assert await liveness.probe(instance(served.ports["http"], boot_id=0)) is ProbeResult.READY
 
 
-async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
+async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(start_server):
     at_once, most = 0, 0
 
     async def hang(request):
@@ -142,14 +142,14 @@ async def test_a_hundred_that_hang_are_asked_a_bounded_number_at_once(serve):
             at_once -= 1
 
     liveness = LivenessProbe(timeout_s=0.1)
-    served = await serve(hang)
+    served = await start_server(hang)
     words = await asyncio.gather(*(liveness.probe(served) for _ in range(100)))
     await liveness.aclose()
     assert set(words) == {ProbeResult.UNRESPONSIVE}
     assert most <= 32
 
 
-async def test_a_cancelled_question_is_no_answer(serve, liveness):
+async def test_a_cancelled_question_is_no_answer(start_server, liveness):
     asked = asyncio.Event()
 
     async def hang(request):
@@ -157,7 +157,7 @@ async def test_a_cancelled_question_is_no_answer(serve, liveness):
         await _hang(request)
 
     liveness = LivenessProbe(timeout_s=60)
-    question = asyncio.create_task(liveness.probe(await serve(hang)))
+    question = asyncio.create_task(liveness.probe(await start_server(hang)))
     await asked.wait()
     question.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -165,8 +165,8 @@ async def test_a_cancelled_question_is_no_answer(serve, liveness):
     await liveness.aclose()
 
 
-async def test_it_can_be_used_after_closing(serve, liveness):
-    served = await serve(_report())
+async def test_it_can_be_used_after_closing(start_server, liveness):
+    served = await start_server(_report())
     assert await liveness.probe(served) is ProbeResult.READY
     await liveness.aclose()
     await liveness.aclose()

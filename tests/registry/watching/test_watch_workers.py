@@ -12,7 +12,7 @@ from tests.support.waiting import until
 from fingerpost.errors import RegistryError
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.address_policy import AddressPolicy, RejectionReason
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http_server import bind, json_response, serve
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
 
@@ -42,7 +42,7 @@ class LoadWorker:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await serve(self._runner, bind("127.0.0.1", self.port))
         self.port = self._runner.addresses[0][1]
         return self
 

@@ -62,3 +62,16 @@ __all__ = [
     "WeightedRoundRobin",
     "make_policy",
 ]
+
+_RENAMED = {
+    "AdaptiveLimit": "fingerpost.client.streaming.limit.AdaptiveLimit",
+    "Fleet": "Balancer",
+    "Pause": "RetryAt",
+    "Worker": "Endpoint",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _RENAMED:
+        raise ImportError(f"{__name__}.{name} is called {_RENAMED[name]} now")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -62,8 +62,8 @@ class EmbeddedRegistry:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
                 f"the embedded registry has no access control and does not listen on {host!r}: "
-                "use 127.0.0.1, or Consul for more than one machine (or allow_remote=True where "
-                "the whole network is trusted)"
+                "use 127.0.0.1, or Consul for more than one machine (or --allow-remote, "
+                "allow_remote=True, where the whole network is trusted)"
             )
         self._host = host
         self._port = port

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.config import PolicyFactory, RoutingConfig
     from fingerpost.client.routing.policy import Policy
 
-__all__ = ["POLICIES", "make_policy"]
+__all__ = ["POLICIES", "check_policy", "make_policy"]
 
 POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "hot-cold": HotCold,
@@ -33,6 +33,15 @@ POLICIES: Final[Mapping[str, PolicyFactory]] = {
 """Each policy's name, and what makes one."""
 
 
+def check_policy(config: RoutingConfig) -> None:
+    """Raise `ConfigurationError` if `config.policy` names no policy that there is."""
+    if isinstance(config.policy, str) and config.policy not in POLICIES:
+        raise ConfigurationError(
+            f"policy={config.policy!r}: use one of {', '.join(POLICIES)}, or a function that makes "
+            "a policy"
+        )
+
+
 def make_policy(config: RoutingConfig) -> Policy:
     """Make the policy that `config.policy` names, or that the function there makes.
 
@@ -40,13 +49,9 @@ def make_policy(config: RoutingConfig) -> Policy:
         ConfigurationError: there is no policy of that name, or the function returns something
             else than a policy.
     """
+    check_policy(config)
     factory = config.policy
     if isinstance(factory, str):
-        if factory not in POLICIES:
-            raise ConfigurationError(
-                f"policy={factory!r}: use one of {', '.join(POLICIES)}, or a function that makes a "
-                "policy"
-            )
         return POLICIES[factory](config)
     policy = factory(config)
     for method in ("pick", "reported"):
