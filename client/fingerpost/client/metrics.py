@@ -41,6 +41,7 @@ class ClientMetrics(Collector):
             ("probes_lost", "Load reports that did not arrive in time", stats.probes_lost),
             ("silences", "Times a worker was abandoned as stopped", stats.silences),
             ("lookups", "Requests to proxies or registries", stats.lookups),
+            ("rejected_entries", "Listed workers that are not used", stats.rejected_entries),
             ("direct_bytes", "Image bytes sent straight to workers", stats.bytes_sent),
             ("relayed_bytes", "Image bytes sent through proxies", stats.bytes_relayed),
             ("spared_bytes", "Image bytes saved by shrinking", stats.bytes_spared),

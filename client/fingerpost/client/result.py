@@ -86,6 +86,8 @@ class Stats:
             not answer such a request.
         snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
         images: how many images `snapshot_age_s` is the sum of.
+        rejected_entries: entries of proxies or the registry that were left out; see
+            `Client.rejected_entries`.
     """
 
     attempts: int = 0
@@ -102,3 +104,4 @@ class Stats:
     silences: int = 0
     snapshot_age_s: float = 0.0
     images: int = 0
+    rejected_entries: int = 0

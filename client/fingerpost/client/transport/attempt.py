@@ -26,9 +26,10 @@ class Attempt:
     Attributes:
         sent_bytes: how many bytes of the image were sent.
         sent_at: when the whole image was sent, in the event loop's time; None until then.
+        max_answer_bytes: the largest body of an answer, set from how many labels were asked for.
     """
 
-    __slots__ = ("_now", "clock", "data", "sent_at", "sent_bytes")
+    __slots__ = ("_now", "clock", "data", "max_answer_bytes", "sent_at", "sent_bytes")
 
     def __init__(self, data: bytes | OneShot, clock: PhaseClock, now: Callable[[], float]) -> None:
         self.data: Final = data
@@ -36,6 +37,7 @@ class Attempt:
         self._now: Final = now
         self.sent_bytes = 0
         self.sent_at: float | None = None
+        self.max_answer_bytes = 1 << 18
 
     def begin(self) -> None:
         """There is a connection, and sending begins: again, if an idle connection was closed."""
