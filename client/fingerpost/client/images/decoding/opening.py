@@ -25,13 +25,8 @@ image is damaged, and has one limit on pixels for the whole process.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import importlib.util
 import io
-import logging
 import struct
-import warnings
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
@@ -47,7 +42,7 @@ from fingerpost.errors import BrokenImage, EmptyImage, ImageTooLarge, Unsupporte
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-    from fingerpost.worker.images.config import ImageConfig
+    from fingerpost.client.images.decoding.config import ImageConfig
 
     Encoded = bytes | bytearray | memoryview
 
@@ -75,7 +70,7 @@ _MAGIC: Final = {
     b"MM\x00+": "TIFF",
 }
 
-# Modes that `resize` can convert to RGB or gray without guessing a range: not F, I (32 bits), LAB.
+# Modes that `pixels` can convert to RGB or gray without guessing a range: not F, I (32 bits), LAB.
 _MODES: Final = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
     | {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -95,15 +90,6 @@ _WEBP_COPIES: Final = 4
 # Bytes that a decoder gets at a time, for each of which it takes and releases the interpreter lock.
 # With Pillow's 64 KB a 640 KB JPEG takes a tenth longer while another thread is busy.
 _FEED_BYTES: Final = 1 << 24
-
-# Pillow warns about and logs the contents of images. Clients could fill the log with that, and
-# the registry of warnings with a line for each number in them. libtiff writes to standard error, up
-# to a line for each row of an image; Pillow has no setting for that, but libtiff has.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
-_extension = importlib.util.find_spec("PIL._imaging")
-with contextlib.suppress(OSError, AttributeError, TypeError):  # linked statically, or not at all
-    ctypes.CDLL(_extension.origin if _extension else None).TIFFSetErrorHandler(None)
 
 
 def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
