@@ -66,7 +66,7 @@ class ImageFiles:
         Raises:
             ConfigurationError: there is no image; by this call.
         """
-        names = chain.from_iterable(map(self._of, self._sources))
+        names: Iterator[str] = chain.from_iterable(map(self._of, self._sources))
         if len(self._sources) > 1:
             names = _unique(names)
         first = next(names, None)
