@@ -172,8 +172,8 @@ def _print_json(image: str, answer: dict[str, Any]) -> None:
 def _print_line(image: str, answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
-        err.print(f"{image}: {error}", markup=False)
+        err.print(f"{image}: {error}")
         return
     labels = "  ".join(f"{label} {score:.1%}" for label, score in answer["predictions"])
-    out.print(f"{image}: {labels}", markup=False)
+    out.print(f"{image}: {labels}")
     sys.stdout.flush()

@@ -80,7 +80,7 @@ def stream(
             if json:
                 print_json(tally.figures() | {"skipped": len(skipped), "failed": failed})
             elif tally.images or skipped:
-                err.print(tally.text(len(skipped), failed), markup=False)
+                err.print(tally.text(len(skipped), failed))
     if failed:
         raise typer.Exit(1)
 
