@@ -13,8 +13,8 @@ import pytest
 
 from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
 from fingerpost.errors import Draining
-from fingerpost.registry import LoadReport
-from fingerpost.worker.config import RequestConfig
+from fingerpost.registry import LoadReport, WorkerState
+from fingerpost.worker.config import ModelsConfig, RequestConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from tests.support.colours import encoded
 from tests.support.http import read_answer
@@ -216,3 +216,21 @@ async def test_load_answers_while_the_model_is_held_up() -> None:
         for task in held:
             report = LoadReport.from_header((await task).headers["endpoint-load-metrics"])
             assert report.rif < 8
+
+
+async def test_a_worker_whose_model_hangs_reports_that_it_has_failed() -> None:
+    async with serving(models=ModelsConfig(stall_s=0.05)) as rig, aiohttp.ClientSession() as http:
+        rig.backend.gate.clear()
+        call = asyncio.create_task(http.post(f"{rig.url}/", data=encoded("red")))
+
+        async def state() -> int:
+            async with http.get(f"{rig.url}/load") as response:
+                return (await response.json())["state"]
+
+        assert await state() == WorkerState.READY
+        while await state() != WorkerState.FAILED:
+            await asyncio.sleep(0.01)
+        rig.backend.gate.set()
+        async with await call as response:
+            assert response.status == 200
+        assert await state() == WorkerState.READY
