@@ -23,7 +23,6 @@ from fingerpost.client.transport.deadlines import DeadlineScheduler
 from fingerpost.client.transport.transport import Transport
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry import ModelReference
-from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
-    from fingerpost.registry.address_policy import RejectionReason
     from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["Client"]
@@ -107,7 +105,6 @@ class Client:
             self._route = RelayRoute(self._source.proxies)
         self._tracing = tracing
         self._stats = Stats()
-        self._rejected = RejectedEntries()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resolver: Resolver | None = self._source.registry
         self._transport: Transport | None = None
@@ -153,17 +150,7 @@ class Client:
         """The client's counters: the same object at every call, which updates it."""
         if self._dispatcher is not None:
             self._stats.lookups = self._dispatcher.lookups
-            self._stats.rejected_entries = self._rejected.total
         return self._stats
-
-    @property
-    def rejected_entries(self) -> Mapping[RejectionReason, int]:
-        """How many entries of proxies or the registry were left out, by reason.
-
-        They were malformed, or at an address that no worker can have or that is not in
-        `RegistryConfig.allow_networks`.
-        """
-        return self._rejected.by_reason
 
     async def classify(
         self,
@@ -388,7 +375,7 @@ class Client:
             if self._resolver is None:
                 connect_timeout_s = self._config.connect_timeout_s
                 self._resolver = self._source.resolver(connect_timeout_s=connect_timeout_s)
-            self._rejected = self._resolver.rejected_entries
+            self._stats.rejected_entries = self._resolver.rejected_entries.by_reason
             self._deadlines = DeadlineScheduler()
             self._transport = Transport(self._config, self._deadlines, self._route)
             self._dispatcher = Dispatcher(

@@ -41,7 +41,6 @@ class ClientMetrics(Collector):
             ("probes_lost", "Load reports that did not arrive in time", stats.probes_lost),
             ("silences", "Times a worker was abandoned as stopped", stats.silences),
             ("lookups", "Requests to proxies or registries", stats.lookups),
-            ("rejected_entries", "Listed workers that are not used", stats.rejected_entries),
             ("direct_bytes", "Image bytes sent straight to workers", stats.bytes_sent),
             ("relayed_bytes", "Image bytes sent through proxies", stats.bytes_relayed),
             ("spared_bytes", "Image bytes saved by shrinking", stats.bytes_spared),
@@ -53,6 +52,12 @@ class ClientMetrics(Collector):
         for cause, count in sorted(stats.retries.items()):
             retries.add_metric((cause,), count)
         yield retries
+        rejected = CounterMetricFamily(
+            "fingerpost_client_rejected_entries", "Entries that are not used", labels=("reason",)
+        )
+        for reason, count in sorted(stats.rejected_entries.items()):
+            rejected.add_metric((str(reason),), count)
+        yield rejected
         yield SummaryMetricFamily(
             "fingerpost_client_snapshot_age_seconds",
             "Age of the snapshot that an image used",
