@@ -13,8 +13,8 @@ import pytest
 
 from fingerpost.client.frames import STREAM_TYPE, StreamImage, frame_head
 from fingerpost.errors import Draining
-from fingerpost.registry import LoadReport
-from fingerpost.worker.config import RequestConfig
+from fingerpost.registry import LoadReport, WorkerState
+from fingerpost.worker.config import ModelsConfig, RequestConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from tests.support.colours import encoded
 from tests.support.http import read_answer
@@ -242,3 +242,21 @@ async def test_what_is_meant_for_this_process_is_served() -> None:
                 assert mine.status == 200, await mine.text()
             other = await http.post(path, data=image, headers={"Fingerpost-Boot-Id": "2"})
             assert other.status == 421
+
+
+async def test_a_worker_whose_model_hangs_reports_that_it_has_failed() -> None:
+    async with serving(models=ModelsConfig(stall_s=0.05)) as rig, aiohttp.ClientSession() as http:
+        rig.backend.gate.clear()
+        call = asyncio.create_task(http.post(f"{rig.url}/", data=encoded("red")))
+
+        async def state() -> int:
+            async with http.get(f"{rig.url}/load") as response:
+                return (await response.json())["state"]
+
+        assert await state() == WorkerState.READY
+        while await state() != WorkerState.FAILED:
+            await asyncio.sleep(0.01)
+        rig.backend.gate.set()
+        async with await call as response:
+            assert response.status == 200
+        assert await state() == WorkerState.READY

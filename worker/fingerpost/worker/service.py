@@ -63,6 +63,7 @@ class WorkerService:
         self._boot_id = boot_id
         self._config = config
         self._slots = config.batching.max_batch
+        self._stall_s = config.models.stall_s
         self._metrics = metrics
         self._extra = extra
         self._seq = 0
@@ -124,20 +125,22 @@ class WorkerService:
 
     def engine_healthy(self) -> bool:
         """Whether no model has been running one batch for longer than `stall_s`."""
-        return self._running_s() <= self._config.models.stall_s
+        return self._running_s() <= self._stall_s
 
     def load(self) -> LoadReport:
         """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
         rif, slots = self.admission.rif, self._slots
         queued_cost = latency_per_cost_s = 0.0
+        stalled = False
         for engine in self._manager.engines():
+            stalled = stalled or engine.running_s() > self._stall_s
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         return LoadReport(
             rif=rif,
             slots=slots,
-            state=self.admission.state,
+            state=WorkerState.FAILED if stalled else self.admission.state,
             boot_id=self._boot_id,
             seq=self._seq,
             queued_cost=queued_cost,

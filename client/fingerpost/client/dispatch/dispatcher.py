@@ -235,6 +235,8 @@ class Dispatcher:
         call.attempts += 1
         call.peer = instance = pick.endpoint.instance
         call.worker = ""
+        report = pick.endpoint.load_report
+        attempt.boot_id = instance.boot_id if report is None else report.boot_id
         stats = self._stats
         stats.attempts += 1
         outcome = Outcome.ABANDONED

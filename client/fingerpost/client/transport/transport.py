@@ -13,6 +13,7 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.attempt import Attempt
+from fingerpost.client.transport.liveness import LivenessChecks
 from fingerpost.client.transport.pool import Pools
 from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
@@ -63,9 +64,12 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._pools = Pools(config)
+        self._liveness = LivenessChecks(config, self.load) if route.own_load else None
 
     async def aclose(self) -> None:
         """Close all connections."""
+        if self._liveness is not None:
+            await self._liveness.aclose()
         self._pools.close()
 
     def retain(self, addresses: Collection[str]) -> None:
@@ -82,7 +86,7 @@ class Transport:
             upload_stall_timeout_s=self._config.upload_stall_timeout_s,
             response_timeout_s=self._config.response_timeout_s,
         )
-        return Attempt(data, clock, now)
+        return Attempt(data, clock, now, self._liveness)
 
     async def classify(
         self,
