@@ -13,6 +13,7 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Phase
 from fingerpost.client.transport.answer import AnswerReader
 from fingerpost.errors import BadAnswer, ImageError, Unreachable
+from fingerpost.registry.load import MAX_LOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,9 @@ class Connection:
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting = waiting
         self._attempt = attempt
-        self._reader.probing = attempt is None
+        self._reader.max_body_bytes = (
+            MAX_LOAD_BYTES if attempt is None else attempt.max_answer_bytes
+        )
         self._sending = self._unfinished = True
         self.stale = False
         pump: asyncio.Task[None] | None = None
@@ -153,12 +156,17 @@ class Connection:
     def check(self, now: float) -> None:
         """Abort an attempt whose phase takes too long; called by a `DeadlineScheduler`.
 
-        At the deadline the whole call ends, which is not this attempt's matter.
+        At the deadline the whole call ends, which is not this attempt's matter. A worker that is
+        late is asked first whether it is still at work: see `LivenessChecks`.
         """
-        if self._attempt is None:
+        attempt = self._attempt
+        if attempt is None:
             return
-        clock = self._attempt.clock
+        clock, liveness = attempt.clock, attempt.liveness
         if now < clock.expires_at() or now >= clock.deadline:
+            begun = self._reader.begun  # an answer that has begun is not computed any more
+            if liveness is not None and not begun and clock.ask_now(now, liveness.ahead_s):
+                liveness.begin(self._peer, attempt)
             return
         if clock.phase is Phase.UPLOAD:
             limit_s = clock.upload_stall_timeout_s
@@ -208,7 +216,7 @@ class Connection:
             return
         if answer is not None:
             waiting.set_result(answer)
-        elif self._attempt is not None:
+        elif self._attempt is not None and self._reader.progressed():
             self._attempt.clock.progressed(self._loop.time())
 
     def _end(self, broken: OSError | None) -> Answer:
