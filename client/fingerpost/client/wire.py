@@ -57,6 +57,7 @@ WORKER_HEADER: Final = "Fingerpost-Worker"
 # Ranges that a peer's figures must keep, so that no sum of them is infinite or negative.
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+BootId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
@@ -133,7 +134,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     weight: int = 1
     zone: str = ""
-    boot_id: int = 0
+    boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
 
