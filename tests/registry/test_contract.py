@@ -352,3 +352,55 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
         entry_id = name if ".." in name else f"{service}-{name}"
         await _put(raw, url, f"/v1/agent/service/deregister/{entry_id}")
     await registration.deregister()
+
+
+# Identity: an entry is the process that it names
+
+
+async def test_the_entry_of_a_process_whose_port_another_one_has_leaves_the_list(
+    registry, worker, service
+):
+    worker.boot_id = 7
+    registration = await registry.register(worker.instance(service, boot_id=7))
+    await asyncio.sleep(1.2)  # a check has passed
+    assert ids(await registry.list(service)) == [registration.instance.id]
+    worker.boot_id = 8
+    await until(lambda: _is_empty(registry, service), within_s=5)
+    await registration.deregister()
+
+
+async def test_a_new_process_removes_what_is_left_at_its_address(
+    registry, worker, service, url, connect
+):
+    other, elsewhere = f"{service}-b", f"{service}-c"
+    dead = connect(url)
+
+    async def entry_of_the_dead(instance):
+        await (await dead.register(instance)).stop()
+
+    for name, nonce, boot_id in [(service, "1", 7), (service, "2", 8), (other, "1", 7)]:
+        await entry_of_the_dead(worker.instance(name, nonce, boot_id=boot_id))
+    await entry_of_the_dead(worker.instance(elsewhere, "1", boot_id=7, ports={"http": 9}))
+    await entry_of_the_dead(worker.instance(service, "foreign"))
+    mine = await registry.register(worker.instance(service, "3", boot_id=9))
+    also_mine = await registry.register(worker.instance(other, "3", boot_id=9))
+    removed = await registry.remove_stale(mine.instance)
+    port = worker.port
+    assert sorted(removed) == sorted(
+        f"{name}-127.0.0.1-{port}-{nonce}"
+        for name, nonce in [(service, "1"), (service, "2"), (other, "1")]
+    )
+    assert await registry.remove_stale(mine.instance) == ()
+    left = {*ids(await registry.list(service)), *ids(await registry.list(other))}
+    assert left == {
+        mine.instance.id,
+        also_mine.instance.id,
+        f"{service}-127.0.0.1-{port}-foreign",
+    }
+    assert len(ids(await registry.list(elsewhere))) == 1
+    await mine.deregister()
+    await also_mine.deregister()
+
+
+async def _is_empty(registry, service):
+    return (await registry.list(service)).instances == ()
