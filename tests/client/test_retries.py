@@ -34,6 +34,7 @@ def silent(worker):
         await asyncio.Event().wait()
         return web.Response()
 
+    worker.answer_load = behave
     return behave
 
 

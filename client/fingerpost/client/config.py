@@ -35,9 +35,11 @@ class ClientConfig:
         upload_stall_timeout_s: how many seconds an upload may make no progress before another
             worker is asked. An upload that makes progress is limited by the deadline alone. A
             higher value tolerates longer pauses of the link, and finds dead links later.
-        response_timeout_s: how many seconds a worker that has the whole image may send nothing
-            before another one is asked. A lower value finds workers that hang sooner; a value below
-            the slowest inference makes every slow image be computed twice.
+        response_timeout_s: how many seconds a worker that has the whole image may say nothing
+            before another one is asked. Some seconds before, the worker is asked for its load
+            report. If that says that it is at work, the time begins again: a slow model and a long
+            queue are limited by the deadline alone. A lower value finds workers that hang sooner,
+            and asks busy ones more often.
         probe_timeout_s: how many seconds a worker may leave a request for its load report without
             an answer, before it counts as stopped and the images that wait there are sent to
             another worker. Workers answer that request in milliseconds whatever their model does,

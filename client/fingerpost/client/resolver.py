@@ -76,9 +76,15 @@ class RegistryResolver:
 
 
 def proxy_url(text: str) -> URL:
-    """A proxy's URL from text. Raises `ConfigurationError` if it is not an http(s) URL."""
+    """A proxy's URL from text; `HOST:PORT` alone is `http://HOST:PORT`.
+
+    Raises:
+        ConfigurationError: it is neither, or it has a path.
+    """
     with contextlib.suppress(ValueError):
         url = URL(text)
+        if "://" not in text and ":" in text:
+            url = URL(f"http://{text}")
         bare = url.path == "/" and not url.query_string and not url.fragment
         if url.scheme in {"http", "https"} and url.host and url.port is not None and bare:
             return url

@@ -63,12 +63,13 @@ class WorkerService:
         self._boot_id = boot_id
         self._config = config
         self._slots = config.batching.max_batch
+        self._stall_s = config.models.stall_s
         self._metrics = metrics
         self._extra = extra
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
-        self.admission = Admission(config.requests.max_in_flight)
+        self.admission = Admission(config.requests.max_in_flight, boot_id)
 
     def app(self) -> web.Application:
         """The application; its routes for images check the headers before the body is sent."""
@@ -124,20 +125,22 @@ class WorkerService:
 
     def engine_healthy(self) -> bool:
         """Whether no model has been running one batch for longer than `stall_s`."""
-        return self._running_s() <= self._config.models.stall_s
+        return self._running_s() <= self._stall_s
 
     def load(self) -> LoadReport:
         """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
         rif, slots = self.admission.rif, self._slots
         queued_cost = latency_per_cost_s = 0.0
+        stalled = False
         for engine in self._manager.engines():
+            stalled = stalled or engine.running_s() > self._stall_s
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         return LoadReport(
             rif=rif,
             slots=slots,
-            state=self.admission.state,
+            state=WorkerState.FAILED if stalled else self.admission.state,
             boot_id=self._boot_id,
             seq=self._seq,
             queued_cost=queued_cost,
@@ -162,7 +165,15 @@ class WorkerService:
         return json_response({"status": "live"})
 
     async def _get_engine(self, request: web.Request) -> web.Response:
-        """The registry's check: whether the engine works, also before it is registered."""
+        """The registry's check: whether the engine works, also before it is registered.
+
+        With `?boot_id=` also whether this is that process; another one, which has its address now,
+        answers 410.
+        """
+        wanted = request.query.get("boot_id")
+        if wanted is not None and wanted != str(self._boot_id):
+            body = {"status": "another process", "boot_id": self._boot_id}
+            return json_response(body, status=410)
         if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,7 +10,20 @@ if TYPE_CHECKING:
     from fingerpost.client.images.oneshot import OneShot
     from fingerpost.client.routing import PhaseClock
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "Liveness"]
+
+
+class Liveness(Protocol):
+    """Asks a worker that has not answered for long whether it is still at work."""
+
+    @property
+    def ahead_s(self) -> float:
+        """How many seconds before the end of `response_timeout_s` a worker is asked."""
+        ...
+
+    def begin(self, address: str, attempt: Attempt) -> None:
+        """Ask the worker at `address`, for an attempt that waits there; does not wait itself."""
+        ...
 
 
 class Attempt:
@@ -22,18 +35,28 @@ class Attempt:
         data: the encoded image.
         clock: the time limits of this attempt.
         now: returns the event loop's time.
+        liveness: asks a worker that is late whether it is still at work; None to ask none.
 
     Attributes:
+        boot_id: identifies the worker process that it is sent to; 0 if that is not known.
         sent_bytes: how many bytes of the image were sent.
         sent_at: when the whole image was sent, in the event loop's time; None until then.
     """
 
-    __slots__ = ("_now", "clock", "data", "sent_at", "sent_bytes")
+    __slots__ = ("_now", "boot_id", "clock", "data", "liveness", "sent_at", "sent_bytes")
 
-    def __init__(self, data: bytes | OneShot, clock: PhaseClock, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        data: bytes | OneShot,
+        clock: PhaseClock,
+        now: Callable[[], float],
+        liveness: Liveness | None = None,
+    ) -> None:
         self.data: Final = data
         self.clock: Final = clock
+        self.liveness: Final = liveness
         self._now: Final = now
+        self.boot_id = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
 

@@ -153,12 +153,17 @@ class Connection:
     def check(self, now: float) -> None:
         """Abort an attempt whose phase takes too long; called by a `DeadlineScheduler`.
 
-        At the deadline the whole call ends, which is not this attempt's matter.
+        At the deadline the whole call ends, which is not this attempt's matter. A worker that is
+        late is asked first whether it is still at work: see `LivenessChecks`.
         """
-        if self._attempt is None:
+        attempt = self._attempt
+        if attempt is None:
             return
-        clock = self._attempt.clock
+        clock, liveness = attempt.clock, attempt.liveness
         if now < clock.expires_at() or now >= clock.deadline:
+            begun = self._reader.begun  # an answer that has begun is not computed any more
+            if liveness is not None and not begun and clock.ask_now(now, liveness.ahead_s):
+                liveness.begin(self._peer, attempt)
             return
         if clock.phase is Phase.UPLOAD:
             limit_s = clock.upload_stall_timeout_s

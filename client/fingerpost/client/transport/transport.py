@@ -13,8 +13,9 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.attempt import Attempt
+from fingerpost.client.transport.liveness import LivenessChecks
 from fingerpost.client.transport.pool import Pools
-from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.load import read_load_answer
@@ -63,9 +64,12 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._pools = Pools(config)
+        self._liveness = LivenessChecks(config, self.load) if route.own_load else None
 
     async def aclose(self) -> None:
         """Close all connections."""
+        if self._liveness is not None:
+            await self._liveness.aclose()
         self._pools.close()
 
     def retain(self, addresses: Collection[str]) -> None:
@@ -82,7 +86,7 @@ class Transport:
             upload_stall_timeout_s=self._config.upload_stall_timeout_s,
             response_timeout_s=self._config.response_timeout_s,
         )
-        return Attempt(data, clock, now)
+        return Attempt(data, clock, now, self._liveness)
 
     async def classify(
         self,
@@ -91,6 +95,8 @@ class Transport:
         top: int,
         attempt: Attempt,
         headers: Mapping[str, str] | None = None,
+        *,
+        boot_id: int = 0,
     ) -> Reply:
         """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
@@ -100,11 +106,12 @@ class Transport:
             top: how many labels to ask for.
             attempt: holds the image.
             headers: more header fields of the request.
+            boot_id: of the process that the image is meant for; 0 if any will do.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._route.path, address, model, top)
+        head = _head(self._route.path, address, model, top, boot_id)
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         pool = self._pools.acquire(address)
@@ -193,9 +200,10 @@ _CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE
 
 
 @lru_cache(maxsize=4096)
-def _head(path: str, address: str, model: str, top: int) -> bytes:
+def _head(path: str, address: str, model: str, top: int, boot_id: int) -> bytes:
+    meant_for = f"{BOOT_ID_HEADER}: {boot_id}\r\n" if boot_id else ""
     return (
-        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n"
+        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n{meant_for}"
         "Content-Type: application/octet-stream\r\n"
     ).encode()
 

@@ -1,11 +1,13 @@
 """From an encoded image to the pixels a model takes.
 
-`decode` checks an image by its header, `resize` brings it to a model's size, and `preprocess` does
-both for one image.
+`fingerpost.client.images.decoding` has the rules by which images are decoded; `resize` brings one
+to a model's size, and `preprocess` does both. Importing this package silences Pillow and libtiff.
 """
 
-from fingerpost.worker.images.config import ImageConfig
-from fingerpost.worker.images.decode import FORMATS, open_image
+from fingerpost.client.images.decoding import FORMATS, ImageConfig, open_image
 from fingerpost.worker.images.preprocess import decode, fit, prepare, reencode
+from fingerpost.worker.images.quiet import silence_decoders
 
 __all__ = ["FORMATS", "ImageConfig", "decode", "fit", "open_image", "prepare", "reencode"]
+
+silence_decoders()

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from fingerpost.errors import BrokenImage, ImageError, InvalidRequest, Overloaded
+from fingerpost.client.images.decoding import (
+    ImageConfig,
+    guarded,
+    load,
+    open_image,
+    to_mode,
+    turn_of,
+)
+from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.images.config import ImageConfig
-from fingerpost.worker.images.decode import open_image
-from fingerpost.worker.images.resize import reduction, resize, to_mode
+from fingerpost.worker.images.resize import reduction, resize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
-    from fingerpost.worker.images.decode import Encoded
-
-T = TypeVar("T")
+    from fingerpost.client.images.decoding.opening import Encoded
 
 __all__ = ["decode", "fit", "prepare", "reencode"]
-
-# EXIF 2.32, 4.6.4 A, Orientation: the transposition that turns the image upright.
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def prepare(data: Encoded, wanted: ImageInput, config: ImageConfig) -> NDArray[np.uint8] | bytes:
@@ -54,7 +45,7 @@ def prepare(data: Encoded, wanted: ImageInput, config: ImageConfig) -> NDArray[n
     """
     if wanted.encoded:
         return reencode(data, config)
-    return _guarded(lambda: _fitted(open_image(data, config), wanted))
+    return guarded(lambda: _fitted(open_image(data, config), wanted))
 
 
 def decode(
@@ -78,9 +69,9 @@ def decode(
     """
     config = config or ImageConfig()
     if size is None:
-        return _guarded(lambda: _whole(open_image(data, config), channels))
+        return guarded(lambda: _whole(open_image(data, config), channels))
     wanted = ImageInput(height=size[0], width=size[1], channels=channels)
-    return _guarded(lambda: _fitted(open_image(data, config), wanted))
+    return guarded(lambda: _fitted(open_image(data, config), wanted))
 
 
 def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
@@ -112,19 +103,7 @@ def reencode(data: Encoded, config: ImageConfig) -> bytes:
     Raises:
         ImageError, Overloaded: see `prepare`.
     """
-    return _guarded(lambda: _reencoded(data, config))
-
-
-def _guarded(work: Callable[[], T]) -> T:
-    """Translate the errors of decoders: OSError, SyntaxError, struct.error, ..."""
-    try:
-        return work()
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise Overloaded("not enough memory for this image now: use another worker") from (error)
-    except Exception as error:
-        raise BrokenImage(f"the image cannot be decoded: {str(error)[:200]}") from error
+    return guarded(lambda: _reencoded(data, config))
 
 
 def _fitted(image: ImageFile, wanted: ImageInput) -> NDArray[np.uint8]:
@@ -134,8 +113,8 @@ def _fitted(image: ImageFile, wanted: ImageInput) -> NDArray[np.uint8]:
         least = (max(1, image.width // by), max(1, image.height // by))
         drafted = image.draft("RGB" if wanted.channels == 3 else "L", least)
         extent = drafted and drafted[1][2:]
-    image.load()
-    return _array(resize(image, wanted, extent=extent, turn=_turn(image)), wanted.channels)
+    pixels = load(image)
+    return _array(resize(pixels, wanted, extent=extent, turn=turn_of(image)), wanted.channels)
 
 
 def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
@@ -144,7 +123,7 @@ def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
 
 def _reencoded(data: Encoded, config: ImageConfig) -> bytes:
     image = open_image(data, config)
-    if image.format == "JPEG" and image.mode in ("RGB", "L") and _turn(image) is None:
+    if image.format == "JPEG" and image.mode in ("RGB", "L") and turn_of(image) is None:
         image.draft(None, (1, 1))  # damage is found at 1/8, too
         image.load()
         return bytes(data)
@@ -154,18 +133,9 @@ def _reencoded(data: Encoded, config: ImageConfig) -> bytes:
 
 
 def _upright(image: ImageFile, mode: str) -> Image.Image:
-    image.load()
-    turn = _turn(image)
-    converted = to_mode(image, mode)
+    converted = to_mode(load(image), mode)
+    turn = turn_of(image)
     return converted if turn is None else converted.transpose(turn)
-
-
-def _turn(image: ImageFile) -> Image.Transpose | None:
-    """EXIF's orientation; None if it is damaged. Pillow turns a TIFF itself when it loads."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # metadata of any kind
-        return None
 
 
 def _array(image: Image.Image, channels: int) -> NDArray[np.uint8]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 from PIL import Image
 
+from fingerpost.client.images.decoding import SIDEWAYS, to_mode
 from fingerpost.worker.models.manifest import Filter, Resize
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import ImageInput
 
-__all__ = ["reduction", "resize", "to_mode"]
+__all__ = ["reduction", "resize"]
 
 _FILTERS: Final = {
     Filter.NEAREST: Image.Resampling.NEAREST,
@@ -31,15 +31,6 @@ _ROOM: Final = 1.25
 # From this many source pixels for each of the model's on, on each side, whole pixels are averaged
 # first. By Pillow's documentation 3 gives almost the same image; measured, 0.3 of 255 differ.
 _REDUCING_GAP: Final = 3.0
-
-_SIDEWAYS: Final = frozenset(
-    {
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.ROTATE_270,
-    }
-)
 
 
 def reduction(size: tuple[int, int], wanted: ImageInput) -> int:
@@ -68,7 +59,7 @@ def resize(
     """Crop, resize, put on white, convert and turn, in one pass over a large image.
 
     Args:
-        image: of any mode that `open_image` lets through.
+        image: RGB, L, RGBA or LA, as `decoding.load` returns it.
         extent: width and height of the picture within `image`: a JPEG that is decoded smaller may
             end within its last pixel.
         turn: the transposition that turns the image upright.
@@ -80,7 +71,7 @@ def resize(
     mode = "RGB" if wanted.channels == 3 else "L"
     width, height = extent or image.size
     across, down = wanted.width, wanted.height
-    if turn in _SIDEWAYS:
+    if turn in SIDEWAYS:
         across, down = down, across
     scale = _scale((width, height), (across, down), rule.resize, rule.crop_fraction)
     box = (0.0, 0.0, width, height)
@@ -90,7 +81,6 @@ def resize(
     elif rule.resize is Resize.PAD:
         across = min(across, max(1, round(width / scale)))
         down = min(down, max(1, round(height / scale)))
-    image = _averageable(image)
     if image.size != (across, down) or box != (0, 0, *image.size):
         image = image.resize(
             (across, down), _FILTERS[rule.filter], box=box, reducing_gap=_REDUCING_GAP
@@ -103,27 +93,6 @@ def resize(
     canvas = Image.new(mode, (wanted.width, wanted.height), (_GRAY,) * len(mode))
     canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
     return canvas
-
-
-def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to RGB or L, but keep what a plain `convert` would lose: 16 bits, transparency."""
-    image = _averageable(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _averageable(image: Image.Image) -> Image.Image:
-    """The image in a mode whose pixels may be averaged: RGB, L, RGBA or LA, as most images are."""
-    if image.mode.startswith("I;16"):  # 16-bit gray: convert() would saturate it at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        return image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("RGB", "L") else image.convert("RGB")
 
 
 def _scale(

@@ -84,6 +84,7 @@ class Batcher(Generic[T]):
     Attributes:
         queued_cost: the costs of all items that wait, added up.
         limit: most items in the next batch.
+        running_since: the start of the oldest batch that runs; None while none does.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Batcher(Generic[T]):
         self._prepare_s = self._full_queue_s = 0.0
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
+        self.running_since: float | None = None
         self.limit = 1
         self.limit = self._batch_limit()
 
@@ -113,11 +115,6 @@ class Batcher(Generic[T]):
         """The number of items that wait or run."""
         running = sum(len(batch.items) for batch in self._running) if self._running else 0
         return len(self) + running
-
-    @property
-    def running_since(self) -> float | None:
-        """The start of the oldest batch that runs; None while none does."""
-        return next(iter(self._running.values()), None)
 
     @property
     def ready(self) -> int:
@@ -272,6 +269,7 @@ class Batcher(Generic[T]):
         )
         if items:
             self._running[batch] = now
+            self.running_since = next(iter(self._running.values()))
         return batch
 
     def complete(self, now: float, batch: Batch[T] | None = None, *, learn: bool = True) -> None:
@@ -286,6 +284,7 @@ class Batcher(Generic[T]):
         if batch is None or batch not in self._running:
             return
         since = self._running.pop(batch)
+        self.running_since = next(iter(self._running.values()), None)
         if learn:
             self._latency.observe(batch.size, now - since)
             self.limit = self._batch_limit()

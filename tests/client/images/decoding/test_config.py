@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fingerpost.client.images.decoding import ImageConfig
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.images import ImageConfig
 
 
 @pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_side"])

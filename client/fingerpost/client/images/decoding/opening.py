@@ -7,17 +7,20 @@ error for each kind of bad image:
 no bytes                                       `EmptyImage` 400
 over the byte or the pixel limit               `ImageTooLarge` 413
 not an image, or of another format             `UnsupportedImage` 415
-floating-point, 32-bit or Lab pixels           `UnsupportedImage` 415
+an allowed format, of a kind that is not read  `UnsupportedImage` 415
 an allowed format, but truncated or damaged    `BrokenImage` 422
 a side longer than the limit                   `BrokenImage` 422
 more pieces than any real image has            `BrokenImage` 422
 more work than its pixels (`check_structure`)  `ImageTooLarge` 413
 =============================================  ==================================
 
+Kinds that are not read are floating-point, 32-bit, signed or Lab pixels, 12-bit and lossless JPEG,
+BMP with uncommon bit fields or a JPEG inside, and TIFF of other depths and compressions.
+
 Everything else is decoded: EXIF orientation is applied, the first frame of an animation and the
-first page of a document are taken, 16-bit gray is scaled to 8 bits, and transparency is put on
-white, as a browser shows it. Pixels are decoded even where metadata is damaged (EXIF, colour
-profile, MPO index).
+first page of a document are taken, 12 and 16 bits are scaled to 8, and transparency is put on
+white, as a browser shows it. A colour that is transparent is compared at full depth. Pixels are
+decoded even where metadata is damaged (EXIF, colour profile, MPO index).
 
 Pillow's plugins are called directly, not through `Image.open`: that tries other formats than the
 image's, opens a phone's JPEG that contains a second image as an MPO, which fails where the second
@@ -26,47 +29,39 @@ image is damaged, and has one limit on pixels for the whole process.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import importlib.util
 import io
-import logging
-import warnings
+import re
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from fingerpost.client.images.structure import check_structure
-from fingerpost.errors import (
-    BrokenImage,
-    EmptyImage,
-    ImageError,
-    ImageTooLarge,
-    UnsupportedImage,
-)
+from fingerpost.client.images.decoding.gif import GifFile
+from fingerpost.client.images.decoding.png import PngFile
+from fingerpost.client.images.decoding.structure import check_structure
+from fingerpost.client.images.decoding.tiff import TiffFile
+from fingerpost.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.ImageFile import ImageFile
 
-    from fingerpost.worker.images.config import ImageConfig
+    from fingerpost.client.images.decoding.config import ImageConfig
 
     Encoded = bytes | bytearray | memoryview
 
 __all__ = ["FORMATS", "open_image"]
 
-_PLUGINS: Final[dict[str, type[ImageFile]]] = {
+_PLUGINS: Final[dict[str, Callable[[io.BytesIO], ImageFile]]] = {
     "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
+    "PNG": PngFile,
     "WEBP": WebPImageFile,
     "BMP": BmpImageFile,
-    "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
+    "GIF": GifFile,
+    "TIFF": TiffFile,
 }
 FORMATS: Final = tuple(_PLUGINS)
 
@@ -82,7 +77,15 @@ _MAGIC: Final = {
     b"MM\x00+": "TIFF",
 }
 
-# Modes that `resize` can convert to RGB or gray without guessing a range: not F, I (32 bits), LAB.
+# Headers that are sound, by what Pillow says of them: numbers that no standard has are damage.
+_UNREAD: Final = re.compile(
+    r"cannot handle (?:[2-9]|1[0-6])-(?:bit|layer)"
+    r"|Unsupported BMP (?:bitfields|compression \((?:[4-6]|1[1-3])\)|pixel depth \((?:0|2|64)\)"
+    r"|header type \(16\))"
+)
+_JPEG_LS: Final = b"\xff\xd8\xff\xf7"
+
+# Modes that `pixels` can convert to RGB or gray without guessing a range: not F, I (32 bits), LAB.
 _MODES: Final = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
     | {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -98,15 +101,6 @@ _WEBP_COPIES: Final = 4
 # Bytes that a decoder gets at a time, for each of which it takes and releases the interpreter lock.
 # With Pillow's 64 KB a 640 KB JPEG takes a tenth longer while another thread is busy.
 _FEED_BYTES: Final = 1 << 24
-
-# Pillow warns about and logs the contents of images. Clients could fill the log with that, and
-# the registry of warnings with a line for each number in them. libtiff writes to standard error, up
-# to a line for each row of an image; Pillow has no setting for that, but libtiff has.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
-_extension = importlib.util.find_spec("PIL._imaging")
-with contextlib.suppress(OSError, AttributeError, TypeError):  # linked statically, or not at all
-    ctypes.CDLL(_extension.origin if _extension else None).TIFFSetErrorHandler(None)
 
 
 def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
@@ -137,6 +131,11 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(f"{error}: send a smaller image") from error
     except Exception as error:  # plugins raise anything on hostile headers
+        if _UNREAD.search(str(error)):
+            raise UnsupportedImage(
+                f"this kind of {name} is not read ({str(error)[:200]}): save it as a common one, "
+                "with 8 bits"
+            ) from error
         raise BrokenImage(
             f"the image's header is damaged or incomplete: {str(error)[:200]}"
         ) from error
@@ -169,6 +168,8 @@ class _Source(io.BytesIO):
 def _format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if head.startswith(_JPEG_LS):
+        return None
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from fingerpost.client.images.structure.jpeg import MAX_PASSES, MAX_SCANS
+from fingerpost.client.images.decoding.structure.jpeg import MAX_PASSES, MAX_SCANS
 from fingerpost.errors import BrokenImage, ImageTooLarge
 
 __all__ = ["check_tiff"]

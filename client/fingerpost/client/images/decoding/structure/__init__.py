@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.images.structure.bmp import check_bmp
-from fingerpost.client.images.structure.jpeg import check_jpeg
-from fingerpost.client.images.structure.png import check_png
-from fingerpost.client.images.structure.tiff import check_tiff
+from fingerpost.client.images.decoding.structure.bmp import check_bmp
+from fingerpost.client.images.decoding.structure.jpeg import check_jpeg
+from fingerpost.client.images.decoding.structure.tiff import check_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,6 @@ __all__ = ["check_structure"]
 
 _CHECKS: Final[dict[str, Callable[[bytes | bytearray | memoryview, int], None]]] = {
     "JPEG": check_jpeg,
-    "PNG": check_png,
     "BMP": check_bmp,
     "TIFF": check_tiff,
 }
@@ -37,7 +35,7 @@ def check_structure(name: str, data: bytes | bytearray | memoryview, *, max_pixe
 
     What is invalid or cut off is left to the decoder, whose work it ends. WebP and GIF have
     nothing to check: their decoders stop at the last pixel of the first frame, and what is
-    around it costs them less than the pixels of an honest image.
+    around it costs them less than the pixels of an honest image. `PngFile` checks a PNG's chunks.
 
     Args:
         name: the format, as `FORMATS` has it.
