@@ -13,9 +13,10 @@ from typing import Final
 
 from PIL import Image
 
+from fingerpost.errors import BrokenImage, ImageError, ImageTooLarge, UnsupportedImage
 from tests.support.pictures import after_start, photo, png_chunk, save, tiff, zeros
 
-__all__ = ["HOSTILE", "SIDE", "jpeg"]
+__all__ = ["HOSTILE", "REFUSED", "SIDE", "jpeg", "scan", "segment", "sequential"]
 
 # 64 megapixels and 20 MB are what a worker takes by default.
 SIDE: Final = 8000
@@ -81,8 +82,8 @@ def refinements(count: int, side: int = SIDE) -> bytes:
     return jpeg(first + one * count, frame=0xC2, size=(side, side))
 
 
-def restarts(count: int) -> bytes:
-    return sequential(count, before=segment(0xDD, b"\0\1"))
+def restarts(count: int, size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
+    return sequential(count, size=size, before=segment(0xDD, b"\0\1"))
 
 
 def bare(*segments: tuple[int, bytes]) -> bytes:
@@ -109,7 +110,7 @@ def png(*extra: bytes, size: tuple[int, int] = (4, 4), depth: int = 8, kind: int
 def paeth_rows(row_bytes: int, rows: int) -> bytes:
     """Rows of zeros with the dearest filter, compressed."""
     row = b"\x04" + bytes(row_bytes)
-    made = zlib.compressobj(9)
+    made = zlib.compressobj(1)
     block = row * 100
     return b"".join(made.compress(block) for _ in range(rows // 100)) + made.flush()
 
@@ -140,36 +141,38 @@ def strips(
     size: tuple[int, int],
     fill_order: int = 1,
     bits: int = 8,
-    more: tuple[tuple[int, int, int, int], ...] = (),
+    samples: int = 1,
 ) -> bytes:
-    """A gray TIFF whose strips are all the same bytes of the file."""
-    entries = sorted([
+    """A TIFF in gray or RGB whose strips are all the same bytes of the file."""
+    start = 8 + 2 + 12 * 10 + 4
+    depths = struct.pack("<HHHH", bits, bits, bits, 0)
+    at = start + len(depths) + 8 * count
+    places, lengths = start + len(depths), start + len(depths) + 4 * count
+    entries = [
         (256, 4, 1, size[0]),
         (257, 4, 1, size[1]),
-        (258, 3, 1, bits),
+        (258, 3, samples, bits if samples == 1 else start),
         (259, 3, 1, compression),
-        (262, 3, 1, 1),
+        (262, 3, 1, 1 if samples == 1 else 2),
         (266, 3, 1, fill_order),
-        (273, 4, count, 0),
-        (277, 3, 1, 1),
+        (273, 4, count, at if count == 1 else places),
+        (277, 3, 1, samples),
         (278, 4, 1, -(-size[1] // count)),
-        (279, 4, count, 0),
-        *more,
-    ])  # fmt: skip
-    start = 8 + 2 + 12 * len(entries) + 4
-    at = start + 8 * count
-    lists = (
-        b"" if count == 1 else struct.pack("<I", at) * count + struct.pack("<I", len(data)) * count
-    )
-    for tag, value in ((273, start), (279, start + 4 * count)):
-        place = [entry[0] for entry in entries].index(tag)
-        entries[place] = (
-            tag,
-            4,
-            count,
-            value if count > 1 else (start if tag == 273 else len(data)),
-        )
-    return tiff(entries, lists + data)
+        (279, 4, count, len(data) if count == 1 else lengths),
+    ]
+    lists = struct.pack("<I", at) * count + struct.pack("<I", len(data)) * count
+    return tiff(entries, depths + lists + data)
+
+
+def turned(data: bytes) -> bytes:
+    """The bits of each byte the other way round."""
+    return bytes(int(f"{byte:08b}"[::-1], 2) for byte in data)
+
+
+def piecewise(compression: str, count: int) -> bytes:
+    """Real strips of a row each, as many as a TIFF may have for its pixels."""
+    image = Image.new("RGB", (16, count))
+    return save(image, "TIFF", compression=compression, tiffinfo={278: 1}, strip_size=1)
 
 
 def tiles(width: int, height: int, across: int, down: int) -> bytes:
@@ -223,15 +226,31 @@ TEXT = b"k\0\0" + zlib.compress(bytes(1_000_000), 9)
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "jpeg: 20,000 sequential scans": lambda: sequential(20_000),
-    "jpeg: 1,000,000 scans of a small image": lambda: sequential(1_000_000, size=(64, 64)),
+    "jpeg: 20 sequential scans": lambda: sequential(20),
     "jpeg: 2,000 sequential scans with restarts": lambda: restarts(2000),
-    "jpeg: 100 refining scans": lambda: refinements(100),
+    "jpeg: 20 sequential scans with restarts": lambda: restarts(20),
+    "jpeg: 100 of 12 megapixels with restarts": lambda: restarts(100, (3500, 3500)),
+    "jpeg: 100 scans of 1 megapixel": lambda: sequential(100, size=(1000, 1000)),
+    "jpeg: 20,000 scans behind one of all": lambda: jpeg(
+        segment(0xDA, bytes((3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0))) + b"\0" + scan(1) * 20_000
+    ),
+    "jpeg: 100,000 scans of a small image": lambda: sequential(100_000, size=(64, 64)),
+    "jpeg: 200 refining scans": lambda: refinements(200),
+    "jpeg: 18 refining scans": lambda: refinements(18),
+    "jpeg: 98 refining scans of 12 megapixels": lambda: refinements(98, 3500),
     "jpeg: 60,000 refining scans of 1 megapixel": lambda: refinements(60_000, 1000),
+    "jpeg: tables between its scans": lambda: jpeg(
+        scan(1) + segment(0xC4, b"\0\1" + bytes(16)) * 900_000 + scan(2) * 200
+    ),
+    "jpeg: 5,000,000 marks for a scan": lambda: jpeg(scan(1) + b"\xff\xda" * 5_000_000),
+    "jpeg: 9,000,000 restarts in its header": lambda: jpeg(scan(1), before=b"\xff\xd0" * 9_000_000),
     "jpeg: arithmetic coding": lambda: jpeg(scan(1), frame=0xC9, components=1),
-    "jpeg: 100 scans in arithmetic coding": lambda: sequential(100, frame=0xC9),
     "jpeg: lossless": lambda: jpeg(scan(1, (1, 0, 0)), frame=0xC3, components=1),
-    "jpeg: 300 lossless scans": lambda: jpeg(
-        b"".join(scan(1 + n % 3, (1, 0, 0)) for n in range(300)), frame=0xC3
+    "jpeg: 20 lossless scans": lambda: jpeg(
+        b"".join(scan(1 + n % 3, (1, 0, 0)) for n in range(20)), frame=0xC3
+    ),
+    "jpeg: what Pillow sees behind another marker": lambda: jpeg(
+        scan(1), before=b"\xff\xf0" + segment(0xE1, b"Exif\0\0" + bytes(650)) * 30_000
     ),
     "jpeg: exif in 30,000 segments": lambda: bare(*[(0xE1, b"Exif\0\0" + bytes(650))] * 30_000),
     "jpeg: 43,000 segments": lambda: bare(*[(0xE5, b"")] * 43_000),
@@ -253,7 +272,24 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         png_chunk(b"eXIf", exif_entries(900_000, 8, big=True))
     ),
     "png: 16,000 profiles": lambda: png(png_chunk(b"iCCP", ICC) * 16_000),
-    "png: 19,000 texts": lambda: png(png_chunk(b"zTXt", TEXT) * 60),
+    "png: 16,000 texts": lambda: png(png_chunk(b"zTXt", TEXT) * 16_000),
+    "png: 16,000 texts about its orientation": lambda: png(
+        png_chunk(b"zTXt", b"Raw profile type exif" + TEXT[1:]) * 16_000
+    ),
+    "png: 60,000 pieces of its pixels": lambda: png(png_chunk(b"IDAT", b"") * 60_000),
+    "png: 3,800,000 empty blocks": lambda: png(
+        data=b"\x78\x9c" + b"\0\0\0\xff\xff" * 3_800_000 + zlib.compress(bytes(64))[2:]
+    ),
+    "png: a colour of 16 bits is transparent": lambda: png(
+        png_chunk(b"tRNS", bytes(6)), size=(SIDE, SIDE), depth=16, kind=2
+    ),
+    "png: the same in 16 megapixels": lambda: png(
+        png_chunk(b"tRNS", bytes(6)),
+        size=(4000, 4000),
+        depth=16,
+        kind=2,
+        data=paeth_rows(4000 * 6, 4000),
+    ),
     "png: broken texts": lambda: png(png_chunk(b"zTXt", b"\0\0" + TEXT[3:]) * 16_000),
     "png: 43,000 chunks": lambda: png(png_chunk(b"prVt", b"") * 43_000),
     "png: 64 megapixels, 16 bits, rgba": lambda: png(
@@ -269,25 +305,76 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "bmp: runs of 4 bits": lambda: bmp_rle((b"\xff\x12" * 31 + b"\x5f\x12\0\0") * SIDE, kind=2),
     "bmp: absolute runs": lambda: bmp_rle(b"\0\xff" + bytes(256), kind=1),
     "tiff: entries of 300 KB": lambda: tiff_entries(60_000, 19_000_000),
-    "tiff: 30,000 strips of the same 19 MB": lambda: strips(
-        30_000, 5, b"\x80\x01" + bytes(19_000_000), size=(16, 30_000), fill_order=2
+    "tiff: 30,000 strips of the same 19 MB, turned": lambda: strips(
+        30_000, 32773, turned(b"\xf1\0") + bytes(19_000_000), size=(16, 30_000), fill_order=2
     ),
-    "tiff: the same, not reversed": lambda: strips(
-        30_000, 5, b"\x80\x01" + bytes(19_000_000), size=(16, 30_000)
+    "tiff: 30,000 empty blocks 3,800,000 times": lambda: strips(
+        30_000,
+        8,
+        b"\x78\x9c" + b"\0\0\0\xff\xff" * 3_700_000 + zlib.compress(bytes(16))[2:],
+        size=(16, 30_000),
     ),
-    "tiff: the same, packbits": lambda: strips(
-        30_000, 32773, b"\x80" * 19_000_000, size=(16, 30_000)
+    "tiff: the same in one strip": lambda: strips(
+        1,
+        8,
+        b"\x78\x9c" + b"\0\0\0\xff\xff" * 3_700_000 + zlib.compress(bytes(16))[2:],
+        size=(16, 1),
     ),
-    "tiff: the same, fax": lambda: strips(30_000, 4, bytes(19_000_000), size=(16, 30_000), bits=1),
-    "tiff: the same, raw": lambda: strips(30_000, 1, bytes(19_000_000), size=(16, 30_000)),
-    "tiff: the same, deflate": lambda: strips(
-        30_000, 8, zlib.compress(b"") + bytes(19_000_000), size=(16, 30_000)
+    "tiff: 120,000 raw strips of the same bytes": lambda: (
+        strips(120_000, 1, bytes(150), size=(150, 30_000))[:-150] + bytes(18_000_000)
     ),
-    "tiff: empty deflate blocks": lambda: strips(
-        30_000, 8, b"\x78\x9c" + b"\0\0\0\xff\xff" * 3_800_000, size=(16, 30_000)
+    "tiff: 30,000 raw strips of the same bytes": lambda: (
+        strips(30_000, 1, bytes(600), size=(600, 30_000))[:-600] + bytes(19_000_000)
+    ),
+    **{
+        f"tiff: 30,000 strips in {name}": lambda name=name: piecewise(name, 30_000)
+        for name in ("jpeg", "lzma", "zstd", "webp", "tiff_adobe_deflate", "tiff_lzw")
+    },
+    **{
+        f"tiff: 64 megapixels in {name}": lambda name=name: save(
+            Image.new("RGBA" if name != "jpeg" else "RGB", (SIDE, SIDE)), "TIFF", compression=name
+        )
+        for name in ("jpeg", "lzma", "zstd", "tiff_adobe_deflate", "tiff_lzw", "packbits")
+    },
+    "tiff: a JPEG of 2,000 scans": lambda: strips(
+        1, 7, sequential(2000), size=(SIDE, SIDE), samples=3
+    ),
+    "tiff: a JPEG of 18 scans": lambda: strips(1, 7, sequential(18), size=(SIDE, SIDE), samples=3),
+    "tiff: a JPEG of 18 scans in arithmetic coding": lambda: strips(
+        1, 7, sequential(18, frame=0xC9), size=(SIDE, SIDE), samples=3
+    ),
+    "tiff: 1,000 strips of a JPEG of 18 scans": lambda: strips(
+        1000, 7, sequential(18, size=(SIDE, 8)), size=(SIDE, SIDE), samples=3
     ),
     "tiff: 2,048 tiles of 64 megapixels": lambda: tiles(32_768, 1, 16, 4_000_000),
     "webp: 2,000,000 chunks": lambda: webp_chunks(b"JUNK", 2_000_000),
     "webp: 2,000,000 exif chunks": lambda: webp_chunks(b"EXIF", 2_000_000),
     "webp: 200,000 frames": lambda: webp_frames(200_000),
+}
+
+# Those that are refused before they are decoded, and with what.
+REFUSED: Final[dict[str, type[ImageError]]] = {
+    "jpeg: 20,000 sequential scans": ImageTooLarge,
+    "jpeg: 2,000 sequential scans with restarts": ImageTooLarge,
+    "jpeg: 100,000 scans of a small image": BrokenImage,
+    "jpeg: 200 refining scans": ImageTooLarge,
+    "jpeg: 60,000 refining scans of 1 megapixel": BrokenImage,
+    "jpeg: tables between its scans": BrokenImage,
+    "jpeg: 5,000,000 marks for a scan": ImageTooLarge,
+    "jpeg: 9,000,000 restarts in its header": BrokenImage,
+    "jpeg: arithmetic coding": UnsupportedImage,
+    "jpeg: what Pillow sees behind another marker": BrokenImage,
+    "jpeg: exif in 30,000 segments": BrokenImage,
+    "jpeg: 43,000 segments": BrokenImage,
+    "jpeg: 43,000 comments": BrokenImage,
+    "jpeg: photoshop blocks": BrokenImage,
+    "jpeg: quantization tables": BrokenImage,
+    "png: a colour of 16 bits is transparent": ImageTooLarge,
+    "bmp: ends of lines": ImageTooLarge,
+    "bmp: runs of 4 bits": ImageTooLarge,
+    "tiff: entries of 300 KB": BrokenImage,
+    "tiff: 30,000 strips of the same 19 MB, turned": BrokenImage,
+    "tiff: 30,000 empty blocks 3,800,000 times": BrokenImage,
+    "tiff: a JPEG of 2,000 scans": ImageTooLarge,
+    "tiff: 2,048 tiles of 64 megapixels": ImageTooLarge,
 }

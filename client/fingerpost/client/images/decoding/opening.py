@@ -175,7 +175,10 @@ def _format_of(head: bytes) -> str | None:
 
 def _check_size(image: ImageFile, config: ImageConfig) -> None:
     width, height = image.size
-    pixels = width * height * (_WEBP_COPIES if image.format == "WEBP" else 1)
+    times = _WEBP_COPIES if image.format == "WEBP" else 1
+    if isinstance(image, PngFile):
+        times = image.decodings
+    pixels = width * height * times
     if pixels > config.max_pixels:
         raise ImageTooLarge(
             f"the image is {width} x {height}, decoding it takes {pixels / 1e6:.0f} megapixels, "

@@ -82,6 +82,11 @@ class PngFile(PngImageFile):
         super().__init__(io.BytesIO(self._clean))
         self.info.update(chunks.metadata())
 
+    @property
+    def decodings(self) -> int:
+        """How often the pixels are gone over: where a colour of 16 bits is transparent, 4 times."""
+        return 4 if self._transparent is not None and self._depth == 16 else 1
+
     def finished(self) -> Image.Image:
         """The decoded pixels; where a colour is transparent, LA or RGBA."""
         self.load()
