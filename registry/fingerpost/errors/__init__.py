@@ -326,20 +326,33 @@ class _Envelope(msgspec.Struct):
     error: _Body
 
 
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+# Of a message that a peer wrote; ours have some hundred.
+_MAX_MESSAGE_LETTERS = 2000
+
+
 def error_from_json(
-    body: bytes, *, status: int, retry_after_s: float | None = None
+    body: bytes, *, status: int, peer: str = "", retry_after_s: float | None = None
 ) -> FingerpostError:
     """The typed error in a peer's answer; `BadAnswer` where the body is not such an error.
 
     An unknown code, as of a newer peer, becomes a `PeerError` if the peer says that it is
-    retryable, otherwise a `CallerError`.
+    retryable, otherwise a `CallerError`. A very long message is cut.
+
+    Args:
+        body: as it came, whatever it is.
+        status: the HTTP status of the answer.
+        peer: names the peer in a `BadAnswer`, such as `10.0.0.7:8501`.
+        retry_after_s: the answer's `Retry-After`.
     """
     try:
-        error = msgspec.json.decode(body, type=_Envelope).error
-    except msgspec.MsgspecError:
+        error = _envelope_decoder.decode(body).error
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         text = body[:200].decode("utf-8", "replace")
-        return BadAnswer(f"HTTP {status} without a Fingerpost error in its body: {text!r}")
+        name = f"{peer}: " if peer else ""
+        return BadAnswer(f"{name}HTTP {status} without a Fingerpost error in its body: {text!r}")
     fallback = PeerError if error.retryable else CallerError
-    made = _BY_CODE.get(error.code, fallback)(error.message, retry_after_s=retry_after_s)
+    message = error.message[:_MAX_MESSAGE_LETTERS]
+    made = _BY_CODE.get(error.code, fallback)(message, retry_after_s=retry_after_s)
     made.retryable = error.retryable
     return made

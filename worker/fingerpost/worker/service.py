@@ -23,6 +23,8 @@ from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
+from fingerpost.worker.serving.turns import Turns
+from fingerpost.worker.serving.uploads import Uploads
 from fingerpost.worker.telemetry.observer import Observer
 
 if TYPE_CHECKING:
@@ -96,10 +98,11 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        ClassifyProtocol(config, metrics).add_to(context)
+        uploads, turns = Uploads(config), Turns()
+        ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
-        TensorFlowServingProtocol(manager, config, metrics).add_to(context)
-        OpenInferenceProtocol(config, metrics).add_to(context)
+        TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
+        OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
