@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check_structure"]
 
-_CHECKS: Final[dict[str, Callable[[bytes | bytearray | memoryview, int], None]]] = {
+_CHECKS: Final[dict[str, Callable[[bytes, int], None]]] = {
     "JPEG": check_jpeg,
     "BMP": check_bmp,
     "TIFF": check_tiff,
 }
 
 
-def check_structure(name: str, data: bytes | bytearray | memoryview, *, max_pixels: int) -> None:
+def check_structure(name: str, data: bytes, *, max_pixels: int) -> None:
     """Refuse an image that asks for more work than any honest image of its format.
 
     What is invalid or cut off is left to the decoder, whose work it ends. WebP and GIF have
