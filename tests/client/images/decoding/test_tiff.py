@@ -59,6 +59,15 @@ def test_alpha_is_put_on_white(bits: int, order: str) -> None:
     assert np.abs(shown(data) - (seen[..., :3] * alpha + 255 * (1 - alpha))).max() <= 1
 
 
+@pytest.mark.parametrize("channels", [2, 4], ids=["gray", "colour"])
+def test_alpha_that_is_in_the_colours_already(channels: int) -> None:
+    """Associated alpha, TIFF 6.0, section 18."""
+    samples = samples_of(8, channels)
+    samples[..., :-1] = samples[..., :-1] * samples[..., -1:] // 255
+    data = tiff_of(samples, 8, RGB if channels == 4 else BLACK_IS_ZERO, more={338: (3, [1])})
+    assert np.abs(shown(data) - (samples[..., :-1] + 255 - samples[..., -1:])).max() <= 2
+
+
 @pytest.mark.parametrize("order", ["<", ">"], ids=["II", "MM"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_inks(bits: int, order: str) -> None:

@@ -97,7 +97,9 @@ def _averageable(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return upper(image)
     if image.has_transparency_data:
-        return image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+        if image.mode in ("RGBA", "LA"):
+            return image
+        return image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("RGB", "L") else image.convert("RGB")
