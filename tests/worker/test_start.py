@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from fingerpost.registry import Instance, ModelInfo, RegistryConfig, open_registry
@@ -118,3 +119,16 @@ async def test_an_address_at_which_another_process_answers_removes_nothing_and_i
         listed = {each.id for each in (await registry.list("colours")).instances}
         assert worker.instance.id in listed
         await registry.aclose()
+
+
+async def test_the_check_is_of_the_process_that_the_entry_names(
+    worker: Worker,
+) -> None:
+    boot_id = worker.instance.boot_id
+    http = aiohttp.ClientSession(worker.instance.url)
+    for query, status in [("", 200), (f"?boot_id={boot_id}", 200), ("?boot_id=7", 410)]:
+        async with http.get(f"/health/engine{query}") as response:
+            assert response.status == status, query
+    async with http.get("/health/engine?boot_id=7") as response:
+        assert await response.json() == {"status": "another process", "boot_id": boot_id}
+    await http.close()
