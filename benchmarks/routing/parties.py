@@ -8,7 +8,9 @@ from math import inf
 from typing import Any, Final
 
 from fingerpost.client.routing import Balancer, Budget, Pick, RoutingConfig, make_policy
+from fingerpost.client.routing.line import WaitingLine
 from fingerpost.registry import LoadReport, WorkerState
+from fingerpost.worker.serving.oldest_first import OldestFirst
 
 __all__ = ["NO_WORKERS", "Client", "Link", "Request", "Worker"]
 
@@ -20,7 +22,7 @@ class Request:
 
     __slots__ = (
         *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
-        *("pick", "queue", "started", "tried", "work"),
+        *("called", "pick", "queue", "retry_after_s", "started", "tried", "work"),
     )
 
     def __init__(self, client: Client, born: float, mb: float, work: float) -> None:
@@ -29,23 +31,25 @@ class Request:
         self.mb = mb
         self.work = work
         self.started = 0.0
+        self.retry_after_s: float | None = None
         self.queue = 1.0
         self.begun = False
         self.awaits = self.attempts = 0
         self.tried: frozenset[str] = NO_WORKERS
         self.pick: Pick | None = None
-        self.done = False
+        self.done = self.called = False
 
 
 class Client:
     """The state of one client; in production that of `Dispatcher`, `Service` and `Prober`."""
 
-    __slots__ = ("asked", "balancer", "budget", "mb", "reported_at", "seconds", "timer")
+    __slots__ = ("asked", "balancer", "budget", "line", "mb", "reported_at", "seconds", "timer")
 
     def __init__(self, config: RoutingConfig) -> None:
         self.balancer = Balancer(make_policy(config), config)
         self.budget = Budget(config.retries)
         self.timer = False
+        self.line: WaitingLine[Request] = WaitingLine()
         self.asked: set[str] = set()
         self.reported_at = -inf
         self.seconds = self.mb = 0.0
@@ -96,6 +100,7 @@ class Worker:
 
     __slots__ = (
         *("busy", "factor", "latency", "link", "link_changes", "mb", "mode"),
+        "oldest_first",
         *("queue", "rif", "sampled_at", "seq", "slots", "speed"),
     )
 
@@ -107,6 +112,7 @@ class Worker:
         self.mode = "up"
         self.busy = self.link_changes = self.rif = self.seq = 0
         self.latency = self.mb = self.sampled_at = 0.0
+        self.oldest_first = OldestFirst()
         self.queue: deque[Request] = deque()
 
     def report(self) -> LoadReport:

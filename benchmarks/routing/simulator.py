@@ -229,10 +229,22 @@ class _Simulation:
                 self.begin(request)
 
     def attempt(self, request: Request) -> None:
+        client, called = request.client, request.called
         if request.done:
+            if called:
+                client.line.done()
+                self.wake(client)
+            return
+        if client.line and not called:
+            client.line.join(request.born, request)
             return
         balancer, now = request.client.balancer, self.now
         made = balancer.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
+        waits = isinstance(made, RetryAt) and made.overloaded
+        request.called = False
+        if called and not waits:
+            client.line.done()
+            self.wake(client)
         if isinstance(made, Pick):
             request.attempts += 1
             request.pick = made
@@ -241,8 +253,21 @@ class _Simulation:
             return
         request.tried = NO_WORKERS
         until = made.until if isinstance(made, RetryAt) else now
+        if waits:
+            client.line.join(request.born, request, again=called)
+            self.at(until, self.wake, client)
+            return
         wait_s = self.scenario.routing.retries.backoff_s(request.attempts, self.chance)
         self.at(until + wait_s, self.attempt, request)
+
+    def wake(self, client: Client) -> None:
+        """There may be a place: let the request that has waited longest try."""
+        while (request := client.line.call()) is not None:
+            if not request.done:
+                request.called = True
+                self.at(self.now, self.attempt, request)
+                return
+            client.line.done()
 
     def time_out(self, now: float) -> None:
         waiting, oldest = self.waiting, now - self.scenario.timeout_s
@@ -285,7 +310,14 @@ class _Simulation:
             load_report=report,
             worker_s=worker_s,
             sent_mb=sent_mb,
+            retry_after_s=request.retry_after_s,
+            backpressure=True,
         )
+        self.wake(client)
+        if outcome is Outcome.OVERLOADED:
+            self.result.retries += 1
+            self.attempt(request)
+            return
         if answered:
             self.end(request, error=self.now - request.born > self.scenario.timeout_s)
             return
@@ -308,7 +340,7 @@ class _Simulation:
             outcome = Outcome.REFUSED if worker.mode == "refusing" else Outcome.FAILED
             delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
             self.at(self.now + delay_s, self.answer, (request, made, outcome, None, None, 0.0))
-        elif worker.rif >= self.scenario.max_in_flight:
+        elif self.refuses(worker, request, made):
             answer = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
             self.at(self.now + self.half_s, self.answer, answer)
         else:
@@ -316,6 +348,19 @@ class _Simulation:
             request.queue = max(1.0, worker.rif / worker.slots)
             worker.link.add(self.now, request.mb, (request, made))
             self.watch(worker)
+
+    def refuses(self, worker: Worker, request: Request, made: Pick) -> bool:
+        """Whether the worker is overloaded: its queue is full, or kept for older requests."""
+        scenario, now, oldest_first = self.scenario, self.now, worker.oldest_first
+        waited_s = now - request.born if made.endpoint.overload.limit < inf else 0.0
+        queued = worker.rif - worker.slots
+        crowded = 4 * queued >= scenario.max_in_flight - worker.slots
+        deferred = crowded and oldest_first.contended(now) and oldest_first.defers(waited_s)
+        if not deferred and worker.rif < scenario.max_in_flight:
+            return False
+        queue_s = scenario.service_s * worker.rif / worker.slots / worker.speed / worker.factor
+        request.retry_after_s = oldest_first.refused(waited_s, queue_s, now)
+        return True
 
     def watch(self, worker: Worker) -> None:
         """Schedule the end of the next upload, which others that come or end before change."""

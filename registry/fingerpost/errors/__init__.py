@@ -37,6 +37,7 @@ raises the class with that code.
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar, Literal
 
 import msgspec
@@ -100,10 +101,14 @@ class FingerpostError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_json(self) -> bytes:
-        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8."""
-        return msgspec.json.encode(
-            {"error": {"code": self.code, "message": self.message, "retryable": self.retryable}}
-        )
+        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8.
+
+        With `retry_after_s` where that is known: the header `Retry-After` has whole seconds only.
+        """
+        body = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.retry_after_s is not None:
+            body["retry_after_s"] = round(self.retry_after_s, 6)
+        return msgspec.json.encode({"error": body})
 
 
 class CallerError(FingerpostError):
@@ -308,6 +313,7 @@ class _Body(msgspec.Struct):
     code: str
     message: str
     retryable: bool
+    retry_after_s: float | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -327,6 +333,8 @@ def error_from_json(
     except msgspec.MsgspecError:
         text = body[:200].decode("utf-8", "replace")
         return BadAnswer(f"HTTP {status} without a Fingerpost error in its body: {text!r}")
+    if error.retry_after_s is not None and 0 <= error.retry_after_s < inf:
+        retry_after_s = error.retry_after_s  # more precise than the header
     fallback = PeerError if error.retryable else CallerError
     made = _BY_CODE.get(error.code, fallback)(error.message, retry_after_s=retry_after_s)
     made.retryable = error.retryable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Set as AbstractSet
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.dispatch.service import Service
@@ -12,12 +13,14 @@ from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
-from fingerpost.client.routing import Budget, Outcome, Pick
+from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
+from fingerpost.client.wire import WAITED_HEADER
 from fingerpost.errors import (
     CallerError,
     DeadlineExceeded,
     NoWorker,
+    Overloaded,
     UnknownModel,
     UnknownService,
     Unreachable,
@@ -83,7 +86,7 @@ class Dispatcher:
     async def aclose(self) -> None:
         """End the background tasks."""
         for service in self._services.values():
-            await service.prober.aclose()
+            await service.aclose()
 
     @property
     def lookups(self) -> int:
@@ -141,9 +144,16 @@ class Dispatcher:
         rounds = 0
         no_worker_until: float | None = None
         unpaid_bytes: int | None = None  # of a failed attempt; its retry is not in the budget yet
+        called = False  # it is this call's turn: it is the oldest of those that wait for a place
         while True:
             now = self._clock()
             self._refresh(service, now)
+            if service.lines and not called and unpaid_bytes is None:
+                line = service.lines.get(call.reference)
+                if line:  # others wait, and new images do not overtake them
+                    await line.turn(call.began, again=False)
+                    called = True
+                    continue
             if unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes):
                 # The budget limits the rate of retries: an image that waits does no harm.
                 await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
@@ -153,22 +163,34 @@ class Dispatcher:
             pick = service.balancer.pick(
                 call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
             )
+            waits = isinstance(pick, RetryAt) and pick.overloaded
+            if called and not waits:
+                called = False
+                service.turn_done(call.reference)
             if isinstance(pick, Pick):
                 attempt, reply = await self._send(call, service, pick, data, tried)
                 if reply.answer is not None:
                     return reply.answer
                 self._failed(call, service, reply, data)
-                unpaid_bytes = attempt.sent_bytes
-                tried = tried | {pick.endpoint.id}
+                if not isinstance(reply.error, Overloaded):  # which is backpressure, not a failure
+                    unpaid_bytes = attempt.sent_bytes
+                if reply.outcome is not Outcome.OVERLOADED:  # its worker is left out as long as due
+                    tried = tried | {pick.endpoint.id}
                 no_worker_until = None
             elif pick is None:
                 if no_worker_until is None:
                     no_worker_until = now + self._config.wait_for_ready_s
                 _check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
+            elif pick.until >= call.deadline and not pick.full:
+                if called:
+                    service.turn_done(call.reference)
+                raise _late(call) from call.last_error
+            elif pick.overloaded:
+                line = service.waiting(call.reference)
+                await line.turn(call.began, until=pick.until, again=called)
+                called, tried = True, _NONE
             else:
-                if pick.until >= call.deadline:
-                    raise _late(call) from call.last_error
                 jitter_s = self._config.routing.retries.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
                 tried = _NONE
@@ -236,13 +258,17 @@ class Dispatcher:
         call.worker = ""
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
+        headers = call.headers
+        if pick.endpoint.overload.limit < inf:  # it refused some: see the worker's `OldestFirst`
+            waited_ms = max(0, int((self._clock() - call.began) * 1000))
+            headers = {**(headers or {}), WAITED_HEADER: str(waited_ms)}
         stats = self._stats
         stats.attempts += 1
         outcome = Outcome.ABANDONED
         reply: Reply | None = None
         try:
             reply = await self._transport.classify(
-                instance.address, str(call.reference), call.top, attempt, call.headers
+                instance.address, str(call.reference), call.top, attempt, headers
             )
             outcome = reply.outcome
             call.peer = instance
