@@ -24,26 +24,14 @@ from typing import Any, Final
 
 from benchmarks.routing.parties import NO_WORKERS, Client, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
-from fingerpost.client.routing import (
-    Candidate,
-    Outcome,
-    Pick,
-    RetryAt,
-)
-from fingerpost.registry import (
-    Instance,
-    ModelInfo,
-    ModelReference,
-    Snapshot,
-)
-from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.client.routing import Candidate, Outcome, Pick, RetryAt
+from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
+from fingerpost.registry.moving_average import ewma
 
 __all__ = ["simulate"]
 
 _MODEL: Final = ModelReference("m")
 _SMOOTHING: Final = 0.1  # of the client's average of its requests
-_LEAST: Final = 0.05  # of the worker's average of its answers
-_NEWEST: Final = 0.6
 _FAIL_FAST_S: Final = 0.001
 _CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
 
@@ -262,12 +250,8 @@ class _Simulation:
 
     def wake(self, client: Client) -> None:
         """There may be a place: let the request that has waited longest try."""
-        while (request := client.line.call()) is not None:
-            if not request.done:
-                request.called = True
-                self.at(self.now, self.attempt, request)
-                return
-            client.line.done()
+        if (request := client.call_next()) is not None:
+            self.at(self.now, self.attempt, request)
 
     def time_out(self, now: float) -> None:
         waiting, oldest = self.waiting, now - self.scenario.timeout_s
@@ -340,7 +324,7 @@ class _Simulation:
             outcome = Outcome.REFUSED if worker.mode == "refusing" else Outcome.FAILED
             delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
             self.at(self.now + delay_s, self.answer, (request, made, outcome, None, None, 0.0))
-        elif self.refuses(worker, request, made):
+        elif worker.refuses(request, made, self.scenario, self.now):
             answer = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
             self.at(self.now + self.half_s, self.answer, answer)
         else:
@@ -348,19 +332,6 @@ class _Simulation:
             request.queue = max(1.0, worker.rif / worker.slots)
             worker.link.add(self.now, request.mb, (request, made))
             self.watch(worker)
-
-    def refuses(self, worker: Worker, request: Request, made: Pick) -> bool:
-        """Whether the worker is overloaded: its queue is full, or kept for older requests."""
-        scenario, now, oldest_first = self.scenario, self.now, worker.oldest_first
-        waited_s = now - request.born if made.endpoint.overload.limit < inf else 0.0
-        queued = worker.rif - worker.slots
-        crowded = 4 * queued >= scenario.max_in_flight - worker.slots
-        deferred = crowded and oldest_first.contended(now) and oldest_first.defers(waited_s)
-        if not deferred and worker.rif < scenario.max_in_flight:
-            return False
-        queue_s = scenario.service_s * worker.rif / worker.slots / worker.speed / worker.factor
-        request.retry_after_s = oldest_first.refused(waited_s, queue_s, now)
-        return True
 
     def watch(self, worker: Worker) -> None:
         """Schedule the end of the next upload, which others that come or end before change."""
@@ -385,30 +356,16 @@ class _Simulation:
 
     def work(self, worker: Worker) -> None:
         """Start images that there is a slot for."""
-        queue, batch_s = worker.queue, self.scenario.batch_s
+        batch_s = self.scenario.batch_s
         speed = worker.speed * worker.factor
         if batch_s is None:
-            while queue and worker.busy < worker.slots:
-                if (argument := self.next(worker)) is not None:
-                    worker.busy += 1
-                    took_s = argument[0].work / speed
-                    self.at(self.now + took_s, self.finish, (worker, [argument]))
-        elif not worker.busy:
-            batch = []
-            while queue and len(batch) < worker.slots:
-                if (argument := self.next(worker)) is not None:
-                    batch.append(argument)
-            if batch:
-                worker.busy = 1
-                took_s = (batch_s[0] + batch_s[1] * len(batch)) / speed
-                self.at(self.now + took_s, self.finish, (worker, batch))
-
-    def next(self, worker: Worker) -> Any:
-        argument = worker.queue.popleft()
-        if argument[0].done:  # its client has gone
-            worker.rif -= 1
-            return None
-        return argument
+            for argument in worker.take(worker.slots - worker.busy):
+                worker.busy += 1
+                self.at(self.now + argument[0].work / speed, self.finish, (worker, [argument]))
+        elif not worker.busy and (batch := worker.take(worker.slots)):
+            worker.busy = 1
+            took_s = (batch_s[0] + batch_s[1] * len(batch)) / speed
+            self.at(self.now + took_s, self.finish, (worker, batch))
 
     def finish(self, arguments: Any) -> None:
         worker, batch = arguments
@@ -420,12 +377,7 @@ class _Simulation:
     def finished(self, worker: Worker, argument: Any) -> None:
         request, made = argument
         worker.rif -= 1
-        worker_s = self.now - request.started
-        pause_s = self.now - worker.sampled_at
-        weight = time_weight(pause_s, _LEAST, _NEWEST) if worker.mb else 1.0
-        worker.sampled_at = self.now
-        worker.latency = ewma(worker.latency, worker_s / request.queue, weight)
-        worker.mb = ewma(worker.mb, request.mb, weight)
+        worker_s = worker.sample(request, self.now)
         up = worker.mode == "up"
         answer = (
             request,

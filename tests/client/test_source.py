@@ -38,6 +38,7 @@ def registry(*sources, **keywords):
 def test_proxies():
     assert proxies() == [DEFAULT_PROXY]
     assert proxies(A) == proxies([A]) == [A]
+    assert proxies("proxy-a:12480", "[::1]:12480") == [A, "http://[::1]:12480"]
     assert proxies(A, "HTTPS://proxy-b:443") == proxies([A, B]) == proxies((A, B)) == [A, B[:-4]]
 
 
@@ -76,7 +77,7 @@ def test_a_registry_is_opened_with_its_configuration():
 @pytest.mark.parametrize(
     ("sources", "keywords", "message"),
     [
-        (["proxy:12480"], {}, "'proxy:12480' is not a valid proxy URL"),
+        (["proxy"], {}, "'proxy' is not a valid proxy URL"),
         (["etcd://a:1"], {}, "registry URL 'etcd://a:1'"),
         ([A, "consul://a:1"], {}, "either one registry or several proxies"),
         (["consul://a:1", "consul://b:1"], {}, "either one registry or several proxies"),

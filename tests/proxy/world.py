@@ -29,6 +29,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.body_bytes = 0
+        self.probes = 0
         self.paths: list[str] = []
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -48,6 +49,7 @@ class FakeWorker:
             await self._runner.cleanup()
 
     async def _load(self, request: web.Request) -> web.Response:
+        self.probes += 1
         report = LoadReport(rif=3, slots=8, state=WorkerState.READY, boot_id=self.port, seq=1)
         return web.Response(body=msgspec.json.encode(report))
 

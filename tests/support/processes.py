@@ -111,12 +111,16 @@ class Processes:
         self.workers(proxy, 2, model.name)
         return proxy
 
+    def workers_now(self, proxy: str, service: str = "digits") -> list[dict[str, Any]]:
+        """The workers that the proxy tells of at this moment."""
+        answer = get_json(f"{proxy}/v1/resolve/{service}")
+        return list(answer["instances"]) if answer else []
+
     def workers(self, proxy: str, count: int, service: str = "digits") -> list[dict[str, Any]]:
         """Wait until the proxy tells of so many workers; return what it tells."""
 
         def told() -> list[dict[str, Any]] | None:
-            answer = get_json(f"{proxy}/v1/resolve/{service}")
-            found = answer["instances"] if answer else []
+            found = self.workers_now(proxy, service)
             return found if len(found) == count else None
 
         return list(until_blocking(told))

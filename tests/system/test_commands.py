@@ -128,6 +128,13 @@ def test_classify_answers_each_line_as_it_comes(digits: Digits) -> None:
         assert process.wait(30) == 0
 
 
+def test_classify_by_name_asks_the_proxy_on_this_machine(digits: Digits, tmp_path: Path) -> None:
+    """A proxy may run at the default port here, so that both answers are checked for the name."""
+    line = one_line("classify", "--model", "nosuch", digits.images[0])
+    local = "there is no file or folder 'nosuch' to load, and no cluster on this machine to ask"
+    assert local in line or "no service 'nosuch'" in line
+
+
 def test_train_on_a_bad_folder(tmp_path: Path) -> None:
     """The others are in tests/worker/training/test_dataset.py: each try imports TensorFlow."""
     (tmp_path / "images").mkdir()

@@ -35,6 +35,11 @@ class ClientMetrics(Collector):
         for name, text, value in (
             ("attempts", "Requests to workers, including failed connections", stats.attempts),
             ("stale_addresses", "Attempts at known workers that refused", stats.stale_addresses),
+            (
+                "stale_entries",
+                "Attempts at workers that are not what their entry says",
+                stats.stale_entries,
+            ),
             ("hedges", "Second attempts because an answer was late", stats.hedges),
             ("ejections", "Times a worker was ejected after failures", stats.ejections),
             ("probes", "Requests for load reports", stats.probes),
@@ -52,6 +57,12 @@ class ClientMetrics(Collector):
         for cause, count in sorted(stats.retries.items()):
             retries.add_metric((cause,), count)
         yield retries
+        rejected = CounterMetricFamily(
+            "fingerpost_client_rejected_entries", "Entries that are not used", labels=("reason",)
+        )
+        for reason, count in sorted(stats.rejected_entries.items()):
+            rejected.add_metric((str(reason),), count)
+        yield rejected
         yield SummaryMetricFamily(
             "fingerpost_client_snapshot_age_seconds",
             "Age of the snapshot that an image used",

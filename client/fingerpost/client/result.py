@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import FingerpostError
+
+if TYPE_CHECKING:
+    from fingerpost.registry.address_policy import RejectionReason
 
 __all__ = ["Result", "Stats"]
 
@@ -79,6 +84,8 @@ class Stats:
         bytes_relayed: image bytes that were sent through proxies (`ClientConfig.relay`).
         bytes_spared: image bytes that shrinking has saved of both.
         stale_addresses: attempts at workers of the snapshot that refused the connection.
+        stale_entries: attempts at workers that are not what their entry in the registry says:
+            another process has the address, or the model is not served there.
         hedges: second attempts that were made because an answer was late.
         ejections: how often a worker was ejected after failures.
         probes, probes_lost: requests for load reports, and those without an answer in time.
@@ -86,6 +93,8 @@ class Stats:
             not answer such a request.
         snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
         images: how many images `snapshot_age_s` is the sum of.
+        rejected_entries: entries of proxies or the registry that were left out, by reason: they
+            are malformed, or at an address that no worker can have or that is not allowed.
     """
 
     attempts: int = 0
@@ -95,6 +104,7 @@ class Stats:
     bytes_relayed: int = 0
     bytes_spared: int = 0
     stale_addresses: int = 0
+    stale_entries: int = 0
     hedges: int = 0
     ejections: int = 0
     probes: int = 0
@@ -102,3 +112,4 @@ class Stats:
     silences: int = 0
     snapshot_age_s: float = 0.0
     images: int = 0
+    rejected_entries: Mapping[RejectionReason, int] = field(default_factory=dict)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from fingerpost.registry.supervision import UNEXPECTED_ERRORS
+
 if TYPE_CHECKING:
     from fingerpost.proxy.directory import Directory
 
@@ -73,6 +75,9 @@ class ProxyMetrics:
         self._refused = self._counter(
             "rejected_entries", "Entries of the registry that are not used", "reason"
         )
+        self._unexpected = self._counter(
+            "unexpected_errors", "Exceptions that a background task survived", "task"
+        )
         self._counted: dict[tuple[Counter, str], int] = {}
 
     def render(self, directory: Directory) -> bytes:
@@ -90,6 +95,8 @@ class ProxyMetrics:
                 self._age.labels(service).set(watch.view.age_s(now))
         for reason, count in directory.rejected_entries.by_reason.items():
             self._count(self._refused, reason.value, count)
+        for kind, count in UNEXPECTED_ERRORS.items():
+            self._count(self._unexpected, kind, count)
         return generate_latest(self._registry)
 
     def _count(self, counter: Counter, label: str, value: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConnectionRefused, PeerError
 from fingerpost.registry.load_client import LoadClient
+from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -73,6 +74,8 @@ class LoadProbes:
                 refusing.add(instance.id)
             except PeerError:
                 return  # busy, or not a Fingerpost worker: the registry's check decides that
+            except Exception as error:  # must not end the round for all other workers
+                count_unexpected("load probes", error)
 
         await asyncio.gather(*(probe(instance) for instance in instances))
         present = {instance.id for instance in instances}

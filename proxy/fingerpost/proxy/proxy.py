@@ -14,6 +14,7 @@ from fingerpost.proxy.routes import ProxyRoutes
 from fingerpost.proxy.server import ProxyRunner
 from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.supervision import supervise
 
 if TYPE_CHECKING:
     import socket
@@ -72,7 +73,8 @@ class Proxy:
             metrics = ProxyMetrics()
             probes = LoadProbes(directory, config)
             if config.probe_interval_s:
-                stack.push_async_callback(_cancel, asyncio.create_task(probes.run(), name="probes"))
+                probing = supervise(probes.run, "load probes")
+                stack.push_async_callback(_cancel, asyncio.create_task(probing, name="probes"))
             relay = await stack.enter_async_context(Relay(metrics))
             routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(

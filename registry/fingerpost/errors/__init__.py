@@ -22,6 +22,7 @@ raises the class with that code.
     |       +-- UnsupportedImage        415 unsupported_image    not one of the formats read
     |       +-- BrokenImage             422 broken_image         the right format, but damaged
     +-- PeerError                       a peer could not do it now; all but two are retryable
+    |   +-- Misdirected                 421 misdirected          meant for another process
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
     |   +-- BadAnswer                   502 bad_answer           not an answer of the protocol
     |   +-- NoWorker                    503 no_worker            known service, no healthy worker
@@ -58,6 +59,7 @@ __all__ = [
     "InvalidName",
     "InvalidRequest",
     "MethodNotAllowed",
+    "Misdirected",
     "ModelFailed",
     "NoWorker",
     "Overloaded",
@@ -218,6 +220,16 @@ class PeerError(FingerpostError):
     retryable = True
 
 
+class Misdirected(PeerError):
+    """The request was meant for another process, which is gone: this one has its address now.
+
+    The status is that of RFC 9110, section 15.5.20.
+    """
+
+    status = 421
+    code = "misdirected"
+
+
 class Overloaded(PeerError):
     """The worker's queue is full; it refuses at once, without waiting."""
 
@@ -320,22 +332,36 @@ class _Envelope(msgspec.Struct):
     error: _Body
 
 
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+# Of a message that a peer wrote; ours have some hundred.
+_MAX_MESSAGE_LETTERS = 2000
+_MAX_RETRY_AFTER_S = 60.0
+
+
 def error_from_json(
-    body: bytes, *, status: int, retry_after_s: float | None = None
+    body: bytes, *, status: int, peer: str = "", retry_after_s: float | None = None
 ) -> FingerpostError:
     """The typed error in a peer's answer; `BadAnswer` where the body is not such an error.
 
     An unknown code, as of a newer peer, becomes a `PeerError` if the peer says that it is
-    retryable, otherwise a `CallerError`.
+    retryable, otherwise a `CallerError`. A very long message is cut.
+
+    Args:
+        body: as it came, whatever it is.
+        status: the HTTP status of the answer.
+        peer: names the peer in a `BadAnswer`, such as `10.0.0.7:8501`.
+        retry_after_s: the answer's `Retry-After`.
     """
     try:
-        error = msgspec.json.decode(body, type=_Envelope).error
-    except msgspec.MsgspecError:
+        error = _envelope_decoder.decode(body).error
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         text = body[:200].decode("utf-8", "replace")
-        return BadAnswer(f"HTTP {status} without a Fingerpost error in its body: {text!r}")
+        name = f"{peer}: " if peer else ""
+        return BadAnswer(f"{name}HTTP {status} without a Fingerpost error in its body: {text!r}")
     if error.retry_after_s is not None and 0 <= error.retry_after_s < inf:
-        retry_after_s = error.retry_after_s  # more precise than the header
+        retry_after_s = min(error.retry_after_s, _MAX_RETRY_AFTER_S)  # the header has whole seconds
     fallback = PeerError if error.retryable else CallerError
-    made = _BY_CODE.get(error.code, fallback)(error.message, retry_after_s=retry_after_s)
+    message = error.message[:_MAX_MESSAGE_LETTERS]
+    made = _BY_CODE.get(error.code, fallback)(message, retry_after_s=retry_after_s)
     made.retryable = error.retryable
     return made

@@ -23,6 +23,8 @@ from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
+from fingerpost.worker.serving.turns import Turns
+from fingerpost.worker.serving.uploads import Uploads
 from fingerpost.worker.telemetry.observer import Observer
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
-        self.admission = Admission(config.requests.max_in_flight)
+        self.admission = Admission(config.requests.max_in_flight, boot_id)
 
     def app(self) -> web.Application:
         """The application; its routes for images check the headers before the body is sent."""
@@ -96,10 +98,11 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        ClassifyProtocol(config, metrics).add_to(context)
+        uploads, turns = Uploads(config), Turns()
+        ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
-        TensorFlowServingProtocol(manager, config, metrics).add_to(context)
-        OpenInferenceProtocol(config, metrics).add_to(context)
+        TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
+        OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
@@ -165,7 +168,15 @@ class WorkerService:
         return json_response({"status": "live"})
 
     async def _get_engine(self, request: web.Request) -> web.Response:
-        """The registry's check: whether the engine works, also before it is registered."""
+        """The registry's check: whether the engine works, also before it is registered.
+
+        With `?boot_id=` also whether this is that process; another one, which has its address now,
+        answers 410.
+        """
+        wanted = request.query.get("boot_id")
+        if wanted is not None and wanted != str(self._boot_id):
+            body = {"status": "another process", "boot_id": self._boot_id}
+            return json_response(body, status=410)
         if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)

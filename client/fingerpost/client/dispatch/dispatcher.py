@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.dispatch.endings import check_served, too_late, unknown_service
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
@@ -18,11 +19,7 @@ from fingerpost.client.transport.deadlines import CancelScope
 from fingerpost.client.wire import WAITED_HEADER
 from fingerpost.errors import (
     CallerError,
-    DeadlineExceeded,
-    NoWorker,
     Overloaded,
-    UnknownModel,
-    UnknownService,
     Unreachable,
 )
 
@@ -107,7 +104,7 @@ class Dispatcher:
         found = await self._service(service)
         view = await found.watch.ready(self._config.wait_for_ready_s)
         if not view.known:
-            raise _unknown(service)
+            raise unknown_service(service)
         return view
 
     async def run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
@@ -122,7 +119,7 @@ class Dispatcher:
             return await self._run(call, image)
         except asyncio.CancelledError:
             if scope.cancelled_caught():
-                raise _late(call) from call.last_error
+                raise too_late(call) from call.last_error
             raise
         finally:
             self._deadlines.discard(scope)
@@ -172,20 +169,21 @@ class Dispatcher:
                 if reply.answer is not None:
                     return reply.answer
                 self._failed(call, service, reply, data)
-                if not isinstance(reply.error, Overloaded):  # which is backpressure, not a failure
-                    unpaid_bytes = attempt.sent_bytes
+                # Neither backpressure nor a peer that is not what its entry says costs a retry.
+                free = isinstance(reply.error, Overloaded) or reply.outcome is Outcome.STALE
+                unpaid_bytes = None if free else attempt.sent_bytes
                 if reply.outcome is not Outcome.OVERLOADED:  # its worker is left out as long as due
                     tried = tried | {pick.endpoint.id}
                 no_worker_until = None
             elif pick is None:
                 if no_worker_until is None:
                     no_worker_until = now + self._config.wait_for_ready_s
-                _check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
+                check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
             elif pick.until >= call.deadline and not pick.full:
                 if called:
                     service.turn_done(call.reference)
-                raise _late(call) from call.last_error
+                raise too_late(call) from call.last_error
             elif pick.overloaded:
                 line = service.waiting(call.reference)
                 await line.turn(call.began, until=pick.until, again=called)
@@ -268,13 +266,21 @@ class Dispatcher:
         reply: Reply | None = None
         try:
             reply = await self._transport.classify(
-                instance.address, str(call.reference), call.top, attempt, headers
+                instance.address,
+                str(call.reference),
+                call.top,
+                attempt,
+                headers,
+                boot_id=instance.boot_id,
             )
             outcome = reply.outcome
             call.peer = instance
             call.worker = reply.worker
             if outcome is Outcome.REFUSED and isinstance(reply.error, Unreachable):
                 stats.stale_addresses += 1
+            elif outcome is Outcome.STALE:
+                stats.stale_entries += 1
+                call.disown(pick.endpoint.id, reply.error)
         except asyncio.CancelledError:
             # At the deadline the worker was too slow. Otherwise the caller has cancelled the call.
             if self._clock() >= call.deadline:
@@ -293,7 +299,11 @@ class Dispatcher:
         if error is None:
             raise RuntimeError("an attempt ended without an answer and without an error")
         call.failed += reply.outcome is Outcome.FAILED
-        again = error.retryable or _worth_another_peer(call, service, reply)
+        if reply.outcome is Outcome.STALE:
+            again = _worth_another_entry(call, service, self._clock())
+            error = error if again else call.unknown or error
+        else:
+            again = error.retryable or _worth_another_peer(call, service, reply)
         if not again or call.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
@@ -352,37 +362,11 @@ def _worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
     return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
 
 
-def _late(call: Call) -> DeadlineExceeded:
-    last = call.last_error
-    return DeadlineExceeded(
-        f"{call.reference}: no answer by the deadline, after {call.attempts} attempts; "
-        f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
-    )
+def _worth_another_entry(call: Call, service: Service, now: float) -> bool:
+    """Whether to go on after a peer that is not what its entry says.
 
-
-def _check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
-    """Raise why there is no worker to pick, unless one may still come (`late`: no longer)."""
-    name = call.reference.model
-    if snapshot is None:
-        return
-    if not snapshot.known:
-        raise _unknown(name)
-    if snapshot.instances:
-        models = [each for one in snapshot.instances for each in one.models if each.name == name]
-        versions = sorted({version for each in models for version in each.versions}, key=int)
-        aliases = sorted({alias for each in models for alias in each.aliases})
-        raise UnknownModel(
-            f"no worker of {name!r} serves {call.reference}; its versions are "
-            f"{', '.join(versions) or 'none'} and its aliases {', '.join(aliases) or 'none'}"
-        )
-    if late:
-        raise NoWorker(
-            f"{name!r} is known, but no healthy worker serves it; start one, or wait longer for "
-            "one (wait_for_ready_s)"
-        ) from call.last_error
-
-
-def _unknown(service: str) -> UnknownService:
-    return UnknownService(
-        f"no service {service!r}: the name is misspelled, or no worker of it has registered yet"
-    )
+    Not any more once all peers have said so, and one of them that it does not serve the model: then
+    no worker does. Where all are other processes, the entries of these are on their way.
+    """
+    peers = service.balancer.serving(call.reference, now)
+    return call.unknown is None or any(each.id not in call.disowned for each in peers)

@@ -118,7 +118,8 @@ class Service:
             now=now,
             rng=self._rng,
             retry_after_s=retry_after_s,
-            sent_mb=sent_mb,
+            # Only an answer with predictions is a sample: a refusal is quick, and attracts nothing.
+            sent_mb=sent_mb if reply is not None and reply.answer is not None else 0.0,
             worker_s=worker_s,
             # Servers that limit rates send no load report.
             backpressure=reply is not None and reply.report is not None,
@@ -127,7 +128,7 @@ class Service:
             self._report(endpoint, reply.report, outcome, now)
         for each in self.lines.values():
             each.wake()
-        failed = outcome in (Outcome.FAILED, Outcome.REFUSED)
+        failed = outcome in (Outcome.FAILED, Outcome.REFUSED, Outcome.STALE)
         if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
             self._stats.ejections += 1
 

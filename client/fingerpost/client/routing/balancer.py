@@ -199,7 +199,7 @@ class Balancer:
         new_at = now if self._endpoints else -inf
         for instance in snapshot.instances:
             endpoint = self._endpoints.get(instance.id)
-            if endpoint is None or not endpoint.renew(instance):
+            if endpoint is None or not endpoint.renew(instance, now):
                 endpoint = Endpoint(instance, self._config, new_at)
                 endpoint.credit_at = self._slow_start.picks
             endpoints[instance.id] = endpoint
@@ -308,6 +308,11 @@ class Balancer:
             if now < each.ejection.overloaded_until < until:
                 until = each.ejection.overloaded_until
         return RetryAt(until, overloaded=True, full=True)
+
+    def serving(self, reference: ModelReference, now: float) -> Sequence[Endpoint]:
+        """The endpoints that a request for `reference` may go to, usable or not."""
+        group = self._group(reference, now)
+        return () if group is None else group.endpoints
 
     def to_probe(
         self, reference: ModelReference, count: int, now: float, rng: Random

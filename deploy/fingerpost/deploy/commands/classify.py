@@ -13,8 +13,15 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.file_names import name_to_json, stdin_names
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
-from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest
+from fingerpost.deploy.whole_run import OF_ALL_IMAGES, check_model
+from fingerpost.errors import (
+    ConfigurationError,
+    FingerpostError,
+    InvalidRequest,
+    RegistryUnreachable,
+)
 
 if TYPE_CHECKING:
     from fingerpost.client import Client
@@ -36,7 +43,8 @@ def classify(
     model: Annotated[
         str,
         typer.Option(
-            metavar="DIR", help="Folder or file of a model; with a cluster, the name of a model."
+            metavar="DIR|NAME",
+            help="Folder or file of a model, to be loaded here; or the name of a cluster's model.",
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
@@ -53,17 +61,27 @@ def classify(
 ) -> None:
     """Classify image files.
 
-    Without --proxy, --registry or --consul the model is loaded in this process. With `-`, each line
-    of standard input is classified as it arrives. The exit status is 1 if an image failed.
+    Without --proxy, --registry or --consul, a model's folder or file is loaded in this process, and
+    the name of a model is asked for at the proxy on this machine. With `-`, each line of standard
+    input is classified as it arrives. The exit status is 1 if an image failed.
     """
-    show = _print_json if json else _print_line
-    if cluster.named:
-        client = cluster.client(relay=relay)
-        if "/" in model or Path(model).exists():
-            model = _service_of(Path(model))
-        failed = asyncio.run(_with_cluster(client, images, model, top, show))
-    elif relay:
+    if relay and not cluster.named:
         raise ConfigurationError("--relay sends images through proxies: name them with --proxy URL")
+    show = _print_json if json else _print_line
+    is_path = "/" in model or Path(model).exists()
+    if cluster.named or not is_path:
+        client = cluster.client(relay=relay)
+        if is_path:
+            model = _service_of(Path(model))
+        try:
+            failed = asyncio.run(_with_cluster(client, images, model, top, show))
+        except RegistryUnreachable as error:
+            if cluster.named:
+                raise
+            raise ConfigurationError(
+                f"there is no file or folder {model!r} to load, and no cluster on this machine to "
+                f"ask for a model of that name: give --model DIR, or --proxy URL ({error})"
+            ) from error
     else:
         from fingerpost.worker.backends.base import LoadConfig
         from fingerpost.worker.backends.loading import load_backend
@@ -105,32 +123,28 @@ async def _with_cluster(
     failed = 0
     # Standard input may be interactive: each line is answered before the next is read.
     concurrency = 1 if images == ["-"] else 16
-    async with (
-        client,
-        aclosing(
-            client.stream(
-                _names_off_loop(images),
-                model=model,
-                top=top,
-                ordered=True,
-                concurrency=concurrency,
-            )
-        ) as results,
-    ):
-        async for result in results:
-            if result.error is not None:
-                failed += 1
-                show(result.key, {"error": result.error})
-                continue
-            show(
-                result.key,
-                {
-                    "model": result.model,
-                    "version": result.version,
-                    "worker": result.address,
-                    "predictions": result.predictions,
-                },
-            )
+    async with client:
+        await check_model(client, model)
+        results = client.stream(
+            _names_off_loop(images), model=model, top=top, ordered=True, concurrency=concurrency
+        )
+        async with aclosing(results):
+            async for result in results:
+                if isinstance(result.error, OF_ALL_IMAGES):
+                    raise result.error
+                if result.error is not None:
+                    failed += 1
+                    show(result.key, {"error": result.error})
+                    continue
+                show(
+                    result.key,
+                    {
+                        "model": result.model,
+                        "version": result.version,
+                        "worker": result.address,
+                        "predictions": result.predictions,
+                    },
+                )
     return failed
 
 
@@ -144,9 +158,7 @@ def _names(images: list[str]) -> Iterator[str]:
     if images != ["-"]:
         yield from images
         return
-    for line in iter(sys.stdin.readline, ""):
-        if line.strip():
-            yield line.rstrip("\r\n")
+    yield from stdin_names()
 
 
 async def _names_off_loop(images: list[str]) -> AsyncIterator[str]:
@@ -166,14 +178,14 @@ def _print_json(image: str, answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if isinstance(error, FingerpostError):
         answer = {"error": {"code": error.code, "message": error.message}}
-    print_json({"image": image, **answer})
+    print_json({**name_to_json(image, "image"), **answer})
 
 
 def _print_line(image: str, answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
-        err.print(f"{image}: {error}", markup=False)
+        err.print(f"{image}: {error}")
         return
     labels = "  ".join(f"{label} {score:.1%}" for label, score in answer["predictions"])
-    out.print(f"{image}: {labels}", markup=False)
+    out.print(f"{image}: {labels}")
     sys.stdout.flush()

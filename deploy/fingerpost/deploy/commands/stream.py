@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import glob
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +14,11 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, print_json
+from fingerpost.deploy.file_names import printable_name
+from fingerpost.deploy.image_files import ImageFiles
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
-from fingerpost.deploy.results_log import ResultsLog
-from fingerpost.errors import ConfigurationError
+from fingerpost.deploy.results_log import ResultsLog, ResultsOf
+from fingerpost.deploy.whole_run import WholeRun, check_model
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, Result
@@ -34,10 +33,11 @@ def add_to(app: typer.Typer) -> None:
 
 def stream(
     *,
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="DIR|GLOB|-", help="Folder, pattern, or - for paths on standard input."
+            metavar="DIR|FILE|GLOB|-...",
+            help="Folders, files, patterns, or - for paths on standard input.",
         ),
     ],
     model: Annotated[str, typer.Option(help="digits, digits@3 or digits@stable")],
@@ -65,10 +65,13 @@ def stream(
     """Classify many images, and write each result as it arrives.
 
     The same command continues an interrupted run: images that have a line in --out are not sent
-    again. The exit status is 1 if an image failed, in this run or in an earlier one.
+    again. Of folders and patterns, hidden files and files that are not images are skipped. The exit
+    status is 1 if an image failed, in this run or in an earlier one. What concerns all images, such
+    as a model that no worker serves, ends the run.
     """
-    found = _names(source)
-    with ResultsLog(results) as log:
+    files = ImageFiles(sources)
+    found = files.names()
+    with ResultsLog(results, ResultsOf(model=model, top=top, shrink=shrink)) as log:
         skipped = log.done - (log.failed if retry_failed else set())
         names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
@@ -78,9 +81,11 @@ def stream(
         finally:
             failed = len(log.failed)
             if json:
-                print_json(tally.figures() | {"skipped": len(skipped), "failed": failed})
-            elif tally.images or skipped:
-                err.print(tally.text(len(skipped), failed), markup=False)
+                figures = {"skipped": len(skipped), "failed": failed}
+                figures |= {"hidden": files.hidden, "not_images": files.others}
+                print_json(tally.figures() | figures)
+            elif tally.images or skipped or files.skipped():
+                tally.print(len(skipped), failed, files.skipped())
     if failed:
         raise typer.Exit(1)
 
@@ -92,6 +97,8 @@ class _Tally:
         self.began = time.monotonic()
         self.images = self.errors = self.bytes = 0
         self.workers: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
 
     def add(self, result: Result) -> None:
         self.images += 1
@@ -99,12 +106,17 @@ class _Tally:
         self.bytes += result.image_bytes
         if result.error is None:
             self.workers[result.address] += 1
+        else:
+            code = result.error.code
+            self.codes[code] += 1
+            self.examples.setdefault(code, f"{printable_name(result.key)}: {result.error}")
 
     def figures(self) -> dict[str, Any]:
         took = max(1e-9, time.monotonic() - self.began)
         return {
             "images": self.images,
             "errors": self.errors,
+            "codes": dict(self.codes),
             "seconds": round(took, 3),
             "images_per_s": round(self.images / took, 1),
             "mb_per_s": round(self.bytes / took / 1e6, 2),
@@ -122,9 +134,14 @@ class _Tally:
             f"{figures['mb_per_s']:,} MB/s, {self.errors:,} errors  {shares}"
         )
 
-    def text(self, skipped: int, failed: int) -> str:
-        before = f"; {skipped:,} were done before" if skipped else ""
-        return f"{self.line()}{before}; {failed:,} failed in all"
+    def print(self, done: int, failed: int, skipped: str) -> None:
+        """Print the sums, what was skipped, and an example of each kind of error."""
+        before = f"; {done:,} were done before" if done else ""
+        err.print(f"{self.line()}{before}; {failed:,} failed in all")
+        if skipped:
+            err.print(f"skipped {skipped}")
+        for code, count in self.codes.most_common():
+            err.print(f"{count:,} x {code}, such as {self.examples[code]}")
 
 
 async def _run(
@@ -137,22 +154,30 @@ async def _run(
     log: ResultsLog,
     tally: _Tally,
 ) -> None:
+    whole = WholeRun()
+
+    def write(results: list[Result]) -> None:
+        for result in results:
+            log.write(result.key, _line(result))
+            (log.failed.add if result.error else log.failed.discard)(result.key)
+            tally.add(result)
+
     async with client:
+        await check_model(client, model)
         results = client.stream(names, model, top=top, concurrency=concurrency, shrink=shrink)
         with err.status("") as status:
             shown = 0.0
             async with aclosing(results):
                 async for result in results:
-                    log.write(_line(result))
-                    (log.failed.add if result.error else log.failed.discard)(result.key)
-                    tally.add(result)
+                    write(whole.add(result))
                     if time.monotonic() > shown + 0.2:
                         shown = time.monotonic()
                         status.update(tally.line())
+                write(whole.rest())
 
 
 def _line(result: Result) -> dict[str, Any]:
-    line: dict[str, Any] = {"key": result.key}
+    line: dict[str, Any] = {}
     if result.error is not None:
         line["error"] = {"code": result.error.code, "message": result.error.message}
     else:
@@ -163,28 +188,6 @@ def _line(result: Result) -> dict[str, Any]:
             "worker": result.address,
         }
     return line | {"attempts": result.attempts, "elapsed_s": round(result.elapsed_s, 4)}
-
-
-def _names(source: str) -> Iterator[str]:
-    """The paths of all files, sorted; also of those that are not images.
-
-    Raises:
-        ConfigurationError: there is no file.
-    """
-    if source == "-":
-        return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-    folder = Path(source)
-    paths = (
-        (str(path) for path in sorted(folder.rglob("*")) if path.is_file())
-        if folder.is_dir()
-        else (path for path in sorted(glob.glob(source, recursive=True)) if Path(path).is_file())  # noqa: PTH207 - a pattern may be absolute
-    )
-    first = next(paths, None)
-    if first is None:
-        raise ConfigurationError(
-            f"there is no file at {source!r}: give a folder, a file, or a pattern"
-        )
-    return chain([first], paths)
 
 
 async def _off_loop(names: Iterator[str]) -> AsyncIterator[str]:

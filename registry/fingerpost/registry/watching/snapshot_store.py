@@ -36,6 +36,7 @@ from fingerpost.errors import FingerpostError, InvalidName
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.supervision import supervise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,13 +114,17 @@ class SnapshotStore:
         if snapshot.from_disk or not snapshot.instances:
             return
         if service not in self._written_at and len(self._written_at) >= _MAX_SERVICES:
-            return
+            oldest = min(self._written_at, key=self._written_at.__getitem__)
+            del self._written_at[oldest]
+            self._waiting.pop(oldest, None)
         self._written_at.setdefault(service, self._clock() - self._pause_s)
         self._waiting[service] = snapshot
         self._more.set()
         if self._task is None:
             self._closing = False
-            self._task = asyncio.create_task(self._run(), name=f"snapshots in {self._folder}")
+            self._task = asyncio.create_task(
+                supervise(self._run, "snapshots"), name=f"snapshots in {self._folder}"
+            )
 
     async def load(self, service: str) -> Snapshot | None:
         """The last snapshot written, marked `from_disk`; None where there is no usable one.
