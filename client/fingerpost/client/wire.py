@@ -21,6 +21,8 @@ __all__ = [
     "BOOT_ID_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
+    "INSTANCE_PATH",
+    "MODEL_HEADER",
     "WAITED_HEADER",
     "WORKER_HEADER",
     "AnswerHead",
@@ -40,6 +42,11 @@ __all__ = [
 # The boot id of the process that the request is meant for, decimal. A worker with another one
 # refuses the request by its headers, with 421 `misdirected`: its address was another worker's.
 BOOT_ID_HEADER: Final = "Fingerpost-Boot-Id"
+# The model that `POST /` means, whose path names none.
+MODEL_HEADER: Final = "Fingerpost-Model"
+# `/instance/BOOT_ID/MODEL` before a path means the same as these two headers. A proxy's `GET /`
+# answers with it, for clients that keep a URL and no header, such as curl.
+INSTANCE_PATH: Final = "/instance/"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or

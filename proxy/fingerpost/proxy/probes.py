@@ -34,7 +34,8 @@ class LoadProbes:
 
     Attributes:
         reports: the last load report of each instance, by id.
-        refusing: ids of the instances that refused the last probe's connection.
+        refusing: ids of the instances that refused the last probe's connection, or whose address
+            another process has now.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -50,6 +51,10 @@ class LoadProbes:
             return instances
         accepting = tuple(each for each in instances if each.id not in self.refusing)
         return accepting or instances
+
+    def leave_out(self, instance: Instance) -> None:
+        """Do not name this one before the next probe: it is not the process of its entry."""
+        self.refusing |= {instance.id}
 
     async def run(self) -> None:
         """Probe all instances again and again until cancelled."""
@@ -69,7 +74,11 @@ class LoadProbes:
 
         async def probe(instance: Instance) -> None:
             try:
-                self.reports[instance.id] = await client.get(instance)
+                report = await client.get(instance)
+                if instance.boot_id in (0, report.boot_id):
+                    self.reports[instance.id] = report
+                else:
+                    refusing.add(instance.id)
             except ConnectionRefused:
                 refusing.add(instance.id)
             except PeerError:

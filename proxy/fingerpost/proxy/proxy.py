@@ -68,6 +68,7 @@ class Proxy:
                     registry,
                     default=config.default_service,
                     first_snapshot_timeout_s=config.first_snapshot_timeout_s,
+                    forget_after_s=config.forget_after_s,
                 )
             )
             metrics = ProxyMetrics()
@@ -75,7 +76,7 @@ class Proxy:
             if config.probe_interval_s:
                 probing = supervise(probes.run, "load probes")
                 stack.push_async_callback(_cancel, asyncio.create_task(probing, name="probes"))
-            relay = await stack.enter_async_context(Relay(metrics))
+            relay = await stack.enter_async_context(Relay(metrics, probes.leave_out))
             routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(
                 routes.app(), routes.address, handle_signals=False, shutdown_timeout=1.0

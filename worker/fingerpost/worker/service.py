@@ -77,7 +77,7 @@ class WorkerService:
         """The application; its routes for images check the headers before the body is sent."""
         forms = ErrorForms()
         errors = typed_errors("images go to POST /v1/classify/MODEL", form_of=forms.of)
-        app = web.Application(middlewares=[self._report_load, errors])
+        app = web.Application(middlewares=[self._report_load, errors, self._check_boot_id])
         app.add_routes(
             [
                 web.get("/load", self._get_load),
@@ -160,6 +160,13 @@ class WorkerService:
         if not response.prepared:
             response.headers[LOAD_HEADER] = self.load().to_header()
         return response
+
+    @web.middleware
+    async def _check_boot_id(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what is meant for another process; requests with images do it by themselves."""
+        if request.method != hdrs.METH_POST:
+            self.admission.check_boot_id(request)
+        return await handler(request)
 
     async def _get_load(self, request: web.Request) -> web.Response:
         return json_response(self.load())

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.errors import FingerpostError, InvalidName
+from fingerpost.registry.config_file import read_config
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
@@ -273,13 +274,9 @@ def _names(folder: Path) -> list[str]:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            body = file.read(_MAX_FILE_BYTES + 1)
+        return read_config(path, most=_MAX_FILE_BYTES)
     except FileNotFoundError:
         return None
-    if len(body) > _MAX_FILE_BYTES:
-        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
-    return body
 
 
 def _replace(path: Path, body: bytes) -> None:
