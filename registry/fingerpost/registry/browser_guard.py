@@ -19,8 +19,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import hdrs
-
 __all__ = ["BrowserGuard"]
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@]+)(?::[0-9]{1,5})?", re.ASCII)
@@ -44,7 +42,7 @@ class BrowserGuard:
 
     def check_host(self, headers: Mapping[str, str]) -> str | None:
         """What is wrong with the name by which the server is asked, else None."""
-        given = headers.get(hdrs.HOST)
+        given = headers.get("Host")
         if given is None or self._allows(given):  # without: HTTP/1.0, not a browser
             return None
         return (
@@ -54,9 +52,9 @@ class BrowserGuard:
 
     def check_origin(self, headers: Mapping[str, str]) -> str | None:
         """What is wrong with the page that sends the request, else None; without one, nothing."""
-        origin = headers.get(hdrs.ORIGIN)
+        origin = headers.get("Origin")
         if origin is not None:
-            host = headers.get(hdrs.HOST, "")
+            host = headers.get("Host", "")
             own = origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
             if own and self._allows(host):
                 return None
