@@ -21,7 +21,6 @@ from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
-from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.registrations import Registrations, wait_for_registry
 from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
@@ -202,9 +201,7 @@ class Worker:
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=AdminProtocol(repository, config.models.admin_token).add_to
-                if config.models.admin_token
-                else None,
+                extra=_admin_routes(repository, config, metrics),
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
