@@ -318,3 +318,13 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
         tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
+
+
+def _admin_routes(
+    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics
+) -> Callable[[RouteContext], None] | None:
+    """Adds the admin API, which is there only with a token."""
+    if not config.models.admin_token:
+        return None
+    names = filter(None, (config.host, config.registration.advertise))
+    access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
