@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
+    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["Worker", "check_labels"]
 
@@ -328,3 +329,4 @@ def _admin_routes(
         return None
     names = filter(None, (config.host, config.registration.advertise))
     access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
+    return AdminProtocol(repository, access).add_to
