@@ -21,6 +21,8 @@ from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
+from fingerpost.worker.protocols.admin import AdminProtocol
+from fingerpost.worker.protocols.admin_access import AdminAccess
 from fingerpost.worker.registrations import Registrations, wait_for_registry
 from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
