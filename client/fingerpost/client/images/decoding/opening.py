@@ -180,8 +180,10 @@ def _format_of(head: bytes) -> str | None:
         return "WEBP"
     if head.startswith(_JPEG_LS):
         return None
-    found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    return found or heif_format(head)
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    return heif_format(head)
 
 
 def _check_size(image: ImageFile, config: ImageConfig) -> None:
