@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -78,11 +79,23 @@ class ProxyMetrics:
         self._unexpected = self._counter(
             "unexpected_errors", "Exceptions that a background task survived", "task"
         )
+        self._by_service: tuple[Counter | Gauge, ...] = (
+            self._instances,
+            self._age,
+            self._retained,
+            self._polls,
+            self._errors,
+            self._changes,
+            self._suspicions,
+            self._probes,
+        )
+        self._services: set[str] = set()
         self._counted: dict[tuple[Counter, str], int] = {}
 
     def render(self, directory: Directory) -> bytes:
         """The metrics in Prometheus' text format."""
         now = time.monotonic()
+        self._remove_forgotten(directory)
         for service, watch in directory.watches().items():
             self._count(self._polls, service, watch.polls)
             self._count(self._errors, service, watch.errors)
@@ -98,6 +111,20 @@ class ProxyMetrics:
         for kind, count in UNEXPECTED_ERRORS.items():
             self._count(self._unexpected, kind, count)
         return generate_latest(self._registry)
+
+    def _remove_forgotten(self, directory: Directory) -> None:
+        """Remove the series of services that are not known any more."""
+        known = directory.watches().keys()
+        for service in self._services - known:
+            for metric in self._by_service:
+                with contextlib.suppress(KeyError):  # it had no snapshot
+                    metric.remove(service)
+        self._services = set(known)
+        self._counted = {
+            (counter, label): value
+            for (counter, label), value in self._counted.items()
+            if counter not in self._by_service or label in known
+        }
 
     def _count(self, counter: Counter, label: str, value: int) -> None:
         """Raise a counter to the value that was counted elsewhere."""

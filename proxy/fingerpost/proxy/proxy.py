@@ -68,6 +68,7 @@ class Proxy:
                     registry,
                     default=config.default_service,
                     first_snapshot_timeout_s=config.first_snapshot_timeout_s,
+                    forget_after_s=config.forget_after_s,
                 )
             )
             metrics = ProxyMetrics()
