@@ -56,6 +56,7 @@ def proxy(
     lease: Annotated[
         float, typer.Option(help="Seconds that a client may use an answer without asking again.")
     ] = 2.0,
+    max_per_client: options.MaxPerClient = None,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
@@ -65,6 +66,8 @@ def proxy(
     SIGHUP restarts the proxy without refusing a connection: a new process takes over its socket.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
+    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.descriptors import raise_descriptor_limit
 
     start_logging(log_level)
     config = ProxyConfig(
@@ -72,6 +75,7 @@ def proxy(
         registry_config=registry_config,
         host=host,
         port=port,
+        connections=ConnectionConfig(max_per_client=max_per_client),
         default_service=service,
         relay=relay,
         lease_s=lease,
@@ -87,6 +91,7 @@ def proxy(
             await _until_leaving(signals, serving)
             await serving.leave(_GRACE_S)
 
+    raise_descriptor_limit()
     asyncio.run(run())
 
 

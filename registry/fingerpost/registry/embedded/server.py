@@ -12,6 +12,8 @@ from typing import Final, Self
 from aiohttp import web
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.connection import LimitedRunner
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.state import views
 from fingerpost.registry.embedded.state.definitions import (
@@ -35,6 +37,7 @@ DEFAULT_PORT: Final = 12481
 MAX_WAITING: Final = 1000
 # A registration is some 3 KB; Consul's limits on metadata allow 40 KB.
 _MAX_BODY_BYTES: Final = 256 * 1024
+_BODY_S: Final = 10.0
 _DEFAULT_WAIT_S: Final = 300.0
 _MAX_WAIT_S: Final = 600.0
 
@@ -51,13 +54,20 @@ class EmbeddedRegistry:
             can make it send requests (the checks), so only a loopback address is allowed.
         port: the port to listen on; 0 lets the system choose, and the property `port` has it.
         allow_remote: allow other addresses, for a network that is trusted as a whole.
+        connections: which connections are refused or closed; by default one address may have all
+            of them, because all clients are on one machine.
 
     Raises:
         ConfigurationError: not a loopback address.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, *, allow_remote: bool = False
+        self,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        *,
+        allow_remote: bool = False,
+        connections: ConnectionConfig | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
@@ -67,6 +77,7 @@ class EmbeddedRegistry:
             )
         self._host = host
         self._port = port
+        self._connections = connections or ConnectionConfig(max_per_client=0)
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked)
@@ -95,8 +106,8 @@ class EmbeddedRegistry:
         self._store = Store()
         self._closing = False
         # Without cancellation, closing would wait for the held queries of disconnected watchers.
-        runner = web.AppRunner(
-            self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        runner = LimitedRunner(
+            self._application(), self._connections, handler_cancellation=True, shutdown_timeout=1.0
         )
         await runner.setup()
         try:
@@ -189,7 +200,7 @@ class EmbeddedRegistry:
 
     async def _register(self, request: web.Request) -> web.Response:
         replace = request.query.get("replace-existing-checks") in ("", "true")
-        definition = parse_service(await request.read())
+        definition = parse_service(await _body(request))
         self._store.register(definition, now=self._now(), replace_checks=replace)
         self._announce()
         return web.Response()
@@ -223,7 +234,7 @@ class EmbeddedRegistry:
         return handler
 
     async def _update(self, request: web.Request) -> web.Response:
-        return self._report(request, parse_report(await request.read()))
+        return self._report(request, parse_report(await _body(request)))
 
     def _report(self, request: web.Request, report: CheckReport) -> web.Response:
         check_id = request.match_info["id"]
@@ -358,6 +369,15 @@ async def _bad_requests(
         return await handler(request)
     except BadRequest as error:
         return web.Response(status=400, text=str(error))
+
+
+async def _body(request: web.Request) -> bytes:
+    """The whole body, which is short. Raises `BadRequest` if it takes too long."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise BadRequest(f"the body did not arrive within {_BODY_S:g} s") from None
 
 
 def _is_loopback(host: str) -> bool:
