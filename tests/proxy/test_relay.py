@@ -12,8 +12,12 @@ import pytest
 from aiohttp import web
 from tests.support.hostile import ENDLESS, FIXED, reply, serving_hostile
 
-from fingerpost.client.wire import DEADLINE_HEADER
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER
+from fingerpost.errors import Misdirected
 from fingerpost.proxy import Proxy, ProxyConfig
+from fingerpost.registry import Instance, ModelInfo, RegistryConfig, open_registry
+from fingerpost.registry.config import CheckConfig
+from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind, serve
 
 MB = 1_000_000
@@ -125,3 +129,56 @@ async def test_what_a_caller_gets_of_a_hostile_answer() -> None:
             assert headers.keys().isdisjoint({"Set-Cookie", "Access-Control-Allow-Origin"})
         assert len(hostile.requests) == 2
         assert not [each for each in hostile.requests if b"cookie" in each.lower()]
+
+
+async def test_an_image_for_a_process_that_is_gone_goes_to_another_worker() -> None:
+    """The worker refuses it by its headers; the relay had sent no byte, or asks for it again."""
+    seen: list[tuple[str, str | None]] = []
+
+    def worker(name: str, boot_id: int) -> web.Application:
+        async def classify(request: web.Request) -> web.Response:
+            wanted = request.headers.get(BOOT_ID_HEADER)
+            seen.append((name, wanted))
+            if wanted != str(boot_id):
+                error = Misdirected("meant for another process")
+                return web.Response(status=421, body=error.to_json())
+            await request.read()
+            return web.json_response({"worker": name})
+
+        app = web.Application()
+        app.router.add_post("/v1/classify/{model}", classify)
+        return app
+
+    async with (
+        EmbeddedRegistry(port=0) as embedded,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        registry = open_registry(embedded.url, RegistryConfig(check=CheckConfig(mode="ttl")))
+        stack.push_async_callback(registry.aclose)
+        for name, listed, is_now in [("ghost", 7, 9), ("good", 8, 8)]:
+            runner = web.AppRunner(worker(name, is_now))
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await serve(runner, bind("127.0.0.1", 0))
+            await registry.register(
+                Instance(
+                    id=name,
+                    service="digits",
+                    host="127.0.0.1",
+                    ports={"http": runner.addresses[0][1]},
+                    models=(ModelInfo(name="digits", versions=("1",)),),
+                    boot_id=listed,
+                )
+            )
+        config = ProxyConfig(registry=embedded.url, port=0, relay=True, probe_interval_s=0)
+        proxy = await stack.enter_async_context(Proxy(config))
+        http = await stack.enter_async_context(aiohttp.ClientSession(proxy.url))
+        statuses = []
+        for _ in range(8):
+            async with http.post("/v1/relay/digits", data=b"image") as response:
+                statuses.append(response.status)
+                if response.status != 200:
+                    error = (await response.json())["error"]
+                    assert (error["code"], error["retryable"]) == ("misdirected", True)
+        assert statuses.count(200) >= 7
+        assert [name for name, _ in seen].count("ghost") == 1

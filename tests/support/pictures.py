@@ -95,7 +95,7 @@ def bmp_of_runs(runs: int) -> bytes:
     return (
         b"BM"
         + struct.pack("<IHHI", start + len(data), 0, 0, start)
-        + struct.pack("<IiiHHIIiiII", 40, 8000, 8000, 1, 8, 1, len(data), 0, 0, 256, 0)
+        + struct.pack("<IiiHHIIiiII", 40, 2000, 2000, 1, 8, 1, len(data), 0, 0, 256, 0)
         + bytes(1024)
         + data
     )

@@ -21,6 +21,8 @@ __all__ = [
     "BOOT_ID_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
+    "INSTANCE_PATH",
+    "MODEL_HEADER",
     "WORKER_HEADER",
     "AnswerHead",
     "ClassifyAnswer",
@@ -39,6 +41,11 @@ __all__ = [
 # The boot id of the process that the request is meant for, decimal. A worker with another one
 # refuses the request by its headers, with 421 `misdirected`: its address was another worker's.
 BOOT_ID_HEADER: Final = "Fingerpost-Boot-Id"
+# The model that `POST /` means, whose path names none.
+MODEL_HEADER: Final = "Fingerpost-Model"
+# `/instance/BOOT_ID/MODEL` before a path means the same as these two headers. A proxy's `GET /`
+# answers with it, for clients that keep a URL and no header, such as curl.
+INSTANCE_PATH: Final = "/instance/"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The snapshot's index for the next `index=`, on every answer to a resolve, including errors.
@@ -50,6 +57,7 @@ WORKER_HEADER: Final = "Fingerpost-Worker"
 # Ranges that a peer's figures must keep, so that no sum of them is infinite or negative.
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+BootId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
@@ -126,7 +134,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     weight: int = 1
     zone: str = ""
-    boot_id: int = 0
+    boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientError, ClientTimeout, hdrs, web
 
-from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER
-from fingerpost.errors import BadAnswer, DeadlineExceeded, NoWorker, Unreachable
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER
+from fingerpost.errors import BadAnswer, DeadlineExceeded, Misdirected, NoWorker, Unreachable
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.peer_session import PeerSession, peer_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from aiohttp import ClientResponse
 
@@ -51,10 +51,16 @@ _MAX_RETRY_AFTER_S: Final = 60
 
 
 class Relay:
-    """Streams request bodies to workers without buffering them."""
+    """Streams request bodies to workers without buffering them.
 
-    def __init__(self, metrics: ProxyMetrics) -> None:
+    Args:
+        metrics: the proxy's metrics.
+        leave_out: called with an instance whose address another process has now.
+    """
+
+    def __init__(self, metrics: ProxyMetrics, leave_out: Callable[[Instance], None]) -> None:
         self._metrics = metrics
+        self._leave_out = leave_out
         self._session = PeerSession(max_bytes=_MAX_ANSWER_BYTES, keep_alive_s=_KEEP_ALIVE_S)
 
     async def __aenter__(self) -> Relay:
@@ -75,6 +81,7 @@ class Relay:
 
         Raises:
             Unreachable: the connection broke after part of the body, which cannot be sent again.
+            Misdirected: the worker's address is another process's now, and the body was used.
             BadAnswer: a worker answered something that is not passed on, such as a redirect.
             DeadlineExceeded: no answer within the request's deadline, or 600 s.
             NoWorker: none of the first three workers accepted a connection.
@@ -91,7 +98,7 @@ class Relay:
                 yield chunk
 
         tried = []
-        refused: BadAnswer | None = None
+        refused: BadAnswer | Misdirected | None = None
         limit_s = _limit_s(request)
         try:
             async with asyncio.timeout(limit_s):
@@ -99,7 +106,7 @@ class Relay:
                     tried.append(worker.address)
                     try:
                         return await self._post(worker, path_qs, body(), headers)
-                    except BadAnswer as error:
+                    except (BadAnswer, Misdirected) as error:
                         refused = error
                         if sent:
                             raise
@@ -120,10 +127,18 @@ class Relay:
     async def _post(
         self, worker: Instance, path_qs: str, body: AsyncIterator[bytes], headers: dict[str, str]
     ) -> web.Response:
+        if worker.boot_id:
+            headers = headers | {BOOT_ID_HEADER: str(worker.boot_id)}
         async with self._session.request(
             "POST", f"{worker.url}{path_qs}", data=body, headers=headers, timeout=_TIMEOUT
         ) as response:
             _check_status(response, worker)
+            if response.status == Misdirected.status:
+                self._leave_out(worker)
+                raise Misdirected(
+                    f"another process has the address of worker {worker.id} now: send the image "
+                    "again"
+                )
             answer = await self._session.read(response, f"worker {worker.address}")
         self._metrics.relayed.labels(str(response.status)).inc()
         back = {name: response.headers[name] for name in _RETURNED if name in response.headers}

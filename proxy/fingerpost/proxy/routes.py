@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from fingerpost.client.wire import INDEX_HEADER, ServicesAnswer
 from fingerpost.errors import FingerpostError, Unauthorized
-from fingerpost.proxy.answers import resolve_answer, service_entry
+from fingerpost.proxy.answers import identity_prefix, resolve_answer, service_entry
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.query import ResolveQuery
@@ -91,8 +91,8 @@ class ProxyRoutes:
             response.force_close()
         return response
 
-    def address(self) -> str | None:
-        """The answer to `GET /` where it is in memory: `host:port` of a worker.
+    def address(self, *, plain: bool) -> str | None:
+        """The answer to `GET /` where it is in memory: see `_get_address`; `plain` is `host:port`.
 
         None where the request has to go through `_get_address`.
         """
@@ -102,10 +102,15 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address
+        return worker.address if plain else f"{worker.address}{identity_prefix(worker)}"
 
     async def _get_address(self, request: web.Request) -> web.Response:
-        """`GET /`: `host:port` of one worker of the default service, in plain text."""
+        """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
+
+        For curl and the like, which accept `*/*`: the worker's successor refuses it. For those that
+        accept plain text, or say nothing, it is `host:port`, as in release 0.1.
+        """
+        plain = "*/*" not in request.headers.get(hdrs.ACCEPT, "")
         try:
             worker = await self._picker.default()
         except FingerpostError:
@@ -113,8 +118,9 @@ class ProxyRoutes:
             raise
         self._metrics.addresses.inc()
         if not self._leaving:
-            remember(request)
-        return web.Response(text=f"{worker.address}\n")
+            remember(request, plain=plain)
+        prefix = "" if plain else identity_prefix(worker)
+        return web.Response(text=f"{worker.address}{prefix}\n")
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
@@ -178,7 +184,7 @@ class ProxyRoutes:
             response = error_response(error)
         else:
             self._metrics.redirects.inc()
-            location = f"{worker.url}{request.rel_url}"
+            location = f"{worker.url}{identity_prefix(worker)}{request.rel_url}"
             response = web.Response(
                 status=307, text=f"{location}\n", headers={hdrs.LOCATION: location}
             )

@@ -13,10 +13,9 @@ do keep-alive, pipelining, limits, `Expect` and lingering itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp.http import SERVER_SOFTWARE
 
@@ -39,7 +38,13 @@ _MAX_HEADS: Final = 256  # heads that are remembered; all others are parsed
 # A connection's request is parsed at least this often, so that aiohttp sees that it is in use.
 _PARSE_EVERY_S: Final = 1.0
 
-Address = Callable[[], str | None]
+
+class Address(Protocol):
+    """Returns the answer to the next `GET /`, or None to pass it to the application."""
+
+    def __call__(self, *, plain: bool) -> str | None:
+        """The answer; `plain` is `host:port` alone."""
+        ...
 
 
 class ProxyRunner(LimitedRunner):
@@ -47,7 +52,7 @@ class ProxyRunner(LimitedRunner):
 
     Args:
         app: the application, for all other requests.
-        address: returns `host:port` for the next `GET /`, or None to pass it to the application.
+        address: see `Address`.
         connections: the limits of connections.
         options: see `web.AppRunner`.
     """
@@ -62,11 +67,14 @@ class ProxyRunner(LimitedRunner):
         return _Server(application, self._address, self.guard)
 
 
-def remember(request: web.Request) -> None:
-    """Remember the bytes of this `GET /`, if they may be answered without parsing next time."""
+def remember(request: web.Request, *, plain: bool) -> None:
+    """Remember the bytes of this `GET /`, if they may be answered without parsing next time.
+
+    `plain` is which form of the answer they get.
+    """
     connection = request.protocol
     if isinstance(connection, _Connection) and request.keep_alive and not request.can_read_body:
-        connection.remember()
+        connection.remember(plain=plain)
 
 
 class _Server(LimitedServer):
@@ -75,7 +83,7 @@ class _Server(LimitedServer):
     def __init__(self, application: web.Server, address: Address, guard: ConnectionGuard) -> None:
         super().__init__(application, guard)
         self.address = address
-        self.known: set[bytes] = set()
+        self.known: dict[bytes, bool] = {}  # whether the answer is plain
 
     def __call__(self) -> _Connection:
         return _Connection(self)
@@ -100,10 +108,15 @@ class _Connection(LimitedConnection):
         self._parse_at = 0.0
 
     def data_received(self, data: bytes) -> None:
-        if data in self._known and self._loop.time() < self._parse_at:
+        plain = self._known.get(data)
+        if plain is not None and self._loop.time() < self._parse_at:
             waiter, transport = self._waiter, cast("asyncio.Transport", self.transport)
             idle = waiter is not None and not waiter.done()
-            if idle and not transport.get_write_buffer_size() and (address := self._next()):
+            if (
+                idle
+                and not transport.get_write_buffer_size()
+                and (address := self._next(plain=plain))
+            ):
                 transport.write(_answer(address, int(time.time())))
                 return
         self._parse_at = 0.0
@@ -111,12 +124,12 @@ class _Connection(LimitedConnection):
         self._head = data if whole and len(data) <= _MAX_HEAD_BYTES else None
         super().data_received(data)
 
-    def remember(self) -> None:
+    def remember(self, *, plain: bool) -> None:
         """Remember the last received bytes, which were exactly one `GET /`."""
         if self._head is None:
             return
         if len(self._known) < _MAX_HEADS:
-            self._known.add(self._head)
+            self._known[self._head] = plain
         if self._head in self._known:
             self._parse_at = self._loop.time() + _PARSE_EVERY_S
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 from aiohttp import hdrs
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from fingerpost.errors import PeerError
 
-__all__ = ["PeerSession", "peer_error"]
+__all__ = ["LimitedConnector", "PeerSession", "peer_error"]
 
 _MAX_HEAD_BYTES: Final = 1 << 17
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
@@ -79,7 +79,7 @@ class PeerSession:
     @contextlib.asynccontextmanager
     async def request(
         self,
-        method: Literal["GET", "POST"],
+        method: str,
         url: Any,
         *,
         data: Any = None,
@@ -117,8 +117,8 @@ class PeerSession:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=_LimitedConnector(
-                    2 * self._max_bytes + _MAX_HEAD_BYTES,
+                connector=LimitedConnector(
+                    self._max_bytes,
                     limit=0,
                     resolver=_WorkersResolver() if self._workers else None,
                     **(
@@ -151,11 +151,16 @@ class _AnswerTooLarge(aiohttp.ClientError):
     pass
 
 
-class _LimitedConnector(aiohttp.TCPConnector):
-    """Connections that are cut once so many bytes have come for one answer."""
+class LimitedConnector(aiohttp.TCPConnector):
+    """Connections that are cut once far more bytes than the largest body have come for one answer.
 
-    def __init__(self, max_bytes: int, **options: Any) -> None:
+    Twice as many, because a body in chunks has more, and 128 KB for the head. Make it inside a
+    running event loop.
+    """
+
+    def __init__(self, max_body_bytes: int, **options: Any) -> None:
         super().__init__(**options)
+        max_bytes = 2 * max_body_bytes + _MAX_HEAD_BYTES
         limited: Any = functools.partial(_LimitedHandler, max_bytes, loop=self._loop)
         self._factory = limited
 

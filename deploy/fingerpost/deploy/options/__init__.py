@@ -20,6 +20,7 @@ from fingerpost.deploy.options.devices import (
     ProcessesPerDevice,
 )
 from fingerpost.deploy.options.model import (
+    FollowSymlinks,
     ImageSize,
     InputLayer,
     InputMean,
@@ -36,6 +37,7 @@ __all__ = [
     "Device",
     "Devices",
     "FollowParent",
+    "FollowSymlinks",
     "Host",
     "ImageSize",
     "InputLayer",

@@ -28,6 +28,7 @@ from fingerpost.registry.embedded.state.definitions import (
 from fingerpost.registry.embedded.state.store import Store
 from fingerpost.registry.http_server import bind, json_response, serve
 from fingerpost.registry.instance import format_address
+from fingerpost.registry.supervision import supervise
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
 
@@ -117,7 +118,9 @@ class EmbeddedRegistry:
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
-        self._clock_task = asyncio.create_task(self._keep_time(), name=f"registry {self.url}")
+        self._clock_task = asyncio.create_task(
+            supervise(self._keep_time, "embedded registry"), name=f"registry {self.url}"
+        )
         return self
 
     async def aclose(self) -> None:

@@ -149,6 +149,15 @@ class Engine:
         """Images that wait for the model alone."""
         return self._batcher.ready
 
+    @property
+    def abandoned(self) -> int:
+        """Images that are still being decoded although their requests have ended."""
+        return self._batcher.abandoned
+
+    def decoding_since(self) -> list[float]:
+        """When each image that is being decoded now was begun, on the monotonic clock."""
+        return self._decoding.began()
+
     def running_s(self) -> float:
         """Seconds since the start of the oldest batch that runs; 0 while none does."""
         since = self._batcher.running_since

@@ -205,7 +205,12 @@ class ModelRepository:
                 lifecycle = self._models.get(name)
                 if lifecycle is None:
                     lifecycle = self._models[name] = Lifecycle(name, trust_first_scan=first)
+                before = lifecycle.problems()
                 lifecycle.scanned(each.versions, each.settings, each.error)
+                if self._started:  # else `start` says it
+                    for problem in lifecycle.problems():
+                        if problem not in before:
+                            logger.warning("%s: %s; what is loaded stays loaded", name, problem)
             for name in self._models.keys() - found.keys():
                 self._models[name].removed()
                 self._forget(name)
@@ -232,8 +237,11 @@ class ModelRepository:
                 if error.message != self._problem:
                     logger.warning("%s; the loaded models stay loaded", error)
                 self._problem = error.message
-            except Exception:  # what is loaded goes on being served
-                logger.exception("the scan for models failed")
+            except Exception as error:  # what is loaded goes on being served
+                problem = f"the scan for models failed: {type(error).__name__}: {error}"[:500]
+                if problem != self._problem:
+                    logger.exception("the scan for models failed")
+                self._problem = problem
             else:
                 self._problem = ""
             self._advance()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 
 from fingerpost.registry.connection import LimitedRunner, LimitedServer
+from fingerpost.worker.serving.addressed import addressed
 
 if TYPE_CHECKING:
     from fingerpost.registry.connection_config import ConnectionConfig
@@ -53,6 +54,8 @@ class WorkerRunner(LimitedRunner):
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             response = fast_handler(cast("web.Request", request))
-            return await (handler(request) if response is None else response)
+            if response is None:
+                response = handler(addressed(cast("web.Request", request)))
+            return await response
 
         return LimitedServer(application, self.guard, handler=answer, **self._options)

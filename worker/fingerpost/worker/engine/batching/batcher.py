@@ -84,6 +84,7 @@ class Batcher(Generic[T]):
     Attributes:
         queued_cost: the costs of all items that wait, added up.
         limit: most items in the next batch.
+        abandoned: items that are being prepared, and were cancelled meanwhile.
         running_since: the start of the oldest batch that runs; None while none does.
     """
 
@@ -102,6 +103,7 @@ class Batcher(Generic[T]):
         self._prepare_s = self._full_queue_s = 0.0
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
+        self.abandoned = 0
         self.running_since: float | None = None
         self.limit = 1
         self.limit = self._batch_limit()
@@ -225,6 +227,8 @@ class Batcher(Generic[T]):
         if pending.stage is Stage.PREPARING:
             pending.stage, pending.since = Stage.READY, now
             self._ready[pending] = None
+        else:
+            self.abandoned -= 1
         self._remove_drift()
 
     def cancel(self, pending: Pending[T]) -> None:
@@ -233,7 +237,9 @@ class Batcher(Generic[T]):
             del self._unprepared[pending]
         elif pending.stage is Stage.READY:
             del self._ready[pending]
-        elif pending.stage is not Stage.PREPARING:
+        elif pending.stage is Stage.PREPARING:
+            self.abandoned += 1
+        else:
             return
         self._leave(pending, Stage.DONE)
         self._remove_drift()
