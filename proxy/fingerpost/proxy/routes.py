@@ -17,6 +17,7 @@ from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
 from fingerpost.registry import ModelReference
+from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class ProxyRoutes:
         self._blocking = BlockingQueries(
             directory, most=config.max_blocking_queries, max_wait_s=config.max_wait_s
         )
+        self._guard = BrowserGuard.of([config.host])
         self._leaving = False
 
     def app(self) -> web.Application:
@@ -178,6 +180,7 @@ class ProxyRoutes:
         continues to send a body that this proxy will not read.
         """
         try:
+            self._check_origin(request)
             worker = await self._picker.pick(ModelReference.parse(request.match_info["service"]))
         except FingerpostError as error:
             self._metrics.failures["redirect"].inc()
@@ -206,6 +209,7 @@ class ProxyRoutes:
 
     async def _post_relay(self, request: web.Request) -> web.Response:
         """`POST /v1/relay/{service}`: carry the image through, where that is enabled."""
+        self._check_origin(request)
         if not self._config.relay:
             raise Unauthorized(
                 "the relay is off: send images straight to a worker, or start the proxy with "
@@ -215,6 +219,12 @@ class ProxyRoutes:
         workers = await self._picker.candidates(reference)
         query = f"?{request.query_string}" if request.query_string else ""
         return await self._relay.forward(request, f"/v1/classify/{reference}{query}", workers)
+
+    def _check_origin(self, request: web.Request) -> None:
+        """Refuse a web page of another origin, which would work in its reader's name."""
+        problem = self._guard.check_origin(request.headers)
+        if problem is not None:
+            raise Unauthorized(problem)
 
     async def _get_live(self, request: web.Request) -> web.Response:
         return json_response({"status": "live"})
