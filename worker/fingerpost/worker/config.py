@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Final
@@ -40,16 +41,21 @@ class RegistrationConfig:
         zone: the rack or availability zone, for clients that ask for one. Empty is no zone.
         timeout_s: seconds of trying to register with a registry in trouble before the worker gives
             up. More survives longer outages; the election of a registry's leader takes up to 20 s.
+        registry_wait_s: seconds to wait for a registry that cannot be reached, at the start and
+            when the worker registers. Infinite, the default, as the proxy does, so that they may
+            be started in any order; 0 gives up at once.
     """
 
     advertise: str | None = None
     weight: int = 1
     zone: str = ""
     timeout_s: float = 120.0
+    registry_wait_s: float = math.inf
 
     def __post_init__(self) -> None:
         _check_range("registration.weight", self.weight, 1, 65_535)
         _check_least("registration.timeout_s", self.timeout_s, 0)
+        _check_least("registration.registry_wait_s", self.registry_wait_s, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -101,6 +102,16 @@ def worker(
         Literal["http", "ttl"],
         _option(_NETWORK, "How Consul checks it; ttl where the agent cannot reach it."),
     ] = "http",
+    registry_wait: Annotated[
+        float | None,
+        _option(
+            _NETWORK,
+            "Seconds to wait for a registry that does not answer; 0 ends at once, and without the "
+            "option it is waited for without limit.",
+            metavar="SECONDS",
+            min=0,
+        ),
+    ] = None,
     wan_address: Annotated[
         str | None,
         _option(_NETWORK, "Its address for other datacenters, if it differs.", metavar="HOST"),
@@ -188,7 +199,12 @@ def worker(
         registry_config=dataclasses.replace(
             registry_config, check=CheckConfig(mode=check), wan_address=wan_address
         ),
-        registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
+        registration=RegistrationConfig(
+            advertise=advertise,
+            weight=weight,
+            zone=zone,
+            registry_wait_s=math.inf if registry_wait is None else registry_wait,
+        ),
         host=host,
         port=port,
         batching=BatchingConfig(

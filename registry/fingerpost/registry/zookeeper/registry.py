@@ -189,6 +189,10 @@ class ZooKeeperRegistry(WatchingRegistry):
         else:
             await self._entries.undrain(service, instance_id)
 
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove entries whose sessions have not expired yet. See `Registry.remove_stale`."""
+        return await self._entries.remove_stale(instance)
+
     async def list(self, service: str) -> Snapshot:
         """Resolve once. See `Registry.list`."""
         check_service(service)
