@@ -45,7 +45,7 @@ async def registry(connections: ConnectionConfig) -> AsyncIterator[int]:
 
 
 SERVERS = pytest.mark.parametrize("serve", [worker, proxy, registry])
-PING = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+PING = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
@@ -90,7 +90,7 @@ MALFORMED = {
     "many headers": b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000 + b"\r\n",
     "two lengths": b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
     "a length of words": b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-    "a header without a colon": b"PUT /x HTTP/1.1\r\nHost: x\r\nbad\r\n\r\n",
+    "a header without a colon": b"PUT /x HTTP/1.1\r\nHost: 127.0.0.1\r\nbad\r\n\r\n",
     "ESC in the method": b"\x1b[31mGET / HTTP/1.1\r\n\r\n",
 }
 
@@ -189,9 +189,8 @@ async def test_a_body_in_small_chunks_is_the_same_body() -> None:
         for size in (1, 7, 20_000):
             pieces = [image[at : at + size] for at in range(0, len(image), size)]
             body = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces) + b"0\r\n\r\n"
-            head = (
-                b"POST /v1/classify/colours HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-            )
+            head = PING.replace(b"GET /nothing", b"POST /v1/classify/colours")[:-2]
+            head += b"Transfer-Encoding: chunked\r\n"
             async with raw_connection(rig.port) as (reader, writer):
                 writer.write((head + b"\r\n" + body) * 3 + PING)  # one after the other, at once
                 for _ in range(3):
