@@ -199,7 +199,7 @@ class WorkerService:
         if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)
-        return json_response({"status": "well"})
+        return json_response({"status": "healthy"})
 
     async def _get_ready(self, request: web.Request) -> web.Response:
         """Whether the worker is loaded, warmed up, registered, not draining and not stalled."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from fingerpost.registry.embedded.state import views
 from fingerpost.registry.embedded.state.definitions import (
     BadRequest,
     parse_bool,

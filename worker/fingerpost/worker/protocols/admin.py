@@ -30,6 +30,7 @@ from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.http_server import json_response
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
+from fingerpost.registry.query_parameters import check_parameters
 from fingerpost.worker.repository.control import ModelControl
 from fingerpost.worker.serving.errors import message_error, typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
@@ -46,6 +47,7 @@ __all__ = ["AdminProtocol"]
 
 _MAX_BODY_BYTES = 4096
 _BODY_S = 10.0
+_OWN = "/v1/admin"
 
 T = TypeVar("T")
 
@@ -68,8 +70,8 @@ class AdminProtocol:
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
-        base, guarded = "/v1/admin/models", self._guarded
-        own = ProtocolRoutes(context, "/v1/admin", typed_error)
+        base, guarded = f"{_OWN}/models", self._guarded
+        own = ProtocolRoutes(context, _OWN, typed_error)
         own.get(base, guarded(self._list))
         own.post(base + "/{model}/versions/{version}/load", guarded(self._load))
         own.post(base + "/{model}/versions/{version}/unload", guarded(self._unload))
@@ -83,6 +85,8 @@ class AdminProtocol:
     def _guarded(self, handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
             await self._access.check(request)
+            if request.path.startswith(_OWN):  # Triton's paths have Triton's rules
+                check_parameters(request.query, ())
             return await handler(request)
 
         return checked
