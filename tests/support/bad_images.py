@@ -11,6 +11,7 @@ from tests.support.pictures import (
     bmp_of_runs,
     jpeg_of_scans,
     photo,
+    png_chunk,
     png_claiming,
     save,
     specimens,
@@ -18,6 +19,7 @@ from tests.support.pictures import (
     tiff_with_a_tile,
     webp_claiming,
 )
+from tests.support.raw_images import tiff_of
 
 __all__ = ["BAD", "JPEG", "PNG", "SPECIMENS"]
 
@@ -27,6 +29,11 @@ SPECIMENS = specimens()
 FLOAT_TIFF = save(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF")
 # As Pillow writes Image.new("RGB", (7990, 7990)) without loss, quality=0 and method=0.
 WEBP = bytes.fromhex("524946461a000000574542505650384c0e0000002f355fcd07071011fd0f4444ff03")
+SOF = JPEG.index(b"\xff\xc0")
+BMP = save(photo(), "BMP")
+BMP_OF_BITFIELDS = (
+    BMP[:28] + b"\x10\0\3\0\0\0" + BMP[34:54] + bytes([0, 15, 0, 0, 240, 0, 0, 0, 15, 0, 0, 0])
+)
 BAD = {
     "empty": (b"", EmptyImage),
     "text": (b"hello, world, this is no image", UnsupportedImage),
@@ -43,6 +50,19 @@ BAD = {
     "float tiff": (FLOAT_TIFF, UnsupportedImage),
     "32-bit tiff": (save(Image.new("I", (4, 4)), "TIFF"), UnsupportedImage),
     "lab tiff": (save(Image.new("LAB", (4, 4)), "TIFF"), UnsupportedImage),
+    "16-bit lab tiff": (tiff_of(np.zeros((4, 4, 3), int), 16, 8), UnsupportedImage),
+    "10-bit tiff": (tiff_of(np.zeros((4, 4, 1), int), 10, 1), UnsupportedImage),
+    "jpeg 2000 in a tiff": (
+        tiff_of(np.zeros((4, 4, 3), int), 8, 2, more={259: (3, [34712])}),
+        UnsupportedImage,
+    ),
+    "12-bit jpeg": (JPEG[: SOF + 4] + b"\x0c" + JPEG[SOF + 5 :], UnsupportedImage),
+    "200-bit jpeg": (JPEG[: SOF + 4] + b"\xc8" + JPEG[SOF + 5 :], BrokenImage),
+    "jpeg-ls": (b"\xff\xd8\xff\xf7" + JPEG[SOF + 2 :], UnsupportedImage),
+    "jpeg in a bmp": (BMP[:30] + b"\x04" + BMP[31:], UnsupportedImage),
+    "compression 99 in a bmp": (BMP[:30] + b"\x63" + BMP[31:], BrokenImage),
+    "uncommon bit fields in a bmp": (BMP_OF_BITFIELDS, UnsupportedImage),
+    "a png of Apple's": (PNG[:8] + png_chunk(b"CgBI", b"P\0 \2") + PNG[8:], UnsupportedImage),
     "jpeg without its second half": (JPEG[: len(JPEG) // 2], BrokenImage),
     "jpeg without its end": (JPEG[:-40], BrokenImage),
     "jpeg header only": (JPEG[:20], BrokenImage),

@@ -384,3 +384,14 @@ async def test_a_start_that_cannot_succeed_says_why(
             pass
     with pytest.raises(ConfigurationError, match="max_batch is 0"):
         make(models, registry_url, batching=BatchingConfig(max_batch=0))
+
+
+async def test_the_check_is_of_the_process_that_the_entry_names(
+    worker: Worker, http: aiohttp.ClientSession
+) -> None:
+    boot_id = worker.instance.boot_id
+    for query, status in [("", 200), (f"?boot_id={boot_id}", 200), ("?boot_id=7", 410)]:
+        async with http.get(f"/health/engine{query}") as response:
+            assert response.status == status, query
+    async with http.get("/health/engine?boot_id=7") as response:
+        assert await response.json() == {"status": "another process", "boot_id": boot_id}

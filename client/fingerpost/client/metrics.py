@@ -35,6 +35,11 @@ class ClientMetrics(Collector):
         for name, text, value in (
             ("attempts", "Requests to workers, including failed connections", stats.attempts),
             ("stale_addresses", "Attempts at known workers that refused", stats.stale_addresses),
+            (
+                "stale_entries",
+                "Attempts at workers that are not what their entry says",
+                stats.stale_entries,
+            ),
             ("hedges", "Second attempts because an answer was late", stats.hedges),
             ("ejections", "Times a worker was ejected after failures", stats.ejections),
             ("probes", "Requests for load reports", stats.probes),

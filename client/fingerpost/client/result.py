@@ -79,6 +79,8 @@ class Stats:
         bytes_relayed: image bytes that were sent through proxies (`ClientConfig.relay`).
         bytes_spared: image bytes that shrinking has saved of both.
         stale_addresses: attempts at workers of the snapshot that refused the connection.
+        stale_entries: attempts at workers that are not what their entry in the registry says:
+            another process has the address, or the model is not served there.
         hedges: second attempts that were made because an answer was late.
         ejections: how often a worker was ejected after failures.
         probes, probes_lost: requests for load reports, and those without an answer in time.
@@ -95,6 +97,7 @@ class Stats:
     bytes_relayed: int = 0
     bytes_spared: int = 0
     stale_addresses: int = 0
+    stale_entries: int = 0
     hedges: int = 0
     ejections: int = 0
     probes: int = 0

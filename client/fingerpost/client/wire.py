@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
 
 __all__ = [
+    "BOOT_ID_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "WORKER_HEADER",
@@ -34,6 +35,9 @@ __all__ = [
     "TimingsMs",
 ]
 
+# The boot id of the process that the request is meant for, decimal. A worker with another one
+# refuses the request by its headers, with 421 `misdirected`: its address was another worker's.
+BOOT_ID_HEADER: Final = "Fingerpost-Boot-Id"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The snapshot's index for the next `index=`, on every answer to a resolve, including errors.

@@ -4,20 +4,55 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fingerpost.deploy.commit import commit
-from fingerpost.deploy.console import err, out, start_logging
+from fingerpost.deploy.console import err, out
+from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
 from fingerpost.errors import FingerpostError
+from fingerpost.registry.printable import printable
 from fingerpost.registry.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["add_commands", "app", "main"]
 
+
+class _Commands(TyperGroup):
+    """The commands; what is wrong with their arguments is shown without control characters.
+
+    An argument may be the name of a stranger's file, through a pattern of the shell.
+    """
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if hasattr(error, "format_message") and isinstance(message, str):  # of Typer or Click
+            vars(error)["message"] = printable(message)
+        raise
+
+
 app = typer.Typer(
     name="fingerpost",
+    cls=_Commands,
     help="Service discovery with client-side routing for image inference: "
     "ask where the workers are, then send images straight to them.",
     no_args_is_help=True,
@@ -63,7 +98,7 @@ _EXTRAS = {
 def _print_version(wanted: bool) -> None:
     if wanted:
         known = commit()
-        out.print(f"fingerpost {__version__}{f' (commit {known})' if known else ''}", markup=False)
+        out.print(f"fingerpost {__version__}{f' (commit {known})' if known else ''}")
         raise typer.Exit
 
 
@@ -105,7 +140,7 @@ def add_commands() -> None:
 
 
 def _fail(message: str) -> None:
-    err.print(f"fingerpost: {message}", markup=False)
+    err.print(f"fingerpost: {printable(message)}")
     sys.exit(1)
 
 

@@ -1,39 +1,78 @@
-"""Output of the command: results on standard output, everything else on standard error."""
+"""Output of the command: results on standard output, everything else on standard error.
+
+Both consoles show text from peers, registrations, files and file names as it is: they parse no
+markup and no `:emoji:` names, and escape control characters, newlines among them (see `printable`).
+Text of several lines is printed line by line. Nothing else in the command writes to a terminal, so
+that no caller has to remember this.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
+from rich.segment import Segment
+from rich.status import Status
+from rich.text import Text
 
-from fingerpost.errors import ConfigurationError
+from fingerpost.registry.printable import printable, printable_json
 
-__all__ = ["err", "out", "print_json", "start_logging"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import ConsoleOptions, RenderableType
+
+__all__ = ["SafeConsole", "err", "out", "print_json", "safe_text"]
+
+
+def safe_text(value: object) -> Text:
+    """Text of one line for the terminal, whose content nobody interprets."""
+    return Text(printable(value))
+
+
+class SafeConsole(Console):
+    """A console that interprets nothing in what it prints; arguments as of Rich's `Console`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a `Text` of a string, also of those in tables, with all of it shown as it is."""
+        return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Escape what did not come through `render_str`, such as the text of a progress bar."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text, keep="\n"), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """As Rich's, but strings, here and in `update`, are not parsed as markup."""
+        return _SafeStatus(status, console=self, **options)
+
+
+class _SafeStatus(Status):
+    """A status line that parses no markup; Rich's does, whatever its console."""
+
+    def __init__(self, status: RenderableType, **options: Any) -> None:
+        super().__init__(safe_text(status) if isinstance(status, str) else status, **options)
+
+    def update(self, status: RenderableType | None = None, **options: Any) -> None:
+        super().update(safe_text(status) if isinstance(status, str) else status, **options)
+
 
 # Rich assumes that a pipe is 80 columns wide, and cuts tables off; a pipe has no width.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
+err = SafeConsole(stderr=True, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on one line, and flush it, so that a pipe gets it at once."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(printable_json(msgspec.json.encode(value).decode()) + "\n")
     sys.stdout.flush()
-
-
-def start_logging(level: str) -> None:
-    """Log messages of this level and above to standard error, one line each.
-
-    Raises:
-        ConfigurationError: `level` is not the name of a level.
-    """
-    if level.upper() not in logging.getLevelNamesMapping():
-        raise ConfigurationError(f"--log-level {level}: use debug, info, warning or error")
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )

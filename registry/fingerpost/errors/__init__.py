@@ -22,6 +22,7 @@ raises the class with that code.
     |       +-- UnsupportedImage        415 unsupported_image    not one of the formats read
     |       +-- BrokenImage             422 broken_image         the right format, but damaged
     +-- PeerError                       a peer could not do it now; all but two are retryable
+    |   +-- Misdirected                 421 misdirected          meant for another process
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
     |   +-- BadAnswer                   502 bad_answer           not an answer of the protocol
     |   +-- NoWorker                    503 no_worker            known service, no healthy worker
@@ -57,6 +58,7 @@ __all__ = [
     "InvalidName",
     "InvalidRequest",
     "MethodNotAllowed",
+    "Misdirected",
     "ModelFailed",
     "NoWorker",
     "Overloaded",
@@ -211,6 +213,16 @@ class PeerError(FingerpostError):
     status = 503
     fault = "peer"
     retryable = True
+
+
+class Misdirected(PeerError):
+    """The request was meant for another process, which is gone: this one has its address now.
+
+    The status is that of RFC 9110, section 15.5.20.
+    """
+
+    status = 421
+    code = "misdirected"
 
 
 class Overloaded(PeerError):

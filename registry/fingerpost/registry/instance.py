@@ -20,7 +20,14 @@ from fingerpost.registry.names import (
 )
 from fingerpost.registry.old_spellings import warn_old_spelling
 
-__all__ = ["Instance", "ModelInfo", "ModelReference", "format_address", "is_host"]
+__all__ = [
+    "Instance",
+    "ModelInfo",
+    "ModelReference",
+    "format_address",
+    "identity_path",
+    "is_host",
+]
 
 _HOSTNAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
@@ -160,6 +167,18 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     def serves(self, reference: ModelReference) -> bool:
         """Whether one of its models has the version or alias asked for."""
         return any(model.serves(reference) for model in self.models)
+
+
+def identity_path(path: str, instance: Instance) -> str:
+    """The path of a health check, which asks for the process that the entry names too.
+
+    `/health/engine?boot_id=N`: a worker with another boot id answers 410, so that a dead entry does
+    not pass because of what has its address now. Without a boot id, as of a foreign worker, it is
+    `path` as it is.
+    """
+    if not instance.boot_id:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}boot_id={instance.boot_id}"
 
 
 def is_host(host: str) -> bool:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
+from tests.support.pictures import difference, photo, png_chunk, save, scene
+from tests.support.raw_images import png, tiff_of
 
 from fingerpost.client.images.shrink import shrink, wanted_size
 from fingerpost.registry import Instance, ModelInfo
+from fingerpost.worker.images import decode
 
 MODELS = (ModelInfo(name="s", versions=("1",)),)
 
@@ -39,13 +44,107 @@ def test_no_side_is_shorter_than_wanted(kind, mode, expected):
         assert (image.format, image.size) == (expected, (299, 224))
 
 
-def test_a_turned_photograph_stays_turned():
+def test_a_turned_photograph_is_sent_upright():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     small = shrink(picture("JPEG", (1600, 1200), exif=exif), 100, 400)
     with Image.open(io.BytesIO(small)) as image:
-        assert image.getexif()[0x0112] == 6
-        assert image.size == (533, 400)  # 400 wide once it is turned
+        assert image.size == (400, 533)
+        assert not image.getexif()
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def enlarged() -> dict[str, bytes]:
+    """An image of every format and mode, 8 times as large as that of the specimens."""
+    size = (512, 384)
+    rgb, rgba = scene(size), scene(size).convert("RGBA")
+    rgba.putalpha(photo(size, "L"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = b"\nexif\n%8d\n" % len(exif.tobytes()) + exif.tobytes().hex().encode() + b"\n"
+    gray16 = np.asarray(rgb.convert("L")).astype(np.int64)[..., None] * 257
+    flat = np.asarray(rgb.convert("L")).astype(np.int64)[..., None] >> 4
+    palette = rgb.convert("P", palette=Image.Palette.ADAPTIVE)
+    scan = rgb.convert("1")
+    return {
+        "jpeg": save(rgb, "JPEG"),
+        "jpeg turned": save(rgb, "JPEG", exif=exif),
+        "jpeg turned by xmp": save(rgb, "JPEG", xmp=XMP),
+        "jpeg gray": save(rgb.convert("L"), "JPEG"),
+        "jpeg cmyk": save(rgb.convert("CMYK"), "JPEG"),
+        "png": save(rgb),
+        "png turned": save(rgb, exif=exif),
+        "png turned by xmp": with_chunk(save(rgb), b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        "png turned by ImageMagick": with_chunk(
+            save(rgb), b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)
+        ),
+        "png alpha": save(rgba),
+        "png gray alpha": save(rgba.convert("LA")),
+        "png palette": save(palette),
+        "png palette transparent": save(palette, transparency=bytes(range(256))),
+        "png palette with one colour transparent": save(palette, transparency=3),
+        "png 1 bit": save(scan),
+        "png 4 bits transparent": png(flat, 4, 0, before=[(b"tRNS", b"\0\7")]),
+        "png 16 bits": png(gray16, 16, 0),
+        "png 16 bits transparent": png(gray16, 16, 0, before=[(b"tRNS", b"\x80\x80")]),
+        "tiff 16 bits MM": tiff_of(gray16, 16, 1, order=">"),
+        "tiff 16 bits II, white is 0": tiff_of(gray16, 16, 0),
+        "tiff 12 bits": tiff_of(gray16 >> 4, 12, 1),
+        "tiff turned": save(rgb, "TIFF", exif=exif),
+        "tiff fax": save(scan, "TIFF", compression="group4"),
+        "tiff lzw alpha": save(rgba, "TIFF", compression="tiff_lzw"),
+        "webp turned": save(rgb, "WEBP", exif=exif, lossless=True),
+        "webp alpha": save(rgba, "WEBP", lossless=True),
+        "gif": save(rgb, "GIF"),
+        "gif animated": save(rgb, "GIF", save_all=True, append_images=[rgb.rotate(180)]),
+        "bmp": save(rgb, "BMP"),
+    }
+
+
+def with_chunk(data: bytes, name: bytes, body: bytes) -> bytes:
+    return data[:33] + png_chunk(name, body) + data[33:]
+
+
+ENLARGED = enlarged()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ENLARGED)
+def test_a_worker_sees_the_same_in_it(name, channels):
+    """In the mean of all pixels; two filters, one after the other, and a JPEG's loss remain: of so
+    small an image a JPEG keeps little of the colours."""
+    data = ENLARGED[name]
+    small = shrink(data, 48, 64)
+    full = decode(data, size=(48, 64), channels=channels)
+    seen = decode(small, size=(48, 64), channels=channels)
+    fax = "1 bit" in name or "fax" in name
+    if not fax:
+        assert len(small) < len(data)
+    assert difference(full, seen).mean() < (12 if "jpeg" in name else 5)
+    if small is not data:
+        with Image.open(io.BytesIO(small)) as image:
+            assert image.mode in ("RGB", "L")
+            assert image.size == ((64, 85) if "turned" in name else (64, 48))
+            assert not image.info.keys() & {"icc_profile", "exif", "xmp", "transparency"}
+
+
+def test_a_scan_of_one_bit_is_averaged_not_sampled():
+    stripes = np.zeros((512, 512, 1), int)
+    stripes[:, ::2] = 1
+    noise = np.random.default_rng(0).integers(0, 2, (8, 512, 1))  # else there is nothing to save
+    data = png(np.concatenate([stripes[:504], noise]), 1, 0, idat_bytes=1)
+    with Image.open(io.BytesIO(shrink(data, 16, 16))) as image:
+        assert image.mode == "L"
+        assert np.abs(np.asarray(image)[:12].astype(int) - 127).max() < 8
+
+
+def test_what_a_worker_would_refuse_as_too_large_is_made_small():
+    data = save(Image.new("RGB", (10_000, 7_000), "white"), "PNG", compress_level=1)
+    with Image.open(io.BytesIO(shrink(data, 70, 100))) as image:
+        assert image.size == (100, 70)
 
 
 @pytest.mark.parametrize(

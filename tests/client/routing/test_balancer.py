@@ -93,8 +93,8 @@ def test_the_same_process_keeps_its_record_and_takes_a_new_entry():
     assert new.endpoint.id == "a"
 
 
-def test_a_new_boot_id_in_a_report_clears_the_record():
-    balancer = balancer_of("a", "b")
+def test_a_new_boot_id_in_a_report_clears_the_record_where_the_entry_has_none():
+    balancer = balancer_of(instance("a", boot_id=0), "b")
     send(balancer, "a", Outcome.ANSWERED, load_report=report(seq=9))
     for _ in range(3):
         send(balancer, "a", Outcome.FAILED)

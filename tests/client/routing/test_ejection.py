@@ -11,9 +11,11 @@ from tests.support.balancers import (
     DIGITS,
     RNG,
     balancer_of,
+    instance,
     pick,
     report,
     send,
+    snapshot,
     usable,
 )
 
@@ -187,3 +189,31 @@ def test_a_draining_worker_is_ejected_and_tried_again_later(by_report):
 def test_backoff_is_within_its_ceiling(rounds, seed):
     wait_s = RetryConfig().backoff_s(rounds, random.Random(seed))
     assert 0 <= wait_s <= min(2.0, 0.05 * 2**rounds)
+
+
+def test_a_stale_entry_is_left_out_until_it_changes_or_for_half_a_minute():
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.STALE, 1.0)
+    balancer.update(snapshot(instance("a"), instance("b")), 2.0)
+    assert usable(balancer, 30.9) == {"b"}, "the same entry changes nothing"
+    balancer.update(snapshot(instance("a", version="2"), instance("b", version="2")), 3.0)
+    assert usable(balancer, 3.0) == {"a", "b"}
+    send(balancer, "a", Outcome.STALE, 4.0)
+    assert usable(balancer, 33.9) == {"b"}
+    assert usable(balancer, 34.1) == {"a", "b"}, "for a trial"
+
+
+def test_a_refusal_by_an_entry_that_was_corrected_meanwhile_does_not_count():
+    balancer = balancer_of("a", "b")
+    early = pick(balancer, 1.0, but={"b"})
+    balancer.update(snapshot(instance("a", version="2"), instance("b")), 2.0)
+    early.release(Outcome.STALE, now=3.0, rng=RNG)
+    assert usable(balancer, 3.0) == {"a", "b"}
+
+
+def test_the_report_of_another_process_leaves_the_worker_out_and_is_not_used():
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.ANSWERED, load_report=report(seq=9))
+    send(balancer, "a", Outcome.ABANDONED, 1.0, load_report=report(seq=1, boot_id=2))
+    assert usable(balancer, 1.0) == {"b"}
+    assert balancer.endpoints[0].load_report == report(seq=9)

@@ -218,6 +218,32 @@ async def test_load_answers_while_the_model_is_held_up() -> None:
             assert report.rif < 8
 
 
+@pytest.mark.parametrize("path", [*(each[0] for each in ROUTES.values()), "/v1/stream/colours"])
+@pytest.mark.parametrize("model", ["colours", "flowers"])
+async def test_what_is_meant_for_another_process_is_refused_before_its_body(
+    path: str, model: str
+) -> None:
+    """Also for a model that this process does not have, which the other one may have had."""
+    path = path.replace("colours", model)
+    headers = {"Fingerpost_Boot_Id": "2", "Content_Type": STREAM_TYPE}
+    async with serving() as rig, sent(rig, path, b"", length=100_000, **headers) as reader:
+        status, _, body = await read_answer(reader)
+        assert status == 421
+        assert b"boot id 2" in body
+        async with sent(rig, path, b"", length=9, Expect="100-continue", **headers) as held:
+            assert (await read_answer(held))[0] == 421
+
+
+async def test_what_is_meant_for_this_process_is_served() -> None:
+    async with serving() as rig, aiohttp.ClientSession(rig.url) as http:
+        for path, image, _ in ROUTES.values():
+            for _ in range(2):  # the second one goes the fast path
+                mine = await http.post(path, data=image, headers={"Fingerpost-Boot-Id": "1"})
+                assert mine.status == 200, await mine.text()
+            other = await http.post(path, data=image, headers={"Fingerpost-Boot-Id": "2"})
+            assert other.status == 421
+
+
 async def test_a_worker_whose_model_hangs_reports_that_it_has_failed() -> None:
     async with serving(models=ModelsConfig(stall_s=0.05)) as rig, aiohttp.ClientSession() as http:
         rig.backend.gate.clear()

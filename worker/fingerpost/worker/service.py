@@ -69,7 +69,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
-        self.admission = Admission(config.requests.max_in_flight)
+        self.admission = Admission(config.requests.max_in_flight, boot_id)
 
     def app(self) -> web.Application:
         """The application; its routes for images check the headers before the body is sent."""
@@ -165,7 +165,15 @@ class WorkerService:
         return json_response({"status": "live"})
 
     async def _get_engine(self, request: web.Request) -> web.Response:
-        """The registry's check: whether the engine works, also before it is registered."""
+        """The registry's check: whether the engine works, also before it is registered.
+
+        With `?boot_id=` also whether this is that process; another one, which has its address now,
+        answers 410.
+        """
+        wanted = request.query.get("boot_id")
+        if wanted is not None and wanted != str(self._boot_id):
+            body = {"status": "another process", "boot_id": self._boot_id}
+            return json_response(body, status=410)
         if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.errors import CallerError
 from fingerpost.registry import ModelReference
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from fingerpost.registry import Instance
 
 __all__ = ["Call", "CallOptions"]
+
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,8 @@ class Call:
         failed: how many attempts a peer began and did not finish.
         retried: the error codes of the failed attempts, in their order.
         last_error: the error of the last failed attempt.
+        disowned: ids of the peers that are not what their entries say.
+        unknown: the error of the last of them that does not serve the model.
         image_bytes: how many bytes the encoded image has; for an image that is sent while it is
             read, how many bytes of it were sent.
         peer: the one that answered, or else the last one that was asked.
@@ -47,6 +52,7 @@ class Call:
     __slots__ = (
         "attempts",
         "deadline",
+        "disowned",
         "failed",
         "headers",
         "image_bytes",
@@ -57,6 +63,7 @@ class Call:
         "shrink",
         "sticky",
         "top",
+        "unknown",
         "worker",
     )
 
@@ -83,3 +90,11 @@ class Call:
         self.peer: Instance | None = None
         self.worker = ""
         self.last_error: FingerpostError | None = None
+        self.disowned: frozenset[str] = _NONE
+        self.unknown: FingerpostError | None = None
+
+    def disown(self, peer_id: str, error: FingerpostError | None) -> None:
+        """Record that a peer is not what its entry in the registry says."""
+        self.disowned |= {peer_id}
+        if isinstance(error, CallerError):
+            self.unknown = error

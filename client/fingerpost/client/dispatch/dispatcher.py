@@ -158,7 +158,8 @@ class Dispatcher:
                 if reply.answer is not None:
                     return reply.answer
                 self._failed(call, service, reply, data)
-                unpaid_bytes = attempt.sent_bytes
+                # A peer that is not what its entry says is left out, which costs no retry.
+                unpaid_bytes = None if reply.outcome is Outcome.STALE else attempt.sent_bytes
                 tried = tried | {pick.endpoint.id}
                 no_worker_until = None
             elif pick is None:
@@ -242,13 +243,21 @@ class Dispatcher:
         reply: Reply | None = None
         try:
             reply = await self._transport.classify(
-                instance.address, str(call.reference), call.top, attempt, call.headers
+                instance.address,
+                str(call.reference),
+                call.top,
+                attempt,
+                call.headers,
+                boot_id=instance.boot_id,
             )
             outcome = reply.outcome
             call.peer = instance
             call.worker = reply.worker
             if outcome is Outcome.REFUSED and isinstance(reply.error, Unreachable):
                 stats.stale_addresses += 1
+            elif outcome is Outcome.STALE:
+                stats.stale_entries += 1
+                call.disown(pick.endpoint.id, reply.error)
         except asyncio.CancelledError:
             # At the deadline the worker was too slow. Otherwise the caller has cancelled the call.
             if self._clock() >= call.deadline:
@@ -267,7 +276,11 @@ class Dispatcher:
         if error is None:
             raise RuntimeError("an attempt ended without an answer and without an error")
         call.failed += reply.outcome is Outcome.FAILED
-        again = error.retryable or _worth_another_peer(call, service, reply)
+        if reply.outcome is Outcome.STALE:
+            again = _worth_another_entry(call, service, self._clock())
+            error = error if again else call.unknown or error
+        else:
+            again = error.retryable or _worth_another_peer(call, service, reply)
         if not again or call.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
@@ -324,6 +337,16 @@ def _worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
         return False
     codes = {*call.retried, error.code}
     return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
+
+
+def _worth_another_entry(call: Call, service: Service, now: float) -> bool:
+    """Whether to go on after a peer that is not what its entry says.
+
+    Not any more once all peers have said so, and one of them that it does not serve the model: then
+    no worker does. Where all are other processes, the entries of these are on their way.
+    """
+    peers = service.balancer.serving(call.reference, now)
+    return call.unknown is None or any(each.id not in call.disowned for each in peers)
 
 
 def _late(call: Call) -> DeadlineExceeded:

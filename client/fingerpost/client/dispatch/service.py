@@ -116,12 +116,13 @@ class Service:
             now=now,
             rng=self._rng,
             retry_after_s=retry_after_s,
-            sent_mb=sent_mb,
+            # Only an answer with predictions is a sample: a refusal is quick, and attracts nothing.
+            sent_mb=sent_mb if reply is not None and reply.answer is not None else 0.0,
             worker_s=worker_s,
         )
         if reply is not None and reply.report is not None and self._route.own_load:
             self._report(endpoint, reply.report, outcome, now)
-        failed = outcome in (Outcome.FAILED, Outcome.REFUSED)
+        failed = outcome in (Outcome.FAILED, Outcome.REFUSED, Outcome.STALE)
         if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
             self._stats.ejections += 1
 

@@ -60,6 +60,8 @@ def image_key(image: ImageSource, index: int) -> str:
 async def load_image(image: ImageSource) -> bytes | OneShot:
     """The encoded image. Files are read, and pixels encoded as PNG, in a thread.
 
+    A PIL image that was opened and not used yet is sent as the file that it is. Any other one is
+    turned upright as its EXIF data says, which `PIL.ImageOps.exif_transpose` has done already.
     An array is uint8 `[H, W]`, `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA). A file
     object that can seek is read from its current position. One that cannot seek, and an iterator of
     bytes, are returned unread as a `OneShot`.
@@ -140,17 +142,51 @@ def _from_array(array: Any) -> PIL.Image.Image:
 
 
 def _encode(image: PIL.Image.Image) -> bytes:
-    if image.mode in {"F", "I", "I;16"}:
-        raise UnsupportedImage(
-            f"a PIL image of mode {image.mode!r} has no fixed range: scale it to 0..255 and use "
-            "image.convert('L')"
-        )
     if 0 in image.size:
         raise EmptyImage(f"a PIL image of size {image.size} has no pixels")
+    encoded = _file_of(image)
+    if encoded is not None:
+        return encoded
+    if image.mode in {"F", "I"} or image.mode.startswith("I;16"):
+        raise UnsupportedImage(
+            f"a PIL image of mode {image.mode!r} has no fixed range: scale it to 0..255 and use "
+            "image.convert('L'), or send the file that it is from"
+        )
+    from fingerpost.client.images.decoding import turn_of
+
     buffer = io.BytesIO()
     try:
-        pixels = image if image.mode in _PNG_MODES else image.convert("RGB")
+        turn = turn_of(image)
+        if image.mode not in _PNG_MODES:
+            alpha = "LA" if image.mode == "La" else "RGBA"
+            image = image.convert(alpha if image.has_transparency_data else "RGB")
+        pixels = image if turn is None else image.transpose(turn)
         pixels.save(buffer, "PNG", compress_level=_PNG_LEVEL)
     except (OSError, SyntaxError, ValueError) as error:
         raise BrokenImage(f"Pillow cannot decode the image: {error}") from error
     return buffer.getvalue()
+
+
+def _file_of(image: PIL.Image.Image) -> bytes | None:
+    """The file of an image that was opened and not used yet; None of any other image.
+
+    Workers decode it by the same rules as if the path had been passed, and it is smaller than the
+    PNG that would be made of it.
+    """
+    from fingerpost.client.images.decoding import FORMATS
+
+    file = getattr(image, "fp", None)
+    waiting = getattr(image, "tile", None)  # empty once the pixels are decoded
+    drafted = getattr(image, "decoderconfig", ())
+    if not file or not waiting or drafted or image.tell() != 0:
+        return None
+    if image.format not in (*FORMATS, "MPO"):  # a phone's JPEG with a second image in it
+        return None
+    try:
+        place = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(place)
+    except (OSError, ValueError):  # ValueError: a closed file
+        return None
+    return data if isinstance(data, bytes) else None

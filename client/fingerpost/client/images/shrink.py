@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +14,9 @@ __all__ = ["shrink", "wanted_size"]
 
 # The quality that cameras use.
 _JPEG_QUALITY: Final = 90
-_KEPT: Final = ("exif", "icc_profile")  # the orientation is in the first
+
+# A client may hold what a worker refuses, and makes it small. Pillow's own limit, 512 MB as RGB.
+_MAX_PIXELS: Final = 178_956_970
 
 
 def wanted_size(instances: Iterable[Instance]) -> tuple[int, int] | None:
@@ -36,34 +38,59 @@ def wanted_size(instances: Iterable[Instance]) -> tuple[int, int] | None:
 def shrink(data: bytes, height: int, width: int) -> bytes:
     """The encoded image, made as small as `height` and `width` in pixels allow.
 
-    The aspect ratio is kept, and no side becomes shorter than wanted. A JPEG stays a JPEG, with its
-    EXIF data and colour profile; any other format becomes a PNG. `data` is returned as it is if
-    nothing is saved, if Pillow cannot read it, or if it is animated. The draft mode of the JPEG
-    decoder halves the image while it decodes, down to twice the wanted size.
+    It is decoded by the rules of the workers (`images.decoding`): what is sent is upright and on
+    white, RGB or gray of 8 bits, and of an animation it is the first frame. Metadata is not sent.
+    The aspect ratio is kept, and no side becomes shorter than wanted. A JPEG stays a JPEG; any
+    other format becomes a PNG. `data` is returned as it is if nothing is saved, or if it cannot be
+    decoded: the worker says why. The draft mode of the JPEG decoder halves the image while it
+    decodes, down to twice the wanted size.
     """
+    try:
+        shrunk = _shrunk(data, height, width)
+    except Exception:  # decoders raise anything
+        return data
+    return shrunk if shrunk is not None and len(shrunk) < len(data) else data
+
+
+def _shrunk(data: bytes, height: int, width: int) -> bytes | None:
+    # Imported late: most clients never decode an image.
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            scale = max(height / image.height, width / image.width)
-            sideways = image.getexif().get(0x0112, 1) >= 5  # the worker will rotate it
-            if sideways:
-                scale = max(height / image.width, width / image.height)
-            if scale >= 1 or getattr(image, "is_animated", False):
-                return data
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            kind = "JPEG" if image.format == "JPEG" else "PNG"
-            options: dict[str, Any] = {
-                name: image.info[name] for name in _KEPT if image.info.get(name)
-            }
-            if kind == "JPEG":
-                options["quality"] = _JPEG_QUALITY
-                image.draft(None, (2 * size[0], 2 * size[1]))
-            pixels = image.convert("RGB") if image.mode == "P" else image
-            small = pixels.resize(size, Image.Resampling.BICUBIC)
-            buffer = io.BytesIO()
-            small.save(buffer, kind, **options)
-    except Exception:
-        return data
-    shrunk = buffer.getvalue()
-    return shrunk if len(shrunk) < len(data) else data
+    from fingerpost.client.images.decoding import (
+        SIDEWAYS,
+        ImageConfig,
+        load,
+        open_image,
+        to_mode,
+        turn_of,
+    )
+
+    limits = ImageConfig(max_bytes=len(data), max_pixels=_MAX_PIXELS, max_side=_MAX_PIXELS)
+    image = open_image(data, limits)
+    across, down = image.size
+    upright = max(height / down, width / across)
+    sideways = max(height / across, width / down)
+    if min(upright, sideways) >= 1:
+        return None
+    box: tuple[float, float, float, float] = (0, 0, across, down)
+    if image.format == "JPEG":
+        scale = min(1, max(upright, sideways))
+        drafted = image.draft(None, (round(2 * scale * across), round(2 * scale * down)))
+        box = drafted[1] if drafted else box
+    pixels = load(image)
+    turn = turn_of(image)
+    scale = sideways if turn in SIDEWAYS else upright
+    if scale >= 1:
+        return None
+    size = (max(1, round(across * scale)), max(1, round(down * scale)))
+    pixels = pixels.resize(size, Image.Resampling.BICUBIC, box=box)
+    pixels = to_mode(pixels, "L" if pixels.mode in ("L", "LA") else "RGB")
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    pixels.info = {}  # profiles, resolutions and comments would be written
+    buffer = io.BytesIO()
+    if image.format == "JPEG":
+        pixels.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    else:
+        pixels.save(buffer, "PNG")
+    return buffer.getvalue()

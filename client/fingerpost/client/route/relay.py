@@ -12,6 +12,7 @@ from fingerpost.errors import (
     ConfigurationError,
     Draining,
     FingerpostError,
+    Misdirected,
     NoWorker,
     Overloaded,
     RegistryError,
@@ -86,7 +87,7 @@ class RelayRoute:
         match error:
             case UnknownService() | UnknownModel():
                 return Outcome.ABANDONED, error  # its snapshot may be older than another proxy's
-            case Overloaded() | Draining():
+            case Overloaded() | Draining() | Misdirected():
                 return Outcome.ABANDONED, error  # this is about one worker, not about the proxy
             case NoWorker() | RegistryError():
                 return Outcome.REFUSED, error

@@ -10,13 +10,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from fingerpost.client.routing import Outcome
-from fingerpost.errors import CallerError, DeadlineExceeded, Draining, FingerpostError, Overloaded
+from fingerpost.errors import (
+    BadAnswer,
+    CallerError,
+    DeadlineExceeded,
+    Draining,
+    FingerpostError,
+    MethodNotAllowed,
+    Misdirected,
+    Overloaded,
+    UnknownModel,
+    UnknownPath,
+)
 
 if TYPE_CHECKING:
     from fingerpost.client.result import Stats
     from fingerpost.registry import Instance, Snapshot
 
 __all__ = ["DIRECT", "DirectRoute", "Origin", "Route"]
+
+# With these statuses answers what is not a worker at all: another server has the address.
+_NOT_A_WORKER: Final = frozenset({404, 405, 410, 421, 501})
 
 
 class Origin(NamedTuple):
@@ -81,6 +95,10 @@ class DirectRoute:
                 return Outcome.OVERLOADED, error
             case Draining():
                 return Outcome.DRAINING, error
+            case Misdirected() | UnknownModel() | UnknownPath() | MethodNotAllowed():
+                return Outcome.STALE, error
+            case BadAnswer() if status in _NOT_A_WORKER:
+                return Outcome.STALE, error
             case CallerError():
                 return Outcome.ANSWERED, error
             case DeadlineExceeded():

@@ -181,7 +181,7 @@ class Balancer:
         new_at = now if self._endpoints else -inf
         for instance in snapshot.instances:
             endpoint = self._endpoints.get(instance.id)
-            if endpoint is None or not endpoint.renew(instance):
+            if endpoint is None or not endpoint.renew(instance, now):
                 endpoint = Endpoint(instance, self._config, new_at)
                 endpoint.credit_at = self._slow_start.picks
             endpoints[instance.id] = endpoint
@@ -272,6 +272,11 @@ class Balancer:
         if trial:
             self.regroup()
         return Pick(self, endpoint, now, trial=trial)
+
+    def serving(self, reference: ModelReference, now: float) -> Sequence[Endpoint]:
+        """The endpoints that a request for `reference` may go to, usable or not."""
+        group = self._group(reference, now)
+        return () if group is None else group.endpoints
 
     def to_probe(
         self, reference: ModelReference, count: int, now: float, rng: Random

@@ -154,6 +154,10 @@ class EjectionConfig:
             ignores them sooner.
         suspect_s: how long the policy is told that a worker has failed (`Candidate.suspect_until`).
             More keeps requests away from it for longer.
+        stale_ejection_s: how long a worker is left out that is not what its entry in the registry
+            says: another process has its address, or it does not serve the model. It is used again
+            as soon as its entry changes. More spares requests the trial that ends it, which is
+            refused by its headers; less finds a worker sooner whose entry never changes.
         drain_s: how long a worker that reported that it is draining is left out before one trial.
             The registry normally removes it long before that.
         default_retry_after_s: how long an overloaded worker that sent no `Retry-After` is left out.
@@ -170,6 +174,7 @@ class EjectionConfig:
     success_rate_min_requests: int = 5
     max_ejected_share: float = 0.5
     suspect_s: float = 5.0
+    stale_ejection_s: float = 30.0
     drain_s: float = 10.0
     default_retry_after_s: float = 0.1
     max_retry_after_s: float = 30.0

@@ -27,6 +27,7 @@ class Ejection:
         usable  --5 FAILED in a row, or under 80 % of 5 or more succeeded in 30 s--> ejected for 5 s
         usable  --OVERLOADED--> unusable until Retry-After; no trial, nothing recorded
         any     --DRAINING--> ejected for 10 s
+        any     --STALE--> ejected for 30 s, or until its entry in the registry changes
         ejected --time--> half open: one request is the trial, for others it is unusable
         trial   --ANSWERED, OVERLOADED--> usable, the record cleared
         trial   --REFUSED, FAILED--> ejected for twice as long, up to 30 s or 300 s
@@ -37,6 +38,7 @@ class Ejection:
 
     Attributes:
         overloaded_until: until when it is overloaded, in monotonic seconds.
+        stale: it is ejected because it is not what its entry says.
         failing: it is ejected because of failures. This counts towards panic mode. A refused
             connection and draining do not: they are certain, and their cause is the worker.
     """
@@ -53,6 +55,7 @@ class Ejection:
         "_window_from",
         "failing",
         "overloaded_until",
+        "stale",
     )
 
     def __init__(self, config: EjectionConfig) -> None:
@@ -67,7 +70,7 @@ class Ejection:
         self._ejected_at = -inf
         self._ejected_until = -inf
         self._on_trial = False
-        self.failing = False
+        self.failing = self.stale = False
         self._forget_window(-inf)
 
     def require_trial(self, now: float) -> None:
@@ -111,6 +114,9 @@ class Ejection:
         if outcome is Outcome.DRAINING:
             self.drain(now)
             return True
+        if outcome is Outcome.STALE:
+            self.leave_out_stale(now)
+            return True
         if overloaded or outcome is Outcome.ANSWERED:
             return self._succeeded(now) or overloaded
         return self._failed(refused=outcome is Outcome.REFUSED, trial=trial, now=now, rng=rng)
@@ -118,6 +124,11 @@ class Ejection:
     def drain(self, now: float) -> None:
         """Eject it because it reported that it is draining."""
         self._eject(now, self._config.drain_s)
+
+    def leave_out_stale(self, now: float) -> None:
+        """Eject it because it is not what its entry in the registry says."""
+        self._eject(now, self._config.stale_ejection_s)
+        self.stale = True
 
     def _succeeded(self, now: float) -> bool:
         was_ejected = self._ejected_until > -inf
@@ -158,7 +169,7 @@ class Ejection:
     def _eject(self, now: float, seconds: float) -> None:
         self._ejected_at = now
         self._ejected_until = now + seconds
-        self.failing = False
+        self.failing = self.stale = False
 
     def _forget_window(self, now: float) -> None:
         self._good, self._bad = [0, 0, 0], [0, 0, 0]

@@ -63,6 +63,7 @@ class Endpoint:
         "load_report_at",
         "local_requests_per_slot",
         "new_at",
+        "renewed_at",
         "requests_per_slot",
         "suspect_until",
         "transfer_s_per_mb",
@@ -84,6 +85,7 @@ class Endpoint:
         self.in_flight = 0
         self.ejection = Ejection(config.ejection)
         self.new_at = new_at
+        self.renewed_at = -inf
         self.credit = 0.0
         self.credit_at = 0
         if new_at > -inf:
@@ -104,11 +106,15 @@ class Endpoint:
         self._mb = self._own_s = self._transfer_s = 0.0
         self._own_at = -inf
 
-    def renew(self, instance: Instance) -> bool:
+    def renew(self, instance: Instance, now: float) -> bool:
         """Take over a new registry entry; False if it is that of another process or address."""
         old = self.instance
         if (old.boot_id, old.address) != (instance.boot_id, instance.address):
             return False
+        if instance is not old and instance != old:
+            self.renewed_at = now
+            if self.ejection.stale:
+                self.ejection.clear()
         self.instance = instance
         self.weight = instance.weight
         return True
@@ -156,6 +162,8 @@ class Endpoint:
                 self._sample(now - picked_at, worker_s, sent_mb, requests, now)
         elif outcome in (Outcome.FAILED, Outcome.REFUSED):
             self.suspect_until = now + self._suspect_s
+        elif outcome is Outcome.STALE and picked_at <= self.renewed_at:
+            outcome = Outcome.ABANDONED  # it was refused by an entry that is corrected already
         return self.ejection.finished(
             outcome,
             picked_at=picked_at,
@@ -168,8 +176,14 @@ class Endpoint:
     def reported(self, load_report: LoadReport, now: float, unseen: int = 0) -> bool:
         """Take in a load report; True if the worker may have become usable or unusable.
 
-        See `Balancer.reported` for the arguments.
+        The report of another process than that of the entry says nothing about the worker, but
+        that it is gone. See `Balancer.reported` for the arguments.
         """
+        if self.instance.boot_id not in (0, load_report.boot_id):
+            if self.ejection.stale and self.ejection.usable_from() > now:
+                return False
+            self.ejection.leave_out_stale(now)
+            return True
         old = self.load_report
         restarted = old is not None and old.boot_id != load_report.boot_id
         if old is not None and not restarted and load_report.seq <= old.seq:

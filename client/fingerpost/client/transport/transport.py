@@ -15,7 +15,7 @@ from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.liveness import LivenessChecks
 from fingerpost.client.transport.pool import Pools
-from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.load import read_load_answer
@@ -95,6 +95,8 @@ class Transport:
         top: int,
         attempt: Attempt,
         headers: Mapping[str, str] | None = None,
+        *,
+        boot_id: int = 0,
     ) -> Reply:
         """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
@@ -104,11 +106,12 @@ class Transport:
             top: how many labels to ask for.
             attempt: holds the image.
             headers: more header fields of the request.
+            boot_id: of the process that the image is meant for; 0 if any will do.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._route.path, address, model, top)
+        head = _head(self._route.path, address, model, top, boot_id)
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         pool = self._pools.acquire(address)
@@ -197,9 +200,10 @@ _CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE
 
 
 @lru_cache(maxsize=4096)
-def _head(path: str, address: str, model: str, top: int) -> bytes:
+def _head(path: str, address: str, model: str, top: int, boot_id: int) -> bytes:
+    meant_for = f"{BOOT_ID_HEADER}: {boot_id}\r\n" if boot_id else ""
     return (
-        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n"
+        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n{meant_for}"
         "Content-Type: application/octet-stream\r\n"
     ).encode()
 

@@ -182,7 +182,6 @@ def _show(report: Report) -> None:
     ended = ", ended early" if report.interrupted else ""
     out.print(
         f"{plan.model}: {load}, {report.seconds:g} s after {plan.warm_up_s:g} s of warm-up{ended}",
-        markup=False,
     )
     for table in _tables(report):
         out.print()
@@ -190,7 +189,7 @@ def _show(report: Report) -> None:
     if report.notes:
         out.print()
     for note in report.notes:
-        out.print(f"Note: {note}.", markup=False)
+        out.print(f"Note: {note}.")
 
 
 def _tables(report: Report) -> list[Table]:

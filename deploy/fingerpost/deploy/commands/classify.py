@@ -13,7 +13,7 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
-from fingerpost.deploy.file_names import name_to_json, printable_name, stdin_names
+from fingerpost.deploy.file_names import name_to_json, stdin_names
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.deploy.whole_run import OF_ALL_IMAGES, check_model
 from fingerpost.errors import (
@@ -184,8 +184,8 @@ def _print_json(image: str, answer: dict[str, Any]) -> None:
 def _print_line(image: str, answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
-        err.print(f"{printable_name(image)}: {error}", markup=False)
+        err.print(f"{image}: {error}")
         return
     labels = "  ".join(f"{label} {score:.1%}" for label, score in answer["predictions"])
-    out.print(f"{printable_name(image)}: {labels}", markup=False)
+    out.print(f"{image}: {labels}")
     sys.stdout.flush()

@@ -51,7 +51,6 @@ def demo(
     err.print(
         f"{trained.folder}: {trained.accuracy:.1%} of {trained.validation_images} validation "
         f"images right, trained on {trained.training_images} images in {trained.seconds:.0f} s",
-        markup=False,
     )
     config = cluster_config(out_)
     files = sorted(held_out.glob("*/*.png"))
@@ -75,10 +74,10 @@ def demo(
         result = asyncio.run(run())
     except BaseException:
         for line in log:
-            err.print(line, markup=False)
+            err.print(line)
         raise
     if result.lost:
-        err.print(f"{result.lost} images were lost: {dict(result.errors)}", markup=False)
+        err.print(f"{result.lost} images were lost: {dict(result.errors)}")
         raise typer.Exit(1)
 
 
@@ -90,7 +89,6 @@ async def _show(cluster: LocalCluster, files: list[Path], *, json: bool) -> Demo
     err.print(
         f"registry {cluster.registry_url}, proxy {cluster.proxy_url}, "
         f"{len(cluster.workers)} workers ready",
-        markup=False,
     )
     err.rule("3  Stream the held-out images straight to the workers", align="left")
     bars = Progress(
@@ -113,12 +111,12 @@ async def _show(cluster: LocalCluster, files: list[Path], *, json: bool) -> Demo
     if shutil.which("curl") is None:
         err.print("curl is not installed here; with it, these two lines are complete clients:")
         for line in CURL_LINES:
-            err.print(f"$ {line.format(proxy=proxy, image=files[-1])}", markup=False)
+            err.print(f"$ {line.format(proxy=proxy, image=files[-1])}")
         return result
     for line in CURL_LINES:
         command, output = await run_curl(line, proxy, files[-1])
-        err.print(f"$ {command}", markup=False)
-        err.print(jsonlib.dumps(jsonlib.loads(output)), markup=False)
+        err.print(f"$ {command}")
+        err.print(jsonlib.dumps(jsonlib.loads(output)))
     return result
 
 
@@ -160,5 +158,5 @@ def _print_table(result: DemoResult) -> None:
 async def _keep(cluster: LocalCluster) -> None:
     from fingerpost.registry.shutdown import ShutdownSignals
 
-    err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.", markup=False)
+    err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.")
     await ShutdownSignals().cancel_on_signal(cluster.run())

@@ -58,7 +58,6 @@ def show(
     out.print(
         f"# {files.name}@{files.version}: {backend.framework}; takes {batch} of {found.dtype} at "
         f"once; {len(files.labels) or 'no'} labels",
-        markup=False,
     )
     shape = InputSpec(encoded=True)
     if not found.encoded:
@@ -70,7 +69,8 @@ def show(
         input=msgspec.structs.replace(shape, name=files.manifest.input.name),
         preprocessing=found.preprocessing,
     )
-    out.print(encode_manifest(manifest).rstrip(), markup=False)
+    for line in encode_manifest(manifest).rstrip().splitlines():
+        out.print(line)
 
 
 def check(
@@ -96,7 +96,6 @@ def check(
     out.print(
         f"OK: {files.name}@{files.version}, {backend.framework} on {backend.device}, "
         f"{classes} classes, batches of 1 to {most}",
-        markup=False,
     )
 
 
@@ -143,13 +142,11 @@ def export(
             f"{'wrote' if written else 'not written:'} {out_}: the same best label for "
             f"{found.agreed} of {found.images} {'images' if images else 'generated images'}, "
             f"largest difference of a score {found.difference:.2g}",
-            markup=False,
         )
     if found.variety < 10 * tolerance:
         err.print(
             "the model gives nearly the same answer for all of these images, so the comparison "
             "says little: give images of its own kind with --images",
-            markup=False,
         )
     if not written:
         err.print(f"the tolerance is {tolerance:g}: raise --tolerance to export it anyway")
@@ -208,7 +205,6 @@ def bench(
         f"For throughput: {_named(fastest)}, batches of {fastest.batch}: "
         f"{fastest.images_s:,.0f} images/s. "
         f"For latency: {_named(quickest)}: {quickest.batch} in {quickest.p50_ms:.1f} ms.",
-        markup=False,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fingerpost.deploy import options
-from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.processes.handover import (
     inherited_listener,

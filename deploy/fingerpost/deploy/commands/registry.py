@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.deploy import options
-from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.logs import start_logging
 
 __all__ = ["add_to"]
 

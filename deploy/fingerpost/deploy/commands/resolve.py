@@ -61,7 +61,7 @@ async def _once(cluster: ClusterTarget, model: str, *, json: bool) -> None:
         print_json(snapshot)
     for instance in snapshot.instances:
         if not json:
-            out.print(instance.address, markup=False)
+            out.print(instance.address)
     if not snapshot.instances:
         raise NoWorker(f"no healthy worker serves {model} now")
 
@@ -110,7 +110,7 @@ def _print_line(event: WatchEvent) -> None:
     if event.message:
         parts.append(event.message)
     parts.append(f"(index {event.index}, age {event.age_s:.1f} s)")
-    out.print("  ".join(parts), markup=False)
+    out.print("  ".join(parts))
 
 
 def _text(value: Any) -> str:

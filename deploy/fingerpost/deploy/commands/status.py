@@ -185,4 +185,4 @@ def _show(view: _ClusterView, *, json: bool) -> None:
     else:
         out.print(view.table())
         for line in view.problems():
-            out.print(line, markup=False)
+            out.print(line)

@@ -137,11 +137,11 @@ class _Tally:
     def print(self, done: int, failed: int, skipped: str) -> None:
         """Print the sums, what was skipped, and an example of each kind of error."""
         before = f"; {done:,} were done before" if done else ""
-        err.print(f"{self.line()}{before}; {failed:,} failed in all", markup=False)
+        err.print(f"{self.line()}{before}; {failed:,} failed in all")
         if skipped:
-            err.print(f"skipped {skipped}", markup=False)
+            err.print(f"skipped {skipped}")
         for code, count in self.codes.most_common():
-            err.print(f"{count:,} x {code}, such as {self.examples[code]}", markup=False)
+            err.print(f"{count:,} x {code}, such as {self.examples[code]}")
 
 
 async def _run(

@@ -95,7 +95,7 @@ def train(
     with RichProgress(err) as progress:
         result = run(config, progress)
     for skipped in result.skipped:
-        err.print(f"skipped {skipped.path}: {skipped.reason}", markup=False)
+        err.print(f"skipped {skipped.path}: {skipped.reason}")
     if json:
         print_json(
             {
@@ -123,6 +123,6 @@ def train(
     )
     out.print(
         f"{result.folder}: {result.accuracy:.1%} of {result.validation_images} validation images "
-        f"right, trained on {result.training_images} in {result.seconds:.0f} s\n{advice}",
-        markup=False,
+        f"right, trained on {result.training_images} in {result.seconds:.0f} s"
     )
+    out.print(advice)

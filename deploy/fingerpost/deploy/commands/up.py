@@ -77,7 +77,7 @@ def up(
     )
 
     def print_line(name: str, line: str) -> None:
-        err.print(f"{name:>10} | {line}", markup=False)
+        err.print(f"{name:>10} | {line}")
 
     async def run() -> None:
         signals = ShutdownSignals()
@@ -88,20 +88,20 @@ def up(
     async def _announce(cluster: LocalCluster) -> None:
         broken = broken_models | await cluster.wait_ready(timeout_s=120.0)
         for name, why in broken.items():
-            err.print(f"{name} is not served: {why}", markup=False)
+            err.print(f"{name} is not served: {why}")
         served = [name for name in names if name not in broken]
         service = served[0]
         ask = cluster.proxy_url.removeprefix("http://")
         if len(served) > 1:  # GET / answers for the only service there is
             ask += f"/v1/resolve/{service}?n=1 -H 'Accept: text/plain'"
-        out.print(
-            f"The cluster is up. Try:\n"
-            f'  curl -F data=@image.png "$(curl -s {ask})"\n'
-            f"  fingerpost classify --model {service} --proxy {cluster.proxy_url} image.png\n"
-            f"  fingerpost status --proxy {cluster.proxy_url}\n"
-            f"Ctrl-C stops it.",
-            markup=False,
-        )
+        for line in (
+            "The cluster is up. Try:",
+            f'  curl -F data=@image.png "$(curl -s {ask})"',
+            f"  fingerpost classify --model {service} --proxy {cluster.proxy_url} image.png",
+            f"  fingerpost status --proxy {cluster.proxy_url}",
+            "Ctrl-C stops it.",
+        ):
+            out.print(line)
         await cluster.run()
 
     asyncio.run(run())

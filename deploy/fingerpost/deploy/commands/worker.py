@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from fingerpost.deploy import options
-from fingerpost.deploy.console import start_logging
+from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError

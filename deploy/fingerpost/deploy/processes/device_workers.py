@@ -180,4 +180,4 @@ def _print_line(name: str, line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     else:
-        err.print(f"{name} | {line}", markup=False)
+        err.print(f"{name} | {line}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.instance import identity_path
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
@@ -119,10 +120,13 @@ class EngineCheck:
             instance.host, instance.ports["http"], timeout=config.timeout_s
         )
         try:
-            connection.request("GET", config.path, headers={"Connection": "close"})
+            path = identity_path(config.path, instance)
+            connection.request("GET", path, headers={"Connection": "close"})
             status = connection.getresponse().status
         except (OSError, http.client.HTTPException) as error:
             return str(error) or type(error).__name__
         finally:
             connection.close()
+        if status == 410:
+            return "another process answers there"
         return "" if 200 <= status < 300 else f"HTTP {status}"

@@ -42,7 +42,7 @@ def test_what_is_registered():
         "check": {
             "CheckID": "service:flowers-10.0.0.1-8501-x7",
             "Name": "engine of flowers-10.0.0.1-8501-x7",
-            "HTTP": "http://10.0.0.1:8501/health/engine",
+            "HTTP": "http://10.0.0.1:8501/health/engine?boot_id=12345",
             "Interval": "1000ms",
             "Timeout": "500ms",
             "DeregisterCriticalServiceAfter": "60000ms",

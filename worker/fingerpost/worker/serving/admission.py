@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.wire import DEADLINE_HEADER
-from fingerpost.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER
+from fingerpost.errors import DeadlineExceeded, InvalidRequest, Misdirected, Overloaded
 from fingerpost.registry import WorkerState
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Admission:
 
     Args:
         max_in_flight: most requests at once; likewise most streams.
+        boot_id: the number of this process.
 
     Attributes:
         rif: requests in flight, from their headers on; of streams, the images.
@@ -39,8 +40,9 @@ class Admission:
             worker sets it only when no client can hold its address any more.
     """
 
-    def __init__(self, max_in_flight: int) -> None:
+    def __init__(self, max_in_flight: int, boot_id: int = 0) -> None:
         self._max_in_flight = max_in_flight
+        self._boot_id = str(boot_id)
         self._idle = asyncio.Event()
         self._idle.set()
         self._streams: set[Callable[[], object]] = set()
@@ -59,6 +61,19 @@ class Admission:
         if state is WorkerState.DRAINING:
             for end in tuple(self._streams):
                 end()
+
+    def check_boot_id(self, request: web.Request) -> None:
+        """Refuse a request that is meant for another process.
+
+        Raises:
+            Misdirected: it names another one.
+        """
+        wanted = request.headers.get(BOOT_ID_HEADER)
+        if wanted is not None and wanted != self._boot_id:
+            raise Misdirected(
+                f"meant for the process with boot id {wanted[:20]}, which had this address before: "
+                f"this one is {self._boot_id}; look up the workers again"
+            )
 
     def admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
         """Check the headers of a request; return the seconds until its deadline.

@@ -113,6 +113,7 @@ class ProtocolRoutes:
         async def respond(
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
+            admission.check_boot_id(request)  # another process would not have this model either
             with manager.acquire(reference) as served:
                 record.served_by(served.model, served.version)
                 left_s = admission.admit(request, served, check)
@@ -152,6 +153,7 @@ class ProtocolRoutes:
         async def respond(
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
+            admission.check_boot_id(request)
             with manager.acquire(reference) as served:
                 admission.admit_stream(request, served, check)
             return await work(request, record)
@@ -192,6 +194,7 @@ class ProtocolRoutes:
             try:
                 if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
                     raise InvalidRequest("Expect: only 100-continue is supported")
+                context.admission.check_boot_id(request)
                 with context.manager.acquire(self._reference(request)) as served:
                     context.admission.admit(request, served, check)
             except FingerpostError as error:

@@ -68,11 +68,11 @@ class RichProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._bars = _Bars(
-            TextColumn("{task.description:<15}"),
+            TextColumn("{task.description:<15}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console or Console(stderr=True),
         )
         self._task: TaskID | None = None

@@ -7,16 +7,19 @@ error for each kind of bad image:
 no bytes                                       `EmptyImage` 400
 over the byte or the pixel limit               `ImageTooLarge` 413
 not an image, or of another format             `UnsupportedImage` 415
-floating-point, 32-bit or Lab pixels           `UnsupportedImage` 415
+an allowed format, of a kind that is not read  `UnsupportedImage` 415
 an allowed format, but truncated or damaged    `BrokenImage` 422
 a side longer than the limit                   `BrokenImage` 422
 more pieces than any real image has            `BrokenImage` 422
 =============================================  ==================================
 
+Kinds that are not read are floating-point, 32-bit, signed or Lab pixels, 12-bit and lossless JPEG,
+BMP with uncommon bit fields or a JPEG inside, and TIFF of other depths and compressions.
+
 Everything else is decoded: EXIF orientation is applied, the first frame of an animation and the
-first page of a document are taken, 16-bit gray is scaled to 8 bits, and transparency is put on
-white, as a browser shows it. Pixels are decoded even where metadata is damaged (EXIF, colour
-profile, MPO index).
+first page of a document are taken, 12 and 16 bits are scaled to 8, and transparency is put on
+white, as a browser shows it. A colour that is transparent is compared at full depth. Pixels are
+decoded even where metadata is damaged (EXIF, colour profile, MPO index).
 
 Pillow's plugins are called directly, not through `Image.open`: that tries other formats than the
 image's, opens a phone's JPEG that contains a second image as an MPO, which fails where the second
@@ -26,20 +29,23 @@ image is damaged, and has one limit on pixels for the whole process.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from fingerpost.errors import BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
+from fingerpost.client.images.decoding.gif import GifFile
+from fingerpost.client.images.decoding.png import PngFile
+from fingerpost.client.images.decoding.tiff import TiffFile
+from fingerpost.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.ImageFile import ImageFile
 
     from fingerpost.client.images.decoding.config import ImageConfig
@@ -48,13 +54,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "open_image"]
 
-_PLUGINS: Final[dict[str, type[ImageFile]]] = {
+_PLUGINS: Final[dict[str, Callable[[io.BytesIO], ImageFile]]] = {
     "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
+    "PNG": PngFile,
     "WEBP": WebPImageFile,
     "BMP": BmpImageFile,
-    "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
+    "GIF": GifFile,
+    "TIFF": TiffFile,
 }
 FORMATS: Final = tuple(_PLUGINS)
 
@@ -69,6 +75,14 @@ _MAGIC: Final = {
     b"II+\x00": "TIFF",  # BigTIFF
     b"MM\x00+": "TIFF",
 }
+
+# Headers that are sound, by what Pillow says of them: numbers that no standard has are damage.
+_UNREAD: Final = re.compile(
+    r"cannot handle (?:[2-9]|1[0-6])-(?:bit|layer)"
+    r"|Unsupported BMP (?:bitfields|compression \((?:[4-6]|1[1-3])\)|pixel depth \((?:0|2|64)\)"
+    r"|header type \(16\))"
+)
+_JPEG_LS: Final = b"\xff\xd8\xff\xf7"
 
 # Modes that `pixels` can convert to RGB or gray without guessing a range: not F, I (32 bits), LAB.
 _MODES: Final = frozenset(
@@ -117,11 +131,16 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
             with source.getbuffer() as view:  # closed even where an error's traceback holds it
                 _check_entries(view)
         image = _PLUGINS[name](source)
-    except BrokenImage:
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(f"{error}: send a smaller image") from error
     except Exception as error:  # plugins raise anything on hostile headers
+        if _UNREAD.search(str(error)):
+            raise UnsupportedImage(
+                f"this kind of {name} is not read ({str(error)[:200]}): save it as a common one, "
+                "with 8 bits"
+            ) from error
         raise BrokenImage(
             f"the image's header is damaged or incomplete: {str(error)[:200]}"
         ) from error
@@ -155,13 +174,15 @@ class _Source(io.BytesIO):
 def _format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if head.startswith(_JPEG_LS):
+        return None
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def _check_size(image: ImageFile, config: ImageConfig) -> None:
     width, height = image.size
     pixels = width * height * (_WEBP_COPIES if image.format == "WEBP" else 1)
-    if isinstance(image, TiffImageFile) and 322 in image.tag_v2:
+    if isinstance(image, TiffFile) and 322 in image.tag_v2:
         # A tile is decoded whole, even where the image is smaller.
         across, down = image.tag_v2.get(322), image.tag_v2.get(323)
         if not (isinstance(across, int) and isinstance(down, int)):

@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from PIL import ExifTags, Image
 
+from fingerpost.client.images.decoding.bits import upper
+from fingerpost.client.images.decoding.gif import GifFile
+from fingerpost.client.images.decoding.png import PngFile
+from fingerpost.client.images.decoding.tiff import TiffFile
 from fingerpost.errors import BrokenImage, ImageError, Overloaded
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ def load(image: ImageFile) -> Image.Image:
 
     `turn_of` says how to turn them upright, `to_mode` puts them on white.
     """
+    if isinstance(image, (PngFile, TiffFile, GifFile)):
+        return _averageable(image.finished())
     image.load()
     return _averageable(image)
 
@@ -88,11 +94,12 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def _averageable(image: Image.Image) -> Image.Image:
     """The image in a mode whose pixels may be averaged: RGB, L, RGBA or LA, as most images are."""
-    if image.mode.startswith("I;16"):  # 16-bit gray: convert() would saturate it at 255
-        high = 0 if image.mode == "I;16B" else 1
-        return Image.frombytes("L", image.size, image.tobytes()[high::2])
+    if image.mode.startswith("I;16"):
+        return upper(image)
     if image.has_transparency_data:
-        return image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+        if image.mode in ("RGBA", "LA"):
+            return image
+        return image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("RGB", "L") else image.convert("RGB")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fingerpost.registry.instance import identity_path
+
 if TYPE_CHECKING:
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.instance import Instance
@@ -22,7 +24,7 @@ def encode_check(instance: Instance, check: CheckConfig) -> dict[str, Any]:
         kind = {"TTL": format_duration(check.ttl_s)}
     else:
         kind = {
-            "HTTP": instance.url + check.path,
+            "HTTP": f"{instance.url}{identity_path(check.path, instance)}",
             "Interval": format_duration(check.interval_s),
             "Timeout": format_duration(check.timeout_s),
         }

@@ -1,0 +1,90 @@
+"""The log of the command's services: lines on standard error, safe to read and bounded in size.
+
+A message is one line of at most 4,000 characters, in which control characters are escaped, so that
+a request can neither forge a line nor reach the reader's terminal; a traceback's lines are
+indented. What repeats is left out: of warnings and errors from one place in the code, 30 come at
+once and then one in two seconds, and the next line says how many were left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from fingerpost.errors import ConfigurationError
+from fingerpost.registry.printable import printable
+
+__all__ = ["LineFormatter", "LogHandler", "start_logging"]
+
+MAX_MESSAGE: Final = 4000  # characters
+MAX_TRACEBACK: Final = 8000
+# One fault writes at most 30 lines and then one in 2 s: 120 KB at once, and 2 KB a second.
+BURST: Final = 30
+INTERVAL_S: Final = 2.0
+
+
+class LineFormatter(logging.Formatter):
+    """Makes one line of a record; the lines of its traceback follow, each indented."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line of a record, escaped and cut."""
+        record.message = printable(record.message, most=MAX_MESSAGE)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - logging's name
+        """The traceback, escaped and indented; of a long one the begin and the end."""
+        text = super().formatException(ei)  # type: ignore[arg-type] # typed only in the stubs
+        if len(text) > MAX_TRACEBACK:
+            left_out = len(text) - MAX_TRACEBACK
+            half = MAX_TRACEBACK // 2
+            text = f"{text[:half]}\n... ({left_out:,} characters) ...\n{text[-half:]}"
+        return "\n".join(f"    {line}" for line in printable(text, keep="\n").split("\n"))
+
+
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic only in the stubs
+    """Writes records to standard error, but leaves out what repeats.
+
+    Args:
+        now: the clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.setFormatter(LineFormatter())
+        self._now = now
+        # By place in the code, of which there is a fixed number: the lines that may come now,
+        # the time when that was so, and how many were left out since the last one.
+        self._places: dict[tuple[str, int], tuple[float, float, int]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless too many came from its place."""
+        if record.levelno < logging.WARNING:
+            super().emit(record)
+            return
+        place, now = (record.pathname, record.lineno), self._now()
+        allowed, at, left_out = self._places.get(place, (float(BURST), now, 0))
+        allowed = min(BURST, allowed + (now - at) / INTERVAL_S)
+        if allowed < 1:
+            self._places[place] = (allowed, now, left_out + 1)
+            return
+        self._places[place] = (allowed - 1, now, 0)
+        super().emit(record)
+        if left_out:
+            self.stream.write(f"    ({left_out:,} more lines of this kind were left out)\n")
+            self.flush()
+
+
+def start_logging(level: str) -> None:
+    """Log messages of this level and above to standard error, one line each.
+
+    Raises:
+        ConfigurationError: `level` is not the name of a level.
+    """
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigurationError(f"--log-level {level}: use debug, info, warning or error")
+    logging.basicConfig(level=level.upper(), handlers=[LogHandler()], force=True)

@@ -1,0 +1,84 @@
+"""The lines of the log: one for each message, bounded, and without controls."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+
+from fingerpost.deploy.logs import BURST, INTERVAL_S, MAX_MESSAGE, LogHandler
+
+
+class Log:
+    """A logger of its own, its lines, and its clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        handler = LogHandler(lambda: self.now)
+        handler.stream = self._stream = io.StringIO()
+        self.logger = logging.Logger("test")
+        self.logger.addHandler(handler)
+
+    def text(self) -> str:
+        return self._stream.getvalue()
+
+    def lines(self) -> list[str]:
+        return self.text().splitlines()
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def test_a_request_cannot_forge_a_line_or_reach_the_terminal(log: Log) -> None:
+    log.logger.info("GET %s", "/\n2026-01-01 00:00:00 INFO all is well \x1b[2J\u202e")
+    (line,) = log.lines()
+    assert line.endswith(r"INFO test: GET /\n2026-01-01 00:00:00 INFO all is well \x1b[2J\u202e")
+
+
+def test_a_message_is_cut(log: Log) -> None:
+    log.logger.info("x" * 14_000_000)
+    assert MAX_MESSAGE < len(log.text()) < MAX_MESSAGE + 200
+    assert "13,996,000 more characters" in log.text()
+
+
+def test_a_traceback_is_indented_escaped_and_cut(log: Log) -> None:
+    try:
+        raise ValueError("bad\n2026-01-01 00:00:00 INFO forged \x1b[2J" + "y" * 1_000_000)
+    except ValueError:
+        log.logger.exception("it failed")
+    first, *rest = log.lines()
+    assert first.endswith("ERROR test: it failed")
+    assert all(line.startswith("    ") for line in rest)
+    assert "forged \\x1b[2J" in log.text()
+    assert len(log.text()) < 10_000
+
+
+def test_what_repeats_is_left_out_and_counted(log: Log) -> None:
+    def fault(number: int) -> None:
+        log.logger.warning("request %d is malformed", number)
+
+    for number in range(100_000):
+        fault(number)
+    assert len(log.lines()) == BURST
+    log.logger.warning("something else")
+    assert log.lines()[-1].endswith("something else")
+    log.now += INTERVAL_S
+    fault(7)
+    assert log.lines()[-2].endswith("request 7 is malformed")
+    assert log.lines()[-1] == f"    ({100_000 - BURST:,} more lines of this kind were left out)"
+
+
+def test_a_flood_is_bounded_over_time(log: Log) -> None:
+    for _ in range(60_000):
+        log.now += 0.01
+        log.logger.error("again")
+    assert len(log.lines()) <= 2 * (BURST + 600 / INTERVAL_S)
+
+
+def test_no_message_below_a_warning_is_left_out(log: Log) -> None:
+    for number in range(200):
+        log.logger.info("serving %d", number)
+    assert len(log.lines()) == 200
