@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ServicesAnswer
+from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ServiceEntry, ServicesAnswer
 from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
@@ -49,6 +49,10 @@ class Resolver(Protocol):
         """The names of all services. Raises `RegistryError`."""
         ...
 
+    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
+        """By service, the ids of workers that are drained or not well. Raises `RegistryError`."""
+        ...
+
     async def aclose(self) -> None:
         """End the watches and connections that this resolver has opened."""
         ...
@@ -68,6 +72,11 @@ class RegistryResolver:
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
         return (await self._registry.catalog()).services
+
+    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
+        """See `Resolver.withdrawn`."""
+        lists = [await self._registry.list(name) for name in await self.services()]
+        return {each.service: each.withdrawn for each in lists}
 
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
@@ -115,6 +124,13 @@ class ProxyResolver:
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
+        return tuple(each.name for each in await self._entries())
+
+    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
+        """See `Resolver.withdrawn`; of a proxy of release 0.1.0 none."""
+        return {each.name: each.withdrawn for each in await self._entries()}
+
+    async def _entries(self) -> tuple[ServiceEntry, ...]:
         failures = []
         for proxy in self._proxies:
             try:
@@ -125,7 +141,7 @@ class ProxyResolver:
             except FingerpostError as error:
                 failures.append(error)
             else:
-                return tuple(each.name for each in answer.services)
+                return answer.services
         raise _none_answered(failures)
 
     async def aclose(self) -> None:

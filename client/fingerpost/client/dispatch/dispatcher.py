@@ -7,6 +7,7 @@ import random
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.dispatch.deadline_error import deadline_error
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
@@ -119,7 +120,7 @@ class Dispatcher:
             return await self._run(call, image)
         except asyncio.CancelledError:
             if scope.cancelled_caught():
-                raise _late(call) from call.last_error
+                raise self._deadline_error(call) from call.last_error
             raise
         finally:
             self._deadlines.discard(scope)
@@ -169,7 +170,7 @@ class Dispatcher:
                 await service.changed(no_worker_until - now)
             else:
                 if pick.until >= call.deadline:
-                    raise _late(call) from call.last_error
+                    raise self._deadline_error(call) from call.last_error
                 jitter_s = self._config.routing.retries.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
                 tried = _NONE
@@ -301,6 +302,9 @@ class Dispatcher:
         self._stats.bytes_spared += len(original) - len(data)
         return data
 
+    def _deadline_error(self, call: Call) -> DeadlineExceeded:
+        return deadline_error(call, self._services.get(call.reference.model))
+
     def _refresh(self, service: Service, now: float) -> None:
         if service.refresh(now):
             self._transport.retain(
@@ -347,14 +351,6 @@ def _worth_another_entry(call: Call, service: Service, now: float) -> bool:
     """
     peers = service.balancer.serving(call.reference, now)
     return call.unknown is None or any(each.id not in call.disowned for each in peers)
-
-
-def _late(call: Call) -> DeadlineExceeded:
-    last = call.last_error
-    return DeadlineExceeded(
-        f"{call.reference}: no answer by the deadline, after {call.attempts} attempts; "
-        f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
-    )
 
 
 def _check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:

@@ -20,6 +20,7 @@ from fingerpost.worker.models.manifest import (
     Manifest,
     write_manifest,
 )
+from fingerpost.worker.training.best_epoch import keep_best_epoch
 from fingerpost.worker.training.dataset import CHANNELS, read_image, scan, split
 from fingerpost.worker.training.network import build_network, find_backbone, import_keras
 from fingerpost.worker.training.progress import Progress, SilentProgress
@@ -228,6 +229,7 @@ def _run(
     """Train until it no longer gets better, keep the best epoch's weights; return the epochs."""
     keras = import_keras()
     progress.begin(stage, config.fit.epochs * len(batches))
+    best = keep_best_epoch(network.training, config.fit.patience)
     network.training.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss="sparse_categorical_crossentropy",
@@ -240,9 +242,7 @@ def _run(
         shuffle=False,  # the data set does that itself, and Keras warns otherwise
         verbose=0,
         callbacks=[
-            keras.callbacks.EarlyStopping(
-                "val_loss", patience=config.fit.patience, restore_best_weights=True
-            ),
+            best,
             keras.callbacks.LambdaCallback(
                 on_train_batch_end=lambda batch, logs: progress.advance(1),
                 on_epoch_end=lambda epoch, logs: progress.epoch(
