@@ -239,3 +239,23 @@ async def test_a_worker_that_ends_while_it_loads_leaves_nothing(tmp_path, serve,
             return '"LOADING"' in await response.text()
 
     await until(loading)
+
+
+async def test_settings_that_are_wrong_are_logged_once_and_when_they_are_right(
+    tmp_path, serve, caplog
+):
+    caplog.set_level("INFO")
+    write_version(tmp_path / "flowers", 1)
+    settings = tmp_path / "flowers" / "versions.toml"
+    settings.write_text("[aliases]\nstable = 1\nnewest = 9\n")
+    worker = await serve(tmp_path)
+    missing = "flowers: alias newest points to version 9, which does not exist"
+    await until(lambda: missing in caplog.text)
+    assert worker.instance.models[0].aliases == {"stable": "1"}
+    settings.write_text("[aliases\n")
+    await until(lambda: "flowers: versions.toml" in caplog.text)
+    settings.write_text("[aliases]\nstable = 1\n")
+    await until(lambda: "flowers: its settings are right again" in caplog.text)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages.count(missing) == 1
+    assert sum(each.startswith("flowers: versions.toml") for each in messages) == 1

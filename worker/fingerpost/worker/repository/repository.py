@@ -77,6 +77,7 @@ class ModelRepository:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
         self._problem = ""
+        self._settings_problems: dict[str, tuple[str, ...]] = {}
         self._started = False
 
     # The interface `ModelManager`
@@ -206,6 +207,7 @@ class ModelRepository:
                 if lifecycle is None:
                     lifecycle = self._models[name] = Lifecycle(name, trust_first_scan=first)
                 lifecycle.scanned(each.versions, each.settings, each.error)
+                self._log_settings(name, lifecycle.settings_problems())
             for name in self._models.keys() - found.keys():
                 self._models[name].removed()
                 self._forget(name)
@@ -238,6 +240,16 @@ class ModelRepository:
                 self._problem = ""
             self._advance()
             await self.announce()
+
+    def _log_settings(self, name: str, problems: tuple[str, ...]) -> None:
+        """Log what is newly wrong with a model's settings, and that it is right again."""
+        known = self._settings_problems.get(name, ())
+        for problem in problems:
+            if problem not in known:
+                logger.warning("%s: %s", name, problem)
+        if known and not problems:
+            logger.info("%s: its settings are right again", name)
+        self._settings_problems[name] = problems
 
     def _advance(self) -> None:
         """Start the loads and unloads that are due now."""
@@ -331,6 +343,7 @@ class ModelRepository:
         if self._models[name].finished:
             del self._models[name]
             self._entries.pop(name, None)
+            self._settings_problems.pop(name, None)
 
     def _served_text(self) -> str:
         served = [f"{info.name}@{version}" for info in self._infos for version in info.versions]
