@@ -68,7 +68,7 @@ async def test_resolve_and_services(cluster):
     old = await cluster.worker("old", version="2")
     new = await cluster.worker("new", version="3")
     client = await cluster.client(old, new)
-    assert (await client.resolve("digits")).instances == (old.instance, new.instance)
+    assert (await client.resolve("digits")).instances == (new.instance, old.instance)
     assert (await client.resolve("digits@3")).instances == (new.instance,)
     assert await client.services() == ("digits",)
     with pytest.raises(UnknownService, match="'flowers'"):

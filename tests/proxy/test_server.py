@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.proxy.world import World
 from tests.support.sockets import received
+from tests.support.waiting import until
 
 from fingerpost.proxy.routes import ProxyRoutes
 
@@ -166,3 +167,56 @@ async def test_a_proxy_that_leaves_says_so(three: World) -> None:
         status, fields, _ = await line.ask()
         assert (status, fields["Connection"]) == (200, "close")
         await leaving
+
+
+NEW = {"fingerpost": "0.2.0"}
+
+
+async def test_the_address_names_the_process_and_the_model_for_curl_alone(
+    world: World, read: list[bytes]
+) -> None:
+    """As release 0.1 answered, so that programs that split `host:port` keep working."""
+    await world.add("a", boot_id=4711, meta=NEW)
+    await world.until(1)
+    address = f"127.0.0.1:{world.workers['a'].port}"
+    identified = f"{address}/instance/4711/digits\n".encode()
+    silent = ASK.replace(b"Accept: */*\r\n", b"")
+    text = ASK.replace(b"*/*", b"text/plain")
+    async with connected(world) as line:
+        for _ in range(3):  # also without parsing
+            assert (await line.ask())[2] == identified
+            assert (await line.ask(silent))[2] == f"{address}\n".encode()
+            assert (await line.ask(text))[2] == f"{address}\n".encode()
+        assert len(read) < 9
+    async with world.http.post(
+        "/v1/classify/digits?top=1", data=b"1", allow_redirects=False
+    ) as response:
+        location = f"http://{address}/instance/4711/digits/v1/classify/digits?top=1"
+        assert response.headers["Location"] == location
+
+
+@pytest.mark.parametrize(
+    "fields", [{"meta": {"fingerpost": "0.1.0"}, "boot_id": 7}, {"boot_id": 7}, {"meta": NEW}]
+)
+async def test_a_worker_that_does_not_know_the_path_is_named_by_its_address(
+    world: World, fields: dict[str, object]
+) -> None:
+    await world.add("a", **fields)
+    await world.until(1)
+    async with connected(world) as line:
+        address = f"127.0.0.1:{world.workers['a'].port}\n".encode()
+        assert [(await line.ask())[2] for _ in range(2)] == [address] * 2
+
+
+async def test_a_worker_whose_address_another_process_has_is_not_named(world: World) -> None:
+    await world.add("a", boot_id=7)
+    await world.add("b", boot_id=8)
+    await world.until(2)
+    world.workers["a"].boot_id = 9
+    good = f"127.0.0.1:{world.workers['b'].port}\n".encode()
+
+    async def left_out() -> bool:
+        async with connected(world) as line:
+            return {(await line.ask())[2] for _ in range(4)} == {good}
+
+    await until(left_out, "only the other one is named", within_s=10)

@@ -29,8 +29,10 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.body_bytes = 0
+        self.probes = 0
         self.paths: list[str] = []
         self.port = 0
+        self.boot_id = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> None:
@@ -48,7 +50,8 @@ class FakeWorker:
             await self._runner.cleanup()
 
     async def _load(self, request: web.Request) -> web.Response:
-        report = LoadReport(rif=3, slots=8, state=WorkerState.READY, boot_id=self.port, seq=1)
+        self.probes += 1
+        report = LoadReport(rif=3, slots=8, state=WorkerState.READY, boot_id=self.boot_id, seq=1)
         return web.Response(body=msgspec.json.encode(report))
 
     async def _well(self, request: web.Request) -> web.Response:
@@ -81,6 +84,7 @@ class World:
     async def add(self, name: str, **fields: Any) -> Registration:
         worker = self.workers[name] = FakeWorker()
         await worker.start()
+        worker.boot_id = fields.get("boot_id") or worker.port
         registered = await self.registry.register(instance(name, worker.port, **fields))
         self.registrations[name] = registered
         return registered

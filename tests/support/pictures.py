@@ -95,7 +95,7 @@ def bmp_of_runs(runs: int) -> bytes:
     return (
         b"BM"
         + struct.pack("<IHHI", start + len(data), 0, 0, start)
-        + struct.pack("<IiiHHIIiiII", 40, 8000, 8000, 1, 8, 1, len(data), 0, 0, 256, 0)
+        + struct.pack("<IiiHHIIiiII", 40, 2000, 2000, 1, 8, 1, len(data), 0, 0, 256, 0)
         + bytes(1024)
         + data
     )
@@ -194,6 +194,10 @@ def specimens() -> dict[str, bytes]:
         "webp turned": save(rgb, "WEBP", **profile),
         "webp lossless alpha": save(rgba, "WEBP", lossless=True),
         "webp animated": save(rgb, "WEBP", **frames),
+        "avif": save(rgb, "AVIF", quality=90),
+        "avif alpha": save(rgba, "AVIF", quality=90),
+        "avif turned": save(rgb, "AVIF", quality=90, exif=exif.tobytes()),
+        "avif animated": save(rgb, "AVIF", quality=90, **frames),
         "bmp": save(rgb, "BMP"),
         "bmp palette": save(photo(mode="P"), "BMP"),
         "bmp 1 bit": save(photo(mode="1"), "BMP"),

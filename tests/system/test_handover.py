@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 import aiohttp
 import psutil
@@ -72,6 +73,30 @@ async def test_sighup_hands_the_socket_over(proxy_url: str) -> None:
         assert set(statuses) == {200}
         assert len(statuses) > 500
         print(f"{len(statuses)} requests during 3 restarts, none refused")
+    finally:
+        for pid in successors:
+            if psutil.pid_exists(pid):
+                psutil.Process(pid).kill()
+
+
+def test_further_sighups_end_nothing(processes: Processes) -> None:
+    """Those that come while a successor starts, and while the old process closes connections."""
+    registry = processes.registry()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    proxy = processes.start("proxy", "--port", port, "--registry", registry)
+    until_blocking(lambda: get_json(f"{url}/health/ready"))
+    successors: set[int] = set()
+    try:
+        while psutil.Process(proxy.pid).status() != psutil.STATUS_ZOMBIE:
+            proxy.signal(signal.SIGHUP)
+            successors |= listeners(url) - {proxy.pid}
+            time.sleep(0.002)
+        assert proxy.wait() == 0, proxy.output()
+        successors |= listeners(url)
+        assert len(successors) == 1, "one was enough"
+        assert get_json(f"{url}/health/ready") is not None
+        assert proxy.output().count("has taken over") == 1
     finally:
         for pid in successors:
             if psutil.pid_exists(pid):

@@ -69,7 +69,8 @@ class Client:
             `embedded`; or a `Registry`, which the caller closes. By default the proxy on this
             machine.
         registry: a registry by its URL or as a `Registry`. Here an `http://` URL is one of Consul.
-        registry_config: credentials, TLS and more for a registry named by its URL.
+        registry_config: credentials, TLS and more for a registry named by its URL. Its
+            `allow_networks` also applies to the workers that proxies name.
         config: see `ClientConfig`.
         tracing: makes an OpenTelemetry span of each image; see `Tracing`.
 
@@ -325,6 +326,7 @@ class Client:
         call = Call(
             options.reference,
             top=options.top,
+            began=started,
             deadline=started + options.timeout_s,
             shrink=options.shrink,
             sticky=options.sticky,
@@ -374,6 +376,7 @@ class Client:
             if self._resolver is None:
                 connect_timeout_s = self._config.connect_timeout_s
                 self._resolver = self._source.resolver(connect_timeout_s=connect_timeout_s)
+            self._stats.rejected_entries = self._resolver.rejected_entries.by_reason
             self._deadlines = DeadlineScheduler()
             self._transport = Transport(self._config, self._deadlines, self._route)
             self._dispatcher = Dispatcher(

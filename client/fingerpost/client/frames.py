@@ -50,6 +50,10 @@ MAX_HEAD_BYTES: Final = 4096
 
 _LENGTHS: Final = struct.Struct(">II")
 HEARTBEAT: Final = bytes(_LENGTHS.size)
+_HEARTBEATS: Final = HEARTBEAT * 8
+_BULK_BYTES: Final = 1 << 14
+# From here on a body is not copied: that takes 1 ms for 4 MB.
+_COPY_BYTES: Final = 1 << 21
 
 
 class StreamImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,7 +114,7 @@ class Frame(NamedTuple):
     """One frame. `oversize` is the length of a body over the limit, which was skipped; or 0."""
 
     head: bytes
-    body: bytes
+    body: bytes | memoryview
     oversize: int = 0
 
 
@@ -189,6 +193,12 @@ class FrameDecoder:
             frame, self._skipped = self._skipped, None
             return frame
         while len(self._buffer) >= _LENGTHS.size:
+            if self._buffer.startswith(_HEARTBEATS):
+                # In bulk: a million of them took a second.
+                zeros = self._buffer[:_BULK_BYTES]
+                count = (len(zeros) - len(zeros.lstrip(b"\0"))) // _LENGTHS.size
+                del self._buffer[: count * _LENGTHS.size]
+                continue
             head_bytes, body_bytes = _LENGTHS.unpack_from(self._buffer)
             if head_bytes > self._max_head:
                 raise self._error(
@@ -200,8 +210,12 @@ class FrameDecoder:
             end = start + (body_bytes if fits else 0)
             if len(self._buffer) < end:
                 return None
+            head = bytes(self._buffer[_LENGTHS.size : start])
+            if end - start > _COPY_BYTES:
+                body, self._buffer = memoryview(self._buffer)[start:end], self._buffer[end:]
+                return Frame(head, body)
             with memoryview(self._buffer) as view:
-                frame = Frame(bytes(view[_LENGTHS.size : start]), bytes(view[start:end]))
+                frame = Frame(head, bytes(view[start:end]))
             del self._buffer[:end]
             if not fits:
                 rest, self._buffer = bytes(self._buffer), bytearray()

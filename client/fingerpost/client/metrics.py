@@ -57,6 +57,12 @@ class ClientMetrics(Collector):
         for cause, count in sorted(stats.retries.items()):
             retries.add_metric((cause,), count)
         yield retries
+        rejected = CounterMetricFamily(
+            "fingerpost_client_rejected_entries", "Entries that are not used", labels=("reason",)
+        )
+        for reason, count in sorted(stats.rejected_entries.items()):
+            rejected.add_metric((str(reason),), count)
+        yield rejected
         yield SummaryMetricFamily(
             "fingerpost_client_snapshot_age_seconds",
             "Age of the snapshot that an image used",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
-import msgspec
 from yarl import URL
 
-from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ServiceEntry, ServicesAnswer
+from fingerpost.client.proxy_answers import ProxyAnswers
+from fingerpost.client.wire import INDEX_HEADER
 from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
@@ -22,20 +24,26 @@ from fingerpost.errors import (
     error_from_json,
 )
 from fingerpost.registry import Snapshot, Watch
+from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.names import check_service
+from fingerpost.registry.peer_session import PeerSession, peer_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.registry import Registry
+    from fingerpost.registry.address_policy import RejectedEntries
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
 # How much longer than the requested wait a proxy may take. The watch allows 5 s, so that there is
 # time to ask the next proxy within the same poll if one hangs.
 _SLACK_S: Final = 2.0
-
-A = TypeVar("A")
+_KEEP_ALIVE_S: Final = 15.0
+# An instance has some 700 bytes, so this is 20,000 of one service.
+_MAX_BYTES: Final = 16 * 1024 * 1024
+_MAX_REASON_LETTERS: Final = 300
+_INDEX: Final = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Resolver(Protocol):
@@ -51,6 +59,11 @@ class Resolver(Protocol):
 
     async def withdrawn(self) -> dict[str, tuple[str, ...]]:
         """By service, the ids of workers that are drained or not well. Raises `RegistryError`."""
+        ...
+
+    @property
+    def rejected_entries(self) -> RejectedEntries:
+        """The entries that were left out, because they are malformed or not allowed."""
         ...
 
     async def aclose(self) -> None:
@@ -78,6 +91,11 @@ class RegistryResolver:
         lists = [await self._registry.list(name) for name in await self.services()]
         return {each.service: each.withdrawn for each in lists}
 
+    @property
+    def rejected_entries(self) -> RejectedEntries:
+        """The entries that the registry left out."""
+        return self._registry.rejected_entries
+
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
         if self._owned:
@@ -103,52 +121,66 @@ def proxy_url(text: str) -> URL:
 
 
 class ProxyResolver:
-    """Asks one proxy, and the next one if that fails. Make it inside a running event loop."""
+    """Asks one proxy, and the next one if that fails. Make it inside a running event loop.
 
-    def __init__(self, proxies: Sequence[URL], *, connect_timeout_s: float) -> None:
+    A proxy's answers are checked as a registry's are: an instance that is malformed, or whose
+    address the policy rejects, is left out, counted and logged, and does not affect the others.
+
+    Args:
+        proxies: URLs, in the order in which they are asked.
+        connect_timeout_s: how many seconds a connection to one of them may take.
+        address_policy: which addresses of workers are used.
+    """
+
+    def __init__(
+        self,
+        proxies: Sequence[URL],
+        *,
+        connect_timeout_s: float,
+        address_policy: AddressPolicy | None = None,
+    ) -> None:
         self._proxies = tuple(proxies)
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._connect_timeout_s = connect_timeout_s
+        self._answers = ProxyAnswers(address_policy or AddressPolicy())
         # Each watch holds a connection, so their number is not limited.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
-        )
+        self._session = PeerSession(max_bytes=_MAX_BYTES, keep_alive_s=_KEEP_ALIVE_S, workers=False)
+
+    @property
+    def rejected_entries(self) -> RejectedEntries:
+        """The instances left out of the proxies' answers."""
+        return self._answers.rejected_entries
 
     def watch(self, service: str) -> Watch[Snapshot]:
         """A started watch of one service; every call returns the same one."""
         watch = self._watches.get(service)
         if watch is None:
-            poll = _ProxyPoll(self, check_service(service))
+            poll = _ProxyPoll(self, self._answers, check_service(service))
             watch = self._watches[service] = Watch(poll, name=f"{service} by proxy").start()
         return watch
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
-        return tuple(each.name for each in await self._entries())
+        return tuple(await self.withdrawn())
 
     async def withdrawn(self) -> dict[str, tuple[str, ...]]:
         """See `Resolver.withdrawn`; of a proxy of release 0.1.0 none."""
-        return {each.name: each.withdrawn for each in await self._entries()}
-
-    async def _entries(self) -> tuple[ServiceEntry, ...]:
-        failures = []
+        failures: list[str] = []
         for proxy in self._proxies:
             try:
                 status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
                 if status != 200:
-                    raise error_from_json(body, status=status)
-                answer = _decode(body, ServicesAnswer, proxy)
+                    raise error_from_json(body, status=status, peer=str(proxy))
+                return self._answers.services(body, str(proxy))
             except FingerpostError as error:
-                failures.append(error)
-            else:
-                return answer.services
+                failures.append(_named(error, proxy))
         raise _none_answered(failures)
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""
         for watch in self._watches.values():
             await watch.aclose()
-        await self._session.close()
+        await self._session.aclose()
 
     @property
     def proxies(self) -> tuple[URL, ...]:
@@ -158,16 +190,20 @@ class ProxyResolver:
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
     ) -> tuple[int, str | None, bytes]:
-        """Status, index header and body of one answer. Raises `Unreachable`."""
-        limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
+        """Status, index header and body of one answer. Raises `Unreachable` and `BadAnswer`."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s)
         url = proxy.with_path(path).with_query(query)
         try:
-            async with self._session.get(url, timeout=limits, allow_redirects=False) as response:
-                return response.status, response.headers.get(INDEX_HEADER), await response.read()
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request("GET", url, timeout=limits) as response,
+            ):
+                body = await self._session.read(response, str(proxy))
+                return response.status, response.headers.get(INDEX_HEADER), body
         except TimeoutError as error:
             raise Unreachable(f"{proxy}: no answer within {timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{proxy}: {error or type(error).__name__}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise peer_error(error, str(proxy)) from error
 
 
 class _ProxyPoll:
@@ -176,22 +212,24 @@ class _ProxyPoll:
     After a failure it asks the next proxy with index 0: an index is valid at one proxy only.
     """
 
-    def __init__(self, resolver: ProxyResolver, service: str) -> None:
+    def __init__(self, resolver: ProxyResolver, answers: ProxyAnswers, service: str) -> None:
         self._resolver = resolver
+        self._answers = answers
         self._service = service
         self._at = 0
 
     async def __call__(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
         """See `fingerpost.registry.watching.watch.Poll`."""
         proxies = self._resolver.proxies
-        failures = []
+        failures: list[str] = []
         for at in range(self._at, self._at + len(proxies)):
             # Set before it has answered, so that a cancelled poll goes on with the next one too.
             self._at = (at + 1) % len(proxies)
+            proxy = proxies[at % len(proxies)]
             try:
-                answer = await self._ask(proxies[at % len(proxies)], index, wait_s)
+                answer = await self._ask(proxy, index, wait_s)
             except FingerpostError as error:
-                failures.append(error)
+                failures.append(_named(error, proxy))
                 index = 0
             else:
                 self._at = at % len(proxies)
@@ -204,16 +242,15 @@ class _ProxyPoll:
         timeout_s = _SLACK_S + (wait_s * 17 / 16 if index else 0.0)
         path = f"/v1/resolve/{self._service}"
         status, header, body = await self._resolver.get(proxy, path, held, timeout_s=timeout_s)
-        try:
-            next_index = max(1, int(header or ""))
-        except ValueError:
+        if header is None or not _INDEX.fullmatch(header):
             raise BadAnswer(
                 f"{proxy}: HTTP {status} with {INDEX_HEADER} {header!r}; is it a Fingerpost proxy?"
-            ) from None
+            )
+        next_index = max(1, int(header))
         if status == 200:
-            snapshot = _decode(body, ResolveAnswer, proxy).snapshot(time.monotonic())
+            snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
             return snapshot, next_index
-        error = error_from_json(body, status=status)
+        error = error_from_json(body, status=status, peer=str(proxy))
         if not isinstance(error, NoWorker | UnknownService):
             raise error
         known = isinstance(error, NoWorker)
@@ -227,15 +264,13 @@ class _ProxyPoll:
         return empty, next_index
 
 
-def _decode(body: bytes, answer: type[A], proxy: URL) -> A:
-    try:
-        return msgspec.json.decode(body, type=answer)
-    except msgspec.MsgspecError as error:
-        raise BadAnswer(
-            f"{proxy}: {body[:200]!r} is not a valid {answer.__name__}: {error}"
-        ) from error
+def _named(error: FingerpostError, proxy: URL) -> str:
+    """The error's message with the proxy's URL, of a length for one line."""
+    text = error.message[:_MAX_REASON_LETTERS]
+    return text if str(proxy) in text else f"{proxy}: {text}"
 
 
-def _none_answered(failures: Sequence[FingerpostError]) -> RegistryUnreachable:
-    reasons = "; ".join(str(each) for each in failures)
-    return RegistryUnreachable(f"no proxy answered; start one or use another one: {reasons}")
+def _none_answered(failures: Sequence[str]) -> RegistryUnreachable:
+    return RegistryUnreachable(
+        f"no proxy answered; start one or use another one: {'; '.join(failures)}"
+    )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import FingerpostError
+
+if TYPE_CHECKING:
+    from fingerpost.registry.address_policy import RejectionReason
 
 __all__ = ["Result", "Stats"]
 
@@ -88,6 +93,8 @@ class Stats:
             not answer such a request.
         snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
         images: how many images `snapshot_age_s` is the sum of.
+        rejected_entries: entries of proxies or the registry that were left out, by reason: they
+            are malformed, or at an address that no worker can have or that is not allowed.
     """
 
     attempts: int = 0
@@ -105,3 +112,4 @@ class Stats:
     silences: int = 0
     snapshot_age_s: float = 0.0
     images: int = 0
+    rejected_entries: Mapping[RejectionReason, int] = field(default_factory=dict)

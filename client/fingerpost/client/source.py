@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
 
 
 class Source(NamedTuple):
-    """Either the URLs of `proxies`, or the resolver of a `registry`."""
+    """Either the URLs of `proxies`, or the resolver of a `registry`.
+
+    `address_policy` is for the addresses that proxies give; a registry has its own.
+    """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
+    address_policy: AddressPolicy = AddressPolicy()
 
     @classmethod
     def of(
@@ -62,7 +67,12 @@ class Source(NamedTuple):
         if sources and not named:
             raise ConfigurationError("an empty list of proxies was given: name at least one")
         if not any(map(_is_registry, named)):
-            return cls(proxies=tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,)))
+            return cls(
+                proxies=tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,)),
+                address_policy=AddressPolicy.parse(
+                    () if registry_config is None else registry_config.allow_networks
+                ),
+            )
         if len(named) > 1:
             raise ConfigurationError(
                 "a registry was given beside other URLs: use either one registry or several proxies"
@@ -71,7 +81,9 @@ class Source(NamedTuple):
 
     def resolver(self, *, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
-        return self.registry or ProxyResolver(self.proxies, connect_timeout_s=connect_timeout_s)
+        return self.registry or ProxyResolver(
+            self.proxies, connect_timeout_s=connect_timeout_s, address_policy=self.address_policy
+        )
 
 
 def _is_registry(source: str | Registry) -> bool:

@@ -7,7 +7,7 @@ Errors are written by `fingerpost.errors.FingerpostError.to_json`, and load repo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,11 @@ __all__ = [
     "BOOT_ID_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
+    "INSTANCE_PATH",
+    "MODEL_HEADER",
+    "WAITED_HEADER",
     "WORKER_HEADER",
+    "AnswerHead",
     "ClassifyAnswer",
     "ErrorBody",
     "ImageAnswer",
@@ -38,12 +42,27 @@ __all__ = [
 # The boot id of the process that the request is meant for, decimal. A worker with another one
 # refuses the request by its headers, with 421 `misdirected`: its address was another worker's.
 BOOT_ID_HEADER: Final = "Fingerpost-Boot-Id"
+# The model that `POST /` means, whose path names none.
+MODEL_HEADER: Final = "Fingerpost-Model"
+# `/instance/BOOT_ID/MODEL` before a path means the same as these two headers. A proxy's `GET /`
+# answers with it, for clients that keep a URL and no header, such as curl.
+INSTANCE_PATH: Final = "/instance/"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
+# The milliseconds since the client began with the image, where overloaded workers refused it or
+# older ones: see `OldestFirst` of the worker.
+WAITED_HEADER: Final = "Fingerpost-Waited-Ms"
 # The snapshot's index for the next `index=`, on every answer to a resolve, including errors.
 INDEX_HEADER: Final = "Fingerpost-Index"
 # On an answer through the relay: id and `host:port` of the worker that answered.
 WORKER_HEADER: Final = "Fingerpost-Worker"
+
+
+# Ranges that a peer's figures must keep, so that no sum of them is infinite or negative.
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+BootId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +81,9 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 class TimingsMs(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds that an image spent in the worker: decoding, waiting for a batch, inference."""
 
-    decode: float
-    queue: float
-    inference: float
+    decode: Milliseconds
+    queue: Milliseconds
+    inference: Milliseconds
 
 
 class Prediction(NamedTuple):
@@ -119,7 +138,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     weight: int = 1
     zone: str = ""
-    boot_id: int = 0
+    boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
 
@@ -168,7 +187,25 @@ def _with_labels(models: tuple[ModelInfo, ...]) -> tuple[ModelInfo, ...]:
     return both
 
 
-class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `GET /v1/resolve/{service}` without its instances: see `ResolveAnswer`."""
+
+    service: str
+    index: Count
+    age_s: Seconds
+    lease_s: Seconds
+    retained: tuple[str, ...] = ()
+    from_disk: bool = False
+    kept: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kept and not self.retained:
+            warn_old_spelling("kept", "retained", "a proxy's answer", "upgrade the proxies")
+            msgspec.structs.force_setattr(self, "retained", self.kept)
+        msgspec.structs.force_setattr(self, "kept", self.retained)
+
+
+class ResolveAnswer(AnswerHead, frozen=True, kw_only=True):
     """The answer to `GET /v1/resolve/{service}`.
 
     Attributes:
@@ -180,20 +217,7 @@ class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True):
         kept: the same as `retained`, under its name in release 0.1.0, for one more release.
     """
 
-    service: str
-    index: int
-    age_s: float
-    lease_s: float
     instances: tuple[ResolvedInstance, ...]
-    retained: tuple[str, ...] = ()
-    from_disk: bool = False
-    kept: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.kept and not self.retained:
-            warn_old_spelling("kept", "retained", "a proxy's answer", "upgrade the proxies")
-            msgspec.structs.force_setattr(self, "retained", self.kept)
-        msgspec.structs.force_setattr(self, "kept", self.retained)
 
     def snapshot(self, now: float) -> Snapshot:
         """The snapshot; `now` is the local monotonic clock, to which its age is converted."""

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.wire import ResolveAnswer, ResolvedInstance, ServiceEntry
+from fingerpost.client.wire import INSTANCE_PATH, ResolveAnswer, ResolvedInstance, ServiceEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fingerpost.registry import Instance, LoadReport, Snapshot
 
-__all__ = ["RETRY_AFTER_S", "resolve_answer", "service_entry"]
+__all__ = ["RETRY_AFTER_S", "identity_prefix", "resolve_answer", "service_entry"]
 
 RETRY_AFTER_S: Final = 1.0
 """When a client may ask again that got no worker, in seconds."""
+
+
+def identity_prefix(worker: Instance) -> str:
+    """The path before all others by which only this process serves a request; see `INSTANCE_PATH`.
+
+    Empty for a worker that does not know it: of release 0.1, or a foreign one.
+    """
+    if not worker.boot_id or worker.meta.get("fingerpost", "0.1.").startswith("0.1."):
+        return ""
+    return f"{INSTANCE_PATH}{worker.boot_id}/{worker.service}"
 
 
 def resolve_answer(

@@ -40,6 +40,12 @@ class ProxyConfig:
         first_snapshot_timeout_s: seconds that a lookup waits for the first snapshot after the
             start, before it fails. More hides a slower registry; less tells clients sooner to ask
             another proxy. The default is far longer than a healthy registry takes.
+        forget_after_s: seconds that a service stays known after its last worker left and the
+            registry listed it last; its clients get "no worker, try again" meanwhile, and "no such
+            service" afterwards. More bridges longer restarts; less frees its watch and its metrics
+            sooner.
+            The default is longer than a large model takes to load. A new service that would find
+            all watches in use takes the place of a vanished one at once.
         max_blocking_queries: most lookups held (`index=`, `wait=`) at once; further ones get 429.
             Each costs a connection and 20 KB, so the default costs up to 200 MB.
         max_wait_s: longest time that a lookup is held, in seconds; a longer `wait=` is cut to it.
@@ -61,6 +67,7 @@ class ProxyConfig:
     relay: bool = False
     lease_s: float = 2.0
     first_snapshot_timeout_s: float = 2.0
+    forget_after_s: float = 300.0
     max_blocking_queries: int = 10_000
     max_wait_s: float = 600.0
     probe_interval_s: float = 1.0
@@ -74,6 +81,7 @@ class ProxyConfig:
         for name in (
             "lease_s",
             "first_snapshot_timeout_s",
+            "forget_after_s",
             "max_blocking_queries",
             "max_wait_s",
             "probe_interval_s",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import (
     FingerpostError,
@@ -14,9 +15,11 @@ from fingerpost.errors import (
     RegistryUnreachable,
     UnknownService,
 )
+from fingerpost.proxy.vanished import VanishedServices
+from fingerpost.registry.supervision import supervise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from fingerpost.registry import Catalog, Registry, Snapshot, Watch
     from fingerpost.registry.address_policy import RejectedEntries
@@ -25,27 +28,36 @@ __all__ = ["Directory"]
 
 logger = logging.getLogger(__name__)
 
+_LOOK_EVERY_S: Final = 0.5
+
 
 class Directory:
     """Watches the catalog and each service in it, and answers lookups from memory.
 
-    A service that leaves the catalog stays watched, so that its clients get "no worker, try again"
-    rather than "no such service" while its last worker restarts.
+    A service that leaves the catalog stays watched for a while, so that its clients get "no worker,
+    try again" rather than "no such service" while its last worker restarts. It is *vanished* once
+    the registry neither lists it nor has an instance of it, and none of its workers is retained.
+    It is forgotten after `forget_after_s`, or sooner where a new service needs its watch. An outage
+    makes no service vanish.
 
     If the registry is unreachable at the start, and keeps snapshots on disk, the services are those
-    of the snapshots. A service that is only on disk is forgotten once the registry answers, if it
-    does not list the service and has no instance of it. Otherwise a service that was removed long
-    ago would make `GET /` ambiguous.
+    of the snapshots. A service that is only on disk is forgotten as soon as it has vanished.
 
     Args:
         registry: the registry to watch; the caller closes it.
         default: a service that is watched even if the catalog does not list it, and that answers
             lookups without a service; None for the only service there is.
         first_snapshot_timeout_s: how long a lookup waits for a first snapshot, in seconds.
+        forget_after_s: how long a vanished service stays watched, in seconds.
     """
 
     def __init__(
-        self, registry: Registry, *, default: str | None, first_snapshot_timeout_s: float
+        self,
+        registry: Registry,
+        *,
+        default: str | None,
+        first_snapshot_timeout_s: float,
+        forget_after_s: float,
     ) -> None:
         self._registry = registry
         self._default = default
@@ -53,22 +65,24 @@ class Directory:
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._catalog: Watch[Catalog] | None = None
         self._follower: asyncio.Task[None] | None = None
-        self._checks: set[asyncio.Task[None]] = set()
-        self._holds: set[asyncio.Timeout] = set()
+        self._vanished = VanishedServices(forget_after_s)
+        self._only_on_disk: set[str] = set()
+        self._holds: dict[asyncio.Timeout, str | None] = {}
 
     async def __aenter__(self) -> Self:
         """Start the watches; returns at once."""
         self._catalog = self._registry.watch_catalog()
         if self._default is not None:
             self._watches[self._default] = self._registry.watch(self._default)
-        self._follower = asyncio.create_task(self._follow(self._catalog), name="catalog")
+        self._follower = asyncio.create_task(
+            supervise(functools.partial(self._follow, self._catalog), "catalog"), name="catalog"
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._checks, *([self._follower] if self._follower is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
 
     @property
     def ready(self) -> bool:
@@ -107,11 +121,22 @@ class Directory:
     def default_service(self) -> str | None:
         """The service for lookups that name none: the configured one, else the only one.
 
-        None where there is no service yet, or more than one.
+        One that has vanished does not count beside others. None where there is no service yet, or
+        more than one.
         """
         if self._default is not None:
             return self._default
-        return next(iter(self._watches)) if len(self._watches) == 1 else None
+        names = self._watches if len(self._watches) == 1 else self._present()
+        return next(iter(names)) if len(names) == 1 else None
+
+    def _present(self) -> list[str]:
+        """The services that the registry lists, or that have a worker; the others vanished."""
+        listed = set(self._catalog.view.services) if self._catalog and self._catalog.view else set()
+        return [
+            name
+            for name, watch in self._watches.items()
+            if name in listed or (watch.view is not None and watch.view.instances)
+        ]
 
     async def services(self) -> list[Snapshot]:
         """`snapshots`, once the list of services is known from the registry or from disk.
@@ -135,7 +160,7 @@ class Directory:
             await self._first_catalog()
         if (service := self.default_service) is not None:
             return service
-        if names := sorted(self._watches):
+        if names := sorted(self._present()):
             raise InvalidRequest(
                 f"there are {len(names)} services ({', '.join(names[:5])}): name one, as in "
                 f"/v1/resolve/{names[0]}, or start the proxy with --service"
@@ -159,7 +184,7 @@ class Directory:
             await self._first_catalog()
             catalog = self._catalog
             if catalog is not None and catalog.view and service in catalog.view.services:
-                self._watch(service, catalog)
+                await self._watch(service, catalog)
         if service not in self._watches:
             raise UnknownService(f"no service is called {service!r}; GET /v1/services lists them")
         watch = self._watches[service]
@@ -170,16 +195,20 @@ class Directory:
             raise self._no_snapshot(f"service {service!r}") from None
         if snapshot.index == index:
             with contextlib.suppress(TimeoutError):
-                async with self._hold(wait_s):
+                async with self._hold(wait_s, service):
                     return await watch.changed(index)
             return watch.view or snapshot
         return snapshot
 
     def end_holds(self) -> None:
         """Answer all held lookups now, with the present snapshots."""
+        self._end(self._holds)
+
+    def _end(self, holds: Iterable[asyncio.Timeout]) -> None:
         now = asyncio.get_running_loop().time()
-        for hold in self._holds:
-            hold.reschedule(now)
+        for hold in holds:
+            if not hold.expired():
+                hold.reschedule(now)
 
     async def catalog_changed(self, wait_s: float) -> None:
         """Return when the list of services has changed, or `wait_s` seconds have passed."""
@@ -189,14 +218,17 @@ class Directory:
                     await self._catalog.changed(self.catalog_index)
 
     @contextlib.asynccontextmanager
-    async def _hold(self, wait_s: float) -> AsyncIterator[None]:
-        """Like `asyncio.timeout`, but over at once when `end_holds` is called."""
+    async def _hold(self, wait_s: float, service: str | None = None) -> AsyncIterator[None]:
+        """Like `asyncio.timeout`, but over at once when `end_holds` is called.
+
+        It is also over when `service` is forgotten, which would be waited for in vain.
+        """
         async with asyncio.timeout(wait_s) as hold:
-            self._holds.add(hold)
+            self._holds[hold] = service
             try:
                 yield
             finally:
-                self._holds.discard(hold)
+                del self._holds[hold]
 
     async def _first_catalog(self) -> None:
         """Return once the list of services has been read. Raises `RegistryUnreachable`."""
@@ -207,53 +239,77 @@ class Directory:
                 await self._catalog.changed(0)
         except TimeoutError:
             raise self._no_snapshot("the services") from None
-        self._watch_all(self._catalog)
+        await self._watch_all(self._catalog)
 
     async def _follow(self, catalog: Watch[Catalog]) -> None:
-        async for _ in catalog:
-            if (error := self._watch_all(catalog)) is not None:
+        logged = ""
+        while True:
+            error = await self._watch_all(catalog)
+            if error is not None and error.message != logged:
                 logger.warning("not all services are watched: %s", error)
+            logged = "" if error is None else error.message
+            await self._forget_vanished(catalog)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await catalog.changed(self.catalog_index)
 
-    def _watch_all(self, catalog: Watch[Catalog]) -> RegistryError | None:
+    async def _watch_all(self, catalog: Watch[Catalog]) -> RegistryError | None:
         """Watch all listed services; returns the error where that is not possible for all."""
         for service in catalog.view.services if catalog.view else ():
             try:
-                self._watch(service, catalog)
+                await self._watch(service, catalog)
             except RegistryError as error:
                 return error
         return None
 
-    def _watch(self, service: str, catalog: Watch[Catalog]) -> None:
+    async def _watch(self, service: str, catalog: Watch[Catalog]) -> None:
         """Watch a listed service. Raises `RegistryError` where too many are watched already."""
-        if service in self._watches:
-            return
-        watch = self._watches[service] = self._registry.watch(service)
-        if catalog.view is not None and catalog.view.from_disk:
-            check = asyncio.create_task(
-                self._forget_if_gone(service, watch, catalog), name=f"check {service}"
-            )
-            self._checks.add(check)
-            check.add_done_callback(self._checks.discard)
+        while service not in self._watches:
+            try:
+                self._watches[service] = self._registry.watch(service)
+            except RegistryError:
+                # A service that came and went must not keep a new one out.
+                if (vanished := self._vanished.oldest()) is None:
+                    raise
+                await self._forget(vanished)
+            else:
+                if catalog.view is not None and catalog.view.from_disk:
+                    self._only_on_disk.add(service)
 
-    async def _forget_if_gone(
-        self, service: str, watch: Watch[Snapshot], catalog: Watch[Catalog]
-    ) -> None:
-        """Forget a service from disk if the registry, once it answers, does not have it."""
-        listed = await catalog.changed(0)
-        while listed.from_disk:
-            listed = await catalog.changed(listed.index)
-        snapshot = await watch.changed(0)
-        while snapshot.from_disk or snapshot.retained:
-            snapshot = await watch.changed(snapshot.index)
-        # The service may be listed again by now; then this watch belongs to the list.
-        now = catalog.view or listed
-        if not snapshot.known and service not in now.services:
+    async def _forget_vanished(self, catalog: Watch[Catalog]) -> None:
+        """Forget the services that vanished long ago, or that were only on disk."""
+        listed = catalog.view
+        if listed is None or listed.from_disk or catalog.error is not None:
+            return  # an outage is no news about any service
+        present = {*self._present(), self._default}
+        self._only_on_disk -= set(listed.services)
+        vanished = [
+            name
+            for name, watch in self._watches.items()
+            if name not in present
+            and watch.error is None
+            and watch.view is not None
+            and not watch.view.from_disk
+        ]
+        now = asyncio.get_running_loop().time()
+        for service in self._vanished.update(vanished, at_once=self._only_on_disk, now=now):
+            await self._forget(service)
+
+    async def _forget(self, service: str) -> None:
+        """End the watch of a vanished service, and the lookups that wait for it."""
+        if self._watches.pop(service, None) is None:
+            return  # done meanwhile
+        if service in self._only_on_disk:
             logger.warning(
                 "service %s is only on disk and is forgotten: the registry does not have it",
                 service,
             )
-            del self._watches[service]
-            await self._registry.release(service)
+        else:
+            logger.info("service %s is forgotten: the registry does not have it any more", service)
+        self._vanished.discard(service)
+        self._only_on_disk.discard(service)
+        self._end(hold for hold, waiting_for in self._holds.items() if waiting_for == service)
+        await self._registry.release(service)
 
     def _no_snapshot(self, what: str) -> RegistryError:
         cause = f": {self.error}" if self.error else ""

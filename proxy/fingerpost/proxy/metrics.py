@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from fingerpost.registry.supervision import UNEXPECTED_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.proxy.directory import Directory
@@ -73,11 +76,26 @@ class ProxyMetrics:
         self._refused = self._counter(
             "rejected_entries", "Entries of the registry that are not used", "reason"
         )
+        self._unexpected = self._counter(
+            "unexpected_errors", "Exceptions that a background task survived", "task"
+        )
+        self._by_service: tuple[Counter | Gauge, ...] = (
+            self._instances,
+            self._age,
+            self._retained,
+            self._polls,
+            self._errors,
+            self._changes,
+            self._suspicions,
+            self._probes,
+        )
+        self._services: set[str] = set()
         self._counted: dict[tuple[Counter, str], int] = {}
 
     def render(self, directory: Directory) -> bytes:
         """The metrics in Prometheus' text format."""
         now = time.monotonic()
+        self._remove_forgotten(directory)
         for service, watch in directory.watches().items():
             self._count(self._polls, service, watch.polls)
             self._count(self._errors, service, watch.errors)
@@ -90,7 +108,23 @@ class ProxyMetrics:
                 self._age.labels(service).set(watch.view.age_s(now))
         for reason, count in directory.rejected_entries.by_reason.items():
             self._count(self._refused, reason.value, count)
+        for kind, count in UNEXPECTED_ERRORS.items():
+            self._count(self._unexpected, kind, count)
         return generate_latest(self._registry)
+
+    def _remove_forgotten(self, directory: Directory) -> None:
+        """Remove the series of services that are not known any more."""
+        known = directory.watches().keys()
+        for service in self._services - known:
+            for metric in self._by_service:
+                with contextlib.suppress(KeyError):  # it had no snapshot
+                    metric.remove(service)
+        self._services = set(known)
+        self._counted = {
+            (counter, label): value
+            for (counter, label), value in self._counted.items()
+            if counter not in self._by_service or label in known
+        }
 
     def _count(self, counter: Counter, label: str, value: int) -> None:
         """Raise a counter to the value that was counted elsewhere."""

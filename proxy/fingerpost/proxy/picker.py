@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing import RoundRobin
 from fingerpost.errors import NoWorker, UnknownModel
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fingerpost.proxy.probes import LoadProbes
 
 __all__ = ["WorkerPicker", "matching"]
+
+
+_MAX_TURNS: Final = 1000
 
 
 class WorkerPicker:
@@ -75,7 +78,9 @@ class WorkerPicker:
     def _next(self, instances: tuple[Instance, ...], reference: ModelReference) -> Instance:
         turn = self._turns.get(reference)
         if turn is None:
-            # Only references that exist are remembered, so that this cannot grow without bound.
+            # Only references that exist are remembered; but services come and go.
+            if len(self._turns) >= _MAX_TURNS:
+                self._turns.clear()
             turn = self._turns[reference] = RoundRobin()
         return turn.pick(self._probes.accepting_instances(instances), 0.0, self._rng)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConnectionRefused, PeerError
 from fingerpost.registry.load_client import LoadClient
+from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -33,7 +34,8 @@ class LoadProbes:
 
     Attributes:
         reports: the last load report of each instance, by id.
-        refusing: ids of the instances that refused the last probe's connection.
+        refusing: ids of the instances that refused the last probe's connection, or whose address
+            another process has now.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -49,6 +51,10 @@ class LoadProbes:
             return instances
         accepting = tuple(each for each in instances if each.id not in self.refusing)
         return accepting or instances
+
+    def leave_out(self, instance: Instance) -> None:
+        """Do not name this one before the next probe: it is not the process of its entry."""
+        self.refusing |= {instance.id}
 
     async def run(self) -> None:
         """Probe all instances again and again until cancelled."""
@@ -68,11 +74,17 @@ class LoadProbes:
 
         async def probe(instance: Instance) -> None:
             try:
-                self.reports[instance.id] = await client.get(instance)
+                report = await client.get(instance)
+                if instance.boot_id in (0, report.boot_id):
+                    self.reports[instance.id] = report
+                else:
+                    refusing.add(instance.id)
             except ConnectionRefused:
                 refusing.add(instance.id)
             except PeerError:
                 return  # busy, or not a Fingerpost worker: the registry's check decides that
+            except Exception as error:  # must not end the round for all other workers
+                count_unexpected("load probes", error)
 
         await asyncio.gather(*(probe(instance) for instance in instances))
         present = {instance.id for instance in instances}

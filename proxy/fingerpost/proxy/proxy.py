@@ -14,6 +14,7 @@ from fingerpost.proxy.routes import ProxyRoutes
 from fingerpost.proxy.server import ProxyRunner
 from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.supervision import supervise
 
 if TYPE_CHECKING:
     import socket
@@ -67,13 +68,15 @@ class Proxy:
                     registry,
                     default=config.default_service,
                     first_snapshot_timeout_s=config.first_snapshot_timeout_s,
+                    forget_after_s=config.forget_after_s,
                 )
             )
             metrics = ProxyMetrics()
             probes = LoadProbes(directory, config)
             if config.probe_interval_s:
-                stack.push_async_callback(_cancel, asyncio.create_task(probes.run(), name="probes"))
-            relay = await stack.enter_async_context(Relay(metrics))
+                probing = supervise(probes.run, "load probes")
+                stack.push_async_callback(_cancel, asyncio.create_task(probing, name="probes"))
+            relay = await stack.enter_async_context(Relay(metrics, probes.leave_out))
             routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(
                 routes.app(), routes.address, handle_signals=False, shutdown_timeout=1.0

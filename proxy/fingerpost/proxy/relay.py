@@ -1,17 +1,26 @@
-"""Sends requests on to workers, for clients that cannot reach the workers themselves."""
+"""Sends requests on to workers, for clients that cannot reach the workers themselves.
+
+A worker may be anybody's server, and its answer goes to a client that trusts the proxy. So nothing
+in it makes the proxy do anything else (see `PeerSession`), and only the answers of the protocol are
+passed on: no redirect, no other content than JSON or plain text, no cookie.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, hdrs, web
+from aiohttp import ClientError, ClientTimeout, hdrs, web
 
-from fingerpost.client.wire import DEADLINE_HEADER, WORKER_HEADER
-from fingerpost.errors import NoWorker, Unreachable
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER
+from fingerpost.errors import BadAnswer, DeadlineExceeded, Misdirected, NoWorker, Unreachable
 from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.peer_session import PeerSession, peer_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from aiohttp import ClientResponse
 
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.registry import Instance
@@ -25,29 +34,40 @@ _FORWARDED: Final = (
     DEADLINE_HEADER,
     "traceparent",
 )
-_RETURNED: Final = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER, LOAD_HEADER)
+_RETURNED: Final = (LOAD_HEADER,)
+_CONTENT_TYPES: Final = frozenset({"application/json", "text/plain"})
 # Workers to try. Only a connection that was never made is tried again elsewhere, because then no
 # byte of the body has been used.
 _ATTEMPTS: Final = 3
+_KEEP_ALIVE_S: Final = 15.0
+# A request without a deadline ends after this, and one with a longer deadline as well.
+_LONGEST_S: Final = 600.0
+# A worker says itself that the deadline has passed, and its answer needs some time to get here.
+_LATE_S: Final = 0.5
+# An image's answer has some 300 bytes with five labels. A request may have thousands of images, so
+# this is their answers; one relay holds as much at most.
+_MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+_MAX_RETRY_AFTER_S: Final = 60
 
 
 class Relay:
-    """Streams request bodies to workers without buffering them."""
+    """Streams request bodies to workers without buffering them.
 
-    def __init__(self, metrics: ProxyMetrics) -> None:
+    Args:
+        metrics: the proxy's metrics.
+        leave_out: called with an instance whose address another process has now.
+    """
+
+    def __init__(self, metrics: ProxyMetrics, leave_out: Callable[[Instance], None]) -> None:
         self._metrics = metrics
-        self._session: ClientSession | None = None
+        self._leave_out = leave_out
+        self._session = PeerSession(max_bytes=_MAX_ANSWER_BYTES, keep_alive_s=_KEEP_ALIVE_S)
 
     async def __aenter__(self) -> Relay:
-        timeout = ClientTimeout(total=None, sock_connect=1.0, sock_read=60.0)
-        self._session = ClientSession(
-            connector=TCPConnector(limit=0), timeout=timeout, auto_decompress=False
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._session.aclose()
 
     async def forward(
         self, request: web.Request, path_qs: str, workers: Iterable[Instance]
@@ -61,9 +81,11 @@ class Relay:
 
         Raises:
             Unreachable: the connection broke after part of the body, which cannot be sent again.
+            Misdirected: the worker's address is another process's now, and the body was used.
+            BadAnswer: a worker answered something that is not passed on, such as a redirect.
+            DeadlineExceeded: no answer within the request's deadline, or 600 s.
             NoWorker: none of the first three workers accepted a connection.
         """
-        assert self._session is not None  # noqa: S101 - set by the start
         headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
         sent = 0
 
@@ -76,25 +98,82 @@ class Relay:
                 yield chunk
 
         tried = []
-        for worker, _ in zip(workers, range(_ATTEMPTS), strict=False):
-            tried.append(worker.address)
-            try:
-                async with self._session.post(
-                    f"{worker.url}{path_qs}", data=body(), headers=headers
-                ) as response:
-                    answer = await response.read()
-            except (TimeoutError, ClientError) as error:
-                if sent:
-                    raise Unreachable(
-                        f"worker {worker.address} closed the connection after {sent:,} bytes: send "
-                        "the image again"
-                    ) from error
-                continue
-            self._metrics.relayed.labels(str(response.status)).inc()
-            back = {name: response.headers[name] for name in _RETURNED if name in response.headers}
-            back[WORKER_HEADER] = f"{worker.id} {worker.address}"
-            return web.Response(body=answer, status=response.status, headers=back)
-        raise NoWorker(
+        refused: BadAnswer | Misdirected | None = None
+        limit_s = _limit_s(request)
+        try:
+            async with asyncio.timeout(limit_s):
+                for worker, _ in zip(workers, range(_ATTEMPTS), strict=False):
+                    tried.append(worker.address)
+                    try:
+                        return await self._post(worker, path_qs, body(), headers)
+                    except (BadAnswer, Misdirected) as error:
+                        refused = error
+                        if sent:
+                            raise
+                    except (ClientError, OSError, ValueError) as error:
+                        if isinstance(bad := peer_error(error, worker.address), BadAnswer):
+                            refused = bad
+                        if sent:
+                            raise (refused or _broken(worker, sent)) from error
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"worker {tried[-1] if tried else '?'} did not answer within {limit_s:g} s"
+            ) from error
+        raise refused or NoWorker(
             f"no worker accepted a connection (tried {', '.join(tried)}): try again",
             retry_after_s=1.0,
         )
+
+    async def _post(
+        self, worker: Instance, path_qs: str, body: AsyncIterator[bytes], headers: dict[str, str]
+    ) -> web.Response:
+        if worker.boot_id:
+            headers = headers | {BOOT_ID_HEADER: str(worker.boot_id)}
+        async with self._session.request(
+            "POST", f"{worker.url}{path_qs}", data=body, headers=headers, timeout=_TIMEOUT
+        ) as response:
+            _check_status(response, worker)
+            if response.status == Misdirected.status:
+                self._leave_out(worker)
+                raise Misdirected(
+                    f"another process has the address of worker {worker.id} now: send the image "
+                    "again"
+                )
+            answer = await self._session.read(response, f"worker {worker.address}")
+        self._metrics.relayed.labels(str(response.status)).inc()
+        back = {name: response.headers[name] for name in _RETURNED if name in response.headers}
+        back[WORKER_HEADER] = f"{worker.id} {worker.address}"
+        kind = response.content_type
+        back[hdrs.CONTENT_TYPE] = kind if kind in _CONTENT_TYPES else "application/octet-stream"
+        back["X-Content-Type-Options"] = "nosniff"
+        retry_after = response.headers.get(hdrs.RETRY_AFTER, "")
+        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10:
+            back[hdrs.RETRY_AFTER] = str(min(int(retry_after), _MAX_RETRY_AFTER_S))
+        return web.Response(body=answer, status=response.status, headers=back)
+
+
+_TIMEOUT: Final = ClientTimeout(total=None, sock_connect=1.0, sock_read=60.0)
+
+
+def _check_status(response: ClientResponse, worker: Instance) -> None:
+    status = response.status
+    if not (200 <= status < 300 or 400 <= status < 600):
+        raise BadAnswer(
+            f"worker {worker.address} answered HTTP {status}, which is not passed on: send the "
+            "image to another one"
+        )
+
+
+def _limit_s(request: web.Request) -> float:
+    """The seconds that the request may take: its deadline, if that is sooner than the longest."""
+    left_ms = request.headers.get(DEADLINE_HEADER, "")
+    if left_ms.isascii() and left_ms.isdigit() and len(left_ms) < 16:
+        return min(_LONGEST_S, int(left_ms) / 1000 + _LATE_S)
+    return _LONGEST_S
+
+
+def _broken(worker: Instance, sent_bytes: int) -> Unreachable:
+    return Unreachable(
+        f"worker {worker.address} closed the connection after {sent_bytes:,} bytes: send the "
+        "image again"
+    )

@@ -11,12 +11,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from fingerpost.client.wire import INDEX_HEADER, ServicesAnswer
 from fingerpost.errors import FingerpostError, Unauthorized
-from fingerpost.proxy.answers import resolve_answer, service_entry
+from fingerpost.proxy.answers import identity_prefix, resolve_answer, service_entry
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
 from fingerpost.registry import ModelReference
+from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class ProxyRoutes:
         self._blocking = BlockingQueries(
             directory, most=config.max_blocking_queries, max_wait_s=config.max_wait_s
         )
+        self._guard = BrowserGuard.of([config.host])
         self._leaving = False
 
     def app(self) -> web.Application:
@@ -91,8 +93,8 @@ class ProxyRoutes:
             response.force_close()
         return response
 
-    def address(self) -> str | None:
-        """The answer to `GET /` where it is in memory: `host:port` of a worker.
+    def address(self, *, plain: bool) -> str | None:
+        """The answer to `GET /` where it is in memory: see `_get_address`; `plain` is `host:port`.
 
         None where the request has to go through `_get_address`.
         """
@@ -102,10 +104,15 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address
+        return worker.address if plain else f"{worker.address}{identity_prefix(worker)}"
 
     async def _get_address(self, request: web.Request) -> web.Response:
-        """`GET /`: `host:port` of one worker of the default service, in plain text."""
+        """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
+
+        For curl and the like, which accept `*/*`: the worker's successor refuses it. For those that
+        accept plain text, or say nothing, it is `host:port`, as in release 0.1.
+        """
+        plain = "*/*" not in request.headers.get(hdrs.ACCEPT, "")
         try:
             worker = await self._picker.default()
         except FingerpostError:
@@ -113,8 +120,9 @@ class ProxyRoutes:
             raise
         self._metrics.addresses.inc()
         if not self._leaving:
-            remember(request)
-        return web.Response(text=f"{worker.address}\n")
+            remember(request, plain=plain)
+        prefix = "" if plain else identity_prefix(worker)
+        return web.Response(text=f"{worker.address}{prefix}\n")
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
@@ -172,13 +180,14 @@ class ProxyRoutes:
         continues to send a body that this proxy will not read.
         """
         try:
+            self._check_origin(request)
             worker = await self._picker.pick(ModelReference.parse(request.match_info["service"]))
         except FingerpostError as error:
             self._metrics.failures["redirect"].inc()
             response = error_response(error)
         else:
             self._metrics.redirects.inc()
-            location = f"{worker.url}{request.rel_url}"
+            location = f"{worker.url}{identity_prefix(worker)}{request.rel_url}"
             response = web.Response(
                 status=307, text=f"{location}\n", headers={hdrs.LOCATION: location}
             )
@@ -200,6 +209,7 @@ class ProxyRoutes:
 
     async def _post_relay(self, request: web.Request) -> web.Response:
         """`POST /v1/relay/{service}`: carry the image through, where that is enabled."""
+        self._check_origin(request)
         if not self._config.relay:
             raise Unauthorized(
                 "the relay is off: send images straight to a worker, or start the proxy with "
@@ -209,6 +219,12 @@ class ProxyRoutes:
         workers = await self._picker.candidates(reference)
         query = f"?{request.query_string}" if request.query_string else ""
         return await self._relay.forward(request, f"/v1/classify/{reference}{query}", workers)
+
+    def _check_origin(self, request: web.Request) -> None:
+        """Refuse a web page of another origin, which would work in its reader's name."""
+        problem = self._guard.check_origin(request.headers)
+        if problem is not None:
+            raise Unauthorized(problem)
 
     async def _get_live(self, request: web.Request) -> web.Response:
         return json_response({"status": "live"})

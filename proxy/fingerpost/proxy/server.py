@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
@@ -32,7 +31,13 @@ _MAX_HEADS: Final = 256  # heads that are remembered; all others are parsed
 _PARSE_EVERY_S: Final = 1.0
 _OPTIONS: Final[dict[str, Any]] = {"access_log": None}
 
-Address = Callable[[], str | None]
+
+class Address(Protocol):
+    """Returns the answer to the next `GET /`, or None to pass it to the application."""
+
+    def __call__(self, *, plain: bool) -> str | None:
+        """The answer; `plain` is `host:port` alone."""
+        ...
 
 
 class ProxyRunner(web.AppRunner):
@@ -40,7 +45,7 @@ class ProxyRunner(web.AppRunner):
 
     Args:
         app: the application, for all other requests.
-        address: returns `host:port` for the next `GET /`, or None to pass it to the application.
+        address: see `Address`.
         options: see `web.AppRunner`.
     """
 
@@ -53,11 +58,14 @@ class ProxyRunner(web.AppRunner):
         return _Server(server, self._address)
 
 
-def remember(request: web.Request) -> None:
-    """Remember the bytes of this `GET /`, if they may be answered without parsing next time."""
+def remember(request: web.Request, *, plain: bool) -> None:
+    """Remember the bytes of this `GET /`, if they may be answered without parsing next time.
+
+    `plain` is which form of the answer they get.
+    """
     connection = request.protocol
     if isinstance(connection, _Connection) and request.keep_alive and not request.can_read_body:
-        connection.remember()
+        connection.remember(plain=plain)
 
 
 class _Server(web.Server):
@@ -66,7 +74,7 @@ class _Server(web.Server):
     def __init__(self, server: web.Server, address: Address) -> None:
         super().__init__(server.request_handler, request_factory=server.request_factory)
         self.address = address
-        self.known: set[bytes] = set()
+        self.known: dict[bytes, bool] = {}  # whether the answer is plain
 
     def __call__(self) -> _Connection:
         return _Connection(self)
@@ -91,10 +99,15 @@ class _Connection(web.RequestHandler):
         self._parse_at = 0.0
 
     def data_received(self, data: bytes) -> None:
-        if data in self._known and self._loop.time() < self._parse_at:
+        plain = self._known.get(data)
+        if plain is not None and self._loop.time() < self._parse_at:
             waiter, transport = self._waiter, cast("asyncio.Transport", self.transport)
             idle = waiter is not None and not waiter.done()
-            if idle and not transport.get_write_buffer_size() and (address := self._next()):
+            if (
+                idle
+                and not transport.get_write_buffer_size()
+                and (address := self._next(plain=plain))
+            ):
                 transport.write(_answer(address, int(time.time())))
                 return
         self._parse_at = 0.0
@@ -102,12 +115,12 @@ class _Connection(web.RequestHandler):
         self._head = data if whole and len(data) <= _MAX_HEAD_BYTES else None
         super().data_received(data)
 
-    def remember(self) -> None:
+    def remember(self, *, plain: bool) -> None:
         """Remember the last received bytes, which were exactly one `GET /`."""
         if self._head is None:
             return
         if len(self._known) < _MAX_HEADS:
-            self._known.add(self._head)
+            self._known[self._head] = plain
         if self._head in self._known:
             self._parse_at = self._loop.time() + _PARSE_EVERY_S
 

@@ -38,6 +38,7 @@ raises the class with that code.
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar, Literal
 
 import msgspec
@@ -102,10 +103,14 @@ class FingerpostError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_json(self) -> bytes:
-        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8."""
-        return msgspec.json.encode(
-            {"error": {"code": self.code, "message": self.message, "retryable": self.retryable}}
-        )
+        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8.
+
+        With `retry_after_s` where that is known: the header `Retry-After` has whole seconds only.
+        """
+        body = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.retry_after_s is not None:
+            body["retry_after_s"] = round(self.retry_after_s, 6)
+        return msgspec.json.encode({"error": body})
 
 
 class CallerError(FingerpostError):
@@ -320,26 +325,43 @@ class _Body(msgspec.Struct):
     code: str
     message: str
     retryable: bool
+    retry_after_s: float | None = None
 
 
 class _Envelope(msgspec.Struct):
     error: _Body
 
 
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+# Of a message that a peer wrote; ours have some hundred.
+_MAX_MESSAGE_LETTERS = 2000
+_MAX_RETRY_AFTER_S = 60.0
+
+
 def error_from_json(
-    body: bytes, *, status: int, retry_after_s: float | None = None
+    body: bytes, *, status: int, peer: str = "", retry_after_s: float | None = None
 ) -> FingerpostError:
     """The typed error in a peer's answer; `BadAnswer` where the body is not such an error.
 
     An unknown code, as of a newer peer, becomes a `PeerError` if the peer says that it is
-    retryable, otherwise a `CallerError`.
+    retryable, otherwise a `CallerError`. A very long message is cut.
+
+    Args:
+        body: as it came, whatever it is.
+        status: the HTTP status of the answer.
+        peer: names the peer in a `BadAnswer`, such as `10.0.0.7:8501`.
+        retry_after_s: the answer's `Retry-After`.
     """
     try:
-        error = msgspec.json.decode(body, type=_Envelope).error
-    except msgspec.MsgspecError:
+        error = _envelope_decoder.decode(body).error
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         text = body[:200].decode("utf-8", "replace")
-        return BadAnswer(f"HTTP {status} without a Fingerpost error in its body: {text!r}")
+        name = f"{peer}: " if peer else ""
+        return BadAnswer(f"{name}HTTP {status} without a Fingerpost error in its body: {text!r}")
+    if error.retry_after_s is not None and 0 <= error.retry_after_s < inf:
+        retry_after_s = min(error.retry_after_s, _MAX_RETRY_AFTER_S)  # the header has whole seconds
     fallback = PeerError if error.retryable else CallerError
-    made = _BY_CODE.get(error.code, fallback)(error.message, retry_after_s=retry_after_s)
+    message = error.message[:_MAX_MESSAGE_LETTERS]
+    made = _BY_CODE.get(error.code, fallback)(message, retry_after_s=retry_after_s)
     made.retryable = error.retryable
     return made

@@ -17,7 +17,8 @@ is checked here:
 4. Host names are allowed only without a list. A name could resolve to any address, and to another
    one at each look-up (DNS rebinding), so that a check here would guarantee nothing. Rejected
    designs: resolving here (the client resolves again, and may get another answer) and checking at
-   the connection (every user of an address would have to, TensorFlow's clients and curl included).
+   the connection only (every user of an address would have to, TensorFlow's clients and curl
+   included). Fingerpost's own connections check rule 1 once more when a name was resolved.
    `metadata.google.internal` is always rejected.
 """
 
@@ -35,7 +36,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
 
-__all__ = ["AddressPolicy", "RejectedEntries", "Rejection", "RejectionReason"]
+__all__ = ["AddressPolicy", "RejectedEntries", "Rejection", "RejectionReason", "never_allowed"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -101,7 +102,7 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
             address = _final_address(ipaddress.ip_address(instance.host))
         except ValueError:
             return self._name_rejection(instance.host)
-        if (reason := _never_allowed(address)) is not None:
+        if (reason := never_allowed(address)) is not None:
             kind = reason.value.replace("_", "-")
             return Rejection(
                 reason, f"its address {instance.host} is {kind}: no worker can have it"
@@ -174,8 +175,9 @@ def _final_address(address: _Address) -> _Address:
     return address
 
 
-def _never_allowed(address: _Address) -> RejectionReason | None:
+def never_allowed(address: _Address) -> RejectionReason | None:
     """Why no worker can have `address` (rule 1), or None where one can."""
+    address = _final_address(address)
     if str(address) in _METADATA or str(address) == "169.254.169.254":
         return RejectionReason.METADATA
     if address.is_link_local:

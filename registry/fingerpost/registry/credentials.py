@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import check_token
+from fingerpost.registry.config_file import read_config
 
 __all__ = ["Token", "mask_password"]
 
@@ -51,7 +52,7 @@ class Token:
         try:
             # The state first: a write between the two is seen at the next call.
             seen = self._state(path)
-            text = path.read_text("ascii")
+            text = read_config(path).decode("ascii")
         except OSError as error:
             raise ConfigurationError(
                 f"token_file {str(path)!r} cannot be read: {error.strerror}; it must hold the ACL "

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from fingerpost.errors import BadAnswer, PeerError
+from fingerpost.registry.peer_answer import check_encoding, decode_answer
 
 __all__ = [
     "LOAD_HEADER",
@@ -114,13 +115,9 @@ def decode_load_report(body: bytes, peer: str) -> LoadReport:
         BadAnswer: for every body that is not a valid load report: longer than `MAX_LOAD_BYTES`, not
             UTF-8, not JSON, nested too deeply, a field missing, or a number out of range.
     """
-    try:
-        if len(body) > MAX_LOAD_BYTES:
-            raise ValueError(f"longer than {MAX_LOAD_BYTES} bytes")
-        # As text, because msgspec does not check the encoding of fields that it ignores.
-        return _decoder.decode(body.decode())
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadAnswer(f"{peer}/load: not a valid load report: {error}") from error
+    if len(body) > MAX_LOAD_BYTES:
+        raise BadAnswer(f"{peer}/load: an answer of more than {MAX_LOAD_BYTES} bytes")
+    return decode_answer(_decoder, body, f"{peer}/load", "load report")
 
 
 def read_load_answer(status: int, encoding: str, body: bytes, peer: str) -> LoadReport:
@@ -141,6 +138,5 @@ def read_load_answer(status: int, encoding: str, body: bytes, peer: str) -> Load
         raise PeerError(f"{peer}/load: HTTP {status}")
     if status != 200:
         raise BadAnswer(f"{peer}/load: HTTP {status}")
-    if encoding and encoding.lower() != "identity":
-        raise BadAnswer(f"{peer}/load: compressed as {encoding[:40]!r}, which is not accepted")
+    check_encoding(encoding, f"{peer}/load")
     return decode_load_report(body, peer)

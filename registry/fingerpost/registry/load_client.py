@@ -1,9 +1,6 @@
 """The client for `GET /load`, which a worker answers in about a millisecond.
 
-An address in a registry may belong to any server, also to one that an attacker controls. So nothing
-that it answers makes this client go elsewhere or use much memory or time: redirects are not
-followed, cookies are neither kept nor sent, compressed bodies are refused, and size and time are
-limited. Proxies and credentials from the environment are not used either.
+It asks as `PeerSession` does, and limits the time too.
 
 The streaming client asks over its own connections, which it keeps for images, and reads the answers
 by the same `read_load_answer`.
@@ -17,8 +14,9 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 from aiohttp import hdrs
 
-from fingerpost.errors import BadAnswer, ConnectionRefused, Unreachable
+from fingerpost.errors import Unreachable
 from fingerpost.registry.load import MAX_LOAD_BYTES, read_load_answer
+from fingerpost.registry.peer_session import PeerSession, peer_error
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
@@ -42,9 +40,8 @@ class LoadClient:
 
     def __init__(self, *, timeout_s: float, max_concurrent: int, keep_alive_s: float = 0.0) -> None:
         self._timeout_s = timeout_s
-        self._keep_alive_s = keep_alive_s
         self._limit = asyncio.Semaphore(max_concurrent)
-        self._session: aiohttp.ClientSession | None = None
+        self._session = PeerSession(max_bytes=MAX_LOAD_BYTES, keep_alive_s=keep_alive_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,9 +51,7 @@ class LoadClient:
 
     async def aclose(self) -> None:
         """Close the connections. A later `get` opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.aclose()
 
     async def get(self, instance: Instance) -> LoadReport:
         """The worker's load report.
@@ -77,41 +72,14 @@ class LoadClient:
                 raise Unreachable(
                     f"{instance.address}/load: no answer within {self._timeout_s:g} s"
                 ) from error
-            except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
-                raise BadAnswer(f"{instance.address}/load: {error}") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                cause = getattr(error, "os_error", error)
-                refused = isinstance(cause, ConnectionRefusedError)
-                raise (ConnectionRefused if refused else Unreachable)(
-                    f"{instance.address}/load: {error or type(error).__name__}"
-                ) from error
+                raise peer_error(error, f"{instance.address}/load") from error
 
     async def _get(self, instance: Instance) -> LoadReport:
-        async with self._connected().get(
-            f"{instance.url}/load",
-            allow_redirects=False,
-            headers={hdrs.ACCEPT_ENCODING: "identity"},
-        ) as response:
+        peer = instance.address
+        async with self._session.request("GET", f"{instance.url}/load") as response:
             body = b""
             if response.status == 200:
-                async for piece in response.content.iter_any():
-                    body += piece
-                    if len(body) > MAX_LOAD_BYTES:
-                        break  # leaving the block closes the connection
+                body = await self._session.read(response, f"{peer}/load")
             encoding = ", ".join(response.headers.getall(hdrs.CONTENT_ENCODING, ()))
-            return read_load_answer(response.status, encoding, body, instance.address)
-
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = (
-                aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keep_alive_s)
-                if self._keep_alive_s
-                else aiohttp.TCPConnector(limit=0, force_close=True)
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-            )
-        return self._session
+            return read_load_answer(response.status, encoding, body, peer)

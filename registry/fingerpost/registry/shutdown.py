@@ -37,6 +37,17 @@ class ShutdownSignals:
         if follow_parent:
             loop.add_reader(sys.stdin.fileno(), self._on_stdin)
 
+    def ignore_restarts(self) -> None:
+        """Ignore SIGHUP from now on, until the process has ended.
+
+        The event loop's handler would end with the loop, and SIGHUP would then end a process that
+        still closes its connections. It is blocked meanwhile, so that none meets no handler.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
     async def wait(self) -> None:
         """Return at the first signal, or at once if it has come already."""
         await self._received.wait()

@@ -102,7 +102,7 @@ def test_defaults_are_written_out_and_nothing_empty(tmp_path: Path) -> None:
     [
         ("", "missing required field `framework`"),
         ("framework =", "Invalid"),
-        ("\xff", "utf-8"),
+        ("\xff", "UTF-8"),
         ('framework = "theano"', r"Invalid enum value 'theano' - at `\$.framework`"),
         ('framework = "onnx"\ncolour = 1', "unknown field `colour`"),
         ('framework = "onnx"\nfile = "/etc/passwd"', "inside the model's folder"),

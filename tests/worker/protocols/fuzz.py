@@ -8,14 +8,12 @@ process of its own, watches that process's memory, and prints the seed of what w
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import contextlib
 import http.client
 import json
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,16 +26,10 @@ import numpy as np
 import psutil
 
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
-from fingerpost.worker.config import RequestConfig, StreamConfig
-from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from tests.support.colours import encoded
-from tests.support.rig import float_pixels, serving
+from tests.support.rig import float_pixels
+from tests.worker.protocols.fuzz_server import Server
 
-# Short limits, so that a body that stops is answered soon.
-SETTINGS = {
-    "requests": RequestConfig(body_timeout_s=0.3, max_bytes=400_000),
-    "streams": StreamConfig(idle_timeout_s=0.3, heartbeat_s=0.1, window=8),
-}
 HANG_S = 15.0
 
 
@@ -324,29 +316,14 @@ def check_well(port: int) -> None:
             raise Wrong("a blue image is not blue any more")
 
 
-async def _serve() -> None:
-    limit_malloc_arenas()
-    async with serving(**SETTINGS) as rig:
-        print(rig.port, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=random.randrange(10**9))
-    parser.add_argument("--serve", action="store_true")
     options = parser.parse_args()
-    if options.serve:
-        asyncio.run(_serve())
-        return 0
-    command = [sys.executable, "-m", "tests.worker.protocols.fuzz", "--serve"]
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read at the end
-    server = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-    )
-    assert server.stdout is not None
-    port, process = int(server.stdout.readline()), psutil.Process(server.pid)
+    server = Server(log=log)
+    port, process = server.port, psutil.Process(server.pid)
     began, number, wrong = time.monotonic(), 0, 0
     statuses: Counter[str] = Counter()
     # Of each tenth of the time the smallest: what never goes back is growth, a large image is not.
@@ -376,8 +353,7 @@ def main() -> int:
         sizes.append(smallest)
         check_well(port)
     finally:
-        server.kill()
-        server.wait()
+        server.__exit__()
     log.seek(0)
     said = log.read()
     for status, count in sorted(statuses.items()):

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.rig import serving
-from tests.worker.protocols.fuzz import SETTINGS, attempt, check_well
+from tests.worker.protocols.fuzz import attempt, check_well
+from tests.worker.protocols.fuzz_server import SETTINGS
 
 pytestmark = pytest.mark.shell
 

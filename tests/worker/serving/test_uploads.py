@@ -17,7 +17,7 @@ from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import RequestConfig, WorkerConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
-from fingerpost.worker.serving.uploads import check_image_headers, read_body, read_images
+from fingerpost.worker.serving.uploads import Uploads, check_image_headers
 
 
 @asynccontextmanager
@@ -27,15 +27,15 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[TestServer, list[objec
     config = WorkerConfig(
         registry="http://127.0.0.1:1", images=ImageConfig(max_bytes=1_000_000), **settings
     )
-    seen: list[object] = []
+    uploads, seen = Uploads(config), list[object]()
 
     async def answer(request: web.Request) -> web.Response:
         try:
             if request.path == "/body":
-                found: object = await read_body(request, config, 2_000_000)
+                found: object = await uploads.read_body(request, 2_000_000)
             else:
                 check_image_headers(request, config)
-                found = await read_images(request, config)
+                found = await uploads.read_images(request)
         except FingerpostError as error:
             seen.append(error)
             response = web.Response(status=error.status, body=error.to_json())

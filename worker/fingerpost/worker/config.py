@@ -136,9 +136,10 @@ class ModelsConfig:
             characters. None, the default, switches the admin API off.
         decode_threads: threads that decode images while the model runs. More than the cores only
             switches between them; the default is one a core, at most 8.
-        stall_s: a model that runs longer than this on one batch makes the worker unhealthy, in
-            seconds. More tolerates slower models; less finds a hanging one sooner. 60 s is far
-            above any batch that clients wait for.
+        stall_s: a model that runs longer than this on one batch, or decoders that all take longer
+            for one image, make the worker unhealthy, in seconds. More tolerates slower models;
+            less finds a hanging one sooner. 60 s is far above any batch that clients wait for, and
+            ten times what the dearest image takes.
         placement: the device on which this process runs its models.
     """
 

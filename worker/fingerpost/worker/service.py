@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,8 @@ from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
+from fingerpost.worker.serving.turns import Turns
+from fingerpost.worker.serving.uploads import Uploads
 from fingerpost.worker.telemetry.observer import Observer
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ class WorkerService:
         self._config = config
         self._slots = config.batching.max_batch
         self._stall_s = config.models.stall_s
+        self._decode_threads = config.models.decode_threads
         self._metrics = metrics
         self._extra = extra
         self._seq = 0
@@ -75,7 +79,7 @@ class WorkerService:
         """The application; its routes for images check the headers before the body is sent."""
         forms = ErrorForms()
         errors = typed_errors("images go to POST /v1/classify/MODEL", form_of=forms.of)
-        app = web.Application(middlewares=[self._report_load, errors])
+        app = web.Application(middlewares=[self._report_load, errors, self._check_boot_id])
         app.add_routes(
             [
                 web.get("/load", self._get_load),
@@ -96,10 +100,11 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        ClassifyProtocol(config, metrics).add_to(context)
+        uploads, turns = Uploads(config), Turns()
+        ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
-        TensorFlowServingProtocol(manager, config, metrics).add_to(context)
-        OpenInferenceProtocol(config, metrics).add_to(context)
+        TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
+        OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
@@ -124,19 +129,23 @@ class WorkerService:
         )
 
     def engine_healthy(self) -> bool:
-        """Whether no model has been running one batch for longer than `stall_s`."""
+        """Whether neither a model nor all decoders have been at the same for over `stall_s`."""
         return self._running_s() <= self._stall_s
 
     def load(self) -> LoadReport:
         """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
         rif, slots = self.admission.rif, self._slots
+        decoding: list[float] = []
         queued_cost = latency_per_cost_s = 0.0
         stalled = False
         for engine in self._manager.engines():
             stalled = stalled or engine.running_s() > self._stall_s
+            decoding += engine.decoding_since()
+            rif += engine.abandoned
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
+        stalled = stalled or self._decoding_s(decoding) > self._stall_s
         return LoadReport(
             rif=rif,
             slots=slots,
@@ -148,7 +157,15 @@ class WorkerService:
         )
 
     def _running_s(self) -> float:
-        return max((engine.running_s() for engine in self._manager.engines()), default=0.0)
+        engines = self._manager.engines()
+        decoding = [began for engine in engines for began in engine.decoding_since()]
+        return max(self._decoding_s(decoding), *(engine.running_s() for engine in engines), 0.0)
+
+    def _decoding_s(self, began: list[float]) -> float:
+        """Seconds for which all decoders have been at the same images; 0 while one is free."""
+        if len(began) < self._decode_threads:
+            return 0.0
+        return time.monotonic() - max(began)
 
     @web.middleware
     async def _report_load(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -157,6 +174,13 @@ class WorkerService:
         if not response.prepared:
             response.headers[LOAD_HEADER] = self.load().to_header()
         return response
+
+    @web.middleware
+    async def _check_boot_id(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what is meant for another process; requests with images do it by themselves."""
+        if request.method != hdrs.METH_POST:
+            self.admission.check_boot_id(request)
+        return await handler(request)
 
     async def _get_load(self, request: web.Request) -> web.Response:
         return json_response(self.load())

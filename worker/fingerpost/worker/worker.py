@@ -29,6 +29,7 @@ from fingerpost.worker.backends.python_object import describe_object, load_objec
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
+from fingerpost.worker.protocols.admin_access import AdminAccess
 from fingerpost.worker.registrations import Registrations
 from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
+    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["Worker", "check_labels", "reachable_host"]
 
@@ -205,9 +207,7 @@ class Worker:
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=AdminProtocol(repository, config.models.admin_token).add_to
-                if config.models.admin_token
-                else None,
+                extra=_admin_routes(repository, config, metrics),
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
@@ -359,3 +359,14 @@ def _is(host: str, what: str) -> bool:
         return bool(getattr(ipaddress.ip_address(host), what))
     except ValueError:
         return False
+
+
+def _admin_routes(
+    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics
+) -> Callable[[RouteContext], None] | None:
+    """Adds the admin API, which is there only with a token."""
+    if not config.models.admin_token:
+        return None
+    names = filter(None, (config.host, config.registration.advertise))
+    access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
+    return AdminProtocol(repository, access).add_to

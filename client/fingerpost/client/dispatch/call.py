@@ -35,6 +35,7 @@ class Call:
 
     Attributes:
         reference, top, shrink, sticky: see `Client.classify`.
+        began: when the client began with the image, in the event loop's time.
         deadline: in the event loop's time.
         headers: sent with every attempt.
         attempts: how many peers were asked so far.
@@ -51,6 +52,7 @@ class Call:
 
     __slots__ = (
         "attempts",
+        "began",
         "deadline",
         "disowned",
         "failed",
@@ -72,6 +74,7 @@ class Call:
         reference: ModelReference,
         *,
         top: int,
+        began: float,
         deadline: float,
         shrink: bool = False,
         sticky: str | None = None,
@@ -79,6 +82,7 @@ class Call:
     ) -> None:
         self.reference = reference
         self.top = top
+        self.began = began
         self.deadline = deadline
         self.shrink = shrink
         self.sticky = sticky

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import PeerError, Unreachable
+from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
     from random import Random
@@ -109,10 +110,12 @@ class Prober:
 
     def _tick(self) -> None:
         now = self._clock()
-        count = self._balancer.probing.on_timer(now)
-        if count and self._reference is not None:
-            self._ask(self._reference, count, now)
-        self._arm()
+        try:
+            count = self._balancer.probing.on_timer(now)
+            if count and self._reference is not None:
+                self._ask(self._reference, count, now)
+        finally:
+            self._arm()
 
     def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
         started = set()
@@ -148,6 +151,9 @@ class Prober:
             endpoint.suspect(self._clock())
         except PeerError:
             self._stats.probes_lost += 1  # a server that has no /load, but may classify
+        except Exception as error:
+            self._stats.probes_lost += 1
+            count_unexpected("probe of a worker", error)
         finally:
             question.cancel()
             await asyncio.gather(question, return_exceptions=True)

@@ -11,12 +11,12 @@ from fingerpost.registry.load import MAX_LOAD_BYTES
 
 __all__ = ["Answer", "AnswerReader"]
 
-# Limits on one answer, framing included, so that a hostile worker cannot fill the client's memory.
-# Real answers have a few hundred bytes of head and of body.
+# Limits on the head of one answer, and all informational answers before it, so that a hostile
+# worker cannot fill the client's memory. Real answers have a few hundred bytes of head.
 _MAX_HEAD_BYTES: Final = 1 << 16
-_MAX_BYTES: Final = 1 << 24
-# Limit on an answer to a request without an image, which is a load report.
-_MAX_PROBE_BYTES: Final = _MAX_HEAD_BYTES + MAX_LOAD_BYTES
+# While an answer comes in, each further piece of so many bytes counts as progress. So a worker that
+# sends a byte now and then is given up like one that sends nothing.
+_PROGRESS_BYTES: Final = 1 << 16
 
 
 class Answer(NamedTuple):
@@ -42,7 +42,7 @@ class AnswerReader:
     Attributes:
         begun: whether any byte of the next answer was received.
         keep: whether the connection can be used again after the last answer.
-        probing: whether the next answer is a load report, which has a lower limit.
+        max_body_bytes: the largest body that the next answer may have, framing included.
     """
 
     def __init__(self, peer: str) -> None:
@@ -53,8 +53,9 @@ class AnswerReader:
         self._fields: dict[bytes, bytes] = {}
         self._body = bytearray()
         self._answer: Answer | None = None
+        self._progress_at = 1
         self.keep = True
-        self.probing = False
+        self.max_body_bytes = MAX_LOAD_BYTES
 
     @property
     def begun(self) -> bool:
@@ -78,6 +79,7 @@ class AnswerReader:
         if answer is not None:  # an error in the bytes after it does not concern it
             self._answer = None
             self._bytes = 0
+            self._progress_at = 1
             return answer
         if problem is not None:
             raise BadAnswer(
@@ -85,11 +87,21 @@ class AnswerReader:
             ) from problem
         limit = _MAX_HEAD_BYTES
         if self._in_body:
-            limit = _MAX_PROBE_BYTES if self.probing else _MAX_BYTES
+            limit += self.max_body_bytes
         if self._bytes > limit:
             what = "an answer" if self._in_body else "the head of an answer"
             raise BadAnswer(f"{self._peer}: {what} of more than {limit} bytes")
         return None
+
+    def progressed(self) -> bool:
+        """Whether the answer came on since the last call: it began, or much more of it came.
+
+        An informational answer counts as well: its worker is not silent.
+        """
+        if self._bytes < self._progress_at:
+            return False
+        self._progress_at = self._bytes + _PROGRESS_BYTES
+        return True
 
     def end(self) -> Answer:
         """The answer whose body ends with the connection.
@@ -131,3 +143,4 @@ class AnswerReader:
             raise ValueError("a switch to another protocol, which was not requested")
         else:
             self._in_body = False
+            self._progress_at = self._bytes

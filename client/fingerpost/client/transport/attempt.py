@@ -41,9 +41,19 @@ class Attempt:
         boot_id: identifies the worker process that it is sent to; 0 if that is not known.
         sent_bytes: how many bytes of the image were sent.
         sent_at: when the whole image was sent, in the event loop's time; None until then.
+        max_answer_bytes: the largest body of an answer, set from how many labels were asked for.
     """
 
-    __slots__ = ("_now", "boot_id", "clock", "data", "liveness", "sent_at", "sent_bytes")
+    __slots__ = (
+        "_now",
+        "boot_id",
+        "clock",
+        "data",
+        "liveness",
+        "max_answer_bytes",
+        "sent_at",
+        "sent_bytes",
+    )
 
     def __init__(
         self,
@@ -59,6 +69,7 @@ class Attempt:
         self.boot_id = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
+        self.max_answer_bytes = 1 << 18
 
     def begin(self) -> None:
         """There is a connection, and sending begins: again, if an idle connection was closed."""

@@ -13,6 +13,7 @@ from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Phase
 from fingerpost.client.transport.answer import AnswerReader
 from fingerpost.errors import BadAnswer, ImageError, Unreachable
+from fingerpost.registry.load import MAX_LOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,9 @@ class Connection:
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting = waiting
         self._attempt = attempt
-        self._reader.probing = attempt is None
+        self._reader.max_body_bytes = (
+            MAX_LOAD_BYTES if attempt is None else attempt.max_answer_bytes
+        )
         self._sending = self._unfinished = True
         self.stale = False
         pump: asyncio.Task[None] | None = None
@@ -213,7 +216,7 @@ class Connection:
             return
         if answer is not None:
             waiting.set_result(answer)
-        elif self._attempt is not None:
+        elif self._attempt is not None and self._reader.progressed():
             self._attempt.clock.progressed(self._loop.time())
 
     def _end(self, broken: OSError | None) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+from fingerpost.registry.supervision import count_unexpected
+
 __all__ = ["CancelScope", "DeadlineScheduler"]
 
 _INTERVAL_S: Final = 0.02
@@ -72,5 +74,8 @@ class DeadlineScheduler:
     def _check_all(self) -> None:
         now = self._loop.time()
         for each in self._checked:
-            each.check(now)
+            try:
+                each.check(now)
+            except Exception as error:  # must not end the deadlines of all others
+                count_unexpected("deadlines", error)
         self._timer = self._loop.call_later(_INTERVAL_S, self._check_all) if self._checked else None

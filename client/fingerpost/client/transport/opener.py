@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from math import inf
 from typing import Any, Final, TypeAlias
 
 from aiohappyeyeballs import start_connection
+
+from fingerpost.registry.address_policy import never_allowed
 
 __all__ = ["Opener"]
 
@@ -72,14 +75,25 @@ class Opener:
                 if self._failed_at >= asked_at:
                     raise OSError(self._failure)
                 try:
-                    self._found = await loop.getaddrinfo(
-                        self._host, self._port, type=socket.SOCK_STREAM
+                    self._found = _allowed(
+                        await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                     )
                 except OSError as error:
                     self._failed_at, self._failure = loop.time(), str(error)
                     raise
                 self._found_at = loop.time()
             return self._found
+
+
+def _allowed(found: list[_Info]) -> list[_Info]:
+    """What a host name resolved to, without the addresses that no worker can have.
+
+    Whoever gave the name cannot know what it resolves to: see `address_policy`.
+    """
+    allowed = [each for each in found if never_allowed(ipaddress.ip_address(each[4][0])) is None]
+    if found and not allowed:
+        raise OSError(f"its host name is {found[0][4][0]}: no worker can have that address")
+    return allowed
 
 
 def _socket(info: _Info) -> socket.socket:

@@ -19,6 +19,7 @@ from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADE
 from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.load import read_load_answer
+from fingerpost.registry.peer_answer import decode_answer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -35,6 +36,11 @@ __all__ = ["Reply", "Transport"]
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
 _decoder: Final = msgspec.json.Decoder(ReceivedAnswer)
+# No peer can ask to be left alone for longer.
+_MAX_RETRY_AFTER_S: Final = 60.0
+# A label and its score have some 50 bytes; the rest of an answer has less than 1,000.
+_ANSWER_BYTES: Final = 1 << 18
+_LABEL_BYTES: Final = 1 << 10
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +120,7 @@ class Transport:
         head = _head(self._route.path, address, model, top, boot_id)
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+        attempt.max_answer_bytes = _ANSWER_BYTES + _LABEL_BYTES * top
         pool = self._pools.acquire(address)
         try:
             answer = await self._exchange(pool, head, attempt)
@@ -179,20 +186,30 @@ class Transport:
         report = None if load is None else load.decode("latin-1")
         worker = fields.get(_WORKER_FIELD, b"").decode("ascii", "replace")
         if status != 200:
-            error = error_from_json(body, status=status, retry_after_s=_retry_after_s(fields))
+            error = error_from_json(
+                body, status=status, peer=address, retry_after_s=_retry_after_s(fields)
+            )
             outcome, error = self._route.classify_error(address, status, error)
             return Reply(outcome=outcome, error=error, report=report, worker=worker)
         try:
-            answer = _decoder.decode(body)
-        except msgspec.MsgspecError as cause:
-            error = BadAnswer(
-                f"{address}: {body[:200]!r} is not a valid answer to a classification: {cause}"
-            )
-            return Reply(outcome=Outcome.FAILED, error=error, report=report, worker=worker)
-        if len(answer.results) != 1 or answer.results[0].error is not None:
-            error = BadAnswer(f"{address}: {body[:200]!r} is not a valid answer to one image")
-            return Reply(outcome=Outcome.FAILED, error=error, report=report, worker=worker)
+            answer = decode_answer(_decoder, body, address, "answer to a classification")
+            _check_one_image(answer, body, address)
+        except BadAnswer as bad:
+            return Reply(outcome=Outcome.FAILED, error=bad, report=report, worker=worker)
         return Reply(outcome=Outcome.ANSWERED, answer=answer, report=report, worker=worker)
+
+
+def _check_one_image(answer: ReceivedAnswer, body: bytes, address: str) -> None:
+    """Raise `BadAnswer` where an answer is not predictions for exactly one image."""
+    if len(answer.results) != 1:
+        problem = f"{len(answer.results)} results for one image"
+    elif answer.results[0].error is not None:
+        problem = "HTTP 200 for an image that failed"
+    elif not answer.results[0].predictions:
+        problem = "no predictions"
+    else:
+        return
+    raise BadAnswer(f"{address}: {problem}: {body[:200]!r}")
 
 
 _SIZED: Final = b"%%b%b: %%d\r\nContent-Length: %%d\r\n\r\n" % DEADLINE_HEADER.encode()
@@ -219,4 +236,4 @@ def _unreachable(address: str, error: Exception) -> Unreachable:
 def _retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
     # RFC 9110 also allows a date, but Fingerpost's workers send seconds.
     value = fields.get(b"retry-after", b"")
-    return float(value) if value.isdigit() else None
+    return min(float(value), _MAX_RETRY_AFTER_S) if value.isdigit() else None

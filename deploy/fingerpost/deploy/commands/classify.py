@@ -57,6 +57,7 @@ def classify(
     input_mean: options.InputMean = None,
     input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
+    follow_symlinks: options.FollowSymlinks = False,
     cluster: ClusterTarget,
 ) -> None:
     """Classify image files.
@@ -95,7 +96,13 @@ def classify(
             input_std=input_std,
             image_size=image_size,
         )
-        files = find_model(Path(model), labels=labels, name=name, overrides=overrides)
+        files = find_model(
+            Path(model),
+            labels=labels,
+            name=name,
+            overrides=overrides,
+            follow_symlinks=follow_symlinks,
+        )
         local = LocalModel(files, load_backend(files, LoadConfig()))
         failed = 0
         for image in _names(images):

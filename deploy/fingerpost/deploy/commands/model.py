@@ -42,6 +42,7 @@ def show(
     *,
     name: options.ModelName = None,
     labels: options.Labels = None,
+    follow_symlinks: options.FollowSymlinks = False,
 ) -> None:
     """Print how Fingerpost reads a model, as a complete model.toml.
 
@@ -51,7 +52,7 @@ def show(
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.models.manifest import InputSpec, encode_manifest
 
-    files = find_model(model, name=name, labels=labels)
+    files = find_model(model, name=name, labels=labels, follow_symlinks=follow_symlinks)
     backend = load_backend(files, _load_config("cpu"))
     found = backend.input
     batch = "any number of images" if found.batch is None else f"{found.batch} images"
@@ -78,6 +79,7 @@ def check(
     *,
     name: options.ModelName = None,
     labels: options.Labels = None,
+    follow_symlinks: options.FollowSymlinks = False,
     device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="Largest batch to try, as of `fingerpost worker`.")
@@ -89,7 +91,7 @@ def check(
     from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 
-    files = find_model(model, name=name, labels=labels)
+    files = find_model(model, name=name, labels=labels, follow_symlinks=follow_symlinks)
     backend = load_backend(files, _load_config(device))
     most = min(max_batch, files.manifest.batch.max or max_batch)
     classes = len(check_labels(files, warm_up(backend, most)))
@@ -121,6 +123,7 @@ def export(
     json: options.Json = False,
     name: options.ModelName = None,
     labels: options.Labels = None,
+    follow_symlinks: options.FollowSymlinks = False,
 ) -> None:
     """Export a TensorFlow or Keras model to ONNX, and compare the answers of both.
 
@@ -131,7 +134,7 @@ def export(
     from fingerpost.worker.tools.export import export_onnx
     from fingerpost.worker.tools.sample_images import image_files, sample_images
 
-    files = find_model(model, name=name, labels=labels)
+    files = find_model(model, name=name, labels=labels, follow_symlinks=follow_symlinks)
     pictures = image_files(images, count) if images else sample_images(count)
     found = export_onnx(files, out_, pictures, tolerance=tolerance)
     written = found.difference <= tolerance
@@ -172,6 +175,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    follow_symlinks: options.FollowSymlinks = False,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -192,7 +196,7 @@ def bench(
     )
     with err.status("measuring") as status:
         found = measure(
-            [find_model(model) for model in models],
+            [find_model(model, follow_symlinks=follow_symlinks) for model in models],
             config,
             progress=lambda text: status.update(text),
         )

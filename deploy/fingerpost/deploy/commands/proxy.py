@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -63,10 +64,13 @@ def proxy(
     """Tell clients where the workers are. Run as many proxies as you like.
 
     SIGHUP restarts the proxy without refusing a connection: a new process takes over its socket.
+    A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
 
     start_logging(log_level)
+    # Until it serves, there is nothing to hand over.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = ProxyConfig(
         registry=registry,
         registry_config=registry_config,
@@ -85,6 +89,7 @@ def proxy(
             logger.info("listening at %s, registry %s", serving.url, registry)
             notify_predecessor(os.environ)
             await _until_leaving(signals, serving)
+            signals.ignore_restarts()
             await serving.leave(_GRACE_S)
 
     asyncio.run(run())

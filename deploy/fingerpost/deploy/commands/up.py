@@ -40,6 +40,7 @@ def up(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads for each worker's model; 0 is one for each core.")
     ] = 0,
+    follow_symlinks: options.FollowSymlinks = False,
     log_level: options.LogLevel = "info",
 ) -> None:
     """Run a registry, a proxy and workers on this machine, restart what dies, stop on Ctrl-C."""
@@ -54,7 +55,9 @@ def up(
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
     broken_models: dict[str, str] = {}
     if models is not None:
-        found = ModelRoot(models, policy=VersionPolicy(latest=1)).scan()
+        found = ModelRoot(
+            models, policy=VersionPolicy(latest=1), follow_symlinks=follow_symlinks
+        ).scan()
         names = [name for name, each in found.items() if each.versions and not each.error]
         broken_models = {name: each.error for name, each in found.items() if each.error}
         if not names:
@@ -64,7 +67,7 @@ def up(
                 or f"{models} has no model with a version: give a folder with NAME/VERSION/ in it"
             )
     else:
-        names = [find_model(path).name for path in model or ()]
+        names = [find_model(path, follow_symlinks=follow_symlinks).name for path in model or ()]
     config = LocalClusterConfig(
         models=tuple(model or ()),
         repository=models,
@@ -73,7 +76,8 @@ def up(
         proxy_port=port,
         registry_port=registry_port,
         registry=registry,
-        worker_options=("--threads", str(threads), "--log-level", log_level),
+        worker_options=("--threads", str(threads), "--log-level", log_level)
+        + (("--follow-symlinks",) if follow_symlinks else ()),
     )
 
     def print_line(name: str, line: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -17,10 +18,11 @@ from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.config_file import read_text
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
-    from fingerpost.worker.models.files import ManifestOverrides
+    from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["add_to"]
@@ -86,6 +88,7 @@ def worker(
     input_mean: options.InputMean = None,
     input_std: options.InputStd = None,
     image_size: options.ImageSize = None,
+    follow_symlinks: options.FollowSymlinks = False,
     host: options.Host = "127.0.0.1",
     port: Annotated[int, _option(_NETWORK, "Port to listen on; 0 picks a free one.")] = 0,
     advertise: Annotated[
@@ -163,7 +166,7 @@ def worker(
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
-    from fingerpost.worker.models.files import ManifestOverrides
+    from fingerpost.worker.models.files import ManifestOverrides, find_model
 
     start_logging(log_level)
     placement, *others = placements(device, devices, processes_per_device, memory_fraction)
@@ -209,7 +212,10 @@ def worker(
     )
     own = {"--name": name, "--version": version, "--labels": labels}
     if model is not None and models is None and only is None:
-        source = _one(model, name, version, labels, overrides, versions)
+        find = partial(
+            find_model, labels=labels, overrides=overrides, follow_symlinks=follow_symlinks
+        )
+        source = _one(model, name, version, versions, find, follow_symlinks=follow_symlinks)
     elif models is not None and model is None:
         given = [option for option, value in own.items() if value is not None]
         if given or overrides != ManifestOverrides():
@@ -217,7 +223,7 @@ def worker(
             raise typer.BadParameter(
                 f"{what} cannot be used with --models: write it into the version's model.toml"
             )
-        source = _many(models, only, versions)
+        source = _many(models, only, versions, follow_symlinks=follow_symlinks)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
     from fingerpost.worker.eventloop import run_main
@@ -240,39 +246,47 @@ def _one(
     path: Path,
     name: str | None,
     version: str | None,
-    labels: Path | None,
-    overrides: ManifestOverrides,
     policy: str,
+    find: Callable[..., ModelFiles],
+    *,
+    follow_symlinks: bool,
 ) -> ModelSource:
     """The source of one model: a fixed version, or all versions in its folder."""
-    from functools import partial
-
-    from fingerpost.worker.models.files import find_model, find_versions
+    from fingerpost.worker.models.files import find_versions
     from fingerpost.worker.models.manifest import MANIFEST
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
-    find = partial(find_model, labels=labels, overrides=overrides)
     if (path / MANIFEST).is_file() or not find_versions(path):
         return FixedModel(find(path, name=name, version=version))
     if version is not None:
         find(path, name=name, version=version)  # says which versions there are
         policy = f"specific:{version}"
-    return ModelFolder(path, name=name, policy=VersionPolicy.parse(policy), find=find)
+    return ModelFolder(
+        path,
+        name=name,
+        policy=VersionPolicy.parse(policy),
+        find=find,
+        follow_symlinks=follow_symlinks,
+    )
 
 
-def _many(folder: Path, only: str | None, policy: str) -> ModelSource:
+def _many(folder: Path, only: str | None, policy: str, *, follow_symlinks: bool) -> ModelSource:
     from fingerpost.worker.repository.sources import ModelRoot
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     names = [each.strip() for each in only.split(",")] if only else []
-    return ModelRoot(folder, only=names, policy=VersionPolicy.parse(policy))
+    return ModelRoot(
+        folder, only=names, policy=VersionPolicy.parse(policy), follow_symlinks=follow_symlinks
+    )
 
 
 def _admin_token(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get("FINGERPOST_ADMIN_TOKEN") or None
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the admin token in {file} cannot be read: {error}") from error
+        return read_text(file).strip()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"there is no file {file} with the admin token: give --admin-token-file another one"
+        ) from error

@@ -19,6 +19,7 @@ from fingerpost.deploy.options.devices import (
     ProcessesPerDevice,
 )
 from fingerpost.deploy.options.model import (
+    FollowSymlinks,
     ImageSize,
     InputLayer,
     InputMean,
@@ -35,6 +36,7 @@ __all__ = [
     "Device",
     "Devices",
     "FollowParent",
+    "FollowSymlinks",
     "Host",
     "ImageSize",
     "InputLayer",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "FollowSymlinks",
     "ImageSize",
     "InputLayer",
     "InputMean",
@@ -45,4 +46,11 @@ InputStd = Annotated[float | None, typer.Option(help="See --input-mean.")]
 ImageSize = Annotated[
     int | None,
     typer.Option(min=1, help="Pixels on each side, for a model that takes any size."),
+]
+FollowSymlinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-symlinks",
+        help="Allow symlinks in a model's folder that lead out of it, as in Hugging Face's cache.",
+    ),
 ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fingerpost.errors import RegistryDenied
+from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,5 +83,5 @@ def _rule(resource: str, service: str | None) -> str:
 def _read(body: bytes) -> list[_Right]:
     try:
         return msgspec.json.decode(body, type=list[_Right])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return []  # whatever this is, it is not Consul's answer

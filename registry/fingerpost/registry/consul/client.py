@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import consul.base
 
 from fingerpost.errors import RegistryError
+from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.http import ConsulHttp
@@ -78,5 +79,5 @@ def _finish(callback: Any, status: int, headers: Any, body: bytes) -> Any:
     text = body.decode("utf-8", "replace")
     try:
         return callback(consul.base.Response(status, headers, text))
-    except consul.ConsulException as error:
+    except (consul.ConsulException, *DECODE_ERRORS, LookupError, TypeError) as error:
         raise RegistryError(f"the registry's answer cannot be read: {error}") from error

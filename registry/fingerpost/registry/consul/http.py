@@ -17,6 +17,7 @@ import yarl
 from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
 from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
+from fingerpost.registry.peer_session import LimitedConnector
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.tls import Tls
@@ -60,7 +61,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class ConsulHttp:
     """Two connection pools to one agent, made on first use in the running loop.
 
-    Redirects, proxies and environment variables are not used. All failures are `RegistryError`s.
+    Redirects, cookies, proxies and environment variables are not used. All failures are
+    `RegistryError`s.
 
     Args:
         base_url: `http(s)://HOST:PORT`.
@@ -144,7 +146,7 @@ class ConsulHttp:
                 f"{error.certificate_error}; name its authority's file as ca_file, and the host "
                 "as the certificate has it"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise RegistryUnreachable(
                 f"the registry at {self.base_url} cannot be reached: "
                 f"{error or type(error).__name__}; is it running there?"
@@ -174,7 +176,8 @@ class ConsulHttp:
     def _session(self, pool: Pool) -> aiohttp.ClientSession:
         session = self._sessions.get(pool)
         if session is None:
-            connector = aiohttp.TCPConnector(
+            connector = LimitedConnector(
+                _MAX_BODY_BYTES,
                 # The number of watches is bounded by the registry, that of calls by the pool.
                 limit=_CALL_CONNECTIONS if pool == "calls" else 0,
                 socket_factory=self._new_socket,
@@ -183,6 +186,7 @@ class ConsulHttp:
                 connector=connector,
                 # Deadlines are the callers' own; aiohttp's default of 300 s would cut in.
                 timeout=aiohttp.ClientTimeout(total=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return session
 

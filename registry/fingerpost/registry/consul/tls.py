@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.config_file import read_config
 
 if TYPE_CHECKING:
     from fingerpost.registry.config import RegistryConfig
@@ -17,6 +18,8 @@ __all__ = ["Tls", "make_context"]
 
 logger = logging.getLogger(__name__)
 
+# The largest bundles of authorities have some 300 KB.
+_MAX_BYTES: Final = 16_000_000
 _FILES: Final = ("ca_file", "cert_file", "key_file")
 
 
@@ -94,7 +97,6 @@ def make_context(registry_config: RegistryConfig) -> ssl.SSLContext:
 
 def _check_readable(field: str, name: str) -> None:
     try:
-        with Path(name).open("rb"):
-            pass
+        read_config(Path(name), most=_MAX_BYTES)
     except OSError as error:
         raise ConfigurationError(f"{field} {name!r} cannot be read: {error.strerror}") from error

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import aiohttp
 
 from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
+from fingerpost.registry.peer_session import PeerSession
+from fingerpost.registry.supervision import count_unexpected
 
 __all__ = ["Checker"]
 
-_OUTPUT_BYTES = 4096
+# Of the answer, the first 4 KB are shown; a connection that brings far more is cut.
+_OUTPUT_BYTES: Final = 4096
+_MAX_BYTES: Final = 1 << 20
 
 
 class Checker:
@@ -23,7 +28,9 @@ class Checker:
         self._rng = random.Random()
         self._running: dict[str, tuple[CheckDefinition, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
+        # A new connection for each check: a worker that is gone must be noticed. Unlike Consul, it
+        # follows no redirect: what is registered would decide what is asked from this machine.
+        self._session = PeerSession(max_bytes=_MAX_BYTES)
 
     def follow(self, wanted: Mapping[str, CheckDefinition]) -> None:
         """Run exactly the checks `wanted` from now on; needs a running loop."""
@@ -42,23 +49,19 @@ class Checker:
         """End all checks."""
         self.follow({})
         await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._session.aclose()
 
     async def _run(self, check: CheckDefinition) -> None:
         # As Consul does: checks that were registered together do not run together.
         await asyncio.sleep(self._rng.uniform(0, check.interval_s))
         while True:
-            self._report(check.id, await self._probe(check))
+            try:
+                self._report(check.id, await self._probe(check))
+            except Exception as error:  # a check that ends is a worker that is never removed
+                count_unexpected("checks", error)
             await asyncio.sleep(check.interval_s)
 
     async def _probe(self, check: CheckDefinition) -> CheckReport:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # A new connection for each check: a worker that is gone must be noticed.
-                connector=aiohttp.TCPConnector(force_close=True, limit=0),
-                timeout=aiohttp.ClientTimeout(total=None),
-            )
         try:
             async with (
                 asyncio.timeout(check.timeout_s),

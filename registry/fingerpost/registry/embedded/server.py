@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import random
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Self
 
 from aiohttp import web
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.state import views
 from fingerpost.registry.embedded.state.definitions import (
@@ -24,10 +27,13 @@ from fingerpost.registry.embedded.state.definitions import (
     parse_service,
 )
 from fingerpost.registry.embedded.state.store import Store
-from fingerpost.registry.http_server import bind, json_response, serve
+from fingerpost.registry.http_server import Handler, bind, json_response, serve
 from fingerpost.registry.instance import format_address
+from fingerpost.registry.supervision import supervise
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PORT: Final = 12481
 
@@ -51,13 +57,21 @@ class EmbeddedRegistry:
             can make it send requests (the checks), so only a loopback address is allowed.
         port: the port to listen on; 0 lets the system choose, and the property `port` has it.
         allow_remote: allow other addresses, for a network that is trusted as a whole.
+        allow_hosts: names by which it may be asked, beside `host`, localhost, all addresses and,
+            with `allow_remote`, this machine's name. Other names, and web pages of other origins,
+            get 403, see `BrowserGuard`.
 
     Raises:
         ConfigurationError: not a loopback address.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, *, allow_remote: bool = False
+        self,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        *,
+        allow_remote: bool = False,
+        allow_hosts: Iterable[str] = (),
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
@@ -67,6 +81,8 @@ class EmbeddedRegistry:
             )
         self._host = host
         self._port = port
+        own = (host, socket.gethostname()) if allow_remote else (host,)
+        self._guard = BrowserGuard.of((*own, *allow_hosts))
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked)
@@ -106,7 +122,9 @@ class EmbeddedRegistry:
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
-        self._clock_task = asyncio.create_task(self._keep_time(), name=f"registry {self.url}")
+        self._clock_task = asyncio.create_task(
+            supervise(self._keep_time, "embedded registry"), name=f"registry {self.url}"
+        )
         return self
 
     async def aclose(self) -> None:
@@ -129,7 +147,9 @@ class EmbeddedRegistry:
         await self.aclose()
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_bad_requests])
+        app = web.Application(
+            client_max_size=_MAX_BODY_BYTES, middlewares=[self._check_caller, _bad_requests]
+        )
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(
             [
@@ -153,6 +173,16 @@ class EmbeddedRegistry:
             ]
         )
         return app
+
+    @web.middleware
+    async def _check_caller(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse web pages: there is no access control, and browsers run strangers' pages."""
+        headers = request.headers
+        problem = self._guard.check_host(headers) or self._guard.check_origin(headers)
+        if problem is None:
+            return await handler(request)
+        logger.warning("a request from %s is refused: %s", request.remote, problem)
+        return web.Response(status=403, text=problem)
 
     # Time
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 import msgspec
 
 from fingerpost.registry.snapshot import Snapshot
+from fingerpost.registry.supervision import count_unexpected, supervise
 from fingerpost.registry.watching.self_preservation import ProbeResult, SelfPreservation
 from fingerpost.registry.watching.watch import Poll, Watch
 
@@ -149,7 +150,11 @@ class ServiceWatch(Watch[Snapshot]):
         idle = self._probing is None or self._probing.done()
         if preservation.suspicious and self._probe is not None and idle:
             self._probing = asyncio.create_task(
-                self._probe_workers(preservation, self._probe), name=f"probing {self._name}"
+                supervise(
+                    functools.partial(self._probe_workers, preservation, self._probe),
+                    "probes of vanished workers",
+                ),
+                name=f"probing {self._name}",
             )
 
     async def _probe_workers(self, preservation: SelfPreservation, probe: Probe) -> None:
@@ -191,6 +196,6 @@ class ServiceWatch(Watch[Snapshot]):
 async def _safely(probe: Probe, instance: Instance) -> ProbeResult:
     try:
         return await probe(instance)
-    except Exception:  # a bug must not end the probing
-        logger.exception("probing %s: unexpected error", instance.id)
+    except Exception as error:  # a bug must not end the probing
+        count_unexpected("probes of vanished workers", error)
         return ProbeResult.UNRESPONSIVE

@@ -33,9 +33,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.errors import FingerpostError, InvalidName
+from fingerpost.registry.config_file import read_config
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
+from fingerpost.registry.supervision import supervise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,13 +115,17 @@ class SnapshotStore:
         if snapshot.from_disk or not snapshot.instances:
             return
         if service not in self._written_at and len(self._written_at) >= _MAX_SERVICES:
-            return
+            oldest = min(self._written_at, key=self._written_at.__getitem__)
+            del self._written_at[oldest]
+            self._waiting.pop(oldest, None)
         self._written_at.setdefault(service, self._clock() - self._pause_s)
         self._waiting[service] = snapshot
         self._more.set()
         if self._task is None:
             self._closing = False
-            self._task = asyncio.create_task(self._run(), name=f"snapshots in {self._folder}")
+            self._task = asyncio.create_task(
+                supervise(self._run, "snapshots"), name=f"snapshots in {self._folder}"
+            )
 
     async def load(self, service: str) -> Snapshot | None:
         """The last snapshot written, marked `from_disk`; None where there is no usable one.
@@ -268,13 +274,9 @@ def _names(folder: Path) -> list[str]:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            body = file.read(_MAX_FILE_BYTES + 1)
+        return read_config(path, most=_MAX_FILE_BYTES)
     except FileNotFoundError:
         return None
-    if len(body) > _MAX_FILE_BYTES:
-        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
-    return body
 
 
 def _replace(path: Path, body: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -12,6 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import msgspec
 
 from fingerpost.errors import FingerpostError, RegistryError, RegistryUnreachable
+from fingerpost.registry.supervision import count_unexpected, supervise
 from fingerpost.registry.watching.rules import WatchConfig, WatchRules
 
 __all__ = ["Listener", "Load", "Poll", "View", "Watch"]
@@ -115,7 +117,8 @@ class Watch(Generic[V]):
             self._task = asyncio.create_task(self._run(), name=f"watch {self._name}")
             if self._load is not None and self.view is None:
                 self._stored = asyncio.create_task(
-                    self._start_from(self._load), name=f"stored view {self._name}"
+                    supervise(functools.partial(self._start_from, self._load), "stored snapshot"),
+                    name=f"stored view {self._name}",
                 )
         return self
 
@@ -169,6 +172,8 @@ class Watch(Generic[V]):
             try:
                 async with asyncio.timeout(self._config.deadline_s):
                     view, index = await self._poll(self._rules.index, self._config.wait_s)
+                self._answers_again()
+                self._polled(view)
             except TimeoutError:
                 delay_s = self._failed(
                     RegistryUnreachable(
@@ -177,14 +182,10 @@ class Watch(Generic[V]):
                 )
             except FingerpostError as error:
                 delay_s = self._failed(error)
-            except Exception as error:  # a bug in a poll must not end the watch silently
-                logger.exception("watch %s: unexpected error", self._name)
+            except Exception as error:  # a bug must not end the watch silently
+                count_unexpected("watch", error)
                 delay_s = self._failed(RegistryError(f"{self._name}: {error!r}"))
             else:
-                if self.error is not None:
-                    logger.info("watch %s: the registry answers again", self._name)
-                    self.error = None
-                self._polled(view)
                 delay_s = self._rules.answered(index, now=self._clock())
             await asyncio.sleep(delay_s)
 
@@ -213,6 +214,11 @@ class Watch(Generic[V]):
             logger.warning("watch %s: %s", self._name, error)
         self.error = self.last_error = error
         return self._rules.failed(self._rng)
+
+    def _answers_again(self) -> None:
+        if self.error is not None:
+            logger.info("watch %s: the registry answers again", self._name)
+            self.error = None
 
     def _polled(self, view: V) -> None:
         """Process the view of a poll that succeeded; a subclass may change it before publishing."""

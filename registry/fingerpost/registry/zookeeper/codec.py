@@ -27,6 +27,7 @@ import msgspec
 from fingerpost.errors import InvalidInstance, InvalidName
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 __all__ = [
     "DRAIN",
@@ -126,7 +127,7 @@ def decode_instance(entry_id: str, service: str, node: Node) -> Instance | str:
             )
         if not 0 <= instance.boot_id < _MAX_BOOT_ID:
             raise InvalidInstance(f"boot id {instance.boot_id} is not in 0..2**53-1")
-    except (msgspec.MsgspecError, InvalidInstance, InvalidName, ValueError, RecursionError) as bad:
+    except DECODE_ERRORS as bad:
         return str(bad)[:500]
     return instance
 

@@ -41,6 +41,11 @@ class Decoding:
         self._lock = lock
         self._pool = pool
         self._ready = ready
+        self._began: dict[Pending[Job], float] = {}
+
+    def began(self) -> list[float]:
+        """When each image that is being decoded now was begun, on the monotonic clock."""
+        return list(self._began.values())
 
     def start_next(self) -> None:
         """Hand the next image to the pool, if one waits and fewer than the bound are there.
@@ -55,7 +60,7 @@ class Decoding:
 
     def _decode(self, pending: Pending[Job], handed_over: float) -> None:
         job = pending.item
-        began = time.monotonic()
+        began = self._began[pending] = time.monotonic()
         made = job.item if job.make is None or job.future.done() else _made(job.make)
         error = made if isinstance(made, Exception) else None
         if not isinstance(made, Exception):
@@ -63,6 +68,7 @@ class Decoding:
         job.make = None  # the encoded image is not needed any more
         now = time.monotonic()
         job.decode_s = now - began
+        del self._began[pending]
         with self._lock:
             if error is not None:
                 self._batcher.cancel(pending)

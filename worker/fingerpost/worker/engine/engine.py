@@ -149,6 +149,25 @@ class Engine:
         """Images that wait for the model alone."""
         return self._batcher.ready
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a quarter of the queue's places, or more, are taken."""
+        return 4 * len(self._batcher) >= self._config.max_queue
+
+    def expected_s(self) -> float:
+        """Seconds until an image that came now would be answered; 0 while too little is known."""
+        with self._lock:
+            return self._batcher.expected_s(time.monotonic())
+
+    @property
+    def abandoned(self) -> int:
+        """Images that are still being decoded although their requests have ended."""
+        return self._batcher.abandoned
+
+    def decoding_since(self) -> list[float]:
+        """When each image that is being decoded now was begun, on the monotonic clock."""
+        return self._decoding.began()
+
     def running_s(self) -> float:
         """Seconds since the start of the oldest batch that runs; 0 while none does."""
         since = self._batcher.running_since

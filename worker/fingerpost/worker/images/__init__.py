@@ -5,9 +5,9 @@ to a model's size, and `preprocess` does both. Importing this package silences P
 """
 
 from fingerpost.client.images.decoding import FORMATS, ImageConfig, open_image
+from fingerpost.worker.images.decoders import set_up_decoders
 from fingerpost.worker.images.preprocess import decode, fit, prepare, reencode
-from fingerpost.worker.images.quiet import silence_decoders
 
 __all__ = ["FORMATS", "ImageConfig", "decode", "fit", "open_image", "prepare", "reencode"]
 
-silence_decoders()
+set_up_decoders()

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.errors import ConfigurationError, InvalidName
+from fingerpost.registry.config_file import check_regular, read_text
 from fingerpost.registry.names import check_service, check_version
+from fingerpost.worker.models.archives import check_archive, is_archive
+from fingerpost.worker.models.contents import Bounds
 from fingerpost.worker.models.manifest import (
     MANIFEST,
     ChannelOrder,
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["ManifestOverrides", "ModelFiles", "find_model", "find_versions", "read_labels"]
 
 _LABEL_FILES: Final = ("labels.txt", "output_labels.txt")
+# The largest sets of classes (ImageNet's 21,841, OpenImages' 19,995) have some 500 KB of names.
+_MAX_LABELS_BYTES: Final = 16_000_000
 _SAVED_MODEL: Final = "saved_model.pb"
 _SUFFIXES: Final = {
     ".keras": Framework.TENSORFLOW,
@@ -120,6 +125,8 @@ def find_model(
     name: str | None = None,
     version: str | None = None,
     overrides: ManifestOverrides | None = None,
+    root: Path | None = None,
+    follow_symlinks: bool = False,
 ) -> ModelFiles:
     """Find the model at `path`.
 
@@ -137,13 +144,18 @@ def find_model(
         name: the model's name; by default that of its folder or file.
         version: by default the folder's number, else 1.
         overrides: settings that override the manifest.
+        root: a folder around `path` into which symlinks may lead.
+        follow_symlinks: whether symlinks of the model's files may lead everywhere, see `contents`.
 
     Raises:
         ConfigurationError: there is nothing at `path`, or not a model, or a `model.toml` that does
-            not fit it, or a name that is not valid.
+            not fit it, or a name that is not valid; a symlink that leads out of the folder, a
+            special file, or an archive that unfolds to far more than it is.
     """
     if not path.exists():
         raise ConfigurationError(f"no model at {path}: there is no such file or folder")
+    if not path.is_dir():
+        check_regular(path, path.stat().st_mode)
     numbered = {} if path.is_file() or (path / MANIFEST).is_file() else find_versions(path)
     if numbered:
         number = _chosen(path, numbered, version)
@@ -157,6 +169,7 @@ def find_model(
         version = check_version(version or "1")
     except InvalidName as error:
         raise ConfigurationError(f"{error}; choose one with --name") from error
+    _check_contents(folder, path, root, follow=follow_symlinks)
     manifest, file, inferred = _read(folder)
     folder = folder.parent if folder.is_file() else folder
     return ModelFiles(
@@ -169,6 +182,24 @@ def find_model(
         inferred=inferred,
         labels=read_labels(labels) if labels else _labels_in(folder, manifest),
     )
+
+
+def _check_contents(folder: Path, path: Path, root: Path | None, *, follow: bool) -> None:
+    """Check what is in the model's folder, or the files that belong to a model of one file."""
+    around = [path, *([root] if root else [])]
+    if folder.is_dir():
+        if re.fullmatch(r"[0-9]+", folder.name):
+            around.append(folder.parent)
+        Bounds.of((folder, *around), follow=follow).check_tree(folder)
+        archives = [each for each in folder.iterdir() if is_archive(each)]
+    else:
+        # The operator named this file, so it may be a symlink itself.
+        bounds = Bounds.of((folder.parent, *around), follow=follow)
+        for name in (MANIFEST, *_LABEL_FILES):
+            bounds.check_file(folder.parent / name)
+        archives = [folder]
+    for archive in archives:
+        check_archive(archive)
 
 
 def find_versions(folder: Path) -> dict[int, Path]:
@@ -190,11 +221,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
             labels.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = read_text(path, most=_MAX_LABELS_BYTES).rstrip().splitlines()
     except FileNotFoundError as error:
         raise ConfigurationError(f"no labels file at {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"labels file {path} cannot be read: {error}") from error
     labels = tuple(line.strip() for line in lines)
     if not labels or not all(labels):
         raise ConfigurationError(f"labels file {path} must have one label on every line")

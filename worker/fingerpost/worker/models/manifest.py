@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.config_file import decode_toml, read_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -256,11 +257,10 @@ def read_manifest(path: Path) -> Manifest:
             not valid.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Manifest)
-    except OSError as error:
+        content = read_config(path)
+    except FileNotFoundError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+    return decode_toml(content, Manifest, path)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

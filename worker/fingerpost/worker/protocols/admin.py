@@ -10,10 +10,10 @@
 | `POST /v2/repository/models/M/load` | loads the versions of a model that its policy chooses |
 | `POST /v2/repository/models/M/unload` | unloads all versions of a model |
 
-Each needs `Authorization: Bearer TOKEN`, and is answered when it is done, with the model as
-`GET` shows it. A command holds until the worker ends, the version's folder is removed, or (for
-aliases) the model's `versions.toml` changes. The last two are Triton's, for its clients; a load
-with a configuration or files is refused, because models are loaded from the disk only.
+Each needs `Authorization: Bearer TOKEN` (see `admin_access`), and is answered when it is done, with
+the model as `GET` shows it. A command holds until the worker ends, the version's folder is removed,
+or (for aliases) the model's `versions.toml` changes. The last two are Triton's, for its clients; a
+load with a configuration or files is refused, because models are loaded from the disk only.
 
 Without a token these paths do not exist: clients that classify may not switch models. Rejected: an
 answer before the work is done, for whose end every caller would have to poll.
@@ -21,13 +21,11 @@ answer before the work is done, for whose end every caller would have to poll.
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from aiohttp import hdrs
 
-from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
+from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.http_server import json_response
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.registry.http_server import Handler
+    from fingerpost.worker.protocols.admin_access import AdminAccess
     from fingerpost.worker.repository.repository import ModelRepository
     from fingerpost.worker.serving.routes import RouteContext
 
@@ -60,10 +59,10 @@ class _Load(msgspec.Struct, frozen=True):
 class AdminProtocol:
     """Commands to a repository from callers with the token; `add_to` makes the routes."""
 
-    def __init__(self, repository: ModelRepository, token: str) -> None:
+    def __init__(self, repository: ModelRepository, access: AdminAccess) -> None:
         self._repository = repository
         self._control = ModelControl(repository)
-        self._credential = f"Bearer {token}".encode()
+        self._access = access
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
@@ -81,11 +80,7 @@ class AdminProtocol:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
-            given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(given, self._credential):
-                raise Unauthorized(
-                    "this needs the worker's admin token: send Authorization: Bearer TOKEN"
-                )
+            await self._access.check(request)
             return await handler(request)
 
         return checked

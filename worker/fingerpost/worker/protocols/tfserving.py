@@ -7,8 +7,7 @@ decoded, resized and preprocessed here; or numbers, which the model gets unchang
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,52 +16,72 @@ from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
 from fingerpost.registry.http_server import json_response
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.status import VersionState, VersionStatus
+from fingerpost.worker.protocols.json_values import decode_json, from_base64, numbers
+from fingerpost.worker.protocols.long_json import read_base64, read_json, read_numbers
 from fingerpost.worker.protocols.tensors import (
     classify_all,
-    decode_json,
-    from_base64,
-    numbers,
+    each_row,
+    scores_json,
     split_batch,
 )
 from fingerpost.worker.serving.errors import message_error
 from fingerpost.worker.serving.reference import model_reference
 from fingerpost.worker.serving.routes import ProtocolRoutes
-from fingerpost.worker.serving.uploads import check_tensor_headers, read_body
+from fingerpost.worker.serving.uploads import check_tensor_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import web
+    from numpy.typing import NDArray
 
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item, Scores
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.serving.turns import Turns
+    from fingerpost.worker.serving.uploads import Uploads
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
+
+    T = TypeVar("T", bound="_Predict | _Classify")
 
 __all__ = ["TensorFlowServingProtocol"]
 
 _SIGNATURE: Final = "serving_default"
 _FLOAT32: Final = np.dtype(np.float32)
 _ABSENT: Final = msgspec.Raw()
+# A row of numbers of this length takes a millisecond.
+_LONG_ROW_BYTES: Final = 1 << 13
 
 
 class _Predict(msgspec.Struct):
     signature_name: str = ""
-    instances: list[msgspec.Raw] | None = None
+    instances: msgspec.Raw = _ABSENT
     inputs: msgspec.Raw = _ABSENT
 
 
 class _Classify(msgspec.Struct):
-    examples: list[msgspec.Raw]
+    examples: msgspec.Raw
     signature_name: str = ""
 
 
 class TensorFlowServingProtocol:
     """Predict, classify, status and metadata; `add_to` makes the routes."""
 
-    def __init__(self, manager: ModelManager, config: WorkerConfig, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        manager: ModelManager,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+        uploads: Uploads,
+        turns: Turns,
+    ) -> None:
         self._manager = manager
         self._config = config
         self._metrics = metrics
+        self._uploads = uploads
+        self._turns = turns
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
@@ -80,39 +99,43 @@ class TensorFlowServingProtocol:
 
     async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer rows (`instances`) by `predictions`, and columns (`inputs`) by `outputs`."""
-        body = await read_body(request, self._config, self._config.requests.max_bytes)
-        asked = decode_json(body, _Predict, "the body")
-        _check_signature(asked.signature_name)
-        if (asked.instances is None) == (asked.inputs == _ABSENT):
+        text, asked = await self._read(request, _Predict)
+        if (asked.instances == _ABSENT) == (asked.inputs == _ABSENT):
             raise InvalidRequest("give exactly one of 'instances' (rows) and 'inputs' (columns)")
-        if asked.instances is not None:
-            scores = await self._run(asked.instances, "instances", admitted)
-            return msgspec.json.encode({"predictions": scores.tolist()})
-        scores = await self._run(_column(asked.inputs), "inputs", admitted)
-        return msgspec.json.encode({"outputs": scores.tolist()})
+        if asked.inputs == _ABSENT:
+            scores = await self._run(text, asked.instances, "instances", admitted)
+            return b'{"predictions":%b}' % await scores_json(scores, self._turns)
+        scores = await self._run(text, _column(text, asked.inputs), "inputs", admitted)
+        return b'{"outputs":%b}' % await scores_json(scores, self._turns)
 
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer each example, whose one feature is an image, by all labels with their scores."""
-        body = await read_body(request, self._config, self._config.requests.max_bytes)
-        asked = decode_json(body, _Classify, "the body")
-        _check_signature(asked.signature_name)
-        scores = await self._run(asked.examples, "examples", admitted)
+        text, asked = await self._read(request, _Classify)
+        scores = await self._run(text, asked.examples, "examples", admitted)
         labels = admitted.served.labels
-        return msgspec.json.encode({"result": [top_labels(row, labels, 0) for row in scores]})
+        rows = await each_row(
+            scores,
+            lambda row: msgspec.Raw(msgspec.json.encode(top_labels(row, labels, 0))),
+            len(labels),
+            self._turns,
+        )
+        return msgspec.json.encode({"result": rows})
 
-    async def _run(self, rows: list[msgspec.Raw], what: str, admitted: Admitted) -> Scores:
-        if not rows:
-            raise InvalidRequest(f"{what!r} is empty: give one image or more")
-        max_images = self._config.batching.max_queue
-        if len(rows) > max_images:
-            raise ImageTooLarge(
-                f"{what!r} has {len(rows)} images, over the limit of {max_images}: "
-                "send fewer at a time"
-            )
-        items = []
-        for number, row in enumerate(rows):
-            items.append(self._item(row, f"{what}[{number}]"))
-            await asyncio.sleep(0)  # lists of numbers take milliseconds each
+    async def _read(self, request: web.Request, kind: type[T]) -> tuple[LongJson, T]:
+        text = await read_json(
+            await self._uploads.read_tensors(request),
+            self._turns,
+            max_images=self._config.batching.max_queue,
+            what="the body",
+        )
+        asked = text.decode(kind, "the body")
+        _check_signature(asked.signature_name)
+        return text, asked
+
+    async def _run(
+        self, text: LongJson, listed: msgspec.Raw, what: str, admitted: Admitted
+    ) -> Scores:
+        items = await self._items(text, listed, what)
         scores = await classify_all(
             admitted.served,
             items,
@@ -122,21 +145,56 @@ class TensorFlowServingProtocol:
         self._metrics.of(admitted.served.model).images.inc(len(items))
         return scores
 
-    def _item(self, row: msgspec.Raw, what: str) -> Item:
-        value = decode_json(row, object, what)
-        if isinstance(value, dict) and "b64" not in value and len(value) == 1:
-            (value,) = value.values()  # under the input's name
-        if isinstance(value, dict) and value.keys() == {"b64"}:
-            return from_base64(value["b64"], what)
-        if not isinstance(value, list):
-            raise InvalidRequest(
-                f'{what} is neither an image, {{"b64": "..."}}, nor lists of numbers, '
-                "bare or under the name of the input"
+    async def _items(self, text: LongJson, listed: msgspec.Raw, what: str) -> Sequence[Item]:
+        """The images of a list: all of its numbers, or image by image."""
+        max_images = self._config.batching.max_queue
+        if (numbers_text := text.long(listed)) is not None:
+            array = await self._read_numbers(numbers_text, what, axes=4)
+            return await split_batch(array, self._config.images, what, max_images=max_images)
+        rows = decode_json(listed, list[msgspec.Raw], what)
+        if not rows:
+            raise InvalidRequest(f"{what!r} is empty: give one image or more")
+        if len(rows) > max_images:
+            raise ImageTooLarge(
+                f"{what!r} has {len(rows)} images, over the limit of {max_images}: "
+                "send fewer at a time"
             )
-        array = numbers(value, _FLOAT32, what)
-        if array.ndim != 3:
-            raise InvalidRequest(f"{what} has shape {list(array.shape)}: an image has three axes")
-        return split_batch(array, self._config.images, what)[0]
+        items = []
+        for number, row in enumerate(rows):
+            items.append(await self._item(text, row, f"{what}[{number}]"))
+            if len(memoryview(row)) > _LONG_ROW_BYTES:
+                await self._turns.next()
+        return items
+
+    async def _item(self, text: LongJson, row: msgspec.Raw, what: str) -> Item:
+        if _is_object(row) and text.long(row) is None:
+            named = decode_json(row, dict[str, msgspec.Raw], what)
+            if "b64" not in named and len(named) == 1:
+                (row,) = named.values()  # under the input's name
+                named = decode_json(row, dict[str, msgspec.Raw], what) if _is_object(row) else {}
+            if named.keys() == {"b64"}:
+                return await self._image(text, named["b64"], what)
+        if (numbers_text := text.long(row)) is not None:
+            array = await self._read_numbers(numbers_text, what, axes=3)
+        else:
+            value = decode_json(row, object, what)
+            if not isinstance(value, list):
+                raise InvalidRequest(
+                    f'{what} is neither an image, {{"b64": "..."}}, nor lists of numbers, '
+                    "bare or under the name of the input"
+                )
+            array = _three_axes(numbers(value, _FLOAT32, what), what, axes=3)
+        return (await split_batch(array, self._config.images, what, max_images=1))[0]
+
+    async def _image(self, text: LongJson, value: msgspec.Raw, what: str) -> bytes | memoryview:
+        if (base64_text := text.long(value)) is None:
+            return from_base64(decode_json(value, object, what), what)
+        limit = self._config.images.max_bytes
+        return await read_base64(base64_text, what, self._turns, limit=limit)
+
+    async def _read_numbers(self, text: memoryview, what: str, *, axes: int) -> NDArray[np.float32]:
+        array = await read_numbers(text, _FLOAT32, what, self._turns)
+        return _three_axes(array, what, axes=axes)
 
     async def _status(self, request: web.Request) -> web.Response:
         reference = model_reference(request, self._manager)
@@ -173,17 +231,26 @@ class TensorFlowServingProtocol:
         )
 
 
-def _column(inputs: msgspec.Raw) -> list[msgspec.Raw]:
-    """The items of `inputs`: a list, or an object with a list (or an image) as its one member."""
-    if not _is_object(inputs):
-        return decode_json(inputs, list[msgspec.Raw], "inputs")
+def _column(text: LongJson, inputs: msgspec.Raw) -> msgspec.Raw:
+    """The list of `inputs`; it may be the one member of an object, and one image is a list, too."""
+    if not _is_object(inputs) or text.long(inputs) is not None:
+        return inputs
     named = decode_json(inputs, dict[str, msgspec.Raw], "inputs")
-    if "b64" in named:
-        return [inputs]
-    if len(named) != 1:
-        raise InvalidRequest(f"inputs names {len(named)} inputs: the model has one")
-    (inputs,) = named.values()
-    return [inputs] if _is_object(inputs) else _column(inputs)
+    if "b64" not in named:
+        if len(named) != 1:
+            raise InvalidRequest(f"inputs names {len(named)} inputs: the model has one")
+        (inputs,) = named.values()
+        if not _is_object(inputs) or text.long(inputs) is not None:
+            return inputs
+    return msgspec.Raw(b"[%b]" % bytes(inputs))
+
+
+def _three_axes(array: NDArray[Any], what: str, *, axes: int) -> NDArray[Any]:
+    """Check the axes of an image, 3, or of a list of images, 4."""
+    if array.ndim != axes:
+        shape = list(array.shape if axes == 3 else array.shape[1:])
+        raise InvalidRequest(f"{what} has shape {shape}: an image has three axes")
+    return array
 
 
 def _is_object(value: msgspec.Raw) -> bool:

@@ -77,7 +77,6 @@ class ModelRepository:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
         self._problem = ""
-        self._settings_problems: dict[str, tuple[str, ...]] = {}
         self._started = False
 
     # The interface `ModelManager`
@@ -206,8 +205,12 @@ class ModelRepository:
                 lifecycle = self._models.get(name)
                 if lifecycle is None:
                     lifecycle = self._models[name] = Lifecycle(name, trust_first_scan=first)
+                before = lifecycle.problems()
                 lifecycle.scanned(each.versions, each.settings, each.error)
-                self._log_settings(name, lifecycle.settings_problems())
+                if self._started:  # else `start` says it
+                    for problem in lifecycle.problems():
+                        if problem not in before:
+                            logger.warning("%s: %s; what is loaded stays loaded", name, problem)
             for name in self._models.keys() - found.keys():
                 self._models[name].removed()
                 self._forget(name)
@@ -234,22 +237,15 @@ class ModelRepository:
                 if error.message != self._problem:
                     logger.warning("%s; the loaded models stay loaded", error)
                 self._problem = error.message
-            except Exception:  # what is loaded goes on being served
-                logger.exception("the scan for models failed")
+            except Exception as error:  # what is loaded goes on being served
+                problem = f"the scan for models failed: {type(error).__name__}: {error}"[:500]
+                if problem != self._problem:
+                    logger.exception("the scan for models failed")
+                self._problem = problem
             else:
                 self._problem = ""
             self._advance()
             await self.announce()
-
-    def _log_settings(self, name: str, problems: tuple[str, ...]) -> None:
-        """Log what is newly wrong with a model's settings, and that it is right again."""
-        known = self._settings_problems.get(name, ())
-        for problem in problems:
-            if problem not in known:
-                logger.warning("%s: %s", name, problem)
-        if known and not problems:
-            logger.info("%s: its settings are right again", name)
-        self._settings_problems[name] = problems
 
     def _advance(self) -> None:
         """Start the loads and unloads that are due now."""
@@ -343,7 +339,6 @@ class ModelRepository:
         if self._models[name].finished:
             del self._models[name]
             self._entries.pop(name, None)
-            self._settings_problems.pop(name, None)
 
     def _served_text(self) -> str:
         served = [f"{info.name}@{version}" for info in self._infos for version in info.versions]

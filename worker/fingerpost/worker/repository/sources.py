@@ -20,10 +20,13 @@ import logging
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fingerpost.errors import ConfigurationError, InvalidName
+from fingerpost.registry.config_file import read_config
 from fingerpost.registry.names import check_service
+from fingerpost.worker.models.contents import Bounds
 from fingerpost.worker.models.files import find_model, find_versions
 from fingerpost.worker.repository.versions.policy import (
     SETTINGS_FILE,
@@ -116,6 +119,8 @@ class ModelFolder:
         name: the model's name; by default the folder's.
         policy: applies where its `versions.toml` names none.
         find: makes a version's `ModelFiles` from its folder.
+        root: a folder around it into which the symlink of a `versions.toml` may lead.
+        follow_symlinks: whether that may lead everywhere, see `contents`.
 
     Raises:
         ConfigurationError: the folder's name is not a valid name for a model.
@@ -130,8 +135,13 @@ class ModelFolder:
         name: str | None = None,
         policy: VersionPolicy,
         find: Callable[..., ModelFiles] = find_model,
+        root: Path | None = None,
+        follow_symlinks: bool = False,
     ) -> None:
         self._folder = folder
+        self._around = (folder, *([root] if root else []))
+        self._follow_symlinks = follow_symlinks
+        self._seen: dict[int, str] = {}
         try:
             self.name = check_service(name or folder.resolve().name)
         except InvalidName as error:
@@ -148,17 +158,23 @@ class ModelFolder:
 
     def found(self) -> FoundModel:
         """The versions and the settings in its folder. Raises `OSError`."""
-        versions = {
+        self._seen = {
             number: files
             for number, path in _versions(self._folder).items()
             if (files := _fingerprint(path))
         }
+        path = self._folder / SETTINGS_FILE
         try:
-            path = self._folder / SETTINGS_FILE
-            settings = parse_settings(_text(path), self._policy, str(path))
+            Bounds.of(self._around, follow=self._follow_symlinks).check_file(path)
+            settings = parse_settings(_content(path), self._policy, str(path))
         except ConfigurationError as error:
-            return FoundModel(versions=versions, settings=None, error=error.message)
-        return FoundModel(versions=versions, settings=settings)
+            return FoundModel(versions=self._seen, settings=None, error=error.message)
+        return FoundModel(versions=self._seen, settings=settings)
+
+    def unreadable(self, error: OSError) -> FoundModel:
+        """What the last scan found, and why this one failed: an error is not an empty folder."""
+        why = f"{self._folder} cannot be read: {error}"
+        return FoundModel(versions=self._seen, settings=None, error=why)
 
     def files(self, model: str, version: int) -> ModelFiles:
         """See `ModelSource.files`."""
@@ -188,7 +204,7 @@ class ModelRoot:
         folder: the folder of the models.
         only: the models to serve; empty is all.
         policy: applies where a model's `versions.toml` names none.
-        find: makes a version's `ModelFiles` from its folder.
+        follow_symlinks: whether symlinks of the models' files may lead out of `folder`.
     """
 
     single_model = False
@@ -199,12 +215,13 @@ class ModelRoot:
         *,
         only: Collection[str] = (),
         policy: VersionPolicy,
-        find: Callable[..., ModelFiles] = find_model,
+        follow_symlinks: bool = False,
     ) -> None:
         self._folder = folder
         self._only = frozenset(only)
         self._policy = policy
-        self._find = find
+        self._follow_symlinks = follow_symlinks
+        self._find = partial(find_model, root=folder, follow_symlinks=follow_symlinks)
         self._models: dict[str, ModelFolder] = {}
         self._ignored: set[str] = set()
         self._first = True
@@ -213,11 +230,17 @@ class ModelRoot:
         """See `ModelSource.scan`."""
         found = {}
         try:
-            for path in sorted(self._folder.iterdir()):
-                if self._is_model(path):
-                    found[path.name] = self._model(path.name).found()
+            models = [path for path in sorted(self._folder.iterdir()) if self._is_model(path)]
         except OSError as error:
             raise ConfigurationError(f"{self._folder} cannot be read: {error}") from error
+        for path in models:
+            model = self._model(path.name)
+            try:
+                found[path.name] = model.found()
+            except FileNotFoundError:
+                continue  # removed since
+            except OSError as error:  # of one model: the others are scanned
+                found[path.name] = model.unreadable(error)
         missing = sorted(self._only - found.keys())
         if missing and self._first:
             raise ConfigurationError(f"{self._folder} has no model {', '.join(missing)}")
@@ -239,7 +262,11 @@ class ModelRoot:
     def _model(self, name: str) -> ModelFolder:
         if name not in self._models:
             self._models[name] = ModelFolder(
-                self._folder / name, policy=self._policy, find=self._find
+                self._folder / name,
+                policy=self._policy,
+                find=self._find,
+                root=self._folder,
+                follow_symlinks=self._follow_symlinks,
             )
         return self._models[name]
 
@@ -261,15 +288,18 @@ def _versions(folder: Path) -> dict[int, Path]:
     return find_versions(folder)
 
 
-def _text(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_config(path)
     except FileNotFoundError:
         return b""
 
 
 def _fingerprint(folder: Path) -> str:
-    """A hash of all files' names, sizes and times; empty where there are none."""
+    """A hash of all files' names, sizes and times; empty where there are none.
+
+    A file that cannot be looked at counts with its error: loading the version says what it is.
+    """
     seen = hashlib.blake2b(digest_size=16)
     files = 0
     for root, folders, names in os.walk(folder):
@@ -278,10 +308,15 @@ def _fingerprint(folder: Path) -> str:
             path = os.path.join(root, name)  # noqa: PTH118 - every second, for every file
             try:
                 stat = os.stat(path)  # noqa: PTH116
+                state = f"{stat.st_size}\0{stat.st_mtime_ns}"
             except FileNotFoundError:
-                continue
-            seen.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+                if not os.path.islink(path):  # noqa: PTH114
+                    continue
+                state = "a symlink that leads nowhere"
+            except OSError as error:
+                state = str(error.errno)
+            seen.update(f"{path}\0{state}\0".encode("utf-8", "surrogateescape"))
             files += 1
             if files > _MAX_FILES:
-                raise OSError(f"{folder} has over {_MAX_FILES} files")
+                raise OSError(f"{folder} has over {_MAX_FILES:,} files")
     return seen.hexdigest() if files else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.wire import MODEL_HEADER
 from fingerpost.errors import InvalidRequest
 from fingerpost.registry import ModelReference
 
@@ -21,14 +22,14 @@ _parse: Final = lru_cache(maxsize=256)(ModelReference.parse)
 def model_reference(request: web.Request, manager: ModelManager) -> ModelReference:
     """The model that a request's path names by `model`, `version` and `alias` of its route.
 
-    Where the path names none it is the manager's default.
+    Where the path names none it is that of the header `Fingerpost-Model`, or the manager's default.
 
     Raises:
         InvalidName: a name that is not valid.
         InvalidRequest: a version that is not a number, or an alias that is one.
     """
     info = request.match_info
-    model = info.get("model") or manager.default
+    model = info.get("model") or request.headers.get(MODEL_HEADER) or manager.default
     wanted = info.get("version") or info.get("alias")
     found = _parse(f"{model}@{wanted}" if wanted else model)
     if ("version" in info and not found.version) or ("alias" in info and not found.alias):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest
+from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest, Overloaded
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.http_server import error_response, internal_error
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
@@ -168,6 +168,8 @@ class ProtocolRoutes:
                 try:
                     found = await respond(request, reference or self._reference(request), record)
                 except FingerpostError as error:
+                    if isinstance(error, Overloaded):
+                        context.admission.overloaded(request, error)
                     record.failed(error)
                     return error_response(error, form=error_form)
                 except ConnectionError:  # the client went away: this response is not sent
@@ -198,6 +200,8 @@ class ProtocolRoutes:
                 with context.manager.acquire(self._reference(request)) as served:
                     context.admission.admit(request, served, check)
             except FingerpostError as error:
+                if isinstance(error, Overloaded):
+                    context.admission.overloaded(request, error)
                 context.observer.refused(request, error)
                 response = error_response(error, form=error_form)
                 response.headers[LOAD_HEADER] = context.load().to_header()

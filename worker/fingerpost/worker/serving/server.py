@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from fingerpost.worker.serving.addressed import addressed
+
 __all__ = ["WorkerRunner"]
 
 # Answers a request, or returns None to leave it to the application.
@@ -78,7 +80,9 @@ class _Server(web.Server):
         connection.headers_received()
         try:
             response = self._fast_handler(cast("web.Request", request))
-            return await (self._handler(request) if response is None else response)
+            if response is None:
+                response = self._handler(addressed(cast("web.Request", request)))
+            return await response
         finally:
             connection.answered()
 

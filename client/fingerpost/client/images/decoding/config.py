@@ -18,7 +18,8 @@ class ImageConfig:
             any camera's JPEG.
         max_pixels: width x height. More lets each decoding thread hold more memory: 64 megapixels
             take 256 MB decoded, and twice that with transparency; a 12 KB PNG can claim 100. A
-            WebP's pixels count four times, because they take that much: 34 bytes can ask for 1 GB.
+            WebP's pixels count four times, because they take that much: 34 bytes can ask for 1 GB;
+            those of AVIF and HEIC twice, and four times with transparency.
         max_side: pixels of the longer side. More lets a decoder hold longer rows; no useful image
             is longer than 32,768.
     """

@@ -37,6 +37,11 @@ _MAX_CHUNKS: Final = 1 << 16
 # Metadata is decompressed up to here; EXIF data has at most 64 KB in a JPEG.
 _MAX_TEXT_BYTES: Final = 1 << 18
 
+# Texts that say how to turn the image: by Adobe and, the last two, by ImageMagick. There is one of
+# each, and 50,000 that unfold to `_MAX_TEXT_BYTES` would take 10 s.
+_TURNING: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
+_MAX_TEXTS: Final = 16
+
 # Bytes that are inflated at a time to count them.
 _STEP_BYTES: Final = 1 << 16
 
@@ -76,6 +81,11 @@ class PngFile(PngImageFile):
         self._all_bytes = chunks.pixel_bytes()
         super().__init__(io.BytesIO(self._clean))
         self.info.update(chunks.metadata())
+
+    @property
+    def decodings(self) -> int:
+        """How often the pixels are gone over: where a colour of 16 bits is transparent, 4 times."""
+        return 4 if self._transparent is not None and self._depth == 16 else 1
 
     def finished(self) -> Image.Image:
         """The decoded pixels; where a colour is transparent, LA or RGBA."""
@@ -187,16 +197,18 @@ class _Chunks:
     def metadata(self) -> dict[str, bytes | str]:
         """What says how to turn the image, by Pillow's names: `exif` and `XML:com.adobe.xmp`."""
         found: dict[str, bytes | str] = {}
+        texts = 0
         for name, body in self._text:
-            with contextlib.suppress(ValueError, IndexError, zlib.error):
-                if name == b"eXIf":
-                    found["exif"] = body
-                    continue
-                keyword, text = _text_of(name, body)
-                if keyword == "XML:com.adobe.xmp":
-                    found[keyword] = text
-                elif keyword in ("Raw profile type exif", "Raw profile type APP1"):  # ImageMagick
-                    found.setdefault("exif", bytes.fromhex("".join(text.split("\n")[3:])))
+            if name == b"eXIf":
+                found["exif"] = body
+            elif body.startswith(_TURNING) and texts < _MAX_TEXTS:
+                texts += 1
+                with contextlib.suppress(ValueError, IndexError, zlib.error):
+                    keyword, text = _text_of(name, body)
+                    if keyword == "XML:com.adobe.xmp":
+                        found[keyword] = text
+                    else:
+                        found.setdefault("exif", bytes.fromhex("".join(text.split("\n")[3:])))
         return found
 
     def _add(self, name: bytes, start: int, end: int) -> None:

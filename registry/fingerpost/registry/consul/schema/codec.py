@@ -40,6 +40,7 @@ from fingerpost.registry.consul.schema.models import (
 )
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
+from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.registry.config import CheckConfig
@@ -234,7 +235,7 @@ def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[E
     """
     try:
         raw_entries = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise RegistryError(
             f"the registry's answer about {service!r} is not a JSON list: {body[:100]!r}"
         ) from error
@@ -248,7 +249,7 @@ def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: boo
         if entry.service.service != service:
             raise InvalidInstance(f"it belongs to service {entry.service.service!r}")
         instance = _decode_instance(entry, budget, remote=remote)
-    except (msgspec.MsgspecError, InvalidInstance, InvalidName, ValueError, RecursionError) as bad:
+    except DECODE_ERRORS as bad:
         return Entry(id=_id_of(raw), instance=None, healthy=False, rejection=str(bad)[:500])
     return Entry(
         id=instance.id,
@@ -265,7 +266,7 @@ def _id_of(raw: msgspec.Raw) -> str:
     """The id of an entry that cannot be read otherwise, at most 128 characters of it."""
     try:
         return msgspec.json.decode(raw, type=_OnlyId).service.id[:MAX_KEY_BYTES]
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except DECODE_ERRORS:
         return "?"
 
 
@@ -314,7 +315,7 @@ def decode_catalog(body: bytes) -> tuple[str, ...]:
     """
     try:
         tags_by_name = msgspec.json.decode(body, type=dict[str, list[str] | None])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise RegistryError(
             f"the registry's list of services cannot be read: {body[:100]!r}"
         ) from error

@@ -309,23 +309,18 @@ class Lifecycle:
 
     def problems(self) -> tuple[str, ...]:
         """What is wrong, for the operator, newest version first."""
-        versions = [
+        problems = [self._settings_error] if self._settings_error else []
+        problems += [
             f"version {version}: {each.error}"
             for version, each in sorted(self._versions.items(), reverse=True)
             if each.error
         ]
-        settings = self.settings_problems()
-        first = 1 if self._settings_error else 0
-        return (*settings[:first], *versions, *settings[first:])
-
-    def settings_problems(self) -> tuple[str, ...]:
-        """What is wrong with the settings: they cannot be read, or an alias has no version."""
-        aliases = (
+        problems += [
             f"alias {alias} points to version {version}, which does not exist"
             for alias, version in sorted(self._aliases.items())
             if not self._folder_gone and version not in self._candidates()
-        )
-        return (*([self._settings_error] if self._settings_error else ()), *aliases)
+        ]
+        return tuple(problems)
 
     # Helpers
 

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fingerpost.errors import ConfigurationError, InvalidName
+from fingerpost.registry.config_file import decode_toml
 from fingerpost.registry.names import check_alias
 from fingerpost.registry.old_spellings import warn_old_spelling
 
@@ -83,26 +84,25 @@ def parse_settings(
     Args:
         text: the file's content.
         default: the policy where the file names none.
-        source: the file's path, for the log.
+        source: the file's path, for errors and the log.
 
     Raises:
-        ConfigurationError: it is not TOML, has an unknown key, or a value that is not valid.
+        ConfigurationError: it is not UTF-8 or not TOML, has an unknown key, or a value that is not
+            valid.
     """
+    read = decode_toml(text, _File, source)
     try:
-        read = msgspec.toml.decode(text, type=_File)
         aliases = read.aliases if read.labels is UNSET else _renamed(read, read.labels, source)
         for alias in aliases:
             check_alias(alias)
-    except (msgspec.MsgspecError, InvalidName) as error:
-        raise ConfigurationError(f"{SETTINGS_FILE}: {error}") from error
-    policy = default if read.policy is None else VersionPolicy.parse(read.policy)
+        policy = default if read.policy is None else VersionPolicy.parse(read.policy)
+    except (ConfigurationError, InvalidName) as error:
+        raise ConfigurationError(f"{source}: {error.message}") from error
     return VersionSettings(policy=policy, aliases=aliases)
 
 
 def _renamed(read: _File, labels: dict[str, int], source: str) -> dict[str, int]:
     if read.aliases:
-        raise ConfigurationError(
-            f"{SETTINGS_FILE}: [labels] is the old name of [aliases]: keep only [aliases]"
-        )
+        raise ConfigurationError("[labels] is the old name of [aliases]: keep only [aliases]")
     warn_old_spelling("[labels]", "[aliases]", source, "rename it in the file")
     return labels

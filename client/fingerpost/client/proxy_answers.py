@@ -1,0 +1,126 @@
+"""What proxies answer, checked as a registry's answers are: a proxy may be anybody's server."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fingerpost.client.wire import AnswerHead, ResolvedInstance, ServicesAnswer
+from fingerpost.errors import BadAnswer
+from fingerpost.registry import Snapshot
+from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
+from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
+
+if TYPE_CHECKING:
+    from fingerpost.registry import Instance
+    from fingerpost.registry.address_policy import AddressPolicy
+
+__all__ = ["ProxyAnswers"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_SERVICES: Final = 10_000
+_MAX_ID_LETTERS: Final = 128
+
+
+class _Received(AnswerHead, frozen=True, kw_only=True):
+    """A `ResolveAnswer` whose instances are decoded one by one, so that one cannot spoil all."""
+
+    instances: tuple[msgspec.Raw, ...]
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_resolve: Final = msgspec.json.Decoder(_Received)
+_services: Final = msgspec.json.Decoder(ServicesAnswer)
+_instance: Final = msgspec.json.Decoder(ResolvedInstance)
+_id: Final = msgspec.json.Decoder(_Id)
+
+
+class ProxyAnswers:
+    """Reads answers of proxies, and judges the addresses in them.
+
+    Args:
+        address_policy: which addresses of workers are used.
+
+    Attributes:
+        rejected_entries: the instances that were left out.
+    """
+
+    def __init__(self, address_policy: AddressPolicy) -> None:
+        self._address_policy = address_policy
+        self.rejected_entries = RejectedEntries()
+
+    def snapshot(self, body: bytes, service: str, proxy: str, now: float) -> Snapshot:
+        """The snapshot in an answer to `GET /v1/resolve/{service}`.
+
+        Args:
+            body: as it came.
+            service: the service that was asked for.
+            proxy: names the proxy in errors and logs.
+            now: the local monotonic clock, to which the snapshot's age is converted.
+
+        Raises:
+            BadAnswer: the answer as a whole is not valid, or is about another service.
+        """
+        answer = decode_answer(_resolve, body, proxy, "answer to a lookup")
+        if answer.service != service:
+            raise BadAnswer(f"{proxy}: an answer about {answer.service!r}, not about {service!r}")
+        instances: dict[str, Instance] = {}
+        rejected: dict[str, Rejection] = {}
+        for raw in answer.instances:
+            try:
+                instance = _instance.decode(bytes(raw).decode()).instance(service)
+            except DECODE_ERRORS as error:
+                reason = Rejection(RejectionReason.MALFORMED, str(error)[:500])
+                rejected[_id_of(raw)] = reason
+                continue
+            rejection = self._address_policy.rejection(instance)
+            if rejection is None and instance.id in instances:
+                rejection = Rejection(RejectionReason.DUPLICATE, "its id is listed twice")
+            if rejection is None:
+                instances[instance.id] = instance
+            else:
+                rejected[instance.id] = rejection
+        for id_, rejection in self.rejected_entries.note(service, rejected).items():
+            logger.warning(
+                "%s: instance %r of %s is not used: %r", proxy, id_, service, rejection.message
+            )
+        return Snapshot(
+            service=service,
+            instances=tuple(instances[each] for each in sorted(instances)),
+            known=True,
+            index=answer.index,
+            taken_at=now - answer.age_s,
+            retained=answer.retained,
+            from_disk=answer.from_disk,
+        )
+
+    def services(self, body: bytes, proxy: str) -> dict[str, tuple[str, ...]]:
+        """The services in an answer to `GET /v1/services`, each with the ids of withdrawn workers.
+
+        Raises:
+            BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
+        """
+        entries = decode_answer(_services, body, proxy, "list of services").services
+        if len(entries) > _MAX_SERVICES:
+            raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
+        try:
+            return {
+                check_service(each.name): tuple(map(check_id, each.withdrawn)) for each in entries
+            }
+        except DECODE_ERRORS as error:
+            raise BadAnswer(f"{proxy}: not a valid list of services: {error}") from error
+
+
+def _id_of(raw: msgspec.Raw) -> str:
+    """The id of an instance that cannot be read otherwise, at most 128 letters of it."""
+    try:
+        return _id.decode(raw).id[:_MAX_ID_LETTERS]
+    except DECODE_ERRORS:
+        return "?"

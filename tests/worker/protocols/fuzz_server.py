@@ -1,0 +1,76 @@
+"""A worker service in a process of its own, whose event loop and memory can be watched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import IO, Any
+
+from fingerpost.worker.config import RequestConfig, StreamConfig
+from fingerpost.worker.eventloop import run_main
+from fingerpost.worker.images import ImageConfig
+from fingerpost.worker.serving.malloc import limit_malloc_arenas
+from tests.support.pauses import LoopPauses
+from tests.support.rig import serving
+
+__all__ = ["SETTINGS", "Server"]
+
+# Short limits, so that a body that stops is answered soon.
+SETTINGS = {
+    "requests": RequestConfig(body_timeout_s=0.3, max_bytes=400_000),
+    "streams": StreamConfig(idle_timeout_s=0.3, heartbeat_s=0.1, window=8),
+}
+
+
+async def _serve(settings: dict[str, Any]) -> None:
+    """Serve until standard input ends; after each line of it, write the pauses of the loop."""
+    limit_malloc_arenas()
+    async with serving(**settings) as rig:
+        pauses = LoopPauses()
+        print(rig.port, flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(pauses.take()[-1000:]), flush=True)
+        await pauses.close()
+
+
+class Server:
+    """A worker service in a process of its own, inside `with`.
+
+    Args:
+        as_deployed: with the limits that workers have by default.
+        log: gets what it writes to standard error.
+    """
+
+    def __init__(self, *, as_deployed: bool = False, log: IO[str] | None = None) -> None:
+        command = [sys.executable, "-m", "tests.worker.protocols.fuzz_server"]
+        command += ["--as-deployed"] * as_deployed
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        self.pid = self._process.pid
+        self.port = int(self._said())
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def pauses(self) -> list[float]:
+        """How long its loop was held at a time since the last call: seconds, the longest last."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        found: list[float] = json.loads(self._said())
+        return found
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+if __name__ == "__main__":
+    run_main(_serve({"images": ImageConfig()} if "--as-deployed" in sys.argv else SETTINGS))
