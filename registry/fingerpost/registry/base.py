@@ -93,6 +93,17 @@ class Registry(Protocol):
         """
         ...
 
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove the entries of processes that had this instance's address before.
+
+        These have the same host and port and another boot id, whatever their service. The caller
+        has made sure that it has the address itself. Entries that this process may not remove stay,
+        and fail their checks.
+
+        Returns the ids of the removed entries. Raises `RegistryError`.
+        """
+        ...
+
     async def list(self, service: str) -> Snapshot:
         """Resolve once: the healthy instances now. An unknown service gives `known=False`.
 

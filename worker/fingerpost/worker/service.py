@@ -115,16 +115,14 @@ class WorkerService:
         """A runner of `app`, not yet set up.
 
         A client that disconnects cancels its request, so that its image is not run. Bodies are not
-        decompressed, because compressed ones are refused. An idle connection is closed after 75 s,
-        as in nginx.
+        decompressed, because compressed ones are refused.
         """
         return WorkerRunner(
             self.app(),
             self._fast_path.handle,
-            headers_s=self._config.requests.headers_timeout_s,
+            self._config.connections,
             shutdown_timeout=1.0,
             auto_decompress=False,
-            keepalive_timeout=75.0,
             read_bufsize=_READ_BYTES,
         )
 
@@ -201,7 +199,7 @@ class WorkerService:
         if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)
-        return json_response({"status": "well"})
+        return json_response({"status": "healthy"})
 
     async def _get_ready(self, request: web.Request) -> web.Response:
         """Whether the worker is loaded, warmed up, registered, not draining and not stalled."""

@@ -212,6 +212,10 @@ class ConsulRegistry(WatchingRegistry):
                 f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
             )
 
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove entries at this agent. See `Registry.remove_stale`."""
+        return await self._agent.remove_stale(instance)
+
     async def list(self, service: str) -> Snapshot:
         """Resolve once. See `Registry.list`."""
         check_service(service)

@@ -209,6 +209,10 @@ class ZooKeeperRegistry(WatchingRegistry):
             found += [(service, each.id) for each in instances if each.address == address]
         return found
 
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove entries whose sessions have not expired yet. See `Registry.remove_stale`."""
+        return await self._entries.remove_stale(instance)
+
     async def list(self, service: str) -> Snapshot:
         """Resolve once. See `Registry.list`."""
         check_service(service)
