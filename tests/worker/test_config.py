@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.worker.config import (
     DrainConfig,
     ModelsConfig,
@@ -23,7 +24,10 @@ WRONG = {
     "registration.timeout_s": lambda: RegistrationConfig(timeout_s=-1),
     "requests.max_in_flight": lambda: RequestConfig(max_in_flight=0),
     "requests.max_bytes": lambda: RequestConfig(max_bytes=0),
-    "requests.headers_timeout_s": lambda: RequestConfig(headers_timeout_s=0),
+    "connections.headers_timeout_s": lambda: ConnectionConfig(headers_timeout_s=0),
+    "connections.idle_timeout_s": lambda: ConnectionConfig(idle_timeout_s=float("nan")),
+    "connections.max_connections": lambda: ConnectionConfig(max_connections=0),
+    "connections.max_per_client": lambda: ConnectionConfig(max_per_client=-1),
     "requests.body_timeout_s": lambda: RequestConfig(body_timeout_s=float("nan")),
     "streams.window": lambda: StreamConfig(window=0),
     "streams.idle_timeout_s": lambda: StreamConfig(idle_timeout_s=0),

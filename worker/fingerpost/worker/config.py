@@ -9,6 +9,7 @@ from typing import Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
@@ -68,22 +69,17 @@ class RequestConfig:
             answered with 413. More takes more memory. 64 MB holds what Triton's default does; a
             base64 image takes a third more than its bytes. It also bounds the images that one
             stream has in flight.
-        headers_timeout_s: longest time that the headers of a request take, in seconds, from their
-            first byte or from the start of a new connection; then the connection is closed. More
-            lets slow clients hold more connections; 10 s suits any network.
         body_timeout_s: longest pause between two pieces of a body, in seconds; a stalled upload is
             closed. More lets slow clients hold more memory; 10 s outlasts some lost packets.
     """
 
     max_in_flight: int = 1024
     max_bytes: int = 64_000_000
-    headers_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
         _check_least("requests.max_in_flight", self.max_in_flight, 1)
         _check_least("requests.max_bytes", self.max_bytes, 1)
-        _check_positive("requests.headers_timeout_s", self.headers_timeout_s)
         _check_positive("requests.body_timeout_s", self.body_timeout_s)
 
 
@@ -193,7 +189,7 @@ class TelemetryConfig:
     limits="images",
     max_in_flight="requests.max_in_flight",
     max_request_bytes="requests.max_bytes",
-    headers_timeout_s="requests.headers_timeout_s",
+    headers_timeout_s="connections.headers_timeout_s",
     body_timeout_s="requests.body_timeout_s",
     stream_window="streams.window",
     stream_idle_s="streams.idle_timeout_s",
@@ -224,6 +220,7 @@ class WorkerConfig:
         batching: how images are gathered into batches; a model's own `model.toml` overrides it.
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
+        connections: which connections are refused or closed.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
@@ -242,6 +239,7 @@ class WorkerConfig:
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     requests: RequestConfig = field(default_factory=RequestConfig)
+    connections: ConnectionConfig = field(default_factory=ConnectionConfig)
     streams: StreamConfig = field(default_factory=StreamConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)

@@ -115,16 +115,14 @@ class WorkerService:
         """A runner of `app`, not yet set up.
 
         A client that disconnects cancels its request, so that its image is not run. Bodies are not
-        decompressed, because compressed ones are refused. An idle connection is closed after 75 s,
-        as in nginx.
+        decompressed, because compressed ones are refused.
         """
         return WorkerRunner(
             self.app(),
             self._fast_path.handle,
-            headers_s=self._config.requests.headers_timeout_s,
+            self._config.connections,
             shutdown_timeout=1.0,
             auto_decompress=False,
-            keepalive_timeout=75.0,
             read_bufsize=_READ_BYTES,
         )
 

@@ -124,6 +124,7 @@ def worker(
             "from an earlier answer.",
         ),
     ] = 2.0,
+    max_per_client: options.MaxPerClient = None,
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
         int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
@@ -166,6 +167,7 @@ def worker(
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.config import CheckConfig
+    from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
@@ -212,6 +214,7 @@ def worker(
             latency_s=None if latency_ms is None else latency_ms / 1000,
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
+        connections=ConnectionConfig(max_per_client=max_per_client),
         requests=RequestConfig(max_bytes=max_request_bytes),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
@@ -242,11 +245,13 @@ def worker(
         source = _many(models, only, versions, follow_symlinks=follow_symlinks)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
+    from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.worker.eventloop import run_main
     from fingerpost.worker.worker import Worker
 
     loading = placement.load_config(threads)
     serving = Worker(source, lambda files: load_backend(files, loading), config)
+    raise_descriptor_limit()
     run_main(serving.run_until_signal(follow_parent=follow_parent))
 
 

@@ -21,6 +21,7 @@ answer before the work is done, for whose end every caller would have to poll.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["AdminProtocol"]
 
 _MAX_BODY_BYTES = 4096
+_BODY_S = 10.0
 _OWN = "/v1/admin"
 
 T = TypeVar("T")
@@ -156,8 +158,12 @@ async def _body(request: web.Request, kind: type[T], example: str) -> T:
     if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
         raise InvalidRequest(f"the body must be {example}, with its Content-Length")
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.MsgspecError as error:
+        async with asyncio.timeout(_BODY_S):
+            body = await request.read()
+        return msgspec.json.decode(body, type=kind)
+    except TimeoutError:
+        raise InvalidRequest(f"the body did not arrive within {_BODY_S:g} s") from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body must be {example}: {error}") from error
 
 
