@@ -325,25 +325,6 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
     assert 'fingerpost_worker_batch_size_images_count{model="colours"} 1.0' in text
 
 
-@pytest.mark.parametrize(
-    ("batch", "slots"), [("", 32), ("[batch]\nmax = 1\n", 1), ("[batch]\nsizes = [1, 2, 4]\n", 4)]
-)
-async def test_slots_are_those_of_the_model_not_of_the_options(
-    batch: str, slots: int, tmp_path: Path, registry_url: str
-) -> None:
-    folder = write_version(tmp_path / "flowers", 1)
-    settings = folder / "model.toml"
-    settings.write_text(settings.read_text() + batch)
-    files = find_model(folder)
-    config = WorkerConfig(registry=registry_url)
-    async with (
-        Worker(files, lambda files: load_backend(files, LoadConfig()), config) as worker,
-        aiohttp.ClientSession(worker.instance.url) as http,
-        http.get("/load") as response,
-    ):
-        assert (await response.json())["slots"] == slots
-
-
 async def test_requests_by_an_alias_count_for_the_model(tmp_path: Path, registry_url: str) -> None:
     folder = tmp_path / "flowers"
     for version in (1, 2):
