@@ -45,6 +45,7 @@ class ClientMetrics(Collector):
             ("probes", "Requests for load reports", stats.probes),
             ("probes_lost", "Load reports that did not arrive in time", stats.probes_lost),
             ("silences", "Times a worker was abandoned as stopped", stats.silences),
+            ("suspect_images", "Images on which a worker fell silent", stats.suspect_images),
             ("lookups", "Requests to proxies or registries", stats.lookups),
             ("direct_bytes", "Image bytes sent straight to workers", stats.bytes_sent),
             ("relayed_bytes", "Image bytes sent through proxies", stats.bytes_relayed),

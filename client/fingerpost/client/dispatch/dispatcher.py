@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.dispatch.service import Service
+from fingerpost.client.dispatch.suspect import Quarantine, count_silence
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.images.shrink import shrink
@@ -76,6 +77,7 @@ class Dispatcher:
         self._config = config
         self._stats = stats
         self._budget = Budget(config.routing.retries)
+        self._quarantine = Quarantine()
         self._services: dict[str, Service] = {}
         self._rng = random.Random()
         self._clock = asyncio.get_running_loop().time
@@ -123,6 +125,8 @@ class Dispatcher:
             raise
         finally:
             self._deadlines.discard(scope)
+            if call.leave is not None:
+                call.leave()
 
     async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
         data = None if call.shrink else await load_image(image)
@@ -158,6 +162,8 @@ class Dispatcher:
                 if reply.answer is not None:
                     return reply.answer
                 self._failed(call, service, reply, data)
+                if reply.silent:
+                    await self._quarantine.enter(call)
                 # A peer that is not what its entry says is left out, which costs no retry.
                 unpaid_bytes = None if reply.outcome is Outcome.STALE else attempt.sent_bytes
                 tried = tried | {pick.endpoint.id}
@@ -276,6 +282,8 @@ class Dispatcher:
         if error is None:
             raise RuntimeError("an attempt ended without an answer and without an error")
         call.failed += reply.outcome is Outcome.FAILED
+        if reply.silent:
+            count_silence(call, reply, data, self._stats)
         if reply.outcome is Outcome.STALE:
             again = _worth_another_entry(call, service, self._clock())
             error = error if again else call.unknown or error
