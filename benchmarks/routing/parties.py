@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.client.routing import Balancer, Budget, Pick, RoutingConfig, make_policy
+from fingerpost.client.routing.line import WaitingLine
 from fingerpost.registry import LoadReport, WorkerState
+from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.worker.serving.oldest_first import OldestFirst
+
+if TYPE_CHECKING:
+    from benchmarks.routing.scenario import Scenario
 
 __all__ = ["NO_WORKERS", "Client", "Link", "Request", "Worker"]
 
 NO_WORKERS: Final[frozenset[str]] = frozenset()
+_LEAST: Final = 0.05  # of a worker's average of its answers
+_NEWEST: Final = 0.6
 
 
 class Request:
@@ -20,7 +28,7 @@ class Request:
 
     __slots__ = (
         *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
-        *("pick", "queue", "started", "tried", "work"),
+        *("called", "pick", "queue", "retry_after_s", "started", "tried", "work"),
     )
 
     def __init__(self, client: Client, born: float, mb: float, work: float) -> None:
@@ -29,26 +37,37 @@ class Request:
         self.mb = mb
         self.work = work
         self.started = 0.0
+        self.retry_after_s: float | None = None
         self.queue = 1.0
         self.begun = False
         self.awaits = self.attempts = 0
         self.tried: frozenset[str] = NO_WORKERS
         self.pick: Pick | None = None
-        self.done = False
+        self.done = self.called = False
 
 
 class Client:
     """The state of one client; in production that of `Dispatcher`, `Service` and `Prober`."""
 
-    __slots__ = ("asked", "balancer", "budget", "mb", "reported_at", "seconds", "timer")
+    __slots__ = ("asked", "balancer", "budget", "line", "mb", "reported_at", "seconds", "timer")
 
     def __init__(self, config: RoutingConfig) -> None:
         self.balancer = Balancer(make_policy(config), config)
         self.budget = Budget(config.retries)
         self.timer = False
+        self.line: WaitingLine[Request] = WaitingLine()
         self.asked: set[str] = set()
         self.reported_at = -inf
         self.seconds = self.mb = 0.0
+
+    def call_next(self) -> Request | None:
+        """The request that has waited longest for a place, and is not done meanwhile."""
+        while (request := self.line.call()) is not None:
+            if not request.done:
+                request.called = True
+                return request
+            self.line.done()
+        return None
 
 
 class Link:
@@ -96,6 +115,7 @@ class Worker:
 
     __slots__ = (
         *("busy", "factor", "latency", "link", "link_changes", "mb", "mode"),
+        "oldest_first",
         *("queue", "rif", "sampled_at", "seq", "slots", "speed"),
     )
 
@@ -107,6 +127,7 @@ class Worker:
         self.mode = "up"
         self.busy = self.link_changes = self.rif = self.seq = 0
         self.latency = self.mb = self.sampled_at = 0.0
+        self.oldest_first = OldestFirst()
         self.queue: deque[Request] = deque()
 
     def report(self) -> LoadReport:
@@ -121,3 +142,34 @@ class Worker:
             seq=self.seq,
             latency_per_cost_s=base * max(1.0, self.rif / self.slots),
         )
+
+    def sample(self, request: Request, now: float) -> float:
+        """Count the time of an image that is done in the average; return it, in seconds."""
+        worker_s = now - request.started
+        weight = time_weight(now - self.sampled_at, _LEAST, _NEWEST) if self.mb else 1.0
+        self.sampled_at = now
+        self.latency = ewma(self.latency, worker_s / request.queue, weight)
+        self.mb = ewma(self.mb, request.mb, weight)
+        return worker_s
+
+    def refuses(self, request: Request, made: Pick, scenario: Scenario, now: float) -> bool:
+        """Whether it is overloaded: its queue is full, or kept for older requests."""
+        waited_s = now - request.born if made.endpoint.overload.limit < inf else 0.0
+        crowded = 4 * (self.rif - self.slots) >= scenario.max_in_flight - self.slots
+        older = crowded and self.oldest_first.contended(now) and self.oldest_first.defers(waited_s)
+        if not older and self.rif < scenario.max_in_flight:
+            return False
+        queue_s = scenario.service_s * self.rif / self.slots / self.speed / self.factor
+        request.retry_after_s = self.oldest_first.refused(waited_s, queue_s, now)
+        return True
+
+    def take(self, limit: int) -> list[Any]:
+        """Up to so many images of the queue, without those whose clients have gone."""
+        taken: list[Any] = []
+        while self.queue and len(taken) < limit:
+            argument: Any = self.queue.popleft()
+            if argument[0].done:
+                self.rif -= 1
+            else:
+                taken.append(argument)
+        return taken

@@ -15,6 +15,7 @@ __all__ = [
     "JOINING",
     "LINKS",
     "MIXED",
+    "OVERLOAD",
     "POLICIES",
     "RAMP",
     "SLOWED",
@@ -48,6 +49,16 @@ SPREAD: Final = Scenario(
 )
 # From a public reproduction of Prequal: 14 fast workers, 2 sixteen times slower, with one slot.
 TWO_SLOW: Final = Scenario(speeds=(1.0,) * 14 + (1 / 16,) * 2, slots=1, duration_s=200.0)
+# One worker that accepts eight images: four at work, and four in its queue.
+OVERLOAD: Final = Scenario(
+    clients=8,
+    speeds=(1.0,),
+    service_s=0.01,
+    max_in_flight=8,
+    at_once=1,
+    duration_s=20.0,
+    timeout_s=30.0,
+)
 # Where that reproduction lost to simple policies.
 EQUAL: Final = Scenario(clients=4, speeds=(1.0,) * 4, duration_s=200.0)
 # The workers of benchmarks/routing/real.py.

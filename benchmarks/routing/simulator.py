@@ -24,26 +24,14 @@ from typing import Any, Final
 
 from benchmarks.routing.parties import NO_WORKERS, Client, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
-from fingerpost.client.routing import (
-    Candidate,
-    Outcome,
-    Pick,
-    RetryAt,
-)
-from fingerpost.registry import (
-    Instance,
-    ModelInfo,
-    ModelReference,
-    Snapshot,
-)
-from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.client.routing import Candidate, Outcome, Pick, RetryAt
+from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
+from fingerpost.registry.moving_average import ewma
 
 __all__ = ["simulate"]
 
 _MODEL: Final = ModelReference("m")
 _SMOOTHING: Final = 0.1  # of the client's average of its requests
-_LEAST: Final = 0.05  # of the worker's average of its answers
-_NEWEST: Final = 0.6
 _FAIL_FAST_S: Final = 0.001
 _CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
 
@@ -229,10 +217,22 @@ class _Simulation:
                 self.begin(request)
 
     def attempt(self, request: Request) -> None:
+        client, called = request.client, request.called
         if request.done:
+            if called:
+                client.line.done()
+                self.wake(client)
+            return
+        if client.line and not called:
+            client.line.join(request.born, request)
             return
         balancer, now = request.client.balancer, self.now
         made = balancer.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
+        waits = isinstance(made, RetryAt) and made.overloaded
+        request.called = False
+        if called and not waits:
+            client.line.done()
+            self.wake(client)
         if isinstance(made, Pick):
             request.attempts += 1
             request.pick = made
@@ -241,8 +241,17 @@ class _Simulation:
             return
         request.tried = NO_WORKERS
         until = made.until if isinstance(made, RetryAt) else now
+        if waits:
+            client.line.join(request.born, request, again=called)
+            self.at(until, self.wake, client)
+            return
         wait_s = self.scenario.routing.retries.backoff_s(request.attempts, self.chance)
         self.at(until + wait_s, self.attempt, request)
+
+    def wake(self, client: Client) -> None:
+        """There may be a place: let the request that has waited longest try."""
+        if (request := client.call_next()) is not None:
+            self.at(self.now, self.attempt, request)
 
     def time_out(self, now: float) -> None:
         waiting, oldest = self.waiting, now - self.scenario.timeout_s
@@ -285,7 +294,14 @@ class _Simulation:
             load_report=report,
             worker_s=worker_s,
             sent_mb=sent_mb,
+            retry_after_s=request.retry_after_s,
+            backpressure=True,
         )
+        self.wake(client)
+        if outcome is Outcome.OVERLOADED:
+            self.result.retries += 1
+            self.attempt(request)
+            return
         if answered:
             self.end(request, error=self.now - request.born > self.scenario.timeout_s)
             return
@@ -308,7 +324,7 @@ class _Simulation:
             outcome = Outcome.REFUSED if worker.mode == "refusing" else Outcome.FAILED
             delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
             self.at(self.now + delay_s, self.answer, (request, made, outcome, None, None, 0.0))
-        elif worker.rif >= self.scenario.max_in_flight:
+        elif worker.refuses(request, made, self.scenario, self.now):
             answer = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
             self.at(self.now + self.half_s, self.answer, answer)
         else:
@@ -340,30 +356,16 @@ class _Simulation:
 
     def work(self, worker: Worker) -> None:
         """Start images that there is a slot for."""
-        queue, batch_s = worker.queue, self.scenario.batch_s
+        batch_s = self.scenario.batch_s
         speed = worker.speed * worker.factor
         if batch_s is None:
-            while queue and worker.busy < worker.slots:
-                if (argument := self.next(worker)) is not None:
-                    worker.busy += 1
-                    took_s = argument[0].work / speed
-                    self.at(self.now + took_s, self.finish, (worker, [argument]))
-        elif not worker.busy:
-            batch = []
-            while queue and len(batch) < worker.slots:
-                if (argument := self.next(worker)) is not None:
-                    batch.append(argument)
-            if batch:
-                worker.busy = 1
-                took_s = (batch_s[0] + batch_s[1] * len(batch)) / speed
-                self.at(self.now + took_s, self.finish, (worker, batch))
-
-    def next(self, worker: Worker) -> Any:
-        argument = worker.queue.popleft()
-        if argument[0].done:  # its client has gone
-            worker.rif -= 1
-            return None
-        return argument
+            for argument in worker.take(worker.slots - worker.busy):
+                worker.busy += 1
+                self.at(self.now + argument[0].work / speed, self.finish, (worker, [argument]))
+        elif not worker.busy and (batch := worker.take(worker.slots)):
+            worker.busy = 1
+            took_s = (batch_s[0] + batch_s[1] * len(batch)) / speed
+            self.at(self.now + took_s, self.finish, (worker, batch))
 
     def finish(self, arguments: Any) -> None:
         worker, batch = arguments
@@ -375,12 +377,7 @@ class _Simulation:
     def finished(self, worker: Worker, argument: Any) -> None:
         request, made = argument
         worker.rif -= 1
-        worker_s = self.now - request.started
-        pause_s = self.now - worker.sampled_at
-        weight = time_weight(pause_s, _LEAST, _NEWEST) if worker.mb else 1.0
-        worker.sampled_at = self.now
-        worker.latency = ewma(worker.latency, worker_s / request.queue, weight)
-        worker.mb = ewma(worker.mb, request.mb, weight)
+        worker_s = worker.sample(request, self.now)
         up = worker.mode == "up"
         answer = (
             request,

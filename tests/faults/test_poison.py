@@ -31,7 +31,7 @@ _COSTLY = (
 async def test_a_workers_decoder_is_poisoned(
     processes: Processes, tmp_path: Path, table: Table
 ) -> None:
-    row = table.row("17", "a worker whose decoder is poisoned, at one of three")
+    row = table.row("22", "a worker whose decoder is poisoned, at one of three")
     row.done = (
         "An image that ends the process that has it, sent among others of a client that retries; "
         f"{_ROUNDS} times, and dead workers were replaced; in between {len(_COSTLY)} images that "

@@ -107,6 +107,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.healthy = True
+        self.boot_id = 0  # of the process that has the port now; 0 does not look at the check's
         self.leaving = False
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -129,10 +130,13 @@ class Worker:
         state = WorkerState.READY if self.healthy else WorkerState.FAILED
         if self.leaving:
             state = WorkerState.DRAINING
-        report = LoadReport(rif=0, slots=1, state=state, boot_id=0, seq=1)
+        report = LoadReport(rif=0, slots=1, state=state, boot_id=self.boot_id, seq=1)
         return web.Response(body=msgspec.json.encode(report))
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.Response:
+        wanted = request.query.get("boot_id")
+        if self.boot_id and wanted not in (None, str(self.boot_id)):
+            return web.Response(status=410)
         return web.Response(status=200 if self.healthy else 503)
 
     def instance(self, service: str, nonce: str = "1", **fields: Any) -> Instance:

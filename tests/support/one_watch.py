@@ -26,6 +26,9 @@ class OneWatch:
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
         raise NotImplementedError
 
+    async def remove_stale(self, instance: object) -> NoReturn:
+        raise NotImplementedError
+
     async def list(self, service: str) -> Snapshot:
         raise NotImplementedError
 

@@ -85,7 +85,8 @@ def test_a_port_in_use(digits: Digits) -> None:
 
 
 def test_an_unreachable_registry(digits: Digits) -> None:
-    line = one_line("worker", "--model", digits.model, "--registry", "http://127.0.0.1:9")
+    worker = ("worker", "--model", digits.model, "--registry", "http://127.0.0.1:9")
+    line = one_line(*worker, "--registry-wait", "0")
     assert "registry at http://127.0.0.1:9 cannot be reached" in line
     assert "is it running there?" in line
     for command in ("resolve", "digits"), ("status",):

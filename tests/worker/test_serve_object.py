@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from fingerpost.errors import ConfigurationError, RegistryUnreachable
 from fingerpost.registry import Instance, open_registry
 from fingerpost.registry.embedded.server import EmbeddedRegistry
 from fingerpost.worker import DrainConfig, Worker, WorkerConfig, serve
+from fingerpost.worker.config import RegistrationConfig
 from tests.support.colours import encoded
 from tests.support.waiting import until
 
@@ -229,13 +231,18 @@ def test_an_argument_that_is_not_valid(arguments: dict[str, Any], message: str) 
         Worker.for_object(Colours(), **{"name": "m", **arguments})
 
 
+AT_ONCE = WorkerConfig(registration=RegistrationConfig(registry_wait_s=0))
+
+
 @pytest.mark.shell
 def test_serve_without_a_registry_fails_before_it_loads(caplog: Any) -> None:
     model = Colours()
     caplog.set_level(logging.INFO)  # pytest's handlers keep `serve` from adding one
-    with pytest.raises(RegistryUnreachable, match="127.0.0.1:9"):
-        serve(model, name="colours", registry="http://127.0.0.1:9")
+    with pytest.raises(RegistryUnreachable, match="127.0.0.1:9") as caught:
+        serve(model, name="colours", registry="http://127.0.0.1:9", config=AT_ONCE)
     assert model.calls == []
+    text = "".join(traceback.format_exception(caught.value))
+    assert text.count("Traceback") == 1, "no chain of causes"
 
 
 @pytest.mark.shell
@@ -244,7 +251,7 @@ def test_the_local_registry_that_is_not_running_is_named_with_the_remedy(
 ) -> None:
     monkeypatch.setattr("fingerpost.registry.factory._EMBEDDED", "http://127.0.0.1:9")
     with pytest.raises(RegistryUnreachable, match="127.0.0.1:9 .*`fingerpost registry`.*registry="):
-        serve(Colours(), name="colours")
+        serve(Colours(), name="colours", config=AT_ONCE)
 
 
 async def test_serve_needs_the_main_thread_and_no_event_loop() -> None:

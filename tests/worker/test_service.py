@@ -15,11 +15,22 @@ from aiohttp import FormData
 
 from fingerpost.client.wire import ClassifyAnswer
 from fingerpost.errors import ConfigurationError, RegistryError
-from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_registry
+from fingerpost.registry import (
+    LOAD_HEADER,
+    LoadReport,
+    WorkerState,
+    open_registry,
+)
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import DrainConfig, ModelsConfig, RequestConfig, WorkerConfig
+from fingerpost.worker.config import (
+    DrainConfig,
+    ModelsConfig,
+    RegistrationConfig,
+    RequestConfig,
+    WorkerConfig,
+)
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.models.files import find_model
@@ -303,6 +314,8 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
     for path in ("/health/live", "/health/engine", "/health/ready"):
         async with http.get(path) as response:
             assert response.status == 200
+            if path == "/health/engine":
+                assert await response.json() == {"status": "healthy"}
     async with http.get("/metrics") as response:
         text = await response.text()
     assert 'fingerpost_worker_requests_total{model="colours",status="200"} 1.0' in text
@@ -380,18 +393,8 @@ async def test_a_start_that_cannot_succeed_says_why(
         async with make(models, registry_url, port=port):
             pass
     with pytest.raises(RegistryError, match="127.0.0.1:9"):
-        async with make(models, "http://127.0.0.1:9"):
+        at_once = RegistrationConfig(registry_wait_s=0)
+        async with make(models, "http://127.0.0.1:9", registration=at_once):
             pass
     with pytest.raises(ConfigurationError, match="max_batch is 0"):
         make(models, registry_url, batching=BatchingConfig(max_batch=0))
-
-
-async def test_the_check_is_of_the_process_that_the_entry_names(
-    worker: Worker, http: aiohttp.ClientSession
-) -> None:
-    boot_id = worker.instance.boot_id
-    for query, status in [("", 200), (f"?boot_id={boot_id}", 200), ("?boot_id=7", 410)]:
-        async with http.get(f"/health/engine{query}") as response:
-            assert response.status == status, query
-    async with http.get("/health/engine?boot_id=7") as response:
-        assert await response.json() == {"status": "another process", "boot_id": boot_id}

@@ -326,6 +326,7 @@ class Client:
         call = Call(
             options.reference,
             top=options.top,
+            began=started,
             deadline=started + options.timeout_s,
             shrink=options.shrink,
             sticky=options.sticky,

@@ -89,8 +89,8 @@ class Stats:
         hedges: second attempts that were made because an answer was late.
         ejections: how often a worker was ejected after failures.
         probes, probes_lost: requests for load reports, and those without an answer in time.
-        silences: how often the images that waited at a worker were sent elsewhere because it did
-            not answer such a request.
+        unresponsive: how often the images that waited at a worker were sent elsewhere because it
+            did not answer such a request; `silences` in release 0.1.
         suspect_images: images on which a worker fell silent: it had all of one, and then closed the
             connection or did not answer. A second one is tried, and no third.
         snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
@@ -111,7 +111,7 @@ class Stats:
     ejections: int = 0
     probes: int = 0
     probes_lost: int = 0
-    silences: int = 0
+    unresponsive: int = 0
     suspect_images: int = 0
     snapshot_age_s: float = 0.0
     images: int = 0

@@ -23,6 +23,7 @@ __all__ = [
     "INDEX_HEADER",
     "INSTANCE_PATH",
     "MODEL_HEADER",
+    "WAITED_HEADER",
     "WORKER_HEADER",
     "AnswerHead",
     "ClassifyAnswer",
@@ -48,6 +49,9 @@ MODEL_HEADER: Final = "Fingerpost-Model"
 INSTANCE_PATH: Final = "/instance/"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
+# The milliseconds since the client began with the image, where overloaded workers refused it or
+# older ones: see `OldestFirst` of the worker.
+WAITED_HEADER: Final = "Fingerpost-Waited-Ms"
 # The snapshot's index for the next `index=`, on every answer to a resolve, including errors.
 INDEX_HEADER: Final = "Fingerpost-Index"
 # On an answer through the relay: id and `host:port` of the worker that answered.
@@ -237,6 +241,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         aliases: from an alias to its version.
         age_s: how many seconds ago the registry confirmed the snapshot.
         from_disk: whether this proxy has not reached the registry since it started.
+        withdrawn: ids of its workers that are drained or not well.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -246,6 +251,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...]
     age_s: float
     from_disk: bool = False
+    withdrawn: tuple[str, ...] = ()
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
 

@@ -154,7 +154,9 @@ class FakeWorker:
         await self.aclose()
         config = WorkerConfig(
             registry=self._registry,
-            registration=RegistrationConfig(zone=self._zone, weight=self._weight),
+            registration=RegistrationConfig(
+                zone=self._zone, weight=self._weight, registry_wait_s=0.0
+            ),
         )
         self._serving = await start_worker(
             self._models, self._behaviour, config, check_images=self._check_images

@@ -39,6 +39,7 @@ raises the class with that code.
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar, Literal
 
 import msgspec
@@ -104,10 +105,14 @@ class FingerpostError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_json(self) -> bytes:
-        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8."""
-        return msgspec.json.encode(
-            {"error": {"code": self.code, "message": self.message, "retryable": self.retryable}}
-        )
+        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8.
+
+        With `retry_after_s` where that is known: the header `Retry-After` has whole seconds only.
+        """
+        body = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.retry_after_s is not None:
+            body["retry_after_s"] = round(self.retry_after_s, 6)
+        return msgspec.json.encode({"error": body})
 
 
 class CallerError(FingerpostError):
@@ -329,6 +334,7 @@ class _Body(msgspec.Struct):
     code: str
     message: str
     retryable: bool
+    retry_after_s: float | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -338,6 +344,7 @@ class _Envelope(msgspec.Struct):
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 # Of a message that a peer wrote; ours have some hundred.
 _MAX_MESSAGE_LETTERS = 2000
+_MAX_RETRY_AFTER_S = 60.0
 
 
 def error_from_json(
@@ -360,6 +367,8 @@ def error_from_json(
         text = body[:200].decode("utf-8", "replace")
         name = f"{peer}: " if peer else ""
         return BadAnswer(f"{name}HTTP {status} without a Fingerpost error in its body: {text!r}")
+    if error.retry_after_s is not None and 0 <= error.retry_after_s < inf:
+        retry_after_s = min(error.retry_after_s, _MAX_RETRY_AFTER_S)  # the header has whole seconds
     fallback = PeerError if error.retryable else CallerError
     message = error.message[:_MAX_MESSAGE_LETTERS]
     made = _BY_CODE.get(error.code, fallback)(message, retry_after_s=retry_after_s)

@@ -85,9 +85,22 @@ class Registry(Protocol):
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
         """Drain an instance that another process registered, or put it back (`reason` None).
 
+        `instance_id` may be a `HOST:PORT` too: that is every instance at this address.
+
         Raises:
             InvalidRequest: there is no such instance, or it cannot be drained from here.
             RegistryError: the call to the registry failed.
+        """
+        ...
+
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove the entries of processes that had this instance's address before.
+
+        These have the same host and port and another boot id, whatever their service. The caller
+        has made sure that it has the address itself. Entries that this process may not remove stay,
+        and fail their checks.
+
+        Returns the ids of the removed entries. Raises `RegistryError`.
         """
         ...
 

@@ -24,6 +24,7 @@ __all__ = [
     "Instance",
     "ModelInfo",
     "ModelReference",
+    "address_in_id",
     "format_address",
     "identity_path",
     "is_host",
@@ -41,6 +42,11 @@ _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE | re.ASCII)
 def format_address(host: str, port: int) -> str:
     """`host:port` as in a URL, an IPv6 host in brackets (RFC 3986)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def address_in_id(host: str, port: int) -> str:
+    """The part of a worker's ids that its address gives: `10.0.0.7-8501`."""
+    return f"{host.replace(':', '-').strip('-')}-{port}"
 
 
 class ModelReference(msgspec.Struct, frozen=True):
@@ -101,7 +107,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """One registered worker process.
 
     Attributes:
-        id: unique for every process that ever ran: name-host-port-nonce.
+        id: unique for every process that ever ran: name-host-port-nonce. All but the nonce stays
+            when a worker is started again at its address (`address_in_id`).
         service: the name that clients ask for.
         host: an IP address or a host name that clients can reach.
         ports: port by transport; `http` is always among them.

@@ -97,6 +97,10 @@ class StaticRegistry(WatchingRegistry):
             "list without it"
         )
 
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Nothing is registered, so nothing is removed."""
+        return ()
+
     async def list(self, service: str) -> Snapshot:
         """All workers listed, as instances of `service`. See `Registry.list`."""
         check_service(service)

@@ -128,3 +128,39 @@ async def test_it_starts_empty_again(raw):
                 f"{embedded.url}/v1/agent/service/register", json={"Name": "a"}
             ) as answer:
                 assert answer.status == 200
+
+
+PAGES = [
+    {"Host": "evil.example:12481"},
+    {"Host": "evil.example:12481", "Origin": "http://evil.example:12481"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+]
+
+
+@pytest.mark.parametrize("headers", PAGES)
+async def test_web_pages_can_neither_register_nor_read(raw, embedded, headers, caplog):
+    """DNS rebinding: the page's own name points to 127.0.0.1, and stays in `Host`."""
+    url = f"{embedded.url}/v1/agent/service/register"
+    async with raw.put(url, json={"Name": "flowers", "Port": 1}, headers=headers) as answer:
+        assert answer.status == 403
+    async with raw.get(f"{embedded.url}/v1/agent/services", headers=headers) as answer:
+        assert answer.status == 403
+    assert "a request from 127.0.0.1 is refused: " in caplog.text
+    async with raw.get(f"{embedded.url}/v1/agent/services") as answer:
+        assert await answer.json() == {}
+
+
+async def test_names_may_be_allowed(raw):
+    async with EmbeddedRegistry(port=0, allow_hosts=["registry.lab"]) as registry:
+        for host, status in (
+            ("registry.lab:1", 200),
+            ("REGISTRY.LAB", 200),
+            ("localhost", 200),
+            ("192.0.2.1:8500", 200),
+            ("other.lab", 403),
+        ):
+            url = f"{registry.url}/v1/agent/services"
+            async with raw.get(url, headers={"Host": host}) as answer:
+                assert answer.status == status, host

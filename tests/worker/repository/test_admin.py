@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import urllib.parse
 
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
+from yarl import URL
 
 from tests.support.old_spellings import warned
 from tests.support.repository import TOKEN, write_version
@@ -220,3 +222,54 @@ async def test_orders_that_cross_each_other_end(tmp_path, serve, order, http):
         assert response.status == 200
     status, answer = await loading
     assert (status, "unloaded again" in answer["error"]["message"]) == (400, True)
+
+
+async def test_wrong_tokens_are_seen_and_slow(worker, order, http, caplog):
+    started = time.monotonic()
+    for _ in range(4):
+        assert (await order(worker, "GET", "", token="guess-12345"))[0] == 403  # noqa: S106
+    assert time.monotonic() - started > 0.25 + 0.5 + 1
+    lines = [each.getMessage() for each in caplog.records if "admin token" in each.getMessage()]
+    assert lines[0] == "GET /v1/admin/models from 127.0.0.1 is refused: a wrong admin token"
+    assert "guess-12345" not in caplog.text
+    async with http.get(f"{worker.instance.url}/metrics") as answer:
+        assert "fingerpost_worker_admin_denied_requests_total 4.0" in await answer.text()
+    assert (await order(worker, "GET", ""))[0] == 200
+    started = time.monotonic()
+    assert (await order(worker, "GET", ""))[0] == 200
+    assert time.monotonic() - started < 0.2, "a success ends the pauses"
+
+
+async def test_a_line_of_the_log_is_not_forged(worker, http, caplog):
+    path = "/v1/admin/models/x%0A2026-01-01%20INFO%20forged%1B[2J/rollback"
+    async with http.post(URL(f"{worker.instance.url}{path}", encoded=True)) as answer:
+        assert answer.status == 403
+    assert r"/v1/admin/models/x\n2026-01-01 INFO forged\x1b[2J/rollback from" in caplog.text
+
+
+async def test_a_web_page_may_not_send_orders(worker, http, caplog):
+    url = f"{worker.instance.url}/v1/admin/models/flowers/rollback"
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://evil.example", "Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        async with http.post(url, headers=KEY | headers) as answer:
+            assert answer.status == 403
+            assert "of another origin" in (await answer.json())["error"]["message"]
+    assert worker.instance.models[0].versions[0] == "3"
+    async with http.post(url, headers=KEY | {"Origin": worker.instance.url}) as answer:
+        assert answer.status == 200
+
+
+async def test_unknown_parameters_are_refused(worker, order, http):
+    status, answer = await order(worker, "POST", "flowers/rollback?version=1")
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert worker.instance.models[0].versions[0] == "3"
+    for path in ("/", "/v1/classify/flowers"):
+        async with http.post(f"{worker.instance.url}{path}?version=2", data=b"x") as answer:
+            assert answer.status == 400
+            assert "it takes top" in (await answer.json())["error"]["message"]
+    for path in ("/v1/models/flowers?x=1", "/v2/models/flowers?x=1"):  # of other protocols
+        async with http.get(f"{worker.instance.url}{path}") as answer:
+            assert answer.status == 200

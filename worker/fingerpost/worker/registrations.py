@@ -8,7 +8,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import FingerpostError, InvalidInstance, RegistryDenied, RegistryError
+from fingerpost.errors import (
+    FingerpostError,
+    InvalidInstance,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnreachable,
+)
 from fingerpost.registry.backoff import EQUAL_JITTER, Backoff
 
 if TYPE_CHECKING:
@@ -16,12 +22,57 @@ if TYPE_CHECKING:
 
     from fingerpost.registry import Instance, Registration, Registry
 
-__all__ = ["Registrations"]
+__all__ = ["Registrations", "wait_for_registry"]
 
 logger = logging.getLogger(__name__)
 
 # The pauses between two tries to register.
 _BACKOFF: Final = Backoff(base_s=0.25, cap_s=4.0, jitter=EQUAL_JITTER)
+# The pause between two lines in the log about a registry that does not answer.
+_LOG_EVERY_S: Final = 5.0
+
+
+async def wait_for_registry(
+    registry: Registry, wait_s: float, *, hint: str = "", rng: random.Random | None = None
+) -> None:
+    """Wait until the registry answers, with a line in the log every 5 s.
+
+    A registry that answers, but with an error, does not stop the start: see `register`.
+
+    Args:
+        registry: the registry.
+        wait_s: the longest wait; infinite, or 0 to try once.
+        hint: what to do, at the end of each line.
+        rng: the random source of the pauses between the attempts.
+
+    Raises:
+        RegistryDenied: it refuses access; raised at once.
+        RegistryUnreachable: no answer for `wait_s`.
+    """
+    began = time.monotonic()
+    attempt, logged_at = 0, -_LOG_EVERY_S
+    while True:
+        try:
+            await registry.catalog()
+        except RegistryUnreachable as error:
+            waited_s = time.monotonic() - began
+            delay_s = _BACKOFF.delay_s(attempt, rng or random.Random())
+            if waited_s + delay_s > wait_s:
+                raise
+            if waited_s - logged_at >= _LOG_EVERY_S:
+                logged_at = waited_s
+                logger.warning("waiting for the registry: %s%s", error, hint)
+            await asyncio.sleep(delay_s)
+            attempt += 1
+        except RegistryDenied:
+            raise
+        except RegistryError as error:
+            logger.warning("the registry answers with an error, starting all the same: %s", error)
+            return
+        else:
+            if attempt:
+                logger.info("the registry answers")
+            return
 
 
 class Registrations:
@@ -61,7 +112,7 @@ class Registrations:
         """How often the registry had lost an entry that was then registered again."""
         return self._forgotten + sum(each.reregistrations for each in self._all())
 
-    async def register(self, timeout_s: float) -> None:
+    async def register(self, timeout_s: float, *, unreachable_s: float = 0.0) -> None:
         """Register all instances; from here on, `sync` sends changes.
 
         If the registry fails (an election takes up to 20 s), it is tried again with growing,
@@ -69,12 +120,13 @@ class Registrations:
 
         Args:
             timeout_s: seconds of trying.
+            unreachable_s: the same while the registry cannot be reached at all, if it is more.
 
         Raises:
             RegistryDenied: this worker is not allowed to register; raised at once.
             RegistryError: the last failure, after `timeout_s`.
         """
-        until = time.monotonic() + timeout_s
+        began = time.monotonic()
         failures = 0
         self._following = True
         while True:
@@ -84,7 +136,9 @@ class Registrations:
             except RegistryDenied:
                 raise
             except RegistryError as error:
-                if time.monotonic() + _BACKOFF.nominal_s(failures) > until:
+                down = isinstance(error, RegistryUnreachable)
+                limit_s = max(timeout_s, unreachable_s) if down else timeout_s
+                if time.monotonic() + _BACKOFF.nominal_s(failures) > began + limit_s:
                     raise
                 logger.warning("not registered yet: %s", error)
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import RegistryUnreachable
+from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.eventloop import run_main
 from fingerpost.worker.worker import Worker
@@ -79,7 +79,8 @@ def serve(
 
     Raises:
         ConfigurationError: a value that is not valid, or an object that cannot be run.
-        RegistryError: the registry cannot be reached, or refuses the registration.
+        RegistryError: the registry refuses the registration, or cannot be reached for
+            `config.registration.registry_wait_s`; by default it is waited for.
         RuntimeError: not called in the main thread, or called inside a running event loop.
     """
     if threading.current_thread() is not threading.main_thread() or _in_event_loop():
@@ -108,12 +109,13 @@ def serve(
     )
     try:
         run_main(worker.run_until_signal())
-    except RegistryUnreachable as error:
-        if config.registry != _LOCAL_REGISTRY:
-            raise
+    except RegistryError as error:
+        # Without what caused it: the message says all, and the reader's program is not at fault.
+        if config.registry != _LOCAL_REGISTRY or not isinstance(error, RegistryUnreachable):
+            raise error from None
         raise RegistryUnreachable(
             f"{error.message} Start one with `fingerpost registry`, or name yours with registry="
-        ) from error
+        ) from None
 
 
 def _in_event_loop() -> bool:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
-import re
 import secrets
-import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from fingerpost.errors import (
-    ConfigurationError,
-    Draining,
-    RegistryDenied,
-    RegistryError,
-    RegistryUnreachable,
-)
+from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.instance import address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals
 from fingerpost.registry.version import __version__
+from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
-from fingerpost.worker.registrations import Registrations
+from fingerpost.worker.protocols.admin_access import AdminAccess
+from fingerpost.worker.registrations import Registrations, wait_for_registry
 from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
@@ -47,14 +41,11 @@ if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
+    from fingerpost.worker.serving.routes import RouteContext
 
-__all__ = ["Worker", "check_labels", "reachable_host"]
+__all__ = ["Worker", "check_labels"]
 
 logger = logging.getLogger(__name__)
-
-
-# The first host of a registry's URL; ZooKeeper's may have several.
-_FIRST_HOST = re.compile(r"[a-z+]+://(?:[^@/]*@)?(\[[^\]]+\]|[^:,/?]+)", re.IGNORECASE)
 
 
 class Worker:
@@ -149,10 +140,10 @@ class Worker:
         Only after the start.
         """
         running, config = self._require_running(), self._config
-        host = running.host.replace(":", "-").strip("-")
+        address = address_in_id(running.host, running.port)
         return tuple(
             Instance(
-                id=f"{info.name}-{host}-{running.port}-{self._nonce}",
+                id=f"{info.name}-{address}-{self._nonce}",
                 service=info.name,
                 host=running.host,
                 ports={"http": running.port},
@@ -174,17 +165,25 @@ class Worker:
         """Load and warm up the models, and listen.
 
         Raises:
-            ConfigurationError: a port in use, or no model that can be loaded and run.
-            RegistryError: the registry cannot be reached; raised before a model is loaded.
+            ConfigurationError: a port in use, an address that clients would reject, or no model
+                that can be loaded and run.
+            RegistryError: the registry refuses access, or cannot be reached for
+                `registration.registry_wait_s`; raised before a model is loaded.
         """
         config, metrics = self._config, self._metrics
         limit_malloc_arenas()
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._registry.aclose)
+            host = advertised_host(config)
             listener = bind(config.host, config.port)
             leaving.callback(listener.close)
-            host = config.registration.advertise or reachable_host(config.host, config.registry)
-            await self._find_registry()
+            await wait_for_registry(
+                self._registry,
+                config.registration.registry_wait_s,
+                hint=" Start one with `fingerpost registry`, or name yours"
+                if config.registry == "embedded"
+                else "",
+            )
             observer = _observer(config, metrics)
             leaving.push_async_callback(observer.aclose)
             decoders = decode_pool(config.models.decode_threads)
@@ -205,9 +204,7 @@ class Worker:
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=AdminProtocol(repository, config.models.admin_token).add_to
-                if config.models.admin_token
-                else None,
+                extra=_admin_routes(repository, config, metrics),
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
@@ -243,7 +240,9 @@ class Worker:
         """
         running = self._require_running()
         registrations = running.registrations
-        await registrations.register(self._config.registration.timeout_s)
+        config = self._config.registration
+        await self._remove_stale_entries()
+        await registrations.register(config.timeout_s, unreachable_s=config.registry_wait_s)
         self._metrics.reregistrations.set_function(lambda: registrations.reregistrations)
         running.service.admission.state = WorkerState.READY
         for instance in self.instances:
@@ -283,17 +282,16 @@ class Worker:
             await signals.wait()
             await self.leave()
 
-    async def _find_registry(self) -> None:
-        """Fail before a model is loaded if the registry cannot be reached or refuses access.
-
-        A registry that answers, but with an error, does not stop the start: see `register`.
-        """
+    async def _remove_stale_entries(self) -> None:
+        """Remove what is left of processes that had this address before; it is not necessary."""
+        instances = self.instances
+        if not instances or not await is_own_address(instances[0]):
+            return
         try:
-            await self._registry.catalog()
-        except (RegistryUnreachable, RegistryDenied):
-            raise
+            for entry in await self._registry.remove_stale(instances[0]):
+                logger.info("removed the entry %s of a process that had this address", entry)
         except RegistryError as error:
-            logger.warning("the registry answers with an error, starting all the same: %s", error)
+            logger.warning("entries of processes that had this address may remain: %s", error)
 
     async def _announce(self) -> None:
         if self._running is not None:
@@ -325,37 +323,12 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
     )
 
 
-def reachable_host(host: str, registry: str) -> str:
-    """The address for clients of a worker that listens on `host`.
-
-    That is `host` itself, or where it is a wildcard the local address of the route to the registry.
-    Where the registry is on this machine, as Consul's agent is, it is the local address of the
-    default route.
-
-    Raises:
-        ConfigurationError: this machine has no such address.
-    """
-    if not _is(host, "is_unspecified"):
-        return host
-    match = _FIRST_HOST.match(registry)
-    target = match[1].strip("[]") if match else "localhost"
-    if target == "localhost" or _is(target, "is_loopback"):
-        # Addresses for documentation (RFC 5737, RFC 3849), so that the default route decides.
-        target = "2001:db8::1" if ":" in host else "192.0.2.1"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((target, 9))  # chooses a route, and sends nothing
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise ConfigurationError(
-            f"the address of this machine that clients can reach is not known ({error.strerror}): "
-            "name it with --advertise"
-        ) from error
-
-
-def _is(host: str, what: str) -> bool:
-    try:
-        return bool(getattr(ipaddress.ip_address(host), what))
-    except ValueError:
-        return False
+def _admin_routes(
+    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics
+) -> Callable[[RouteContext], None] | None:
+    """Adds the admin API, which is there only with a token."""
+    if not config.models.admin_token:
+        return None
+    names = filter(None, (config.host, config.registration.advertise))
+    access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
+    return AdminProtocol(repository, access).add_to

@@ -35,6 +35,7 @@ class Call:
 
     Attributes:
         reference, top, shrink, sticky: see `Client.classify`.
+        began: when the client began with the image, in the event loop's time.
         deadline: in the event loop's time.
         headers: sent with every attempt.
         attempts: how many peers were asked so far.
@@ -53,6 +54,7 @@ class Call:
 
     __slots__ = (
         "attempts",
+        "began",
         "deadline",
         "disowned",
         "failed",
@@ -76,6 +78,7 @@ class Call:
         reference: ModelReference,
         *,
         top: int,
+        began: float,
         deadline: float,
         shrink: bool = False,
         sticky: str | None = None,
@@ -83,6 +86,7 @@ class Call:
     ) -> None:
         self.reference = reference
         self.top = top
+        self.began = began
         self.deadline = deadline
         self.shrink = shrink
         self.sticky = sticky

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Set as AbstractSet
+from math import inf
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.dispatch.endings import check_served, too_late, unknown_service
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.dispatch.suspect import Quarantine, count_silence
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
-from fingerpost.client.routing import Budget, Outcome, Pick
+from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
+from fingerpost.client.wire import WAITED_HEADER
 from fingerpost.errors import (
     CallerError,
-    DeadlineExceeded,
-    NoWorker,
-    UnknownModel,
-    UnknownService,
+    Overloaded,
     Unreachable,
 )
 
@@ -85,7 +85,7 @@ class Dispatcher:
     async def aclose(self) -> None:
         """End the background tasks."""
         for service in self._services.values():
-            await service.prober.aclose()
+            await service.aclose()
 
     @property
     def lookups(self) -> int:
@@ -106,7 +106,7 @@ class Dispatcher:
         found = await self._service(service)
         view = await found.watch.ready(self._config.wait_for_ready_s)
         if not view.known:
-            raise _unknown(service)
+            raise unknown_service(service)
         return view
 
     async def run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
@@ -121,7 +121,8 @@ class Dispatcher:
             return await self._run(call, image)
         except asyncio.CancelledError:
             if scope.cancelled_caught():
-                raise _late(call) from call.last_error
+                service = self._services.get(call.reference.model)
+                raise too_late(call, service) from call.last_error
             raise
         finally:
             self._deadlines.discard(scope)
@@ -145,9 +146,16 @@ class Dispatcher:
         rounds = 0
         no_worker_until: float | None = None
         unpaid_bytes: int | None = None  # of a failed attempt; its retry is not in the budget yet
+        called = False  # it is this call's turn: it is the oldest of those that wait for a place
         while True:
             now = self._clock()
             self._refresh(service, now)
+            if service.lines and not called and unpaid_bytes is None:
+                line = service.lines.get(call.reference)
+                if line:  # others wait, and new images do not overtake them
+                    await line.turn(call.began, again=False)
+                    called = True
+                    continue
             if unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes):
                 # The budget limits the rate of retries: an image that waits does no harm.
                 await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
@@ -157,6 +165,10 @@ class Dispatcher:
             pick = service.balancer.pick(
                 call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
             )
+            waits = isinstance(pick, RetryAt) and pick.overloaded
+            if called and not waits:
+                called = False
+                service.turn_done(call.reference)
             if isinstance(pick, Pick):
                 attempt, reply = await self._send(call, service, pick, data, tried)
                 if reply.answer is not None:
@@ -164,18 +176,26 @@ class Dispatcher:
                 self._failed(call, service, reply, data)
                 if reply.silent:
                     await self._quarantine.enter(call)
-                # A peer that is not what its entry says is left out, which costs no retry.
-                unpaid_bytes = None if reply.outcome is Outcome.STALE else attempt.sent_bytes
-                tried = tried | {pick.endpoint.id}
+                # Neither backpressure nor a peer that is not what its entry says costs a retry.
+                free = isinstance(reply.error, Overloaded) or reply.outcome is Outcome.STALE
+                unpaid_bytes = None if free else attempt.sent_bytes
+                if reply.outcome is not Outcome.OVERLOADED:  # its worker is left out as long as due
+                    tried = tried | {pick.endpoint.id}
                 no_worker_until = None
             elif pick is None:
                 if no_worker_until is None:
                     no_worker_until = now + self._config.wait_for_ready_s
-                _check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
+                check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
+            elif pick.until >= call.deadline and not pick.full:
+                if called:
+                    service.turn_done(call.reference)
+                raise too_late(call, service) from call.last_error
+            elif pick.overloaded:
+                line = service.waiting(call.reference)
+                await line.turn(call.began, until=pick.until, again=called)
+                called, tried = True, _NONE
             else:
-                if pick.until >= call.deadline:
-                    raise _late(call) from call.last_error
                 jitter_s = self._config.routing.retries.backoff_s(rounds, self._rng)
                 await service.changed(max(0.0, pick.until - now) + jitter_s)
                 tried = _NONE
@@ -243,6 +263,10 @@ class Dispatcher:
         call.worker = ""
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
+        headers = call.headers
+        if pick.endpoint.overload.limit < inf:  # it refused some: see the worker's `OldestFirst`
+            waited_ms = max(0, int((self._clock() - call.began) * 1000))
+            headers = {**(headers or {}), WAITED_HEADER: str(waited_ms)}
         stats = self._stats
         stats.attempts += 1
         outcome = Outcome.ABANDONED
@@ -253,7 +277,7 @@ class Dispatcher:
                 str(call.reference),
                 call.top,
                 attempt,
-                call.headers,
+                headers,
                 boot_id=instance.boot_id,
             )
             outcome = reply.outcome
@@ -355,39 +379,3 @@ def _worth_another_entry(call: Call, service: Service, now: float) -> bool:
     """
     peers = service.balancer.serving(call.reference, now)
     return call.unknown is None or any(each.id not in call.disowned for each in peers)
-
-
-def _late(call: Call) -> DeadlineExceeded:
-    last = call.last_error
-    return DeadlineExceeded(
-        f"{call.reference}: no answer by the deadline, after {call.attempts} attempts; "
-        f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
-    )
-
-
-def _check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
-    """Raise why there is no worker to pick, unless one may still come (`late`: no longer)."""
-    name = call.reference.model
-    if snapshot is None:
-        return
-    if not snapshot.known:
-        raise _unknown(name)
-    if snapshot.instances:
-        models = [each for one in snapshot.instances for each in one.models if each.name == name]
-        versions = sorted({version for each in models for version in each.versions}, key=int)
-        aliases = sorted({alias for each in models for alias in each.aliases})
-        raise UnknownModel(
-            f"no worker of {name!r} serves {call.reference}; its versions are "
-            f"{', '.join(versions) or 'none'} and its aliases {', '.join(aliases) or 'none'}"
-        )
-    if late:
-        raise NoWorker(
-            f"{name!r} is known, but no healthy worker serves it; start one, or wait longer for "
-            "one (wait_for_ready_s)"
-        ) from call.last_error
-
-
-def _unknown(service: str) -> UnknownService:
-    return UnknownService(
-        f"no service {service!r}: the name is misspelled, or no worker of it has registered yet"
-    )

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.dispatch.prober import Prober
+from fingerpost.client.dispatch.waiting import Waiting
 from fingerpost.client.images.shrink import wanted_size
 from fingerpost.client.routing import Balancer, HedgeDelay, Outcome, make_policy
 from fingerpost.errors import BadAnswer
@@ -51,6 +52,7 @@ class Service:
         self.balancer = Balancer(make_policy(config.routing), config.routing, config.client_id)
         self.prober = Prober(self.balancer, transport, config, rng, stats)
         self.hedge = HedgeDelay()
+        self.lines: dict[ModelReference, Waiting] = {}
         self._rng = rng
         self._stats = stats
         self._report_min_interval_s = config.routing.probing.report_min_interval_s
@@ -119,12 +121,37 @@ class Service:
             # Only an answer with predictions is a sample: a refusal is quick, and attracts nothing.
             sent_mb=sent_mb if reply is not None and reply.answer is not None else 0.0,
             worker_s=worker_s,
+            # Servers that limit rates send no load report.
+            backpressure=reply is not None and reply.report is not None,
         )
         if reply is not None and reply.report is not None and self._route.own_load:
             self._report(endpoint, reply.report, outcome, now)
+        for each in self.lines.values():
+            each.wake()
         failed = outcome in (Outcome.FAILED, Outcome.REFUSED, Outcome.STALE)
         if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
             self._stats.ejections += 1
+
+    def waiting(self, reference: ModelReference) -> Waiting:
+        """The line of the calls that wait for a place at a worker of that model."""
+        waiting = self.lines.get(reference)
+        if waiting is None:
+            waiting = self.lines[reference] = Waiting()
+        return waiting
+
+    def turn_done(self, reference: ModelReference) -> None:
+        """The call whose turn it was waits no longer."""
+        line = self.lines[reference]
+        line.done()
+        if not line:
+            line.close()
+            del self.lines[reference]
+
+    async def aclose(self) -> None:
+        """End the background tasks."""
+        for each in self.lines.values():
+            each.close()
+        await self.prober.aclose()
 
     def _report(self, endpoint: Endpoint, header: str, outcome: Outcome, now: float) -> None:
         if (

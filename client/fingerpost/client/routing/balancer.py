@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.endpoint import Endpoint
 from fingerpost.client.routing.probing import Probing
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference, Snapshot
 
 __all__ = ["Balancer", "Pick", "RetryAt"]
+
+# Where all workers are full, they are looked at again after this, if nothing was answered before.
+_LONGEST_S: Final = 1.0
 
 
 class Pick:
@@ -52,6 +55,7 @@ class Pick:
         retry_after_s: float | None = None,
         sent_mb: float = 0.0,
         worker_s: float | None = None,
+        backpressure: bool = False,
     ) -> None:
         """Record how the request ended.
 
@@ -64,6 +68,8 @@ class Pick:
             sent_mb: megabytes of image sent; 0 if the time taken is not a sample of latency.
             worker_s: the part of the time that the worker spent, by its own account; the rest was
                 the network.
+            backpressure: an overloaded worker has no place for one more request, and answers the
+                others; see `OverloadLimit`. Otherwise it is left out for its `Retry-After`.
 
         Raises:
             RuntimeError: it was released before, which would leave the count wrong for good.
@@ -81,9 +87,12 @@ class Pick:
             sent_mb=sent_mb,
             worker_s=worker_s,
             requests=self._requests,
+            backpressure=backpressure,
         )
         if changed:
             self._balancer.regroup()
+        if self.endpoint.overload.limit < inf:
+            self._balancer.limited()
         if load_report is not None:
             self._balancer.reported(self.endpoint, load_report, now, probed=False)
 
@@ -92,12 +101,20 @@ class RetryAt:
     """Returned by `Balancer.pick` where no worker can be picked before `until` (monotonic seconds).
 
     Either all workers were tried, and `until` is the present time, or all are overloaded.
+
+    Attributes:
+        until: when to call again, at the latest.
+        overloaded: all are overloaded: requests wait in a line, the oldest first.
+        full: with `overloaded`: some worker has as many requests of this client as it accepts, so
+            that each of their answers may make a place, before `until`.
     """
 
-    __slots__ = ("until",)
+    __slots__ = ("full", "overloaded", "until")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, *, overloaded: bool = False, full: bool = False) -> None:
         self.until = until
+        self.overloaded = overloaded
+        self.full = full
 
 
 class _Group:
@@ -161,6 +178,7 @@ class Balancer:
         self._sticky = Sticky()
         self._endpoints: dict[str, Endpoint] = {}
         self._groups: dict[ModelReference, _Group] = {}
+        self._limited = False  # whether a worker has refused a request, so that its limit counts
         self._min_interval_s = config.probing.worker_min_interval_s
         self.probing = Probing(config.probing)
         self.snapshot: Snapshot | None = None
@@ -188,6 +206,10 @@ class Balancer:
         self._endpoints = endpoints
         self.snapshot = snapshot
         self.regroup()
+
+    def limited(self) -> None:
+        """Note that a worker accepts a limited number of requests."""
+        self._limited = True
 
     def regroup(self) -> None:
         """Determine again which endpoints are usable, at the next pick."""
@@ -250,8 +272,14 @@ class Balancer:
             overloaded = [each.ejection.overloaded_until for each in group.endpoints]
             overloaded_until = min((until for until in overloaded if until > now), default=None)
             if overloaded_until is not None:
-                return RetryAt(overloaded_until)
+                return RetryAt(overloaded_until, overloaded=True)
             pool = steady = group.endpoints
+        if self._limited:
+            self._limited = any(each.overload.limit < inf for each in group.endpoints)
+            pool = [each for each in pool if each.overload.allows(each.in_flight)]
+            if not pool:
+                return self._full(group, now)
+            steady = [each for each in steady if each.overload.allows(each.in_flight)]
         if tried:
             pool = [endpoint for endpoint in pool if endpoint.id not in tried]
             if not pool:
@@ -272,6 +300,14 @@ class Balancer:
         if trial:
             self.regroup()
         return Pick(self, endpoint, now, trial=trial)
+
+    def _full(self, group: _Group, now: float) -> RetryAt:
+        """Why no worker has a place: all have as many requests of this client as they accept."""
+        until = now + _LONGEST_S
+        for each in group.endpoints:
+            if now < each.ejection.overloaded_until < until:
+                until = each.ejection.overloaded_until
+        return RetryAt(until, overloaded=True, full=True)
 
     def serving(self, reference: ModelReference, now: float) -> Sequence[Endpoint]:
         """The endpoints that a request for `reference` may go to, usable or not."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.ejection import Ejection
 from fingerpost.client.routing.outcome import Outcome
+from fingerpost.client.routing.overload_limit import OverloadLimit
 from fingerpost.registry.load import WorkerState
 from fingerpost.registry.moving_average import ewma, time_weight
 
@@ -63,6 +64,7 @@ class Endpoint:
         "load_report_at",
         "local_requests_per_slot",
         "new_at",
+        "overload",
         "renewed_at",
         "requests_per_slot",
         "suspect_until",
@@ -103,6 +105,7 @@ class Endpoint:
         self.compute_s_per_mb = self.transfer_s_per_mb = self.expected_s_per_mb = 0.0
         self.suspect_until = -inf
         self.first_sent_at = inf
+        self.overload = OverloadLimit()
         self._mb = self._own_s = self._transfer_s = 0.0
         self._own_at = -inf
 
@@ -145,6 +148,7 @@ class Endpoint:
         sent_mb: float,
         worker_s: float | None,
         requests: float,
+        backpressure: bool = False,
     ) -> bool:
         """Record the end of a request; True if the worker may have become usable or unusable.
 
@@ -158,10 +162,16 @@ class Endpoint:
             self.local_requests_per_slot, self.requests_per_slot - self.inverse_slots
         )
         if outcome is Outcome.ANSWERED:
+            if self.overload.limit < inf:
+                self.overload.answered(self.in_flight + 1, now)
             if sent_mb > 0:
                 self._sample(now - picked_at, worker_s, sent_mb, requests, now)
         elif outcome in (Outcome.FAILED, Outcome.REFUSED):
             self.suspect_until = now + self._suspect_s
+        elif outcome is Outcome.OVERLOADED:
+            self.overload.refused(self.in_flight, picked_at=picked_at, now=now)
+            if backpressure:
+                retry_after_s = self.overload.pause_s(retry_after_s, self.in_flight, rng)
         elif outcome is Outcome.STALE and picked_at <= self.renewed_at:
             outcome = Outcome.ABANDONED  # it was refused by an entry that is corrected already
         return self.ejection.finished(

@@ -27,6 +27,14 @@ def registry(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Allow a --host that other machines can reach.")
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which the registry may be asked, beside localhost and addresses. "
+            "May be repeated.",
+        ),
+    ] = None,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
 ) -> None:
@@ -34,6 +42,7 @@ def registry(
 
     It keeps everything in memory; after a restart the workers register again.
     """
+    from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.registry.embedded import EmbeddedRegistry
 
     start_logging(log_level)
@@ -41,9 +50,13 @@ def registry(
     async def run() -> None:
         from fingerpost.registry.shutdown import ShutdownSignals
 
-        async with EmbeddedRegistry(host, port, allow_remote=allow_remote) as serving:
+        embedded = EmbeddedRegistry(
+            host, port, allow_remote=allow_remote, allow_hosts=allow_host or ()
+        )
+        async with embedded as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)
             logger.info("listening at %s; nothing is written to disk", serving.url)
             await signals.wait()
 
+    raise_descriptor_limit()
     asyncio.run(run())

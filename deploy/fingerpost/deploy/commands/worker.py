@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -101,6 +102,16 @@ def worker(
         Literal["http", "ttl"],
         _option(_NETWORK, "How Consul checks it; ttl where the agent cannot reach it."),
     ] = "http",
+    registry_wait: Annotated[
+        float | None,
+        _option(
+            _NETWORK,
+            "Seconds to wait for a registry that does not answer; 0 ends at once, and without the "
+            "option it is waited for without limit.",
+            metavar="SECONDS",
+            min=0,
+        ),
+    ] = None,
     wan_address: Annotated[
         str | None,
         _option(_NETWORK, "Its address for other datacenters, if it differs.", metavar="HOST"),
@@ -113,6 +124,7 @@ def worker(
             "from an earlier answer.",
         ),
     ] = 2.0,
+    max_per_client: options.MaxPerClient = None,
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
         int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
@@ -131,6 +143,17 @@ def worker(
         int,
         _option(_LIMITS, "Largest body of several images or of tensors; larger ones get 413."),
     ] = 64_000_000,
+    max_memory: Annotated[
+        int | None,
+        _option(
+            _LIMITS,
+            "Most megabytes of bodies of all requests at once; further ones get 429. By default "
+            "an eighth of the machine's or control group's memory.",
+            metavar="MB",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
     max_megapixels: Annotated[
         float,
         _option(
@@ -155,6 +178,7 @@ def worker(
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.config import CheckConfig
+    from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
@@ -186,7 +210,12 @@ def worker(
         registry_config=dataclasses.replace(
             registry_config, check=CheckConfig(mode=check), wan_address=wan_address
         ),
-        registration=RegistrationConfig(advertise=advertise, weight=weight, zone=zone),
+        registration=RegistrationConfig(
+            advertise=advertise,
+            weight=weight,
+            zone=zone,
+            registry_wait_s=math.inf if registry_wait is None else registry_wait,
+        ),
         host=host,
         port=port,
         batching=BatchingConfig(
@@ -196,7 +225,11 @@ def worker(
             latency_s=None if latency_ms is None else latency_ms / 1000,
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
-        requests=RequestConfig(max_bytes=max_request_bytes),
+        connections=ConnectionConfig(max_per_client=max_per_client),
+        requests=RequestConfig(
+            max_bytes=max_request_bytes,
+            max_memory_bytes=None if max_memory is None else max_memory * 1_000_000,
+        ),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
             poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
@@ -226,11 +259,13 @@ def worker(
         source = _many(models, only, versions, follow_symlinks=follow_symlinks)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
+    from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.worker.eventloop import run_main
     from fingerpost.worker.worker import Worker
 
     loading = placement.load_config(threads)
     serving = Worker(source, lambda files: load_backend(files, loading), config)
+    raise_descriptor_limit()
     run_main(serving.run_until_signal(follow_parent=follow_parent))
 
 

@@ -13,6 +13,7 @@ from fingerpost.registry.consul.schema.checks import check_name, format_duration
 from fingerpost.registry.consul.schema.codec import (
     TAG,
     decode_entries,
+    decode_stale,
     encode_instance,
 )
 from fingerpost.registry.consul.schema.models import LEFT_OUT
@@ -172,6 +173,24 @@ class ConsulAgent:
             with _naming_rule(instance):
                 await self._consul().agent.service.deregister(instance.id)
         await self._settle(instance, lambda entry: entry is None)
+
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove this agent's entries of other processes at the instance's address.
+
+        Returns their ids, without those that the token may not remove.
+        """
+        async with deadline(self._call_timeout_s, f"looking for old entries of {instance.address}"):
+            answer = await self._http.call("GET", "/v1/agent/services")
+        removed = []
+        for entry_id, service in decode_stale(answer.body, instance):
+            try:
+                async with deadline(self._call_timeout_s, f"deregistering {entry_id}"):
+                    await self._consul().agent.service.deregister(entry_id)
+            except RegistryDenied as error:
+                logger.warning("the old entry %s of %s stays: %s", entry_id, service, error)
+            else:
+                removed.append(entry_id)
+        return tuple(removed)
 
     def _consul(self) -> ConsulClient:
         if self._client is None:

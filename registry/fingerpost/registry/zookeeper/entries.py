@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry.deadline import deadline
+from fingerpost.registry.instance import Instance, address_in_id
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.zookeeper.codec import (
     DRAIN,
     SICK,
     Children,
     Node,
+    decode_instance,
     encode_instance,
     is_service,
     sort_children,
@@ -22,7 +24,6 @@ from fingerpost.registry.zookeeper.codec import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fingerpost.registry.instance import Instance
     from fingerpost.registry.zookeeper.session import ZooKeeperSession
 
 __all__ = ["KnownNodes", "ZooKeeperEntries"]
@@ -221,6 +222,34 @@ class ZooKeeperEntries:
                 self._session.expected("NoNodeError", "NotEmptyError"),
             ):
                 await self._session.call("delete", self.path(service))
+
+    async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
+        """Remove the nodes of other processes at the instance's address; return their ids.
+
+        Only nodes are read whose ids have that address, which is one in many.
+        """
+        address = f"-{address_in_id(instance.host, instance.ports['http'])}-"
+        wanted = (instance.host, instance.ports["http"])
+        removed = []
+        async with deadline(self._call_timeout_s, f"looking for old entries of {address[1:-1]}"):
+            found = await self.children(self._root)
+            for service in sorted(filter(is_service, found[0] if found else ())):
+                names = await self.children(self.path(service))
+                for entry_id in sort_children(names[0] if names else ()).ids:
+                    if address not in entry_id:
+                        continue
+                    path = self.path(service, entry_id)
+                    node = await self.node(path)
+                    entry = None if node is None else decode_instance(entry_id, service, node)
+                    if (
+                        isinstance(entry, Instance)
+                        and (entry.host, entry.ports["http"]) == wanted
+                        and entry.boot_id not in (0, instance.boot_id)
+                    ):
+                        with self._session.expected("NoNodeError"):
+                            await self._session.call("delete", path)
+                        removed.append(entry_id)
+        return tuple(removed)
 
     async def find(self, instance_id: str) -> str | None:
         """The service with an instance or a drain marker of that id, or None."""

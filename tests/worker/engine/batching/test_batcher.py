@@ -110,7 +110,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     queue.submit(2, cost=1, now=0, prepared=False)
     with pytest.raises(Overloaded, match="2 images wait") as caught:
         queue.submit(3, cost=1, now=0)
-    assert caught.value.retry_after_s == 1.0
+    assert caught.value.retry_after_s == 0.1  # its times are not known yet
 
 
 def test_when_to_come_back_is_what_the_queue_takes() -> None:

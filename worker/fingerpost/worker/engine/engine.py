@@ -150,6 +150,16 @@ class Engine:
         return self._batcher.ready
 
     @property
+    def crowded(self) -> bool:
+        """Whether a quarter of the queue's places, or more, are taken."""
+        return 4 * len(self._batcher) >= self._config.max_queue
+
+    def expected_s(self) -> float:
+        """Seconds until an image that came now would be answered; 0 while too little is known."""
+        with self._lock:
+            return self._batcher.expected_s(time.monotonic())
+
+    @property
     def abandoned(self) -> int:
         """Images that are still being decoded although their requests have ended."""
         return self._batcher.abandoned

@@ -10,10 +10,10 @@
 | `POST /v2/repository/models/M/load` | loads the versions of a model that its policy chooses |
 | `POST /v2/repository/models/M/unload` | unloads all versions of a model |
 
-Each needs `Authorization: Bearer TOKEN`, and is answered when it is done, with the model as
-`GET` shows it. A command holds until the worker ends, the version's folder is removed, or (for
-aliases) the model's `versions.toml` changes. The last two are Triton's, for its clients; a load
-with a configuration or files is refused, because models are loaded from the disk only.
+Each needs `Authorization: Bearer TOKEN` (see `admin_access`), and is answered when it is done, with
+the model as `GET` shows it. A command holds until the worker ends, the version's folder is removed,
+or (for aliases) the model's `versions.toml` changes. The last two are Triton's, for its clients; a
+load with a configuration or files is refused, because models are loaded from the disk only.
 
 Without a token these paths do not exist: clients that classify may not switch models. Rejected: an
 answer before the work is done, for whose end every caller would have to poll.
@@ -21,16 +21,16 @@ answer before the work is done, for whose end every caller would have to poll.
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from aiohttp import hdrs
 
-from fingerpost.errors import InvalidName, InvalidRequest, Unauthorized
+from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.http_server import json_response
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
+from fingerpost.registry.query_parameters import check_parameters
 from fingerpost.worker.repository.control import ModelControl
 from fingerpost.worker.serving.errors import message_error, typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.registry.http_server import Handler
+    from fingerpost.worker.protocols.admin_access import AdminAccess
     from fingerpost.worker.repository.repository import ModelRepository
     from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["AdminProtocol"]
 
 _MAX_BODY_BYTES = 4096
+_BODY_S = 10.0
+_OWN = "/v1/admin"
 
 T = TypeVar("T")
 
@@ -60,15 +63,15 @@ class _Load(msgspec.Struct, frozen=True):
 class AdminProtocol:
     """Commands to a repository from callers with the token; `add_to` makes the routes."""
 
-    def __init__(self, repository: ModelRepository, token: str) -> None:
+    def __init__(self, repository: ModelRepository, access: AdminAccess) -> None:
         self._repository = repository
         self._control = ModelControl(repository)
-        self._credential = f"Bearer {token}".encode()
+        self._access = access
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
-        base, guarded = "/v1/admin/models", self._guarded
-        own = ProtocolRoutes(context, "/v1/admin", typed_error)
+        base, guarded = f"{_OWN}/models", self._guarded
+        own = ProtocolRoutes(context, _OWN, typed_error)
         own.get(base, guarded(self._list))
         own.post(base + "/{model}/versions/{version}/load", guarded(self._load))
         own.post(base + "/{model}/versions/{version}/unload", guarded(self._unload))
@@ -81,11 +84,9 @@ class AdminProtocol:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
-            given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(given, self._credential):
-                raise Unauthorized(
-                    "this needs the worker's admin token: send Authorization: Bearer TOKEN"
-                )
+            await self._access.check(request)
+            if request.path.startswith(_OWN):  # Triton's paths have Triton's rules
+                check_parameters(request.query, ())
             return await handler(request)
 
         return checked
@@ -157,8 +158,12 @@ async def _body(request: web.Request, kind: type[T], example: str) -> T:
     if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
         raise InvalidRequest(f"the body must be {example}, with its Content-Length")
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.MsgspecError as error:
+        async with asyncio.timeout(_BODY_S):
+            body = await request.read()
+        return msgspec.json.decode(body, type=kind)
+    except TimeoutError:
+        raise InvalidRequest(f"the body did not arrive within {_BODY_S:g} s") from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body must be {example}: {error}") from error
 
 

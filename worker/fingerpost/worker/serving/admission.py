@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER
+from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WAITED_HEADER
 from fingerpost.errors import DeadlineExceeded, InvalidRequest, Misdirected, Overloaded
 from fingerpost.registry import WorkerState
+from fingerpost.worker.serving.oldest_first import OldestFirst
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -22,6 +24,9 @@ __all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "deadline_s"]
 
 # The deadline of a request that has none of its own, in seconds.
 DEFAULT_DEADLINE_S: Final = 600.0
+
+# After a refusal, where too little is known of the model's times.
+_RETRY_AFTER_S: Final = 0.1
 
 # Raises where the headers show that a request cannot be answered.
 Check = Callable[["web.Request"], None]
@@ -47,6 +52,7 @@ class Admission:
         self._idle.set()
         self._streams: set[Callable[[], object]] = set()
         self._state = WorkerState.STARTING
+        self._oldest_first = OldestFirst()
         self.rif = 0
         self.refusal: FingerpostError | None = None
 
@@ -96,11 +102,29 @@ class Admission:
         if self.rif >= self._max_in_flight:
             raise Overloaded(
                 f"{self.rif} requests are in flight here already: use another worker, "
-                "or try again in a second",
-                retry_after_s=1.0,
+                "or try again later",
+                retry_after_s=served.engine.expected_s() or _RETRY_AFTER_S,
             )
+        if self._oldest_first.contended(time.monotonic()):
+            self._defer(request, served)
         served.engine.admit(left_s)
         return left_s
+
+    def overloaded(self, request: web.Request, error: Overloaded) -> None:
+        """Record that a request was refused; sets when it should come back."""
+        retry_after_s = _RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
+        error.retry_after_s = self._oldest_first.refused(
+            _waited_s(request), retry_after_s, time.monotonic()
+        )
+
+    def _defer(self, request: web.Request, served: ServedVersion) -> None:
+        """Refuse a request that would take the place of older ones."""
+        if served.engine.crowded and self._oldest_first.defers(_waited_s(request)):
+            raise Overloaded(
+                "others have waited longer for this worker, which is overloaded: use another "
+                "worker, or try again later",
+                retry_after_s=served.engine.expected_s() or _RETRY_AFTER_S,
+            )
 
     def admit_stream(self, request: web.Request, served: ServedVersion, check: Check) -> None:
         """Check the headers of a stream as `admit` does, and the number of open streams."""
@@ -178,3 +202,9 @@ def deadline_s(request: web.Request) -> float | None:
     if not math.isfinite(left_ms):
         raise InvalidRequest(f"{DEADLINE_HEADER}: {text!r} is not a number of milliseconds")
     return left_ms / 1000
+
+
+def _waited_s(request: web.Request) -> float:
+    """For how many seconds its client has waited with this request; 0 where it does not say."""
+    text = request.headers.get(WAITED_HEADER, "")
+    return int(text) / 1000 if text.isdecimal() and len(text) < 10 else 0.0

@@ -126,6 +126,11 @@ class WorkerMetrics(Collector):
             "reregistrations", "Times the registry had forgotten this worker"
         )
         self.state = self._gauge("state", "0 starting, 1 ready, 2 draining, 3 failed")
+        self.admin_denied = Counter(
+            f"{_PREFIX}admin_denied_requests",
+            "Requests to the admin API without its token, or with a wrong one",
+            registry=self.registry,
+        )
         self.access_log_dropped = Counter(
             f"{_PREFIX}access_log_dropped_lines",
             "Access log lines that could not be written in time",

@@ -39,7 +39,7 @@ from fingerpost.registry.consul.schema.models import (
     encode_models,
 )
 from fingerpost.registry.instance import Instance
-from fingerpost.registry.names import check_service
+from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ __all__ = [
     "Entry",
     "decode_catalog",
     "decode_entries",
+    "decode_stale",
     "encode_instance",
 ]
 
@@ -303,6 +304,45 @@ def _number(key: str, value: str) -> int:
     if not _NUMBER.fullmatch(value):
         raise InvalidInstance(f"metadata {key!r} is {value[:40]!r}, not a number")
     return int(value)
+
+
+class _AgentService(msgspec.Struct, rename="pascal"):
+    id: str = msgspec.field(name="ID")
+    service: str
+    port: int = 0
+    address: str = ""
+    tags: list[str] | None = None
+    meta: dict[str, str] | None = None
+
+
+def decode_stale(body: bytes, instance: Instance) -> list[tuple[str, str]]:
+    """Id and service of the entries of other processes at the instance's host and port.
+
+    `body` is the answer of `/v1/agent/services`. Entries that are not Fingerpost's, have no boot
+    id, or cannot be read are left alone.
+
+    Raises:
+        RegistryError: the answer as a whole is not a JSON object.
+    """
+    try:
+        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(
+            f"the agent's list of its services cannot be read: {body[:100]!r}"
+        ) from error
+    stale = []
+    for each in raw.values():
+        try:
+            entry = msgspec.json.decode(each, type=_AgentService)
+            check_id(entry.id)
+            check_service(entry.service)
+        except (msgspec.MsgspecError, InvalidName, ValueError, RecursionError):
+            continue
+        boot_id = (entry.meta or {}).get(_BOOT_ID, "0")
+        same = (entry.address, entry.port) == (instance.host, instance.ports["http"])
+        if same and TAG in (entry.tags or ()) and boot_id not in ("0", str(instance.boot_id)):
+            stale.append((entry.id, entry.service))
+    return stale
 
 
 def decode_catalog(body: bytes) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ T = TypeVar("T")
 
 # Seconds after the last run in which the estimates still refuse.
 _ESTIMATE_VALID_S: Final = 1.0
+# After a refusal, where too little is known of the model's times.
+_RETRY_AFTER_S: Final = 0.1
 # Seconds before the last moment at which a batch that waits for others starts: starting takes time.
 _START_MARGIN_S: Final = 0.002
 # Least images of one of several concurrent batches, where they are ready: with one at a time ONNX
@@ -128,7 +130,7 @@ class Batcher(Generic[T]):
 
         Raises:
             Overloaded: `max_queue` items wait already, or they would take too long for the
-                objective; `retry_after_s` is the time that they take, 1 s or more.
+                objective; `retry_after_s` is the time that they take.
             DeadlineExceeded: the deadline passes before the items in front of it are done.
         """
         config = self._config
@@ -140,7 +142,7 @@ class Batcher(Generic[T]):
             raise Overloaded(
                 f"{len(self)} images wait for the model already: "
                 "try another worker, or this one later",
-                retry_after_s=max(1.0, expected_s),
+                retry_after_s=expected_s or _RETRY_AFTER_S,
             )
         if config.latency_s is not None:
             # A model that misses the objective with a single image may still run one image while
@@ -153,7 +155,7 @@ class Batcher(Generic[T]):
                 raise Overloaded(
                     f"an answer would take {expected_s:.3g} s, over the objective of "
                     f"{config.latency_s:g} s: try another worker, or this one later",
-                    retry_after_s=max(1.0, expected_s),
+                    retry_after_s=expected_s,
                 )
         if now + expected_s > deadline:
             raise DeadlineExceeded(

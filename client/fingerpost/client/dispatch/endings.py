@@ -1,0 +1,69 @@
+"""Why a call ends without an answer of a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fingerpost.errors import DeadlineExceeded, NoWorker, UnknownModel, UnknownService
+
+if TYPE_CHECKING:
+    from fingerpost.client.dispatch.call import Call
+    from fingerpost.client.dispatch.service import Service
+    from fingerpost.registry import Snapshot
+
+__all__ = ["check_served", "too_late", "unknown_service"]
+
+
+def too_late(call: Call, service: Service | None) -> DeadlineExceeded:
+    """The error of a call whose deadline has passed, or would pass before the next attempt.
+
+    It says what the call was waiting for. `service` is None if it looked for no workers yet.
+    """
+    return DeadlineExceeded(
+        f"{call.reference}: no answer by the deadline, after {call.attempts} attempts; "
+        f"{_cause(call, service)}"
+    )
+
+
+def _cause(call: Call, service: Service | None) -> str:
+    if call.last_error is not None:
+        return f"the last one failed: {call.last_error}"
+    if service is None:
+        return "give more time (timeout_s)"
+    if service.watch.view is None:
+        reason = service.watch.error or "no answer yet"
+        return f"it is not known yet where the workers are: {reason}"
+    if not service.watch.view.instances:
+        return "no healthy worker serves it"
+    if call.peer is not None:
+        return f"{call.peer.address} had not answered yet; give more time (timeout_s)"
+    return "give more time (timeout_s)"
+
+
+def check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
+    """Raise why there is no worker to pick, unless one may still come (`late`: no longer)."""
+    name = call.reference.model
+    if snapshot is None:
+        return
+    if not snapshot.known:
+        raise unknown_service(name)
+    if snapshot.instances:
+        models = [each for one in snapshot.instances for each in one.models if each.name == name]
+        versions = sorted({version for each in models for version in each.versions}, key=int)
+        aliases = sorted({alias for each in models for alias in each.aliases})
+        raise UnknownModel(
+            f"no worker of {name!r} serves {call.reference}; its versions are "
+            f"{', '.join(versions) or 'none'} and its aliases {', '.join(aliases) or 'none'}"
+        )
+    if late:
+        raise NoWorker(
+            f"{name!r} is known, but no healthy worker serves it; start one, or wait longer for "
+            "one (wait_for_ready_s)"
+        ) from call.last_error
+
+
+def unknown_service(service: str) -> UnknownService:
+    """The error for a service that the registry does not have."""
+    return UnknownService(
+        f"no service {service!r}: the name is misspelled, or no worker of it has registered yet"
+    )
