@@ -22,6 +22,7 @@ from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
+from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.serving.turns import Turns
@@ -73,6 +74,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
+        self.memory = BodyMemory(config.requests)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
 
     def app(self) -> web.Application:
@@ -89,8 +91,10 @@ class WorkerService:
                 web.get("/metrics", self._get_metrics),
             ]
         )
+        memory = self.memory
         context = RouteContext(
             app=app,
+            memory=memory,
             manager=self._manager,
             admission=self.admission,
             observer=self._observer,
@@ -100,9 +104,9 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        uploads, turns = Uploads(config), Turns()
+        uploads, turns = Uploads(config, memory), Turns()
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
-        StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
+        StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
         TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
         OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
