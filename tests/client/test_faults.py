@@ -147,7 +147,7 @@ async def test_a_silent_worker_is_left_long_before_its_silence_is_over(cluster, 
             forwarder.stopped = True
         else:
             forwarder.hole.set()
-        await until(lambda: client.stats.silences or under_load.errors)
+        await until(lambda: client.stats.unresponsive or under_load.errors)
         await under_load.more(100)
         await under_load.end()
         assert max(each.elapsed_s for each in under_load.results) < 5

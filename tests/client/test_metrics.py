@@ -23,6 +23,9 @@ async def test_what_a_client_did_is_told(cluster):
 
     assert value("attempts_total") == images + 1
     assert value("retries_total", cause="unreachable") == 1
+    client.stats.unresponsive = 3
+    for name in ("unresponsive_workers_total", "silences_total"):  # the old name, for a release
+        assert value(name) == 3
     assert value("stale_addresses_total") == 1
     assert value("ejections_total") == 1
     assert value("hedges_total") == 0

@@ -214,6 +214,29 @@ async def test_the_redirect_comes_before_the_body(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", [{"relay": True}], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("GET", "/v1/resolve/digits?lable=canary", "it takes version, alias, n, zone, index, wait"),
+        ("GET", "/v1/services?service=digits", "it takes none"),
+        ("GET", "/?version=3", "it takes none"),
+        ("POST", "/v1/classify/digits?version=3", "it takes top"),
+        ("POST", "/v1/relay/digits?alias=canary", "it takes top"),
+    ],
+)
+async def test_unknown_parameters_are_named(
+    world: World, method: str, path: str, known: str
+) -> None:
+    await world.add("a")
+    await world.until(1)
+    async with world.http.request(method, path, allow_redirects=False) as answer:
+        assert answer.status == 400
+        error = (await answer.json())["error"]
+    assert error["code"] == "invalid_request"
+    assert error["message"].endswith(known)
+
+
+@pytest.mark.parametrize("world", [{"relay": True}], indirect=True)
 @pytest.mark.parametrize("path", ["/v1/relay/digits", "/v1/classify/digits"])
 async def test_web_pages_may_not_send_images(world: World, path: str) -> None:
     await world.add("a")

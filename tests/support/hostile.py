@@ -109,6 +109,10 @@ class HostileServer:
         self.requests: list[bytes] = []
         self.most_bytes = 0
 
+    def answer(self, first: bytes, again: bytes = b"") -> None:
+        """Answer so from the next request on."""
+        self._first, self._again = first, again
+
     @property
     def address(self) -> str:
         """`host:port`."""
@@ -132,12 +136,13 @@ class HostileServer:
                     await reader.readexactly(int(length.split(b"\r\n")[0]))
                 elif b"chunked" in head.lower():
                     await reader.readuntil(b"0\r\n\r\n")
-                writer.write(self._first)
+                first, again = self._first, self._again
+                writer.write(first)
                 await writer.drain()
-                while self._again:
-                    writer.write(self._again)
+                while again:
+                    writer.write(again)
                     await writer.drain()
-                    sent += len(self._again)
+                    sent += len(again)
                     self.most_bytes = max(self.most_bytes, sent)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.worker.config import (
     DrainConfig,
     ModelsConfig,
@@ -23,8 +24,14 @@ WRONG = {
     "registration.timeout_s": lambda: RegistrationConfig(timeout_s=-1),
     "requests.max_in_flight": lambda: RequestConfig(max_in_flight=0),
     "requests.max_bytes": lambda: RequestConfig(max_bytes=0),
-    "requests.headers_timeout_s": lambda: RequestConfig(headers_timeout_s=0),
+    "connections.headers_timeout_s": lambda: ConnectionConfig(headers_timeout_s=0),
+    "connections.idle_timeout_s": lambda: ConnectionConfig(idle_timeout_s=float("nan")),
+    "connections.max_connections": lambda: ConnectionConfig(max_connections=0),
+    "connections.max_per_client": lambda: ConnectionConfig(max_per_client=-1),
     "requests.body_timeout_s": lambda: RequestConfig(body_timeout_s=float("nan")),
+    "requests.min_upload_rate": lambda: RequestConfig(min_upload_rate=-1),
+    "requests.max_uploads_per_client": lambda: RequestConfig(max_uploads_per_client=-1),
+    "requests.max_memory_bytes": lambda: RequestConfig(max_memory_bytes=1000),
     "streams.window": lambda: StreamConfig(window=0),
     "streams.idle_timeout_s": lambda: StreamConfig(idle_timeout_s=0),
     "streams.heartbeat_s": lambda: StreamConfig(heartbeat_s=0),

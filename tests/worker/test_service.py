@@ -314,6 +314,8 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
     for path in ("/health/live", "/health/engine", "/health/ready"):
         async with http.get(path) as response:
             assert response.status == 200
+            if path == "/health/engine":
+                assert await response.json() == {"status": "healthy"}
     async with http.get("/metrics") as response:
         text = await response.text()
     assert 'fingerpost_worker_requests_total{model="colours",status="200"} 1.0' in text

@@ -89,8 +89,8 @@ class Stats:
         hedges: second attempts that were made because an answer was late.
         ejections: how often a worker was ejected after failures.
         probes, probes_lost: requests for load reports, and those without an answer in time.
-        silences: how often the images that waited at a worker were sent elsewhere because it did
-            not answer such a request.
+        unresponsive: how often the images that waited at a worker were sent elsewhere because it
+            did not answer such a request; `silences` in release 0.1.
         snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
         images: how many images `snapshot_age_s` is the sum of.
         rejected_entries: entries of proxies or the registry that were left out, by reason: they
@@ -109,7 +109,7 @@ class Stats:
     ejections: int = 0
     probes: int = 0
     probes_lost: int = 0
-    silences: int = 0
+    unresponsive: int = 0
     snapshot_age_s: float = 0.0
     images: int = 0
     rejected_entries: Mapping[RejectionReason, int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.names import check_service
 from fingerpost.registry.renames import renamed_fields
 
@@ -29,6 +30,7 @@ class ProxyConfig:
         host: address to listen on; by default loopback, so that nothing is open by accident.
         port: port to listen on; 0 picks a free one. The default, 12480, is the one that clients
             and commands ask without an option.
+        connections: which connections are refused or closed.
         default_service: the service that `GET /` answers for. None, the default, is the only
             service there is; with several, `GET /` is then an error.
         relay: whether `POST /v1/relay/...` carries images through this proxy, for clients that
@@ -63,6 +65,7 @@ class ProxyConfig:
     registry_config: RegistryConfig = field(default_factory=RegistryConfig)
     host: str = "127.0.0.1"
     port: int = 12480
+    connections: ConnectionConfig = field(default_factory=ConnectionConfig)
     default_service: str | None = None
     relay: bool = False
     lease_s: float = 2.0

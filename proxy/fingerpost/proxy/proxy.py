@@ -79,7 +79,11 @@ class Proxy:
             relay = await stack.enter_async_context(Relay(metrics, probes.leave_out))
             routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(
-                routes.app(), routes.address, handle_signals=False, shutdown_timeout=1.0
+                routes.app(),
+                routes.address,
+                config.connections,
+                handle_signals=False,
+                shutdown_timeout=1.0,
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()

@@ -10,6 +10,7 @@ import msgspec
 from fingerpost.errors import InvalidRequest
 from fingerpost.registry import ModelReference
 from fingerpost.registry.old_spellings import warn_old_spelling
+from fingerpost.registry.query_parameters import check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["ResolveQuery"]
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?", re.ASCII)
+_KNOWN: Final = ("version", "alias", "n", "zone", "index", "wait")
+_OLD: Final = "label"  # what release 0.1.0 has for `alias`
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
@@ -43,10 +46,11 @@ class ResolveQuery(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             InvalidName: the service, version or alias is not a valid name.
-            InvalidRequest: a parameter has a wrong value, or contradicts another one.
+            InvalidRequest: a parameter is not known, has a wrong value, or contradicts another one.
         """
         if not query:
             return cls(reference=ModelReference.parse(service))
+        check_parameters((name for name in query if name != _OLD), _KNOWN)
         return cls(
             reference=_reference(service, query),
             index=_number(query, "index", digits=19, what="the index of an earlier answer"),
@@ -60,7 +64,7 @@ def _reference(service: str, query: Mapping[str, str]) -> ModelReference:
     """`flowers@3` as in the path, or `version=` and `alias=` as in the query; not both."""
     reference = ModelReference.parse(service)
     version, alias = query.get("version"), query.get("alias")
-    if label := query.get("label"):
+    if label := query.get(_OLD):
         warn_old_spelling("label=", "alias=", "GET /v1/resolve", "change the callers' URLs")
     wanted = [each for each in (version, alias, label, reference.version, reference.alias) if each]
     if len(wanted) > 1:

@@ -19,6 +19,7 @@ from fingerpost.proxy.server import remember
 from fingerpost.registry import ModelReference
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
+from fingerpost.registry.query_parameters import check_parameters
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -129,6 +130,7 @@ class ProxyRoutes:
         accept plain text, or say nothing, it is `host:port`, as in release 0.1.
         """
         plain = "*/*" not in request.headers.get(hdrs.ACCEPT, "")
+        check_parameters(request.query, ())
         try:
             worker = await self._picker.default()
         except FingerpostError:
@@ -184,6 +186,7 @@ class ProxyRoutes:
 
     async def _get_services(self, request: web.Request) -> web.Response:
         """`GET /v1/services`: every service, its versions, aliases and number of instances."""
+        check_parameters(request.query, ())
         now = time.monotonic()
         snapshots = await self._directory.services()
         entries = tuple(service_entry(each, now) for each in snapshots)
@@ -196,7 +199,7 @@ class ProxyRoutes:
         continues to send a body that this proxy will not read.
         """
         try:
-            self._check_origin(request)
+            self._check_upload(request)
             worker = await self._picker.pick(ModelReference.parse(request.match_info["service"]))
         except FingerpostError as error:
             self._metrics.failures["redirect"].inc()
@@ -225,7 +228,7 @@ class ProxyRoutes:
 
     async def _post_relay(self, request: web.Request) -> web.Response:
         """`POST /v1/relay/{service}`: carry the image through, where that is enabled."""
-        self._check_origin(request)
+        self._check_upload(request)
         if not self._config.relay:
             raise Unauthorized(
                 "the relay is off: send images straight to a worker, or start the proxy with "
@@ -236,8 +239,14 @@ class ProxyRoutes:
         query = f"?{request.query_string}" if request.query_string else ""
         return await self._relay.forward(request, f"/v1/classify/{reference}{query}", workers)
 
-    def _check_origin(self, request: web.Request) -> None:
-        """Refuse a web page of another origin, which would work in its reader's name."""
+    def _check_upload(self, request: web.Request) -> None:
+        """Refuse unknown parameters, and a web page of another origin.
+
+        Raises:
+            InvalidRequest: a parameter that workers do not know either.
+            Unauthorized: the page would work in its reader's name.
+        """
+        check_parameters(request.query, ("top",))
         problem = self._guard.check_origin(request.headers)
         if problem is not None:
             raise Unauthorized(problem)

@@ -12,14 +12,22 @@ do keep-alive, pipelining, limits, `Expect` and lingering itself.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
+
+from fingerpost.registry.connection import LimitedConnection, LimitedRunner, LimitedServer
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from aiohttp import web
+
+    from fingerpost.registry.connection import ConnectionGuard
+    from fingerpost.registry.connection_config import ConnectionConfig
 
 __all__ = ["ProxyRunner", "remember"]
 
@@ -29,7 +37,6 @@ _MAX_HEAD_BYTES: Final = 1024
 _MAX_HEADS: Final = 256  # heads that are remembered; all others are parsed
 # A connection's request is parsed at least this often, so that aiohttp sees that it is in use.
 _PARSE_EVERY_S: Final = 1.0
-_OPTIONS: Final[dict[str, Any]] = {"access_log": None}
 
 
 class Address(Protocol):
@@ -40,22 +47,24 @@ class Address(Protocol):
         ...
 
 
-class ProxyRunner(web.AppRunner):
+class ProxyRunner(LimitedRunner):
     """Serves an application, and answers known requests for `GET /` by `address`.
 
     Args:
         app: the application, for all other requests.
         address: see `Address`.
+        connections: the limits of connections.
         options: see `web.AppRunner`.
     """
 
-    def __init__(self, app: web.Application, address: Address, **options: Any) -> None:
-        super().__init__(app, **options)
+    def __init__(
+        self, app: web.Application, address: Address, connections: ConnectionConfig, **options: Any
+    ) -> None:
+        super().__init__(app, connections, **options)
         self._address = address
 
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(server, self._address)
+    def _limited(self, application: web.Server) -> web.Server:
+        return _Server(application, self._address, self.guard)
 
 
 def remember(request: web.Request, *, plain: bool) -> None:
@@ -68,11 +77,11 @@ def remember(request: web.Request, *, plain: bool) -> None:
         connection.remember(plain=plain)
 
 
-class _Server(web.Server):
+class _Server(LimitedServer):
     """The application's server, with connections that have the fast path."""
 
-    def __init__(self, server: web.Server, address: Address) -> None:
-        super().__init__(server.request_handler, request_factory=server.request_factory)
+    def __init__(self, application: web.Server, address: Address, guard: ConnectionGuard) -> None:
+        super().__init__(application, guard)
         self.address = address
         self.known: dict[bytes, bool] = {}  # whether the answer is plain
 
@@ -80,7 +89,7 @@ class _Server(web.Server):
         return _Connection(self)
 
 
-class _Connection(web.RequestHandler):
+class _Connection(LimitedConnection):
     """The connection of one client.
 
     `_head` holds the last received bytes if they may be a whole `GET /`. Known bytes are answered
@@ -92,7 +101,7 @@ class _Connection(web.RequestHandler):
     __slots__ = ("_head", "_known", "_next", "_parse_at")
 
     def __init__(self, server: _Server) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), **_OPTIONS)
+        super().__init__(server, server.guard)
         self._next = server.address
         self._known = server.known
         self._head: bytes | None = None

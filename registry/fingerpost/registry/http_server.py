@@ -19,6 +19,7 @@ from fingerpost.errors import (
     MethodNotAllowed,
     UnknownPath,
 )
+from fingerpost.registry.descriptors import SpareDescriptor
 from fingerpost.registry.instance import format_address
 
 if TYPE_CHECKING:
@@ -81,14 +82,19 @@ async def serve(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
 
 
 class _Site(web.SockSite):
-    """A site whose stop leaves no connection open.
+    """A site that can be out of descriptors, and whose stop leaves no connection open.
 
     asyncio accepts a connection in one turn of its loop and makes the transport in the next one. If
     the server closes in between, that fails, and the socket stays open without anyone to read it
     (https://github.com/python/cpython/issues/109564).
     """
 
+    async def start(self) -> None:
+        await super().start()
+        self._spare = SpareDescriptor(self._sock)
+
     async def stop(self) -> None:
+        self._spare.close()
         asyncio.get_running_loop().remove_reader(self._sock)
         await asyncio.sleep(0)
         await super().stop()

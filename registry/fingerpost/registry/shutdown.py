@@ -1,17 +1,39 @@
-"""How a long-running command ends: by a signal, or because the process that started it ended."""
+"""How a long-running command ends: by a signal, or because the process that started it ended.
+
+Python runs a signal's handler between two of its instructions, and asyncio in a turn of its loop: a
+process that decodes, or waits for a lock, does neither. So the kernel is told to take the handler
+away as it delivers the first signal (`SA_RESETHAND`), after which the second one ends the process
+by itself. Python's `signal` cannot set that flag; where the C library is not glibc or musl on
+Linux, a second signal needs a loop that runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 __all__ = ["ShutdownSignals"]
+
+
+_SA_RESETHAND: Final = 0x80000000
+
+
+class _SigAction(ctypes.Structure):
+    """`struct sigaction` of glibc and musl on 64-bit processors."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_byte * 128),
+        ("flags", ctypes.c_uint),
+        ("restorer", ctypes.c_void_p),
+    )
 
 
 class ShutdownSignals:
@@ -33,6 +55,7 @@ class ShutdownSignals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+            _handle_once(number)
         loop.add_signal_handler(signal.SIGHUP, self.restart_requested.set)
         if follow_parent:
             loop.add_reader(sys.stdin.fileno(), self._on_stdin)
@@ -69,9 +92,22 @@ class ShutdownSignals:
         if self._received.is_set():
             # Nothing is worth waiting for now; the kernel closes what is open.
             os._exit(128 + number)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)  # the other one, too, ends the process from now on
         self._received.set()
 
     def _on_stdin(self) -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
             self._received.set()
+
+
+def _handle_once(number: int) -> None:
+    """Let the kernel end the process at the second signal of this number."""
+    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    action = _SigAction()
+    if libc.sigaction(number, None, ctypes.byref(action)) == 0 and action.handler:
+        action.flags |= _SA_RESETHAND
+        libc.sigaction(number, ctypes.byref(action), None)

@@ -22,6 +22,8 @@ SETTINGS = {
     "requests": RequestConfig(body_timeout_s=0.3, max_bytes=400_000),
     "streams": StreamConfig(idle_timeout_s=0.3, heartbeat_s=0.1, window=8),
 }
+# The limits that workers have, but for what a test would wait for.
+AS_DEPLOYED = {"images": ImageConfig(), "requests": RequestConfig(body_timeout_s=1.0)}
 
 
 async def _serve(settings: dict[str, Any]) -> None:
@@ -73,4 +75,4 @@ class Server:
 
 
 if __name__ == "__main__":
-    run_main(_serve({"images": ImageConfig()} if "--as-deployed" in sys.argv else SETTINGS))
+    run_main(_serve(AS_DEPLOYED if "--as-deployed" in sys.argv else SETTINGS))

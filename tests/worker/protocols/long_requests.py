@@ -153,6 +153,11 @@ REQUESTS: Final[dict[str, Callable[[], Long]]] = {
         b"x",
     ),
     "raw: 20 MB": lambda: (CLASSIFY, {}, IMAGE + bytes(19_000_000)),
+    "raw: chunks of a byte": lambda: (CLASSIFY, CHUNKED, chunks(bytes(200_000), 1)),
+    "raw: a path of 10 MB": lambda: ("/" + "x" * 10_000_000, {}, IMAGE),
+    "raw: chunk extensions": lambda: (CLASSIFY, CHUNKED, b"1;" + b"a=b;" * 3_000_000),
+    "raw: trailers": lambda: (CLASSIFY, CHUNKED, b"0\r\n" + b"a: b\r\n" * 1_000_000),
+    "raw: newlines": lambda: (CLASSIFY + " HTTP/1.1\r\n" + "\r\n" * 2_000_000, {}, b""),
     "raw: gzip": lambda: (CLASSIFY, {"Content-Encoding": "gzip"}, bytes(1_000)),
     "raw: 4,000 query parameters": lambda: (CLASSIFY + "?" + "a&" * 4_000, {}, IMAGE),
     "raw: 100 headers of 8 KB": lambda: (

@@ -260,3 +260,16 @@ async def test_a_web_page_may_not_send_orders(worker, http, caplog):
     assert worker.instance.models[0].versions[0] == "3"
     async with http.post(url, headers=KEY | {"Origin": worker.instance.url}) as answer:
         assert answer.status == 200
+
+
+async def test_unknown_parameters_are_refused(worker, order, http):
+    status, answer = await order(worker, "POST", "flowers/rollback?version=1")
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert worker.instance.models[0].versions[0] == "3"
+    for path in ("/", "/v1/classify/flowers"):
+        async with http.post(f"{worker.instance.url}{path}?version=2", data=b"x") as answer:
+            assert answer.status == 400
+            assert "it takes top" in (await answer.json())["error"]["message"]
+    for path in ("/v1/models/flowers?x=1", "/v2/models/flowers?x=1"):  # of other protocols
+        async with http.get(f"{worker.instance.url}{path}") as answer:
+            assert answer.status == 200

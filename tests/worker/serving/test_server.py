@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from fingerpost.worker.config import RequestConfig
+from fingerpost.registry.connection_config import ConnectionConfig
 from tests.support.colours import encoded
 from tests.support.http import is_closed, post_request, raw_connection, read_answer
 from tests.support.rig import serving
@@ -16,7 +16,7 @@ CLASSIFY = "/v1/classify/colours"
 
 async def test_connections_without_all_their_headers_are_closed() -> None:
     async with (
-        serving(requests=RequestConfig(headers_timeout_s=0.2)) as rig,
+        serving(connections=ConnectionConfig(headers_timeout_s=0.2)) as rig,
         contextlib.AsyncExitStack() as stack,
     ):
         silent, slow, again = [
@@ -34,7 +34,7 @@ async def test_connections_without_all_their_headers_are_closed() -> None:
 
 async def test_idle_connections_and_long_uploads_are_kept() -> None:
     async with (
-        serving(requests=RequestConfig(headers_timeout_s=0.2)) as rig,
+        serving(connections=ConnectionConfig(headers_timeout_s=0.2)) as rig,
         contextlib.AsyncExitStack() as stack,
     ):
         idle, upload = [await stack.enter_async_context(raw_connection(rig.port)) for _ in range(2)]

@@ -9,6 +9,7 @@ from typing import Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
@@ -68,23 +69,35 @@ class RequestConfig:
             answered with 413. More takes more memory. 64 MB holds what Triton's default does; a
             base64 image takes a third more than its bytes. It also bounds the images that one
             stream has in flight.
-        headers_timeout_s: longest time that the headers of a request take, in seconds, from their
-            first byte or from the start of a new connection; then the connection is closed. More
-            lets slow clients hold more connections; 10 s suits any network.
         body_timeout_s: longest pause between two pieces of a body, in seconds; a stalled upload is
             closed. More lets slow clients hold more memory; 10 s outlasts some lost packets.
+        min_upload_rate: fewest bytes of a body in a second, on average of each 20 s; a slower
+            upload is closed. More frees the memory of slow uploads sooner; 0 is no limit. 500 is
+            Apache's default, too, and any modem's rate is higher.
+        max_uploads_per_client: most unfinished bodies of one address, which the next is answered
+            with 429; 0 is no limit. More lets one client hold more of `max_in_flight`; the default
+            is a quarter of its default. A load balancer has one address: use 0 behind one.
+        max_memory_bytes: most bytes of bodies in the whole process, from their arrival to their
+            answer; what exceeds it is answered with 429. More absorbs larger bursts. None, the
+            default, is an eighth of the memory of the machine or the control group, and at least
+            twice `max_bytes`. Decoded images and models come on top.
     """
 
     max_in_flight: int = 1024
     max_bytes: int = 64_000_000
-    headers_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
+    min_upload_rate: float = 500.0
+    max_uploads_per_client: int = 256
+    max_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _check_least("requests.max_in_flight", self.max_in_flight, 1)
         _check_least("requests.max_bytes", self.max_bytes, 1)
-        _check_positive("requests.headers_timeout_s", self.headers_timeout_s)
         _check_positive("requests.body_timeout_s", self.body_timeout_s)
+        _check_least("requests.min_upload_rate", self.min_upload_rate, 0)
+        _check_least("requests.max_uploads_per_client", self.max_uploads_per_client, 0)
+        if self.max_memory_bytes is not None:
+            _check_least("requests.max_memory_bytes", self.max_memory_bytes, self.max_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +206,7 @@ class TelemetryConfig:
     limits="images",
     max_in_flight="requests.max_in_flight",
     max_request_bytes="requests.max_bytes",
-    headers_timeout_s="requests.headers_timeout_s",
+    headers_timeout_s="connections.headers_timeout_s",
     body_timeout_s="requests.body_timeout_s",
     stream_window="streams.window",
     stream_idle_s="streams.idle_timeout_s",
@@ -224,6 +237,7 @@ class WorkerConfig:
         batching: how images are gathered into batches; a model's own `model.toml` overrides it.
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
+        connections: which connections are refused or closed.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
@@ -242,6 +256,7 @@ class WorkerConfig:
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     requests: RequestConfig = field(default_factory=RequestConfig)
+    connections: ConnectionConfig = field(default_factory=ConnectionConfig)
     streams: StreamConfig = field(default_factory=StreamConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)

@@ -22,6 +22,7 @@ from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
+from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.serving.turns import Turns
@@ -73,6 +74,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
+        self.memory = BodyMemory(config.requests)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
 
     def app(self) -> web.Application:
@@ -89,8 +91,10 @@ class WorkerService:
                 web.get("/metrics", self._get_metrics),
             ]
         )
+        memory = self.memory
         context = RouteContext(
             app=app,
+            memory=memory,
             manager=self._manager,
             admission=self.admission,
             observer=self._observer,
@@ -100,9 +104,9 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        uploads, turns = Uploads(config), Turns()
+        uploads, turns = Uploads(config, memory), Turns()
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
-        StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
+        StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
         TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
         OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
@@ -115,16 +119,14 @@ class WorkerService:
         """A runner of `app`, not yet set up.
 
         A client that disconnects cancels its request, so that its image is not run. Bodies are not
-        decompressed, because compressed ones are refused. An idle connection is closed after 75 s,
-        as in nginx.
+        decompressed, because compressed ones are refused.
         """
         return WorkerRunner(
             self.app(),
             self._fast_path.handle,
-            headers_s=self._config.requests.headers_timeout_s,
+            self._config.connections,
             shutdown_timeout=1.0,
             auto_decompress=False,
-            keepalive_timeout=75.0,
             read_bufsize=_READ_BYTES,
         )
 
@@ -201,7 +203,7 @@ class WorkerService:
         if not self.engine_healthy():
             running_s = round(self._running_s(), 1)
             return json_response({"status": "stalled", "running_s": running_s}, status=503)
-        return json_response({"status": "well"})
+        return json_response({"status": "healthy"})
 
     async def _get_ready(self, request: web.Request) -> web.Response:
         """Whether the worker is loaded, warmed up, registered, not draining and not stalled."""

@@ -119,7 +119,8 @@ class Dispatcher:
             return await self._run(call, image)
         except asyncio.CancelledError:
             if scope.cancelled_caught():
-                raise too_late(call) from call.last_error
+                service = self._services.get(call.reference.model)
+                raise too_late(call, service) from call.last_error
             raise
         finally:
             self._deadlines.discard(scope)
@@ -183,7 +184,7 @@ class Dispatcher:
             elif pick.until >= call.deadline and not pick.full:
                 if called:
                     service.turn_done(call.reference)
-                raise too_late(call) from call.last_error
+                raise too_late(call, service) from call.last_error
             elif pick.overloaded:
                 line = service.waiting(call.reference)
                 await line.turn(call.began, until=pick.until, again=called)

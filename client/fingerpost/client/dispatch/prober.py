@@ -174,6 +174,6 @@ class Prober:
         self._stats.probes_lost += 1
         endpoint.suspect(self._clock())
         if self._choice():
-            self._stats.silences += 1
+            self._stats.unresponsive += 1
             reason = f"no answer to /load for {self._config.probe_timeout_s:g} s (probe_timeout_s)"
             self._transport.abort(endpoint.instance.address, reason)

@@ -57,6 +57,7 @@ def proxy(
     lease: Annotated[
         float, typer.Option(help="Seconds that a client may use an answer without asking again.")
     ] = 2.0,
+    max_per_client: options.MaxPerClient = None,
     log_level: options.LogLevel = "info",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
@@ -67,6 +68,8 @@ def proxy(
     A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
+    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.descriptors import raise_descriptor_limit
 
     start_logging(log_level)
     # Until it serves, there is nothing to hand over.
@@ -76,6 +79,7 @@ def proxy(
         registry_config=registry_config,
         host=host,
         port=port,
+        connections=ConnectionConfig(max_per_client=max_per_client),
         default_service=service,
         relay=relay,
         lease_s=lease,
@@ -92,6 +96,7 @@ def proxy(
             signals.ignore_restarts()
             await serving.leave(_GRACE_S)
 
+    raise_descriptor_limit()
     asyncio.run(run())
 
 

@@ -42,6 +42,7 @@ def registry(
 
     It keeps everything in memory; after a restart the workers register again.
     """
+    from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.registry.embedded import EmbeddedRegistry
 
     start_logging(log_level)
@@ -57,4 +58,5 @@ def registry(
             logger.info("listening at %s; nothing is written to disk", serving.url)
             await signals.wait()
 
+    raise_descriptor_limit()
     asyncio.run(run())

@@ -124,6 +124,7 @@ def worker(
             "from an earlier answer.",
         ),
     ] = 2.0,
+    max_per_client: options.MaxPerClient = None,
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
         int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
@@ -142,6 +143,17 @@ def worker(
         int,
         _option(_LIMITS, "Largest body of several images or of tensors; larger ones get 413."),
     ] = 64_000_000,
+    max_memory: Annotated[
+        int | None,
+        _option(
+            _LIMITS,
+            "Most megabytes of bodies of all requests at once; further ones get 429. By default "
+            "an eighth of the machine's or control group's memory.",
+            metavar="MB",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
     max_megapixels: Annotated[
         float,
         _option(
@@ -166,6 +178,7 @@ def worker(
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.config import CheckConfig
+    from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
@@ -212,7 +225,11 @@ def worker(
             latency_s=None if latency_ms is None else latency_ms / 1000,
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
-        requests=RequestConfig(max_bytes=max_request_bytes),
+        connections=ConnectionConfig(max_per_client=max_per_client),
+        requests=RequestConfig(
+            max_bytes=max_request_bytes,
+            max_memory_bytes=None if max_memory is None else max_memory * 1_000_000,
+        ),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
             poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
@@ -242,11 +259,13 @@ def worker(
         source = _many(models, only, versions, follow_symlinks=follow_symlinks)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
+    from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.worker.eventloop import run_main
     from fingerpost.worker.worker import Worker
 
     loading = placement.load_config(threads)
     serving = Worker(source, lambda files: load_backend(files, loading), config)
+    raise_descriptor_limit()
     run_main(serving.run_until_signal(follow_parent=follow_parent))
 
 

@@ -9,6 +9,7 @@ from fingerpost.deploy.options.common import (
     Host,
     Json,
     LogLevel,
+    MaxPerClient,
     RegistryUrl,
     Relay,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Json",
     "Labels",
     "LogLevel",
+    "MaxPerClient",
     "MemoryFraction",
     "ModelName",
     "OutputLayer",

@@ -12,6 +12,7 @@ __all__ = [
     "Host",
     "Json",
     "LogLevel",
+    "MaxPerClient",
     "RegistryUrl",
     "Relay",
 ]
@@ -38,6 +39,16 @@ Relay = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+MaxPerClient = Annotated[
+    int | None,
+    typer.Option(
+        "--max-per-client",
+        help="Most connections of one address; by default half of all, 0 is no limit (behind a "
+        "load balancer).",
+        show_default=False,
+        min=0,
+    ),
+]
 LogLevel = Annotated[
     str,
     typer.Option(

@@ -15,14 +15,16 @@ from aiohttp import web
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.browser_guard import BrowserGuard
+from fingerpost.registry.connection import LimitedRunner
+from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded.checker import Checker
+from fingerpost.registry.embedded.requests import bad_requests, blocking, flag, whole_body
 from fingerpost.registry.embedded.state import views
 from fingerpost.registry.embedded.state.definitions import (
     BadRequest,
     CheckReport,
     Status,
     parse_bool,
-    parse_duration_s,
     parse_report,
     parse_service,
 )
@@ -41,8 +43,6 @@ DEFAULT_PORT: Final = 12481
 MAX_WAITING: Final = 1000
 # A registration is some 3 KB; Consul's limits on metadata allow 40 KB.
 _MAX_BODY_BYTES: Final = 256 * 1024
-_DEFAULT_WAIT_S: Final = 300.0
-_MAX_WAIT_S: Final = 600.0
 
 
 class EmbeddedRegistry:
@@ -60,6 +60,8 @@ class EmbeddedRegistry:
         allow_hosts: names by which it may be asked, beside `host`, localhost, all addresses and,
             with `allow_remote`, this machine's name. Other names, and web pages of other origins,
             get 403, see `BrowserGuard`.
+        connections: which connections are refused or closed; by default one address may have all
+            of them, because all clients are on one machine.
 
     Raises:
         ConfigurationError: not a loopback address.
@@ -72,6 +74,7 @@ class EmbeddedRegistry:
         *,
         allow_remote: bool = False,
         allow_hosts: Iterable[str] = (),
+        connections: ConnectionConfig | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
@@ -83,6 +86,7 @@ class EmbeddedRegistry:
         self._port = port
         own = (host, socket.gethostname()) if allow_remote else (host,)
         self._guard = BrowserGuard.of((*own, *allow_hosts))
+        self._connections = connections or ConnectionConfig(max_per_client=0)
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked)
@@ -111,8 +115,8 @@ class EmbeddedRegistry:
         self._store = Store()
         self._closing = False
         # Without cancellation, closing would wait for the held queries of disconnected watchers.
-        runner = web.AppRunner(
-            self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        runner = LimitedRunner(
+            self._application(), self._connections, handler_cancellation=True, shutdown_timeout=1.0
         )
         await runner.setup()
         try:
@@ -148,7 +152,7 @@ class EmbeddedRegistry:
 
     def _application(self) -> web.Application:
         app = web.Application(
-            client_max_size=_MAX_BODY_BYTES, middlewares=[self._check_caller, _bad_requests]
+            client_max_size=_MAX_BODY_BYTES, middlewares=[self._check_caller, bad_requests]
         )
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(
@@ -219,7 +223,7 @@ class EmbeddedRegistry:
 
     async def _register(self, request: web.Request) -> web.Response:
         replace = request.query.get("replace-existing-checks") in ("", "true")
-        definition = parse_service(await request.read())
+        definition = parse_service(await whole_body(request))
         self._store.register(definition, now=self._now(), replace_checks=replace)
         self._announce()
         return web.Response()
@@ -253,7 +257,7 @@ class EmbeddedRegistry:
         return handler
 
     async def _update(self, request: web.Request) -> web.Response:
-        return self._report(request, parse_report(await request.read()))
+        return self._report(request, parse_report(await whole_body(request)))
 
     def _report(self, request: web.Request, report: CheckReport) -> web.Response:
         check_id = request.match_info["id"]
@@ -296,7 +300,7 @@ class EmbeddedRegistry:
     async def _health(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         tags = request.query.getall("tag", [])
-        passing = _flag(request, "passing")
+        passing = flag(request, "passing")
 
         def content() -> object:
             services = self._store.instances(name, tags=tags, passing=passing)
@@ -330,7 +334,7 @@ class EmbeddedRegistry:
         self, request: web.Request, index: Callable[[], int], content: Callable[[], object]
     ) -> web.Response:
         """Answer once the index is above the requested one, or the time to wait is over."""
-        seen, wait_s = _blocking(request)
+        seen, wait_s = blocking(request)
         if index() <= seen and not self._closing:
             if self._waiting >= MAX_WAITING:
                 return web.Response(status=429, text=f"{MAX_WAITING} queries are waiting already")
@@ -349,45 +353,6 @@ class EmbeddedRegistry:
             "X-Consul-LastContact": "0",
         }
         return json_response(content(), headers=headers)
-
-
-def _blocking(request: web.Request) -> tuple[int, float]:
-    """The index (0: do not wait) and seconds to wait of a query. Raises `BadRequest`."""
-    if "stale" in request.query and "consistent" in request.query:
-        raise BadRequest("Cannot specify ?stale with ?consistent, conflicting semantics.")
-    datacenter = request.query.get("dc", "")
-    if datacenter not in ("", views.DATACENTER):
-        raise web.HTTPInternalServerError(text=f"No path to datacenter {datacenter!r}")
-    text = request.query.get("index", "") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise BadRequest("Invalid index")
-    wait = request.query.get("wait", "")
-    try:
-        wait_s = parse_duration_s(wait) if wait else _DEFAULT_WAIT_S
-    except BadRequest:
-        raise BadRequest("Invalid wait time") from None
-    return int(text), min(wait_s, _MAX_WAIT_S)
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    """A boolean of a query: `?name` and `?name=true`. Raises `BadRequest` for other values."""
-    text = request.query.get(name)
-    if text is None:
-        return False
-    value = parse_bool(text or "true")
-    if value is None:
-        raise BadRequest(f"Invalid value for ?{name}")
-    return value
-
-
-@web.middleware
-async def _bad_requests(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except BadRequest as error:
-        return web.Response(status=400, text=str(error))
 
 
 def _is_loopback(host: str) -> bool:

@@ -21,6 +21,7 @@ answer before the work is done, for whose end every caller would have to poll.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -29,6 +30,7 @@ from fingerpost.errors import InvalidName, InvalidRequest
 from fingerpost.registry.http_server import json_response
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
+from fingerpost.registry.query_parameters import check_parameters
 from fingerpost.worker.repository.control import ModelControl
 from fingerpost.worker.serving.errors import message_error, typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["AdminProtocol"]
 
 _MAX_BODY_BYTES = 4096
+_BODY_S = 10.0
+_OWN = "/v1/admin"
 
 T = TypeVar("T")
 
@@ -66,8 +70,8 @@ class AdminProtocol:
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
-        base, guarded = "/v1/admin/models", self._guarded
-        own = ProtocolRoutes(context, "/v1/admin", typed_error)
+        base, guarded = f"{_OWN}/models", self._guarded
+        own = ProtocolRoutes(context, _OWN, typed_error)
         own.get(base, guarded(self._list))
         own.post(base + "/{model}/versions/{version}/load", guarded(self._load))
         own.post(base + "/{model}/versions/{version}/unload", guarded(self._unload))
@@ -81,6 +85,8 @@ class AdminProtocol:
     def _guarded(self, handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
             await self._access.check(request)
+            if request.path.startswith(_OWN):  # Triton's paths have Triton's rules
+                check_parameters(request.query, ())
             return await handler(request)
 
         return checked
@@ -152,8 +158,12 @@ async def _body(request: web.Request, kind: type[T], example: str) -> T:
     if (request.content_length or 0) > _MAX_BODY_BYTES or request.content_length is None:
         raise InvalidRequest(f"the body must be {example}, with its Content-Length")
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.MsgspecError as error:
+        async with asyncio.timeout(_BODY_S):
+            body = await request.read()
+        return msgspec.json.decode(body, type=kind)
+    except TimeoutError:
+        raise InvalidRequest(f"the body did not arrive within {_BODY_S:g} s") from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body must be {example}: {error}") from error
 
 

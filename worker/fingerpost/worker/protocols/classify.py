@@ -9,6 +9,7 @@ import msgspec
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.errors import FingerpostError, InvalidRequest
+from fingerpost.registry.query_parameters import check_parameters
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.serving.errors import typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
@@ -56,7 +57,7 @@ class ClassifyProtocol:
     async def _one(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /`: one image in, `[[label, score], ...]` out."""
         top = labels_wanted(request)
-        images = await self._uploads.read_images(request)
+        images = await self._uploads.read_images(request, admitted)
         if len(images) != 1:
             raise InvalidRequest(
                 f"POST / takes one image, this body has {len(images)}: "
@@ -70,7 +71,7 @@ class ClassifyProtocol:
     async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
         top = labels_wanted(request)
-        images = await self._uploads.read_images(request)
+        images = await self._uploads.read_images(request, admitted)
         served, images_counted = admitted.served, self._metrics.of(admitted.served.model).images
         if len(images) == 1:
             name, data = images[0]
@@ -121,10 +122,11 @@ def labels_wanted(request: web.Request) -> int:
     """The number of labels that `?top=` asks for, by default 5; 0 for all.
 
     Raises:
-        InvalidRequest: it is not a number.
+        InvalidRequest: it is not a number, or there is another parameter.
     """
     if not request.query_string:
         return _DEFAULT_TOP
+    check_parameters(request.query, ("top",))
     text = request.query.get("top", str(_DEFAULT_TOP))
     if not (text.isascii() and text.isdigit() and len(text) < 7):
         raise InvalidRequest(f"top={text!r}: give the number of labels, 0 for all")

@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from fingerpost.client.images.decoding.gif import GifFile
 from fingerpost.client.images.decoding.heif import (
@@ -48,6 +47,7 @@ from fingerpost.client.images.decoding.heif import (
 from fingerpost.client.images.decoding.png import PngFile
 from fingerpost.client.images.decoding.structure import check_structure
 from fingerpost.client.images.decoding.tiff import TiffFile
+from fingerpost.client.images.decoding.webp import WebpFile
 from fingerpost.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ __all__ = ["FORMATS", "open_image"]
 _PLUGINS: Final[dict[str, Callable[[io.BytesIO], ImageFile]]] = {
     "JPEG": JpegImageFile,
     "PNG": PngFile,
-    "WEBP": WebPImageFile,
+    "WEBP": WebpFile,
     "BMP": BmpImageFile,
     "GIF": GifFile,
     "TIFF": TiffFile,
@@ -180,8 +180,10 @@ def _format_of(head: bytes) -> str | None:
         return "WEBP"
     if head.startswith(_JPEG_LS):
         return None
-    found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    return found or heif_format(head)
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    return heif_format(head)
 
 
 def _check_size(image: ImageFile, config: ImageConfig) -> None:

@@ -54,6 +54,7 @@ _HARMLESS: Final = frozenset(
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _GRAY, _RGB, _PALETTE = 0, 2, 3
+_ZEROS: Final = (0, (0, 0), (0, 0, 0), (0, 0, 0, 0))
 # First column and row of each pass of Adam7, and the steps to the next ones.
 _ADAM7: Final = (
     (0, 0, 8, 8),
@@ -75,12 +76,12 @@ class PngFile(PngImageFile):
     """
 
     def __init__(self, source: io.BytesIO) -> None:
-        chunks = _Chunks(source.getvalue())
+        self._chunks = chunks = _Chunks(source.getvalue())
         self._clean = chunks.clean()
         self._transparent, self._depth = chunks.transparent(), chunks.depth
-        self._all_bytes = chunks.pixel_bytes()
         super().__init__(io.BytesIO(self._clean))
-        self.info.update(chunks.metadata())
+        if chunks.text:
+            self.info.update(chunks.metadata())
 
     @property
     def decodings(self) -> int:
@@ -90,8 +91,7 @@ class PngFile(PngImageFile):
     def finished(self) -> Image.Image:
         """The decoded pixels; where a colour is transparent, LA or RGBA."""
         self.load()
-        last = self.crop((0, self.height - 1, self.width, self.height))
-        if self.info.get("interlace") or not any(last.tobytes()):
+        if self.info.get("interlace") or self._ends_black():
             self._check_all_there()
         if self._transparent is None:
             return self
@@ -107,9 +107,16 @@ class PngFile(PngImageFile):
         alpha = functools.reduce(ImageChops.lighter, opaque)
         return Image.merge("LA" if len(high) == 1 else "RGBA", (*high, alpha))
 
+    def _ends_black(self) -> bool:
+        """Whether all samples of the last row are 0, which an image that ends early has too."""
+        last = self.height - 1
+        if self.getpixel((self.width // 2, last)) not in _ZEROS:  # of most images, and is quick
+            return False
+        return not any(self.crop((0, last, self.width, self.height)).tobytes())
+
     def _check_all_there(self) -> None:
         """Pillow leaves rows black that are missing; they are counted where the last row is."""
-        inflater, left = zlib.decompressobj(), self._all_bytes
+        inflater, left = zlib.decompressobj(), self._chunks.pixel_bytes()
         for name, start, end, _ in _walk(self._clean):
             for at in range(start + 8, end - 4, _STEP_BYTES) if name == b"IDAT" else ():
                 data = self._clean[at : min(at + _STEP_BYTES, end - 4)]
@@ -136,8 +143,10 @@ class _Chunks:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._spans: dict[bytes, tuple[int, int]] = {}
-        self._text: list[tuple[bytes, bytes]] = []
+        self.text: list[tuple[bytes, bytes]] = []
+        self._end = len(_SIGNATURE)
         for name, start, end, sound in _walk(data):
+            self._end = end
             critical = not name[0] & 0x20
             if not sound and (critical or name not in _HARMLESS):
                 raise BrokenImage(f"the image's {name.decode()} chunk is damaged: its sum is wrong")
@@ -149,7 +158,7 @@ class _Chunks:
                     "save it as a standard PNG"
                 )
             elif sound and name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
-                self._text.append((name, data[start + 8 : end - 4]))
+                self.text.append((name, data[start + 8 : end - 4]))
         header = self._body(b"IHDR")
         if len(header) != 13 or b"IDAT" not in self._spans:
             raise BrokenImage("the image has no IHDR or no IDAT chunk: its header or pixels miss")
@@ -171,8 +180,12 @@ class _Chunks:
         names = [b"IHDR", b"IDAT"]
         if self._colour == _PALETTE:
             names[1:1] = [b"PLTE", b"tRNS"]
-        chunks = [self._data[slice(*self._spans[name])] for name in names if name in self._spans]
-        return b"".join((_SIGNATURE, *chunks, _END))
+        spans = [self._spans[name] for name in names if name in self._spans]
+        kept = len(_SIGNATURE) + sum(end - start for start, end in spans)
+        if kept == self._end and self._data.startswith(_END, self._end):
+            return self._data  # there is nothing else in it
+        view = memoryview(self._data)
+        return b"".join((_SIGNATURE, *(view[start:end] for start, end in spans), _END))
 
     def pixel_bytes(self) -> int:
         """What the pixels take unpacked, with the byte before each row that names its filter."""
@@ -188,6 +201,8 @@ class _Chunks:
     def transparent(self) -> tuple[int, ...] | None:
         """The samples of the transparent colour, of `depth` bits; None without one."""
         count = {_GRAY: 1, _RGB: 3}.get(self._colour)
+        if b"tRNS" not in self._spans:
+            return None
         body = self._body(b"tRNS")
         if count is None or len(body) < 2 * count:
             return None
@@ -198,7 +213,7 @@ class _Chunks:
         """What says how to turn the image, by Pillow's names: `exif` and `XML:com.adobe.xmp`."""
         found: dict[str, bytes | str] = {}
         texts = 0
-        for name, body in self._text:
+        for name, body in self.text:
             if name == b"eXIf":
                 found["exif"] = body
             elif body.startswith(_TURNING) and texts < _MAX_TEXTS:

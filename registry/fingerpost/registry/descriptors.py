@@ -1,0 +1,110 @@
+"""File descriptors: how many this process may have, and what a server does when all are used up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from fingerpost.registry.log_limit import LogLimit
+
+if sys.platform != "win32":
+    import resource
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["SpareDescriptor", "descriptor_limit", "raise_descriptor_limit"]
+
+logger = logging.getLogger(__name__)
+
+# Far more connections than one process serves; some libraries allocate for each descriptor.
+_ENOUGH: Final = 65_536
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_MOST_AT_ONCE: Final = 4096
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as its hard limit allows, up to 65,536.
+
+    Linux starts processes with 1024, for programs that use `select`.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    if sys.platform == "win32":
+        return _ENOUGH
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENOUGH if soft == resource.RLIM_INFINITY else min(soft, _ENOUGH)
+
+
+class SpareDescriptor:
+    """Closes waiting connections when no descriptor is left, so that their clients go elsewhere.
+
+    It holds one descriptor, which it gives up for as long as that takes. Without it the clients
+    would wait for an answer that does not come, and asyncio's loop would write a traceback for
+    each of them, over and over (https://github.com/python/cpython/issues/142108). libuv, and with
+    it uvloop, has the same remedy. asyncio accepts again a second later.
+
+    Args:
+        listener: the listening socket, not blocking.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._spare: int | None = os.open(os.devnull, os.O_RDONLY)
+        self._log = LogLimit()
+        self._loop = asyncio.get_running_loop()
+        self._others = self._loop.get_exception_handler()
+        self._loop.set_exception_handler(self._on_error)
+
+    def close(self) -> None:
+        """Give the descriptor up, and the loop its former handler of errors."""
+        if self._loop.get_exception_handler() == self._on_error:
+            self._loop.set_exception_handler(self._others)
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+    def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error, place = context.get("exception"), context.get("socket")
+        mine = place is not None and place.fileno() == self._listener.fileno()
+        if mine and isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            self._refuse(error)
+        elif self._others is not None:
+            self._others(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    def _refuse(self, error: OSError) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+        refused = 0
+        with contextlib.suppress(OSError):  # no more are waiting
+            while refused < _MOST_AT_ONCE:
+                self._listener.accept()[0].close()
+                refused += 1
+        try:
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            self._spare = None
+        if self._log.count(time.monotonic()):
+            logger.error(
+                "no connection can be accepted (%s; the limit is %d descriptors): %d were closed",
+                error.strerror,
+                descriptor_limit(),
+                refused,
+            )
