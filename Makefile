@@ -85,5 +85,6 @@ bench-%: $(STAMP)
 	@$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf .venv .venv-* site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/demo
+	rm -rf .venv .venv-* site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist models/digits data/digits
+	-rmdir models data 2>/dev/null || true
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ from aiohttp import web
 from tests.support.optional import not_none
 from tests.support.waiting import until
 
+from fingerpost.client import Client
 from fingerpost.errors import (
     BadAnswer,
     BrokenImage,
@@ -147,6 +148,17 @@ async def test_a_worker_that_is_too_slow_meets_the_deadline(cluster):
     client = await cluster.client(worker)
     with pytest.raises(DeadlineExceeded, match="give more time"):
         await client.classify(b"1", "digits", timeout_s=0.1)
+
+
+async def test_the_deadline_says_what_it_waited_for(cluster):
+    [worker] = await cluster.workers("one")
+    worker.behave = silent(worker)
+    client = await cluster.client(worker)
+    with pytest.raises(DeadlineExceeded, match=f"{worker.instance.address} had not answered yet"):
+        await client.classify(b"1", "digits", timeout_s=0.2)
+    async with Client("127.0.0.1:9") as lost:
+        with pytest.raises(DeadlineExceeded, match=r"where the workers are: no proxy answered; "):
+            await lost.classify(b"1", "digits", timeout_s=0.3)
 
 
 async def test_retry_after_is_honoured(cluster):

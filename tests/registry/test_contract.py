@@ -10,7 +10,7 @@ import pytest
 from tests.support.snapshots import ids
 from tests.support.waiting import until
 
-from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
+from fingerpost.errors import InvalidInstance, InvalidName, InvalidRequest, RegistryError
 from fingerpost.registry import ModelInfo
 
 
@@ -222,6 +222,26 @@ async def test_draining_one_instance_leaves_the_others(registry, worker, service
     assert ids(await registry.list(service)) == [second.instance.id]
     await first.deregister()
     assert ids(await registry.list(service)) == [second.instance.id]
+    await second.deregister()
+
+
+async def test_an_address_is_drained_with_all_of_its_entries(registry, worker, service):
+    first = await registry.register(worker.instance(service, "1"))
+    second = await registry.register(worker.instance(service, "2"))
+    assert first.instance.address == second.instance.address
+    await registry.set_draining(first.instance.address, "new disk")
+    snapshot = await registry.list(service)
+    assert (snapshot.known, snapshot.instances) == (True, ())
+    both = {first.instance.id, second.instance.id}
+    assert set(snapshot.withdrawn) == both
+    await registry.set_draining(first.instance.address, None)
+    assert set(ids(await registry.list(service))) == both
+    with pytest.raises(InvalidRequest, match="no instance '127.0.0.1:1'"):
+        await registry.set_draining("127.0.0.1:1", "new disk")
+    for wrong in ("127.0.0.1:", ":80", "a:b", "a/b"):
+        with pytest.raises(InvalidName):
+            await registry.set_draining(wrong, "new disk")
+    await first.deregister()
     await second.deregister()
 
 

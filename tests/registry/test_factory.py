@@ -127,3 +127,10 @@ def test_an_old_argument_is_answered_by_its_new_name(make, old, new):
 def test_an_old_class_is_answered_by_its_new_name(name):
     with pytest.raises(ImportError, match=f"{name} is called [A-Z]"):
         getattr(fingerpost.registry, name)
+
+
+@pytest.mark.parametrize("url", ["consul://", "CONSUL+https://", "http://", "consul:///"])
+def test_a_url_without_a_host_is_named_as_it_was_given(url):
+    with pytest.raises(ConfigurationError, match="names no host: write .*://HOST:PORT") as caught:
+        open_registry(url)
+    assert repr(url) in str(caught.value)

@@ -11,7 +11,7 @@ from fingerpost.client.wire import AnswerHead, ResolvedInstance, ServicesAnswer
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
-from fingerpost.registry.names import check_service
+from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class ProxyAnswers:
             from_disk=answer.from_disk,
         )
 
-    def services(self, body: bytes, proxy: str) -> tuple[str, ...]:
-        """The names in an answer to `GET /v1/services`.
+    def services(self, body: bytes, proxy: str) -> dict[str, tuple[str, ...]]:
+        """The services in an answer to `GET /v1/services`, each with the ids of withdrawn workers.
 
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
@@ -111,7 +111,9 @@ class ProxyAnswers:
         if len(entries) > _MAX_SERVICES:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:
-            return tuple(check_service(each.name) for each in entries)
+            return {
+                check_service(each.name): tuple(map(check_id, each.withdrawn)) for each in entries
+            }
         except DECODE_ERRORS as error:
             raise BadAnswer(f"{proxy}: not a valid list of services: {error}") from error
 

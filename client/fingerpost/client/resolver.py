@@ -57,6 +57,10 @@ class Resolver(Protocol):
         """The names of all services. Raises `RegistryError`."""
         ...
 
+    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
+        """By service, the ids of workers that are drained or not well. Raises `RegistryError`."""
+        ...
+
     @property
     def rejected_entries(self) -> RejectedEntries:
         """The entries that were left out, because they are malformed or not allowed."""
@@ -81,6 +85,11 @@ class RegistryResolver:
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
         return (await self._registry.catalog()).services
+
+    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
+        """See `Resolver.withdrawn`."""
+        lists = [await self._registry.list(name) for name in await self.services()]
+        return {each.service: each.withdrawn for each in lists}
 
     @property
     def rejected_entries(self) -> RejectedEntries:
@@ -152,6 +161,10 @@ class ProxyResolver:
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
+        return tuple(await self.withdrawn())
+
+    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
+        """See `Resolver.withdrawn`; of a proxy of release 0.1.0 none."""
         failures: list[str] = []
         for proxy in self._proxies:
             try:

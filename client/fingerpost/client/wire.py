@@ -241,6 +241,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         aliases: from an alias to its version.
         age_s: how many seconds ago the registry confirmed the snapshot.
         from_disk: whether this proxy has not reached the registry since it started.
+        withdrawn: ids of its workers that are drained or not well.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -250,6 +251,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...]
     age_s: float
     from_disk: bool = False
+    withdrawn: tuple[str, ...] = ()
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fingerpost.deploy.command_help import make_readable
 from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
 from fingerpost.deploy.logs import start_logging
@@ -137,6 +138,7 @@ def add_commands() -> None:
     """Add every command to `app`; the documentation's reference does the same."""
     for name in _COMMANDS:
         importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
+    make_readable(app)
 
 
 def _fail(message: str) -> None:

@@ -72,4 +72,5 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         aliases={alias: each for model in models for alias, each in model.aliases.items()},
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
+        withdrawn=snapshot.withdrawn,
     )

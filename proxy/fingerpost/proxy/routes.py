@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.proxy.probes import LoadProbes
     from fingerpost.proxy.relay import Relay
+    from fingerpost.registry import Instance
 
 __all__ = ["ProxyRoutes"]
+
+# Far more than the workers of one service.
+_MAX_TEXTS: Final = 4096
 
 
 class ProxyRoutes:
@@ -54,6 +58,7 @@ class ProxyRoutes:
         )
         self._guard = BrowserGuard.of([config.host])
         self._leaving = False
+        self._texts: dict[str, tuple[Instance, str]] = {}
 
     def app(self) -> web.Application:
         """A new application with all routes."""
@@ -105,7 +110,18 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address if plain else f"{worker.address}{identity_prefix(worker)}"
+        return worker.address if plain else self._identified(worker)
+
+    def _identified(self, worker: Instance) -> str:
+        """`host:port` with the path that names the process; kept, as making it takes 2 us."""
+        known = self._texts.get(worker.id)
+        if known is not None and known[0] is worker:
+            return known[1]
+        text = f"{worker.address}{identity_prefix(worker)}"
+        if len(self._texts) >= _MAX_TEXTS:
+            self._texts.clear()
+        self._texts[worker.id] = worker, text
+        return text
 
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
@@ -123,8 +139,8 @@ class ProxyRoutes:
         self._metrics.addresses.inc()
         if not self._leaving:
             remember(request, plain=plain)
-        prefix = "" if plain else identity_prefix(worker)
-        return web.Response(text=f"{worker.address}{prefix}\n")
+        address = worker.address if plain else self._identified(worker)
+        return web.Response(text=f"{address}\n")
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""

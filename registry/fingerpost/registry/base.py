@@ -85,6 +85,8 @@ class Registry(Protocol):
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
         """Drain an instance that another process registered, or put it back (`reason` None).
 
+        `instance_id` may be a `HOST:PORT` too: that is every instance at this address.
+
         Raises:
             InvalidRequest: there is no such instance, or it cannot be drained from here.
             RegistryError: the call to the registry failed.

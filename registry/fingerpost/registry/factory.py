@@ -62,6 +62,11 @@ def _consul(url: str, registry_config: RegistryConfig) -> Registry:
 
     scheme, _, rest = url.partition("://")
     transport = "https" if scheme.lower().endswith("https") else "http"
+    if not rest.strip("/"):
+        raise ConfigurationError(
+            f"registry URL {url!r} names no host: write {scheme}://HOST:PORT, such as "
+            f"{scheme}://127.0.0.1:8500"
+        )
     return ConsulRegistry(
         f"{transport}://{rest}",
         registry_config=registry_config,

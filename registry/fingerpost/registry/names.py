@@ -12,7 +12,14 @@ from typing import Final
 
 from fingerpost.errors import InvalidName
 
-__all__ = ["check_alias", "check_id", "check_service", "check_version", "split_reference"]
+__all__ = [
+    "check_alias",
+    "check_id",
+    "check_id_or_address",
+    "check_service",
+    "check_version",
+    "split_reference",
+]
 
 _SERVICE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _ID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?", re.ASCII)
@@ -42,6 +49,14 @@ def check_id(name: str) -> str:
             "underscores, with a letter or digit at either end and no two dots in a row"
         )
     return name
+
+
+def check_id_or_address(name: str) -> str:
+    """Return `name` if it is a valid id or a `HOST:PORT`, else raise `InvalidName`."""
+    host, colon, port = name.rpartition(":")
+    if colon and host and port.isascii() and port.isdigit():
+        return name
+    return check_id(name)
 
 
 def check_version(version: str) -> str:

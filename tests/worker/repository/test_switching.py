@@ -239,3 +239,15 @@ async def test_a_worker_that_ends_while_it_loads_leaves_nothing(tmp_path, serve,
             return '"LOADING"' in await response.text()
 
     await until(loading)
+
+
+async def test_an_alias_to_a_version_that_does_not_exist_is_logged(tmp_path, serve, caplog):
+    write_version(tmp_path / "flowers", 1)
+    settings = tmp_path / "flowers" / "versions.toml"
+    settings.write_text("[aliases]\nstable = 1\nnewest = 9\n")
+    worker = await serve(tmp_path)
+    missing = "alias {} points to version {}, which does not exist"
+    assert missing.format("newest", 9) in caplog.text
+    assert worker.instance.models[0].aliases == {"stable": "1"}
+    settings.write_text("[aliases]\nstable = 1\ncanary = 7\n")
+    await until(lambda: "flowers: " + missing.format("canary", 7) in caplog.text)

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from fingerpost.errors import FingerpostError
 from fingerpost.worker.config import RequestConfig, WorkerConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
+from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.uploads import Uploads, check_image_headers
 
 
@@ -27,15 +29,18 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[TestServer, list[objec
     config = WorkerConfig(
         registry="http://127.0.0.1:1", images=ImageConfig(max_bytes=1_000_000), **settings
     )
-    uploads, seen = Uploads(config), list[object]()
+    uploads, seen = Uploads(config, BodyMemory(config.requests)), list[object]()
 
     async def answer(request: web.Request) -> web.Response:
+        held = SimpleNamespace(body_bytes=0)
         try:
             if request.path == "/body":
-                found: object = await uploads.read_body(request, 2_000_000)
+                found: object = await uploads.read_body(
+                    request, SimpleNamespace(body_bytes=0), 2_000_000
+                )
             else:
                 check_image_headers(request, config)
-                found = await uploads.read_images(request)
+                found = await uploads.read_images(request, held)
         except FingerpostError as error:
             seen.append(error)
             response = web.Response(status=error.status, body=error.to_json())

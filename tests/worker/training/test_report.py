@@ -26,6 +26,33 @@ def test_precision_and_recall_by_hand(tmp_path: Path) -> None:
     assert report["confusion"] == made.confusion.tolist()
 
 
+@pytest.mark.parametrize(
+    ("images", "right", "learned"),
+    [
+        # Binomial(9, 1/3): 6 or more right by chance in 4.2 % of all cases, 5 or more in 14.5 %.
+        ([3, 3, 3], 6, True),
+        ([3, 3, 3], 5, False),
+        ([3, 3, 3], 0, False),
+        # All right is learned, although guesses are so too in 6.3 % of all cases.
+        ([2, 2], 4, True),
+        ([2, 2], 3, False),
+        # Nine of ten images in one class: to answer it always is no skill.
+        ([90, 10], 90, False),
+        ([90, 10], 96, True),
+        ([100, 100], 113, True),
+        ([100, 100], 112, False),
+    ],
+)
+def test_whether_more_was_learned_than_to_guess(
+    images: list[int], right: int, learned: bool
+) -> None:
+    truth = [label for label, count in enumerate(images) for _ in range(count)]
+    predicted = [label if i < right else (label + 1) % len(images) for i, label in enumerate(truth)]
+    made = Evaluation.of(("a", "b", "c")[: len(images)], truth, predicted)
+    assert made.guessing == max(images) / sum(images)
+    assert made.learned is learned
+
+
 @pytest.mark.frameworks
 @pytest.mark.parametrize(("classes", "pixels"), [(2, 300), (120, 3900), (400, 3900)])
 def test_the_picture_grows_with_the_classes(tmp_path: Path, classes: int, pixels: int) -> None:

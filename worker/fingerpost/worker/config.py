@@ -71,16 +71,33 @@ class RequestConfig:
             stream has in flight.
         body_timeout_s: longest pause between two pieces of a body, in seconds; a stalled upload is
             closed. More lets slow clients hold more memory; 10 s outlasts some lost packets.
+        min_upload_rate: fewest bytes of a body in a second, on average of each 20 s; a slower
+            upload is closed. More frees the memory of slow uploads sooner; 0 is no limit. 500 is
+            Apache's default, too, and any modem's rate is higher.
+        max_uploads_per_client: most unfinished bodies of one address, which the next is answered
+            with 429; 0 is no limit. More lets one client hold more of `max_in_flight`; the default
+            is a quarter of its default. A load balancer has one address: use 0 behind one.
+        max_memory_bytes: most bytes of bodies in the whole process, from their arrival to their
+            answer; what exceeds it is answered with 429. More absorbs larger bursts. None, the
+            default, is an eighth of the memory of the machine or the control group, and at least
+            twice `max_bytes`. Decoded images and models come on top.
     """
 
     max_in_flight: int = 1024
     max_bytes: int = 64_000_000
     body_timeout_s: float = 10.0
+    min_upload_rate: float = 500.0
+    max_uploads_per_client: int = 256
+    max_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _check_least("requests.max_in_flight", self.max_in_flight, 1)
         _check_least("requests.max_bytes", self.max_bytes, 1)
         _check_positive("requests.body_timeout_s", self.body_timeout_s)
+        _check_least("requests.min_upload_rate", self.min_upload_rate, 0)
+        _check_least("requests.max_uploads_per_client", self.max_uploads_per_client, 0)
+        if self.max_memory_bytes is not None:
+            _check_least("requests.max_memory_bytes", self.max_memory_bytes, self.max_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

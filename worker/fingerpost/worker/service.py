@@ -22,6 +22,7 @@ from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
+from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.serving.turns import Turns
@@ -73,6 +74,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
+        self.memory = BodyMemory(config.requests)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
 
     def app(self) -> web.Application:
@@ -89,8 +91,10 @@ class WorkerService:
                 web.get("/metrics", self._get_metrics),
             ]
         )
+        memory = self.memory
         context = RouteContext(
             app=app,
+            memory=memory,
             manager=self._manager,
             admission=self.admission,
             observer=self._observer,
@@ -100,9 +104,9 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        uploads, turns = Uploads(config), Turns()
+        uploads, turns = Uploads(config, memory), Turns()
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
-        StreamProtocol(manager, admission, config, metrics, self.load).add_to(context)
+        StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
         TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
         OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
@@ -133,7 +137,7 @@ class WorkerService:
     def load(self) -> LoadReport:
         """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
-        rif, slots = self.admission.rif, self._slots
+        rif, slots = self.admission.rif, 0
         decoding: list[float] = []
         queued_cost = latency_per_cost_s = 0.0
         stalled = False
@@ -141,9 +145,11 @@ class WorkerService:
             stalled = stalled or engine.running_s() > self._stall_s
             decoding += engine.decoding_since()
             rif += engine.abandoned
+            slots = max(slots, engine.slots)
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         stalled = stalled or self._decoding_s(decoding) > self._stall_s
+        slots = slots or self._slots  # before the first model is loaded
         return LoadReport(
             rif=rif,
             slots=slots,

@@ -8,18 +8,36 @@ from fingerpost.errors import DeadlineExceeded, NoWorker, UnknownModel, UnknownS
 
 if TYPE_CHECKING:
     from fingerpost.client.dispatch.call import Call
+    from fingerpost.client.dispatch.service import Service
     from fingerpost.registry import Snapshot
 
 __all__ = ["check_served", "too_late", "unknown_service"]
 
 
-def too_late(call: Call) -> DeadlineExceeded:
-    """The error of a call whose deadline has passed, or would pass before the next attempt."""
-    last = call.last_error
+def too_late(call: Call, service: Service | None) -> DeadlineExceeded:
+    """The error of a call whose deadline has passed, or would pass before the next attempt.
+
+    It says what the call was waiting for. `service` is None if it looked for no workers yet.
+    """
     return DeadlineExceeded(
         f"{call.reference}: no answer by the deadline, after {call.attempts} attempts; "
-        f"{f'the last one failed: {last}' if last else 'give more time (timeout_s)'}"
+        f"{_cause(call, service)}"
     )
+
+
+def _cause(call: Call, service: Service | None) -> str:
+    if call.last_error is not None:
+        return f"the last one failed: {call.last_error}"
+    if service is None:
+        return "give more time (timeout_s)"
+    if service.watch.view is None:
+        reason = service.watch.error or "no answer yet"
+        return f"it is not known yet where the workers are: {reason}"
+    if not service.watch.view.instances:
+        return "no healthy worker serves it"
+    if call.peer is not None:
+        return f"{call.peer.address} had not answered yet; give more time (timeout_s)"
+    return "give more time (timeout_s)"
 
 
 def check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:

@@ -15,7 +15,12 @@ from fingerpost.registry.config import RegistryConfig
 __all__ = ["add_to"]
 
 InstanceId = Annotated[
-    str, typer.Argument(metavar="ID", help="The worker's id, as `fingerpost status` shows it.")
+    str,
+    typer.Argument(
+        metavar="ID|HOST:PORT",
+        help="The worker's id or address, as `fingerpost status` shows them. An address is all of "
+        "its entries.",
+    ),
 ]
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fingerpost.deploy import options
-from fingerpost.deploy.console import out, print_json
+from fingerpost.deploy.console import out, print_json, safe_text
 from fingerpost.deploy.instance_diff import versions
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
+from fingerpost.registry.printable import printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Callable, Iterator
 
-    from fingerpost.client import Client
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from fingerpost.client.resolver import Resolver
+    from fingerpost.errors import FingerpostError
     from fingerpost.registry import Instance, LoadReport, Snapshot
     from fingerpost.registry.load_client import LoadClient
 
@@ -26,6 +33,12 @@ __all__ = ["add_to"]
 # Of one worker, and how many are asked at once.
 _TIMEOUT_S: Final = 1.0
 _CONCURRENT: Final = 100
+
+_COLUMNS: Final = (
+    "SERVICE", "WORKER", "VERSION", "STATE", "IN FLIGHT", "QUEUED MB", "AGE", "DEVICE", "ID"
+)  # fmt: skip
+_NUMBERS: Final = frozenset({"IN FLIGHT", "QUEUED MB", "AGE"})
+_ANY_WIDTH: Final = 100_000
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,32 +59,30 @@ def status(
 ) -> None:
     """Show every service and worker, with the load that each worker reports.
 
-    With --json and --watch, print one line of JSON for each update.
+    With --json and --watch, print one line of JSON for each update: a list of services, or an
+    object with the error while the cluster cannot be asked.
     """
 
     async def run() -> None:
         from fingerpost.registry.load_client import LoadClient
 
         async with (
-            cluster.client() as client,
+            aclosing(cluster.resolver()) as resolver,
             LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
         ):
-            first = await _read_cluster(client, loads)
+            first = await _read_cluster(resolver, loads)
             if not watch:
                 _show(first, json=json)
             elif json:
-                await _repeat(first, client, loads, interval, lambda view: _show(view, json=True))
+                await _repeat(first, resolver, loads, interval, _show_json)
             else:
                 from rich.live import Live
 
-                with Live(first.table(), console=out, auto_refresh=False, screen=True) as live:
-                    await _repeat(
-                        first,
-                        client,
-                        loads,
-                        interval,
-                        lambda view: live.update(view.table(), refresh=True),
-                    )
+                def update(view: _ClusterView, error: FingerpostError | None) -> None:
+                    live.update(view.rendered(error), refresh=True)
+
+                with Live(first.rendered(), console=out, auto_refresh=False, screen=True) as live:
+                    await _repeat(first, resolver, loads, interval, update)
 
     try:
         asyncio.run(run())
@@ -82,9 +93,13 @@ def status(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClusterView:
-    """The cluster at one moment; `loads` has None for a worker that did not answer."""
+    """The cluster at one moment; `loads` has None for a worker that did not answer.
+
+    `withdrawn` has, for each service, the ids of workers that are drained or not well.
+    """
 
     snapshots: list[Snapshot]
+    withdrawn: dict[str, tuple[str, ...]]
     loads: dict[str, LoadReport | None]
     at: float
 
@@ -105,6 +120,7 @@ class _ClusterView:
                     }
                     for each in snapshot.instances
                 ],
+                "withdrawn": self.withdrawn.get(snapshot.service, ()),
             }
             for snapshot in self.snapshots
         ]
@@ -118,26 +134,33 @@ class _ClusterView:
             if "load-error" in each.meta
         ]
 
-    def table(self) -> Table:
-        from rich.table import Table
+    def rendered(self, error: FingerpostError | None = None) -> RenderableType:
+        """The table, or lists where the terminal is too narrow for it; then what is wrong.
 
-        table = Table(box=None, pad_edge=False)
-        right = {"IN FLIGHT", "QUEUED MB", "AGE"}
-        for name in ("SERVICE", "WORKER", "VERSION", "STATE", "IN FLIGHT", "QUEUED MB", "AGE",
-                     "DEVICE", "ID"):  # fmt: skip
-            table.add_column(
-                name,
-                justify="right" if name in right else "left",
-                no_wrap=name != "ID",
-                overflow="fold",
-            )
+        An id is never broken or cut, because `fingerpost drain` needs it whole.
+        """
+        from rich.console import Group
+        from rich.text import Text
+
+        table = self._table()
+        width = out.measure(table, options=out.options.update(max_width=_ANY_WIDTH)).maximum
+        parts: list[RenderableType] = [table if width <= out.width else self._lists()]
+        parts += map(safe_text, self.problems())
+        if error is not None:
+            since = f"{time.monotonic() - self.at:.0f} s"
+            parts.insert(0, Text(f"no news for {since}, this is the last: {error}", style="bold"))
+        return Group(*parts)
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        """The cells of each row, in the order of `_COLUMNS`."""
         for snapshot in self.snapshots:
             age = f"{snapshot.age_s(self.at):.0f} s"
+            withdrawn = self.withdrawn.get(snapshot.service, ())
             if not snapshot.instances:
-                table.add_row(snapshot.service, "none healthy", "", "", "", "", age)
+                yield (snapshot.service, "none healthy", "", "", "", "", age, "", "")
             for each in snapshot.instances:
                 load = self.loads[each.id]
-                table.add_row(
+                yield (
                     snapshot.service,
                     each.address,
                     ", ".join(versions(each)),
@@ -148,20 +171,66 @@ class _ClusterView:
                     each.meta.get("device", ""),
                     each.id,
                 )
+            for id_ in withdrawn:
+                state = "drained, or not well"
+                yield (snapshot.service, "-", "", state, "", "", age, "", id_)
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for name in _COLUMNS:
+            table.add_column(
+                name, justify="right" if name in _NUMBERS else "left", no_wrap=True, overflow="fold"
+            )
+        for row in self._rows():
+            table.add_row(*row)
         return table
+
+    def _lists(self) -> Text:
+        """Of each worker the service and address, the other cells, and the id on its own line."""
+        from rich.text import Text
+
+        lines = []
+        for service, worker, version, state, rif, queued, age, device, id_ in self._rows():
+            lines.append(f"{service}  {worker}")
+            cells = (
+                state,
+                version and f"version {version}",
+                rif and f"{rif} in flight",
+                queued and f"{queued} MB queued",
+                age,
+                device,
+            )
+            lines.append("  " + ", ".join(each for each in cells if each))
+            if id_:
+                lines.append(f"  {id_}")
+        return Text("\n".join(map(printable, lines)), overflow="fold")
 
 
 async def _repeat(
-    view: _ClusterView, client: Client, load_client: LoadClient, pause_s: float, show: Any
+    view: _ClusterView,
+    resolver: Resolver,
+    load_client: LoadClient,
+    pause_s: float,
+    show: Callable[[_ClusterView, FingerpostError | None], None],
 ) -> None:
+    """Show the cluster again and again; in an outage what was known, and why there is no more."""
+    from fingerpost.errors import FingerpostError
+
+    error: FingerpostError | None = None
     while True:
-        show(view)
+        show(view, error)
         await asyncio.sleep(pause_s)
-        view = await _read_cluster(client, load_client)
+        try:
+            view, error = await _read_cluster(resolver, load_client), None
+        except FingerpostError as failure:
+            error = failure
 
 
-async def _read_cluster(client: Client, load_client: LoadClient) -> _ClusterView:
+async def _read_cluster(resolver: Resolver, load_client: LoadClient) -> _ClusterView:
     """Ask the registry or the proxy for the workers, and each worker for its load."""
+    from fingerpost.client import ClientConfig
     from fingerpost.errors import PeerError
 
     async def ask(instance: Instance) -> LoadReport | None:
@@ -170,11 +239,14 @@ async def _read_cluster(client: Client, load_client: LoadClient) -> _ClusterView
         except PeerError:
             return None
 
-    snapshots = [await client.resolve(name) for name in await client.services()]
+    withdrawn = await resolver.withdrawn()
+    wait_s = ClientConfig().wait_for_ready_s
+    views = [await resolver.watch(name).ready(wait_s) for name in withdrawn]
+    snapshots = [each for each in views if each.known]
     instances = [each for snapshot in snapshots for each in snapshot.instances]
     reports = await asyncio.gather(*(ask(instance) for instance in instances))
     loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
-    return _ClusterView(snapshots=snapshots, loads=loads, at=time.monotonic())
+    return _ClusterView(snapshots=snapshots, withdrawn=withdrawn, loads=loads, at=time.monotonic())
 
 
 def _show(view: _ClusterView, *, json: bool) -> None:
@@ -183,6 +255,12 @@ def _show(view: _ClusterView, *, json: bool) -> None:
     elif not view.snapshots:
         out.print("No service is registered. Start one: fingerpost worker --model models/NAME")
     else:
-        out.print(view.table())
-        for line in view.problems():
-            out.print(line)
+        out.print(view.rendered())
+
+
+def _show_json(view: _ClusterView, error: FingerpostError | None) -> None:
+    """A line for each update: the list of services, or an object with the error."""
+    if error is None:
+        print_json(view.as_json())
+    else:
+        print_json({"error": {"code": error.code, "message": error.message}})

@@ -37,7 +37,9 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels on each side; by default the backbone's own size.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Most passes over the images.")] = 40,
+    epochs: Annotated[
+        int, typer.Option(help="Most passes over the images; few images are passed more often.")
+    ] = 40,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = 0.001,
     validation_split: Annotated[
@@ -99,6 +101,8 @@ def train(
             {
                 "folder": str(result.folder),
                 "accuracy": result.accuracy,
+                "accuracy_of_guessing": result.guessing,
+                "learned": result.learned,
                 "labels": result.labels,
                 "image_size": result.image_size,
                 "training_images": result.training_images,
@@ -110,8 +114,15 @@ def train(
             }
         )
         return
+    advice = (
+        f"serve it: fingerpost up --model {out_}"
+        if result.learned
+        else "this is no better than guessing: always giving the most frequent label is right for "
+        f"{result.guessing:.1%}. Do not serve it; give more images of each class, or try "
+        "--backbone, --learning-rate or --seed"
+    )
     out.print(
         f"{result.folder}: {result.accuracy:.1%} of {result.validation_images} validation images "
         f"right, trained on {result.training_images} in {result.seconds:.0f} s"
     )
-    out.print(f"serve it: fingerpost up --model {out_}")
+    out.print(advice)

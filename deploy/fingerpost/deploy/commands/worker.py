@@ -143,6 +143,17 @@ def worker(
         int,
         _option(_LIMITS, "Largest body of several images or of tensors; larger ones get 413."),
     ] = 64_000_000,
+    max_memory: Annotated[
+        int | None,
+        _option(
+            _LIMITS,
+            "Most megabytes of bodies of all requests at once; further ones get 429. By default "
+            "an eighth of the machine's or control group's memory.",
+            metavar="MB",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
     max_megapixels: Annotated[
         float,
         _option(
@@ -215,7 +226,10 @@ def worker(
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         connections=ConnectionConfig(max_per_client=max_per_client),
-        requests=RequestConfig(max_bytes=max_request_bytes),
+        requests=RequestConfig(
+            max_bytes=max_request_bytes,
+            max_memory_bytes=None if max_memory is None else max_memory * 1_000_000,
+        ),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
             poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from fingerpost.deploy.console import err
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.printable import printable_json
 from fingerpost.registry.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def run_device_workers(
 def _print_line(name: str, line: str) -> None:
     """Mark a line with its process's name; a line of the access log is JSON and stays as it is."""
     if line.startswith('{"time":'):
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable_json(line)}\n")
         sys.stdout.flush()
     else:
         err.print(f"{name} | {line}")

@@ -164,6 +164,11 @@ class ConsulHttp:
         if status == 200:
             return
         text = answer.body[:300].decode("utf-8", "replace").strip()
+        if text.startswith('{"error":{"code":'):
+            raise RegistryError(
+                f"{what}: a proxy or worker of Fingerpost answered, not a registry: name a proxy "
+                "as Client(URL) or --proxy URL, or give the registry's own URL"
+            )
         if status in (401, 403):
             raise RegistryDenied(f"{what}: HTTP {status}: {text}; check the token's policy")
         raise RegistryError(f"{what}: HTTP {status}: {text}")

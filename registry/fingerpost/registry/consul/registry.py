@@ -35,7 +35,7 @@ from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
-from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.names import check_id_or_address, check_service
 from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.liveness import LivenessProbe
@@ -180,7 +180,7 @@ class ConsulRegistry(WatchingRegistry):
         return registration
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
-        """Drain an instance of the own datacenter, or put it back (`reason` None).
+        """Drain instances of the own datacenter, or put them back. See `Registry.set_draining`.
 
         It holds until changed, or until the instance's agent loses its memory. Where that is not
         this agent, it is called directly: see `draining`.
@@ -190,24 +190,27 @@ class ConsulRegistry(WatchingRegistry):
                 that agent failed: the message names machine and address, and what to run there.
             RegistryError: the call to the registry failed.
         """
-        check_id(instance_id)
+        check_id_or_address(instance_id)
+        found = False
         for service in (await self.catalog()).services:
             path = f"/v1/health/service/{service}"
             answer = await self._read(path, {"tag": TAG} | self._where(0), 0, 0.0, pool="calls")
             for entry in decode_entries(answer.body, service):
-                if entry.id == instance_id and entry.instance is not None:
+                instance = entry.instance
+                if instance is not None and instance_id in (entry.id, instance.address):
+                    found = True
                     await set_draining(
                         entry,
-                        entry.instance,
+                        instance,
                         reason,
                         http=self._http,
                         address_policy=self._address_policy,
                         call_timeout_s=self._call_timeout_s,
                     )
-                    return
-        raise InvalidRequest(
-            f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
-        )
+        if not found:
+            raise InvalidRequest(
+                f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
+            )
 
     async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
         """Remove entries at this agent. See `Registry.remove_stale`."""

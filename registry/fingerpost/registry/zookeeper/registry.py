@@ -18,7 +18,7 @@ from fingerpost.registry.address_policy import (
     RejectionReason,
 )
 from fingerpost.registry.deadline import deadline
-from fingerpost.registry.names import check_service
+from fingerpost.registry.names import check_id_or_address, check_service
 from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
@@ -33,6 +33,8 @@ from fingerpost.registry.zookeeper.session import ZooKeeperSession
 from fingerpost.registry.zookeeper.url import ZooKeeperAddress
 
 if TYPE_CHECKING:
+    import builtins
+
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.watching.liveness import LivenessProbe
 
@@ -173,21 +175,39 @@ class ZooKeeperRegistry(WatchingRegistry):
         return registration
 
     async def set_draining(self, instance_id: str, reason: str | None) -> None:
-        """Drain any instance, or put it back (`reason` None); it holds until changed.
+        """Drain any instances, or put them back; it holds until changed.
+
+        See `Registry.set_draining`.
 
         Raises:
             InvalidRequest: there is no such instance.
             RegistryError: the call to the registry failed.
         """
-        service = await self._entries.find(instance_id)
-        if service is None:
+        check_id_or_address(instance_id)
+        if ":" in instance_id:
+            found = await self._at(instance_id)
+        else:
+            service = await self._entries.find(instance_id)
+            found = [] if service is None else [(service, instance_id)]
+        if not found:
             raise InvalidRequest(
                 f"no instance {instance_id!r} at {self.url}; `fingerpost status` lists them"
             )
-        if reason is not None:
-            await self._entries.drain(service, instance_id, reason)
-        else:
-            await self._entries.undrain(service, instance_id)
+        for service, each in found:
+            if reason is not None:
+                await self._entries.drain(service, each, reason)
+            else:
+                await self._entries.undrain(service, each)
+
+    async def _at(self, address: str) -> builtins.list[tuple[str, str]]:
+        """Service and id of every instance at `host:port`, healthy or not."""
+        found = []
+        for service in (await self.catalog()).services:
+            async with deadline(self._call_timeout_s, f"reading {service} at {self.url}"):
+                children, _, nodes = await self._entries.read(service)
+            instances, _ = read_service(service, children, nodes)
+            found += [(service, each.id) for each in instances if each.address == address]
+        return found
 
     async def remove_stale(self, instance: Instance) -> tuple[str, ...]:
         """Remove entries whose sessions have not expired yet. See `Registry.remove_stale`."""

@@ -40,7 +40,7 @@ def test_no_image_takes_longer_than_an_honest_one(name: str) -> None:
     assert took_s < LONGEST_S
     if error is not None:
         assert not error.retryable
-        assert error.http_status in (413, 415, 422)
+        assert error.status in (413, 415, 422)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -57,7 +57,7 @@ class ClassifyProtocol:
     async def _one(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /`: one image in, `[[label, score], ...]` out."""
         top = labels_wanted(request)
-        images = await self._uploads.read_images(request)
+        images = await self._uploads.read_images(request, admitted)
         if len(images) != 1:
             raise InvalidRequest(
                 f"POST / takes one image, this body has {len(images)}: "
@@ -71,7 +71,7 @@ class ClassifyProtocol:
     async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
         top = labels_wanted(request)
-        images = await self._uploads.read_images(request)
+        images = await self._uploads.read_images(request, admitted)
         served, images_counted = admitted.served, self._metrics.of(admitted.served.model).images
         if len(images) == 1:
             name, data = images[0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelManager
+    from fingerpost.worker.serving.memory import BodyMemory
     from fingerpost.worker.serving.routes import RouteContext
     from fingerpost.worker.telemetry.metrics import UnlockedCounter, WorkerMetrics
     from fingerpost.worker.telemetry.request import RequestRecord
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 __all__ = ["StreamProtocol"]
 
 logger = logging.getLogger(__name__)
+
+# How often a stream asks whether there is memory for its next image.
+_FULL_S: Final = 0.05
 
 
 class StreamProtocol:
@@ -74,12 +78,14 @@ class StreamProtocol:
         config: WorkerConfig,
         metrics: WorkerMetrics,
         load: Callable[[], LoadReport],
+        memory: BodyMemory,
     ) -> None:
         self._manager = manager
         self._admission = admission
         self._config = config
         self._metrics = metrics
         self._load = load
+        self._memory = memory
 
     def add_to(self, context: RouteContext) -> None:
         """Add the route."""
@@ -105,6 +111,7 @@ class StreamProtocol:
             manager=self._manager,
             admission=self._admission,
             config=self._config,
+            memory=self._memory,
             images=self._metrics.of(reference.model).images,
         ).run()
         return response
@@ -139,6 +146,7 @@ class _Stream:
         manager: ModelManager,
         admission: Admission,
         config: WorkerConfig,
+        memory: BodyMemory,
         images: UnlockedCounter,
     ) -> None:
         self._request = request
@@ -147,6 +155,7 @@ class _Stream:
         self._top = top
         self._manager = manager
         self._admission = admission
+        self._memory = memory
         self._classified = images
         self._stream_config = config.streams
         self._request_config = config.requests
@@ -232,6 +241,8 @@ class _Stream:
         while len(self._images) >= streams.window or self._bytes >= requests.max_bytes:
             self._room.clear()
             await self._room.wait()
+        while self._memory.full:  # noqa: ASYNC110 - of the bodies of others, too
+            await asyncio.sleep(_FULL_S)
         while (frame := self._decoder.take()) is None:
             partial = self._decoder.partial
             pause_s = requests.body_timeout_s if partial else streams.idle_timeout_s
@@ -256,11 +267,13 @@ class _Stream:
         task = asyncio.create_task(self._answer(self._taken, frame))
         self._taken += 1
         self._bytes += size
+        self._memory.used += size
         self._images.add(task)
 
         def done(_: object) -> None:
             self._images.discard(task)
             self._bytes -= size
+            self._memory.used -= size
             self._room.set()
 
         task.add_done_callback(done)

@@ -99,7 +99,7 @@ class TensorFlowServingProtocol:
 
     async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer rows (`instances`) by `predictions`, and columns (`inputs`) by `outputs`."""
-        text, asked = await self._read(request, _Predict)
+        text, asked = await self._read(request, admitted, _Predict)
         if (asked.instances == _ABSENT) == (asked.inputs == _ABSENT):
             raise InvalidRequest("give exactly one of 'instances' (rows) and 'inputs' (columns)")
         if asked.inputs == _ABSENT:
@@ -110,7 +110,7 @@ class TensorFlowServingProtocol:
 
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer each example, whose one feature is an image, by all labels with their scores."""
-        text, asked = await self._read(request, _Classify)
+        text, asked = await self._read(request, admitted, _Classify)
         scores = await self._run(text, asked.examples, "examples", admitted)
         labels = admitted.served.labels
         rows = await each_row(
@@ -121,9 +121,11 @@ class TensorFlowServingProtocol:
         )
         return msgspec.json.encode({"result": rows})
 
-    async def _read(self, request: web.Request, kind: type[T]) -> tuple[LongJson, T]:
+    async def _read(
+        self, request: web.Request, admitted: Admitted, kind: type[T]
+    ) -> tuple[LongJson, T]:
         text = await read_json(
-            await self._uploads.read_tensors(request),
+            await self._uploads.read_tensors(request, admitted),
             self._turns,
             max_images=self._config.batching.max_queue,
             what="the body",

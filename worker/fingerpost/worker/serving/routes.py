@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.admission import Admission, Check
     from fingerpost.worker.serving.errors import ErrorForms
     from fingerpost.worker.serving.fast_path import Answer, FastPath
+    from fingerpost.worker.serving.memory import BodyMemory
     from fingerpost.worker.telemetry.observer import Observer
     from fingerpost.worker.telemetry.request import RequestRecord
 
@@ -36,11 +37,12 @@ logger = logging.getLogger(__name__)
 class Admitted:
     """An admitted request: the version that answers it, and its deadline by the loop's clock."""
 
-    __slots__ = ("deadline", "served")
+    __slots__ = ("body_bytes", "deadline", "served")
 
     def __init__(self, served: ServedVersion, deadline: float) -> None:
         self.served = served
         self.deadline = deadline
+        self.body_bytes = 0  # held of its body, see `BodyMemory`
 
 
 _Respond = Callable[[web.Request, "ModelReference", "RequestRecord"], Awaitable["Answer"]]
@@ -54,6 +56,7 @@ class RouteContext:
         app: gets the routes.
         manager: the models.
         admission: decides which requests are accepted.
+        memory: counts the bytes of their bodies.
         observer: counts, logs and traces every request for a model.
         fast_path: learns the paths that were answered.
         load: makes this moment's load report.
@@ -63,6 +66,7 @@ class RouteContext:
     app: web.Application
     manager: ModelManager
     admission: Admission
+    memory: BodyMemory
     observer: Observer
     fast_path: FastPath
     load: Callable[[], LoadReport]
@@ -109,6 +113,7 @@ class ProtocolRoutes:
             check: raises where the headers show that the request cannot be answered.
         """
         admission, manager = self._context.admission, self._context.manager
+        memory = self._context.memory
 
         async def respond(
             request: web.Request, reference: ModelReference, record: RequestRecord
@@ -117,20 +122,21 @@ class ProtocolRoutes:
             with manager.acquire(reference) as served:
                 record.served_by(served.model, served.version)
                 left_s = admission.admit(request, served, check)
-                deadline = asyncio.get_running_loop().time() + left_s
+                admitted = Admitted(served, asyncio.get_running_loop().time() + left_s)
                 admission.enter()
                 try:
                     if left_s >= DEFAULT_DEADLINE_S:  # none of its own: the engine's bound is less
-                        return await work(request, Admitted(served, deadline))
+                        return await work(request, admitted)
                     try:
-                        async with asyncio.timeout_at(deadline):
-                            return await work(request, Admitted(served, deadline))
+                        async with asyncio.timeout_at(admitted.deadline):
+                            return await work(request, admitted)
                     except TimeoutError:
                         raise DeadlineExceeded(
                             "the deadline passed before the request was answered"
                         ) from None
                 finally:
                     admission.leave()
+                    memory.give(admitted)
 
         self._add(path, respond, check)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.serving.memory import BodyMemory, Held
     from fingerpost.worker.serving.multipart import Part
 
 __all__ = ["Uploads", "check_image_headers", "check_tensor_headers"]
@@ -29,6 +30,8 @@ __all__ = ["Uploads", "check_image_headers", "check_tensor_headers"]
 _COPY_BYTES: Final = 1 << 21
 # How precisely a stalled upload is noticed, in seconds.
 _TIMER_S: Final = 0.1
+# How long the rate of an upload is measured before it is judged, in seconds.
+_RATE_S: Final = 20.0
 
 
 def check_image_headers(request: web.Request, config: WorkerConfig) -> None:
@@ -58,32 +61,39 @@ def check_tensor_headers(request: web.Request, config: WorkerConfig) -> None:
 class Uploads:
     """Reads the bodies of requests, within the limits of the worker's settings."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, memory: BodyMemory) -> None:
         self._config = config
+        self._memory = memory
 
-    async def read_tensors(self, request: web.Request) -> bytes | memoryview:
+    async def read_tensors(self, request: web.Request, held: Held) -> bytes | memoryview:
         """Read the whole body of JSON or tensors, at most `requests.max_bytes`; see `read_body`."""
-        return await self.read_body(request, self._config.requests.max_bytes)
+        return await self.read_body(request, held, self._config.requests.max_bytes)
 
-    async def read_body(self, request: web.Request, limit: int) -> bytes | memoryview:
+    async def read_body(self, request: web.Request, held: Held, limit: int) -> bytes | memoryview:
         """Read the whole body, raw, at most `limit` bytes.
+
+        Args:
+            held: counts its bytes, until `BodyMemory.give`.
 
         Raises:
             ImageTooLarge: more bytes than the limit, declared or sent; reading stops there.
-            InvalidRequest: an upload that stalls, or ends early.
+            InvalidRequest: an upload that stalls, is too slow, or ends early.
+            Overloaded: no memory for it, or too many unfinished uploads of this client.
         """
         content = request.content
         if content.is_eof() and content.exception() is None:  # the whole body came with the headers
             _check_size(content.total_bytes, limit)
+            self._memory.take(held, content.total_bytes)
             return content.read_nowait()
         _check_length(request, limit)
         data = bytearray()
-
-        await _receive(content.readany, data.extend, self._config.requests.body_timeout_s, limit)
+        await self._receive(request, held, content.readany, data.extend, limit)
         # A copy takes 1 ms for a few megabytes, in which nothing else runs.
         return bytes(data) if len(data) < _COPY_BYTES else memoryview(data)
 
-    async def read_images(self, request: web.Request) -> list[tuple[str, bytes | memoryview]]:
+    async def read_images(
+        self, request: web.Request, held: Held
+    ) -> list[tuple[str, bytes | memoryview]]:
         """Read the whole body and return `(name, bytes)` of each image in it, in order.
 
         A multipart body has an image in each part that has a file name or is called `data`; other
@@ -93,13 +103,14 @@ class Uploads:
         Raises:
             ImageTooLarge: an image over `images.max_bytes`, a multipart body over
                 `requests.max_bytes`, or too many parts; reading stops there.
-            InvalidRequest: malformed multipart, no image among its parts, or an upload that stalls.
+            InvalidRequest: malformed multipart, or no image among its parts.
+            InvalidRequest, Overloaded: see `read_body`.
         """
         config = self._config
         # aiohttp's own property parses the header, which takes 1 us and few requests need.
         boundary = boundary_of(request.headers.get(hdrs.CONTENT_TYPE, ""))
         if boundary is None:
-            return [("data", await self.read_body(request, config.images.max_bytes))]
+            return [("data", await self.read_body(request, held, config.images.max_bytes))]
         splitter = MultipartSplitter(
             boundary,
             max_images=config.batching.max_queue,
@@ -110,7 +121,7 @@ class Uploads:
             return b"" if splitter.done else await request.content.readany()
 
         limit = config.requests.max_bytes
-        await _receive(next_piece, splitter.feed, config.requests.body_timeout_s, limit)
+        await self._receive(request, held, next_piece, splitter.feed, limit)
         splitter.finish()
         body = memoryview(splitter.body)
         return [
@@ -118,42 +129,51 @@ class Uploads:
             for part in splitter.images
         ]
 
+    async def _receive(
+        self,
+        request: web.Request,
+        held: Held,
+        next_piece: Callable[[], Awaitable[bytes]],
+        take: Callable[[bytes], object],
+        limit: int,
+    ) -> None:
+        """Pass on all pieces of a body until an empty one; see `read_body`."""
+        config, memory = self._config.requests, self._memory
+        pause_s, rate = config.body_timeout_s, config.min_upload_rate
+        now = asyncio.get_running_loop().time
+        moved_at = judged_at = now()
+        left = judged_left = limit
+        try:
+            with memory.upload(request.remote or ""):
+                async with asyncio.timeout_at(moved_at + pause_s) as pause:
+                    while piece := await next_piece():
+                        left -= len(piece)
+                        if left < 0:
+                            raise ImageTooLarge(
+                                f"the body has more than {limit:,} bytes: send less"
+                            )
+                        memory.take(held, len(piece))
+                        take(piece)
+                        # Setting a timer for every piece would take a tenth of the whole time.
+                        if now() > moved_at + _TIMER_S:
+                            moved_at = now()
+                            pause.reschedule(moved_at + _TIMER_S + pause_s)
+                            if moved_at > judged_at + _RATE_S:
+                                if judged_left - left < rate * (moved_at - judged_at):
+                                    raise InvalidRequest(
+                                        f"the body arrives too slowly: {judged_left - left:,} "
+                                        f"bytes in {_RATE_S:g} s, fewer than {rate:g} a second"
+                                    )
+                                judged_at, judged_left = moved_at, left
+        except TimeoutError:
+            raise InvalidRequest(f"the body stalled: no byte came for {pause_s:g} s") from None
+        except ClientPayloadError as error:
+            raise InvalidRequest(f"the body ended before its announced length: {error}") from error
+
 
 def _own(body: memoryview, part: Part) -> bytes | memoryview:
     data = body[part.start : part.end]
     return bytes(data) if len(data) < _COPY_BYTES else data
-
-
-async def _receive(
-    next_piece: Callable[[], Awaitable[bytes]],
-    take: Callable[[bytes], object],
-    pause_s: float,
-    limit: int,
-) -> None:
-    """Pass on all pieces of a body until an empty one.
-
-    Raises:
-        ImageTooLarge: more than `limit` bytes.
-        InvalidRequest: an upload that stalls for `pause_s`, or ends early.
-    """
-    now = asyncio.get_running_loop().time
-    moved_at = now()
-    left = limit
-    try:
-        async with asyncio.timeout_at(moved_at + pause_s) as pause:
-            while piece := await next_piece():
-                left -= len(piece)
-                if left < 0:
-                    raise ImageTooLarge(f"the body has more than {limit:,} bytes: send less")
-                take(piece)
-                # Setting a timer for every piece would take a tenth of the whole time.
-                if now() > moved_at + _TIMER_S:
-                    moved_at = now()
-                    pause.reschedule(moved_at + _TIMER_S + pause_s)
-    except TimeoutError:
-        raise InvalidRequest(f"the body stalled: no byte came for {pause_s:g} s") from None
-    except ClientPayloadError as error:
-        raise InvalidRequest(f"the body ended before its announced length: {error}") from error
 
 
 def _check_encoding(request: web.Request, what: str) -> None:

@@ -76,6 +76,11 @@ class NetworkConfig:
         return str(self.weights)
 
     @property
+    def min_epoch_steps(self) -> int:
+        """The default of `FitConfig.min_epoch_steps` for this network."""
+        return 40 if self.starting_weights == NO_WEIGHTS else 10
+
+    @property
     def weights_file(self) -> Path | None:
         """The weights file, if `weights` names one."""
         named = self.starting_weights
@@ -89,6 +94,12 @@ class FitConfig:
     Attributes:
         epochs: the most passes over the training images. Raising it costs time only where
             `patience` does not end the run first. The digits need 18 of these 40.
+        min_epoch_steps: the least steps of an epoch: fewer batches are passed again until the epoch
+            has so many. A network learns by steps, so that an epoch of two steps (60 images) says
+            nothing about progress. Raising it trains longer on few images; 1 makes an epoch a
+            single pass. None is 40 for a network that is trained from scratch, as the digits have
+            (60 of them then need 240 steps without progress to stop; with 120 one seed of four
+            stopped at 60 %), and 10 where a frozen backbone needs only its last layer trained.
         batch_size: images per step. Raising it fills a GPU better and takes more memory; 32 is
             Keras' own default, and fits anywhere.
         learning_rate: step size of the optimizer Adam. Raising it learns faster until it no longer
@@ -103,6 +114,7 @@ class FitConfig:
     """
 
     epochs: int = 40
+    min_epoch_steps: int | None = None
     batch_size: int = 32
     learning_rate: float = 0.001
     patience: int = 6
@@ -110,6 +122,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         _check_range(self, "epochs", 1, 100_000)
+        _check_range(self, "min_epoch_steps", 1, 100_000)
         _check_range(self, "batch_size", 1, 65_536)
         _check_range(self, "patience", 1, 100_000)
         if not 0 < self.learning_rate <= 1:  # a NaN fails here too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import warnings
 from dataclasses import dataclass
@@ -47,6 +48,26 @@ class Evaluation:
         """Share of the images whose best class is right, 0 to 1."""
         return float(self.confusion.trace() / self.confusion.sum())
 
+    @property
+    def guessing(self) -> float:
+        """The accuracy of always answering the most frequent class, 0 to 1."""
+        return float(self.confusion.sum(axis=1).max() / self.confusion.sum())
+
+    @property
+    def learned(self) -> bool:
+        """Whether the accuracy cannot be explained by guessing.
+
+        Guesses would be right that often, or more often, with a probability (binomial) of 5 % at
+        most; all right counts as learned however few the images are.
+        """
+        images, right = int(self.confusion.sum()), int(self.confusion.trace())
+        chance = self.guessing
+        tail = sum(
+            math.comb(images, k) * chance**k * (1 - chance) ** (images - k)
+            for k in range(right, images + 1)
+        )
+        return right == images or tail <= 0.05
+
     def classes(self) -> list[dict[str, str | int | float | None]]:
         """Label, images, precision and recall of each class.
 
@@ -82,6 +103,7 @@ def write_report(path: Path, evaluation: Evaluation, facts: dict[str, Any]) -> N
     """Write `facts` and the evaluation as JSON, UTF-8."""
     report = {
         "accuracy": evaluation.accuracy,
+        "accuracy_of_guessing": evaluation.guessing,
         "accuracy_of": "the validation images, which also chose the best epoch",
         **facts,
         "classes": evaluation.classes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from fingerpost.worker.models.manifest import (
     Manifest,
     write_manifest,
 )
+from fingerpost.worker.training.best_epoch import keep_best_epoch
 from fingerpost.worker.training.dataset import CHANNELS, read_image, scan, split
 from fingerpost.worker.training.network import build_network, find_backbone, import_keras
 from fingerpost.worker.training.progress import Progress, SilentProgress
@@ -28,7 +30,7 @@ from fingerpost.worker.training.report import (
     library_versions,
     write_report,
 )
-from fingerpost.worker.training.versions import publish, staging_folder
+from fingerpost.worker.training.versions import check_room, publish, staging_folder, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,10 @@ _MAX_BATCH: Final = 32
 batches of these networks are no faster on a CPU."""
 
 
+_WEIGHT_BYTES: Final = 4
+"""Of a float32, of which each weight on disk is one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
     """The result of a training run.
@@ -57,6 +63,8 @@ class TrainResult:
     Attributes:
         folder: the new version, such as `models/flowers/3`.
         accuracy: share of the validation images whose best class is right, 0 to 1.
+        guessing: the accuracy of always answering the most frequent class, 0 to 1.
+        learned: whether `accuracy` cannot be explained by guessing; see `Evaluation.learned`.
         labels: the classes, in the order of the model's outputs.
         image_size: height and width in pixels that the model takes.
         training_images: how many it was trained on.
@@ -67,6 +75,8 @@ class TrainResult:
 
     folder: Path
     accuracy: float
+    guessing: float
+    learned: bool
     labels: tuple[str, ...]
     image_size: int
     training_images: int
@@ -87,8 +97,8 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
     leaves none. Sets the seeds of Python, NumPy and TensorFlow, so run it in a process of its own.
 
     Raises:
-        ConfigurationError: the images, the backbone, its weights or `out` cannot be used, or the
-            training diverged; the message is one line.
+        ConfigurationError: the images, the backbone, its weights or `out` cannot be used, the disk
+            is full, or the training diverged; the message is one line.
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
@@ -103,6 +113,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
         network = build_network(
             config, backbone, image_size=image_size, classes=len(dataset.labels)
         )
+        check_room(config.out, network.serving.count_params() * _WEIGHT_BYTES)
         scores, epochs = _fit(config, network, training, validation, image_size, progress)
         evaluation = Evaluation.of(
             dataset.labels,
@@ -110,12 +121,6 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
             scores.argmax(axis=1).tolist(),
         )
         progress.begin("writing", None)
-        network.serving.export(folder, verbose=False)
-        (folder / "labels.txt").write_text(
-            "".join(f"{label}\n" for label in dataset.labels), encoding="utf-8"
-        )
-        write_manifest(folder / MANIFEST, _manifest(image_size))
-        draw_confusion(folder / "confusion.png", evaluation)
         seconds = time.monotonic() - started
         facts = {
             "seconds": round(seconds, 1),
@@ -126,10 +131,19 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
             "config": config.to_json(),
             "versions": library_versions(),
         }
-        write_report(folder / "report.json", evaluation, facts)
+        with writing(config.out):
+            network.serving.export(folder, verbose=False)
+            (folder / "labels.txt").write_text(
+                "".join(f"{label}\n" for label in dataset.labels), encoding="utf-8"
+            )
+            write_manifest(folder / MANIFEST, _manifest(image_size))
+            draw_confusion(folder / "confusion.png", evaluation)
+            write_report(folder / "report.json", evaluation, facts)
         return TrainResult(
             folder=publish(folder, config.out),
             accuracy=evaluation.accuracy,
+            guessing=evaluation.guessing,
+            learned=evaluation.learned,
             labels=dataset.labels,
             image_size=image_size,
             training_images=len(training),
@@ -171,6 +185,8 @@ def _fit(
 
     reader = _Reader(image_size)
     batches = reader.batches(training, config.fit.batch_size, seed=config.seed)
+    steps = config.fit.min_epoch_steps or config.network.min_epoch_steps
+    batches = batches.repeat(math.ceil(steps / len(batches)))
     held_back = reader.batches(validation, config.fit.batch_size)
     rounds = [("training", config.fit.learning_rate)]
     if config.fit.fine_tune:
@@ -213,6 +229,7 @@ def _run(
     """Train until it no longer gets better, keep the best epoch's weights; return the epochs."""
     keras = import_keras()
     progress.begin(stage, config.fit.epochs * len(batches))
+    best = keep_best_epoch(network.training, config.fit.patience)
     network.training.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss="sparse_categorical_crossentropy",
@@ -225,9 +242,7 @@ def _run(
         shuffle=False,  # the data set does that itself, and Keras warns otherwise
         verbose=0,
         callbacks=[
-            keras.callbacks.EarlyStopping(
-                "val_loss", patience=config.fit.patience, restore_best_weights=True
-            ),
+            best,
             keras.callbacks.LambdaCallback(
                 on_train_batch_end=lambda batch, logs: progress.advance(1),
                 on_epoch_end=lambda epoch, logs: progress.epoch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import secrets
 import shutil
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["next_version", "publish", "staging_folder"]
+__all__ = ["check_room", "next_version", "publish", "staging_folder", "writing"]
 
 
 def next_version(out: Path) -> int:
@@ -57,6 +58,42 @@ def staging_folder(out: Path) -> Iterator[Path]:
         if not existed:
             with contextlib.suppress(OSError):  # not empty: it holds the version
                 out.rmdir()
+
+
+def check_room(out: Path, needed_bytes: int) -> None:
+    """Check before a training, not only after it, that the disk has room for its weights.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    free = shutil.disk_usage(out).free
+    if free < needed_bytes:
+        raise ConfigurationError(
+            f"out {str(out)!r} has {free / 1e6:,.1f} MB of free disk space, and the model needs "
+            f"{needed_bytes / 1e6:,.1f} MB or more: make room, or give another out"
+        )
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Translate a full disk, or another failure to write, inside `with`.
+
+    Keras, TensorFlow and Matplotlib each raise errors of their own for it.
+
+    Raises:
+        ConfigurationError: something could not be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        full = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+        if not isinstance(error, OSError) and not any(os.strerror(n) in str(error) for n in full):
+            raise
+        raise ConfigurationError(
+            f"out {str(out)!r} cannot be written to ({reason}): nothing was left there; make room, "
+            "or give another out, and train again"
+        ) from error
 
 
 def publish(folder: Path, out: Path) -> Path:

@@ -135,7 +135,7 @@ class OpenInferenceProtocol:
             routes.inference(path, self._infer, check=check)
 
     async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
-        text, asked, binary = await self._read(request)
+        text, asked, binary = await self._read(request, admitted)
         if len(asked.inputs) != 1:
             raise InvalidRequest(f"the request has {len(asked.inputs)} inputs: the model has one")
         (wanted,) = asked.inputs
@@ -165,9 +165,11 @@ class OpenInferenceProtocol:
             head["id"] = asked.id
         return await _answer(head, asked, scores, served.labels, self._turns)
 
-    async def _read(self, request: web.Request) -> tuple[LongJson, _Request, memoryview]:
+    async def _read(
+        self, request: web.Request, admitted: Admitted
+    ) -> tuple[LongJson, _Request, memoryview]:
         """The JSON, the request in it, and the binary data behind it."""
-        view = memoryview(await self._uploads.read_tensors(request))
+        view = memoryview(await self._uploads.read_tensors(request, admitted))
         header_length = _header_length(request)
         length = len(view) if header_length is None else header_length
         if length > len(view):
