@@ -118,7 +118,7 @@ async def test_a_killed_worker_comes_back_on_another_port(cluster, load):
     await until(lambda: under_load.client.stats.retries)
     await under_load.more(200)
     again = await cluster.worker("replacement")
-    killed.server, killed.boot_id = again.server, 99
+    killed.server, killed.boot_id = again.server, again.boot_id
     again.behave = working(again, 0.01)
     proxy.publish(*workers)
     await until(lambda: "three" in under_load.shares(-50) or under_load.errors)

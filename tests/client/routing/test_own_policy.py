@@ -55,7 +55,7 @@ async def test_a_class_as_policy_picks_every_worker_and_is_left_with_the_usable_
     assert results[0].retried == ("unreachable",)
     [policy] = made
     assert policy.config is routing
-    assert policy.seen[0] == ["b", "a", "c"]
+    assert policy.seen[0] == ["a", "b", "c"]
     assert policy.seen[-1] == ["b", "c"], "an ejected worker is not a candidate"
     assert policy.reports["a"]
     assert policy.reports["b"]
