@@ -27,10 +27,13 @@ import psutil
 
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
 from tests.support.colours import encoded
+from tests.support.costly_images import costly
 from tests.support.rig import float_pixels
 from tests.worker.protocols.fuzz_server import Server
 
 HANG_S = 15.0
+# Processor time that one request may take.
+LONGEST_S = 2.0
 
 
 class Wrong(Exception):
@@ -66,6 +69,8 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 def image(rng: random.Random) -> bytes:
+    if rng.random() < 0.1:
+        return costly(rng)
     return mutated(rng, rng.choice(seeds()))
 
 
@@ -329,10 +334,17 @@ def main() -> int:
     # Of each tenth of the time the smallest: what never goes back is growth, a large image is not.
     sizes: list[int] = []
     smallest = largest = process.memory_info().rss
+    longest_s = 0.0
     try:
         while (elapsed := time.monotonic() - began) < options.seconds:
             try:
-                statuses[attempt(port, options.seed + number)] += 1
+                before_s = _processor_s(process)
+                kind = attempt(port, options.seed + number)
+                took_s = _processor_s(process) - before_s
+                statuses[kind] += 1
+                longest_s = max(longest_s, took_s)
+                if took_s > LONGEST_S:
+                    raise Wrong(f"seed {options.seed + number}, {kind}: {took_s:.1f} s of work")
                 if number % 200 == 0:
                     check_well(port)
             except Wrong as error:
@@ -361,8 +373,17 @@ def main() -> int:
     if wrong:
         print(said[-5000:])
     growth = sizes[-1] / sizes[2] - 1
-    print(f"{number:,} requests, {wrong} wrong; memory {growth:+.1%} since a third of the time")
+    print(
+        f"{number:,} requests, {wrong} wrong, the longest {longest_s:.2f} s of processor time; "
+        f"memory {growth:+.1%} since a third of the time"
+    )
     return int(wrong > 0 or growth > 0.05)
+
+
+def _processor_s(process: psutil.Process) -> float:
+    """Processor time of the server so far."""
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 if __name__ == "__main__":
