@@ -23,7 +23,7 @@ _DEADLINE_S = 5.0
 
 @pytest.mark.timeout(180)
 async def test_descriptors_are_used_up(field: Field, table: Table) -> None:
-    row = table.row("22", "descriptors used up, at one of three workers and at the proxy")
+    row = table.row("23", "descriptors used up, at one of three workers and at the proxy")
     row.done = (
         f"{_SILENT} connections that sent nothing were opened under load to one of three workers "
         f"and to a proxy, each with {_SPARE} descriptors left, and kept for {_LASTS_S:g} s"

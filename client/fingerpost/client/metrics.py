@@ -46,6 +46,7 @@ class ClientMetrics(Collector):
             ("probes_lost", "Load reports that did not arrive in time", stats.probes_lost),
             ("unresponsive_workers", "Times a worker did not answer a probe", stats.unresponsive),
             ("silences", "Old name of unresponsive_workers, until 0.3", stats.unresponsive),
+            ("suspect_images", "Images on which a worker fell silent", stats.suspect_images),
             ("lookups", "Requests to proxies or registries", stats.lookups),
             ("direct_bytes", "Image bytes sent straight to workers", stats.bytes_sent),
             ("relayed_bytes", "Image bytes sent through proxies", stats.bytes_relayed),

@@ -91,6 +91,8 @@ class Stats:
         probes, probes_lost: requests for load reports, and those without an answer in time.
         unresponsive: how often the images that waited at a worker were sent elsewhere because it
             did not answer such a request; `silences` in release 0.1.
+        suspect_images: images on which a worker fell silent: it had all of one, and then closed the
+            connection or did not answer. A second one is tried, and no third.
         snapshot_age_s: the sum, over all images, of the age of the snapshot that was used.
         images: how many images `snapshot_age_s` is the sum of.
         rejected_entries: entries of proxies or the registry that were left out, by reason: they
@@ -110,6 +112,7 @@ class Stats:
     probes: int = 0
     probes_lost: int = 0
     unresponsive: int = 0
+    suspect_images: int = 0
     snapshot_age_s: float = 0.0
     images: int = 0
     rejected_entries: Mapping[RejectionReason, int] = field(default_factory=dict)

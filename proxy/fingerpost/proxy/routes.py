@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,6 +14,7 @@ from fingerpost.errors import FingerpostError, Unauthorized
 from fingerpost.proxy.answers import identity_prefix, resolve_answer, service_entry
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
+from fingerpost.proxy.prometheus import target_groups
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
 from fingerpost.registry import ModelReference
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.proxy.probes import LoadProbes
     from fingerpost.proxy.relay import Relay
+    from fingerpost.registry import Instance
 
 __all__ = ["ProxyRoutes"]
+
+# Far more than the workers of one service.
+_MAX_TEXTS: Final = 4096
 
 
 class ProxyRoutes:
@@ -54,6 +59,7 @@ class ProxyRoutes:
         )
         self._guard = BrowserGuard.of([config.host])
         self._leaving = False
+        self._texts: dict[str, tuple[Instance, str]] = {}
 
     def app(self) -> web.Application:
         """A new application with all routes."""
@@ -64,6 +70,7 @@ class ProxyRoutes:
                 web.get("/", self._get_address),
                 web.get("/v1/resolve/{service}", self._get_resolve),
                 web.get("/v1/services", self._get_services),
+                web.get("/v1/prometheus/targets", self._get_targets),
                 web.post("/v1/relay/{service}", self._post_relay),
                 web.get("/health/live", self._get_live),
                 web.get("/health/ready", self._get_ready),
@@ -105,7 +112,18 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address if plain else f"{worker.address}{identity_prefix(worker)}"
+        return worker.address if plain else self._identified(worker)
+
+    def _identified(self, worker: Instance) -> str:
+        """`host:port` with the path that names the process; kept, as making it takes 2 us."""
+        known = self._texts.get(worker.id)
+        if known is not None and known[0] is worker:
+            return known[1]
+        text = f"{worker.address}{identity_prefix(worker)}"
+        if len(self._texts) >= _MAX_TEXTS:
+            self._texts.clear()
+        self._texts[worker.id] = worker, text
+        return text
 
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
@@ -123,8 +141,8 @@ class ProxyRoutes:
         self._metrics.addresses.inc()
         if not self._leaving:
             remember(request, plain=plain)
-        prefix = "" if plain else identity_prefix(worker)
-        return web.Response(text=f"{worker.address}{prefix}\n")
+        address = worker.address if plain else self._identified(worker)
+        return web.Response(text=f"{address}\n")
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
@@ -175,6 +193,14 @@ class ProxyRoutes:
         snapshots = await self._directory.services()
         entries = tuple(service_entry(each, now) for each in snapshots)
         return json_response(ServicesAnswer(services=entries))
+
+    async def _get_targets(self, request: web.Request) -> web.Response:
+        """`GET /v1/prometheus/targets`: the workers for Prometheus' `http_sd_configs`.
+
+        An error where no list is known yet: Prometheus then keeps the targets that it has.
+        """
+        check_parameters(request.query, ())
+        return json_response(target_groups(await self._directory.services()))
 
     async def _redirect(self, request: web.Request) -> web.Response:
         """`POST /v1/classify/{service}`: 307 with a worker's URL.

@@ -21,6 +21,7 @@ raises the class with that code.
     |       +-- ImageTooLarge           413 image_too_large      bytes or pixels over the limit
     |       +-- UnsupportedImage        415 unsupported_image    not one of the formats read
     |       +-- BrokenImage             422 broken_image         the right format, but damaged
+    |       +-- SuspectImage            422 suspect_image        two workers fell silent on it
     +-- PeerError                       a peer could not do it now; all but two are retryable
     |   +-- Misdirected                 421 misdirected          meant for another process
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
@@ -67,6 +68,7 @@ __all__ = [
     "RegistryDenied",
     "RegistryError",
     "RegistryUnreachable",
+    "SuspectImage",
     "Unauthorized",
     "UnknownModel",
     "UnknownPath",
@@ -210,6 +212,13 @@ class BrokenImage(ImageError):
 
     status = 422
     code = "broken_image"
+
+
+class SuspectImage(ImageError):
+    """Two workers had the whole image and fell silent: a third one is not tried."""
+
+    status = 422
+    code = "suspect_image"
 
 
 class PeerError(FingerpostError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import shutil
 import subprocess
@@ -33,6 +34,39 @@ def consul_agent(consul_binary, tmp_path_factory):
 async def _put(raw, url, path):
     async with raw.put(url + path) as answer:
         return answer.status, await answer.text()
+
+
+# The agent's own check
+
+
+async def test_a_check_that_gets_no_answer_is_told_with_the_remedy(
+    registry, worker, service, caplog
+):
+    caplog.set_level(logging.INFO)
+    registration = await registry.register(worker.instance(service))
+    await worker.stop()
+    await until(lambda: "its check fails" in caplog.text, within_s=12)
+    [line] = [each for each in caplog.messages if "its check fails" in each]
+    assert registration.instance.url in line
+    assert "refused" in line or "Cannot connect" in line
+    assert "--advertise" in line
+    assert "--check ttl" in line
+    await registration.deregister()
+
+
+async def test_a_check_that_the_worker_itself_fails_is_told_without_that_remedy(
+    registry, worker, service, caplog
+):
+    caplog.set_level(logging.INFO)
+    registration = await registry.register(worker.instance(service))
+    worker.healthy = False
+    await until(lambda: "its check fails" in caplog.text, within_s=12)
+    assert "503" in caplog.text
+    assert "--check ttl" not in caplog.text
+    worker.healthy = True
+    await until(lambda: "its check passes again" in caplog.text, within_s=12)
+    assert caplog.text.count("its check fails") == 1
+    await registration.deregister()
 
 
 # TTL checks
@@ -107,6 +141,9 @@ class Agent:
     async def register(self, _):
         self.calls.append("register")
         self.forgot = False
+
+    async def failing_check(self, _):
+        return None
 
     async def report(self, _, *, healthy):
         self.calls.append("pass" if healthy else "fail")
@@ -248,4 +285,21 @@ async def test_a_wan_address_is_among_the_tagged_addresses(consul_agent, connect
     addresses = entry["ServiceTaggedAddresses"]
     assert addresses["wan"] == {"Address": "192.0.2.7", "Port": worker.port}
     assert addresses["lan"] == {"Address": "127.0.0.1", "Port": worker.port}
+    await registration.deregister()
+
+
+async def test_a_list_says_which_check_fails_and_why(registry, worker, service):
+    registration = await registry.register(worker.instance(service))
+    assert (await registry.list(service)).failing == ()
+    await worker.stop()
+
+    async def failing():
+        return (await registry.list(service)).failing
+
+    [(entry_id, why)] = await until(failing, within_s=10)
+    assert entry_id == registration.instance.id
+    assert why.startswith(f"{registration.instance.address}: ")
+    assert "/health/engine" in why
+    await registration.drain("maintenance")
+    assert (await registry.list(service)).failing == ()
     await registration.deregister()

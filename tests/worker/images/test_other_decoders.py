@@ -79,15 +79,14 @@ def by_tensorflow(data: bytes) -> NDArray[np.float64]:
 
 def by_opencv(data: bytes) -> NDArray[np.float64] | None:
     """None where it cannot read them."""
-    made = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if made is None:
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if read is None:
         return None
-    if made.dtype == np.uint16:
-        made = (made >> 8).astype(np.uint8)
+    made = (read // (256 if read.dtype == np.uint16 else 1)).astype(np.uint8)
     if made.ndim == 2:
         return np.repeat(made[..., None], 3, axis=2).astype(float)
     if made.shape[2] == 4:
-        return on_white(cv2.cvtColor(made, cv2.COLOR_BGRA2RGBA))
+        return on_white(made[..., [2, 1, 0, 3]])
     return made[..., ::-1].astype(float)
 
 

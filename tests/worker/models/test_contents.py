@@ -105,3 +105,20 @@ def test_a_circle_of_folders_ends(tmp_path: Path, find: partial) -> None:  # typ
     (version / "again").symlink_to(".")
     (version / "up").symlink_to("..")
     assert find(version).labels == ("cold", "v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("flowers.onnx", 1 << 31, r"flowers\.onnx has 2,147,483,648 bytes; a \.onnx file has at"),
+        ("flowers.pb", 1 << 31, "at most 2,147,483,647"),
+        ("flowers.pt2", 1 << 43, "8,796,093,022,208 bytes, more than the .* of this machine's"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_not_read(
+    tmp_path: Path, name: str, size: int, message: str
+) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(size)  # a hole: it takes no space
+    with pytest.raises(ConfigurationError, match=message):
+        find_model(tmp_path / name)

@@ -137,7 +137,7 @@ class WorkerService:
     def load(self) -> LoadReport:
         """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
-        rif, slots = self.admission.rif, self._slots
+        rif, slots = self.admission.rif, 0
         decoding: list[float] = []
         queued_cost = latency_per_cost_s = 0.0
         stalled = False
@@ -145,9 +145,11 @@ class WorkerService:
             stalled = stalled or engine.running_s() > self._stall_s
             decoding += engine.decoding_since()
             rif += engine.abandoned
+            slots = max(slots, engine.slots)
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         stalled = stalled or self._decoding_s(decoding) > self._stall_s
+        slots = slots or self._slots  # before the first model is loaded
         return LoadReport(
             rif=rif,
             slots=slots,

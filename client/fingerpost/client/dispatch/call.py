@@ -10,7 +10,7 @@ from fingerpost.errors import CallerError
 from fingerpost.registry import ModelReference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fingerpost.errors import FingerpostError
     from fingerpost.registry import Instance
@@ -42,6 +42,8 @@ class Call:
         failed: how many attempts a peer began and did not finish.
         retried: the error codes of the failed attempts, in their order.
         last_error: the error of the last failed attempt.
+        leave: ends the quarantine of a suspect image; None for others.
+        silent: what was said of the workers that fell silent on the image.
         disowned: ids of the peers that are not what their entries say.
         unknown: the error of the last of them that does not serve the model.
         image_bytes: how many bytes the encoded image has; for an image that is sent while it is
@@ -59,10 +61,12 @@ class Call:
         "headers",
         "image_bytes",
         "last_error",
+        "leave",
         "peer",
         "reference",
         "retried",
         "shrink",
+        "silent",
         "sticky",
         "top",
         "unknown",
@@ -91,6 +95,8 @@ class Call:
         self.failed = 0
         self.image_bytes = 0
         self.retried: tuple[str, ...] = ()
+        self.leave: Callable[[], None] | None = None
+        self.silent: tuple[str, ...] = ()
         self.peer: Instance | None = None
         self.worker = ""
         self.last_error: FingerpostError | None = None

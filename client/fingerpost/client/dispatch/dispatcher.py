@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.dispatch.endings import check_served, too_late, unknown_service
 from fingerpost.client.dispatch.service import Service
+from fingerpost.client.dispatch.suspect import Quarantine, count_silence
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.images.shrink import shrink
@@ -76,6 +77,7 @@ class Dispatcher:
         self._config = config
         self._stats = stats
         self._budget = Budget(config.routing.retries)
+        self._quarantine = Quarantine()
         self._services: dict[str, Service] = {}
         self._rng = random.Random()
         self._clock = asyncio.get_running_loop().time
@@ -124,6 +126,8 @@ class Dispatcher:
             raise
         finally:
             self._deadlines.discard(scope)
+            if call.leave is not None:
+                call.leave()
 
     async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
         data = None if call.shrink else await load_image(image)
@@ -170,6 +174,8 @@ class Dispatcher:
                 if reply.answer is not None:
                     return reply.answer
                 self._failed(call, service, reply, data)
+                if reply.silent:
+                    await self._quarantine.enter(call)
                 # Neither backpressure nor a peer that is not what its entry says costs a retry.
                 free = isinstance(reply.error, Overloaded) or reply.outcome is Outcome.STALE
                 unpaid_bytes = None if free else attempt.sent_bytes
@@ -300,6 +306,8 @@ class Dispatcher:
         if error is None:
             raise RuntimeError("an attempt ended without an answer and without an error")
         call.failed += reply.outcome is Outcome.FAILED
+        if reply.silent:
+            count_silence(call, reply, data, self._stats)
         if reply.outcome is Outcome.STALE:
             again = _worth_another_entry(call, service, self._clock())
             error = error if again else call.unknown or error

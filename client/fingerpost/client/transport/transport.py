@@ -49,6 +49,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         outcome: what the result says about the peer, for the routing.
         report: the load report's header, not decoded, because decoding it takes 12 us.
+        silent: the peer had the whole image, and then the connection ended without an answer.
         worker: the worker that a relaying proxy names as the one that answered.
     """
 
@@ -57,6 +58,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     error: FingerpostError | None = None
     report: str | None = None
     worker: str = ""
+    silent: bool = False
 
 
 class Transport:
@@ -125,9 +127,13 @@ class Transport:
         try:
             answer = await self._exchange(pool, head, attempt)
         except OSError as error:
-            # Refused, unknown host, no route, or a timeout.
-            return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error))
-        except (BadAnswer, Unreachable) as error:
+            # Refused, unknown host, no route, a timeout; also after an idle connection closed.
+            silent = attempt.sent_at is not None
+            return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error), silent=silent)
+        except Unreachable as error:
+            silent = attempt.sent_at is not None
+            return Reply(outcome=Outcome.FAILED, error=error, silent=silent)
+        except BadAnswer as error:
             return Reply(outcome=Outcome.FAILED, error=error)
         finally:
             self._pools.release(address, pool)

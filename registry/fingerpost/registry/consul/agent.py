@@ -16,6 +16,7 @@ from fingerpost.registry.consul.schema.codec import (
     decode_stale,
     encode_instance,
 )
+from fingerpost.registry.consul.schema.health import HealthCheck, decode_failing_check
 from fingerpost.registry.consul.schema.models import LEFT_OUT
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id
@@ -146,6 +147,14 @@ class ConsulAgent:
         check_id(instance_id)
         async with deadline(self._call_timeout_s, f"looking up {instance_id}"):
             return await self._consul().agent.service_definition(instance_id) is not None
+
+    async def failing_check(self, instance: Instance) -> HealthCheck | None:
+        """A check of the instance's entry that fails at this agent, other than maintenance mode."""
+        check_id(instance.id)
+        async with deadline(self._call_timeout_s, f"reading the checks of {instance.id}"):
+            only = {"filter": f'ServiceID == "{instance.id}"'}  # ignored by the embedded registry
+            answer = await self._http.call("GET", "/v1/agent/checks", params=only)
+        return decode_failing_check(answer.body, instance.id)
 
     async def maintenance(self, instance: Instance, *, enable: bool, reason: str = "") -> bool:
         """Switch an entry's maintenance mode; False where the agent has no such entry.

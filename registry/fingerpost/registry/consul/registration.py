@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import RegistryError
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsulRegistration"]
 
+logger = logging.getLogger(__name__)
+
 # Between the drain of an instance that leaves and its entry's removal: watchers wake in 2-7 ms.
 _DRAIN_S: Final = 0.1
 # The drain is optional: an agent in trouble must not double the time of a deregistration.
 _DRAIN_DEADLINE_S: Final = 1.0
+# Between two looks at the result of the agent's check; it is not needed for anything but the log.
+_CHECKS_EVERY_S: Final = 5.0
+_UNREACHABLE: Final = (
+    "; the registry must reach %s: name another address with --advertise, or let the worker report "
+    "its health itself with --check ttl"
+)
 
 
 class ConsulRegistration(HeartbeatRegistration):
@@ -54,6 +63,8 @@ class ConsulRegistration(HeartbeatRegistration):
         self._healthy = healthy
         self._reported = True
         self._report_at = 0.0
+        self._failing = False
+        self._checked_at = -_CHECKS_EVERY_S
 
     def start(self) -> Self:
         """See `HeartbeatRegistration.start`."""
@@ -97,9 +108,32 @@ class ConsulRegistration(HeartbeatRegistration):
         if await self._agent.knows(self._instance.id):
             if self._report_due():
                 await self._report()
+            await self._log_failing_check()
         elif not self.draining:
             self._count_reregistration("the agent lost its entry")
             await self._register()
+
+    async def _log_failing_check(self) -> None:
+        """Log when the agent's check of this worker begins to fail, and when it passes again."""
+        now = asyncio.get_running_loop().time()
+        if self._agent.heartbeat_s is not None or now - self._checked_at < _CHECKS_EVERY_S:
+            return
+        self._checked_at = now
+        try:
+            check = await self._agent.failing_check(self._instance)
+        except RegistryError as error:  # it is for the log only
+            logger.debug("registration %s: %s", self._instance.id, error)
+            return
+        if check is None and self._failing:
+            logger.info("registration %s: its check passes again", self._instance.id)
+        elif check is not None and not self._failing:
+            logger.warning(
+                "registration %s: its check fails, so that clients are not sent here: %s%s",
+                self._instance.id,
+                check.output[:300],
+                "" if check.withdraws else _UNREACHABLE % self._instance.url,
+            )
+        self._failing = check is not None
 
     async def _register(self) -> None:
         await self._agent.register(self._instance)

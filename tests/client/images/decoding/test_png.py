@@ -250,5 +250,6 @@ XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     ids=["exif", "exif with its name", "text", "packed", "APP1", "xmp", "xmp packed"],
 )
 def test_the_image_is_turned_by_any_of_its_metadata(chunk: tuple[bytes, bytes], place: str) -> None:
-    data = png(GRAY, 8, 0, **{place: [chunk]})
+    before, after = ([chunk], []) if place == "before" else ([], [chunk])
+    data = png(GRAY, 8, 0, before=before, after=after)
     assert turn_of(open_image(data, ImageConfig())) is Image.Transpose.ROTATE_270

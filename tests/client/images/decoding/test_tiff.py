@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tests.support.raw_images import tiff_of
 
 from fingerpost.client.images.decoding import ImageConfig, guarded, load, open_image, to_mode
-from fingerpost.errors import UnsupportedImage
+from fingerpost.errors import BrokenImage, UnsupportedImage
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, LAB, CFA = 0, 1, 2, 3, 5, 8, 32803
 
@@ -118,3 +118,8 @@ def test_kinds_that_are_not_read_are_of_another_format(
     data = tiff_of(samples_of(bits, channels), bits, photometric, order=order, more=more)
     with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
         shown(data)
+
+
+def test_a_palette_that_is_missing_is_damage() -> None:
+    with pytest.raises(BrokenImage):
+        shown(tiff_of(samples_of(4), 4, PALETTE))

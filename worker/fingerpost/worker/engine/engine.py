@@ -72,6 +72,10 @@ class Engine:
         decoders: a pool shared with other engines; by default one of its own.
         decode_threads: most images decoded at once for this engine.
         model: the model's name in the metrics.
+
+    Attributes:
+        slots: how many images it runs at once: the places in one batch, by the model's own settings
+            where it has some, times its concurrent batches.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class Engine:
         self._config = config
         few = min(config.max_batch, config.max_queue - 1)
         self._short_queue = few if config.latency_s is None else 0
-        self._at_once = config.max_batch * self._input.concurrent_batches
+        self.slots: Final = config.max_batch * self._input.concurrent_batches
         self._batcher: Batcher[Job] = Batcher(
             config,
             max_preparing=decode_threads,
@@ -271,7 +275,7 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise Draining("this model is being unloaded: try again")
-            batches = max(1.0, (self._batcher.present + 1) / self._at_once)
+            batches = max(1.0, (self._batcher.present + 1) / self.slots)
             job = Job(loop.create_future(), now, cost, batches, make, item)
             pending = self._batcher.submit(
                 job,

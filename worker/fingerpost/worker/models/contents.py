@@ -21,7 +21,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config_file import check_regular
@@ -29,7 +29,29 @@ from fingerpost.registry.config_file import check_regular
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Bounds"]
+__all__ = ["Bounds", "check_size"]
+
+# Protocol buffers, which these are, have 31-bit lengths; of larger models the weights are apart.
+_MAX_PROTOBUF_BYTES: Final = (1 << 31) - 1
+_PROTOBUFS: Final = frozenset({".caffemodel", ".onnx", ".pb", ".prototxt"})
+
+
+def check_size(path: Path) -> None:
+    """Check that a model's file could be loaded at all: a hole of a terabyte is quickly made.
+
+    Raises:
+        ConfigurationError: it is larger than its format or this machine's memory allows.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise ConfigurationError(
+            f"{path} has {size:,} bytes, more than the {memory:,} of this machine's memory"
+        )
+    if path.suffix in _PROTOBUFS and size > _MAX_PROTOBUF_BYTES:
+        raise ConfigurationError(
+            f"{path} has {size:,} bytes; a {path.suffix} file has at most {_MAX_PROTOBUF_BYTES:,}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.config_file import check_regular, read_text
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.models.archives import check_archive, is_archive
-from fingerpost.worker.models.contents import Bounds
+from fingerpost.worker.models.contents import Bounds, check_size
 from fingerpost.worker.models.manifest import (
     MANIFEST,
     ChannelOrder,
@@ -172,12 +172,15 @@ def find_model(
     _check_contents(folder, path, root, follow=follow_symlinks)
     manifest, file, inferred = _read(folder)
     folder = folder.parent if folder.is_file() else folder
+    weights = _weights(folder, file, manifest)
+    for each in (file, weights or file):
+        check_size(each)
     return ModelFiles(
         name=name,
         version=version,
         folder=folder,
         path=file,
-        weights=_weights(folder, file, manifest),
+        weights=weights,
         manifest=(overrides or ManifestOverrides()).apply(manifest),
         inferred=inferred,
         labels=read_labels(labels) if labels else _labels_in(folder, manifest),

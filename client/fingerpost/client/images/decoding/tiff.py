@@ -45,6 +45,8 @@ class TiffFile(TiffImageFile):
                 tags._prefix = II
             super()._setup()
         except (SyntaxError, KeyError) as error:
+            if isinstance(error, KeyError) and error.args != (tags.get(_COMPRESSION, 1),):
+                raise  # a tag is missing
             kind = {
                 "compression": tags.get(_COMPRESSION, 1),
                 "photometric interpretation": tags.get(_PHOTOMETRIC),

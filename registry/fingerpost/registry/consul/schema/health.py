@@ -13,7 +13,9 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["HealthCheck"]
+from fingerpost.errors import RegistryError
+
+__all__ = ["HealthCheck", "decode_failing_check"]
 
 _ANSWERED: Final = re.compile(r"HTTP [A-Z]+ \S+: [0-9]{3}\b")
 _EXPIRED: Final = "TTL expired"
@@ -53,3 +55,24 @@ class HealthCheck(msgspec.Struct, rename="pascal"):
         if self.type == "ttl":
             return not self.output.startswith(_EXPIRED)
         return _ANSWERED.match(self.output) is not None
+
+
+class _AgentCheck(HealthCheck):
+    service_id: str = msgspec.field(name="ServiceID", default="")
+
+
+def decode_failing_check(body: bytes, instance_id: str) -> HealthCheck | None:
+    """The check of an instance that fails, other than maintenance, in `/v1/agent/checks`.
+
+    Raises:
+        RegistryError: it is not a JSON object of checks.
+    """
+    try:
+        checks = msgspec.json.decode(body, type=dict[str, _AgentCheck])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(f"the agent's checks cannot be read: {body[:100]!r}") from error
+    for check in checks.values():
+        mine = check.service_id == instance_id and not check.is_service_maintenance
+        if mine and check.status == "critical":
+            return check
+    return None

@@ -1,0 +1,72 @@
+"""Images on which workers fall silent: each may be what stops them.
+
+When a worker stops, all images that it had are suspect, and all but one are innocent. So each gets
+a second worker, and none a third; and they get it one after the other, because two that stop
+together would be two silences for the innocent ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from fingerpost.client.images.oneshot import OneShot
+from fingerpost.errors import SuspectImage
+
+if TYPE_CHECKING:
+    from fingerpost.client.dispatch.call import Call
+    from fingerpost.client.result import Stats
+    from fingerpost.client.transport.transport import Reply
+
+__all__ = ["Quarantine", "count_silence"]
+
+logger = logging.getLogger(__name__)
+
+# Workers that may fall silent on one image. A worker that was killed, or whose machine is gone, was
+# no fault of the images that it had; two in a row seldom are. A third one would take an image that
+# stops workers through a fleet of three.
+_MAX_SILENT: Final = 2
+
+
+# How long a suspect image waits for the one before it: many answers of most models, and little of
+# the time that is lost where a slow worker was stopped.
+_ALONE_S: Final = 1.0
+
+
+class Quarantine:
+    """Sends one suspect image at a time, where that takes less than a second."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def enter(self, call: Call) -> None:
+        """Wait until no other suspect image is under way; `Call.leave` ends it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ALONE_S):
+                await self._turn.acquire()
+            call.leave = self._turn.release
+
+
+def count_silence(call: Call, reply: Reply, data: bytes | OneShot, stats: Stats) -> None:
+    """Record that a worker had the whole image, and then closed the connection or said nothing.
+
+    Raises:
+        SuspectImage: it is the second worker.
+    """
+    call.silent = (*call.silent, str(reply.error))
+    if len(call.silent) == 1:
+        stats.suspect_images += 1
+    if len(call.silent) < _MAX_SILENT:
+        return
+    said = "; ".join(call.silent)
+    name = "of a source that is read once"
+    if not isinstance(data, OneShot):
+        name = f"of {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()}"
+    logger.warning("an image %s is given up, because workers fell silent on it: %s", name, said)
+    raise SuspectImage(
+        f"{len(call.silent)} workers fell silent on this image, so no third one gets it: {said}. "
+        "If they have not failed for another reason, it is the image that stops them"
+    ) from reply.error
