@@ -29,7 +29,7 @@ help:
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make check        ruff, mypy --strict, pyright, import contracts"
 	@echo "make docs         the documentation as a site in site/; a dead link fails"
-	@echo "make fuzz         hostile requests to every endpoint of a worker, for five minutes"
+	@echo "make fuzz         hostile requests to every endpoint of a worker, and hostile answers of peers, for six minutes"
 	@echo ""
 	@echo "make bench        measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
@@ -73,6 +73,7 @@ docs: $(STAMP)
 
 fuzz: $(STAMP)
 	@$(BIN)/python -m tests.worker.protocols.fuzz --seconds 300
+	@$(BIN)/python -m tests.client.fuzz_peers --seconds 60
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

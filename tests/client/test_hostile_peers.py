@@ -41,6 +41,7 @@ def rss() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 async def test_a_hostile_worker_beside_a_good_one(cluster, name):
     good = await cluster.worker("good")
@@ -101,6 +102,7 @@ async def test_an_answer_that_comes_a_byte_now_and_then_is_not_progress(cluster)
         await client.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 async def test_a_hostile_proxy_before_a_good_one(cluster, name):
     proxy = await cluster.proxy(await cluster.worker("good"))

@@ -84,6 +84,24 @@ def test_a_port_in_use(digits: Digits) -> None:
             assert "--port" in line
 
 
+def test_run_cluster_names_a_port_in_use_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.3", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            ["deploy/consul/run-cluster", "--serf-port", str(port), tmp_path / "cluster"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert done.returncode == 1
+    # Another Consul may run on this machine, at the usual ports.
+    assert f"port {port} of 127.0.0.3 is in use" in done.stderr or "is in use: stop" in done.stderr
+    assert not (tmp_path / "cluster").exists()
+
+
 def test_an_unreachable_registry(digits: Digits) -> None:
     worker = ("worker", "--model", digits.model, "--registry", "http://127.0.0.1:9")
     line = one_line(*worker, "--registry-wait", "0")

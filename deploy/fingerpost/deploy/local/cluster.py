@@ -186,7 +186,7 @@ async def _wait_answer(url: str) -> None:
     async with ClientSession(timeout=ClientTimeout(total=1.0)) as session:
         while True:
             try:
-                async with session.get(url):
+                async with session.get(url, allow_redirects=False):
                     return
             except (ClientError, TimeoutError):
                 await asyncio.sleep(0.05)
@@ -196,7 +196,7 @@ async def _broken(url: str, models: Iterable[str]) -> dict[str, str]:
     """The models of which a worker can load no version, each with the reason."""
     async with (
         ClientSession(timeout=ClientTimeout(total=10.0)) as session,
-        session.post(f"{url}/v2/repository/index") as response,
+        session.post(f"{url}/v2/repository/index", allow_redirects=False) as response,
     ):
         index = await response.json()
     broken = {}

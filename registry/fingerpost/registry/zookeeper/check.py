@@ -123,7 +123,7 @@ class EngineCheck:
             path = identity_path(config.path, instance)
             connection.request("GET", path, headers={"Connection": "close"})
             status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             return str(error) or type(error).__name__
         finally:
             connection.close()
