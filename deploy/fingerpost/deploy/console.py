@@ -40,7 +40,8 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a `Text` of a string, also of those in tables, with all of it shown as it is."""
-        return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+        plain: dict[str, Any] = {**options, "markup": False, "emoji": False}
+        return super().render_str(printable(text), **plain)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
