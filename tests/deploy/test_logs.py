@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+from datetime import datetime, timedelta
 
 import pytest
 
-from fingerpost.deploy.logs import BURST, INTERVAL_S, MAX_MESSAGE, LogHandler
+from fingerpost.deploy.logs import BURST, INTERVAL_S, MAX_MESSAGE, LogHandler, start_logging
+from fingerpost.errors import ConfigurationError
 
 
 class Log:
     """A logger of its own, its lines, and its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: str = "text") -> None:
         self.now = 0.0
-        handler = LogHandler(lambda: self.now)
+        handler = LogHandler(lambda: self.now, form)
         handler.stream = self._stream = io.StringIO()
         self.logger = logging.Logger("test")
         self.logger.addHandler(handler)
@@ -68,7 +71,7 @@ def test_what_repeats_is_left_out_and_counted(log: Log) -> None:
     log.now += INTERVAL_S
     fault(7)
     assert log.lines()[-2].endswith("request 7 is malformed")
-    assert log.lines()[-1] == f"    ({100_000 - BURST:,} more lines of this kind were left out)"
+    assert log.lines()[-1].endswith(f"({100_000 - BURST:,} more lines of this kind were left out)")
 
 
 def test_a_flood_is_bounded_over_time(log: Log) -> None:
@@ -82,3 +85,35 @@ def test_no_message_below_a_warning_is_left_out(log: Log) -> None:
     for number in range(200):
         log.logger.info("serving %d", number)
     assert len(log.lines()) == 200
+
+
+def test_a_line_begins_with_the_time_and_its_zone(log: Log) -> None:
+    log.logger.info("hello")
+    written = datetime.fromisoformat(log.lines()[0].split()[0])
+    assert written.utcoffset() is not None
+    assert abs(datetime.now().astimezone() - written) < timedelta(minutes=1)
+
+
+def test_json_has_a_line_for_each_message_with_the_same_names() -> None:
+    log = Log("json")
+    log.logger.info("GET %s", "/\n\x1b[2J \u202e")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        log.logger.exception("it failed")
+    for number in range(BURST + 6):
+        log.now += INTERVAL_S if number == BURST + 5 else 0.0
+        log.logger.warning("again")
+    first, failed, *rest = map(json.loads, log.lines())
+    assert list(first) == ["time", "level", "logger", "message"]
+    assert datetime.fromisoformat(first["time"]).utcoffset() is not None
+    assert (first["level"], first["logger"]) == ("info", "test")
+    assert first["message"] == r"GET /\n\x1b[2J \u202e"
+    assert failed["exception"].endswith("ValueError: bad")
+    assert "\x1b" not in log.text()
+    assert rest[-1]["message"] == "(5 more lines of this kind were left out)"
+
+
+def test_a_format_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="--log-format xml: use text or json"):
+        start_logging("info", "xml")

@@ -11,12 +11,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
-from fingerpost.errors import ConfigurationError
-from fingerpost.registry.printable import printable
+import msgspec
 
-__all__ = ["LineFormatter", "LogHandler", "start_logging"]
+from fingerpost.errors import ConfigurationError
+from fingerpost.registry.printable import printable, printable_json
+
+__all__ = ["JsonFormatter", "LineFormatter", "LogHandler", "start_logging"]
 
 MAX_MESSAGE: Final = 4000  # characters
 MAX_TRACEBACK: Final = 8000
@@ -30,6 +33,11 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """The local time with its offset from UTC, to the millisecond (ISO 8601)."""
+        del datefmt
+        return _time(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The line of a record, escaped and cut."""
@@ -46,16 +54,45 @@ class LineFormatter(logging.Formatter):
         return "\n".join(f"    {line}" for line in printable(text, keep="\n").split("\n"))
 
 
+class JsonFormatter(logging.Formatter):
+    """Makes one line of JSON of a record, with `time`, `level`, `logger` and `message`.
+
+    A traceback is `exception`. These names stay.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with every character escaped that a terminal could obey."""
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(record.getMessage(), most=MAX_MESSAGE),
+        }
+        if record.exc_info:
+            line["exception"] = printable(
+                self.formatException(record.exc_info)[-MAX_TRACEBACK:], keep="\n"
+            )
+        return printable_json(msgspec.json.encode(line).decode())
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+
+FORMATTERS: Final = {"text": LineFormatter, "json": JsonFormatter}
+
+
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic only in the stubs
     """Writes records to standard error, but leaves out what repeats.
 
     Args:
         now: the clock, in seconds.
+        form: a key of `FORMATTERS`.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, form: str = "text") -> None:
         super().__init__()
-        self.setFormatter(LineFormatter())
+        self.setFormatter(FORMATTERS[form]())
         self._now = now
         # By place in the code, of which there is a fixed number: the lines that may come now,
         # the time when that was so, and how many were left out since the last one.
@@ -75,16 +112,22 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic onl
         self._places[place] = (allowed - 1, now, 0)
         super().emit(record)
         if left_out:
-            self.stream.write(f"    ({left_out:,} more lines of this kind were left out)\n")
-            self.flush()
+            text = f"({left_out:,} more lines of this kind were left out)"
+            super().emit(
+                logging.LogRecord(
+                    record.name, record.levelno, record.pathname, record.lineno, text, None, None
+                )
+            )
 
 
-def start_logging(level: str) -> None:
-    """Log messages of this level and above to standard error, one line each.
+def start_logging(level: str, form: str = "text") -> None:
+    """Log messages of this level and above to standard error, one line each: text, or JSON.
 
     Raises:
-        ConfigurationError: `level` is not the name of a level.
+        ConfigurationError: `level` or `form` is not a valid name.
     """
+    if form not in FORMATTERS:
+        raise ConfigurationError(f"--log-format {form}: use text or json")
     if level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(f"--log-level {level}: use debug, info, warning or error")
-    logging.basicConfig(level=level.upper(), handlers=[LogHandler()], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[LogHandler(form=form)], force=True)

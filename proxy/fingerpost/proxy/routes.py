@@ -14,6 +14,7 @@ from fingerpost.errors import FingerpostError, Unauthorized
 from fingerpost.proxy.answers import identity_prefix, resolve_answer, service_entry
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
+from fingerpost.proxy.prometheus import target_groups
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
 from fingerpost.registry import ModelReference
@@ -69,6 +70,7 @@ class ProxyRoutes:
                 web.get("/", self._get_address),
                 web.get("/v1/resolve/{service}", self._get_resolve),
                 web.get("/v1/services", self._get_services),
+                web.get("/v1/prometheus/targets", self._get_targets),
                 web.post("/v1/relay/{service}", self._post_relay),
                 web.get("/health/live", self._get_live),
                 web.get("/health/ready", self._get_ready),
@@ -191,6 +193,14 @@ class ProxyRoutes:
         snapshots = await self._directory.services()
         entries = tuple(service_entry(each, now) for each in snapshots)
         return json_response(ServicesAnswer(services=entries))
+
+    async def _get_targets(self, request: web.Request) -> web.Response:
+        """`GET /v1/prometheus/targets`: the workers for Prometheus' `http_sd_configs`.
+
+        An error where no list is known yet: Prometheus then keeps the targets that it has.
+        """
+        check_parameters(request.query, ())
+        return json_response(target_groups(await self._directory.services()))
 
     async def _redirect(self, request: web.Request) -> web.Response:
         """`POST /v1/classify/{service}`: 307 with a worker's URL.

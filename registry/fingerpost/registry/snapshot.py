@@ -27,6 +27,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         withdrawn: ids of entries that are off the list for a reason that concerns them
             (maintenance, the worker's own report that it is not well, a rejected entry); sorted.
             An entry of which only a check got no answer is not among them.
+        failing: id and reason of each entry that is off the list because of its check, and not
+            drained: the check's output, with the address. For people; it may be some seconds old.
         from_disk: whether it was read from a `SnapshotStore`, because the registry has not
             answered since this process started. Its age counts from when the registry confirmed
             it, whichever process took it.
@@ -39,6 +41,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     taken_at: float
     retained: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
+    failing: tuple[tuple[str, str], ...] = ()
     from_disk: bool = False
 
     def age_s(self, now: float) -> float:

@@ -286,3 +286,20 @@ async def test_a_wan_address_is_among_the_tagged_addresses(consul_agent, connect
     assert addresses["wan"] == {"Address": "192.0.2.7", "Port": worker.port}
     assert addresses["lan"] == {"Address": "127.0.0.1", "Port": worker.port}
     await registration.deregister()
+
+
+async def test_a_list_says_which_check_fails_and_why(registry, worker, service):
+    registration = await registry.register(worker.instance(service))
+    assert (await registry.list(service)).failing == ()
+    await worker.stop()
+
+    async def failing():
+        return (await registry.list(service)).failing
+
+    [(entry_id, why)] = await until(failing, within_s=10)
+    assert entry_id == registration.instance.id
+    assert why.startswith(f"{registration.instance.address}: ")
+    assert "/health/engine" in why
+    await registration.drain("maintenance")
+    assert (await registry.list(service)).failing == ()
+    await registration.deregister()

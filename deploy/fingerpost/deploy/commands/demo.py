@@ -156,7 +156,13 @@ def _print_table(result: DemoResult) -> None:
 
 
 async def _keep(cluster: LocalCluster) -> None:
+    from fingerpost.client.source import DEFAULT_PROXY
     from fingerpost.registry.shutdown import ShutdownSignals
 
     err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.")
+    if cluster.proxy_url != DEFAULT_PROXY:
+        err.print(
+            f"The README's commands ask {DEFAULT_PROXY}, and that port was in use here: add "
+            f"--proxy {cluster.proxy_url}"
+        )
     await ShutdownSignals().cancel_on_signal(cluster.run())

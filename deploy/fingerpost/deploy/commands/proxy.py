@@ -59,6 +59,7 @@ def proxy(
     ] = 2.0,
     max_per_client: options.MaxPerClient = None,
     log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
 ) -> None:
@@ -71,7 +72,7 @@ def proxy(
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.descriptors import raise_descriptor_limit
 
-    start_logging(log_level)
+    start_logging(log_level, log_format)
     # Until it serves, there is nothing to hand over.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = ProxyConfig(

@@ -36,6 +36,7 @@ def registry(
         ),
     ] = None,
     log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
 ) -> None:
     """Run the embedded registry, for a single machine, demos and tests. Clusters use Consul.
@@ -45,7 +46,7 @@ def registry(
     from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.registry.embedded import EmbeddedRegistry
 
-    start_logging(log_level)
+    start_logging(log_level, log_format)
 
     async def run() -> None:
         from fingerpost.registry.shutdown import ShutdownSignals

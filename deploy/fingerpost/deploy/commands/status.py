@@ -121,13 +121,20 @@ class _ClusterView:
                     for each in snapshot.instances
                 ],
                 "withdrawn": self.withdrawn.get(snapshot.service, ()),
+                "failing": dict(snapshot.failing),
             }
             for snapshot in self.snapshots
         ]
 
     def problems(self) -> list[str]:
-        """The models that workers could not load, and why."""
-        return [
+        """The models that workers could not load, the checks that fail, and why."""
+        failing = [
+            f"{snapshot.service}: the registry's check of {id_} at {why} (if the registry cannot "
+            "reach it: start the worker with another --advertise, or with --check ttl)"
+            for snapshot in self.snapshots
+            for id_, why in snapshot.failing
+        ]
+        return failing + [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
             for snapshot in self.snapshots
             for each in snapshot.instances

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from fingerpost.deploy import options
@@ -42,6 +44,7 @@ def up(
     ] = 0,
     follow_symlinks: options.FollowSymlinks = False,
     log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = "text",
 ) -> None:
     """Run a registry, a proxy and workers on this machine, restart what dies, stop on Ctrl-C."""
     from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
@@ -80,8 +83,10 @@ def up(
         + (("--follow-symlinks",) if follow_symlinks else ()),
     )
 
+    os.environ["FINGERPOST_LOG_FORMAT"] = log_format  # for every process
+
     def print_line(name: str, line: str) -> None:
-        err.print(f"{name:>10} | {line}")
+        err.print(_json_line(name, line) if log_format == "json" else f"{name:>10} | {line}")
 
     async def run() -> None:
         signals = ShutdownSignals()
@@ -109,3 +114,12 @@ def up(
         await cluster.run()
 
     asyncio.run(run())
+
+
+def _json_line(name: str, line: str) -> str:
+    """A line of a process's log with the process's name; one that is not JSON is its message."""
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, str])
+    except msgspec.MsgspecError:
+        fields = {"message": line}
+    return msgspec.json.encode({"process": name} | fields).decode()

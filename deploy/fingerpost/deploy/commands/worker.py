@@ -172,6 +172,7 @@ def worker(
     access_log: options.AccessLogFile = None,
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
 ) -> None:
@@ -192,7 +193,7 @@ def worker(
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.models.files import ManifestOverrides, find_model
 
-    start_logging(log_level)
+    start_logging(log_level, log_format)
     placement, *others = placements(device, devices, processes_per_device, memory_fraction)
     if others:
         chosen = (placement, *others)

@@ -11,6 +11,7 @@ __all__ = [
     "FollowParent",
     "Host",
     "Json",
+    "LogFormat",
     "LogLevel",
     "MaxPerClient",
     "RegistryUrl",
@@ -53,6 +54,14 @@ LogLevel = Annotated[
     str,
     typer.Option(
         envvar="FINGERPOST_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning or error."
+    ),
+]
+LogFormat = Annotated[
+    str,
+    typer.Option(
+        envvar="FINGERPOST_LOG_FORMAT",
+        metavar="text|json",
+        help="Log lines as text, or as JSON: an object with time, level, logger and message.",
     ),
 ]
 FollowParent = Annotated[

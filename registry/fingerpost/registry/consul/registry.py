@@ -297,6 +297,11 @@ class ConsulRegistry(WatchingRegistry):
             index=answer.index,
             taken_at=self._clock(),
             withdrawn=tuple(sorted(withdrawn)),
+            failing=tuple(
+                (entry.id, f"{entry.instance.address}: {entry.problem}")
+                for entry in entries
+                if entry.problem and entry.instance is not None and not entry.in_maintenance
+            ),
         )
         return snapshot, answer.index
 

@@ -19,6 +19,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from fingerpost.registry.process_metrics import add_process_metrics
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -115,6 +117,7 @@ class WorkerMetrics(Collector):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        add_process_metrics(self.registry)
         self._models: dict[str, ModelMetrics] = {}
         self.registry.register(self)
         self.in_flight = self._gauge("in_flight_requests", "Requests from their headers on")

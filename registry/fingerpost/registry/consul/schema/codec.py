@@ -210,6 +210,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         withdrawn: whether it is in maintenance (its own or its node's), or its worker itself
             reported to a check that it is not well; see `HealthCheck.withdraws`.
         in_maintenance: whether it is in maintenance mode itself (not its whole node).
+        problem: the output of a check that fails, other than maintenance; empty if none does.
         node: the name of the machine whose agent has it.
         node_address: that machine's address as the registry has it; not checked.
     """
@@ -220,6 +221,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     rejection: str = ""
     withdrawn: bool = False
     in_maintenance: bool = False
+    problem: str = ""
     node: str = ""
     node_address: str = ""
 
@@ -258,6 +260,14 @@ def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: boo
         healthy=all(check.passing for check in entry.checks),
         withdrawn=any(check.withdraws for check in entry.checks),
         in_maintenance=any(check.is_service_maintenance for check in entry.checks),
+        problem=next(
+            (
+                check.output[:300] or "no output yet"
+                for check in entry.checks
+                if not (check.passing or check.is_service_maintenance)
+            ),
+            "",
+        ),
         node=entry.node.node,
         node_address=entry.node.address,
     )

@@ -22,6 +22,7 @@ from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.backends.tensorflow.constants import constant_graph, imported, needed
 from fingerpost.worker.backends.tensorflow.device import claim_device
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
+from fingerpost.worker.backends.tensorflow.weights import check_weights
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
@@ -169,7 +170,10 @@ def _open_keras(tf: Any, files: ModelFiles) -> Traceable:
     import keras
 
     try:
+        check_weights(files.path)
         model: Any = keras.saving.load_model(files.path, compile=False)
+    except ConfigurationError:
+        raise
     except Exception as error:
         raise ConfigurationError(
             f"Keras model {files.path} cannot be loaded: {_first_line(error)}"
