@@ -69,7 +69,9 @@ class _SafeStatus(Status):
 
 
 # Rich assumes that a pipe is 80 columns wide, and cuts tables off; a pipe has no width.
-out = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
+out = SafeConsole(
+    soft_wrap=True, width=None if sys.stdout is not None and sys.stdout.isatty() else 1000
+)
 err = SafeConsole(stderr=True, soft_wrap=True)
 
 

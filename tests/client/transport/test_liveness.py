@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from tests.support.waiting import until
 
-from fingerpost.errors import DeadlineExceeded, Unreachable
+from fingerpost.errors import DeadlineExceeded, SuspectImage
 from fingerpost.registry import WorkerState
 
 
@@ -109,7 +109,7 @@ async def test_a_worker_that_does_not_say_that_it_works_is_silent(cluster, answe
     worker.behave = forever(worker)
     worker.answer_load = answer_load(worker)
     client = await cluster.client(worker, response_timeout_s=0.3, probe_timeout_s=5.0)
-    with pytest.raises(Unreachable, match="no response for 0.3 s"):
+    with pytest.raises(SuspectImage, match="no response for 0.3 s"):
         await client.classify(b"1", "digits", timeout_s=20.0)
     assert worker.probes
 
@@ -130,5 +130,5 @@ async def test_a_worker_that_stops_while_it_computes_is_still_found(cluster):
     call = asyncio.create_task(client.classify(b"1", "digits", timeout_s=20.0))
     await until(lambda: worker.probes >= 2)  # it was waited for twice
     worker.answer_load = forever(worker)
-    with pytest.raises(Unreachable, match="no response for 0.3 s"):
+    with pytest.raises(SuspectImage, match="no response for 0.3 s"):
         await call
