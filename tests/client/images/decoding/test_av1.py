@@ -17,12 +17,12 @@ CLEAR = photo((64, 48), "RGBA")
 CLEAR.putalpha(photo((64, 48), "L"))
 
 
-def with_hidden_frames(count: int) -> bytes:
-    """An AVIF whose picture is followed by frame headers, at the end of the file."""
+def with_hidden_frames(count: int, obu: bytes = b"\x1a\x00") -> bytes:
+    """An AVIF whose picture is followed by OBUs: frame headers of no bytes."""
     data = save(photo((64, 48)), "AVIF")
     place = data.index(b"mdat") + 4
     picture = data[place:]
-    longer = picture + b"\x1a\x00" * count  # OBU_FRAME_HEADER with a size of 0
+    longer = picture + obu * count
     body = data[: place - 8] + struct.pack(">I", len(longer) + 8) + b"mdat" + longer
     old, new = struct.pack(">I", len(picture)), struct.pack(">I", len(longer))
     assert body[: place - 8].count(old) == 1  # in `iloc`
@@ -56,3 +56,13 @@ def test_pictures_pass(data: bytes) -> None:
             check_frames(data[:cut])
         except (BrokenImage, UnsupportedImage):
             continue
+
+
+def test_work_is_bounded() -> None:
+    """Of delimiters without end, and of boxes in boxes."""
+    with pytest.raises(UnsupportedImage, match="pieces"):
+        check_frames(with_hidden_frames(1_000_000, b"\x12\x00"))
+    with pytest.raises(BrokenImage):
+        check_frames(b"\0\0\0\0moov" * 100_000)
+    with pytest.raises(BrokenImage, match="boxes"):
+        check_frames((b"\0\0\0\x10trak" + b"\0\0\0\x08free") * 100_000)

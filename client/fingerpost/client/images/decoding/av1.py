@@ -8,6 +8,7 @@ and 8.7), the frames in it are counted by their OBUs (AV1 specification, 5.3).
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import BrokenImage, UnsupportedImage
@@ -19,6 +20,8 @@ __all__ = ["check_frames"]
 
 # A progressive AVIF has up to 4 layers, each a frame.
 _MAX_FRAMES: Final = 8
+# OBUs of a picture: a delimiter, a sequence header, metadata, groups of tiles.
+_MAX_OBUS: Final = 1024
 # Tiles of a large picture, metadata, thumbnails; boxes beside them.
 _MAX_ITEMS: Final = 4096
 _CONTAINERS: Final = {b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"meta": 4}
@@ -33,7 +36,9 @@ def check_frames(data: bytes) -> None:
         BrokenImage: the boxes are damaged.
     """
     try:
-        boxes = list(_boxes(data, 0, len(data)))
+        boxes = list(islice(_boxes(data, 0, len(data)), _MAX_ITEMS + 1))
+        if len(boxes) > _MAX_ITEMS:
+            raise BrokenImage("the AVIF has too many boxes: encode it anew")
         places = [*_of_items(data, boxes), *_of_samples(data, boxes)]
         counts = [_frames(data, start, size) for start, size in places]
     except (struct.error, IndexError, OverflowError) as error:
@@ -47,7 +52,7 @@ def check_frames(data: bytes) -> None:
         )
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: bytes, at: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of each box's contents, those within containers as well."""
     count = 0
     while at + 8 <= end:
@@ -61,14 +66,17 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
         if stop < start or count > _MAX_ITEMS:
             raise BrokenImage("the AVIF's boxes are damaged, or too many: encode it anew")
         yield name, start, min(stop, end)
-        if name in _CONTAINERS:
-            yield from _boxes(data, start + _CONTAINERS[name], min(stop, end))
+        if name in _CONTAINERS and depth < len(_CONTAINERS):
+            yield from _boxes(data, start + _CONTAINERS[name], min(stop, end), depth + 1)
         at = stop
 
 
 def _of_items(data: bytes, boxes: list[tuple[bytes, int, int]]) -> Iterator[tuple[int, int]]:
     """Start and size of the data of each item of AV1."""
     pictures = set()
+    names = [name for name, _, _ in boxes]
+    if names.count(b"iinf") > 1 or names.count(b"iloc") > 1:
+        raise BrokenImage("the AVIF lists its items twice: encode it anew")
     for name, start, end in boxes:
         if name == b"iinf":
             head = start + (6 if data[start] == 0 else 8)
@@ -142,12 +150,14 @@ def _of_samples(data: bytes, boxes: list[tuple[bytes, int, int]]) -> Iterator[tu
 def _frames(data: bytes, at: int, size: int) -> int:
     """The frames among the OBUs of a picture."""
     end, frames = min(at + size, len(data)), 0
-    while at < end and frames <= _MAX_FRAMES:
+    for _ in range(_MAX_OBUS):
+        if at >= end or frames > _MAX_FRAMES:
+            return frames
         header = data[at]
         frames += (header >> 3 & 15) in _FRAMES
         at += 2 if header & 4 else 1
         if not header & 2:  # goes on to the end
-            break
+            return frames
         length = 0
         for place in range(8):
             byte = data[at]
@@ -156,4 +166,4 @@ def _frames(data: bytes, at: int, size: int) -> int:
             if byte < 128:
                 break
         at += length
-    return frames
+    raise UnsupportedImage(f"a picture of the AVIF is in more than {_MAX_OBUS:,} pieces")
