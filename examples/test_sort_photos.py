@@ -8,12 +8,15 @@ and worker run inside the test, around a Python function.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fingerpost.client import SyncClient
 from fingerpost.errors import BrokenImage, ModelFailed
-from fingerpost.testing.plugin import MakeCluster
+
+if TYPE_CHECKING:  # pytest imports its plugins itself, and warns where a test did it before
+    from fingerpost.testing.plugin import MakeCluster
 
 pytest_plugins = ["fingerpost.testing.plugin"]
 

@@ -88,7 +88,7 @@ async def test_a_hostile_proxy(field: Field, table: Table) -> None:
         "named addresses that no worker can have beside those of the workers"
     )
     await field.ready(3)
-    requests, errors, refused = 0, [], 0
+    requests, errors, refused, stale = 0, [], 0, 0
     answer = await asyncio.to_thread(get_json, f"{field.proxy}/v1/resolve/{SERVICE}")
     listed = answer["instances"]
     bad = [
@@ -111,7 +111,7 @@ async def test_a_hostile_proxy(field: Field, table: Table) -> None:
                     except FingerpostError as error:
                         errors.append(repr(error))
                 refused += sum(client.stats.rejected_entries.values())
-                stale = client.stats.stale_addresses
+                stale += client.stats.stale_addresses
         grown_mb = psutil.Process().memory_info().rss / _MB - before_mb
     row.load(load)
     row.count(requests, errors)

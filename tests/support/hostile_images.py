@@ -17,7 +17,8 @@ from PIL import Image
 from fingerpost.errors import BrokenImage, ImageError, ImageTooLarge, UnsupportedImage
 from tests.support.pictures import after_start, photo, png_chunk, save, tiff, zeros
 
-__all__ = ["HOSTILE", "REFUSED", "SIDE", "jpeg", "scan", "segment", "sequential"]
+__all__ = ["HOSTILE", "REFUSED", "SIDE", "TEXT", "bare", "bmp_rle", "jpeg", "png", "refinements",
+           "scan", "segment", "sequential", "strips", "tiles"]  # fmt: skip
 
 # 64 megapixels and 20 MB are what a worker takes by default.
 SIDE: Final = 8000

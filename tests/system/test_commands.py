@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.digits import Digits
-from tests.support.processes import FINGERPOST, Processes
+from tests.support.ports import free_port
+from tests.support.processes import FINGERPOST, Processes, get_json
+from tests.support.waiting import until_blocking
 
 
 def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -82,6 +85,17 @@ def test_a_port_in_use(digits: Digits) -> None:
             line = one_line(*command)
             assert f"127.0.0.1:{port}" in line
             assert "--port" in line
+
+
+def test_a_service_whose_streams_are_closed_serves_all_the_same() -> None:
+    port = free_port()
+    command = f"exec {shlex.join([*FINGERPOST, 'registry', '--port', str(port)])} <&- >&- 2>&-"
+    with subprocess.Popen(["/bin/sh", "-c", command]) as process:
+        try:
+            until_blocking(lambda: get_json(f"http://127.0.0.1:{port}/v1/status/leader"))
+        finally:
+            process.terminate()
+        assert process.wait(20) == 0
 
 
 def test_run_cluster_names_a_port_in_use_at_once(tmp_path: Path) -> None:

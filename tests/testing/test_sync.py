@@ -117,6 +117,7 @@ def test_the_example() -> None:
     run = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "examples",
+            "-W", "error::pytest.PytestAssertRewriteWarning",
             "-c", "/dev/null", "examples/test_sort_photos.py",
         ],
         capture_output=True,

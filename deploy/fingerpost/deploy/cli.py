@@ -15,6 +15,7 @@ from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
+from fingerpost.deploy.standard_streams import open_standard_streams
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.printable import printable
 from fingerpost.registry.version import __version__
@@ -120,6 +121,7 @@ def _options(
 
 def main() -> None:
     """Run the command; a `FingerpostError` is one line on standard error and exit status 1."""
+    open_standard_streams()
     add_commands()
     start_logging("error")  # services log more: see their --log-level
     try:

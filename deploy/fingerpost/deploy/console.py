@@ -40,7 +40,8 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a `Text` of a string, also of those in tables, with all of it shown as it is."""
-        return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+        plain: dict[str, Any] = {**options, "markup": False, "emoji": False}
+        return super().render_str(printable(text), **plain)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -68,7 +69,9 @@ class _SafeStatus(Status):
 
 
 # Rich assumes that a pipe is 80 columns wide, and cuts tables off; a pipe has no width.
-out = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
+out = SafeConsole(
+    soft_wrap=True, width=None if sys.stdout is not None and sys.stdout.isatty() else 1000
+)
 err = SafeConsole(stderr=True, soft_wrap=True)
 
 

@@ -56,8 +56,8 @@ class Behaviour:
 
     @delay_s.setter
     def delay_s(self, delay_s: float) -> None:
-        if not 0 <= delay_s <= threading.TIMEOUT_MAX:
-            raise ConfigurationError(f"delay_s is {delay_s}: it must be 0 or more seconds")
+        if not isinstance(delay_s, int | float) or not 0 <= delay_s <= threading.TIMEOUT_MAX:
+            raise ConfigurationError(f"delay_s is {delay_s!r}: it must be 0 or more seconds")
         with self._changed:
             self._delay_s = delay_s
             self._changed.notify_all()
@@ -75,8 +75,12 @@ class Behaviour:
 
     def fail(self, error: Exception, times: int | None) -> None:
         """Fail the next `times` images with copies of `error`; all of them, if None."""
-        if times is not None and times < 1:
-            raise ConfigurationError(f"times is {times}: it must be 1 or more images")
+        if not isinstance(error, Exception):
+            raise ConfigurationError(
+                f"error is {error!r}: give an exception, such as ModelFailed('out of memory')"
+            )
+        if times is not None and (not isinstance(times, int) or times < 1):
+            raise ConfigurationError(f"times is {times!r}: it must be 1 or more images")
         with self._changed:
             self._error, self._errors_left = error, times
 

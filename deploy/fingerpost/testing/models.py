@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry import ModelReference
@@ -37,6 +37,9 @@ class FakeModels:
         models: Mapping[str, FakeModel],
         aliases: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        for what, given in (("models", models), ("aliases", aliases or {})):
+            if not isinstance(given, Mapping):
+                raise ConfigurationError(f"{what} is {given!r}: give a dict, by a model's name")
         self._models: dict[str, dict[int, FakeModel]] = {}
         for written, model in models.items():
             name, version = _parse(written)
@@ -46,9 +49,15 @@ class FakeModels:
                     "(label, score), or a function of the image's bytes; for an object with a "
                     "method predict there is fingerpost.worker.Worker.for_object"
                 )
+            if not callable(model) and not isinstance(model, str):
+                _check_answer(written, model)
             self._models.setdefault(name, {})[version] = model
         self._aliases: dict[str, dict[str, int]] = {}
         for name, pointers in (aliases or {}).items():
+            if not isinstance(pointers, Mapping):
+                raise ConfigurationError(
+                    f"aliases of {name!r} is {pointers!r}: give a dict, such as {{'stable': '3'}}"
+                )
             self._aliases[name] = {
                 _alias(alias): self._version(name, version) for alias, version in pointers.items()
             }
@@ -76,10 +85,24 @@ class FakeModels:
 
     def _version(self, name: str, version: str) -> int:
         versions = self._models.get(name, {})
+        version = str(version)
         if not version.isdecimal() or int(version) not in versions:
             there = ", ".join(f"{name}@{each}" for each in versions) or ", ".join(self._models)
             raise ConfigurationError(f"an alias points to {name}@{version}: there is only {there}")
         return int(version)
+
+
+def _check_answer(written: str, model: Any) -> None:
+    """Raise unless it is a list of labels and scores."""
+    try:
+        pairs = [(label, float(score)) for label, score in model]
+    except (TypeError, ValueError):
+        pairs = []
+    if not pairs or not all(isinstance(label, str) for label, _ in pairs):
+        raise ConfigurationError(
+            f"model {written!r} answers {model!r}: give a list of (label, score), such as "
+            "[('daisy', 0.9)]"
+        )
 
 
 def _parse(written: str) -> tuple[str, int]:

@@ -56,7 +56,7 @@ class SpareDescriptor:
 
     It holds one descriptor, which it gives up for as long as that takes. Without it the clients
     would wait for an answer that does not come, and asyncio's loop would write a traceback for
-    each of them, over and over (https://github.com/python/cpython/issues/142108). libuv, and with
+    each of them, over and over (https://github.com/python/cpython/issues/151615). libuv, and with
     it uvloop, has the same remedy. asyncio accepts again a second later.
 
     Args:

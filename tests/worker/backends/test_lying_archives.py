@@ -8,6 +8,7 @@ import struct
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ def _save(kind: str, path: Path) -> None:
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.trace(module, example).save(path)
+            traced: Any = torch.jit.trace(module, example)
+            traced.save(path)
 
 
 def _lie(path: Path, out: Path, unfolded_mb: int) -> None:

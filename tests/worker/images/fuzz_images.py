@@ -20,6 +20,7 @@ from fingerpost.errors import ImageError
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.manifest import Filter, Preprocessing, Resize
+from tests.support.costly_images import costly
 from tests.support.pictures import specimens
 
 __all__ = ["LONGEST_S", "check", "mutate"]
@@ -108,7 +109,8 @@ def main() -> int:
         rng = random.Random(seed)
         name = rng.choice(names)
         try:
-            outcomes[check(mutate(sources[name], rng), rng)] += 1
+            data = costly(rng) if rng.random() < 0.2 else sources[name]
+            outcomes[check(mutate(data, rng) if rng.random() < 0.9 else data, rng)] += 1
         except BaseException:
             print(f"seed {seed}, of {name}:", flush=True)
             raise

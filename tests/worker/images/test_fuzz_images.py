@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.costly_images import costly
 from tests.support.pictures import specimens
 from tests.worker.images.fuzz_images import check, mutate
 
@@ -22,6 +23,15 @@ SPECIMENS = specimens()
 @given(name=st.sampled_from(sorted(SPECIMENS)), rng=st.randoms(use_true_random=True))
 def test_a_mutated_image_gives_pixels_or_a_typed_error(name: str, rng: random.Random) -> None:
     check(mutate(SPECIMENS[name], rng), rng)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::PIL")
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(rng=st.randoms(use_true_random=True), whole=st.booleans())
+def test_what_repeats_work_is_done_soon_or_refused(rng: random.Random, whole: bool) -> None:
+    data = costly(rng)
+    check(data if whole else mutate(data, rng), rng)
 
 
 @pytest.mark.shell

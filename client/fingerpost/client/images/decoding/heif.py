@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
 
+from fingerpost.client.images.decoding.av1 import check_frames
 from fingerpost.errors import UnsupportedImage
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def open_avif(source: io.BytesIO) -> ImageFile:
     """
     if not SUPPORTED:
         raise UnsupportedImage("AVIF is not read by this build of Pillow: send a JPEG or PNG")
+    check_frames(source.getvalue())
     return AvifImageFile(source)
 
 

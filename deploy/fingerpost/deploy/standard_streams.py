@@ -1,0 +1,26 @@
+"""Standard streams that the starting process has closed, as some supervisors do (`>&- 2>&-`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["open_standard_streams"]
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of standard input, output and error on the null device.
+
+    Otherwise the next socket would get the free descriptor, and what a library prints would go to
+    a client; and Python has no `sys.stderr`, so that the process would end without a word.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest one that is free, which is this one
+            os.set_inheritable(descriptor, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = ("stdin", "stdout", "stderr").index(name)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
