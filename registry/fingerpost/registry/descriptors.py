@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.registry.log_limit import LogLimit
 
-if sys.platform != "win32":
-    import resource
-
 if TYPE_CHECKING:
     import socket
 
@@ -36,6 +33,8 @@ def raise_descriptor_limit() -> None:
     """
     if sys.platform == "win32":
         return
+    import resource  # which Windows does not have
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -47,6 +46,8 @@ def descriptor_limit() -> int:
     """How many descriptors this process may have."""
     if sys.platform == "win32":
         return _ENOUGH
+    import resource
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _ENOUGH if soft == resource.RLIM_INFINITY else min(soft, _ENOUGH)
 

@@ -16,7 +16,8 @@ from PIL.Image import Image
 
 from fingerpost.errors import FingerpostError
 from tests.support.rig import serving
-from tests.worker.protocols.fuzz import SETTINGS, attempt
+from tests.worker.protocols.fuzz import attempt
+from tests.worker.protocols.fuzz_server import SETTINGS
 
 
 @pytest.fixture
