@@ -97,7 +97,9 @@ async def test_those_that_are_cancelled_or_late_leave_the_line_to_the_others(clu
     assert {type(each) for each in results[1::3]} <= {asyncio.CancelledError, type(results[0])}
     assert {type(each) for each in results[2::3]} <= {DeadlineExceeded, type(results[0])}
     assert DeadlineExceeded in {type(each) for each in results[2::3]}
-    assert [each.label for each in results[::3]] == ["1"] * 20
+    assert [each.label for each in results[::3] if not isinstance(each, BaseException)] == [
+        "1"
+    ] * 20
 
 
 async def test_a_request_says_how_long_it_has_waited_once_its_worker_is_overloaded(cluster):

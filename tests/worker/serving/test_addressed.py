@@ -6,6 +6,7 @@ import json
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tests.support.colours import encoded
 from tests.support.rig import serving
@@ -65,7 +66,7 @@ async def test_every_path_may_come_after_it(method: str, rest: str) -> None:
 async def test_another_process_or_model_is_refused(path: str, status: int, code: str) -> None:
     async with serving() as rig, aiohttp.ClientSession(rig.url) as http:
         url = f"{rig.url}{path}"
-        async with http.post(aiohttp.client.URL(url, encoded=True), data=IMAGE) as response:
+        async with http.post(URL(url, encoded=True), data=IMAGE) as response:
             assert response.status == status
             assert (await response.json())["error"]["code"] == code
 

@@ -32,12 +32,10 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[TestServer, list[objec
     uploads, seen = Uploads(config, BodyMemory(config.requests)), list[object]()
 
     async def answer(request: web.Request) -> web.Response:
-        held = SimpleNamespace(body_bytes=0)
+        held: Any = SimpleNamespace(body_bytes=0)
         try:
             if request.path == "/body":
-                found: object = await uploads.read_body(
-                    request, SimpleNamespace(body_bytes=0), 2_000_000
-                )
+                found: object = await uploads.read_body(request, held, 2_000_000)
             else:
                 check_image_headers(request, config)
                 found = await uploads.read_images(request, held)
