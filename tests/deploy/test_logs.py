@@ -59,6 +59,7 @@ def test_a_traceback_is_indented_escaped_and_cut(log: Log) -> None:
     assert len(log.text()) < 10_000
 
 
+@pytest.mark.slow
 def test_what_repeats_is_left_out_and_counted(log: Log) -> None:
     def fault(number: int) -> None:
         log.logger.warning("request %d is malformed", number)
@@ -74,6 +75,7 @@ def test_what_repeats_is_left_out_and_counted(log: Log) -> None:
     assert log.lines()[-1].endswith(f"({100_000 - BURST:,} more lines of this kind were left out)")
 
 
+@pytest.mark.slow
 def test_a_flood_is_bounded_over_time(log: Log) -> None:
     for _ in range(60_000):
         log.now += 0.01

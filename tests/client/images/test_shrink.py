@@ -141,6 +141,7 @@ def test_a_scan_of_one_bit_is_averaged_not_sampled():
         assert np.abs(np.asarray(image)[:12].astype(int) - 127).max() < 8
 
 
+@pytest.mark.slow
 def test_what_a_worker_would_refuse_as_too_large_is_made_small():
     data = save(Image.new("RGB", (10_000, 7_000), "white"), "PNG", compress_level=1)
     with Image.open(io.BytesIO(shrink(data, 70, 100))) as image:

@@ -13,6 +13,8 @@ from fingerpost.worker.models import archives
 from fingerpost.worker.models.archives import check_archive
 from fingerpost.worker.models.files import find_model
 
+pytestmark = pytest.mark.slow
+
 _MB = 1 << 20
 
 
