@@ -104,7 +104,7 @@ def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
     if error.errno == errno.EADDRNOTAVAIL:
         remedy = "give an address of this machine as host, or 0.0.0.0 for all of them"
     else:
-        remedy = "give another port, or 0 for a free one"
+        remedy = "give another port (--port), or 0 for a free one"
     return ConfigurationError(
         f"cannot listen on {format_address(host, port)}: {error.strerror}; {remedy}"
     )
