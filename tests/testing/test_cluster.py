@@ -53,7 +53,6 @@ MODELS: dict[str, tuple[FakeModel, tuple[tuple[str, float], ...]]] = {
     "a label": ("daisy", (("daisy", 1.0),)),
     "pairs": ([("rose", 0.125), ("daisy", 0.875)], (("daisy", 0.875), ("rose", 0.125))),
     "a score of 0": ([("rose", 0.0), ("daisy", -0.0)], (("rose", 0.0), ("daisy", 0.0))),
-    "nothing": ([], ()),
     "a function to a label": (lambda image: f"{len(image)} bytes", (("5 bytes", 1.0),)),
     "a function to pairs": (lambda image: [(image.decode(), 0.98)], (("image", 0.98),)),
     "many": (

@@ -111,7 +111,12 @@ class Admission:
         return left_s
 
     def overloaded(self, request: web.Request, error: Overloaded) -> None:
-        """Record that a request was refused; sets when it should come back."""
+        """Record that a request was refused; sets when it should come back.
+
+        `refusal`, which is raised for every request, stays as it was set.
+        """
+        if error is self.refusal:
+            return
         retry_after_s = _RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
         error.retry_after_s = self._oldest_first.refused(
             _waited_s(request), retry_after_s, time.monotonic()
