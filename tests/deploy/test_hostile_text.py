@@ -143,6 +143,8 @@ def on_a_terminal(arguments: list[str], until: str | None = None) -> tuple[int, 
     ) as process:
         os.close(its)
         written = bytearray()
+        killer = threading.Timer(60, process.kill)
+        killer.start()
         try:
             while piece := os.read(own, 65536):
                 written += piece
@@ -151,6 +153,8 @@ def on_a_terminal(arguments: list[str], until: str | None = None) -> tuple[int, 
                     until = None
         except OSError:  # Linux: the other end is closed
             pass
+        process.wait()
+        killer.cancel()
         os.close(own)
     return process.returncode, written.decode("utf-8", "replace").replace("\r\n", "\n")
 
