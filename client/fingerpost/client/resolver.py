@@ -24,7 +24,7 @@ from fingerpost.errors import (
     error_from_json,
 )
 from fingerpost.registry import Snapshot, Watch
-from fingerpost.registry.address_policy import AddressPolicy
+from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.registry import Registry
-    from fingerpost.registry.address_policy import RejectedEntries
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
@@ -94,7 +93,8 @@ class RegistryResolver:
     @property
     def rejected_entries(self) -> RejectedEntries:
         """The entries that the registry left out."""
-        return self._registry.rejected_entries
+        # A registry of the caller's own, which was written for an earlier release, counts none.
+        return getattr(self._registry, "rejected_entries", None) or RejectedEntries()
 
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
