@@ -274,4 +274,4 @@ assert client.classify(green, "digits").label == str(len(green))
         worker.behave = None
         process.send_signal(signal.SIGINT)
         await process.wait()
-    await until(lambda: worker.running == 0)
+    assert worker.running == 0

@@ -33,7 +33,9 @@ async def test_a_stop_leaves_no_connection_open(turns: int):
 def test_a_port_that_is_in_use():
     with (
         bind("127.0.0.1", 0) as listener,
-        pytest.raises(ConfigurationError, match="in use; give another port .*, or 0 for"),
+        pytest.raises(
+            ConfigurationError, match=r"in use; give another port \(--port\), or 0 for a free"
+        ),
     ):
         listener.listen()
         bind("127.0.0.1", listener.getsockname()[1])

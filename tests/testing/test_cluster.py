@@ -218,6 +218,13 @@ async def test_an_image_that_fails_alone_reaches_the_model_once() -> None:
         assert sorted(each.image for each in worker.received) == sorted(images)
 
 
+async def test_a_model_without_an_answer_is_refused() -> None:
+    """Clients take an answer without predictions for that of a broken worker."""
+    with pytest.raises(ConfigurationError, match=r"answers \[\]: give a list of \(label, score\)"):
+        async with fake_cluster({"flowers": []}):
+            pass
+
+
 async def test_an_overloaded_worker() -> None:
     async with fake_cluster({"flowers": "daisy"}, workers=2) as cluster:
         full, other = cluster.workers
