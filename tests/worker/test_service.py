@@ -15,12 +15,7 @@ from aiohttp import FormData
 
 from fingerpost.client.wire import ClassifyAnswer
 from fingerpost.errors import ConfigurationError, RegistryError
-from fingerpost.registry import (
-    LOAD_HEADER,
-    LoadReport,
-    WorkerState,
-    open_registry,
-)
+from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState, open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
