@@ -74,8 +74,7 @@ class Engine:
         model: the model's name in the metrics.
 
     Attributes:
-        slots: how many images it runs at once: the places in one batch, by the model's own settings
-            where it has some, times its concurrent batches.
+        inside: images that were submitted and whose outcome is not with their caller yet.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Engine:
         self._config = config
         few = min(config.max_batch, config.max_queue - 1)
         self._short_queue = few if config.latency_s is None else 0
-        self.slots: Final = config.max_batch * self._input.concurrent_batches
+        self.inside = 0
         self._batcher: Batcher[Job] = Batcher(
             config,
             max_preparing=decode_threads,
@@ -125,11 +124,12 @@ class Engine:
 
     @property
     def latency_per_cost_s(self) -> float:
-        """Seconds for a megabyte of image with no batch in front of it; 0 before the first image.
+        """Seconds for a megabyte of image that is here alone; 0 before the first image.
 
-        Each image's time is divided by the batches that it found, so that the figure describes the
-        model and not the load. A ratio of two moving averages: in a mean of ratios, the fixed cost
-        of thumbnails would count as much as photographs.
+        The time of a run is multiplied by what a lone image takes of a batch of that size, and the
+        time in the queue does not count, so that the figure describes the model and not the load. A
+        ratio of two moving averages: in a mean of ratios, the fixed cost of thumbnails would count
+        as much as photographs.
         """
         return self._latency_s / self._cost if self._cost else 0.0
 
@@ -157,6 +157,22 @@ class Engine:
     def crowded(self) -> bool:
         """Whether a quarter of the queue's places, or more, are taken."""
         return 4 * len(self._batcher) >= self._config.max_queue
+
+    @property
+    def slots(self) -> int:
+        """How many images it works on at once, as measured: see `BatchSizes.capacity`."""
+        return max(1, round(self._batcher.sizes.capacity))
+
+    def forecast(self, ahead: int) -> tuple[float, float]:
+        """Seconds until an image that came now would be answered, and if it were here alone.
+
+        Both are 0 while too little is known.
+
+        Args:
+            ahead: images that are still being uploaded.
+        """
+        with self._lock:
+            return self._batcher.forecast(time.monotonic(), ahead)
 
     def expected_s(self) -> float:
         """Seconds until an image that came now would be answered; 0 while too little is known."""
@@ -275,8 +291,7 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise Draining("this model is being unloaded: try again")
-            batches = max(1.0, (self._batcher.present + 1) / self.slots)
-            job = Job(loop.create_future(), now, cost, batches, make, item)
+            job = Job(loop.create_future(), now, cost, make, item)
             pending = self._batcher.submit(
                 job,
                 cost=cost,
@@ -290,6 +305,7 @@ class Engine:
             # At the end of this turn of the loop, so that all images of the turn are one batch.
             self._waking = True
             loop.call_soon(self._wake)
+        self.inside += 1
         try:
             outcome = await job.future
         except asyncio.CancelledError:
@@ -297,6 +313,7 @@ class Engine:
                 self._batcher.cancel(pending)
             raise
         finally:
+            self.inside -= 1
             del job, pending  # whose future holds the error, whose traceback holds these names
         record = current_request()
         if record is not None:
@@ -345,13 +362,13 @@ class Engine:
         pause_s = result.ended - self._sampled
         weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
         self._sampled = result.ended
+        alone_s = inference_s * self._batcher.sizes.alone_part(len(result.jobs))
         for job, outcome in zip(result.jobs, result.outcomes, strict=True):
             queue_s = max(0.0, result.began - job.arrived - job.decode_s)
             if job.decode_s:
                 metrics.decode_seconds.observe(job.decode_s)
             metrics.queue_seconds.observe(queue_s)
-            latency_s = (result.ended - job.arrived) / job.batches
-            self._latency_s = ewma(self._latency_s, latency_s, weight)
+            self._latency_s = ewma(self._latency_s, job.decode_s + alone_s, weight)
             self._cost = ewma(self._cost, max(job.cost, _LEAST_COST), weight)
             weight = _SMOOTHING  # the others of the batch follow without a pause
             if job.future.done():

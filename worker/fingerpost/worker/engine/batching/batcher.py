@@ -41,7 +41,6 @@ deadline first: a client with long deadlines would never be served beside one wi
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import OrderedDict
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -49,6 +48,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
+from fingerpost.worker.engine.batching.batch_sizes import BatchSizes
 from fingerpost.worker.engine.batching.latency_model import LatencyModel
 
 __all__ = ["Batcher"]
@@ -85,7 +85,7 @@ class Batcher(Generic[T]):
 
     Attributes:
         queued_cost: the costs of all items that wait, added up.
-        limit: most items in the next batch.
+        sizes: how large its batches may be and should be.
         abandoned: items that are being prepared, and were cancelled meanwhile.
         running_since: the start of the oldest batch that runs; None while none does.
     """
@@ -102,13 +102,12 @@ class Batcher(Generic[T]):
         self._ready: OrderedDict[Pending[T], None] = OrderedDict()
         self._running: dict[Batch[T], float] = {}  # with their start, the oldest first
         self._latency = LatencyModel()
+        self.sizes = BatchSizes(config, self._latency, concurrent_batches)
         self._prepare_s = self._full_queue_s = 0.0
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
         self.abandoned = 0
         self.running_since: float | None = None
-        self.limit = 1
-        self.limit = self._batch_limit()
 
     def __len__(self) -> int:
         """The number of items that wait, those being prepared among them."""
@@ -150,7 +149,7 @@ class Batcher(Generic[T]):
             alone_s = self._prepare_s + self._latency.bound(config.padded_size(1))
             allowed_s = max(config.latency_s, 2 * alone_s)
             # With a margin for longer runs, and for a limit that falls meanwhile.
-            careful_s = self.expected_s(now, ahead=self.limit // 4) + self._latency.spread
+            careful_s = self.expected_s(now, ahead=self.sizes.limit // 4) + self._latency.spread
             if careful_s > allowed_s:
                 raise Overloaded(
                     f"an answer would take {expected_s:.3g} s, over the objective of "
@@ -172,16 +171,28 @@ class Batcher(Generic[T]):
         if not self._estimate_is_valid(now):
             return 0.0
         predict, size = self._latency.predict, self._config.padded_size
-        batches, rest = divmod(len(self) + ahead, self.limit)
+        before = len(self) + ahead
+        largest = self.sizes.useful(before + 1)
+        batches, rest = divmod(before, largest)
         rounds, position = divmod(batches, self._concurrent_batches)
         own, model_s = rest + 1, 0.0
         if self._running:
             model_s = self._free_s(now)[position]
             # More will join it: as many as joined the last batch.
-            own = max(own, min(len(next(reversed(self._running)).items), self.limit))
-        model_s += rounds * predict(size(self.limit)) + predict(size(own))
+            own = max(own, min(len(next(reversed(self._running)).items), largest))
+        model_s += rounds * predict(size(largest)) + predict(size(own))
         to_prepare = (len(self._unprepared) + len(self._preparing)) / self._max_preparing
         return max(model_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
+
+    def forecast(self, now: float, ahead: int) -> tuple[float, float]:
+        """`expected_s`, and the same for an item that is here alone; both 0 while unknown."""
+        alone_s = self.sizes.alone_s
+        if not alone_s:
+            return 0.0, 0.0
+        alone_s += self._prepare_s
+        if not (ahead or self._running or self._ready or self._unprepared or self._preparing):
+            return alone_s, alone_s
+        return max(alone_s, self.expected_s(now, ahead=ahead)), alone_s
 
     def _longest_s(self, now: float) -> float:
         """An upper bound of `expected_s` for any item that has a place in the queue."""
@@ -254,7 +265,7 @@ class Batcher(Generic[T]):
         if len(self._running) == self._concurrent_batches or not self._ready:
             return None
         config = self._config
-        if not config.max_wait_s or len(self._ready) >= self.limit:
+        if not config.max_wait_s or len(self._ready) >= self.sizes.limit:
             return now
         size = config.padded_size(len(self._ready))
         last_start = min(pending.deadline for pending in self._ready) - self._run_s(size, now)
@@ -295,12 +306,11 @@ class Batcher(Generic[T]):
         self.running_since = next(iter(self._running.values()), None)
         if learn:
             self._latency.observe(batch.size, now - since)
-            self.limit = self._batch_limit()
+            self.sizes.learned()
             # The run that is under way, all rounds before its own, and its own.
-            rounds = 2 + self._config.max_queue // (self.limit * self._concurrent_batches)
-            self._full_queue_s = rounds * self._latency.predict(
-                self._config.padded_size(self.limit)
-            )
+            size = self.sizes.useful(self._config.max_queue)
+            rounds = 2 + self._config.max_queue // (size * self._concurrent_batches)
+            self._full_queue_s = rounds * self._latency.predict(self._config.padded_size(size))
         for pending in batch.items:
             pending.stage = Stage.DONE
         self._last_run_at = now
@@ -324,7 +334,7 @@ class Batcher(Generic[T]):
     def _choose(self, now: float) -> tuple[list[Pending[T]], list[Pending[T]]]:
         """The items to run and the items to drop; the module says why."""
         soonest = now + self._run_s(self._config.padded_size(1), now)
-        most = self.limit
+        most = self.sizes.next(len(self._ready))
         if self._concurrent_batches > 1:
             most = min(
                 most, max(_MIN_SHARE, math.ceil(len(self._ready) / self._concurrent_batches))
@@ -369,22 +379,6 @@ class Batcher(Generic[T]):
     def _estimate_is_valid(self, now: float) -> bool:
         idle_s = 0.0 if self._running else now - self._last_run_at
         return self._latency.known and idle_s <= _ESTIMATE_VALID_S
-
-    def _batch_limit(self) -> int:
-        """Most items in the next batch, as the objective allows."""
-        config = self._config
-        if config.latency_s is None:
-            return config.max_batch
-        sizes = config.sizes or range(1, config.max_batch + 1)
-        if not self._latency.known:
-            return sizes[0]
-        # The bound grows with the size.
-        fitting = bisect_right(sizes, config.latency_s / 2, key=self._latency.bound)
-        largest = sizes[max(0, fitting - 1)]
-        # A lower limit delays items that were admitted under the higher one: no change for noise.
-        if largest < self.limit and 2 * self._latency.bound(self.limit) <= 1.1 * config.latency_s:
-            return self.limit
-        return largest
 
     def _take(self, pending: Pending[T], stage: Stage) -> None:
         del self._ready[pending]
