@@ -28,10 +28,10 @@ from fingerpost.errors import (
     NoWorker,
     Overloaded,
     RegistryUnreachable,
+    SuspectImage,
     Unauthorized,
     UnknownModel,
     UnknownService,
-    Unreachable,
 )
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import WorkerState, open_registry
@@ -292,9 +292,45 @@ async def test_an_image_that_ends_workers_is_given_up(relays):
 
     worker.behave = abort
     client = relays.client(await relays.proxy(1))
-    with pytest.raises(Unreachable, match="closed the connection after 1,000 bytes"):
+    with pytest.raises(SuspectImage, match="2 workers fell silent .* after 1,000 bytes"):
         await client.classify(b"x" * 1000, "digits")
-    assert len(worker.requests) == 3
+    assert len(worker.requests) == 2
+    assert client.stats.suspect_images == 1
+    assert client.stats.ejections == 0  # it was not the proxy
+
+
+async def test_a_slow_model_behind_a_relay_is_waited_for_and_runs_once(relays):
+    worker = await relays.add("one")
+    heads = []
+
+    async def slowly(request):
+        heads.append(request.headers)
+        await asyncio.sleep(1.3)
+        return await worker.answer(request)
+
+    worker.behave = slowly
+    client = relays.client(await relays.proxy(1), response_timeout_s=0.3, probe_timeout_s=0.2)
+    assert (await client.classify(b"1", "digits")).attempts == 1
+    assert len(worker.requests) == 1
+    assert "Fingerpost-Waited-Ms" not in heads[0]
+
+
+async def test_an_overloaded_worker_behind_a_relay_hears_how_long_an_image_has_waited(relays):
+    worker = await relays.add("one")
+    waited_ms = []
+
+    async def refuse_thrice(request):
+        waited_ms.append(request.headers.get("Fingerpost-Waited-Ms"))
+        if len(waited_ms) <= 3:
+            return worker.refuse(Overloaded("full"), Retry_After="0")
+        return await worker.answer(request)
+
+    worker.behave = refuse_thrice
+    client = relays.client(await relays.proxy(1))
+    await client.classify(b"1", "digits")
+    assert waited_ms[0] is None
+    assert [int(each) for each in waited_ms[1:]] == sorted(int(each) for each in waited_ms[1:])
+    assert int(waited_ms[-1]) > 0
 
 
 async def test_a_broken_image_is_not_sent_again(relays):
