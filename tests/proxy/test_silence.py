@@ -29,7 +29,8 @@ from fingerpost.registry.http_server import bind, serve
 @pytest.fixture(autouse=True)
 async def _clean(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """No test leaves a task behind, once aiohttp waits no longer for the rest of an upload."""
-    monkeypatch.setitem(RequestHandler.__init__.__kwdefaults__, "lingering_time", 0.1)
+    defaults = not_none(RequestHandler.__init__.__kwdefaults__)
+    monkeypatch.setitem(defaults, "lingering_time", 0.1)
     yield
     await until(lambda: len(asyncio.all_tasks()) == 1, "all tasks have ended")
 

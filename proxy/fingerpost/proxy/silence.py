@@ -57,8 +57,9 @@ class SilenceChecks:
             check = asyncio.create_task(self._check(worker, body, scope), name="silence check")
 
         timer = loop.call_later(self._timeout_s, late)  # a task for each request would cost more
+        scope = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as scope:
+            async with scope:
                 yield
         except TimeoutError:
             if not scope.expired():
