@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.wire import INSTANCE_PATH, ResolveAnswer, ResolvedInstance, ServiceEntry
+from fingerpost.client.wire import (
+    INSTANCE_PATH,
+    ResolveAnswer,
+    ResolvedInstance,
+    ServiceEntry,
+    is_foreign,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +28,7 @@ def identity_prefix(worker: Instance) -> str:
 
     Empty for a worker that does not know it: of release 0.1, or a foreign one.
     """
-    if not worker.boot_id or worker.meta.get("fingerpost", "0.1.").startswith("0.1."):
+    if not worker.boot_id or is_foreign(worker):
         return ""
     return f"{INSTANCE_PATH}{worker.boot_id}/{worker.service}"
 

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -27,8 +28,8 @@ L = keras.layers
 class Identity(L.Layer):
     """Has three weights, which must be read from the file: they are 1 there, and 0 before."""
 
-    def build(self, shape):
-        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="zeros")
+    def build(self, input_shape):
+        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer="zeros")
 
     def call(self, values):
         return values * self.scale
@@ -60,7 +61,7 @@ def layers() -> list[L.Layer]:
     return [L.GlobalAveragePooling2D(), Identity()]
 
 
-def image(**given) -> keras.KerasTensor:
+def image(**given) -> Any:
     return keras.Input((SIDE, SIDE, 3), **given)
 
 
@@ -260,7 +261,7 @@ def test_weights_beside_a_model_do_not_count(tmp_path: Path) -> None:
 
 
 def test_one_signature_of_another_name(tmp_path: Path) -> None:
-    module = tf.Module()
+    module: Any = tf.Module()
     module.run = tf.function(
         lambda pixels: {"means": tf.reduce_mean(pixels, [1, 2])},
         input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32)],

@@ -214,7 +214,7 @@ def test_weights_in_another_file(tmp_path: Path) -> None:
     for kind in ("external", "link", "virtual"):
         write(path, sequential("s", *CHAIN), "2.6.0")
         with h5py.File(path, "r+") as file:
-            group = file["model_weights/dense/dense"]
+            group: Any = file["model_weights/dense/dense"]
             del group["kernel:0"]
             if kind == "external":
                 where = [(str(other), 0, EYE.nbytes)]
@@ -222,7 +222,7 @@ def test_weights_in_another_file(tmp_path: Path) -> None:
             elif kind == "link":
                 group["kernel:0"] = h5py.ExternalLink(str(other), "/x")
             else:
-                layout = h5py.VirtualLayout((3, 3), "f4")
+                layout: Any = h5py.VirtualLayout((3, 3), "f4")
                 layout[:] = h5py.VirtualSource(str(other), "x", (3, 3))
                 group.create_virtual_dataset("kernel:0", layout)
         assert "keeps /model_weights/dense/dense/kernel:0 in another file" in refusal(path), kind
@@ -232,7 +232,7 @@ def test_weights_that_unfold(tmp_path: Path) -> None:
     path = tmp_path / "keras_model.h5"
     write(path, sequential("s", *CHAIN), "2.6.0")
     with h5py.File(path, "r+") as file:
-        group = file["model_weights/dense/dense"]
+        group: Any = file["model_weights/dense/dense"]
         del group["kernel:0"]
         chunked = {"chunks": (1 << 20,), "compression": "gzip"}
         group.create_dataset("kernel:0", (1 << 30,), "f4", **chunked)

@@ -50,6 +50,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         outcome: what the result says about the peer, for the routing.
         report: the load report's header, not decoded, because decoding it takes 12 us.
         silent: the peer had the whole image, and then the connection ended without an answer.
+        informed: before that it said that it begins with the image: see `SUSPECT_HEADER`.
         worker: the worker that a relaying proxy names as the one that answered.
     """
 
@@ -59,6 +60,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     report: str | None = None
     worker: str = ""
     silent: bool = False
+    informed: bool = False
 
 
 class Transport:
@@ -131,8 +133,12 @@ class Transport:
             silent = attempt.sent_at is not None
             return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error), silent=silent)
         except Unreachable as error:
-            silent = attempt.sent_at is not None
-            return Reply(outcome=Outcome.FAILED, error=error, silent=silent)
+            return Reply(
+                outcome=Outcome.FAILED,
+                error=error,
+                silent=attempt.sent_at is not None,
+                informed=attempt.informed,
+            )
         except BadAnswer as error:
             return Reply(outcome=Outcome.FAILED, error=error)
         finally:

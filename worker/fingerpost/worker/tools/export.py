@@ -113,7 +113,7 @@ def export_onnx(
             text = "".join(f"{label}\n" for label in files.labels)
             (folder / _LABELS).write_text(text, encoding="utf-8")
         write_manifest(folder / MANIFEST, _manifest(files, original.input))
-        made = find_model(folder, name=files.name, version=files.version)
+        made = find_model(folder, version=files.version, served=False)
         found = compare(original, load_backend(made, options), images)
         if found.difference <= tolerance:
             folder.rename(out)

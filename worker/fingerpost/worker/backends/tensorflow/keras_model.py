@@ -72,8 +72,12 @@ def _output(keras: Any, model: Any, files: ModelFiles, outputs: Any) -> Any:
     """The output that is wanted; its name is its key, its index, or that of its layer."""
     layers = getattr(model, "output_names", None) or ()
     tensors = keras.tree.flatten(outputs)
-    by_layer = dict(zip(layers, tensors, strict=False)) if len(layers) == len(tensors) else {}
-    by_key = dict(_leaves(outputs, lambda each: not isinstance(each, dict | list | tuple)))
+    by_layer: dict[str, Any] = (
+        dict(zip(layers, tensors, strict=False)) if len(layers) == len(tensors) else {}
+    )
+    by_key: dict[str, Any] = dict(
+        _leaves(outputs, lambda each: not isinstance(each, dict | list | tuple))
+    )
     wanted = files.manifest.output.name
     if wanted in by_layer:
         return by_layer[wanted]
