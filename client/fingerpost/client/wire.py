@@ -255,6 +255,9 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         age_s: how many seconds ago the registry confirmed the snapshot.
         from_disk: whether this proxy has not reached the registry since it started.
         withdrawn: ids of its workers that are drained or not well.
+        failing: why the registry's check of a worker fails, by its id: the address and the check's
+            output, for people. Of 100 workers at most, 300 characters each, without control
+            characters. Proxies before release 0.2 do not have it.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -265,6 +268,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
     from_disk: bool = False
     withdrawn: tuple[str, ...] = ()
+    failing: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
 

@@ -11,6 +11,7 @@ from fingerpost.client.wire import (
     ServiceEntry,
     is_foreign,
 )
+from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +22,10 @@ __all__ = ["RETRY_AFTER_S", "identity_prefix", "resolve_answer", "service_entry"
 
 RETRY_AFTER_S: Final = 1.0
 """When a client may ask again that got no worker, in seconds."""
+
+# Of one service. A check's output is up to 4 KB of the worker's own answer.
+_MAX_REASONS: Final = 100
+_MAX_REASON_LETTERS: Final = 300
 
 
 def identity_prefix(worker: Instance) -> str:
@@ -79,4 +84,7 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
         withdrawn=snapshot.withdrawn,
+        failing={
+            id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in snapshot.failing[:_MAX_REASONS]
+        },
     )
