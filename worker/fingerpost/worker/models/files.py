@@ -26,7 +26,14 @@ from fingerpost.worker.models.unread import TorchArchive, torch_archive, why_not
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ManifestOverrides", "ModelFiles", "find_model", "find_versions", "read_labels"]
+__all__ = [
+    "ManifestOverrides",
+    "ModelFiles",
+    "find_model",
+    "find_versions",
+    "is_keras",
+    "read_labels",
+]
 
 _LABEL_FILES: Final = ("labels.txt", "output_labels.txt")
 # The largest sets of classes (ImageNet's 21,841, OpenImages' 19,995) have some 500 KB of names.
@@ -34,6 +41,8 @@ _MAX_LABELS_BYTES: Final = 16_000_000
 _SAVED_MODEL: Final = "saved_model.pb"
 _SUFFIXES: Final = {
     ".keras": Framework.TENSORFLOW,
+    ".h5": Framework.TENSORFLOW,
+    ".hdf5": Framework.TENSORFLOW,
     ".pb": Framework.TENSORFLOW,
     ".onnx": Framework.ONNX,
     ".pt2": Framework.TORCH,
@@ -41,6 +50,8 @@ _SUFFIXES: Final = {
     ".torchscript": Framework.TORCH,
     ".prototxt": Framework.CAFFE,
 }
+# Models of Keras 2, or weights that lie beside a model: they count where there is nothing else.
+_HDF5: Final = frozenset({".h5", ".hdf5"})
 # The default preprocessing of a format: that of `label_image` in TensorFlow's retraining tutorial,
 # and that of Caffe, which reads images through OpenCV.
 _PREPROCESSING: Final = {
@@ -48,9 +59,9 @@ _PREPROCESSING: Final = {
     ".prototxt": Preprocessing(order=ChannelOrder.BGR),
 }
 _EXPECTED: Final = (
-    f"expected {_SAVED_MODEL}, one .keras file, one frozen graph (.pb), one .onnx, .pt2, .pt or "
-    f".torchscript file, one .prototxt with one .caffemodel, a {MANIFEST}, or numbered version "
-    "folders"
+    f"expected {_SAVED_MODEL}, one .keras or .h5 file, one frozen graph (.pb), one .onnx, .pt2, "
+    f".pt or .torchscript file, one .prototxt with one .caffemodel, a {MANIFEST}, or numbered "
+    "version folders"
 )
 
 
@@ -223,6 +234,11 @@ def find_versions(folder: Path) -> dict[int, Path]:
     }
 
 
+def is_keras(path: Path) -> bool:
+    """Whether a model's file is read by Keras."""
+    return path.suffix == ".keras" or path.suffix in _HDF5
+
+
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read a labels file: one label per line, UTF-8; blank lines at the end are ignored.
 
@@ -283,12 +299,15 @@ def _file_in(folder: Path, framework: Framework | None) -> Path:
         if file.is_file() and framework in (None, _SUFFIXES.get(file.suffix))
         if file.suffix in _SUFFIXES
     ]
-    # Only where nothing else is a model: beside one it is what that was made of.
+    # A torch file only where nothing else is a model: beside one it is what that was made of.
     files = fitting or [
         file for file in content if framework in (None, Framework.TORCH) and _is_torch(file)
     ]
-    if len(files) == 1:
-        return files[0]
+    # Models before weights, and weights alone at last, so that the error is about those.
+    models = [file for file in files if file.suffix not in _HDF5]
+    models = models or [file for file in files if not file.stem.endswith(".weights")] or files
+    if len(models) == 1:
+        return models[0]
     if not files:
         for file in (folder, *content):
             if hint := why_not_read(file):
