@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # A request lasts ten minutes at most (`admission`); a version that is in use longer is unloaded.
 _MAX_HOLD_S: Final = 600.0
+# Characters of an error that are kept: the framework's own reasons and the remedy.
+_MAX_ERROR: Final = 2000
 
 
 class ModelRepository:
@@ -279,7 +281,7 @@ class ModelRepository:
                 trace = None if known else error
                 logger.error("%s@%d cannot be loaded: %s", name, version, text, exc_info=trace)  # noqa: TRY400
             self._metrics.of(name).load_failures.inc()
-            lifecycle.failed(version, text[:500], files=files, now=now())
+            lifecycle.failed(version, text[:_MAX_ERROR], files=files, now=now())
         else:
             served = ServedVersion(
                 model=name, version=str(version), labels=loaded.labels, engine=loaded.engine
