@@ -264,7 +264,8 @@ class Dispatcher:
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
         headers = call.headers
-        if pick.endpoint.overload.limit < inf:  # it refused some: see the worker's `OldestFirst`
+        # It refused some, or this one, itself or by a relay: see the worker's `OldestFirst`.
+        if pick.endpoint.overload.limit < inf or Overloaded.code in call.retried:
             waited_ms = max(0, int((self._clock() - call.began) * 1000))
             headers = {**(headers or {}), WAITED_HEADER: str(waited_ms)}
         if call.silent:

@@ -74,12 +74,11 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._pools = Pools(config)
-        self._liveness = LivenessChecks(config, self.load) if route.own_load else None
+        self._liveness = LivenessChecks(config, self.load)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._liveness is not None:
-            await self._liveness.aclose()
+        await self._liveness.aclose()
         self._pools.close()
 
     def retain(self, addresses: Collection[str]) -> None:
@@ -202,7 +201,10 @@ class Transport:
                 body, status=status, peer=address, retry_after_s=_retry_after_s(fields)
             )
             outcome, error = self._route.classify_error(address, status, error)
-            return Reply(outcome=outcome, error=error, report=report, worker=worker)
+            silent = bool(worker) and isinstance(error, Unreachable)
+            if silent:  # of a worker behind the relay, not of the relay itself
+                outcome = Outcome.ABANDONED
+            return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
         try:
             answer = decode_answer(_decoder, body, address, "answer to a classification")
             _check_one_image(answer, body, address)
