@@ -17,7 +17,7 @@ from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
 from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
-from fingerpost.client.wire import WAITED_HEADER
+from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER
 from fingerpost.errors import (
     CallerError,
     Overloaded,
@@ -264,9 +264,12 @@ class Dispatcher:
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
         headers = call.headers
-        if pick.endpoint.overload.limit < inf:  # it refused some: see the worker's `OldestFirst`
+        # It refused some, or this one, itself or by a relay: see the worker's `OldestFirst`.
+        if pick.endpoint.overload.limit < inf or Overloaded.code in call.retried:
             waited_ms = max(0, int((self._clock() - call.began) * 1000))
             headers = {**(headers or {}), WAITED_HEADER: str(waited_ms)}
+        if call.silent:
+            headers = {**(headers or {}), SUSPECT_HEADER: "1"}
         stats = self._stats
         stats.attempts += 1
         outcome = Outcome.ABANDONED

@@ -41,6 +41,8 @@ class Attempt:
         boot_id: identifies the worker process that it is sent to; 0 if that is not known.
         sent_bytes: how many bytes of the image were sent.
         sent_at: when the whole image was sent, in the event loop's time; None until then.
+        informed: an informational answer came, and then no answer: a worker says by it that it
+            begins with a suspect image.
         max_answer_bytes: the largest body of an answer, set from how many labels were asked for.
     """
 
@@ -49,6 +51,7 @@ class Attempt:
         "boot_id",
         "clock",
         "data",
+        "informed",
         "liveness",
         "max_answer_bytes",
         "sent_at",
@@ -69,6 +72,7 @@ class Attempt:
         self.boot_id = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
+        self.informed = False
         self.max_answer_bytes = 1 << 18
 
     def begin(self) -> None:

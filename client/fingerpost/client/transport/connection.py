@@ -142,6 +142,8 @@ class Connection:
                 self.close()
         except BaseException:
             self.close()
+            if attempt is not None:
+                attempt.informed = self._reader.informed
             if waiting.done() and not waiting.cancelled():
                 waiting.exception()  # mark it as retrieved, even if a cancellation came first
             raise
@@ -222,7 +224,7 @@ class Connection:
     def _end(self, broken: OSError | None) -> Answer:
         """The answer that the end of the connection completes, or the error that it is."""
         if not self._reader.begun:
-            self.stale = self._was_idle
+            self.stale = self._was_idle and not self._reader.informed
             raise Unreachable(f"{self._peer}: {broken or 'closed without an answer'}")
         if broken is not None:
             raise BadAnswer(f"{self._peer}: broke during an answer: {broken}") from broken
