@@ -11,7 +11,6 @@ batch is twice as large.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -108,12 +107,4 @@ class BatchSizes:
         if config.latency_s is None:
             return config.max_batch
         sizes = config.sizes or range(1, config.max_batch + 1)
-        if not self._latency.known:
-            return sizes[0]
-        # The bound grows with the size.
-        fitting = bisect_right(sizes, config.latency_s / 2, key=self._latency.bound)
-        largest = sizes[max(0, fitting - 1)]
-        # A lower limit delays items that were admitted under the higher one: no change for noise.
-        if largest < self.limit and 2 * self._latency.bound(self.limit) <= 1.1 * config.latency_s:
-            return self.limit
-        return largest
+        return self._latency.largest(sizes, config.latency_s, self.limit)

@@ -12,30 +12,24 @@ seconds: the run that is under way, and the full batches before its own. `max_wa
 where the model is idle and the batch not full. Where two batches run at once, each takes half of
 the ready images, and the wait is at most another `t(B) + (1 + log2 B) t(0)`: the next batches are
 `B` images, or half of those left. Decoding comes before: with `d` seconds an image and `w` threads
-at most `ceil(max_queue / w) d`. Where deadlines are short, or an objective makes batches smaller,
-it may be more runs of a shorter time; then the deadline is the bound.
+at most `ceil(max_queue / w) d`. Where deadlines are short, or batches are smaller for an objective
+or because larger ones do not pay (`BatchSizes`), it may be more runs of a shorter time.
 
 **Deadlines.** How long a run takes is learned (`LatencyModel`). An image whose deadline would pass
 before a run of one could end is dropped before it runs. If the batch as a whole would be too late
-for some images, there are two ways: a smaller batch of the first in the queue, or the full batch
-without the late ones. The first is fair, the second keeps an overloaded model useful: a queue in
-which every image is about to expire would otherwise run in batches of one. The full batch is taken
-where it answers more than twice as many images a second (the early drop of Nexus, Shen et al.,
-SOSP 2019, 4.3, drops always).
+for some images, it is a smaller batch of the first in the queue, which is fair, or the full batch
+without the late ones, where that answers more than twice as many images a second (the early drop
+of Nexus, Shen et al., SOSP 2019, 4.3, drops always): an overloaded model remains useful.
 
-**Adaptive.** With `latency_s` the batch is so small that an image that just missed one run and
-waits for its own is answered in time: the largest B with `2 t(B) <= latency_s`, `t` with a margin
-for its spread. Smaller batches do not help against more images than the model can answer; those
-are refused: `Overloaded` where the expected time is above the objective.
+**Adaptive.** With `latency_s` the batch is the largest with `2 t(B) <= latency_s`, `t` with a
+margin for its spread: an image that just missed one run is answered by the next. What is more than
+the model can answer is refused: `Overloaded` where the expected time is above the objective.
 
 **Estimates expire.** They refuse and drop only while the model runs, and for a second after. So a
 wrong estimate that would refuse everything is corrected by the next image.
 
-Rejected: waiting a few milliseconds for a fuller batch by default (Triton, mosec, Ray Serve): it
-adds that wait to every lone request, and pays only when batches are much cheaper than their parts;
-BentoML's `cork`, which waits as long as the past rate of arrivals predicts more images: it polls
-every millisecond, and a batch that gathers while the model is busy is as full without it; earliest
-deadline first: a client with long deadlines would never be served beside one with short ones.
+While an item is `alone`, nothing else is prepared or started, and it waits for what was.
+Rejected: see decision 9 (`docs/decisions/0009-batching.md`).
 """
 
 from __future__ import annotations
@@ -87,6 +81,8 @@ class Batcher(Generic[T]):
         queued_cost: the costs of all items that wait, added up.
         sizes: how large its batches may be and should be.
         abandoned: items that are being prepared, and were cancelled meanwhile.
+        alone: an item that is prepared and run with nothing beside it; set after its `submit`, and
+            None again from its end on.
         running_since: the start of the oldest batch that runs; None while none does.
     """
 
@@ -107,6 +103,7 @@ class Batcher(Generic[T]):
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
         self.abandoned = 0
+        self.alone: Pending[T] | None = None
         self.running_since: float | None = None
 
     def __len__(self) -> int:
@@ -171,9 +168,8 @@ class Batcher(Generic[T]):
         if not self._estimate_is_valid(now):
             return 0.0
         predict, size = self._latency.predict, self._config.padded_size
-        before = len(self) + ahead
-        largest = self.sizes.useful(before + 1)
-        batches, rest = divmod(before, largest)
+        largest = self.sizes.useful(len(self) + ahead + 1)
+        batches, rest = divmod(len(self) + ahead, largest)
         rounds, position = divmod(batches, self._concurrent_batches)
         own, model_s = rest + 1, 0.0
         if self._running:
@@ -190,9 +186,8 @@ class Batcher(Generic[T]):
         if not alone_s:
             return 0.0, 0.0
         alone_s += self._prepare_s
-        if not (ahead or self._running or self._ready or self._unprepared or self._preparing):
-            return alone_s, alone_s
-        return max(alone_s, self.expected_s(now, ahead=ahead)), alone_s
+        busy = ahead or self._running or len(self)
+        return max(alone_s, self.expected_s(now, ahead=ahead) if busy else 0.0), alone_s
 
     def _longest_s(self, now: float) -> float:
         """An upper bound of `expected_s` for any item that has a place in the queue."""
@@ -228,6 +223,10 @@ class Batcher(Generic[T]):
         """The next item to prepare; None if none waits, or `max_preparing` are being prepared."""
         if not self._unprepared or len(self._preparing) >= self._max_preparing:
             return None
+        if (alone := self.alone) is not None:
+            if alone.stage is not Stage.WAITING or self._preparing or self._running:
+                return None
+            self._unprepared.move_to_end(alone, last=False)
         pending, _ = self._unprepared.popitem(last=False)
         pending.stage = Stage.PREPARING
         self._preparing.add(pending)
@@ -264,6 +263,8 @@ class Batcher(Generic[T]):
         """
         if len(self._running) == self._concurrent_batches or not self._ready:
             return None
+        if self.alone is not None:
+            return now if self.alone.stage is Stage.READY and not self._running else None
         config = self._config
         if not config.max_wait_s or len(self._ready) >= self.sizes.limit:
             return now
@@ -303,6 +304,8 @@ class Batcher(Generic[T]):
         if batch is None or batch not in self._running:
             return
         since = self._running.pop(batch)
+        if self.alone in batch.items:
+            self.alone = None
         self.running_since = next(iter(self._running.values()), None)
         if learn:
             self._latency.observe(batch.size, now - since)
@@ -334,6 +337,8 @@ class Batcher(Generic[T]):
     def _choose(self, now: float) -> tuple[list[Pending[T]], list[Pending[T]]]:
         """The items to run and the items to drop; the module says why."""
         soonest = now + self._run_s(self._config.padded_size(1), now)
+        if (alone := self.alone) is not None:
+            return ([], [alone]) if alone.deadline < soonest else ([alone], [])
         most = self.sizes.next(len(self._ready))
         if self._concurrent_batches > 1:
             most = min(
@@ -386,6 +391,8 @@ class Batcher(Generic[T]):
 
     def _leave(self, pending: Pending[T], stage: Stage) -> None:
         pending.stage = stage
+        if pending is self.alone and stage is Stage.DONE:
+            self.alone = None
         self.queued_cost -= pending.cost
 
     def _remove_drift(self) -> None:
