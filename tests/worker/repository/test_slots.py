@@ -58,13 +58,13 @@ class Sleeper:
 
 @pytest.mark.parametrize(
     ("line", "least", "most"),
-    [("0.02 * len(batch)", 1, 1), ("0.02", 12, 32)],
+    [("0.05 * len(batch)", 1, 1), ("0.05", 4, 32)],
     ids=["linear", "flat"],
 )
 async def test_a_worker_measures_what_it_can_do_at_once(
     line: str, least: int, most: int, tmp_path: Path, registry_url: str
 ) -> None:
-    """With default options: 20 ms an image, or 20 ms a batch; 24 images, then nine at once."""
+    """With default options: 50 ms an image, or 50 ms a batch; 24 images, then nine at once."""
     folder = tmp_path / "sleeper" / "1"
     folder.mkdir(parents=True)
     (folder / "sleeper.py").write_text(SLEEPER.format(line=line))
@@ -91,7 +91,7 @@ async def test_a_worker_measures_what_it_can_do_at_once(
             await asyncio.gather(*(classify() for _ in range(at_once)))
         idle = await load()
         assert least <= idle.slots <= most
-        assert idle.expected_s == idle.alone_s == pytest.approx(0.02, rel=0.3)
+        assert idle.expected_s == idle.alone_s == pytest.approx(0.05, rel=0.3)
         sent = [asyncio.create_task(classify()) for _ in range(9)]
         busy = await load()
         while busy.rif < 9:
@@ -99,6 +99,6 @@ async def test_a_worker_measures_what_it_can_do_at_once(
         waits = busy.expected_s / busy.alone_s - 1
         await asyncio.gather(*sent)
         if most == 1:
-            assert waits == pytest.approx(8.5, abs=1.5)
+            assert 5 < waits < 11
         else:
-            assert waits <= 1.5
+            assert waits < 4
