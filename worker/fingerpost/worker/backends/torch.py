@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.import_order import check_triton
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
 from fingerpost.worker.backends.reasons import reason
@@ -168,6 +169,7 @@ _Read = tuple[Callable[[torch.Tensor], Any], list[int | None], torch.dtype]
 
 
 def _exported(path: Path, device: torch.device) -> _Read:
+    check_triton()
     with _no_unpickling():
         program = torch.export.load(path)
     if device.type == "cuda":

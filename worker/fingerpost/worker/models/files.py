@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.config_file import check_regular, read_text
+from fingerpost.registry.config_file import check_regular
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.models.archives import check_archive, is_archive
 from fingerpost.worker.models.contents import Bounds, check_size
+from fingerpost.worker.models.labels import LABEL_FILES, labels_files, labels_in, read_labels
 from fingerpost.worker.models.manifest import (
     MANIFEST,
     ChannelOrder,
@@ -32,12 +33,8 @@ __all__ = [
     "find_model",
     "find_versions",
     "is_keras",
-    "read_labels",
 ]
 
-_LABEL_FILES: Final = ("labels.txt", "output_labels.txt")
-# The largest sets of classes (ImageNet's 21,841, OpenImages' 19,995) have some 500 KB of names.
-_MAX_LABELS_BYTES: Final = 16_000_000
 _SAVED_MODEL: Final = "saved_model.pb"
 _SUFFIXES: Final = {
     ".keras": Framework.TENSORFLOW,
@@ -77,6 +74,7 @@ class ModelFiles:
         manifest: `model.toml`, or what the files imply, with the operator's overrides.
         inferred: whether there is no `model.toml`.
         labels: the names of the classes, in the order of the scores; empty without a labels file.
+        labels_files: where they are read from: the first that exists. None of a Python object.
     """
 
     name: str
@@ -85,6 +83,7 @@ class ModelFiles:
     path: Path
     manifest: Manifest
     labels: tuple[str, ...]
+    labels_files: tuple[Path, ...] = ()
     weights: Path | None = None
     inferred: bool = False
 
@@ -201,7 +200,8 @@ def find_model(
         weights=weights,
         manifest=(overrides or ManifestOverrides()).apply(manifest),
         inferred=inferred,
-        labels=read_labels(labels) if labels else _labels_in(folder, manifest),
+        labels=read_labels(labels) if labels else labels_in(folder, manifest.labels),
+        labels_files=(labels,) if labels else labels_files(folder, manifest.labels),
     )
 
 
@@ -216,7 +216,7 @@ def _check_contents(folder: Path, path: Path, root: Path | None, *, follow: bool
     else:
         # The operator named this file, so it may be a symlink itself.
         bounds = Bounds.of((folder.parent, *around), follow=follow)
-        for name in (MANIFEST, *_LABEL_FILES):
+        for name in (MANIFEST, *LABEL_FILES):
             bounds.check_file(folder.parent / name)
         archives = [folder]
     for archive in archives:
@@ -237,23 +237,6 @@ def find_versions(folder: Path) -> dict[int, Path]:
 def is_keras(path: Path) -> bool:
     """Whether a model's file is read by Keras."""
     return path.suffix == ".keras" or path.suffix in _HDF5
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read a labels file: one label per line, UTF-8; blank lines at the end are ignored.
-
-    Raises:
-        ConfigurationError: the file is missing, unreadable or empty, or has a blank line among the
-            labels.
-    """
-    try:
-        lines = read_text(path, most=_MAX_LABELS_BYTES).rstrip().splitlines()
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"no labels file at {path}") from error
-    labels = tuple(line.strip() for line in lines)
-    if not labels or not all(labels):
-        raise ConfigurationError(f"labels file {path} must have one label on every line")
-    return labels
 
 
 def _chosen(path: Path, numbered: dict[int, Path], version: str | None) -> int:
@@ -366,15 +349,6 @@ def _weights(folder: Path, file: Path, manifest: Manifest) -> Path | None:
             f"{file} needs one .caffemodel beside it, or weights in {MANIFEST}; found {names}"
         )
     return found[0]
-
-
-def _labels_in(folder: Path, manifest: Manifest) -> tuple[str, ...]:
-    if manifest.labels:
-        return read_labels(folder / manifest.labels)
-    for name in _LABEL_FILES:
-        if (folder / name).is_file():
-            return read_labels(folder / name)
-    return ()
 
 
 def _given(**values: object) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import VersionHandle
 from fingerpost.worker.repository.manager import ServedVersion
+from fingerpost.worker.repository.relabelling import relabelled
 from fingerpost.worker.repository.versions.lifecycle import Lifecycle
 from fingerpost.worker.threads import lower_priority
 
@@ -254,6 +255,9 @@ class ModelRepository:
         for name, lifecycle in self._models.items():
             for version in lifecycle.take_unloads():
                 self._spawn(self._unload(name, version), f"unloading {name}@{version}")
+            for version in lifecycle.take_changes():
+                entry = self._entries[name][version]
+                self._spawn(self._relabel(name, version, entry), f"relabelling {name}@{version}")
         if not self._loading:
             now = asyncio.get_running_loop().time()
             for name in sorted(self._models):
@@ -313,6 +317,19 @@ class ModelRepository:
             await loaded.engine.aclose()
             raise ConfigurationError("its files changed while it was being loaded")
         return loaded
+
+    async def _relabel(self, name: str, version: int, entry: VersionHandle) -> None:
+        """Use the labels that a loaded version's files have now; else keep those that it has."""
+        problem = ""
+        try:
+            files = await asyncio.to_thread(self._source.files, name, version)
+            entry.served = relabelled(entry.served, files)
+        except (ConfigurationError, OSError) as error:
+            problem = str(error)[:_MAX_ERROR]
+            logger.warning("%s@%d: %s", name, version, problem)
+        if (lifecycle := self._models.get(name)) is not None:
+            lifecycle.relabelled(version, problem)
+        await self.announce()
 
     async def _unload(self, name: str, version: int) -> None:
         entry = self._entries[name][version]
