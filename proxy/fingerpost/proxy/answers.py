@@ -28,14 +28,18 @@ _MAX_REASONS: Final = 100
 _MAX_REASON_LETTERS: Final = 300
 
 
-def identity_prefix(worker: Instance) -> str:
+def identity_prefix(worker: Instance, probed_boot_id: int = 0) -> str:
     """The path before all others by which only this process serves a request; see `INSTANCE_PATH`.
 
     Empty for a worker that does not know it: of release 0.1, or a foreign one.
+
+    Args:
+        probed_boot_id: of a worker whose entry has none, see `LoadProbes.boot_ids`; 0 if unknown.
     """
-    if not worker.boot_id or is_foreign(worker):
+    if worker.boot_id and is_foreign(worker):
         return ""
-    return f"{INSTANCE_PATH}{worker.boot_id}/{worker.service}"
+    boot_id = worker.boot_id or probed_boot_id
+    return f"{INSTANCE_PATH}{boot_id}/{worker.service}" if boot_id else ""
 
 
 def resolve_answer(

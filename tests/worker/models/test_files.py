@@ -11,8 +11,8 @@ from fingerpost.worker.models.files import (
     ManifestOverrides,
     find_model,
     find_versions,
-    read_labels,
 )
+from fingerpost.worker.models.labels import read_labels
 from fingerpost.worker.models.manifest import ChannelOrder, Framework, Preprocessing
 
 

@@ -231,6 +231,7 @@ class WorkerService:
         text = self._metrics.render(
             rif=self.admission.rif,
             state=self.admission.state.value,
+            body_memory=(self.memory.used, self.memory.most),
             queued=queued,
             versions=versions,
         )

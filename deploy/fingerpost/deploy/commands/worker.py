@@ -267,7 +267,8 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     if (path / MANIFEST).is_file() or not find_versions(path):
-        return FixedModel(model_options.find(path, version=version, served=True))
+        find = partial(model_options.find, path, version=version, served=True)
+        return FixedModel(find(), find)
     if version is not None:
         # Says which versions there are.
         model_options.find(path, version=version, served=True)
@@ -276,9 +277,9 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
         path,
         name=model_options.name,
         policy=VersionPolicy.parse(policy),
+        labels=model_options.labels,
         find=partial(
             find_model,
-            labels=model_options.labels,
             overrides=model_options.overrides(),
             follow_symlinks=model_options.follow_symlinks,
         ),

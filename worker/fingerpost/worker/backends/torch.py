@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.import_order import check_triton
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.reasons import reason
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.models.unread import TORCH_EXPORT, TorchArchive, torch_archive
 
@@ -124,8 +126,7 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
     except ConfigurationError:
         raise
     except Exception as error:  # of any kind: the archive may hold anything
-        reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
-        raise ConfigurationError(f"{files.path} cannot be loaded: {reason}") from error
+        raise ConfigurationError(f"{files.path} cannot be loaded: {reason(error)}") from error
     known = {torch.bfloat16: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
     wanted = image_input(files, shape, known, layout=Layout.NCHW)
     return TorchBackend(
@@ -168,6 +169,7 @@ _Read = tuple[Callable[[torch.Tensor], Any], list[int | None], torch.dtype]
 
 
 def _exported(path: Path, device: torch.device) -> _Read:
+    check_triton()
     with _no_unpickling():
         program = torch.export.load(path)
     if device.type == "cuda":
