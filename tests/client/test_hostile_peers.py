@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from tests.support.hostile import ENDLESS, FIXED, reply, serving_hostile
 
-from fingerpost.client import Client, ClientConfig
+from fingerpost.client import Client, ClientConfig, RetryConfig, RoutingConfig
 from fingerpost.client.wire import INDEX_HEADER, ResolveAnswer, ResolvedInstance
 from fingerpost.errors import BadAnswer, PeerError, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo
@@ -25,6 +25,9 @@ IN_KERNEL = 16 * MB
 ALL = {**{name: (first, b"") for name, first in FIXED.items()}, **ENDLESS}
 # These are typed errors of the protocol, which their worker may send.
 TYPED = {"an error without an end": "no_such_code", "Retry-After of 400 digits": "overloaded"}
+
+# With a handful of images the usual budget lets one be retried in a second.
+RETRIES = RoutingConfig(retries=RetryConfig(budget_min_per_s=100.0, budget_bytes_share=10.0))
 
 
 def at(port: int, name: str = "hostile", host: str = "127.0.0.1") -> Instance:
@@ -48,7 +51,7 @@ async def test_a_hostile_worker_beside_a_good_one(cluster, name):
     proxy = await cluster.proxy(good)
     async with serving_hostile(*ALL[name]) as hostile:
         proxy.instances.append(at(hostile.port))
-        client = cluster.client_of(proxy, response_timeout_s=1.0)
+        client = cluster.client_of(proxy, response_timeout_s=1.0, routing=RETRIES)
         before = rss()
         results = [each async for each in client.stream([b"x" * 100] * 12, "digits", concurrency=8)]
         assert [each.error for each in results if each.error is not None] == []
@@ -65,7 +68,7 @@ async def test_a_bad_answer_is_that_workers_and_may_be_retried(cluster, name):
     proxy = await cluster.proxy()
     async with serving_hostile(FIXED[name]) as hostile:
         proxy.instances.append(at(hostile.port))
-        client = cluster.client_of(proxy, response_timeout_s=0.5)
+        client = cluster.client_of(proxy, response_timeout_s=0.5, routing=RETRIES)
         with pytest.raises(PeerError) as caught:
             await client.classify(b"x", "digits", timeout_s=1.0)
         errors = [caught.value, caught.value.__cause__]
@@ -94,7 +97,7 @@ async def test_an_answer_that_comes_a_byte_now_and_then_is_not_progress(cluster)
 
     async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
         proxy.instances.insert(0, at(server.sockets[0].getsockname()[1], "a"))
-        client = cluster.client_of(proxy, response_timeout_s=0.3)
+        client = cluster.client_of(proxy, response_timeout_s=0.3, routing=RETRIES)
         started = time.monotonic()
         results = [each async for each in client.stream([b"x"] * 8, "digits", timeout_s=20.0)]
         assert [each.worker for each in results] == ["good"] * 8

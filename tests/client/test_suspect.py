@@ -10,6 +10,7 @@ from aiohttp import web
 from tests.support.optional import not_none
 
 from fingerpost.client.metrics import ClientMetrics
+from fingerpost.client.wire import SUSPECT_HEADER
 from fingerpost.errors import ImageError, SuspectImage
 
 POISON = b"poison"
@@ -102,3 +103,75 @@ async def test_suspects_wait_for_each_other_a_second_at_most(cluster):
     answered = [each for each in results if not isinstance(each, SuspectImage)]
     assert asyncio.get_running_loop().time() - began < 4 * 2.0  # what one by one takes
     assert len(answered) >= 2
+
+
+def taking_turns(worker):
+    """A worker as `hurt_by`, which takes suspect images one at a time and says when it begins."""
+    hurt_by(worker)
+    worker.meta = {"fingerpost": "0.2.0"}
+    worker.marks = []
+    behave, turn = worker.behave, asyncio.Lock()
+
+    async def one_at_a_time(request: web.Request) -> web.StreamResponse:
+        worker.marks.append(request.headers.get(SUSPECT_HEADER))
+        if SUSPECT_HEADER not in request.headers:
+            return await behave(request)
+        async with turn:
+            not_none(request.transport).write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            return await behave(request)
+
+    worker.behave = one_at_a_time
+    return worker
+
+
+async def test_what_a_worker_had_not_begun_with_did_not_stop_it(cluster):
+    """Clients do not know of each other: their suspect images wait at the same worker."""
+    workers = [taking_turns(each) for each in await cluster.workers("one", "two", "three")]
+    clients = [await cluster.client(*workers) for _ in range(12)]
+    for round_number in range(3):
+        images = [b"fine %d %d" % (round_number, number) for number in range(len(clients))]
+        images[5] = POISON
+        results = await asyncio.gather(
+            *(
+                client.classify(image, "digits")
+                for client, image in zip(clients, images, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        failed = {number: type(each) for number, each in enumerate(results) if not_a_result(each)}
+        assert failed == {5: SuspectImage}
+        assert sum(POISON in each.bodies for each in workers) == 2
+        for each in workers:
+            each.bodies.clear()
+    assert {mark for each in workers for mark in each.marks} == {None, "1"}
+
+
+def not_a_result(each: object) -> bool:
+    return isinstance(each, BaseException)
+
+
+async def test_a_suspect_image_gets_no_third_worker_once_the_second_began_with_it(cluster):
+    workers = [taking_turns(each) for each in await cluster.workers("one", "two", "three")]
+    client = await cluster.client(*workers)
+    with pytest.raises(SuspectImage, match="2 workers fell silent on this image"):
+        await client.classify(POISON, "digits")
+    assert [mark for each in workers for mark in each.marks] in ([None, "1"], ["1", None])
+
+
+async def test_a_worker_that_dies_before_it_begins_with_an_image_does_not_accuse_it(cluster):
+    workers = [taking_turns(each) for each in await cluster.workers("one", "two", "three")]
+    client = await cluster.client(*workers)
+    deaths = 0
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        nonlocal deaths
+        await request.read()
+        if deaths < 2:
+            deaths += 1
+            not_none(request.transport).abort()
+        return await workers[0].answer(request)
+
+    for each in workers:
+        each.behave = behave
+    assert (await client.classify(b"fine", "digits")).attempts == 3
+    assert client.stats.suspect_images == 1

@@ -8,8 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests.support.builders.onnx import channels_first
-from tests.support.colours import write_frozen_graph
+from tests.support.builders.onnx import channels_first, write
+from tests.support.colours import SIDE, encoded, write_frozen_graph
 from tests.support.processes import FINGERPOST
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.system]
@@ -54,6 +54,46 @@ def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
     failed = run("check", colours, "--labels", labels, code=1)
     assert failed.stdout == ""
     assert failed.stderr.startswith("fingerpost: model colours gives 3 scores for an image")
+
+
+def test_what_a_message_says_to_write_helps(tmp_path: Path) -> None:
+    write(tmp_path, ["N", 3, "H", "W"])
+    graph = tmp_path / "keras_model.onnx"
+    (tmp_path / "model.onnx").rename(graph)
+    assert "choose one with --image-size" in run("check", graph, code=1).stderr
+    # Its name is not one that clients could ask for, which nobody does here.
+    assert run("check", graph, "--image-size", 16).stdout.startswith("OK: keras_model@1, ")
+    assert run("show", graph, "--image-size", 16).stdout.startswith("# keras_model@1: ")
+    assert (
+        "'Wrong' is not a valid service name"
+        in run("check", graph, "--name", "Wrong", code=1).stderr
+    )
+    quick = ("--seconds", 0.1, "--batch-sizes", 1, "--threads", 1, "--device", "cpu")
+    assert "keras_model@1" in run("bench", graph, "--image-size", 16, *quick).stdout
+
+
+def test_local_commands_need_no_name(tmp_path: Path) -> None:
+    write_frozen_graph(tmp_path, encoded_input=False)
+    graph = tmp_path / "Output_Graph.pb"
+    (tmp_path / "output_graph.pb").rename(graph)
+    assert "--output-layer" in run("check", graph, "--output-layer", "nosuch", code=1).stderr
+    given = ("--input-layer", "input", "--output-layer", "final_result")
+    assert run("check", graph, *given).stdout.startswith("OK: Output_Graph@1, tensorflow")
+    image = tmp_path / "red.png"
+    image.write_bytes(encoded("red", (SIDE, SIDE)))
+    done = subprocess.run(
+        [*FINGERPOST, "classify", "--model", graph, image, "--json"],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    answer = json.loads(done.stdout)
+    assert (answer["model"], answer["predictions"][0][0]) == ("Output_Graph", "red")
+    served = subprocess.run(
+        [*FINGERPOST, "worker", "--model", graph],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert "'Output_Graph' is not a valid service name" in served.stderr
+    assert "choose one with --name" in served.stderr
 
 
 def test_export_then_bench(tmp_path: Path) -> None:

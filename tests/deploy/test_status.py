@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from fingerpost.client.proxy_answers import Unlisted
 from fingerpost.deploy.commands import status
 from fingerpost.deploy.console import SafeConsole
 from fingerpost.errors import RegistryUnreachable
@@ -31,7 +32,10 @@ def view() -> status._ClusterView:
     empty = Snapshot(service="flowers", instances=(), known=True, index=1, taken_at=now)
     return status._ClusterView(
         snapshots=[digits, empty],
-        withdrawn={"digits": (), "flowers": (DRAINED,)},
+        unlisted={
+            "digits": Unlisted(),
+            "flowers": Unlisted(withdrawn=(DRAINED,)),
+        },
         loads={LONG: LoadReport(slots=8, rif=7, state=WorkerState.READY, boot_id=1, seq=1)},
         at=now,
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import aiohttp
 import msgspec
 import pytest
 from tests.proxy.world import FakeWorker
+from tests.support.colours import encoded
 from tests.support.hostile import ENDLESS, FIXED, serving_hostile
+from tests.support.rig import serving
 from tests.support.waiting import until
 
 from fingerpost.client.wire import ResolveAnswer
@@ -72,3 +76,41 @@ async def test_what_nobody_expected_does_not_stop_them_either(good, monkeypatch)
             text = await response.text()
     assert 'fingerpost_proxy_unexpected_errors_total{task="load probes"}' in text
     assert UNEXPECTED_ERRORS["load probes"] - before >= 3
+
+
+async def address(http: aiohttp.ClientSession) -> str:
+    async with http.get("/", headers={"Accept": "*/*"}) as response:
+        return (await response.text()).strip()
+
+
+async def test_an_entry_without_a_boot_id_gets_that_of_the_process_that_answers() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        rig = await stack.enter_async_context(serving())
+        registry = f"static://127.0.0.1:{rig.port}?model=colours"
+        config = ProxyConfig(registry=registry, port=0, probe_interval_s=0.02)
+        proxy = await stack.enter_async_context(Proxy(config))
+        http = await stack.enter_async_context(aiohttp.ClientSession(proxy.url))
+        named = f"127.0.0.1:{rig.port}/instance/1/colours"
+
+        async def is_named() -> bool:
+            return await address(http) == named
+
+        await until(is_named, "it is named with its boot id")
+        async with http.post("/v1/classify/colours", data=b"", allow_redirects=False) as response:
+            assert response.headers["Location"] == f"http://{named}/v1/classify/colours"
+        async with http.get("/", headers={"Accept": "text/plain"}) as response:
+            assert await response.text() == f"127.0.0.1:{rig.port}\n"
+        # Another process has the port now.
+        rig.service.admission._boot_id, rig.service._boot_id = "2", 2
+        async with http.post(f"http://{named}", data=encoded("red")) as response:
+            assert (response.status, b"misdirected" in await response.read()) == (421, True)
+        named = f"127.0.0.1:{rig.port}/instance/2/colours"
+        await until(is_named, "the other one is named")
+
+
+async def test_a_worker_that_does_not_know_such_paths_is_named_without(good) -> None:
+    """Of release 0.1: it answers 404."""
+    good.boot_id = 4711
+    async with proxy_of(good.port) as proxy, aiohttp.ClientSession(proxy.url) as http:
+        await until(lambda: good.probes >= 5)
+        assert await address(http) == f"127.0.0.1:{good.port}"

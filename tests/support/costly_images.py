@@ -14,10 +14,9 @@ from tests.support.hostile_images import (
     refinements,
     scan,
     segment,
-    strips,
-    tiles,
 )
 from tests.support.pictures import png_chunk
+from tests.support.tiffs import strips, tiles
 
 __all__ = ["costly"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -16,13 +17,25 @@ ML = {"tensorflow", "tensorflow_cpu", "keras", "torch", "onnxruntime", "numpy", 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder, with_pip=True)
-    subprocess.run(
-        [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", ROOT],
-        check=True,
-        timeout=110,
-    )
+    venv.create(folder)
+    pip(folder / "bin", "install", "--quiet", ROOT)
     return folder / "bin"
+
+
+def pip(bare: Path, *arguments: object) -> str:
+    """What pip of this environment says of the bare one, which is made faster without its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--python",
+        bare / "python",
+    ]
+    done = subprocess.run(
+        [*command, *arguments], check=True, timeout=110, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
@@ -32,7 +45,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_brings_no_ml_framework(bare: Path) -> None:
-    listed = json.loads(run(bare / "pip", "list", "--format=json").stdout)
+    listed = json.loads(pip(bare, "list", "--format=json"))
     names = {each["name"].lower().replace("-", "_") for each in listed}
     assert "fingerpost" in names
     assert not names & ML

@@ -23,9 +23,6 @@ from tests.support.processes import Process, Processes, get_json
 from tests.support.waiting import until_blocking
 from tests.system.demo import Demo
 
-# Three workers load TensorFlow at once, and several tests measure how long something takes.
-pytestmark = pytest.mark.alone
-
 
 @dataclass
 class Cluster:
@@ -155,6 +152,7 @@ def test_cli_resolve_status_and_classify(cluster: Cluster, demo: Demo) -> None:
     assert lines.count(f"{image}: 0 ") == 3
 
 
+@pytest.mark.alone
 def test_a_new_worker_is_used_within_seconds_and_warm(
     cluster: Cluster, processes: Processes, demo: Demo
 ) -> None:
@@ -218,6 +216,7 @@ async def test_a_draining_worker_fails_no_request_of_clients_that_never_retry(
     processes.workers(cluster.proxy, 3)
 
 
+@pytest.mark.alone
 async def test_throughput_of_three_workers_and_sixteen_streams(
     cluster: Cluster, demo: Demo
 ) -> None:
@@ -282,6 +281,7 @@ def test_bad_input_through_real_curl(cluster: Cluster, demo: Demo, tmp_path: Pat
     assert json.loads(good)[0][0] == "0"
 
 
+@pytest.mark.alone
 def test_the_proxy_answers_ten_thousand_lookups_a_second(cluster: Cluster) -> None:
     """One proxy process, so one core, over 16 kept connections; the better of 3 tries."""
     rates = [_lookups_per_s(int(cluster.address.rsplit(":", 1)[1])) for _ in range(3)]

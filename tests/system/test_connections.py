@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
@@ -110,6 +111,33 @@ async def test_what_is_not_http_gets_a_typed_error_and_leaves_no_traceback(
         assert "not a valid HTTP request" in error["message"]
         assert len(error["message"]) < 300
     assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
+
+
+@SERVERS
+@pytest.mark.parametrize("reason", ["max_connections", "max_per_client"])
+async def test_refused_connections_are_counted_by_the_limit(serve: Serve, reason: str) -> None:
+    limits = ConnectionConfig(**{"max_per_client": 0, reason: 2})
+    async with serve(limits) as port, contextlib.AsyncExitStack() as stack:
+        mine = [await stack.enter_async_context(raw_connection(port)) for _ in range(2)]
+        for each in mine:
+            assert await ping(*each) == 404
+        before = await refused(*mine[0])
+        for _ in range(3):
+            async with raw_connection(port) as (reader, _):
+                assert (await read_answer(reader))[0] == 429
+        after = await refused(*mine[0])
+        assert after == {**before, reason: before[reason] + 3}
+        assert set(after) == {"max_connections", "max_per_client", "descriptors"}
+
+
+async def refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, float]:
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    status, _, body = await read_answer(reader)
+    assert status == 200
+    found = re.findall(
+        r'^fingerpost_refused_connections_total{reason="(\w+)"} (\S+)$', body.decode(), re.M
+    )
+    return {reason: float(count) for reason, count in found}
 
 
 @SERVERS

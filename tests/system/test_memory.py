@@ -20,10 +20,10 @@ FORMATS = {"JPEG": "RGB", "PNG": "RGBA", "WEBP": "RGB", "BMP": "RGB", "GIF": "P"
 
 
 def pictures(demo: Demo) -> list[bytes]:
-    """Digits, and drawn images of every format from a few to some hundred thousand pixels."""
+    """Digits, and drawn images of every format from a few to ninety thousand pixels."""
     rng = random.Random(1)
     images = [path.read_bytes() for path in demo.images[:20]]
-    for (form, mode), side in itertools.product(FORMATS.items(), (16, 150, 600)):
+    for (form, mode), side in itertools.product(FORMATS.items(), (16, 100, 300)):
         noise = Image.frombytes("RGB", (side, side), rng.randbytes(3 * side * side))
         out = io.BytesIO()
         noise.convert(mode).save(out, form)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,17 +15,21 @@ from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
+from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from fingerpost.registry import Instance
     from fingerpost.registry.address_policy import AddressPolicy
 
-__all__ = ["ProxyAnswers"]
+__all__ = ["ProxyAnswers", "Unlisted"]
 
 logger = logging.getLogger(__name__)
 
 _MAX_SERVICES: Final = 10_000
 _MAX_ID_LETTERS: Final = 128
+# More than a proxy of ours sends of one service.
+_MAX_REASONS: Final = 1000
+_MAX_REASON_LETTERS: Final = 500
 
 
 class _Received(AnswerHead, frozen=True, kw_only=True):
@@ -40,6 +46,18 @@ _resolve: Final = msgspec.json.Decoder(_Received)
 _services: Final = msgspec.json.Decoder(ServicesAnswer)
 _instance: Final = msgspec.json.Decoder(ResolvedInstance)
 _id: Final = msgspec.json.Decoder(_Id)
+
+
+class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers of one service that are registered, but not listed.
+
+    Attributes:
+        withdrawn: ids of those that are drained or not well.
+        failing: why the registry's check of a worker fails, by its id, for people.
+    """
+
+    withdrawn: tuple[str, ...] = ()
+    failing: Mapping[str, str] = {}
 
 
 class ProxyAnswers:
@@ -101,8 +119,8 @@ class ProxyAnswers:
             from_disk=answer.from_disk,
         )
 
-    def services(self, body: bytes, proxy: str) -> dict[str, tuple[str, ...]]:
-        """The services in an answer to `GET /v1/services`, each with the ids of withdrawn workers.
+    def services(self, body: bytes, proxy: str) -> dict[str, Unlisted]:
+        """The services in an answer to `GET /v1/services`, each with its workers off the list.
 
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
@@ -112,7 +130,14 @@ class ProxyAnswers:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:
             return {
-                check_service(each.name): tuple(map(check_id, each.withdrawn)) for each in entries
+                check_service(each.name): Unlisted(
+                    withdrawn=tuple(map(check_id, each.withdrawn)),
+                    failing={
+                        check_id(id_): one_line(why, _MAX_REASON_LETTERS)
+                        for id_, why in islice(each.failing.items(), _MAX_REASONS)
+                    },
+                )
+                for each in entries
             }
         except DECODE_ERRORS as error:
             raise BadAnswer(f"{proxy}: not a valid list of services: {error}") from error

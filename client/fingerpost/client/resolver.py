@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import aiohttp
 from yarl import URL
 
-from fingerpost.client.proxy_answers import ProxyAnswers
+from fingerpost.client.proxy_answers import ProxyAnswers, Unlisted
 from fingerpost.client.wire import INDEX_HEADER
 from fingerpost.errors import (
     BadAnswer,
@@ -27,6 +27,7 @@ from fingerpost.registry import Snapshot, Watch
 from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.watching.shared import SharedWatches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,8 @@ _KEEP_ALIVE_S: Final = 15.0
 # An instance has some 700 bytes, so this is 20,000 of one service.
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _MAX_REASON_LETTERS: Final = 300
+# A stop for programs that never release a watch; each holds a connection to a proxy.
+_MAX_WATCHES: Final = 10_000
 _INDEX: Final = re.compile("[0-9]{1,18}", re.ASCII)
 
 
@@ -52,12 +55,16 @@ class Resolver(Protocol):
         """A started watch of one service; every call returns the same one."""
         ...
 
+    async def release(self, service: str) -> None:
+        """End one use of a watch that `watch` returned; the last one closes it."""
+        ...
+
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
         ...
 
-    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
-        """By service, the ids of workers that are drained or not well. Raises `RegistryError`."""
+    async def unlisted(self) -> dict[str, Unlisted]:
+        """All services, each with its workers that are off the list. Raises `RegistryError`."""
         ...
 
     @property
@@ -81,14 +88,21 @@ class RegistryResolver:
         """The registry's watch of one service."""
         return self._registry.watch(service)
 
+    async def release(self, service: str) -> None:
+        """See `Resolver.release`."""
+        await self._registry.release(service)
+
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
         return (await self._registry.catalog()).services
 
-    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
-        """See `Resolver.withdrawn`."""
+    async def unlisted(self) -> dict[str, Unlisted]:
+        """See `Resolver.unlisted`."""
         lists = [await self._registry.list(name) for name in await self.services()]
-        return {each.service: each.withdrawn for each in lists}
+        return {
+            each.service: Unlisted(withdrawn=each.withdrawn, failing=dict(each.failing))
+            for each in lists
+        }
 
     @property
     def rejected_entries(self) -> RejectedEntries:
@@ -140,7 +154,7 @@ class ProxyResolver:
         address_policy: AddressPolicy | None = None,
     ) -> None:
         self._proxies = tuple(proxies)
-        self._watches: dict[str, Watch[Snapshot]] = {}
+        self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
         self._connect_timeout_s = connect_timeout_s
         self._answers = ProxyAnswers(address_policy or AddressPolicy())
         # Each watch holds a connection, so their number is not limited.
@@ -153,18 +167,21 @@ class ProxyResolver:
 
     def watch(self, service: str) -> Watch[Snapshot]:
         """A started watch of one service; every call returns the same one."""
-        watch = self._watches.get(service)
-        if watch is None:
-            poll = _ProxyPoll(self, self._answers, check_service(service))
-            watch = self._watches[service] = Watch(poll, name=f"{service} by proxy").start()
-        return watch
+        return self._watches.watch(check_service(service))
+
+    async def release(self, service: str) -> None:
+        """See `Resolver.release`."""
+        await self._watches.release(service)
+
+    def _new_watch(self, service: str) -> Watch[Snapshot]:
+        return Watch(_ProxyPoll(self, self._answers, service), name=f"{service} by proxy")
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
-        return tuple(await self.withdrawn())
+        return tuple(await self.unlisted())
 
-    async def withdrawn(self) -> dict[str, tuple[str, ...]]:
-        """See `Resolver.withdrawn`; of a proxy of release 0.1.0 none."""
+    async def unlisted(self) -> dict[str, Unlisted]:
+        """See `Resolver.unlisted`; a proxy of release 0.1.0 says nothing of such workers."""
         failures: list[str] = []
         for proxy in self._proxies:
             try:
@@ -178,8 +195,7 @@ class ProxyResolver:
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""
-        for watch in self._watches.values():
-            await watch.aclose()
+        await self._watches.aclose()
         await self._session.aclose()
 
     @property

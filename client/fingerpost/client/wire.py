@@ -23,6 +23,7 @@ __all__ = [
     "INDEX_HEADER",
     "INSTANCE_PATH",
     "MODEL_HEADER",
+    "SUSPECT_HEADER",
     "WAITED_HEADER",
     "WORKER_HEADER",
     "AnswerHead",
@@ -37,6 +38,7 @@ __all__ = [
     "ServiceEntry",
     "ServicesAnswer",
     "TimingsMs",
+    "is_foreign",
 ]
 
 # The boot id of the process that the request is meant for, decimal. A worker with another one
@@ -52,6 +54,9 @@ DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or
 # older ones: see `OldestFirst` of the worker.
 WAITED_HEADER: Final = "Fingerpost-Waited-Ms"
+# `1` on an image on which a worker fell silent. A worker takes such images one at a time, and
+# answers `102 Processing` before it begins: only from then on may it be this image that stops it.
+SUSPECT_HEADER: Final = "Fingerpost-Suspect"
 # The snapshot's index for the next `index=`, on every answer to a resolve, including errors.
 INDEX_HEADER: Final = "Fingerpost-Index"
 # On an answer through the relay: id and `host:port` of the worker that answered.
@@ -63,6 +68,14 @@ Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 BootId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+
+
+def is_foreign(instance: Instance) -> bool:
+    """Whether an instance knows nothing that release 0.2 added to the protocol.
+
+    It is a worker of release 0.1, or another server.
+    """
+    return instance.meta.get("fingerpost", "0.1.").startswith("0.1.")
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +255,9 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         age_s: how many seconds ago the registry confirmed the snapshot.
         from_disk: whether this proxy has not reached the registry since it started.
         withdrawn: ids of its workers that are drained or not well.
+        failing: why the registry's check of a worker fails, by its id: the address and the check's
+            output, for people. Of 100 workers at most, 300 characters each, without control
+            characters. Proxies before release 0.2 do not have it.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -252,6 +268,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
     from_disk: bool = False
     withdrawn: tuple[str, ...] = ()
+    failing: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
 

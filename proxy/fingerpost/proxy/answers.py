@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.wire import INSTANCE_PATH, ResolveAnswer, ResolvedInstance, ServiceEntry
+from fingerpost.client.wire import (
+    INSTANCE_PATH,
+    ResolveAnswer,
+    ResolvedInstance,
+    ServiceEntry,
+    is_foreign,
+)
+from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,15 +23,23 @@ __all__ = ["RETRY_AFTER_S", "identity_prefix", "resolve_answer", "service_entry"
 RETRY_AFTER_S: Final = 1.0
 """When a client may ask again that got no worker, in seconds."""
 
+# Of one service. A check's output is up to 4 KB of the worker's own answer.
+_MAX_REASONS: Final = 100
+_MAX_REASON_LETTERS: Final = 300
 
-def identity_prefix(worker: Instance) -> str:
+
+def identity_prefix(worker: Instance, probed_boot_id: int = 0) -> str:
     """The path before all others by which only this process serves a request; see `INSTANCE_PATH`.
 
     Empty for a worker that does not know it: of release 0.1, or a foreign one.
+
+    Args:
+        probed_boot_id: of a worker whose entry has none, see `LoadProbes.boot_ids`; 0 if unknown.
     """
-    if not worker.boot_id or worker.meta.get("fingerpost", "0.1.").startswith("0.1."):
+    if worker.boot_id and is_foreign(worker):
         return ""
-    return f"{INSTANCE_PATH}{worker.boot_id}/{worker.service}"
+    boot_id = worker.boot_id or probed_boot_id
+    return f"{INSTANCE_PATH}{boot_id}/{worker.service}" if boot_id else ""
 
 
 def resolve_answer(
@@ -73,4 +88,7 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
         withdrawn=snapshot.withdrawn,
+        failing={
+            id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in snapshot.failing[:_MAX_REASONS]
+        },
     )

@@ -36,6 +36,14 @@ class ProxyConfig:
         relay: whether `POST /v1/relay/...` carries images through this proxy, for clients that
             cannot reach the workers. Off by default: images through a proxy are what Fingerpost
             avoids.
+        response_timeout_s: seconds after which a worker that has not answered a relayed image is
+            asked whether it is at work, and is given up if it does not say so. More waits longer
+            for workers that hang; 10 s is what clients wait that ask workers themselves.
+        body_timeout_s: longest pause between two pieces of a body that is relayed, in seconds; a
+            stalled upload is closed. More lets slow clients hold more connections to workers; 10 s
+            is what workers allow, too.
+        min_upload_rate: fewest bytes of such a body in a second, on average of each 20 s; a slower
+            upload is closed. 0 is no limit; 500 is what workers allow, too.
         lease_s: seconds that a client may use an answer without asking again. A draining worker
             accepts requests for as long, so more makes draining slower; less makes plain clients
             ask more often. With 2 s, a rolling restart waits 2 s for each worker.
@@ -68,6 +76,9 @@ class ProxyConfig:
     connections: ConnectionConfig = field(default_factory=ConnectionConfig)
     default_service: str | None = None
     relay: bool = False
+    response_timeout_s: float = 10.0
+    body_timeout_s: float = 10.0
+    min_upload_rate: float = 500.0
     lease_s: float = 2.0
     first_snapshot_timeout_s: float = 2.0
     forget_after_s: float = 300.0
@@ -88,9 +99,13 @@ class ProxyConfig:
             "max_blocking_queries",
             "max_wait_s",
             "probe_interval_s",
+            "min_upload_rate",
         ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: give 0 or more")
+        for name in ("response_timeout_s", "body_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: give more than 0")
         if self.max_probes_per_s <= 0:
             raise ConfigurationError(
                 f"max_probes_per_s is {self.max_probes_per_s}: give more than 0 "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.wire import INSTANCE_PATH
 from fingerpost.errors import ConnectionRefused, PeerError
 from fingerpost.registry.load_client import LoadClient
 from fingerpost.registry.supervision import count_unexpected
@@ -36,6 +37,8 @@ class LoadProbes:
         reports: the last load report of each instance, by id.
         refusing: ids of the instances that refused the last probe's connection, or whose address
             another process has now.
+        boot_ids: by id, of the instances whose entry has none, such as those of a static list: the
+            process that answered last there, if it serves requests that name it.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -44,6 +47,7 @@ class LoadProbes:
         self._max_per_s = config.max_probes_per_s
         self.reports: dict[str, LoadReport] = {}
         self.refusing: frozenset[str] = frozenset()
+        self.boot_ids: dict[str, int] = {}
 
     def accepting_instances(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
         """The instances that did not refuse the last probe; all of them if all did."""
@@ -79,8 +83,15 @@ class LoadProbes:
                     self.reports[instance.id] = report
                 else:
                     refusing.add(instance.id)
+                if not instance.boot_id and self.boot_ids.get(instance.id) != report.boot_id:
+                    self.boot_ids.pop(instance.id, None)
+                    await client.get(
+                        instance, f"{INSTANCE_PATH}{report.boot_id}/{instance.service}"
+                    )
+                    self.boot_ids[instance.id] = report.boot_id
             except ConnectionRefused:
                 refusing.add(instance.id)
+                self.boot_ids.pop(instance.id, None)
             except PeerError:
                 return  # busy, or not a Fingerpost worker: the registry's check decides that
             except Exception as error:  # must not end the round for all other workers
@@ -90,3 +101,4 @@ class LoadProbes:
         present = {instance.id for instance in instances}
         self.reports = {id_: each for id_, each in self.reports.items() if id_ in present}
         self.refusing = frozenset(refusing)
+        self.boot_ids = {id_: each for id_, each in self.boot_ids.items() if id_ in present}

@@ -76,7 +76,7 @@ class Proxy:
             if config.probe_interval_s:
                 probing = supervise(probes.run, "load probes")
                 stack.push_async_callback(_cancel, asyncio.create_task(probing, name="probes"))
-            relay = await stack.enter_async_context(Relay(metrics, probes.leave_out))
+            relay = await stack.enter_async_context(Relay(config, metrics, probes.leave_out))
             routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
             runner = ProxyRunner(
                 routes.app(),

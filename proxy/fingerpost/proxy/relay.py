@@ -12,16 +12,26 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientError, ClientTimeout, hdrs, web
 
-from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER
+from fingerpost.client.wire import (
+    BOOT_ID_HEADER,
+    DEADLINE_HEADER,
+    SUSPECT_HEADER,
+    WAITED_HEADER,
+    WORKER_HEADER,
+)
 from fingerpost.errors import BadAnswer, DeadlineExceeded, Misdirected, NoWorker, Unreachable
+from fingerpost.proxy.relayed_body import RelayedBody
+from fingerpost.proxy.silence import SilenceChecks
 from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.http_server import error_response
 from fingerpost.registry.peer_session import PeerSession, peer_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from aiohttp import ClientResponse
 
+    from fingerpost.proxy.config import ProxyConfig
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.registry import Instance
 
@@ -32,6 +42,8 @@ _FORWARDED: Final = (
     hdrs.CONTENT_LENGTH,
     hdrs.CONTENT_ENCODING,
     DEADLINE_HEADER,
+    WAITED_HEADER,
+    SUSPECT_HEADER,
     "traceparent",
 )
 _RETURNED: Final = (LOAD_HEADER,)
@@ -54,11 +66,23 @@ class Relay:
     """Streams request bodies to workers without buffering them.
 
     Args:
+        config: the proxy's settings, of which those for bodies and answers are used.
         metrics: the proxy's metrics.
         leave_out: called with an instance whose address another process has now.
+
+    Attributes:
+        in_flight: requests that are relayed now.
     """
 
-    def __init__(self, metrics: ProxyMetrics, leave_out: Callable[[Instance], None]) -> None:
+    def __init__(
+        self,
+        config: ProxyConfig,
+        metrics: ProxyMetrics,
+        leave_out: Callable[[Instance], None],
+    ) -> None:
+        self._config = config
+        self.in_flight = 0
+        self._silence = SilenceChecks(config.response_timeout_s)
         self._metrics = metrics
         self._leave_out = leave_out
         self._session = PeerSession(max_bytes=_MAX_ANSWER_BYTES, keep_alive_s=_KEEP_ALIVE_S)
@@ -68,11 +92,25 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.aclose()
+        await self._silence.aclose()
 
     async def forward(
         self, request: web.Request, path_qs: str, workers: Iterable[Instance]
     ) -> web.Response:
+        """`_forward`, counted in `in_flight`."""
+        self.in_flight += 1
+        try:
+            return await self._forward(request, path_qs, workers)
+        finally:
+            self.in_flight -= 1
+
+    async def _forward(
+        self, request: web.Request, path_qs: str, workers: Iterable[Instance]
+    ) -> web.Response:
         """Send the request's body to the first worker that accepts it, and return its answer.
+
+        Where a worker had the whole body and then broke off or said nothing, the answer is 503
+        `unreachable` that names the worker: clients mark the image as suspect.
 
         Args:
             request: the client's request; its body is read as it is sent on.
@@ -80,6 +118,7 @@ class Relay:
             workers: the workers to try, in this order.
 
         Raises:
+            InvalidRequest: the body stalls, or is too slow.
             Unreachable: the connection broke after part of the body, which cannot be sent again.
             Misdirected: the worker's address is another process's now, and the body was used.
             BadAnswer: a worker answered something that is not passed on, such as a redirect.
@@ -87,16 +126,7 @@ class Relay:
             NoWorker: none of the first three workers accepted a connection.
         """
         headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-        sent = 0
-
-        async def body() -> AsyncIterator[bytes]:
-            nonlocal sent
-            async for chunk in request.content.iter_any():
-                sent += len(chunk)
-                self._metrics.body_bytes.inc(len(chunk))
-                self._metrics.relayed_bytes.inc(len(chunk))
-                yield chunk
-
+        body = RelayedBody(request, self._config, self._metrics)
         tried = []
         refused: BadAnswer | Misdirected | None = None
         limit_s = _limit_s(request)
@@ -105,16 +135,22 @@ class Relay:
                 for worker, _ in zip(workers, range(_ATTEMPTS), strict=False):
                     tried.append(worker.address)
                     try:
-                        return await self._post(worker, path_qs, body(), headers)
+                        return await self._post(worker, path_qs, body, headers)
                     except (BadAnswer, Misdirected) as error:
                         refused = error
-                        if sent:
+                        if body.sent:
                             raise
+                    except Unreachable as error:  # it is silent
+                        return _silent(worker, body, error)
                     except (ClientError, OSError, ValueError) as error:
+                        if body.refusal is not None:
+                            raise body.refusal from error
                         if isinstance(bad := peer_error(error, worker.address), BadAnswer):
                             refused = bad
-                        if sent:
-                            raise (refused or _broken(worker, sent)) from error
+                        if body.sent and refused is None:
+                            return _silent(worker, body, _broken(worker, body.sent))
+                        if body.sent and refused is not None:
+                            raise refused from error
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"worker {tried[-1] if tried else '?'} did not answer within {limit_s:g} s"
@@ -125,13 +161,20 @@ class Relay:
         )
 
     async def _post(
-        self, worker: Instance, path_qs: str, body: AsyncIterator[bytes], headers: dict[str, str]
+        self, worker: Instance, path_qs: str, body: RelayedBody, headers: dict[str, str]
     ) -> web.Response:
         if worker.boot_id:
             headers = headers | {BOOT_ID_HEADER: str(worker.boot_id)}
-        async with self._session.request(
-            "POST", f"{worker.url}{path_qs}", data=body, headers=headers, timeout=_TIMEOUT
-        ) as response:
+        async with (
+            self._silence.watch(worker, body),
+            self._session.request(
+                "POST",
+                f"{worker.url}{path_qs}",
+                data=body.pieces(),
+                headers=headers,
+                timeout=_TIMEOUT,
+            ) as response,
+        ):
             _check_status(response, worker)
             if response.status == Misdirected.status:
                 self._leave_out(worker)
@@ -142,7 +185,7 @@ class Relay:
             answer = await self._session.read(response, f"worker {worker.address}")
         self._metrics.relayed.labels(str(response.status)).inc()
         back = {name: response.headers[name] for name in _RETURNED if name in response.headers}
-        back[WORKER_HEADER] = f"{worker.id} {worker.address}"
+        back[WORKER_HEADER] = _name(worker)
         kind = response.content_type
         back[hdrs.CONTENT_TYPE] = kind if kind in _CONTENT_TYPES else "application/octet-stream"
         back["X-Content-Type-Options"] = "nosniff"
@@ -152,7 +195,7 @@ class Relay:
         return web.Response(body=answer, status=response.status, headers=back)
 
 
-_TIMEOUT: Final = ClientTimeout(total=None, sock_connect=1.0, sock_read=60.0)
+_TIMEOUT: Final = ClientTimeout(total=None, sock_connect=1.0)
 
 
 def _check_status(response: ClientResponse, worker: Instance) -> None:
@@ -170,6 +213,21 @@ def _limit_s(request: web.Request) -> float:
     if left_ms.isascii() and left_ms.isdigit() and len(left_ms) < 16:
         return min(_LONGEST_S, int(left_ms) / 1000 + _LATE_S)
     return _LONGEST_S
+
+
+def _name(worker: Instance) -> str:
+    return f"{worker.id} {worker.address}"
+
+
+def _silent(worker: Instance, body: RelayedBody, error: Unreachable) -> web.Response:
+    """The answer where a worker took part of the body, and then broke off or said nothing.
+
+    It names the worker if that had the whole body: it may be what stopped it.
+    """
+    response = error_response(error)
+    if body.whole:
+        response.headers[WORKER_HEADER] = _name(worker)
+    return response
 
 
 def _broken(worker: Instance, sent_bytes: int) -> Unreachable:

@@ -17,7 +17,7 @@ from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.prometheus import target_groups
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
-from fingerpost.registry import ModelReference
+from fingerpost.registry import LoadReport, ModelReference, WorkerState
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 from fingerpost.registry.query_parameters import check_parameters
@@ -59,7 +59,8 @@ class ProxyRoutes:
         )
         self._guard = BrowserGuard.of([config.host])
         self._leaving = False
-        self._texts: dict[str, tuple[Instance, str]] = {}
+        self._load_reports = 0
+        self._texts: dict[str, tuple[Instance, int, str]] = {}
 
     def app(self) -> web.Application:
         """A new application with all routes."""
@@ -72,6 +73,7 @@ class ProxyRoutes:
                 web.get("/v1/services", self._get_services),
                 web.get("/v1/prometheus/targets", self._get_targets),
                 web.post("/v1/relay/{service}", self._post_relay),
+                web.get("/load", self._get_load),
                 web.get("/health/live", self._get_live),
                 web.get("/health/ready", self._get_ready),
                 web.get("/metrics", self._get_metrics),
@@ -116,13 +118,14 @@ class ProxyRoutes:
 
     def _identified(self, worker: Instance) -> str:
         """`host:port` with the path that names the process; kept, as making it takes 2 us."""
+        boot_id = 0 if worker.boot_id else self._probes.boot_ids.get(worker.id, 0)
         known = self._texts.get(worker.id)
-        if known is not None and known[0] is worker:
-            return known[1]
-        text = f"{worker.address}{identity_prefix(worker)}"
+        if known is not None and known[0] is worker and known[1] == boot_id:
+            return known[2]
+        text = f"{worker.address}{identity_prefix(worker, boot_id)}"
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
-        self._texts[worker.id] = worker, text
+        self._texts[worker.id] = worker, boot_id, text
         return text
 
     async def _get_address(self, request: web.Request) -> web.Response:
@@ -216,7 +219,8 @@ class ProxyRoutes:
             response = error_response(error)
         else:
             self._metrics.redirects.inc()
-            location = f"{worker.url}{identity_prefix(worker)}{request.rel_url}"
+            prefix = identity_prefix(worker, self._probes.boot_ids.get(worker.id, 0))
+            location = f"{worker.url}{prefix}{request.rel_url}"
             response = web.Response(
                 status=307, text=f"{location}\n", headers={hdrs.LOCATION: location}
             )
@@ -260,6 +264,18 @@ class ProxyRoutes:
         problem = self._guard.check_origin(request.headers)
         if problem is not None:
             raise Unauthorized(problem)
+
+    async def _get_load(self, request: web.Request) -> web.Response:
+        """`GET /load`: how many images are relayed now, for clients that wait for one of them."""
+        self._load_reports += 1
+        report = LoadReport(
+            rif=self._relay.in_flight,
+            slots=0,
+            state=WorkerState.DRAINING if self._leaving else WorkerState.READY,
+            boot_id=0,
+            seq=self._load_reports,
+        )
+        return json_response(report)
 
     async def _get_live(self, request: web.Request) -> web.Response:
         return json_response({"status": "live"})

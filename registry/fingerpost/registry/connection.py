@@ -19,6 +19,7 @@ from fingerpost.errors import InvalidRequest, Overloaded
 from fingerpost.registry.descriptors import descriptor_limit
 from fingerpost.registry.http_server import error_response
 from fingerpost.registry.log_limit import LogLimit
+from fingerpost.registry.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,7 +42,6 @@ class ConnectionGuard:
     Attributes:
         config: the limits.
         open: connections open now.
-        refused: connections refused so far.
     """
 
     def __init__(self, config: ConnectionConfig) -> None:
@@ -52,16 +52,17 @@ class ConnectionGuard:
         self._clients: Counter[str] = Counter()
         self._log = LogLimit()
         self.open = 0
-        self.refused = 0
 
     def enter(self, client: str) -> bool:
         """Count a connection of a client's address; False if it must be refused."""
         if self.open >= self._most:
-            self._refuse(client, f"{self.open} are open, the most there may be")
+            why = f"{self.open} are open, the most there may be"
+            self._refuse(client, "max_connections", why)
             return False
         if self._most_per_client and client:
             if self._clients[client] >= self._most_per_client:
-                self._refuse(client, f"it has {self._most_per_client}, the most of one address")
+                why = f"it has {self._most_per_client}, the most of one address"
+                self._refuse(client, "max_per_client", why)
                 return False
             self._clients[client] += 1
         self.open += 1
@@ -75,8 +76,8 @@ class ConnectionGuard:
             if not self._clients[client]:
                 del self._clients[client]
 
-    def _refuse(self, client: str, why: str) -> None:
-        self.refused += 1
+    def _refuse(self, client: str, reason: str, why: str) -> None:
+        REFUSED_CONNECTIONS[reason] += 1
         if count := self._log.count(time.monotonic()):
             logger.warning("refused %d connections, the last from %s: %s", count, client, why)
 

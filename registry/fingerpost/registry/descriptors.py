@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.registry.log_limit import LogLimit
+from fingerpost.registry.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:
     import socket
@@ -102,6 +103,7 @@ class SpareDescriptor:
             self._spare = os.open(os.devnull, os.O_RDONLY)
         except OSError:
             self._spare = None
+        REFUSED_CONNECTIONS["descriptors"] += refused
         if self._log.count(time.monotonic()):
             logger.error(
                 "no connection can be accepted (%s; the limit is %d descriptors): %d were closed",

@@ -53,8 +53,11 @@ class LoadClient:
         """Close the connections. A later `get` opens new ones."""
         await self._session.aclose()
 
-    async def get(self, instance: Instance) -> LoadReport:
+    async def get(self, instance: Instance, prefix: str = "") -> LoadReport:
         """The worker's load report.
+
+        Args:
+            prefix: of the path, which says for which process the question is meant.
 
         Every failure is a retryable `PeerError`.
 
@@ -67,7 +70,7 @@ class LoadClient:
         async with self._limit:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await self._get(instance)
+                    return await self._get(instance, prefix)
             except TimeoutError as error:
                 raise Unreachable(
                     f"{instance.address}/load: no answer within {self._timeout_s:g} s"
@@ -75,9 +78,9 @@ class LoadClient:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise peer_error(error, f"{instance.address}/load") from error
 
-    async def _get(self, instance: Instance) -> LoadReport:
+    async def _get(self, instance: Instance, prefix: str) -> LoadReport:
         peer = instance.address
-        async with self._session.request("GET", f"{instance.url}/load") as response:
+        async with self._session.request("GET", f"{instance.url}{prefix}/load") as response:
             body = b""
             if response.status == 200:
                 body = await self._session.read(response, f"{peer}/load")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Gauge, ProcessCollector
 
+from fingerpost.registry.refusals import RefusedConnections
 from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ __all__ = ["add_process_metrics"]
 
 
 def add_process_metrics(registry: CollectorRegistry) -> None:
-    """Add `process_*` (memory, processor time, descriptors) and the build to `registry`.
+    """Add `process_*` (memory, processor time, descriptors), the build and refused connections.
 
     `process_*` are prometheus_client's, read from `/proc` at each scrape; elsewhere there are none.
     """
     ProcessCollector(registry=registry)
+    registry.register(RefusedConnections())
     Gauge(
         "fingerpost_build_info",
         "1; the labels say what runs",

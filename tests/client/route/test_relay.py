@@ -7,20 +7,17 @@ import io
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 from tests.support.optional import not_none
-from tests.support.waiting import until
 
-from fingerpost.client import Client, ClientConfig, SyncClient
+from fingerpost.client import ClientConfig, SyncClient
 from fingerpost.client.tracing import Tracing
 from fingerpost.errors import (
     BrokenImage,
@@ -28,82 +25,12 @@ from fingerpost.errors import (
     NoWorker,
     Overloaded,
     RegistryUnreachable,
+    SuspectImage,
     Unauthorized,
     UnknownModel,
     UnknownService,
-    Unreachable,
 )
-from fingerpost.proxy import Proxy, ProxyConfig
-from fingerpost.registry import WorkerState, open_registry
-from fingerpost.registry.embedded import EmbeddedRegistry
-
-
-class Relays:
-    """A registry, and real proxies that are stopped with the test."""
-
-    def __init__(self, cluster, stack, registry):
-        self.cluster = cluster
-        self.registry = registry
-        self._registry = open_registry(registry)
-        self._stack = stack
-        stack.push_async_callback(self._registry.aclose)
-        self._opened = {}
-
-    async def proxy(self, count=0, *, relay=True, registry=None):
-        """A proxy that knows of so many workers; `registry` names another registry."""
-        registry = registry or self.registry
-        proxy = Proxy(ProxyConfig(registry=registry, port=0, relay=relay, probe_interval_s=0))
-        self._opened[proxy] = await self._stack.enter_async_context(AsyncExitStack())
-        await self._opened[proxy].enter_async_context(proxy)
-        if count:
-            await self._known(proxy, count)
-        return proxy
-
-    async def stop(self, proxy):
-        await proxy.leave(0.0)  # held lookups are answered
-        await self._opened.pop(proxy).aclose()
-
-    async def aclose(self):
-        for client in self.cluster.clients:
-            await client.aclose()
-        for proxy in list(self._opened):
-            await self.stop(proxy)
-
-    async def add(self, name, meta=None, **options):
-        worker = await self.cluster.worker(name, **options)
-        worker.meta = meta or {}
-        await self._registry.register(worker.instance)
-        return worker
-
-    async def _known(self, proxy, count):
-        headers = {"Accept": "text/plain"}
-        async with aiohttp.ClientSession() as http:
-
-            async def known() -> bool:
-                async with http.get(f"{proxy.url}/v1/resolve/digits", headers=headers) as answer:
-                    return answer.status == 200 and len((await answer.text()).split()) == count
-
-            await until(known)
-
-    def client(self, *proxies, tracing=None, **config):
-        made = Client(
-            *(each if isinstance(each, str) else each.url for each in proxies),
-            config=ClientConfig(relay=True, **config),
-            tracing=tracing,
-        )
-        self.cluster.clients.append(made)
-        return made
-
-
-@pytest.fixture
-async def relays(cluster, monkeypatch):
-    # How long aiohttp's servers wait for the rest of an upload that nobody will send.
-    monkeypatch.setitem(RequestHandler.__init__.__kwdefaults__, "lingering_time", 0.1)
-    async with AsyncExitStack() as stack:
-        embedded = await stack.enter_async_context(EmbeddedRegistry(port=0))
-        relays = Relays(cluster, stack, embedded.url)
-        yield relays
-        await relays.aclose()
+from fingerpost.registry import WorkerState
 
 
 async def relayed_bytes(proxy):
@@ -292,9 +219,45 @@ async def test_an_image_that_ends_workers_is_given_up(relays):
 
     worker.behave = abort
     client = relays.client(await relays.proxy(1))
-    with pytest.raises(Unreachable, match="closed the connection after 1,000 bytes"):
+    with pytest.raises(SuspectImage, match="2 workers fell silent .* after 1,000 bytes"):
         await client.classify(b"x" * 1000, "digits")
-    assert len(worker.requests) == 3
+    assert len(worker.requests) == 2
+    assert client.stats.suspect_images == 1
+    assert client.stats.ejections == 0  # it was not the proxy
+
+
+async def test_a_slow_model_behind_a_relay_is_waited_for_and_runs_once(relays):
+    worker = await relays.add("one")
+    heads = []
+
+    async def slowly(request):
+        heads.append(request.headers)
+        await asyncio.sleep(1.3)
+        return await worker.answer(request)
+
+    worker.behave = slowly
+    client = relays.client(await relays.proxy(1), response_timeout_s=0.3, probe_timeout_s=0.2)
+    assert (await client.classify(b"1", "digits")).attempts == 1
+    assert len(worker.requests) == 1
+    assert "Fingerpost-Waited-Ms" not in heads[0]
+
+
+async def test_an_overloaded_worker_behind_a_relay_hears_how_long_an_image_has_waited(relays):
+    worker = await relays.add("one")
+    waited_ms = []
+
+    async def refuse_thrice(request):
+        waited_ms.append(request.headers.get("Fingerpost-Waited-Ms"))
+        if len(waited_ms) <= 3:
+            return worker.refuse(Overloaded("full"), Retry_After="0")
+        return await worker.answer(request)
+
+    worker.behave = refuse_thrice
+    client = relays.client(await relays.proxy(1))
+    await client.classify(b"1", "digits")
+    assert waited_ms[0] is None
+    assert [int(each) for each in waited_ms[1:]] == sorted(int(each) for each in waited_ms[1:])
+    assert int(waited_ms[-1]) > 0
 
 
 async def test_a_broken_image_is_not_sent_again(relays):

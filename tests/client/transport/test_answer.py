@@ -187,3 +187,14 @@ def test_a_body_is_read_no_further_than_a_limit(start, rest):
             reader.feed(rest)
             fed += len(rest)
     assert fed < 1_300_000
+
+
+def test_an_informational_answer_is_not_the_beginning_of_an_answer():
+    interim, final = b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+    for wire, begun in ((interim, False), (interim * 2, False), (interim + final, True)):
+        _, reader = read(wire)
+        assert (reader.informed, reader.begun) == (True, begun)
+    assert reader.feed(b"\r\n") == Answer(200, {b"content-length": b"0"}, b"")
+    assert (reader.informed, reader.begun) == (False, False)
+    _, reader = read(final)
+    assert (reader.informed, reader.begun) == (False, True)

@@ -123,7 +123,7 @@ async def forever(talk: Conversation) -> None:
         (and_closing(b"<html>"), BadAnswer, "not valid HTTP/1.1"),
         (saying(b"SSH-2.0-OpenSSH_9.2\r\n"), BadAnswer, "not valid HTTP/1.1"),
         (and_closing(OK), BadAnswer, "closed after 17 bytes"),
-        (and_closing(CONTINUE), BadAnswer, "closed after"),
+        (and_closing(CONTINUE), Unreachable, "closed without an answer"),
         (and_closing(answer()[:-1]), BadAnswer, "closed after"),
         (and_closing(CHUNKED[:-1]), BadAnswer, "closed after"),
         (and_resetting(OK + b"\r\n" + ANSWER), BadAnswer, "during an answer"),

@@ -41,12 +41,15 @@ def files(*, inferred: bool = False, scaling: Preprocessing | None = None, **sai
         ([None] * 4, {"height": 7, "width": 6}, Layout.NCHW, (7, 6, 3, Layout.NCHW)),
         ([None] * 4, {"height": 7, "width": 6, "channels": 1}, Layout.NHWC, (7, 6, 1, Layout.NHWC)),
         ([None, 3, None, None], {"height": 7, "width": 6}, None, (7, 6, 3, Layout.NCHW)),
+        (None, {"height": 7, "width": 6}, Layout.NHWC, (7, 6, 3, Layout.NHWC)),
+        (None, {"height": 7, "width": 6, "channels": 1}, Layout.NHWC, (7, 6, 1, Layout.NHWC)),
+        (None, {"height": 7, "width": 6, "layout": Layout.NCHW}, None, (7, 6, 3, Layout.NCHW)),
     ],
 )
-def test_shapes(shape: list, said: dict, custom: Layout | None, expected: tuple) -> None:
+def test_shapes(shape: list | None, said: dict, custom: Layout | None, expected: tuple) -> None:
     found = image_input(files(**said), shape, "float32", layout=custom)
     assert (found.height, found.width, found.channels, found.layout) == expected
-    assert found.batch == shape[0]
+    assert found.batch == (shape and shape[0])
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,20 @@ def test_the_layout_is_told_from_the_channels(tmp_path: Path) -> None:
     assert load_from(tmp_path).input.layout is Layout.NCHW
 
 
+def test_an_input_of_unknown_rank(tmp_path: Path) -> None:
+    write(tmp_path, ["N", 3, SIDE, SIDE])
+    model = onnx.load(tmp_path / "model.onnx")
+    for each in (*model.graph.input, *model.graph.output):
+        each.type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ConfigurationError, match=r"write height, width, channels .* and layout"):
+        load_from(tmp_path)
+    said = f'framework = "onnx"\n[input]\nheight = {SIDE}\nwidth = {SIDE}\nlayout = "NCHW"\n'
+    (tmp_path / "model.toml").write_text(said)
+    scores = load_from(tmp_path).predict([np.full((SIDE, SIDE, 3), (9, 9, 250), np.uint8)] * 2)
+    assert (scores[:, 2] > 0.99).tolist() == [True, True]
+
+
 def test_a_model_of_bytes_gets_bytes(tmp_path: Path) -> None:
     write(tmp_path, ["N", SIDE, SIDE, 3], channels_last=True, dtype=TensorProto.UINT8)
     assert load_from(tmp_path).input.dtype == "uint8"

@@ -126,6 +126,36 @@ def test_one_of_two_outputs_and_an_open_size(two_ends: Path) -> None:
     assert scores.tolist() == [[-1] * 3]
 
 
+def _save_of_unknown_rank(folder: Path, kind: str) -> None:
+    """As `optimize_for_inference` leaves a graph: its placeholder has no shape."""
+    if kind == "frozen graph":
+        v1 = tf.compat.v1
+        with tf.Graph().as_default() as graph:
+            image = v1.placeholder(tf.float32, None, name="input")
+            tf.reduce_mean(image, [1, 2], name="final_result")
+        (folder / "optimized_graph.pb").write_bytes(graph.as_graph_def().SerializeToString())
+        return
+    module = tf.Module()
+    module.run = tf.function(
+        lambda pixels: tf.reduce_mean(pixels, [1, 2]),
+        input_signature=[tf.TensorSpec(None, tf.float32)],
+    )
+    tf.saved_model.save(module, str(folder), signatures=module.run)
+
+
+@pytest.mark.parametrize("kind", ["frozen graph", "SavedModel"])
+def test_an_input_of_unknown_rank(tmp_path: Path, kind: str) -> None:
+    _save_of_unknown_rank(tmp_path, kind)
+    with pytest.raises(ConfigurationError, match="write height, width, channels .*model.toml"):
+        load(find_model(tmp_path, name="poets"), LoadConfig())
+    (tmp_path / "model.toml").write_text(
+        f'framework = "tensorflow"\n[input]\nheight = {SIDE}\nwidth = {SIDE}\nchannels = 3\n'
+    )
+    backend = load(find_model(tmp_path, name="poets"), LoadConfig())
+    assert backend.input.tensor_shape == (SIDE, SIDE, 3)
+    assert backend.predict([RED] * 2).tolist() == [[250, 10, 10]] * 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

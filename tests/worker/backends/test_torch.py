@@ -53,7 +53,7 @@ def test_pickles_are_refused_unopened(tmp_path: Path) -> None:
     for name, what in (
         ("state.pt", r"is a pickle .*torch.export.save\(torch.export.export\(model"),
         ("module.pt", "is a pickle"),
-        ("old.pt", "is not a PyTorch model"),
+        ("old.pt", "is a pickle of PyTorch"),
         ("text.pt2", "is not a PyTorch model: expected an exported program or TorchScript"),
     ):
         with pytest.raises(ConfigurationError, match=what):

@@ -11,8 +11,8 @@ from fingerpost.worker.models.files import (
     ManifestOverrides,
     find_model,
     find_versions,
-    read_labels,
 )
+from fingerpost.worker.models.labels import read_labels
 from fingerpost.worker.models.manifest import ChannelOrder, Framework, Preprocessing
 
 
@@ -63,6 +63,19 @@ def test_single_files_and_folders_that_hold_one(tmp_path: Path) -> None:
     assert find_model(keras).name == "cats"
     assert find_model(keras).labels == ()
     assert find_model(graph, name="flowers", version="4").version == "4"
+
+
+def test_a_name_that_nobody_asks_for_may_be_any(tmp_path: Path) -> None:
+    graph = folder_of(tmp_path / "My Models", "output_graph.pb") / "output_graph.pb"
+    with pytest.raises(ConfigurationError, match="'output_graph' is not a valid.*--name"):
+        find_model(graph)
+    assert find_model(graph, served=False).name == "output_graph"
+    assert find_model(graph.parent, served=False).name == "My Models"
+    folder_of(graph.parent / "3", "m.onnx")
+    found = find_model(graph.parent, served=False)
+    assert (found.name, found.version) == ("My Models", "3")
+    with pytest.raises(ConfigurationError, match="'A B' is not a valid"):
+        find_model(graph, name="A B", served=False)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import DrainConfig, ModelsConfig, WorkerConfig
-from fingerpost.worker.repository.sources import ModelFolder, ModelRoot
+from fingerpost.worker.repository.sources import ModelFolder, ModelRoot, ModelSource
 from fingerpost.worker.repository.versions.policy import VersionPolicy
 from fingerpost.worker.worker import Worker
 from tests.support.repository import TOKEN
@@ -40,11 +40,11 @@ Serve = Callable[..., Awaitable[Worker]]
 @pytest.fixture
 async def serve(registry_url: str) -> AsyncIterator[Serve]:
     """`await serve(folder)` starts a worker over `models`, `await serve(folder, alone=True)` over
-    one model's versions."""
+    one model's versions, and `await serve(source)` over any other source."""
     async with AsyncExitStack() as stack:
 
         async def start(
-            folder: Path,
+            folder: Path | ModelSource,
             *,
             alone: bool = False,
             policy: str = "latest:1",
@@ -58,11 +58,12 @@ async def serve(registry_url: str) -> AsyncIterator[Serve]:
                 drain=DrainConfig(lease_s=lease_s),
                 models=ModelsConfig(poll_s=0.05, admin_token=admin_token),
             )
-            source = (
-                ModelFolder(folder, policy=chosen)
-                if alone
-                else ModelRoot(folder, policy=chosen, only=only)
-            )
+            if not isinstance(folder, Path):
+                source = folder
+            elif alone:
+                source = ModelFolder(folder, policy=chosen)
+            else:
+                source = ModelRoot(folder, policy=chosen, only=only)
             worker = Worker(source, lambda files: load_backend(files, LoadConfig()), config)
             await stack.enter_async_context(worker)
             await worker.register()

@@ -7,7 +7,14 @@ from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 
 def text(metrics: WorkerMetrics, **gauges: object) -> str:
-    settings = {"rif": 0, "state": 1, "queued": {}, "versions": {}, **gauges}
+    settings = {
+        "rif": 0,
+        "state": 1,
+        "body_memory": (0, 0),
+        "queued": {},
+        "versions": {},
+        **gauges,
+    }
     return metrics.render(**settings).decode()
 
 
@@ -50,3 +57,9 @@ def test_gauges_are_of_the_moment() -> None:
     assert 'version="1"' not in page
     assert "LOADING" not in page
     assert 'queued_images{model="dogs"}' not in page
+
+
+def test_the_memory_of_bodies_is_told_with_its_limit() -> None:
+    page = text(WorkerMetrics(), body_memory=(3_000_000, 64_000_000))
+    assert "fingerpost_worker_body_memory_bytes 3e+06" in page
+    assert "fingerpost_worker_body_memory_limit_bytes 6.4e+07" in page

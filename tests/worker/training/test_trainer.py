@@ -79,7 +79,12 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tra
     (images / "4" / "cut.png").write_bytes((images / "4" / "0004.png").read_bytes()[:50])
     recorder = Recorder()
     config = train_config(
-        images=images, out=root / "models" / "digits", backbone="small", epochs=6, batch_size=16
+        images=images,
+        out=root / "models" / "digits",
+        backbone="small",
+        epochs=6,
+        batch_size=16,
+        min_epoch_steps=1,
     )
     return train(config, recorder), recorder
 
@@ -166,7 +171,12 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     out = tmp_path / "models" / "digits"
     (out / "4").mkdir(parents=True)
     config = train_config(
-        images=images, out=out, weights=tmp_path / "own.weights.h5", image_size=32, epochs=1
+        images=images,
+        out=out,
+        weights=tmp_path / "own.weights.h5",
+        image_size=32,
+        epochs=1,
+        min_epoch_steps=1,
     )
     result = train(config)
     assert result.folder == out / "5"
@@ -179,18 +189,28 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     assert any(np.array_equal(kernel, value) for value in kept)
 
 
-def test_a_backbone_without_weights_is_trained_whole(digits: Path, tmp_path: Path) -> None:
-    images = _part(digits, tmp_path / "images", labels="07", each=4)
+@pytest.mark.parametrize("weights", ["none", "own"])
+def test_a_backbone_without_weights_is_trained_whole(weights: str, tmp_path: Path) -> None:
+    """With weights, its last layer alone."""
+    backbone = find_backbone("mobile-net")
+    own = tmp_path / "own.weights.h5"
+    if weights == "own":
+        backbone.build(weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(own)
     config = train_config(
-        images=images,
+        images=tmp_path / "images",
         out=tmp_path / "digits",
         backbone="mobile-net",
-        weights="none",
-        image_size=32,
-        epochs=1,
+        weights=own if weights == "own" else "none",
         augment=False,
     )
-    assert train(config).folder == tmp_path / "digits" / "1"
+    network = build_network(config, backbone, image_size=32, classes=2)
+    top = [(1024, 2), (2,)]
+    trained = [tuple(each.shape) for each in network.training.trainable_weights]
+    if weights == "own":
+        assert trained == top
+    else:
+        assert (3, 3, 3, 32) in trained
+        assert len(trained) == len(network.backbone.trainable_weights) + len(top)
 
 
 def test_fine_tuning_is_a_second_stage(digits: Path, tmp_path: Path) -> None:
@@ -199,7 +219,13 @@ def test_fine_tuning_is_a_second_stage(digits: Path, tmp_path: Path) -> None:
     _small().save_weights(weights)
     out = tmp_path / "digits"
     config = train_config(
-        images=images, out=out, backbone="small", weights=weights, epochs=1, fine_tune=True
+        images=images,
+        out=out,
+        backbone="small",
+        weights=weights,
+        epochs=1,
+        min_epoch_steps=1,
+        fine_tune=True,
     )
     recorder = Recorder()
     train(config, recorder)

@@ -23,6 +23,7 @@ from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath
 from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.memory import BodyMemory
+from fingerpost.worker.serving.quarantine import Quarantine
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.serving.turns import Turns
@@ -95,6 +96,7 @@ class WorkerService:
         context = RouteContext(
             app=app,
             memory=memory,
+            quarantine=Quarantine(),
             manager=self._manager,
             admission=self.admission,
             observer=self._observer,
@@ -229,6 +231,7 @@ class WorkerService:
         text = self._metrics.render(
             rif=self.admission.rif,
             state=self.admission.state.value,
+            body_memory=(self.memory.used, self.memory.most),
             queued=queued,
             versions=versions,
         )

@@ -17,7 +17,7 @@ from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
 from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
-from fingerpost.client.wire import WAITED_HEADER
+from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER
 from fingerpost.errors import (
     CallerError,
     Overloaded,
@@ -130,7 +130,10 @@ class Dispatcher:
                 call.leave()
 
     async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
-        data = None if call.shrink else await load_image(image)
+        if type(image) is bytes and image and not call.shrink:
+            data: bytes | OneShot | None = image  # the common case, without a coroutine
+        else:
+            data = None if call.shrink else await load_image(image)
         service = self._services.get(call.reference.model)
         if service is None or service.watch.view is None:
             service = await self._service(call.reference.model)
@@ -141,7 +144,9 @@ class Dispatcher:
         now = self._clock()
         self._refresh(service, now)
         self._budget.request(now, body_bytes)
-        await service.begin(call.reference, body_bytes / 1e6, now)
+        probes = service.begin(call.reference, body_bytes / 1e6, now)
+        if probes:
+            await service.prober.answers(probes, now)
         tried = _NONE
         rounds = 0
         no_worker_until: float | None = None
@@ -276,9 +281,12 @@ class Dispatcher:
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
         headers = call.headers
-        if pick.endpoint.overload.limit < inf:  # it refused some: see the worker's `OldestFirst`
+        # It refused some, or this one, itself or by a relay: see the worker's `OldestFirst`.
+        if pick.endpoint.overload.limit < inf or Overloaded.code in call.retried:
             waited_ms = max(0, int((self._clock() - call.began) * 1000))
             headers = {**(headers or {}), WAITED_HEADER: str(waited_ms)}
+        if call.silent:
+            headers = {**(headers or {}), SUSPECT_HEADER: "1"}
         stats = self._stats
         stats.attempts += 1
         outcome = Outcome.ABANDONED

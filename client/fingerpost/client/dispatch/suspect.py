@@ -1,8 +1,11 @@
 """Images on which workers fall silent: each may be what stops them.
 
 When a worker stops, all images that it had are suspect, and all but one are innocent. So each gets
-a second worker, and none a third; and they get it one after the other, because two that stop
-together would be two silences for the innocent ones.
+a second worker, and they get it one after the other, because two that stop together would be two
+silences for the innocent ones. Clients do not know of each other, so the worker does the same: it
+takes the images that are marked as suspect (`Fingerpost-Suspect`) one at a time, with nothing else
+beside one, and says when it begins with one (`102 Processing`). An image with which the second
+worker had begun gets no third. One that only waited there did not stop it, and may get a third.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.images.oneshot import OneShot
+from fingerpost.client.wire import is_foreign
 from fingerpost.errors import SuspectImage
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ logger = logging.getLogger(__name__)
 # no fault of the images that it had; two in a row seldom are. A third one would take an image that
 # stops workers through a fleet of three.
 _MAX_SILENT: Final = 2
+# The same for an image that the last worker had not begun with, although it says when it begins.
+_MAX_WAITED: Final = 3
 
 
 # How long a suspect image waits for the one before it: many answers of most models, and little of
@@ -54,12 +60,13 @@ def count_silence(call: Call, reply: Reply, data: bytes | OneShot, stats: Stats)
     """Record that a worker had the whole image, and then closed the connection or said nothing.
 
     Raises:
-        SuspectImage: it is the second worker.
+        SuspectImage: it is the second worker, or the third where the second had not begun with it.
     """
     call.silent = (*call.silent, str(reply.error))
     if len(call.silent) == 1:
         stats.suspect_images += 1
-    if len(call.silent) < _MAX_SILENT:
+    waited = not reply.informed and call.peer is not None and not is_foreign(call.peer)
+    if len(call.silent) < (_MAX_WAITED if waited else _MAX_SILENT):
         return
     said = "; ".join(call.silent)
     name = "of a source that is read once"
@@ -67,6 +74,6 @@ def count_silence(call: Call, reply: Reply, data: bytes | OneShot, stats: Stats)
         name = f"of {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()}"
     logger.warning("an image %s is given up, because workers fell silent on it: %s", name, said)
     raise SuspectImage(
-        f"{len(call.silent)} workers fell silent on this image, so no third one gets it: {said}. "
+        f"{len(call.silent)} workers fell silent on this image, so no other one gets it: {said}. "
         "If they have not failed for another reason, it is the image that stops them"
     ) from reply.error

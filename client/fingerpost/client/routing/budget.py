@@ -40,7 +40,11 @@ class Budget:
 
     def request(self, now: float, body_bytes: int) -> None:
         """Record a new request: it earns its share of a retry."""
-        self._add(now, 1, body_bytes, 0, 0)
+        newest, sums = self._newest(now), self._sums
+        newest[1] += 1.0
+        newest[2] += body_bytes
+        sums[0] += 1.0
+        sums[1] += body_bytes
 
     def spend(self, now: float, body_bytes: int) -> bool:
         """Whether one more attempt may be made; if so, it is charged to the budget.
@@ -61,7 +65,11 @@ class Budget:
         allowed_bytes = config.budget_bytes_share * sent
         if body_bytes and not first and extra_bytes + body_bytes > allowed_bytes:
             return False
-        self._add(now, 0, 0, 1, body_bytes)
+        newest, sums = self._newest(now), self._sums
+        newest[3] += 1.0
+        newest[4] += body_bytes
+        sums[2] += 1.0
+        sums[3] += body_bytes
         return True
 
     def borrow(self, now: float) -> bool:
@@ -83,15 +91,15 @@ class Budget:
             self._most_loans = 1
             self._no_loan_until = now + _LOAN_PAUSE_S
 
-    def _add(self, now: float, *figures: float) -> None:
+    def _newest(self, now: float) -> list[float]:
+        """The entry of the present second."""
+        seconds = self._seconds
+        if seconds and seconds[-1][0] == int(now):
+            return seconds[-1]
         self._expire(now)
-        second = int(now)
-        if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append([second, 0.0, 0.0, 0.0, 0.0])
-        newest = self._seconds[-1]
-        for index, figure in enumerate(figures):
-            newest[index + 1] += figure
-            self._sums[index] += figure
+        newest = [float(int(now)), 0.0, 0.0, 0.0, 0.0]
+        seconds.append(newest)
+        return newest
 
     def _expire(self, now: float) -> None:
         oldest = now - self._config.budget_ttl_s

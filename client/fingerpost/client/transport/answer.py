@@ -40,7 +40,8 @@ class AnswerReader:
         peer: the worker's name in errors.
 
     Attributes:
-        begun: whether any byte of the next answer was received.
+        begun: whether any byte of the next answer was received; informational ones do not count.
+        informed: whether an informational answer came before the next answer.
         keep: whether the connection can be used again after the last answer.
         max_body_bytes: the largest body that the next answer may have, framing included.
     """
@@ -54,13 +55,15 @@ class AnswerReader:
         self._body = bytearray()
         self._answer: Answer | None = None
         self._progress_at = 1
+        self._skipped = 0  # bytes that were informational answers
+        self.informed = False
         self.keep = True
         self.max_body_bytes = MAX_LOAD_BYTES
 
     @property
     def begun(self) -> bool:
-        """Whether any byte of the next answer was received."""
-        return self._bytes > 0
+        """Whether any byte of the next answer was received; informational ones do not count."""
+        return self._bytes > self._skipped
 
     def feed(self, data: bytes) -> Answer | None:
         """Add received bytes; return the answer once it is complete, and None until then.
@@ -80,6 +83,8 @@ class AnswerReader:
             self._answer = None
             self._bytes = 0
             self._progress_at = 1
+            self._skipped = 0
+            self.informed = False
             return answer
         if problem is not None:
             raise BadAnswer(
@@ -120,6 +125,7 @@ class AnswerReader:
     def on_message_begin(self) -> None:
         if self._answer is not None:
             raise ValueError("an answer without a request")
+        self._skipped = 0
         self._in_body = False
         self._fields = {}
         self._body = bytearray()
@@ -143,4 +149,5 @@ class AnswerReader:
             raise ValueError("a switch to another protocol, which was not requested")
         else:
             self._in_body = False
-            self._progress_at = self._bytes
+            self.informed = True
+            self._progress_at = self._skipped = self._bytes

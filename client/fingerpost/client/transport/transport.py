@@ -50,6 +50,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         outcome: what the result says about the peer, for the routing.
         report: the load report's header, not decoded, because decoding it takes 12 us.
         silent: the peer had the whole image, and then the connection ended without an answer.
+        informed: before that it said that it begins with the image: see `SUSPECT_HEADER`.
         worker: the worker that a relaying proxy names as the one that answered.
     """
 
@@ -59,6 +60,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     report: str | None = None
     worker: str = ""
     silent: bool = False
+    informed: bool = False
 
 
 class Transport:
@@ -72,12 +74,11 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._pools = Pools(config)
-        self._liveness = LivenessChecks(config, self.load) if route.own_load else None
+        self._liveness = LivenessChecks(config, self.load)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._liveness is not None:
-            await self._liveness.aclose()
+        await self._liveness.aclose()
         self._pools.close()
 
     def retain(self, addresses: Collection[str]) -> None:
@@ -86,15 +87,14 @@ class Transport:
 
     def attempt(self, data: bytes | OneShot, *, deadline: float) -> Attempt:
         """A new attempt at sending an image; `deadline` is in the event loop's time."""
-        now = self._clock
         clock = PhaseClock(
-            now(),
+            self._clock(),
             deadline=deadline,
             connect_timeout_s=inf,  # the pool limits it: waiting for a connection is not connecting
             upload_stall_timeout_s=self._config.upload_stall_timeout_s,
             response_timeout_s=self._config.response_timeout_s,
         )
-        return Attempt(data, clock, now, self._liveness)
+        return Attempt(data, clock, self._liveness)
 
     async def classify(
         self,
@@ -131,8 +131,12 @@ class Transport:
             silent = attempt.sent_at is not None
             return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error), silent=silent)
         except Unreachable as error:
-            silent = attempt.sent_at is not None
-            return Reply(outcome=Outcome.FAILED, error=error, silent=silent)
+            return Reply(
+                outcome=Outcome.FAILED,
+                error=error,
+                silent=attempt.sent_at is not None,
+                informed=attempt.informed,
+            )
         except BadAnswer as error:
             return Reply(outcome=Outcome.FAILED, error=error)
         finally:
@@ -190,13 +194,17 @@ class Transport:
         status, fields, body = raw
         load = fields.get(_LOAD_FIELD)
         report = None if load is None else load.decode("latin-1")
-        worker = fields.get(_WORKER_FIELD, b"").decode("ascii", "replace")
+        named = fields.get(_WORKER_FIELD)
+        worker = "" if named is None else named.decode("ascii", "replace")
         if status != 200:
             error = error_from_json(
                 body, status=status, peer=address, retry_after_s=_retry_after_s(fields)
             )
             outcome, error = self._route.classify_error(address, status, error)
-            return Reply(outcome=outcome, error=error, report=report, worker=worker)
+            silent = bool(worker) and isinstance(error, Unreachable)
+            if silent:  # of a worker behind the relay, not of the relay itself
+                outcome = Outcome.ABANDONED
+            return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
         try:
             answer = decode_answer(_decoder, body, address, "answer to a classification")
             _check_one_image(answer, body, address)

@@ -15,6 +15,7 @@ from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.deploy.file_names import name_to_json, stdin_names
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
+from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.whole_run import OF_ALL_IMAGES, check_model
 from fingerpost.errors import (
     ConfigurationError,
@@ -31,7 +32,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_cluster_options(classify))
+    app.command()(takes_cluster_options(takes_model_options(classify)))
 
 
 def classify(
@@ -50,14 +51,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
     relay: options.Relay = False,
-    name: options.ModelName = None,
-    labels: options.Labels = None,
-    input_layer: options.InputLayer = None,
-    output_layer: options.OutputLayer = None,
-    input_mean: options.InputMean = None,
-    input_std: options.InputStd = None,
-    image_size: options.ImageSize = None,
-    follow_symlinks: options.FollowSymlinks = False,
+    model_options: ModelOptions,
     cluster: ClusterTarget,
 ) -> None:
     """Classify image files.
@@ -86,23 +80,9 @@ def classify(
     else:
         from fingerpost.worker.backends.base import LoadConfig
         from fingerpost.worker.backends.loading import load_backend
-        from fingerpost.worker.models.files import ManifestOverrides, find_model
         from fingerpost.worker.tools.local import LocalModel
 
-        overrides = ManifestOverrides(
-            input_layer=input_layer,
-            output_layer=output_layer,
-            input_mean=input_mean,
-            input_std=input_std,
-            image_size=image_size,
-        )
-        files = find_model(
-            Path(model),
-            labels=labels,
-            name=name,
-            overrides=overrides,
-            follow_symlinks=follow_symlinks,
-        )
+        files = model_options.find(Path(model))
         local = LocalModel(files, load_backend(files, LoadConfig()))
         failed = 0
         for image in _names(images):

@@ -12,6 +12,7 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,26 +34,23 @@ def add_to(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     for command in (show, check, export, bench):
-        model.command()(command)
+        model.command()(takes_model_options(command))
     app.add_typer(model)
 
 
 def show(
     model: Model,
     *,
-    name: options.ModelName = None,
-    labels: options.Labels = None,
-    follow_symlinks: options.FollowSymlinks = False,
+    model_options: ModelOptions,
 ) -> None:
     """Print how Fingerpost reads a model, as a complete model.toml.
 
     It includes what the model's own file says, and can be saved as the model's model.toml.
     """
     from fingerpost.worker.backends.loading import load_backend
-    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.models.manifest import InputSpec, encode_manifest
 
-    files = find_model(model, name=name, labels=labels, follow_symlinks=follow_symlinks)
+    files = model_options.find(model)
     backend = load_backend(files, _load_config("cpu"))
     found = backend.input
     batch = "any number of images" if found.batch is None else f"{found.batch} images"
@@ -77,9 +75,7 @@ def show(
 def check(
     model: Model,
     *,
-    name: options.ModelName = None,
-    labels: options.Labels = None,
-    follow_symlinks: options.FollowSymlinks = False,
+    model_options: ModelOptions,
     device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="Largest batch to try, as of `fingerpost worker`.")
@@ -88,10 +84,9 @@ def check(
     """Load and run a model as a worker does before it serves; print OK, or what is wrong."""
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.engine.inference import warm_up
-    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.worker import check_labels
 
-    files = find_model(model, name=name, labels=labels, follow_symlinks=follow_symlinks)
+    files = model_options.find(model)
     backend = load_backend(files, _load_config(device))
     most = min(max_batch, files.manifest.batch.max or max_batch)
     classes = len(check_labels(files, warm_up(backend, most)))
@@ -121,20 +116,17 @@ def export(
         float, typer.Option(min=0, help="Largest accepted difference between two scores.")
     ] = 0.001,
     json: options.Json = False,
-    name: options.ModelName = None,
-    labels: options.Labels = None,
-    follow_symlinks: options.FollowSymlinks = False,
+    model_options: ModelOptions,
 ) -> None:
     """Export a TensorFlow or Keras model to ONNX, and compare the answers of both.
 
     Writes model.onnx, model.toml and labels.txt. If the answers differ by more than the tolerance,
     nothing is written, and the exit status is 1.
     """
-    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.tools.export import export_onnx
     from fingerpost.worker.tools.sample_images import image_files, sample_images
 
-    files = find_model(model, name=name, labels=labels, follow_symlinks=follow_symlinks)
+    files = model_options.find(model)
     pictures = image_files(images, count) if images else sample_images(count)
     found = export_onnx(files, out_, pictures, tolerance=tolerance)
     written = found.difference <= tolerance
@@ -175,7 +167,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    follow_symlinks: options.FollowSymlinks = False,
+    model_options: ModelOptions,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -184,7 +176,6 @@ def bench(
     Only the backends are measured, from decoded pixels to scores: all models in turn, in several
     rounds, of which the median counts.
     """
-    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.tools.bench import BenchConfig, best_latency, best_throughput, measure
 
     placed = _load_config(device)
@@ -196,7 +187,7 @@ def bench(
     )
     with err.status("measuring") as status:
         found = measure(
-            [find_model(model, follow_symlinks=follow_symlinks) for model in models],
+            [model_options.find(model) for model in models],
             config,
             progress=lambda text: status.update(text),
         )

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from fingerpost.client.proxy_answers import Unlisted
     from fingerpost.client.resolver import Resolver
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry import Instance, LoadReport, Snapshot
+    from fingerpost.registry import Instance, LoadReport, Snapshot, Watch
     from fingerpost.registry.load_client import LoadClient
 
 __all__ = ["add_to"]
@@ -70,11 +71,12 @@ def status(
             aclosing(cluster.resolver()) as resolver,
             LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
         ):
-            first = await _read_cluster(resolver, loads)
+            reader = _ClusterReader(resolver, loads)
+            first = await reader.read()
             if not watch:
                 _show(first, json=json)
             elif json:
-                await _repeat(first, resolver, loads, interval, _show_json)
+                await _repeat(first, reader, interval, _show_json)
             else:
                 from rich.live import Live
 
@@ -82,7 +84,7 @@ def status(
                     live.update(view.rendered(error), refresh=True)
 
                 with Live(first.rendered(), console=out, auto_refresh=False, screen=True) as live:
-                    await _repeat(first, resolver, loads, interval, update)
+                    await _repeat(first, reader, interval, update)
 
     try:
         asyncio.run(run())
@@ -95,11 +97,11 @@ def status(
 class _ClusterView:
     """The cluster at one moment; `loads` has None for a worker that did not answer.
 
-    `withdrawn` has, for each service, the ids of workers that are drained or not well.
+    `unlisted` has, for each service, the workers that are registered but not listed.
     """
 
     snapshots: list[Snapshot]
-    withdrawn: dict[str, tuple[str, ...]]
+    unlisted: dict[str, Unlisted]
     loads: dict[str, LoadReport | None]
     at: float
 
@@ -120,8 +122,8 @@ class _ClusterView:
                     }
                     for each in snapshot.instances
                 ],
-                "withdrawn": self.withdrawn.get(snapshot.service, ()),
-                "failing": dict(snapshot.failing),
+                "withdrawn": self.unlisted[snapshot.service].withdrawn,
+                "failing": self.unlisted[snapshot.service].failing,
             }
             for snapshot in self.snapshots
         ]
@@ -132,7 +134,7 @@ class _ClusterView:
             f"{snapshot.service}: the registry's check of {id_} at {why} (if the registry cannot "
             "reach it: start the worker with another --advertise, or with --check ttl)"
             for snapshot in self.snapshots
-            for id_, why in snapshot.failing
+            for id_, why in self.unlisted[snapshot.service].failing.items()
         ]
         return failing + [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
@@ -162,7 +164,7 @@ class _ClusterView:
         """The cells of each row, in the order of `_COLUMNS`."""
         for snapshot in self.snapshots:
             age = f"{snapshot.age_s(self.at):.0f} s"
-            withdrawn = self.withdrawn.get(snapshot.service, ())
+            withdrawn = self.unlisted[snapshot.service].withdrawn
             if not snapshot.instances:
                 yield (snapshot.service, "none healthy", "", "", "", "", age, "", "")
             for each in snapshot.instances:
@@ -217,8 +219,7 @@ class _ClusterView:
 
 async def _repeat(
     view: _ClusterView,
-    resolver: Resolver,
-    load_client: LoadClient,
+    reader: _ClusterReader,
     pause_s: float,
     show: Callable[[_ClusterView, FingerpostError | None], None],
 ) -> None:
@@ -230,30 +231,46 @@ async def _repeat(
         show(view, error)
         await asyncio.sleep(pause_s)
         try:
-            view, error = await _read_cluster(resolver, load_client), None
+            view, error = await reader.read(), None
         except FingerpostError as failure:
             error = failure
 
 
-async def _read_cluster(resolver: Resolver, load_client: LoadClient) -> _ClusterView:
-    """Ask the registry or the proxy for the workers, and each worker for its load."""
-    from fingerpost.client import ClientConfig
-    from fingerpost.errors import PeerError
+class _ClusterReader:
+    """Reads the cluster; between two reads it keeps the watches of the services that there are."""
 
-    async def ask(instance: Instance) -> LoadReport | None:
+    def __init__(self, resolver: Resolver, load_client: LoadClient) -> None:
+        self._resolver = resolver
+        self._load_client = load_client
+        self._watches: dict[str, Watch[Snapshot]] = {}
+
+    async def read(self) -> _ClusterView:
+        """Ask the registry or the proxy for the workers, and each worker for its load."""
+        from fingerpost.client import ClientConfig
+
+        unlisted = await self._resolver.unlisted()
+        for name in self._watches.keys() - unlisted.keys():
+            del self._watches[name]
+            await self._resolver.release(name)
+        for name in unlisted.keys() - self._watches.keys():
+            self._watches[name] = self._resolver.watch(name)
+        wait_s = ClientConfig().wait_for_ready_s
+        views = [await self._watches[name].ready(wait_s) for name in unlisted]
+        snapshots = [each for each in views if each.known]
+        instances = [each for snapshot in snapshots for each in snapshot.instances]
+        reports = await asyncio.gather(*map(self._ask, instances))
+        loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
+        return _ClusterView(
+            snapshots=snapshots, unlisted=unlisted, loads=loads, at=time.monotonic()
+        )
+
+    async def _ask(self, instance: Instance) -> LoadReport | None:
+        from fingerpost.errors import PeerError
+
         try:
-            return await load_client.get(instance)
+            return await self._load_client.get(instance)
         except PeerError:
             return None
-
-    withdrawn = await resolver.withdrawn()
-    wait_s = ClientConfig().wait_for_ready_s
-    views = [await resolver.watch(name).ready(wait_s) for name in withdrawn]
-    snapshots = [each for each in views if each.known]
-    instances = [each for snapshot in snapshots for each in snapshot.instances]
-    reports = await asyncio.gather(*(ask(instance) for instance in instances))
-    loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
-    return _ClusterView(snapshots=snapshots, withdrawn=withdrawn, loads=loads, at=time.monotonic())
 
 
 def _show(view: _ClusterView, *, json: bool) -> None:

@@ -12,13 +12,14 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out
+from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 
 __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(up)
+    app.command()(takes_model_options(up))
 
 
 def up(
@@ -42,24 +43,30 @@ def up(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads for each worker's model; 0 is one for each core.")
     ] = 0,
-    follow_symlinks: options.FollowSymlinks = False,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
+    *,
+    model_options: ModelOptions,
 ) -> None:
     """Run a registry, a proxy and workers on this machine, restart what dies, stop on Ctrl-C."""
     from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
     from fingerpost.errors import ConfigurationError
     from fingerpost.registry.shutdown import ShutdownSignals
-    from fingerpost.worker.models.files import find_model
     from fingerpost.worker.repository.sources import ModelRoot
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     if bool(model) == bool(models):
         raise typer.BadParameter("give either --model PATH, once or more, or --models FOLDER")
+    of_one = model_options.of_one_model()
+    if of_one and (models or len(model or ()) > 1):
+        raise typer.BadParameter(
+            f"{', '.join(of_one)} cannot be used with several models: write it into the model.toml "
+            "of each, or leave out all but one --model"
+        )
     broken_models: dict[str, str] = {}
     if models is not None:
         found = ModelRoot(
-            models, policy=VersionPolicy(latest=1), follow_symlinks=follow_symlinks
+            models, policy=VersionPolicy(latest=1), follow_symlinks=model_options.follow_symlinks
         ).scan()
         names = [name for name, each in found.items() if each.versions and not each.error]
         broken_models = {name: each.error for name, each in found.items() if each.error}
@@ -70,7 +77,7 @@ def up(
                 or f"{models} has no model with a version: give a folder with NAME/VERSION/ in it"
             )
     else:
-        names = [find_model(path, follow_symlinks=follow_symlinks).name for path in model or ()]
+        names = [model_options.find(path, served=True).name for path in model or ()]
     config = LocalClusterConfig(
         models=tuple(model or ()),
         repository=models,
@@ -79,8 +86,10 @@ def up(
         proxy_port=port,
         registry_port=registry_port,
         registry=registry,
-        worker_options=("--threads", str(threads), "--log-level", log_level)
-        + (("--follow-symlinks",) if follow_symlinks else ()),
+        worker_options=(
+            *("--threads", str(threads), "--log-level", log_level),
+            *model_options.arguments(),
+        ),
     )
 
     os.environ["FINGERPOST_LOG_FORMAT"] = log_format  # for every process

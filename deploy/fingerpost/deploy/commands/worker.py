@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -16,6 +16,7 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
+from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
@@ -23,7 +24,6 @@ from fingerpost.registry.config_file import read_text
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
-    from fingerpost.worker.models.files import ModelFiles
     from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["add_to"]
@@ -40,7 +40,7 @@ def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(worker))
+    app.command()(takes_registry_options(takes_model_options(worker)))
 
 
 def worker(
@@ -78,18 +78,10 @@ def worker(
         ),
     ] = None,
     registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
-    name: options.ModelName = None,
     version: Annotated[
         str | None,
         _option(_MODEL, "Version to serve; by default the highest, also a new one.", metavar="N"),
     ] = None,
-    labels: options.Labels = None,
-    input_layer: options.InputLayer = None,
-    output_layer: options.OutputLayer = None,
-    input_mean: options.InputMean = None,
-    input_std: options.InputStd = None,
-    image_size: options.ImageSize = None,
-    follow_symlinks: options.FollowSymlinks = False,
     host: options.Host = "127.0.0.1",
     port: Annotated[int, _option(_NETWORK, "Port to listen on; 0 picks a free one.")] = 0,
     advertise: Annotated[
@@ -174,6 +166,7 @@ def worker(
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
+    model_options: ModelOptions,
     registry_config: RegistryConfig,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
@@ -191,7 +184,6 @@ def worker(
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.images import ImageConfig
-    from fingerpost.worker.models.files import ManifestOverrides, find_model
 
     start_logging(log_level, log_format)
     placement, *others = placements(device, devices, processes_per_device, memory_fraction)
@@ -237,27 +229,16 @@ def worker(
         ),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )
-    overrides = ManifestOverrides(
-        input_layer=input_layer,
-        output_layer=output_layer,
-        input_mean=input_mean,
-        input_std=input_std,
-        image_size=image_size,
-    )
-    own = {"--name": name, "--version": version, "--labels": labels}
     if model is not None and models is None and only is None:
-        find = partial(
-            find_model, labels=labels, overrides=overrides, follow_symlinks=follow_symlinks
-        )
-        source = _one(model, name, version, versions, find, follow_symlinks=follow_symlinks)
+        source = _one(model, version, versions, model_options)
     elif models is not None and model is None:
-        given = [option for option, value in own.items() if value is not None]
-        if given or overrides != ManifestOverrides():
-            what = ", ".join(given) or "--input-..., --output-... and --image-size"
+        given = [*model_options.of_one_model(), *(["--version"] if version is not None else [])]
+        if given:
             raise typer.BadParameter(
-                f"{what} cannot be used with --models: write it into the version's model.toml"
+                f"{', '.join(given)} cannot be used with --models: write it into the version's "
+                "model.toml"
             )
-        source = _many(models, only, versions, follow_symlinks=follow_symlinks)
+        source = _many(models, only, versions, follow_symlinks=model_options.follow_symlinks)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
     from fingerpost.registry.descriptors import raise_descriptor_limit
@@ -278,32 +259,31 @@ def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
     return arguments
 
 
-def _one(
-    path: Path,
-    name: str | None,
-    version: str | None,
-    policy: str,
-    find: Callable[..., ModelFiles],
-    *,
-    follow_symlinks: bool,
-) -> ModelSource:
+def _one(path: Path, version: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     """The source of one model: a fixed version, or all versions in its folder."""
-    from fingerpost.worker.models.files import find_versions
+    from fingerpost.worker.models.files import find_model, find_versions
     from fingerpost.worker.models.manifest import MANIFEST
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     if (path / MANIFEST).is_file() or not find_versions(path):
-        return FixedModel(find(path, name=name, version=version))
+        find = partial(model_options.find, path, version=version, served=True)
+        return FixedModel(find(), find)
     if version is not None:
-        find(path, name=name, version=version)  # says which versions there are
+        # Says which versions there are.
+        model_options.find(path, version=version, served=True)
         policy = f"specific:{version}"
     return ModelFolder(
         path,
-        name=name,
+        name=model_options.name,
         policy=VersionPolicy.parse(policy),
-        find=find,
-        follow_symlinks=follow_symlinks,
+        labels=model_options.labels,
+        find=partial(
+            find_model,
+            overrides=model_options.overrides(),
+            follow_symlinks=model_options.follow_symlinks,
+        ),
+        follow_symlinks=model_options.follow_symlinks,
     )
 
 

@@ -1,6 +1,6 @@
 """Options that several subcommands share: annotated types for the parameters of a command.
 
-`cluster` and `registry` hold groups of options that a decorator adds to a command.
+`cluster`, `model` and `registry` hold groups of options that a decorator adds to a command.
 """
 
 from fingerpost.deploy.options.common import (
@@ -20,16 +20,6 @@ from fingerpost.deploy.options.devices import (
     MemoryFraction,
     ProcessesPerDevice,
 )
-from fingerpost.deploy.options.model import (
-    FollowSymlinks,
-    ImageSize,
-    InputLayer,
-    InputMean,
-    InputStd,
-    Labels,
-    ModelName,
-    OutputLayer,
-)
 from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 
 __all__ = [
@@ -38,20 +28,12 @@ __all__ = [
     "Device",
     "Devices",
     "FollowParent",
-    "FollowSymlinks",
     "Host",
-    "ImageSize",
-    "InputLayer",
-    "InputMean",
-    "InputStd",
     "Json",
-    "Labels",
     "LogFormat",
     "LogLevel",
     "MaxPerClient",
     "MemoryFraction",
-    "ModelName",
-    "OutputLayer",
     "ProcessesPerDevice",
     "RegistryUrl",
     "Relay",

@@ -1,56 +1,153 @@
-"""Options that describe a model on disk, for `worker` and for `classify` without a cluster."""
+"""The options that describe a model on disk, the same for every subcommand that loads one.
+
+What a message about a model tells people to write, they can so write on the very command.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-__all__ = [
-    "FollowSymlinks",
-    "ImageSize",
-    "InputLayer",
-    "InputMean",
-    "InputStd",
-    "Labels",
-    "ModelName",
-    "OutputLayer",
-]
+from fingerpost.deploy.options.group import Option, takes_group
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="The model's name; by default the name of its folder."),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Labels, one a line; by default labels.txt beside the model."
+if TYPE_CHECKING:
+    from fingerpost.worker.models.files import ManifestOverrides, ModelFiles
+
+__all__ = ["ModelOptions", "takes_model_options"]
+
+_PANEL: Final = "The model on disk"
+
+
+def _option(text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=_PANEL, show_default=False, **more)
+
+
+_OPTIONS: Final[tuple[Option, ...]] = (
+    (
+        "name",
+        Annotated[
+            str | None,
+            _option("The model's name; by default the name of its folder.", metavar="NAME"),
+        ],
+        None,
     ),
-]
-InputLayer = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TENSOR", help="Input tensor, such as DecodeJpeg/contents:0 of a frozen graph."
+    (
+        "labels",
+        Annotated[
+            Path | None,
+            _option("Labels, one a line; by default labels.txt beside the model.", metavar="FILE"),
+        ],
+        None,
     ),
-]
-OutputLayer = Annotated[
-    str | None,
-    typer.Option(metavar="TENSOR", help="Output tensor, such as final_result:0 of a frozen graph."),
-]
-InputMean = Annotated[
-    float | None,
-    typer.Option(help="The input is (pixel - mean) / std; by default as in model.toml."),
-]
-InputStd = Annotated[float | None, typer.Option(help="See --input-mean.")]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Pixels on each side, for a model that takes any size."),
-]
-FollowSymlinks = Annotated[
-    bool,
-    typer.Option(
-        "--follow-symlinks",
-        help="Allow symlinks in a model's folder that lead out of it, as in Hugging Face's cache.",
+    (
+        "input_layer",
+        Annotated[
+            str | None,
+            _option("Input tensor, such as DecodeJpeg/contents:0 of a frozen graph.",
+                    metavar="TENSOR"),
+        ],
+        None,
     ),
-]
+    (
+        "output_layer",
+        Annotated[
+            str | None,
+            _option("Output tensor, such as final_result:0 of a frozen graph.", metavar="TENSOR"),
+        ],
+        None,
+    ),
+    (
+        "input_mean",
+        Annotated[
+            float | None,
+            _option("The input is (pixel - mean) / std; by default as in model.toml."),
+        ],
+        None,
+    ),
+    ("input_std", Annotated[float | None, _option("See --input-mean.")], None),
+    (
+        "image_size",
+        Annotated[
+            int | None,
+            _option("Pixels on each side, for a model that takes any size.", min=1),
+        ],
+        None,
+    ),
+    (
+        "follow_symlinks",
+        Annotated[
+            bool,
+            _option("Allow symlinks in a model's folder that lead out of it, as in Hugging Face's "
+                    "cache.", "--follow-symlinks"),
+        ],
+        False,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """What the command line says about a model on disk; None where an option is not given.
+
+    Attributes:
+        name, labels, follow_symlinks: see `find_model`.
+        input_layer, output_layer, input_mean, input_std, image_size: see `ManifestOverrides`.
+    """
+
+    name: str | None = None
+    labels: Path | None = None
+    input_layer: str | None = None
+    output_layer: str | None = None
+    input_mean: float | None = None
+    input_std: float | None = None
+    image_size: int | None = None
+    follow_symlinks: bool = False
+
+    def find(self, path: Path, *, version: str | None = None, served: bool = False) -> ModelFiles:
+        """Find the model at `path` with these options; see `find_model`."""
+        from fingerpost.worker.models.files import find_model
+
+        return find_model(
+            path,
+            name=self.name,
+            version=version,
+            labels=self.labels,
+            overrides=self.overrides(),
+            follow_symlinks=self.follow_symlinks,
+            served=served,
+        )
+
+    def overrides(self) -> ManifestOverrides:
+        """The options that take precedence over `model.toml`."""
+        from fingerpost.worker.models.files import ManifestOverrides
+
+        return ManifestOverrides(
+            input_layer=self.input_layer,
+            output_layer=self.output_layer,
+            input_mean=self.input_mean,
+            input_std=self.input_std,
+            image_size=self.image_size,
+        )
+
+    def of_one_model(self) -> dict[str, object]:
+        """The given options that describe a single model, such as `{"--image-size": 224}`."""
+        values = {
+            f"--{each.name.replace('_', '-')}": getattr(self, each.name)
+            for each in fields(self)
+            if each.name != "follow_symlinks"
+        }
+        return {option: value for option, value in values.items() if value is not None}
+
+    def arguments(self) -> tuple[str, ...]:
+        """These options as arguments of another command, such as `--image-size 224`."""
+        given = [f"{option}={value}" for option, value in self.of_one_model().items()]
+        return (*given, *(["--follow-symlinks"] if self.follow_symlinks else []))
+
+
+def takes_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a subcommand these options; it gets `ModelOptions` as its argument `model_options`."""
+    return takes_group(command, "model_options", _OPTIONS, ModelOptions)

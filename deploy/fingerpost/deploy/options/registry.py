@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from fingerpost.deploy.options.group import Option, takes_group
 from fingerpost.registry.config import RegistryConfig
 
 __all__ = ["takes_registry_options"]
@@ -28,8 +27,7 @@ def _option(name: str, text: str, *, env: str | None = None, metavar: str | None
     )
 
 
-# Name, type with its option, default: in the order of the help text.
-_OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
+_OPTIONS: Final[tuple[Option, ...]] = (
     (
         "registry_token",
         Annotated[
@@ -119,40 +117,23 @@ _OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = (
 
 
 def takes_registry_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a subcommand these options; it gets a `RegistryConfig` as argument `registry_config`.
+    """Give a subcommand these options; it gets a `RegistryConfig` as argument `registry_config`."""
+    return takes_group(command, "registry_config", _OPTIONS, _registry_config)
 
-    Typer reads a function's signature: that of the decorated function has these options instead of
-    `registry_config`.
-    """
 
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        values = {name: given.pop(name) for name, _, _ in _OPTIONS}
-        registry_config = RegistryConfig(
-            token=values["registry_token"],
-            token_file=_text(values["registry_token_file"]),
-            ca_file=_text(values["registry_ca_file"]),
-            cert_file=_text(values["registry_cert_file"]),
-            key_file=_text(values["registry_key_file"]),
-            verify=not values["registry_insecure"],
-            datacenters=tuple(values["datacenter"] or ()),
-            namespace=values["namespace"],
-            allow_networks=tuple(values["allow_network"] or ()),
-            snapshot_folder=_text(values["snapshots"]),
-        )
-        command(**given, registry_config=registry_config)
-
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "registry_config"]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, kind, default in _OPTIONS
-    ]
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + added
-    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
-    del wrapped.__wrapped__
-    return wrapped
+def _registry_config(**values: Any) -> RegistryConfig:
+    return RegistryConfig(
+        token=values["registry_token"],
+        token_file=_text(values["registry_token_file"]),
+        ca_file=_text(values["registry_ca_file"]),
+        cert_file=_text(values["registry_cert_file"]),
+        key_file=_text(values["registry_key_file"]),
+        verify=not values["registry_insecure"],
+        datacenters=tuple(values["datacenter"] or ()),
+        namespace=values["namespace"],
+        allow_networks=tuple(values["allow_network"] or ()),
+        snapshot_folder=_text(values["snapshots"]),
+    )
 
 
 def _text(path: Path | None) -> str | None:

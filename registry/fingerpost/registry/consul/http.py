@@ -166,8 +166,9 @@ class ConsulHttp:
         text = answer.body[:300].decode("utf-8", "replace").strip()
         if text.startswith('{"error":{"code":'):
             raise RegistryError(
-                f"{what}: a proxy or worker of Fingerpost answered, not a registry: name a proxy "
-                "as Client(URL) or --proxy URL, or give the registry's own URL"
+                f"{what}: a proxy or worker of Fingerpost answered, not a registry: give the "
+                "registry's own URL (programs ask a proxy with Client(URL), the commands for "
+                "images with --proxy URL)"
             )
         if status in (401, 403):
             raise RegistryDenied(f"{what}: HTTP {status}: {text}; check the token's policy")

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Self
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.browser_guard import BrowserGuard
@@ -31,6 +32,7 @@ from fingerpost.registry.embedded.state.definitions import (
 from fingerpost.registry.embedded.state.store import Store
 from fingerpost.registry.http_server import Handler, bind, json_response, serve
 from fingerpost.registry.instance import format_address
+from fingerpost.registry.process_metrics import add_process_metrics
 from fingerpost.registry.supervision import supervise
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
@@ -87,6 +89,8 @@ class EmbeddedRegistry:
         own = (host, socket.gethostname()) if allow_remote else (host,)
         self._guard = BrowserGuard.of((*own, *allow_hosts))
         self._connections = connections or ConnectionConfig(max_per_client=0)
+        self._metrics = CollectorRegistry()
+        add_process_metrics(self._metrics)
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked)
@@ -157,6 +161,7 @@ class EmbeddedRegistry:
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(
             [
+                web.get("/metrics", self._get_metrics, allow_head=False),
                 web.get("/v1/status/leader", self._leader, allow_head=False),
                 web.get("/v1/agent/self", self._self, allow_head=False),
                 web.get("/v1/agent/services", self._agent_services, allow_head=False),
@@ -187,6 +192,11 @@ class EmbeddedRegistry:
             return await handler(request)
         logger.warning("a request from %s is refused: %s", request.remote, problem)
         return web.Response(status=403, text=problem)
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        """Not Consul's: the process, and the connections that it refused."""
+        body = generate_latest(self._metrics)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
 
     # Time
 

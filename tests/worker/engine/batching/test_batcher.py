@@ -269,3 +269,56 @@ def test_drain_gives_back_all_that_waits() -> None:
     assert [pending.item for pending in queue.drain()] == [1, 2, 3]
     queue.prepared(preparing, now=1, took_s=1)
     assert (len(queue), queue.queued_cost, queue.poll(0)) == (0, 0.0, None)
+
+
+# Alone.
+
+
+def test_an_item_alone_waits_for_what_was_begun_and_nothing_begins_beside_it() -> None:
+    queue = batcher(max_preparing=2, concurrent_batches=2)
+    queue.submit(0, cost=0, now=0)
+    running = queue.poll(0)
+    first, second = (queue.submit(number, cost=0, now=0, prepared=False) for number in (1, 2))
+    assert queue.prepare() is first
+    queue.submit(3, cost=0, now=0)
+    alone = queue.alone = queue.submit(4, cost=0, now=0, prepared=False)
+    assert (queue.prepare(), queue.poll(0)) == (None, None)
+    queue.prepared(first, now=1, took_s=1)
+    assert (queue.prepare(), queue.poll(1)) == (None, None)
+    queue.complete(1, running)
+    assert queue.poll(1) is None  # it comes before the ready ones
+    assert queue.prepare() is alone  # and before the one that was there before it
+    assert (queue.prepare(), queue.poll(1)) == (None, None)
+    queue.prepared(alone, now=2, took_s=1)
+    assert (queue.prepare(), queue.next_wake(2)) == (None, 2)
+    batch = queue.poll(2)
+    assert items(batch) == [4]
+    assert (queue.prepare(), queue.poll(2)) == (None, None)
+    queue.complete(3, batch)
+    assert queue.alone is None
+    assert queue.prepare() is second
+    assert items(queue.poll(3)) == [3, 1]
+
+
+@pytest.mark.parametrize("stage", [Stage.WAITING, Stage.PREPARING, Stage.READY])
+def test_the_others_go_on_when_an_item_alone_is_cancelled(stage: Stage) -> None:
+    queue = batcher(max_preparing=2)
+    queue.submit(5, cost=0, now=0)
+    alone = queue.alone = queue.submit(4, cost=0, now=0, prepared=False)
+    if stage is not Stage.WAITING:
+        assert queue.prepare() is alone
+    if stage is Stage.READY:
+        queue.prepared(alone, now=0, took_s=0)
+    queue.cancel(alone)
+    assert queue.alone is None
+    assert items(queue.poll(0)) == [5]
+
+
+def test_an_item_alone_that_is_late_is_dropped() -> None:
+    queue = taught(batcher(), ten_and_two)
+    queue.submit(5, cost=0, now=100)
+    queue.alone = queue.submit(6, cost=0, now=100, deadline=100.02)
+    batch = not_none(queue.poll(100.015))
+    assert (batch.items, [each.item for each in batch.dropped]) == ((), [6])
+    assert queue.alone is None
+    assert items(queue.poll(100.015)) == [5]

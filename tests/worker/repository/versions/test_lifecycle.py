@@ -73,6 +73,34 @@ def test_the_newest_is_loaded_and_a_newer_one_replaces_it_once_it_is_whole() -> 
     assert story.cycle.default == 4
 
 
+def test_changed_files_of_a_loaded_version_are_told_of_once_they_are_whole() -> None:
+    story = Story().disk(3).work()
+    assert story.cycle.take_changes() == ()
+    story.disk(v3="half")
+    assert story.cycle.take_changes() == (), "they may still be being written"
+    story.disk(v3="whole").scan()
+    assert story.cycle.take_changes() == (3,)
+    assert story.scan().cycle.take_changes() == ()
+    story.cycle.relabelled(3, "too few labels")
+    assert story.cycle.problems() == ("version 3: too few labels",)
+    assert [each.error for each in story.cycle.statuses()] == ["too few labels"]
+    story.disk(v3="mended").scan()
+    assert story.cycle.take_changes() == (3,)
+    story.cycle.relabelled(3, "")
+    assert story.cycle.problems() == ()
+    assert story.work().log == ["loaded 3"]
+
+
+def test_what_was_wrong_with_labels_ends_with_the_version() -> None:
+    story = Story().disk(3).work()
+    story.cycle.relabelled(3, "too few labels")
+    story.disk(3, 4).scan().work()
+    assert story.log == ["loaded 3", "loaded 4", "unloaded 3"]
+    assert story.cycle.problems() == ()
+    story.cycle.relabelled(3, "too late")
+    assert story.cycle.problems() == ()
+
+
 def test_a_broken_version_leaves_the_old_one_and_is_tried_again_when_its_files_change() -> None:
     story = Story().disk(3).work()
     story.broken = {4}

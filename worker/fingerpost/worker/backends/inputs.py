@@ -22,7 +22,7 @@ _DTYPES: Final = ("uint8", "float16", "float32", "float64")
 
 def image_input(
     files: ModelFiles,
-    shape: Sequence[int | None],
+    shape: Sequence[int | None] | None,
     dtype: str,
     *,
     layout: Layout | None,
@@ -35,7 +35,8 @@ def image_input(
 
     Args:
         files: the model; its manifest fills in what the shape leaves open.
-        shape: the axes of the input, the batch first; None for an axis of any length.
+        shape: the axes of the input, the batch first; None for an axis of any length. None for
+            all where the file does not even say how many: then the manifest must.
         dtype: NumPy's name of its type.
         layout: the default of the framework; None where it has none and the manifest must name it.
         name: the name of the input in error messages.
@@ -46,6 +47,8 @@ def image_input(
     """
     declared = files.manifest.input
     where = f"model {files.name}"
+    if shape is None:
+        shape = _declared_shape(files, name, layout)
     if len(shape) != 4 or dtype not in _DTYPES:
         axes = ", ".join("?" if side is None else str(side) for side in shape)
         raise ConfigurationError(
@@ -110,6 +113,20 @@ def encoded_input(files: ModelFiles, batch: int | None, *, check: bool = True) -
     return ImageInput(
         encoded=True, check_encoded=check, dtype="object", batch=batch, preprocessing=preprocessing
     )
+
+
+def _declared_shape(files: ModelFiles, name: str, layout: Layout | None) -> tuple[int | None, ...]:
+    """The shape that the manifest gives to an input of unknown rank."""
+    declared = files.manifest.input
+    found = declared.layout or layout
+    if not (declared.height and declared.width and found):
+        raise ConfigurationError(
+            f"model {files.name}: its file does not say the shape of its {name}: write height, "
+            "width, channels (3 or 1) and layout (NHWC or NCHW) under [input] in model.toml, as "
+            "it was trained (--image-size gives height and width)"
+        )
+    sides, channels = (declared.height, declared.width), declared.channels or 3
+    return (None, channels, *sides) if found is Layout.NCHW else (None, *sides, channels)
 
 
 def _layout_of(shape: Sequence[int | None]) -> Layout | None:

@@ -18,6 +18,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import find_gpus, visible_gpus
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.reasons import reason
 from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
     result = _one(files, "output", session.get_outputs())
     wanted = image_input(
         files,
-        [side if isinstance(side, int) and side > 0 else None for side in source.shape],
+        # An input of unknown rank has no axes here.
+        [side if isinstance(side, int) and side > 0 else None for side in source.shape] or None,
         _dtype(source.type),
         layout=None,
         name=f"input {source.name!r}",
@@ -173,8 +175,9 @@ def _session(
     try:
         session = ort.InferenceSession(files.path, settings, providers=providers)
     except Exception as error:  # its errors have no common base but Exception
-        reason = str(error).strip().splitlines()[0][:300]
-        raise ConfigurationError(f"ONNX model {files.path} cannot be loaded: {reason}") from error
+        raise ConfigurationError(
+            f"ONNX model {files.path} cannot be loaded: {reason(error)}"
+        ) from error
     if session.get_providers()[0] == _CUDA:
         index, gpus = _index(config), visible_gpus(find_gpus(), os.environ)
         return session, gpus[index].name if index < len(gpus) else f"cuda:{index}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.import_order import load_triton_first
 from fingerpost.worker.backends.python_object import wrap_object
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
     Raises:
         ConfigurationError: the import or the constructor raises, or the object cannot be served.
     """
+    load_triton_first()  # the class may import TensorFlow
     target = files.manifest.python_class or ""
     try:
         with _importing:

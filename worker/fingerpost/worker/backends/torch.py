@@ -11,16 +11,18 @@ import contextlib
 import logging
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.import_order import check_triton
 from fingerpost.worker.backends.inputs import image_input
 from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.reasons import reason
 from fingerpost.worker.models.manifest import Layout
+from fingerpost.worker.models.unread import TORCH_EXPORT, TorchArchive, torch_archive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +38,6 @@ __all__ = ["TorchBackend", "load"]
 
 logger = logging.getLogger(__name__)
 
-_HOW: Final = "torch.export.save(torch.export.export(model.eval(), (example,), ...), 'model.pt2')"
 _SAFE: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -125,8 +126,7 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
     except ConfigurationError:
         raise
     except Exception as error:  # of any kind: the archive may hold anything
-        reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
-        raise ConfigurationError(f"{files.path} cannot be loaded: {reason}") from error
+        raise ConfigurationError(f"{files.path} cannot be loaded: {reason(error)}") from error
     known = {torch.bfloat16: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
     wanted = image_input(files, shape, known, layout=Layout.NCHW)
     return TorchBackend(
@@ -136,26 +136,15 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchBackend:
 
 def _is_exported(path: Path) -> bool:
     """Whether the archive holds an exported program, and not TorchScript."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
-            names |= set(archive.namelist())  # those of PyTorch before 2.6 have no folder
-    except (OSError, zipfile.BadZipFile):
-        names = set()
-    if names & {"models/model.json", "serialized_exported_program.json"}:
+    held = torch_archive(path)
+    if held is TorchArchive.EXPORTED:
         return True
-    if "constants.pkl" in names:
+    if held is TorchArchive.SCRIPT:
         return False
-    if any(name.startswith("data/aotinductor/") for name in names):
-        raise ConfigurationError(
-            f"{path} is compiled for one machine (AOTInductor): give the exported program, {_HOW}"
-        )
-    what = (
-        "a pickle (of a state_dict or a module)" if "data.pkl" in names else "not a PyTorch model"
-    )
+    what = "not a PyTorch model" if held is TorchArchive.OTHER else held.value
     raise ConfigurationError(
         f"{path} is {what}: expected an exported program or TorchScript. "
-        f"If you have the model's class, write one: {_HOW}"
+        f"In the program that has the model's class, write {TORCH_EXPORT}"
     )
 
 
@@ -180,6 +169,7 @@ _Read = tuple[Callable[[torch.Tensor], Any], list[int | None], torch.dtype]
 
 
 def _exported(path: Path, device: torch.device) -> _Read:
+    check_triton()
     with _no_unpickling():
         program = torch.export.load(path)
     if device.type == "cuda":

@@ -26,7 +26,7 @@ from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.batching.job import Job
 from fingerpost.worker.engine.decoding import Decoding
 from fingerpost.worker.engine.inference import warm_up
-from fingerpost.worker.engine.outcome import Outcome
+from fingerpost.worker.engine.outcome import Outcome, milliseconds
 from fingerpost.worker.engine.threads import BatchResult, ModelThreads
 from fingerpost.worker.images import ImageConfig, fit, prepare
 from fingerpost.worker.telemetry.request import current_request
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import Backend, Item
+    from fingerpost.worker.engine.batching.batch import Pending
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["Engine"]
@@ -52,6 +53,8 @@ _LONG_S: Final = 60.0
 _SMOOTHING: Final = 0.05
 _NEWEST: Final = 0.6
 _LEAST_COST: Final = 1e-6
+# Longest time for which an image keeps all others waiting: many times that of most models.
+_ALONE_S: Final = 1.0
 
 
 class Engine:
@@ -108,6 +111,7 @@ class Engine:
             concurrent_batches=self._input.concurrent_batches,
         )
         self._lock = threading.Lock()
+        self._decode_threads = decode_threads
         self._own_decoders = decoders is None
         self._decoders = decoders or decode_pool(decode_threads)
         self._decoding = Decoding(self._batcher, self._lock, self._decoders, ready=self._decoded)
@@ -127,9 +131,8 @@ class Engine:
     def latency_per_cost_s(self) -> float:
         """Seconds for a megabyte of image with no batch in front of it; 0 before the first image.
 
-        Each image's time is divided by the batches that it found, so that the figure describes the
-        model and not the load. A ratio of two moving averages: in a mean of ratios, the fixed cost
-        of thumbnails would count as much as photographs.
+        Each image's time is divided by the batches that it found: this is of the model, not of the
+        load. A ratio of two averages, so that thumbnails do not count as much as photographs.
         """
         return self._latency_s / self._cost if self._cost else 0.0
 
@@ -200,13 +203,18 @@ class Engine:
         return self._model.call(partial(warm_up, self._backend, config.max_batch, config.sizes))
 
     async def classify(
-        self, data: bytes | bytearray | memoryview, *, deadline: float | None = None
+        self,
+        data: bytes | bytearray | memoryview,
+        *,
+        deadline: float | None = None,
+        alone: bool = False,
     ) -> Outcome:
         """Decode an image, wait for a batch, and run it; `batching` states the longest wait.
 
         Args:
             data: an encoded image, not to be changed meanwhile.
             deadline: the latest time, by the loop's clock, at which the answer is of use.
+            alone: for its first second, nothing else is decoded or run beside it; one at a time.
 
         Raises:
             ImageError: the image cannot be decoded.
@@ -219,9 +227,9 @@ class Engine:
             if not data:
                 raise EmptyImage("the body is empty: send the image's bytes")
             item = bytes(data)  # which does not copy bytes
-            return await self._run(len(data) / 1e6, deadline, item=item)
+            return await self._run(len(data) / 1e6, deadline, item=item, alone=alone)
         make = partial(prepare, data, self._input, self._images)
-        return await self._run(len(data) / 1e6, deadline, make=make)
+        return await self._run(len(data) / 1e6, deadline, make=make, alone=alone)
 
     async def infer(self, image: NDArray[Any], *, deadline: float | None = None) -> Outcome:
         """Run an image that is an array already.
@@ -269,8 +277,10 @@ class Engine:
         *,
         make: Callable[[], Item] | None = None,
         item: Item = b"",
+        alone: bool = False,
     ) -> Outcome:
         loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
         now = time.monotonic()  # what asyncio's loops go by, too
         with self._lock:
             if self._closed:
@@ -284,6 +294,9 @@ class Engine:
                 deadline=math.inf if deadline is None else deadline,
                 prepared=make is None,
             )
+            if alone:
+                self._batcher.alone = pending
+                timer = loop.call_later(_ALONE_S, self._end_alone, pending)
         if make is not None:
             self._decoding.start_next()
         elif not self._waking:
@@ -297,6 +310,9 @@ class Engine:
                 self._batcher.cancel(pending)
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
+                self._end_alone(pending)
             del job, pending  # whose future holds the error, whose traceback holds these names
         record = current_request()
         if record is not None:
@@ -310,6 +326,15 @@ class Engine:
             return
         for result in self._model.run_inline():
             self._finish(result)
+
+    def _end_alone(self, pending: Pending[Job]) -> None:
+        """Go on with the others, unless that was done already."""
+        with self._lock:
+            if self._batcher.alone is pending:
+                self._batcher.alone = None
+        for _ in range(self._decode_threads):
+            self._decoding.start_next()
+        self._wake()
 
     def _close(self) -> None:
         self._model.close()
@@ -341,7 +366,7 @@ class Engine:
         """Hand a batch's outcomes to their callers."""
         metrics = self._metrics
         inference_s = result.ended - result.began
-        inference_ms = _ms(inference_s)
+        inference_ms = milliseconds(inference_s)
         pause_s = result.ended - self._sampled
         weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
         self._sampled = result.ended
@@ -360,18 +385,16 @@ class Engine:
                 job.future.set_exception(outcome)
                 continue
             timings = TimingsMs(
-                decode=_ms(job.decode_s) if job.decode_s else 0.0,
-                queue=_ms(queue_s),
+                decode=milliseconds(job.decode_s) if job.decode_s else 0.0,
+                queue=milliseconds(queue_s),
                 inference=inference_ms,
             )
             job.future.set_result(Outcome(outcome, timings))
+        if self._batcher.alone is not None:
+            self._decoding.start_next()  # it may have waited for this batch
         metrics.batch_size_images.observe(len(result.jobs))
         metrics.inference_seconds.observe(inference_s)
 
 
 def _on_dropped(job: Job) -> None:
     job.fail(DeadlineExceeded("the deadline cannot be met: the image was not run"))
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fingerpost.client.wire import TimingsMs
 
-__all__ = ["Labels", "OpenLabels", "Outcome", "Scores", "top_labels"]
+__all__ = ["Labels", "OpenLabels", "Outcome", "Scores", "milliseconds", "top_labels"]
 
 Scores = NDArray[np.float32]
 
@@ -43,6 +43,11 @@ class OpenLabels:
 
 # In the order of the scores.
 Labels: TypeAlias = tuple[str, ...] | OpenLabels
+
+
+def milliseconds(seconds: float) -> float:
+    """Seconds in milliseconds, to a thousandth of one."""
+    return round(seconds * 1000, 3)
 
 
 def top_labels(scores: Scores, labels: Labels, top: int) -> tuple[tuple[str, float], ...]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.config_file import check_regular, read_text
+from fingerpost.registry.config_file import check_regular
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.models.archives import check_archive, is_archive
 from fingerpost.worker.models.contents import Bounds, check_size
+from fingerpost.worker.models.labels import LABEL_FILES, labels_files, labels_in, read_labels
 from fingerpost.worker.models.manifest import (
     MANIFEST,
     ChannelOrder,
@@ -21,18 +22,24 @@ from fingerpost.worker.models.manifest import (
     Preprocessing,
     read_manifest,
 )
+from fingerpost.worker.models.unread import TorchArchive, torch_archive, why_not_read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ManifestOverrides", "ModelFiles", "find_model", "find_versions", "read_labels"]
+__all__ = [
+    "ManifestOverrides",
+    "ModelFiles",
+    "find_model",
+    "find_versions",
+    "is_keras",
+]
 
-_LABEL_FILES: Final = ("labels.txt", "output_labels.txt")
-# The largest sets of classes (ImageNet's 21,841, OpenImages' 19,995) have some 500 KB of names.
-_MAX_LABELS_BYTES: Final = 16_000_000
 _SAVED_MODEL: Final = "saved_model.pb"
 _SUFFIXES: Final = {
     ".keras": Framework.TENSORFLOW,
+    ".h5": Framework.TENSORFLOW,
+    ".hdf5": Framework.TENSORFLOW,
     ".pb": Framework.TENSORFLOW,
     ".onnx": Framework.ONNX,
     ".pt2": Framework.TORCH,
@@ -40,6 +47,8 @@ _SUFFIXES: Final = {
     ".torchscript": Framework.TORCH,
     ".prototxt": Framework.CAFFE,
 }
+# Models of Keras 2, or weights that lie beside a model: they count where there is nothing else.
+_HDF5: Final = frozenset({".h5", ".hdf5"})
 # The default preprocessing of a format: that of `label_image` in TensorFlow's retraining tutorial,
 # and that of Caffe, which reads images through OpenCV.
 _PREPROCESSING: Final = {
@@ -47,9 +56,9 @@ _PREPROCESSING: Final = {
     ".prototxt": Preprocessing(order=ChannelOrder.BGR),
 }
 _EXPECTED: Final = (
-    f"expected {_SAVED_MODEL}, one .keras file, one frozen graph (.pb), one .onnx, .pt2, .pt or "
-    f".torchscript file, one .prototxt with one .caffemodel, a {MANIFEST}, or numbered version "
-    "folders"
+    f"expected {_SAVED_MODEL}, one .keras or .h5 file, one frozen graph (.pb), one .onnx, .pt2, "
+    f".pt or .torchscript file, one .prototxt with one .caffemodel, a {MANIFEST}, or numbered "
+    "version folders"
 )
 
 
@@ -65,6 +74,7 @@ class ModelFiles:
         manifest: `model.toml`, or what the files imply, with the operator's overrides.
         inferred: whether there is no `model.toml`.
         labels: the names of the classes, in the order of the scores; empty without a labels file.
+        labels_files: where they are read from: the first that exists. None of a Python object.
     """
 
     name: str
@@ -73,6 +83,7 @@ class ModelFiles:
     path: Path
     manifest: Manifest
     labels: tuple[str, ...]
+    labels_files: tuple[Path, ...] = ()
     weights: Path | None = None
     inferred: bool = False
 
@@ -127,6 +138,7 @@ def find_model(
     overrides: ManifestOverrides | None = None,
     root: Path | None = None,
     follow_symlinks: bool = False,
+    served: bool = True,
 ) -> ModelFiles:
     """Find the model at `path`.
 
@@ -146,6 +158,8 @@ def find_model(
         overrides: settings that override the manifest.
         root: a folder around `path` into which symlinks may lead.
         follow_symlinks: whether symlinks of the model's files may lead everywhere, see `contents`.
+        served: whether clients will ask for it by its name, so that this must be a valid one; else
+            the name of its file or folder, which is only shown, may be any.
 
     Raises:
         ConfigurationError: there is nothing at `path`, or not a model, or a `model.toml` that does
@@ -154,6 +168,8 @@ def find_model(
     """
     if not path.exists():
         raise ConfigurationError(f"no model at {path}: there is no such file or folder")
+    if path.name == _SAVED_MODEL and path.is_file():
+        path = path.parent
     if not path.is_dir():
         check_regular(path, path.stat().st_mode)
     numbered = {} if path.is_file() or (path / MANIFEST).is_file() else find_versions(path)
@@ -165,7 +181,8 @@ def find_model(
         if re.fullmatch(r"[0-9]+", own_name):
             version, own_name = version or str(int(own_name)), path.resolve().parent.name
     try:
-        name = check_service(name or own_name)
+        if served or name:
+            own_name = check_service(name or own_name)
         version = check_version(version or "1")
     except InvalidName as error:
         raise ConfigurationError(f"{error}; choose one with --name") from error
@@ -176,14 +193,15 @@ def find_model(
     for each in (file, weights or file):
         check_size(each)
     return ModelFiles(
-        name=name,
+        name=own_name,
         version=version,
         folder=folder,
         path=file,
         weights=weights,
         manifest=(overrides or ManifestOverrides()).apply(manifest),
         inferred=inferred,
-        labels=read_labels(labels) if labels else _labels_in(folder, manifest),
+        labels=read_labels(labels) if labels else labels_in(folder, manifest.labels),
+        labels_files=(labels,) if labels else labels_files(folder, manifest.labels),
     )
 
 
@@ -198,7 +216,7 @@ def _check_contents(folder: Path, path: Path, root: Path | None, *, follow: bool
     else:
         # The operator named this file, so it may be a symlink itself.
         bounds = Bounds.of((folder.parent, *around), follow=follow)
-        for name in (MANIFEST, *_LABEL_FILES):
+        for name in (MANIFEST, *LABEL_FILES):
             bounds.check_file(folder.parent / name)
         archives = [folder]
     for archive in archives:
@@ -216,21 +234,9 @@ def find_versions(folder: Path) -> dict[int, Path]:
     }
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read a labels file: one label per line, UTF-8; blank lines at the end are ignored.
-
-    Raises:
-        ConfigurationError: the file is missing, unreadable or empty, or has a blank line among the
-            labels.
-    """
-    try:
-        lines = read_text(path, most=_MAX_LABELS_BYTES).rstrip().splitlines()
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"no labels file at {path}") from error
-    labels = tuple(line.strip() for line in lines)
-    if not labels or not all(labels):
-        raise ConfigurationError(f"labels file {path} must have one label on every line")
-    return labels
+def is_keras(path: Path) -> bool:
+    """Whether a model's file is read by Keras."""
+    return path.suffix == ".keras" or path.suffix in _HDF5
 
 
 def _chosen(path: Path, numbered: dict[int, Path], version: str | None) -> int:
@@ -269,22 +275,46 @@ def _file_in(folder: Path, framework: Framework | None) -> Path:
     """The only model file in a folder, of one framework or of any."""
     if (folder / _SAVED_MODEL).is_file() and framework in (None, Framework.TENSORFLOW):
         return folder
-    files = sorted(
+    content = sorted(folder.iterdir())
+    fitting = [
         file
-        for file in folder.iterdir()
+        for file in content
         if file.is_file() and framework in (None, _SUFFIXES.get(file.suffix))
         if file.suffix in _SUFFIXES
-    )
-    if len(files) == 1:
-        return files[0]
+    ]
+    # A torch file only where nothing else is a model: beside one it is what that was made of.
+    files = fitting or [
+        file for file in content if framework in (None, Framework.TORCH) and _is_torch(file)
+    ]
+    # Models before weights, and weights alone at last, so that the error is about those.
+    models = [file for file in files if file.suffix not in _HDF5]
+    models = models or [file for file in files if not file.stem.endswith(".weights")] or files
+    if len(models) == 1:
+        return models[0]
+    if not files:
+        for file in (folder, *content):
+            if hint := why_not_read(file):
+                raise ConfigurationError(f"{folder} is not a model: {file.name} is {hint}")
     found = ", ".join(file.name for file in files) or "none of these"
     raise ConfigurationError(f"{folder} is not a model: {_EXPECTED}; found {found}")
+
+
+def _is_torch(file: Path) -> bool:
+    """Whether a `.pth` is a model: mostly it is a pickle of weights."""
+    return (
+        file.suffix == ".pth"
+        and file.is_file()
+        and torch_archive(file) in (TorchArchive.EXPORTED, TorchArchive.SCRIPT)
+    )
 
 
 def _inferred(file: Path) -> Manifest:
     if file.is_dir():
         return Manifest(framework=Framework.TENSORFLOW)
-    framework = _SUFFIXES.get(file.suffix)
+    framework = Framework.TORCH if _is_torch(file) else _SUFFIXES.get(file.suffix)
+    hint = why_not_read(file)
+    if hint is not None:
+        raise ConfigurationError(f"{file} is {hint}")
     if framework is None:
         kinds = ", ".join(_SUFFIXES)
         hint = f"; a Python class needs a {MANIFEST}" if file.suffix == ".py" else ""
@@ -296,6 +326,9 @@ def _inferred(file: Path) -> Manifest:
 
 
 def _checked(manifest: Manifest, file: Path) -> Manifest:
+    hint = why_not_read(file)
+    if hint is not None:
+        raise ConfigurationError(f"{file} is {hint}")
     kind = Framework.TENSORFLOW if file.is_dir() else _SUFFIXES.get(file.suffix)
     if kind not in (None, manifest.framework):
         raise ConfigurationError(
@@ -316,15 +349,6 @@ def _weights(folder: Path, file: Path, manifest: Manifest) -> Path | None:
             f"{file} needs one .caffemodel beside it, or weights in {MANIFEST}; found {names}"
         )
     return found[0]
-
-
-def _labels_in(folder: Path, manifest: Manifest) -> tuple[str, ...]:
-    if manifest.labels:
-        return read_labels(folder / manifest.labels)
-    for name in _LABEL_FILES:
-        if (folder / name).is_file():
-            return read_labels(folder / name)
-    return ()
 
 
 def _given(**values: object) -> dict[str, object]:

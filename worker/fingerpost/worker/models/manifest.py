@@ -30,6 +30,7 @@ read from there, and must agree with what is written here.
 from __future__ import annotations
 
 import math
+import re
 from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ import msgspec
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config_file import decode_toml, read_config
+from fingerpost.worker.models.unread import why_not_read_framework
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,13 +66,36 @@ MANIFEST: Final = "model.toml"
 
 
 class Framework(Enum):
-    """The framework that runs the model."""
+    """The framework that runs the model; also read by its other names, such as `pytorch`."""
 
     TENSORFLOW = "tensorflow"
     ONNX = "onnx"
     TORCH = "torch"
     CAFFE = "caffe"
     PYTHON = "python"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Framework | None:
+        name = re.sub(r"[^a-z0-9]", "", value.casefold()) if isinstance(value, str) else ""
+        known = _OTHER_NAMES.get(name, name)
+        return next((each for each in cls if each.value == known), None)
+
+
+_FRAMEWORKS: Final = " or ".join(
+    [", ".join(each.value for each in list(Framework)[:-1]), list(Framework)[-1].value]
+)
+# Without case, hyphens and dots; Triton's platforms are among them.
+_OTHER_NAMES: Final = {
+    **dict.fromkeys(
+        ("keras", "keras2", "keras3", "savedmodel", "tensorflow1", "tensorflow2",
+         "tensorflowgraphdef", "tensorflowkeras", "tensorflowsavedmodel", "tf", "tf1", "tf2",
+         "tfkeras"),
+        "tensorflow",
+    ),
+    **dict.fromkeys(("onnxruntime", "onnxruntimeonnx", "ort"), "onnx"),
+    **dict.fromkeys(("libtorch", "pytorch", "pytorchlibtorch", "torchscript"), "torch"),
+    "opencvcaffe": "caffe",
+}  # fmt: skip
 
 
 class Layout(Enum):
@@ -260,7 +285,16 @@ def read_manifest(path: Path) -> Manifest:
         content = read_config(path)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    return decode_toml(content, Manifest, path)
+    try:
+        return decode_toml(content, Manifest, path)
+    except ConfigurationError as error:
+        wrong = re.search(r"Invalid enum value '(.*)' - at `\$\.framework`", error.message)
+        if wrong is None:
+            raise
+        hint = why_not_read_framework(wrong[1])
+        raise ConfigurationError(
+            f"{error.message}: expected {_FRAMEWORKS}" + (f"; {wrong[1]} is {hint}" if hint else "")
+        ) from error
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -25,7 +25,8 @@ class VersionStatus:
     Attributes:
         version: its number.
         state: what it is doing.
-        error: why it could not be loaded, in state END; else empty.
+        error: why it could not be loaded, in state END; why its changed labels are not used, in
+            state AVAILABLE; else empty.
     """
 
     version: str

@@ -64,7 +64,9 @@ class ClassifyProtocol:
                 "POST /v1/classify/MODEL takes several"
             )
         served = admitted.served
-        outcome = await served.engine.classify(images[0][1], deadline=admitted.deadline)
+        outcome = await served.engine.classify(
+            images[0][1], deadline=admitted.deadline, alone=admitted.alone
+        )
         self._metrics.of(served.model).images.inc()
         return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
 
@@ -75,7 +77,9 @@ class ClassifyProtocol:
         served, images_counted = admitted.served, self._metrics.of(admitted.served.model).images
         if len(images) == 1:
             name, data = images[0]
-            outcome = await served.engine.classify(data, deadline=admitted.deadline)
+            outcome = await served.engine.classify(
+                data, deadline=admitted.deadline, alone=admitted.alone
+            )
             images_counted.inc()
             answer = image_answer(name, outcome, served.labels, top)
             return msgspec.json.encode(

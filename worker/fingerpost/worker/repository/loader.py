@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.engine.engine import Engine
+from fingerpost.worker.models.files import is_keras
 from fingerpost.worker.models.manifest import Framework
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _import_framework(files: ModelFiles) -> None:
         if framework is Framework.TENSORFLOW:
             from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 
-            import_tensorflow(keras=files.path.suffix == ".keras")
+            import_tensorflow(keras=is_keras(files.path))
         elif framework in _IMPORTS:
             importlib.import_module(_IMPORTS[framework])
 

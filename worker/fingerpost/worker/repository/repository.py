@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import VersionHandle
 from fingerpost.worker.repository.manager import ServedVersion
+from fingerpost.worker.repository.relabelling import relabelled
 from fingerpost.worker.repository.versions.lifecycle import Lifecycle
 from fingerpost.worker.threads import lower_priority
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # A request lasts ten minutes at most (`admission`); a version that is in use longer is unloaded.
 _MAX_HOLD_S: Final = 600.0
+# Characters of an error that are kept: the framework's own reasons and the remedy.
+_MAX_ERROR: Final = 2000
 
 
 class ModelRepository:
@@ -252,6 +255,9 @@ class ModelRepository:
         for name, lifecycle in self._models.items():
             for version in lifecycle.take_unloads():
                 self._spawn(self._unload(name, version), f"unloading {name}@{version}")
+            for version in lifecycle.take_changes():
+                entry = self._entries[name][version]
+                self._spawn(self._relabel(name, version, entry), f"relabelling {name}@{version}")
         if not self._loading:
             now = asyncio.get_running_loop().time()
             for name in sorted(self._models):
@@ -279,7 +285,7 @@ class ModelRepository:
                 trace = None if known else error
                 logger.error("%s@%d cannot be loaded: %s", name, version, text, exc_info=trace)  # noqa: TRY400
             self._metrics.of(name).load_failures.inc()
-            lifecycle.failed(version, text[:500], files=files, now=now())
+            lifecycle.failed(version, text[:_MAX_ERROR], files=files, now=now())
         else:
             served = ServedVersion(
                 model=name, version=str(version), labels=loaded.labels, engine=loaded.engine
@@ -311,6 +317,19 @@ class ModelRepository:
             await loaded.engine.aclose()
             raise ConfigurationError("its files changed while it was being loaded")
         return loaded
+
+    async def _relabel(self, name: str, version: int, entry: VersionHandle) -> None:
+        """Use the labels that a loaded version's files have now; else keep those that it has."""
+        problem = ""
+        try:
+            files = await asyncio.to_thread(self._source.files, name, version)
+            entry.served = relabelled(entry.served, files)
+        except (ConfigurationError, OSError) as error:
+            problem = str(error)[:_MAX_ERROR]
+            logger.warning("%s@%d: %s", name, version, problem)
+        if (lifecycle := self._models.get(name)) is not None:
+            lifecycle.relabelled(version, problem)
+        await self.announce()
 
     async def _unload(self, name: str, version: int) -> None:
         entry = self._entries[name][version]

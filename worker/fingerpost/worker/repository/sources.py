@@ -9,8 +9,9 @@
         4.partial/           ignored, as is every name that is not a number
 
 Copy a version under another name and rename it, so that it appears complete. A version that is
-copied in place is loaded once two scans in a row found the same files (names, sizes, times). Do not
-change the files of a version afterwards: publish another number.
+copied in place is loaded once two scans in a row found the same files (names, sizes, times). Of a
+loaded version only the labels are read again when its files change, since they may come after the
+model. Do not change the model's own files: publish another number.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -89,26 +90,35 @@ class ModelSource(Protocol):
 
 
 class FixedModel:
-    """One version of one model, as it was found when the worker started."""
+    """One version of one model, as it was found when the worker started.
+
+    Args:
+        files: the model.
+        find: finds it again, when its labels files have changed; None for one that never changes.
+    """
 
     single_model = True
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: ModelFiles, find: Callable[[], ModelFiles] | None = None) -> None:
         self._files = files
+        self._find = find
+        self._seen = ""
 
     def scan(self) -> dict[str, FoundModel]:
-        """The version, with a fingerprint that never changes."""
-        versions = {int(self._files.version): ""}
+        """The version; its fingerprint changes with its labels files only."""
+        if self._find is not None:
+            self._seen = _hash(_states(map(str, self._files.labels_files)))
+        versions = {int(self._files.version): self._seen}
         settings = VersionSettings(policy=VersionPolicy())
         return {self._files.name: FoundModel(versions=versions, settings=settings)}
 
     def files(self, model: str, version: int) -> ModelFiles:
         """See `ModelSource.files`."""
-        return self._files
+        return self._files if self._find is None else self._find()
 
     def fingerprint(self, model: str, version: int) -> str:
-        """See `ModelSource.fingerprint`; it never changes."""
-        return ""
+        """See `ModelSource.fingerprint`; that of the last scan."""
+        return self._seen
 
 
 class ModelFolder:
@@ -119,6 +129,7 @@ class ModelFolder:
         name: the model's name; by default the folder's.
         policy: applies where its `versions.toml` names none.
         find: makes a version's `ModelFiles` from its folder.
+        labels: a labels file elsewhere, which all versions have.
         root: a folder around it into which the symlink of a `versions.toml` may lead.
         follow_symlinks: whether that may lead everywhere, see `contents`.
 
@@ -135,6 +146,7 @@ class ModelFolder:
         name: str | None = None,
         policy: VersionPolicy,
         find: Callable[..., ModelFiles] = find_model,
+        labels: Path | None = None,
         root: Path | None = None,
         follow_symlinks: bool = False,
     ) -> None:
@@ -147,7 +159,8 @@ class ModelFolder:
         except InvalidName as error:
             raise ConfigurationError(f"{error}; choose one with --name") from error
         self._policy = policy
-        self._find = find
+        self._find = find if labels is None else partial(find, labels=labels)
+        self._outside = () if labels is None else (str(labels),)
 
     def scan(self) -> dict[str, FoundModel]:
         """The model, by its name; see `ModelSource.scan`."""
@@ -161,7 +174,7 @@ class ModelFolder:
         self._seen = {
             number: files
             for number, path in _versions(self._folder).items()
-            if (files := _fingerprint(path))
+            if (files := _fingerprint(path, self._outside))
         }
         path = self._folder / SETTINGS_FILE
         try:
@@ -183,7 +196,7 @@ class ModelFolder:
     def fingerprint(self, model: str, version: int) -> str:
         """See `ModelSource.fingerprint`."""
         try:
-            return _fingerprint(self._path(version))
+            return _fingerprint(self._path(version), self._outside)
         except OSError as error:
             raise ConfigurationError(f"{self._folder}/{version} cannot be read: {error}") from error
 
@@ -295,28 +308,41 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, outside: Iterable[str] = ()) -> str:
     """A hash of all files' names, sizes and times; empty where there are none.
 
     A file that cannot be looked at counts with its error: loading the version says what it is.
+
+    Args:
+        folder: the version.
+        outside: files elsewhere that belong to it.
     """
-    seen = hashlib.blake2b(digest_size=16)
-    files = 0
+    found: list[str] = []
     for root, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(names):
-            path = os.path.join(root, name)  # noqa: PTH118 - every second, for every file
-            try:
-                stat = os.stat(path)  # noqa: PTH116
-                state = f"{stat.st_size}\0{stat.st_mtime_ns}"
-            except FileNotFoundError:
-                if not os.path.islink(path):  # noqa: PTH114
-                    continue
-                state = "a symlink that leads nowhere"
-            except OSError as error:
-                state = str(error.errno)
-            seen.update(f"{path}\0{state}\0".encode("utf-8", "surrogateescape"))
-            files += 1
-            if files > _MAX_FILES:
-                raise OSError(f"{folder} has over {_MAX_FILES:,} files")
-    return seen.hexdigest() if files else ""
+        found += _states(os.path.join(root, name) for name in sorted(names))  # noqa: PTH118
+        if len(found) > _MAX_FILES:
+            raise OSError(f"{folder} has over {_MAX_FILES:,} files")
+    return _hash([*found, *_states(outside)]) if found else ""
+
+
+def _states(paths: Iterable[str]) -> Iterator[str]:
+    """The name, size and time of each file that exists; plain strings, for it is done often."""
+    for path in paths:
+        try:
+            stat = os.stat(path)  # noqa: PTH116
+            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except FileNotFoundError:
+            if not os.path.islink(path):  # noqa: PTH114
+                continue
+            state = "a symlink that leads nowhere"
+        except OSError as error:
+            state = str(error.errno)
+        yield f"{path}\0{state}\0"
+
+
+def _hash(states: Iterable[str]) -> str:
+    seen = hashlib.blake2b(digest_size=16)
+    for state in states:
+        seen.update(state.encode("utf-8", "surrogateescape"))
+    return seen.hexdigest()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from fingerpost.client.wire import SUSPECT_HEADER
 from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest, Overloaded
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.http_server import error_response, internal_error
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.errors import ErrorForms
     from fingerpost.worker.serving.fast_path import Answer, FastPath
     from fingerpost.worker.serving.memory import BodyMemory
+    from fingerpost.worker.serving.quarantine import Quarantine
     from fingerpost.worker.telemetry.observer import Observer
     from fingerpost.worker.telemetry.request import RequestRecord
 
@@ -37,11 +39,12 @@ logger = logging.getLogger(__name__)
 class Admitted:
     """An admitted request: the version that answers it, and its deadline by the loop's clock."""
 
-    __slots__ = ("body_bytes", "deadline", "served")
+    __slots__ = ("alone", "body_bytes", "deadline", "served")
 
     def __init__(self, served: ServedVersion, deadline: float) -> None:
         self.served = served
         self.deadline = deadline
+        self.alone = False  # its image is suspect, and it is its turn
         self.body_bytes = 0  # held of its body, see `BodyMemory`
 
 
@@ -57,6 +60,7 @@ class RouteContext:
         manager: the models.
         admission: decides which requests are accepted.
         memory: counts the bytes of their bodies.
+        quarantine: takes suspect images one at a time.
         observer: counts, logs and traces every request for a model.
         fast_path: learns the paths that were answered.
         load: makes this moment's load report.
@@ -67,6 +71,7 @@ class RouteContext:
     manager: ModelManager
     admission: Admission
     memory: BodyMemory
+    quarantine: Quarantine
     observer: Observer
     fast_path: FastPath
     load: Callable[[], LoadReport]
@@ -101,7 +106,7 @@ class ProtocolRoutes:
     def inference(
         self,
         path: str,
-        work: Callable[[web.Request, Admitted], Awaitable[Answer]],
+        direct: Callable[[web.Request, Admitted], Awaitable[Answer]],
         *,
         check: Check,
     ) -> None:
@@ -109,11 +114,15 @@ class ProtocolRoutes:
 
         Args:
             path: may have the variables `model`, `version` and `alias`; see `model_reference`.
-            work: answers an admitted request before its deadline.
+            direct: answers an admitted request before its deadline.
             check: raises where the headers show that the request cannot be answered.
         """
         admission, manager = self._context.admission, self._context.manager
-        memory = self._context.memory
+        memory, quarantine = self._context.memory, self._context.quarantine
+
+        async def quarantined(request: web.Request, admitted: Admitted) -> Answer:
+            async with quarantine.turn(request) as admitted.alone:
+                return await direct(request, admitted)
 
         async def respond(
             request: web.Request, reference: ModelReference, record: RequestRecord
@@ -124,6 +133,7 @@ class ProtocolRoutes:
                 left_s = admission.admit(request, served, check)
                 admitted = Admitted(served, asyncio.get_running_loop().time() + left_s)
                 admission.enter()
+                work = quarantined if SUSPECT_HEADER in request.headers else direct
                 try:
                     if left_s >= DEFAULT_DEADLINE_S:  # none of its own: the engine's bound is less
                         return await work(request, admitted)

@@ -129,6 +129,10 @@ class WorkerMetrics(Collector):
             "reregistrations", "Times the registry had forgotten this worker"
         )
         self.state = self._gauge("state", "0 starting, 1 ready, 2 draining, 3 failed")
+        self._body_memory = self._gauge("body_memory_bytes", "Bodies of requests that are held now")
+        self._body_memory_limit = self._gauge(
+            "body_memory_limit_bytes", "Most of them at once (--max-memory)"
+        )
         self.admin_denied = Counter(
             f"{_PREFIX}admin_denied_requests",
             "Requests to the admin API without its token, or with a wrong one",
@@ -175,6 +179,7 @@ class WorkerMetrics(Collector):
         *,
         rif: int,
         state: int,
+        body_memory: tuple[int, int],
         queued: Mapping[str, int],
         versions: Mapping[str, tuple[VersionStatus, ...]],
     ) -> bytes:
@@ -183,11 +188,14 @@ class WorkerMetrics(Collector):
         Args:
             rif: requests in flight.
             state: the worker's state.
+            body_memory: bytes of requests' bodies that are held, and the most at once.
             queued: images waiting, by model.
             versions: the state of each version, by model.
         """
         self.in_flight.set(rif)
         self.state.set(state)
+        self._body_memory.set(body_memory[0])
+        self._body_memory_limit.set(body_memory[1])
         self._queued.clear()
         for model, images in queued.items():
             self._queued.labels(model).set(images)

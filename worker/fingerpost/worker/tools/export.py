@@ -22,6 +22,7 @@ import numpy as np
 from fingerpost.errors import ConfigurationError, ImageError
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
+from fingerpost.worker.backends.reasons import reason
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.files import find_model
@@ -112,7 +113,7 @@ def export_onnx(
             text = "".join(f"{label}\n" for label in files.labels)
             (folder / _LABELS).write_text(text, encoding="utf-8")
         write_manifest(folder / MANIFEST, _manifest(files, original.input))
-        made = find_model(folder, name=files.name, version=files.version)
+        made = find_model(folder, version=files.version, served=False)
         found = compare(original, load_backend(made, options), images)
         if found.difference <= tolerance:
             folder.rename(out)
@@ -172,9 +173,8 @@ def _convert(files: ModelFiles, backend: TensorFlowBackend) -> bytes:
             )
         onnx.checker.check_model(model)  # tf2onnx keeps operators that ONNX does not have
     except Exception as error:  # of many kinds, with the operator in the message
-        reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
         raise ConfigurationError(
-            f"model {files.name} cannot be converted to ONNX: {reason}"
+            f"model {files.name} cannot be converted to ONNX: {reason(error)}"
         ) from error
     for tensor in (*model.graph.input, *model.graph.output):
         batch = tensor.type.tensor_type.shape.dim[0]

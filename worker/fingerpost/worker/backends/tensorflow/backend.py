@@ -1,4 +1,4 @@
-"""TensorFlow models: SavedModel folders, `.keras` files and frozen TensorFlow 1 graphs.
+"""TensorFlow models: SavedModel folders, Keras' files and frozen TensorFlow 1 graphs.
 
 Each is traced into one function from a batch to scores, with its variables as constants, so that
 TensorFlow's optimizer can fold as much as possible. Measured with MobileNetV2 at 224,
@@ -19,10 +19,12 @@ import numpy as np
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.reasons import reason
 from fingerpost.worker.backends.tensorflow.constants import constant_graph, imported, needed
 from fingerpost.worker.backends.tensorflow.device import claim_device
+from fingerpost.worker.backends.tensorflow.ends import only_input, output_name
+from fingerpost.worker.backends.tensorflow.keras_model import open_keras
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
-from fingerpost.worker.backends.tensorflow.weights import check_weights
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
@@ -107,19 +109,21 @@ def load(files: ModelFiles, config: LoadConfig) -> TensorFlowBackend:
     opener = _open_saved_model if files.path.is_dir() else _OPENERS.get(files.path.suffix)
     if opener is None:
         raise ConfigurationError(
-            f"{files.path} is not a TensorFlow model: expected a SavedModel folder, a .keras file "
-            "or a frozen graph (.pb)"
+            f"{files.path} is not a TensorFlow model: expected a SavedModel folder, a .keras or "
+            ".h5 file, or a frozen graph (.pb)"
         )
-    tf = import_tensorflow(keras=opener is _open_keras)
+    tf = import_tensorflow(keras=opener is open_keras)
     device = claim_device(tf, config)
     call, spec = opener(tf, files)
     wanted, scalar = _input(tf, files, spec)
+    if spec.shape.rank is None and not wanted.encoded:  # then `model.toml` says it
+        spec = tf.TensorSpec((None, *wanted.tensor_shape), spec.dtype)
     try:
         run = _compile(tf, call, spec)
+    except ConfigurationError:
+        raise
     except Exception as error:
-        raise ConfigurationError(
-            f"model {files.name} cannot be traced: {_first_line(error)}"
-        ) from error
+        raise ConfigurationError(f"model {files.name} cannot be traced: {reason(error)}") from error
     return TensorFlowBackend(
         tf,
         run,
@@ -138,59 +142,30 @@ def _open_saved_model(tf: Any, files: ModelFiles) -> Traceable:
         try:
             return constant_graph(tf, files.path, manifest.input.name, manifest.output.name)
         except Exception as error:  # a table and the like; a damaged model fails below
-            logger.info("the model is loaded by tf.saved_model: %s", _first_line(error))
+            logger.info("the model is loaded by tf.saved_model: %s", reason(error))
     try:
         loaded = tf.saved_model.load(str(files.path))
     except Exception as error:
         raise ConfigurationError(
-            f"SavedModel {files.path} cannot be loaded: {_first_line(error)}"
+            f"SavedModel {files.path} cannot be loaded: {reason(error)}"
         ) from error
-    if "serving_default" not in loaded.signatures:
-        known = ", ".join(loaded.signatures) or "none"
+    names = list(loaded.signatures)
+    name = names[0] if len(names) == 1 else "serving_default"
+    if name not in names:
+        known = ", ".join(names) or "none"
         raise ConfigurationError(
             f"SavedModel {files.path} has no signature 'serving_default' (it has: {known}); "
             "export it with Keras' model.export()"
         )
-    function = loaded.signatures["serving_default"]
+    function = loaded.signatures[name]
     inputs = function.structured_input_signature[1]
-    source = _one_of(files, "input", inputs)
-    result = _one_of(files, "output", function.structured_outputs)
-    if len(inputs) != 1:
-        raise ConfigurationError(
-            f"SavedModel {files.path} takes {', '.join(inputs)}: it must take images only"
-        )
+    source = only_input(files, inputs)
+    result = output_name(files, function.structured_outputs)
     # Through `loaded`, which owns the variables and must live as long as the function.
     return (
-        lambda value: loaded.signatures["serving_default"](**{source: value})[result],
+        lambda value: loaded.signatures[name](**{source: value})[result],
         inputs[source],
     )
-
-
-def _open_keras(tf: Any, files: ModelFiles) -> Traceable:
-    import keras
-
-    try:
-        check_weights(files.path)
-        model: Any = keras.saving.load_model(files.path, compile=False)
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"Keras model {files.path} cannot be loaded: {_first_line(error)}"
-        ) from error
-    inputs = {tensor.name: tensor for tensor in model.inputs}
-    outputs = {name: index for index, name in enumerate(model.output_names)}
-    source = inputs[_one_of(files, "input", inputs)]
-    result = outputs[_one_of(files, "output", outputs)]
-    if len(inputs) != 1:
-        raise ConfigurationError(
-            f"Keras model {files.path} takes {', '.join(inputs)}: it must take images only"
-        )
-
-    def call(value: Any) -> Any:
-        return tf.nest.flatten(model(value, training=False))[result]
-
-    return call, tf.TensorSpec(source.shape, source.dtype)
 
 
 def _open_frozen_graph(tf: Any, files: ModelFiles) -> Traceable:
@@ -202,9 +177,7 @@ def _open_frozen_graph(tf: Any, files: ModelFiles) -> Traceable:
         with tf.Graph().as_default() as graph:
             tf.graph_util.import_graph_def(graph_def, name="")
     except Exception as error:
-        raise ConfigurationError(
-            f"{files.path} is not a frozen graph: {_first_line(error)}"
-        ) from error
+        raise ConfigurationError(f"{files.path} is not a frozen graph: {reason(error)}") from error
     manifest = files.manifest
     source = _tensor(graph, manifest.input.name or _guess_input(graph_def), "input")
     result = _tensor(graph, manifest.output.name or _TUTORIAL_OUTPUT, "output")
@@ -212,8 +185,13 @@ def _open_frozen_graph(tf: Any, files: ModelFiles) -> Traceable:
     return call, tf.TensorSpec(source.shape, source.dtype)
 
 
-_OPENERS: Final = {".keras": _open_keras, ".pb": _open_frozen_graph}
-_PLATFORMS: Final = {_open_keras: "tensorflow_keras", _open_frozen_graph: "tensorflow_graphdef"}
+_OPENERS: Final = {
+    ".keras": open_keras,
+    ".h5": open_keras,
+    ".hdf5": open_keras,
+    ".pb": _open_frozen_graph,
+}
+_PLATFORMS: Final = {open_keras: "tensorflow_keras", _open_frozen_graph: "tensorflow_graphdef"}
 
 
 def _compile(tf: Any, call: Callable[[Any], Any], spec: Any) -> Callable[[Any], Any]:
@@ -234,7 +212,7 @@ def _compile(tf: Any, call: Callable[[Any], Any], spec: Any) -> Callable[[Any], 
             frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
             _, constant = trace(lambda value: frozen(value)[0])
         except Exception as error:  # tables and the like raise many kinds of errors
-            logger.info("the model's variables stay variables: %s", _first_line(error))
+            logger.info("the model's variables stay variables: %s", reason(error))
         else:
             return cast("Callable[[Any], Any]", constant)
     # Not `concrete`, which does not keep the variables alive.
@@ -247,25 +225,9 @@ def _input(tf: Any, files: ModelFiles, spec: Any) -> tuple[ImageInput, bool]:
     if spec.dtype == tf.string and (shape.rank is None or shape.rank <= 1):
         scalar = shape.rank != 1
         return encoded_input(files, None if scalar else shape[0]), scalar
-    sides = shape.as_list() if shape.rank is not None else []
+    sides = shape.as_list() if shape.rank is not None else None
     wanted = image_input(files, sides, spec.dtype.name, layout=Layout.NHWC, name="input")
     return wanted, False
-
-
-def _one_of(files: ModelFiles, end: str, names: Any) -> str:
-    """The input or the output that the manifest names, or the only one."""
-    wanted = getattr(files.manifest, end).name
-    if wanted is None and len(names) == 1:
-        return str(next(iter(names)))
-    if wanted in names:
-        return str(wanted)
-    known = ", ".join(names)
-    if wanted is None:
-        raise ConfigurationError(
-            f"{files.path} has {len(names)} {end}s ({known}): name one with {end}.name in "
-            f"model.toml or --{end}-layer"
-        )
-    raise ConfigurationError(f"{files.path} has no {end} {wanted!r} ({end}.name); it has {known}")
 
 
 def _guess_input(graph_def: Any) -> str:
@@ -292,7 +254,3 @@ def _tensor(graph: Any, name: str, end: str) -> Any:
             f"the graph has no tensor {full!r}: give --{end}-layer one of its own, such as "
             f"{', '.join(near)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0][:300]

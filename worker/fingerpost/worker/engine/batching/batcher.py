@@ -17,31 +17,25 @@ it may be more runs of a shorter time; then the deadline is the bound.
 
 **Deadlines.** How long a run takes is learned (`LatencyModel`). An image whose deadline would pass
 before a run of one could end is dropped before it runs. If the batch as a whole would be too late
-for some images, there are two ways: a smaller batch of the first in the queue, or the full batch
-without the late ones. The first is fair, the second keeps an overloaded model useful: a queue in
-which every image is about to expire would otherwise run in batches of one. The full batch is taken
-where it answers more than twice as many images a second (the early drop of Nexus, Shen et al.,
-SOSP 2019, 4.3, drops always).
+for some images, it is a smaller batch of the first in the queue, which is fair, or the full batch
+without the late ones, where that answers more than twice as many images a second (the early drop
+of Nexus, Shen et al., SOSP 2019, 4.3, drops always): an overloaded model remains useful.
 
-**Adaptive.** With `latency_s` the batch is so small that an image that just missed one run and
-waits for its own is answered in time: the largest B with `2 t(B) <= latency_s`, `t` with a margin
-for its spread. Smaller batches do not help against more images than the model can answer; those
-are refused: `Overloaded` where the expected time is above the objective.
+**Adaptive.** With `latency_s` the batch is the largest with `2 t(B) <= latency_s`, `t` with a
+margin for its spread: an image that just missed one run is answered by the next. What is more than
+the model can answer is refused: `Overloaded` where the expected time is above the objective.
 
 **Estimates expire.** They refuse and drop only while the model runs, and for a second after. So a
 wrong estimate that would refuse everything is corrected by the next image.
 
-Rejected: waiting a few milliseconds for a fuller batch by default (Triton, mosec, Ray Serve): it
-adds that wait to every lone request, and pays only when batches are much cheaper than their parts;
-BentoML's `cork`, which waits as long as the past rate of arrivals predicts more images: it polls
-every millisecond, and a batch that gathers while the model is busy is as full without it; earliest
-deadline first: a client with long deadlines would never be served beside one with short ones.
+While an item is `alone`, nothing else is prepared or started, and it waits for what was.
+
+Rejected: see decision 9 (`docs/decisions/0009-batching.md`).
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import OrderedDict
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -87,6 +81,8 @@ class Batcher(Generic[T]):
         queued_cost: the costs of all items that wait, added up.
         limit: most items in the next batch.
         abandoned: items that are being prepared, and were cancelled meanwhile.
+        alone: an item that is prepared and run with nothing beside it; set after its `submit`, and
+            None again from its end on.
         running_since: the start of the oldest batch that runs; None while none does.
     """
 
@@ -106,6 +102,7 @@ class Batcher(Generic[T]):
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
         self.abandoned = 0
+        self.alone: Pending[T] | None = None
         self.running_since: float | None = None
         self.limit = 1
         self.limit = self._batch_limit()
@@ -217,6 +214,10 @@ class Batcher(Generic[T]):
         """The next item to prepare; None if none waits, or `max_preparing` are being prepared."""
         if not self._unprepared or len(self._preparing) >= self._max_preparing:
             return None
+        if (alone := self.alone) is not None:
+            if alone.stage is not Stage.WAITING or self._preparing or self._running:
+                return None
+            self._unprepared.move_to_end(alone, last=False)
         pending, _ = self._unprepared.popitem(last=False)
         pending.stage = Stage.PREPARING
         self._preparing.add(pending)
@@ -253,6 +254,8 @@ class Batcher(Generic[T]):
         """
         if len(self._running) == self._concurrent_batches or not self._ready:
             return None
+        if self.alone is not None:
+            return now if self.alone.stage is Stage.READY and not self._running else None
         config = self._config
         if not config.max_wait_s or len(self._ready) >= self.limit:
             return now
@@ -292,6 +295,8 @@ class Batcher(Generic[T]):
         if batch is None or batch not in self._running:
             return
         since = self._running.pop(batch)
+        if self.alone in batch.items:
+            self.alone = None
         self.running_since = next(iter(self._running.values()), None)
         if learn:
             self._latency.observe(batch.size, now - since)
@@ -324,6 +329,8 @@ class Batcher(Generic[T]):
     def _choose(self, now: float) -> tuple[list[Pending[T]], list[Pending[T]]]:
         """The items to run and the items to drop; the module says why."""
         soonest = now + self._run_s(self._config.padded_size(1), now)
+        if (alone := self.alone) is not None:
+            return ([], [alone]) if alone.deadline < soonest else ([alone], [])
         most = self.limit
         if self._concurrent_batches > 1:
             most = min(
@@ -376,15 +383,7 @@ class Batcher(Generic[T]):
         if config.latency_s is None:
             return config.max_batch
         sizes = config.sizes or range(1, config.max_batch + 1)
-        if not self._latency.known:
-            return sizes[0]
-        # The bound grows with the size.
-        fitting = bisect_right(sizes, config.latency_s / 2, key=self._latency.bound)
-        largest = sizes[max(0, fitting - 1)]
-        # A lower limit delays items that were admitted under the higher one: no change for noise.
-        if largest < self.limit and 2 * self._latency.bound(self.limit) <= 1.1 * config.latency_s:
-            return self.limit
-        return largest
+        return self._latency.largest(sizes, config.latency_s, self.limit)
 
     def _take(self, pending: Pending[T], stage: Stage) -> None:
         del self._ready[pending]
@@ -392,6 +391,8 @@ class Batcher(Generic[T]):
 
     def _leave(self, pending: Pending[T], stage: Stage) -> None:
         pending.stage = stage
+        if pending is self.alone and stage is Stage.DONE:
+            self.alone = None
         self.queued_cost -= pending.cost
 
     def _remove_drift(self) -> None:

@@ -21,9 +21,13 @@ other way), which needs hundreds of runs; a table of sizes, which learns each si
 
 from __future__ import annotations
 
-from typing import Final
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.registry.moving_average import ewma
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["LatencyModel"]
 
@@ -71,6 +75,22 @@ class LatencyModel:
     def bound(self, size: int) -> float:
         """Seconds that a batch of `size` rarely exceeds; 0 while too little is known."""
         return self._line(size) + self.spread if self.known else 0.0
+
+    def largest(self, sizes: Sequence[int], latency_s: float, current: int) -> int:
+        """The largest of the sizes, ascending, of which two runs keep an objective; or the first.
+
+        Args:
+            current: the size until now, which stays where it is close to the objective: a smaller
+                one delays items that were admitted under it, so noise is no reason for it.
+        """
+        if not self.known:
+            return sizes[0]
+        # The bound grows with the size.
+        fitting = bisect_right(sizes, latency_s / 2, key=self.bound)
+        largest = sizes[max(0, fitting - 1)]
+        if largest < current and 2 * self.bound(current) <= 1.1 * latency_s:
+            return current
+        return largest
 
     @property
     def spread(self) -> float:

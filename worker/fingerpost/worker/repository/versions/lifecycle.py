@@ -124,6 +124,12 @@ class Lifecycle:
         self._forget(version)
         self._update_served()
 
+    def relabelled(self, version: int, error: str) -> None:
+        """Report that the labels of a loaded version were read again; `error` is why not."""
+        each = self._versions.get(version)
+        if each is not None and each.available:
+            each.error = error
+
     def unloaded(self, version: int) -> None:
         """Report that the last request of a version has ended and that it is out of memory."""
         self._versions[version].state = VersionState.END
@@ -236,6 +242,7 @@ class Lifecycle:
             idle = each.state in (VersionState.START, VersionState.END)
             if idle and each.files is not None and now >= each.retry_at:
                 each.state, each.retry_at = VersionState.LOADING, 0.0
+                each.used_files = each.files
                 return version, each.files
         return None
 
@@ -246,9 +253,14 @@ class Lifecycle:
             return ()
         leaving = tuple(sorted(self._available() - wanted))
         for version in leaving:
-            self._versions[version].state = VersionState.UNLOADING
+            each = self._versions[version]
+            each.state, each.error = VersionState.UNLOADING, ""
         self._update_served()
         return leaving
+
+    def take_changes(self) -> tuple[int, ...]:
+        """The loaded versions whose files have changed; `relabelled` reports what came of it."""
+        return tuple(version for version, each in self._versions.items() if each.take_change())
 
     # State
 
@@ -278,7 +290,7 @@ class Lifecycle:
         return each.state if each is not None else None
 
     def error(self, version: int) -> str:
-        """Why a version could not be loaded; empty where it could, or is to be tried again."""
+        """Why a version or its labels could not be loaded; empty if not so, or to be retried."""
         each = self._versions.get(version)
         return each.error if each is not None else "its folder is gone"
 

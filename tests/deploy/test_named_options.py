@@ -1,0 +1,180 @@
+"""What a message or a help text says to write can be written on the very command that says it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from fingerpost.deploy import cli
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("registry", "client", "proxy", "worker", "deploy")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+
+MODEL = ("model show", "model check", "model export", "model bench")
+LOADS = ("worker", "classify", "up", *MODEL)
+CLUSTER = ("classify", "stream", "bench", "resolve", "status")
+
+# The commands that show the messages of a module; or the command that a message tells people to
+# start with the option, where it is about another process. The longest fitting path counts, and
+# `module:--option` is for the messages about that option alone.
+SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "registry/browser_guard.py": ("registry",),
+    "registry/consul/draining.py": ("drain", "undrain"),
+    "registry/consul/http.py": ("classify", "stream", "bench"),
+    "registry/consul/registration.py": ("worker",),
+    "registry/embedded/server.py": ("registry",),
+    "registry/http_server.py": ("worker", "proxy", "registry"),
+    "client/route/relay.py": ("proxy",),
+    "proxy/": ("proxy",),
+    "worker/address.py": ("worker",),
+    "worker/serving/": ("worker",),
+    "worker/backends/": LOADS,
+    "worker/backends/caffe.py": ("worker", "model check", "model bench"),
+    "worker/backends/onnx.py": ("worker", "model check", "model bench"),
+    "worker/backends/torch.py": ("worker", "model check", "model bench"),
+    "worker/backends/devices.py": ("worker", "model check", "model bench"),
+    # Only the commands that have these can say that their values are wrong.
+    "worker/backends/onnx.py:--memory-fraction": ("worker",),
+    "worker/backends/devices.py:--memory-fraction": ("worker",),
+    "worker/backends/devices.py:--devices": ("worker",),
+    "worker/backends/devices.py:--processes-per-device": ("worker",),
+    "worker/models/": LOADS,
+    "worker/models/contents.py:--models": ("worker", "up"),
+    "worker/repository/loader.py": LOADS,
+    "worker/repository/sources.py": ("worker",),
+    "worker/training/": ("train",),
+    "deploy/load_test/": ("bench",),
+    "deploy/local/cluster.py": ("up",),
+    "deploy/logs.py": ("worker", "proxy", "registry", "up"),
+    "deploy/processes/device_workers.py": ("worker",),
+    "deploy/options/cluster.py": CLUSTER,
+    "deploy/options/cluster.py:--relay": ("classify", "stream", "bench"),
+    "deploy/results_log.py": ("stream",),
+    # Of other commands.
+    "deploy/commands/model.py:--threads": ("model bench", "worker"),
+    "deploy/commands/demo.py:--proxy": ("classify",),
+    "deploy/commands/status.py:--advertise": ("worker",),
+    "deploy/commands/status.py:--check": ("worker",),
+    "deploy/commands/status.py:--model": ("worker",),
+    "deploy/commands/train.py:--model": ("up",),
+    "deploy/commands/up.py:--proxy": ("classify", "status"),
+}
+# Arguments of other programs.
+OTHERS = ("deploy/demo/demo.py", "deploy/commit.py", "worker/serving/uploads.py")
+
+
+def options_of_commands() -> dict[str, set[str]]:
+    """The options of each command, by its name: `worker`, `model check`."""
+    return {name: set(options) for name, (options, _) in commands().items()}
+
+
+def commands() -> dict[str, tuple[set[str], str]]:
+    """Of each command the options, and all of its help text."""
+    if not cli.app.registered_commands:
+        cli.add_commands()
+    found: dict[str, tuple[set[str], str]] = {}
+
+    def add(command: Any, name: str) -> None:
+        for sub, each in getattr(command, "commands", {}).items():
+            add(each, f"{name} {sub}".strip())
+        if not getattr(command, "commands", {}):
+            texts = [command.help or "", *(getattr(p, "help", None) or "" for p in command.params)]
+            own = {option for each in command.params for option in each.opts}
+            found[name] = own | {"--help"}, "\n".join(texts)
+
+    add(typer.main.get_command(cli.app), "")
+    return found
+
+
+def messages() -> Iterator[tuple[str, str, str]]:
+    """The module, the function and the option of each text in the source that names an option."""
+    for room in ROOMS:
+        for path in sorted((ROOT / room / "fingerpost" / room).rglob("*.py")):
+            module = path.relative_to(ROOT / room / "fingerpost").as_posix()
+            for part in ast.parse(path.read_text("utf-8")).body:
+                silent = set(_not_shown(part))
+                for node in ast.walk(part):
+                    text = _text(node)
+                    if id(node) not in silent and not OPTION.fullmatch(text):
+                        for option in OPTION.findall(text):
+                            yield module, getattr(part, "name", ""), option
+
+
+def _text(node: ast.AST) -> str:
+    """The text of a string, also of a part of an f-string; else nothing."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ""
+
+
+def _not_shown(part: ast.AST) -> Iterator[int]:
+    """Docstrings, and the definitions of options; their help is looked at as a command's."""
+    for node in ast.walk(part):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield id(node.value)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Option", "_option")):
+            yield from map(id, ast.walk(node))
+
+
+def shown_by(module: str, function: str, option: str) -> tuple[str, ...]:
+    fitting = [
+        each
+        for each in SHOWN_BY
+        if each == f"{module}:{option}" or (":" not in each and module.startswith(each))
+    ]
+    if fitting:
+        return SHOWN_BY[max(fitting, key=len)]
+    own = re.fullmatch(r"deploy/commands/(\w+)\.py", module)
+    if own is None:
+        return ()
+    name = own[1]
+    return {"model": (f"model {function}",), "drain": ("drain", "undrain")}.get(name, (name,))
+
+
+def test_every_option_in_a_message_exists_on_the_command_that_shows_it() -> None:
+    options = options_of_commands()
+    seen = set()
+    for module, function, option in messages():
+        if module in OTHERS:
+            continue
+        seen.add(module)
+        shown = shown_by(module, function, option)
+        assert shown, (
+            f"{module} has a message with {option}: say in SHOWN_BY which commands show it"
+        )
+        for command in shown:
+            assert option in options[command], f"{module} says {option} to users of {command!r}"
+    assert len(seen) > 25
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_the_tensors_of_a_message_are_options(end: str) -> None:
+    """A message of the TensorFlow backend puts them together: `--{end}-layer`."""
+    source = ROOT / "worker/fingerpost/worker/backends/tensorflow/backend.py"
+    assert "--{end}-layer" in source.read_text("utf-8")
+    options = options_of_commands()
+    assert not [command for command in LOADS if f"--{end}-layer" not in options[command]]
+
+
+def test_every_option_in_a_help_text_exists_on_that_command() -> None:
+    found = commands()
+    assert len(found) == 17
+    for name, (options, text) in found.items():
+        assert set(OPTION.findall(text)) <= options, name
+
+
+def test_every_command_that_loads_a_model_has_the_same_options_for_it() -> None:
+    options = options_of_commands()
+    described = {
+        "--name", "--labels", "--input-layer", "--output-layer", "--input-mean", "--input-std",
+        "--image-size", "--follow-symlinks",
+    }  # fmt: skip
+    assert {name for name, own in options.items() if own & described} == {*LOADS, "train"}
+    assert not [name for name in LOADS if not described <= options[name]]

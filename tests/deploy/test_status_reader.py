@@ -1,0 +1,102 @@
+"""What `fingerpost status` reads of a registry and of a proxy, and the watches that it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.proxy.world import FakeWorker, World, instance
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
+from fingerpost.client.resolver import Resolver
+from fingerpost.client.source import Source
+from fingerpost.deploy.commands.status import _ClusterReader
+from fingerpost.proxy import Proxy, ProxyConfig
+from fingerpost.registry import open_registry
+from fingerpost.registry.embedded import EmbeddedRegistry
+from fingerpost.registry.load_client import LoadClient
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with EmbeddedRegistry(port=0) as embedded:
+        registry = open_registry(embedded.url)
+        config = ProxyConfig(registry=embedded.url, port=0, forget_after_s=0.3)
+        async with Proxy(config) as proxy:
+            world = World(embedded, registry, proxy)
+            yield world
+            await world.http.close()
+        await registry.aclose()
+    await world.stop_workers()
+
+
+@pytest.fixture(params=["registry", "proxy"])
+async def resolver(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Resolver]:
+    proxies = () if request.param == "registry" else (str(world.proxy.url),)
+    url = world.embedded.url if request.param == "registry" else None
+    resolver = Source.of(proxies, registry=url).resolver(connect_timeout_s=1.0)
+    yield resolver
+    await resolver.aclose()
+
+
+@pytest.fixture
+async def reader(resolver: Resolver) -> AsyncIterator[_ClusterReader]:
+    async with LoadClient(timeout_s=1.0, max_concurrent=10) as loads:
+        yield _ClusterReader(resolver, loads)
+
+
+async def test_why_the_check_of_a_worker_fails(world: World, reader: _ClusterReader) -> None:
+    await world.add("good")
+    port = free_port()
+    await world.registry.register(instance("unreachable", port))
+
+    async def why() -> str:
+        return (await reader.read()).unlisted["digits"].failing.get("unreachable", "")
+
+    async def refused() -> bool:
+        return "Connect call failed" in await why()
+
+    await until(refused, within_s=20)
+    assert (await why()).startswith(f"127.0.0.1:{port}: ")
+    view = await reader.read()
+    (problem,) = view.problems()
+    assert problem.startswith(f"digits: the registry's check of unreachable at 127.0.0.1:{port}: ")
+    assert "--advertise" in problem
+    (service,) = view.as_json()
+    assert list(service["failing"]) == ["unreachable"]
+    assert [each["id"] for each in service["workers"]] == ["good"]
+
+
+async def test_the_watch_of_a_service_that_is_gone_ends(
+    world: World, reader: _ClusterReader
+) -> None:
+    await world.add("a")
+    worker = FakeWorker()
+    await worker.start()
+    entry = await world.registry.register(instance("b", worker.port, service="flowers"))
+
+    async def known() -> bool:
+        view = await reader.read()
+        return {each.service for each in view.snapshots if each.instances} == {"digits", "flowers"}
+
+    await until(known, within_s=20)
+    kept, gone = reader._watches["digits"], reader._watches["flowers"]
+    await worker.stop()
+    await entry.deregister()
+
+    async def forgotten() -> bool:
+        return set((await reader.read()).unlisted) == {"digits"}
+
+    await until(forgotten, within_s=20)
+    assert not gone.running
+    assert kept.running
+    # However often it was read, one release is enough.
+    await world.registrations["a"].deregister()
+    await world.workers["a"].stop()
+
+    async def empty() -> bool:
+        return not (await reader.read()).unlisted
+
+    await until(empty, within_s=20)
+    assert not kept.running

@@ -1,0 +1,52 @@
+"""Reads the labels of a loaded version again, after its files have changed.
+
+Somebody who copies a version in place may write its labels after the model was loaded: without
+this, its answers would name the classes by numbers for good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+from fingerpost.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.repository.manager import ServedVersion
+
+__all__ = ["relabelled"]
+
+logger = logging.getLogger(__name__)
+
+
+def relabelled(served: ServedVersion, files: ModelFiles) -> ServedVersion:
+    """The version with the labels that its files have now; the same one if those did not change.
+
+    Raises:
+        ConfigurationError: there are none any more, or not as many as scores.
+    """
+    where = f"{served.model}@{served.version}"
+    count = len(served.labels)
+    numbers = tuple(map(str, range(count)))
+    if files.labels == served.labels or (not files.labels and served.labels == numbers):
+        logger.warning(
+            "%s: its files have changed, but not its labels. The model stays as it was loaded: to "
+            "serve other files, publish them as another version",
+            where,
+        )
+        return served
+    if len(files.labels) != count:
+        found = f"{len(files.labels)} labels" if files.labels else "no labels any more"
+        raise ConfigurationError(
+            f"its files have changed: there are {found}, but the model gives {count} "
+            "scores; the labels stay as they were. Write one label for each score"
+        )
+    logger.info("%s: its labels were read again: %s", where, _summary(files.labels))
+    return dataclasses.replace(served, labels=files.labels)
+
+
+def _summary(labels: tuple[str, ...]) -> str:
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    return f"{', '.join(labels[:3])}{more}"
