@@ -161,14 +161,12 @@ class Dispatcher:
                     await line.turn(call.began, again=False)
                     called = True
                     continue
-            loan = False
-            if unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes):
-                loan = self._budget.borrow(now)
-                if not loan:
-                    # The budget limits the rate of retries: an image that waits does no harm.
-                    await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
-                    rounds += 1
-                    continue
+            loan = unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes)
+            if loan and not self._budget.borrow(now):
+                # The budget limits the rate of retries: an image that waits does no harm.
+                await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
+                rounds += 1
+                continue
             owed_bytes, unpaid_bytes = unpaid_bytes, None
             pick = service.balancer.pick(
                 call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
