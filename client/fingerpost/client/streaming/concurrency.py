@@ -91,7 +91,7 @@ class LimitSemaphore:
             self._waiting.append(slot)
             try:
                 await slot
-            except BaseException:
+            except BaseException:  # cancelled: a slot that it got meanwhile goes on
                 if slot.done() and not slot.cancelled():
                     self._in_use -= 1
                 self._wake()

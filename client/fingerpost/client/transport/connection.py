@@ -141,7 +141,7 @@ class Connection:
             self._unfinished = self._sending
             if self._unfinished or not self._reader.keep:
                 self.close()
-        except BaseException:
+        except BaseException:  # cancelled too: nothing can follow half a request
             self.close()
             if attempt is not None:
                 attempt.informed = self._reader.informed
@@ -292,7 +292,7 @@ class Connection:
                         await self._sent((size, piece, b"\r\n"), len(size) + 2)
             await self._sent((b"0\r\n\r\n",), 5)
             self._all_sent(self._loop.time())
-        except Exception as cause:
+        except Exception as cause:  # the chunks are the caller's own code, which may raise anything
             error = ImageError(f"reading the image failed: {cause!r}")
             error.__cause__ = cause
             self._fail(error)
