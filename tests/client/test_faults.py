@@ -188,11 +188,29 @@ async def test_retries_wait_for_their_budget(cluster):
     )
     client = await cluster.client(*workers, routing=routing)
     call = asyncio.create_task(client.classify(b"1234567", "digits", timeout_s=20))
-    await until(lambda: client.stats.retries == {"bad_answer": 2})
-    failing = False
-    # One a ten seconds was allowed, and was used at once: the next has to wait, and does come.
+    await until(lambda: client.stats.retries == {"bad_answer": 3})
+    # One in ten seconds was allowed, and one over that: the next one has to wait for a second.
     assert (await client.classify(b"1", "digits")).attempts == 1
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert client.stats.attempts == 3
+    await asyncio.sleep(0.3)
+    assert client.stats.retries == {"bad_answer": 3}
+    failing = False
+    assert (await call).attempts == 4
+
+
+async def test_many_images_that_one_bad_worker_failed_at_once_do_not_wait_for_the_deadline(cluster):
+    workers = await cluster.workers("good", "bad")
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        await asyncio.sleep(0.1)  # so that all are sent before the first one fails
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    workers[1].behave = cut
+    client = await cluster.client(*workers)
+    calls = (client.classify(b"1234567", "digits", timeout_s=8) for _ in range(120))
+    results = await asyncio.gather(*calls)
+    assert {each.worker for each in results} == {"good"}
+    # By the budget, which is 0.2 x 120 + 10, the others would wait for 10 s.
+    assert sum(client.stats.retries.values()) >= 50

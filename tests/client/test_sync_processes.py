@@ -145,9 +145,10 @@ class Slow:
     def find_spec(self, name, *_):
         if name == "encodings.idna":  # which the first connection needs
             importing.set()
-            time.sleep(0.3)
+            forking.wait(30)
 
-importing = threading.Event()
+importing, forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)  # the last one registered is the first one called
 sys.meta_path.insert(0, Slow())
 client = SyncClient(proxy)
 with ThreadPoolExecutor(1) as pool:

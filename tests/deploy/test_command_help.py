@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import re
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from fingerpost.deploy import cli
 from fingerpost.deploy.command_help import make_readable
+
+pytestmark = pytest.mark.slow  # every command is imported
 
 
 def helps() -> dict[str, str]:

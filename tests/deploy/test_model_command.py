@@ -56,6 +56,19 @@ def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
     assert failed.stderr.startswith("fingerpost: model colours gives 3 scores for an image")
 
 
+def test_check_says_what_is_probably_wrong_and_what_to_write(tmp_path: Path) -> None:
+    write(tmp_path, ["N", 3, SIDE, SIDE], end="Identity", weight=16.0)
+    ok, logits, unscaled, where, *toml = run("check", tmp_path).stdout.splitlines()
+    assert ok.startswith("OK: ")
+    assert logits.startswith("Note: the scores are not probabilities: they go from ")
+    assert unscaled.startswith("Note: pixels probably go in unscaled")
+    assert where == f"Write into a new {tmp_path / 'model.toml'}:"
+    (tmp_path / "model.toml").write_text("\n".join(toml))
+    assert len(run("check", tmp_path).stdout.splitlines()) == 1
+    (tmp_path / "model.toml").unlink()
+    assert "unscaled" not in run("check", tmp_path, "--input-std", 1).stdout
+
+
 def test_what_a_message_says_to_write_helps(tmp_path: Path) -> None:
     write(tmp_path, ["N", 3, "H", "W"])
     graph = tmp_path / "keras_model.onnx"

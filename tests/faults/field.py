@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.processes import Process, Processes, get_json
 from tests.support.waiting import until
 
-__all__ = ["Field", "Worker", "exit_code", "http"]
+__all__ = ["Field", "Standby", "Worker", "exit_code", "http"]
 
 _READY = re.compile(r"ready at http://(\S+) as (\S+)")
 
@@ -132,6 +133,17 @@ class Field:
         worker.process.wait()
         return at
 
+    async def stand_by(
+        self, folder: Path, port: str, model: str, version: str, check: str
+    ) -> Standby:
+        """A worker that has started, and takes the port at once when it is told to."""
+        folder.mkdir()
+        arguments = (folder, self.registry, check, port, model, version)
+        program = (sys.executable, "-m", "tests.support.standby")
+        process = self.processes.start(*arguments, program=program)
+        await process_says(process, "standing by")
+        return Standby(self, process, folder)
+
     async def insist(self, process: Process) -> tuple[Worker, list[str]]:
         """Adopt a launched worker; start it again, as a supervisor would, whenever it ends.
 
@@ -174,6 +186,33 @@ class Field:
         async with Load(clients, **options) as load:
             await load.settle(self.addresses)
             yield load
+
+
+@dataclass(frozen=True)
+class Standby:
+    """A worker process that waits for its port: see `tests.support.standby`."""
+
+    _field: Field
+    _process: Process
+    _folder: Path
+
+    async def bind(self) -> None:
+        """Take the port; it is not registered yet."""
+        (self._folder / "bind").touch()
+        await process_says(self._process, "listening")
+
+    async def register(self) -> Worker:
+        (self._folder / "register").touch()
+        return await self._field.adopt(self._process)
+
+
+async def process_says(process: Process, text: str) -> None:
+    def said() -> bool:
+        code = exit_code(process)
+        assert code is None, f"the worker ended, {code}:\n{process.output()[-3000:]}"
+        return text in process.output()
+
+    await until(said, f"a worker says {text!r}", within_s=60.0)
 
 
 def exit_code(process: Process) -> int | None:

@@ -32,14 +32,16 @@ def get_json(url: str) -> Any:
 
 
 class Process:
-    """One running `fingerpost` subcommand; its output goes to a file."""
+    """One running `fingerpost` subcommand, or other program; its output goes to a file."""
 
-    def __init__(self, arguments: tuple[str, ...], log: Path) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], log: Path, program: tuple[str, ...] = FINGERPOST
+    ) -> None:
         self.log = log
         self.started = time.monotonic()
         with log.open("wb") as sink:
             self._popen = subprocess.Popen(
-                [*FINGERPOST, *arguments],
+                [*program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -77,9 +79,9 @@ class Processes:
         for process in self._all:
             process.end()
 
-    def start(self, *arguments: object) -> Process:
-        log = self._folder / f"{len(self._all)}-{arguments[0]}.log"
-        process = Process(tuple(str(each) for each in arguments), log)
+    def start(self, *arguments: object, program: tuple[str, ...] = FINGERPOST) -> Process:
+        log = self._folder / f"{len(self._all)}-{Path(str(arguments[0])).name}.log"
+        process = Process(tuple(str(each) for each in arguments), log, program)
         self._all.append(process)
         return process
 

@@ -19,11 +19,14 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
 
 from fingerpost.client import Client
 from fingerpost.errors import ConfigurationError, RegistryUnreachable
 from fingerpost.registry import Instance, open_registry
 from fingerpost.registry.embedded.server import EmbeddedRegistry
+from fingerpost.registry.http_server import bind
+from fingerpost.registry.http_server import serve as serve_http
 from fingerpost.worker import DrainConfig, Worker, WorkerConfig, serve
 from fingerpost.worker.config import RegistrationConfig
 from tests.support.colours import encoded
@@ -125,6 +128,26 @@ async def test_the_example_serves_a_plain_post_and_a_client_and_drains(registry_
         assert b"ready at http://127.0.0.1:" in errors
         assert b"Traceback" not in errors
         assert await gone(registry_url, "colours")
+
+
+async def test_a_signal_ends_a_worker_that_cannot_register() -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=500, text="no cluster leader")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await serve_http(runner, bind("127.0.0.1", 0))
+    with program(str(EXAMPLE), f"http://127.0.0.1:{runner.addresses[0][1]}") as process:
+        assert process.stderr is not None
+        while b"not registered yet" not in await asyncio.to_thread(process.stderr.readline):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, errors = await asyncio.to_thread(process.communicate, timeout=15)
+        assert process.returncode == 0, errors.decode()
+        assert b"Traceback" not in errors
+    await runner.cleanup()
 
 
 async def test_a_worker_in_a_program_with_a_loop_of_its_own(registry_url: str) -> None:

@@ -315,7 +315,7 @@ class _Runner:
         self._thread = threading.Thread(target=self._run, name="fingerpost client", daemon=True)
         try:
             self._thread.start()
-        except BaseException:
+        except BaseException:  # such as Ctrl-C: the thread may run, and nobody would end it
             self.end()
             raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -103,7 +104,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tr
         return reference.alias is None or reference.alias in self.aliases
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
+class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One registered worker process.
 
     Attributes:
@@ -161,7 +162,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
             "upgrade its workers, and the proxies that list them",
         )
 
-    @property
+    @cached_property
     def address(self) -> str:
         """`host:port` of the HTTP transport."""
         return format_address(self.host, self.ports["http"])

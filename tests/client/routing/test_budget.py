@@ -31,3 +31,20 @@ def test_at_most_a_tenth_of_the_bytes_is_sent_again_but_one_image_always():
     for _ in range(100):
         budget.request(20.0, 1_000_000)
     assert sum(budget.spend(20.0, 1_000_000) for _ in range(100)) == 10
+
+
+def test_what_is_over_the_budget_borrows_one_attempt_and_more_while_they_are_answered():
+    budget = Budget(RetryConfig())
+    assert [budget.borrow(0.0) for _ in range(3)] == [True, False, False]
+    budget.repay(0.1, answered=True)
+    assert [budget.borrow(0.1) for _ in range(3)] == [True, True, False]
+    budget.repay(0.2, answered=True)
+    budget.repay(0.2, answered=True)
+    assert sum(budget.borrow(0.2) for _ in range(100)) == 4
+    for answered in (True, True, False, True):
+        budget.repay(0.3, answered=answered)
+    assert not budget.borrow(1.2), "a second after the last failure"
+    assert sum(budget.borrow(1.4) for _ in range(100)) == 2
+    budget.repay(1.5, answered=True)
+    budget.repay(1.5, answered=True)
+    assert sum(budget.borrow(12.0) for _ in range(100)) == 1, "old answers prove nothing"

@@ -115,6 +115,20 @@ async def test_no_call_outlives_its_deadline_when_the_agent_freezes(agent, conne
     assert time.monotonic() - started < 2
 
 
+async def test_a_registration_that_is_cancelled_leaves_no_entry(agent, connect, worker):
+    def answer(request):
+        return web.Response() if request.method == "PUT" else _frozen(request)
+
+    agent.answer = answer
+    registering = asyncio.create_task(connect(agent.url).register(worker.instance("flowers")))
+    await until(lambda: [each for each in agent.requests if each.method == "GET"])
+    registering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await registering
+    removed = [each.path for each in agent.requests if "/deregister/" in each.path]
+    assert removed == [f"/v1/agent/service/deregister/{worker.instance('flowers').id}"]
+
+
 async def test_nobody_there_is_unreachable(connect, free_port):
     with pytest.raises(RegistryUnreachable, match=str(free_port)):
         await connect(f"http://127.0.0.1:{free_port}").list("flowers")

@@ -18,16 +18,20 @@ def write(
     *,
     channels_last: bool = False,
     dtype: int = TensorProto.FLOAT,
-    softmax: bool = True,
+    end: str = "Softmax",
+    weight: float = 1 / 16,
     toml: str = "",
 ) -> None:
-    """Write `model.onnx`, labels, and `model.toml` where `toml` has more to say."""
+    """Write `model.onnx`, labels, and `model.toml` where `toml` has more to say.
+
+    Its scores are the operator `end` of each channel's mean times `weight`.
+    """
     axes = np.array([1, 2] if channels_last else [2, 3])
     nodes = [
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
         helper.make_node("MatMul", ["means", "weights"], ["logits"]),
-        helper.make_node("Softmax" if softmax else "Identity", ["logits"], ["scores"]),
+        helper.make_node(end, ["logits"], ["scores"]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -36,7 +40,7 @@ def write(
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], 3])],
         [
             numpy_helper.from_array(axes, "axes"),
-            numpy_helper.from_array(np.eye(3, dtype=np.float32) / 16, "weights"),
+            numpy_helper.from_array(np.eye(3, dtype=np.float32) * np.float32(weight), "weights"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -67,7 +71,7 @@ def open_size(folder: Path) -> None:
     write(
         folder,
         ["N", "C", "H", "W"],
-        softmax=False,
+        end="Identity",
         toml=f"""
 [input]
 height = {SIDE}

@@ -203,7 +203,10 @@ def v2(rng: random.Random) -> Request:
         outputs = ({}, {"binary_data": True}, {"classification": 2}, {"classification": 10**9})
         asked["outputs"] = [{"name": "o", "parameters": rng.choice((*outputs, value(rng)))}]
     if rng.random() < 0.2:
-        asked["parameters"] = {"timeout": rng.choice((1, 10**15, -1, "x")), "x": value(rng)}
+        asked["parameters"] = {
+            "timeout": rng.choice((1, 10**15, 10**400, -1, "x")),
+            "x": value(rng),
+        }
     text = dumped(rng, asked)
     headers = {}
     if binary or rng.random() < 0.1:

@@ -173,7 +173,7 @@ REQUESTS: Final[dict[str, Callable[[], Long]]] = {
     "stream: empty images": lambda: (
         "/v1/stream/colours",
         {"Content-Type": STREAM_TYPE},
-        frames(100_000),
+        frames(30_000),
     ),
     "stream: heartbeats": lambda: (
         "/v1/stream/colours",
@@ -183,7 +183,7 @@ REQUESTS: Final[dict[str, Callable[[], Long]]] = {
     "stream: bytes": lambda: (
         "/v1/stream/colours",
         {"Content-Type": STREAM_TYPE},
-        b"".join(struct.pack(">II", 1, 0) + b"{" for _ in range(100_000)),
+        b"".join(struct.pack(">II", 1, 0) + b"{" for _ in range(30_000)),
     ),
     "stream: large": lambda: (
         "/v1/stream/colours",

@@ -326,6 +326,13 @@ REFUSED: dict[str, tuple[object, bytes, str | None, int, str]] = {
         400,
         "classification",
     ),
+    "endless timeout": (
+        request(data=LISTED) | {"parameters": {"timeout": 10**400}},
+        b"",
+        None,
+        400,
+        "timeout",
+    ),
     "too many outputs": (
         request(data=LISTED) | {"outputs": [{"name": "scores"}] * 17},
         b"",

@@ -30,7 +30,9 @@ def test_labels_that_do_not_fit(models: Models, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("red\ngreen\n")
     files = find_model(models.saved_model, labels=labels)
-    with pytest.raises(ConfigurationError, match=r"gives 3 scores for an image, but has 2 labels"):
+    with pytest.raises(
+        ConfigurationError, match=r"gives 3 scores for an image, but has 2 labels.*'background'"
+    ):
         LocalModel(files, load_backend(files, LoadConfig()))
 
 

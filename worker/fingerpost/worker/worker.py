@@ -278,7 +278,7 @@ class Worker:
         async with self:
             # Before this line a signal ends the process at once: no client knows of it yet.
             signals = ShutdownSignals(follow_parent=follow_parent)
-            await self.register()
+            await signals.cancel_on_signal(self.register())  # a registry in trouble takes minutes
             await signals.wait()
             await self.leave()
 

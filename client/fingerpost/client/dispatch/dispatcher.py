@@ -130,7 +130,10 @@ class Dispatcher:
                 call.leave()
 
     async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
-        data = None if call.shrink else await load_image(image)
+        if type(image) is bytes and image and not call.shrink:
+            data: bytes | OneShot | None = image  # the common case, without a coroutine
+        else:
+            data = None if call.shrink else await load_image(image)
         service = self._services.get(call.reference.model)
         if service is None or service.watch.view is None:
             service = await self._service(call.reference.model)
@@ -141,7 +144,9 @@ class Dispatcher:
         now = self._clock()
         self._refresh(service, now)
         self._budget.request(now, body_bytes)
-        await service.begin(call.reference, body_bytes / 1e6, now)
+        probes = service.begin(call.reference, body_bytes / 1e6, now)
+        if probes:
+            await service.prober.answers(probes, now)
         tried = _NONE
         rounds = 0
         no_worker_until: float | None = None
@@ -156,12 +161,13 @@ class Dispatcher:
                     await line.turn(call.began, again=False)
                     called = True
                     continue
-            if unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes):
+            loan = unpaid_bytes is not None and not self._budget.spend(now, unpaid_bytes)
+            if loan and not self._budget.borrow(now):
                 # The budget limits the rate of retries: an image that waits does no harm.
                 await service.changed(self._config.routing.retries.backoff_s(rounds, self._rng))
                 rounds += 1
                 continue
-            unpaid_bytes = None
+            owed_bytes, unpaid_bytes = unpaid_bytes, None
             pick = service.balancer.pick(
                 call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
             )
@@ -169,8 +175,17 @@ class Dispatcher:
             if called and not waits:
                 called = False
                 service.turn_done(call.reference)
+            if loan and not isinstance(pick, Pick):
+                self._budget.repay(now, answered=False)
+                unpaid_bytes = owed_bytes
             if isinstance(pick, Pick):
-                attempt, reply = await self._send(call, service, pick, data, tried)
+                answered = False
+                try:
+                    attempt, reply = await self._send(call, service, pick, data, tried)
+                    answered = reply.answer is not None
+                finally:
+                    if loan:
+                        self._budget.repay(self._clock(), answered=answered)
                 if reply.answer is not None:
                     return reply.answer
                 self._failed(call, service, reply, data)

@@ -63,32 +63,36 @@ class Prober:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def on_request(self, reference: ModelReference, now: float) -> None:
-        """Send some probes because a request begins; does not wait for them."""
-        if not self._choice():
-            return
-        self._reference = reference
-        count = self._balancer.probing.on_request(now)
-        if count:
-            self._ask(reference, count, now)
-        if self._timer is None:
-            self._arm()
-
-    async def ahead(
+    def on_request(
         self, reference: ModelReference, *, expected_s: float, reported_at: float, now: float
-    ) -> None:
-        """Before a pick: probe three workers and wait for two of them, if that is worth it.
+    ) -> set[asyncio.Task[None]]:
+        """Send some probes because a request begins.
 
         Args:
             reference: the model of the request.
             expected_s: how many seconds upload and answer will probably take.
             reported_at: when the newest report was received.
             now: the event loop's time.
+
+        Returns:
+            The probes that the request is to wait for, by `answers`; mostly none.
         """
+        if not self._choice():
+            return set()
         probing = self._balancer.probing
-        if not self._choice() or not probing.worth_waiting(expected_s, reported_at, now):
-            return
-        tasks = self._ask(reference, probing.ahead(now), now)
+        ahead: set[asyncio.Task[None]] = set()
+        if probing.worth_waiting(expected_s, reported_at, now):
+            ahead = self._ask(reference, probing.ahead(now), now)
+        self._reference = reference
+        count = probing.on_request(now)
+        if count:
+            self._ask(reference, count, now)
+        if self._timer is None:
+            self._arm()
+        return ahead
+
+    async def answers(self, tasks: set[asyncio.Task[None]], now: float) -> None:
+        """Wait until two of the probes are answered, `sync_timeout_s` from `now` at most."""
         until = now + self._sync_timeout_s
         for _ in range(min(2, len(tasks))):
             left_s = until - self._clock()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Service"]
 
 _SMOOTHING: Final = 0.1
+_FAILURES: Final = frozenset({Outcome.FAILED, Outcome.REFUSED, Outcome.STALE})
 
 
 class Service:
@@ -54,6 +55,7 @@ class Service:
         self.hedge = HedgeDelay()
         self.lines: dict[ModelReference, Waiting] = {}
         self._rng = rng
+        self._clock = asyncio.get_running_loop().time
         self._stats = stats
         self._report_min_interval_s = config.routing.probing.report_min_interval_s
         self._reported_at = -inf
@@ -78,19 +80,20 @@ class Service:
             async with asyncio.timeout(within_s):
                 await self.watch.changed(0 if seen is None else seen.index)
 
-    async def begin(self, reference: ModelReference, image_mb: float, now: float) -> None:
-        """Record that a request begins; send probes, and wait for them if that is worth it."""
+    def begin(
+        self, reference: ModelReference, image_mb: float, now: float
+    ) -> set[asyncio.Task[None]]:
+        """Record that a request begins, and send probes; those to wait for are returned."""
         self._stats.images += 1
         view = self.watch.view
         if view is not None:
             self._stats.snapshot_age_s += max(0.0, now - view.taken_at)
         if not self._route.own_load:
-            return
+            return set()
         expected_s = self._seconds / self._mb * image_mb if self._mb else 0.0
-        await self.prober.ahead(
+        return self.prober.on_request(
             reference, expected_s=expected_s, reported_at=self._reported_at, now=now
         )
-        self.prober.on_request(reference, now)
 
     def wanted_size(self, reference: ModelReference) -> tuple[int, int] | None:
         """The image size that the model wants; see `shrink.wanted_size`."""
@@ -99,9 +102,10 @@ class Service:
 
     def ended(self, pick: Pick, outcome: Outcome, attempt: Attempt, reply: Reply | None) -> None:
         """Record that an attempt ended: with a reply, or cancelled."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         endpoint = pick.endpoint
-        was_usable = endpoint.ejection.usable_from() <= now
+        failed = outcome in _FAILURES
+        was_usable = failed and endpoint.ejection.usable_from() <= now
         retry_after_s = worker_s = None
         if reply is not None and reply.error is not None:
             retry_after_s = reply.error.retry_after_s
@@ -126,9 +130,9 @@ class Service:
         )
         if reply is not None and reply.report is not None and self._route.own_load:
             self._report(endpoint, reply.report, outcome, now)
-        for each in self.lines.values():
-            each.wake()
-        failed = outcome in (Outcome.FAILED, Outcome.REFUSED, Outcome.STALE)
+        if self.lines:
+            for each in self.lines.values():
+                each.wake()
         if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
             self._stats.ejections += 1
 

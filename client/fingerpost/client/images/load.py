@@ -54,6 +54,8 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 
 def image_key(image: ImageSource, index: int) -> str:
     """The path as text, or the index as text for an image that is not a path."""
+    if type(image) is bytes:  # the common case: the test below is slow, and is not needed here
+        return str(index)
     return os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
 
 

@@ -7,7 +7,9 @@ relay, which would repeat the retries, and a mode that is tested wherever it mat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
 
 from fingerpost.client.routing import Outcome
 from fingerpost.errors import (
@@ -33,7 +35,7 @@ __all__ = ["DIRECT", "DirectRoute", "Origin", "Route"]
 _NOT_A_WORKER: Final = frozenset({404, 405, 410, 421, 501})
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """Where an answer came from, as `Result` has it; empty where that is not known."""
 
     worker: str = ""

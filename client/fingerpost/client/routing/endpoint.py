@@ -126,7 +126,8 @@ class Endpoint:
         """Count a request that is sent; True if it is the trial that ends an ejection."""
         self.in_flight += 1
         self.last_sent_at = now
-        self.first_sent_at = min(self.first_sent_at, now)
+        if now < self.first_sent_at:
+            self.first_sent_at = now
         self.requests_per_slot += self.inverse_slots
         self.local_requests_per_slot += self.inverse_slots
         return self.ejection.dispatched(now)

@@ -25,18 +25,19 @@ class HedgeDelay:
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=_SAMPLES)
-        self._added = 0
+        self._unseen = 0  # answers since the percentile was determined
         self._delay_s = inf
 
     @property
     def delay_s(self) -> float:
         """Seconds to wait after the upload; infinite until 20 answers have come."""
+        if self._unseen >= _EVERY and len(self._seconds) >= _LEAST:
+            self._unseen = 0
+            ordered = sorted(self._seconds)
+            self._delay_s = ordered[int(_QUANTILE * len(ordered))]
         return self._delay_s
 
     def answered(self, compute_s: float) -> None:
         """Record an answer that came `compute_s` after its upload."""
         self._seconds.append(compute_s)
-        self._added += 1
-        if len(self._seconds) >= _LEAST and self._added % _EVERY == 0:
-            ordered = sorted(self._seconds)
-            self._delay_s = ordered[int(_QUANTILE * len(ordered))]
+        self._unseen += 1

@@ -44,6 +44,8 @@ class Probing:
         """How many probes to send along with a request."""
         self._requested_at = now
         self._carried += self._config.probes_per_request
+        if self._carried < 1.0:
+            return 0
         wanted = int(self._carried)
         self._carried -= wanted
         return self._take(wanted, now)

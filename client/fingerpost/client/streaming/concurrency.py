@@ -29,18 +29,22 @@ class ConcurrencyLimit:
     Args:
         concurrency: images in flight, or `auto`.
         max_bytes: how many image bytes may be in flight, with `auto`.
+
+    Attributes:
+        limit: how many images may be in flight.
     """
 
+    __slots__ = ("_adaptive", "_max_bytes", "_mean_bytes", "limit")
+
     def __init__(self, concurrency: Concurrency, max_bytes: float) -> None:
-        self._fixed = None if concurrency == "auto" else concurrency
-        self._adaptive = AdaptiveLimit()
         self._max_bytes = max_bytes
         self._mean_bytes = 0.0
-
-    @property
-    def limit(self) -> int:
-        """How many images may be in flight."""
-        return self._adaptive.limit if self._fixed is None else self._fixed
+        self._adaptive: AdaptiveLimit | None = None
+        if concurrency == "auto":
+            self._adaptive = AdaptiveLimit()
+            self.limit = self._adaptive.limit
+        else:
+            self.limit = concurrency
 
     @property
     def window(self) -> int:
@@ -53,15 +57,17 @@ class ConcurrencyLimit:
 
     def answered(self, now: float, in_flight: int, result: Result) -> None:
         """Record a result; `in_flight` images were in flight until then, including this one."""
-        if self._fixed is not None:
+        adaptive = self._adaptive
+        if adaptive is None:
             return
         if result.image_bytes > self._mean_bytes:  # follow growing images at once, others slowly
             self._mean_bytes = float(result.image_bytes)
         else:
             self._mean_bytes = ewma(self._mean_bytes, result.image_bytes, _SMOOTHING)
         if self._mean_bytes:
-            self._adaptive.ceiling(int(self._max_bytes / self._mean_bytes))
-        self._adaptive.answered(now, in_flight, overloaded="overloaded" in result.retried)
+            adaptive.ceiling(int(self._max_bytes / self._mean_bytes))
+        adaptive.answered(now, in_flight, overloaded="overloaded" in result.retried)
+        self.limit = adaptive.limit
 
 
 class LimitSemaphore:
@@ -85,7 +91,7 @@ class LimitSemaphore:
             self._waiting.append(slot)
             try:
                 await slot
-            except BaseException:
+            except BaseException:  # cancelled: a slot that it got meanwhile goes on
                 if slot.done() and not slot.cancelled():
                     self._in_use -= 1
                 self._wake()

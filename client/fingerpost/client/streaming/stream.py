@@ -96,7 +96,10 @@ class Stream:
         """Classify images one after the other; a place for the first one is claimed."""
         window = self._window
         while True:
-            item = await self._next()
+            if self._sync is None:
+                item = await self._next()
+            else:
+                item = _END if window.ended else next(self._sync, _END)
             if item is _END:
                 window.end()
                 return
@@ -113,9 +116,10 @@ class Stream:
             window.claim()
 
     async def _next(self) -> Any:
-        """The next item, or `_END`. The caller must record it before it waits for anything."""
-        if self._sync is not None:
-            return _END if self._window.ended else next(self._sync, _END)
+        """The next item of an async iterable, or `_END`.
+
+        The caller must record it before it waits for anything.
+        """
         async with self._reading:  # two tasks cannot read an async generator at the same time
             return _END if self._window.ended else await anext(self._async, _END)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fingerpost.client.images.oneshot import OneShot
     from fingerpost.client.routing import PhaseClock
 
@@ -34,7 +32,6 @@ class Attempt:
     Args:
         data: the encoded image.
         clock: the time limits of this attempt.
-        now: returns the event loop's time.
         liveness: asks a worker that is late whether it is still at work; None to ask none.
 
     Attributes:
@@ -47,7 +44,6 @@ class Attempt:
     """
 
     __slots__ = (
-        "_now",
         "boot_id",
         "clock",
         "data",
@@ -62,31 +58,31 @@ class Attempt:
         self,
         data: bytes | OneShot,
         clock: PhaseClock,
-        now: Callable[[], float],
         liveness: Liveness | None = None,
     ) -> None:
         self.data: Final = data
         self.clock: Final = clock
         self.liveness: Final = liveness
-        self._now: Final = now
         self.boot_id = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
         self.informed = False
         self.max_answer_bytes = 1 << 18
 
-    def begin(self) -> None:
+    # `now` is the event loop's time.
+
+    def begin(self, now: float) -> None:
         """There is a connection, and sending begins: again, if an idle connection was closed."""
         self.sent_bytes = 0
         self.sent_at = None
-        self.clock.connected(self._now())
+        self.clock.connected(now)
 
-    def wrote(self, count: int) -> None:
+    def wrote(self, count: int, now: float) -> None:
         """Record that `count` more bytes of the image were sent."""
         self.sent_bytes += count
-        self.clock.progressed(self._now())
+        self.clock.progressed(now)
 
-    def done(self) -> None:
+    def done(self, now: float) -> None:
         """Record that the whole image was sent."""
-        self.sent_at = self._now()
-        self.clock.sent(self.sent_at)
+        self.sent_at = now
+        self.clock.sent(now)

@@ -117,7 +117,8 @@ class Connection:
             BadAnswer: the answer is not valid HTTP/1.1, or incomplete.
             ImageError: the source of a one-shot image failed.
         """
-        self._was_idle = self._loop.time() - self.idle_since >= _STALE_S
+        now = self._loop.time()
+        self._was_idle = now - self.idle_since >= _STALE_S
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting = waiting
         self._attempt = attempt
@@ -131,16 +132,16 @@ class Connection:
             if attempt is None:
                 self._send((head,), len(head))
             elif isinstance(attempt.data, OneShot):
-                attempt.begin()
+                attempt.begin(now)
                 pump = asyncio.create_task(self._pump(head, attempt.data))
             else:
-                attempt.begin()
+                attempt.begin(now)
                 self._send((head, attempt.data), len(head))
             answer = await waiting
             self._unfinished = self._sending
             if self._unfinished or not self._reader.keep:
                 self.close()
-        except BaseException:
+        except BaseException:  # cancelled too: nothing can follow half a request
             self.close()
             if attempt is not None:
                 attempt.informed = self._reader.informed
@@ -251,10 +252,11 @@ class Connection:
             self._stop_writing()
             self._fail(Unreachable(f"{self._peer}: {error}"))
             return
+        now = self._loop.time()
         if accepted and self._attempt is not None:
             framing_bytes = min(accepted, self._framing_bytes)
             self._framing_bytes -= framing_bytes
-            self._attempt.wrote(accepted - framing_bytes)
+            self._attempt.wrote(accepted - framing_bytes, now)
         if accepted < sum(map(len, self._unsent)):
             self._unsent = _after(self._unsent, accepted)
             if not self._writing:
@@ -264,7 +266,7 @@ class Connection:
         self._unsent = ()
         self._stop_writing()
         if self._drained is None:
-            self._all_sent()
+            self._all_sent(now)
         elif not self._drained.done():
             self._drained.set_result(None)
 
@@ -273,10 +275,10 @@ class Connection:
             self._writing = False
             self._loop.remove_writer(self._socket.fileno())
 
-    def _all_sent(self) -> None:
+    def _all_sent(self, now: float) -> None:
         self._sending = False
         if self._attempt is not None:
-            self._attempt.done()
+            self._attempt.done(now)
 
     async def _pump(self, head: bytes, source: OneShot) -> None:
         """Send an image while it is read, each chunk when the one before was sent."""
@@ -289,8 +291,8 @@ class Connection:
                         size = b"%x\r\n" % len(piece)
                         await self._sent((size, piece, b"\r\n"), len(size) + 2)
             await self._sent((b"0\r\n\r\n",), 5)
-            self._all_sent()
-        except Exception as cause:
+            self._all_sent(self._loop.time())
+        except Exception as cause:  # the chunks are the caller's own code, which may raise anything
             error = ImageError(f"reading the image failed: {cause!r}")
             error.__cause__ = cause
             self._fail(error)

@@ -87,15 +87,14 @@ class Transport:
 
     def attempt(self, data: bytes | OneShot, *, deadline: float) -> Attempt:
         """A new attempt at sending an image; `deadline` is in the event loop's time."""
-        now = self._clock
         clock = PhaseClock(
-            now(),
+            self._clock(),
             deadline=deadline,
             connect_timeout_s=inf,  # the pool limits it: waiting for a connection is not connecting
             upload_stall_timeout_s=self._config.upload_stall_timeout_s,
             response_timeout_s=self._config.response_timeout_s,
         )
-        return Attempt(data, clock, now, self._liveness)
+        return Attempt(data, clock, self._liveness)
 
     async def classify(
         self,
@@ -195,7 +194,8 @@ class Transport:
         status, fields, body = raw
         load = fields.get(_LOAD_FIELD)
         report = None if load is None else load.decode("latin-1")
-        worker = fields.get(_WORKER_FIELD, b"").decode("ascii", "replace")
+        named = fields.get(_WORKER_FIELD)
+        worker = "" if named is None else named.decode("ascii", "replace")
         if status != 200:
             error = error_from_json(
                 body, status=status, peer=address, retry_after_s=_retry_after_s(fields)

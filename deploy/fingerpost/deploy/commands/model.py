@@ -81,9 +81,15 @@ def check(
         int, typer.Option(min=1, help="Largest batch to try, as of `fingerpost worker`.")
     ] = 32,
 ) -> None:
-    """Load and run a model as a worker does before it serves; print OK, or what is wrong."""
+    """Load and run a model as a worker does before it serves; print OK, or what is wrong.
+
+    Notes say what is probably wrong with a model that runs, and what to write: scores that are not
+    probabilities, pixels that go in unscaled, or scaled twice, labels that are missing.
+    """
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.engine.inference import warm_up
+    from fingerpost.worker.models.manifest import MANIFEST
+    from fingerpost.worker.tools.findings import find_problems, manifest_lines
     from fingerpost.worker.worker import check_labels
 
     files = model_options.find(model)
@@ -94,6 +100,15 @@ def check(
         f"OK: {files.name}@{files.version}, {backend.framework} on {backend.device}, "
         f"{classes} classes, batches of 1 to {most}",
     )
+    scaling_given = (model_options.input_mean, model_options.input_std) != (None, None)
+    found = find_problems(files, backend, scaling_given=scaling_given)
+    for each in found:
+        out.print(f"Note: {each.message}.")
+    if lines := manifest_lines(files, found):
+        new = "a new " if files.inferred else ""
+        out.print(f"Write into {new}{files.folder / MANIFEST}:")
+        for line in lines:
+            out.print(f"    {line}")
 
 
 def export(

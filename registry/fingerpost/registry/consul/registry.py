@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -56,6 +58,9 @@ logger = logging.getLogger(__name__)
 # An agent takes 200 connections from one address (limits.http_max_conns_per_client), and other
 # processes on this machine want some of them.
 MAX_WATCHES: Final = 100
+
+# The longest removal of an entry whose registration was cancelled.
+_REMOVAL_S: Final = 1.0
 
 
 class ConsulRegistry(WatchingRegistry):
@@ -172,7 +177,13 @@ class ConsulRegistry(WatchingRegistry):
             InvalidInstance: it does not fit into Consul's metadata.
             RegistryError: not confirmed. It may have been recorded all the same: call again.
         """
-        await self._agent.register(instance)
+        try:
+            await self._agent.register(instance)
+        except asyncio.CancelledError:  # it may have been recorded, and nobody would remove it
+            with contextlib.suppress(RegistryError, TimeoutError):
+                async with asyncio.timeout(_REMOVAL_S):
+                    await self._agent.deregister(instance)
+            raise
         registration = ConsulRegistration(
             self._agent, instance, interval_s=self._keep_alive_s, rng=self._rng, healthy=healthy
         ).start()

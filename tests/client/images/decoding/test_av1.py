@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.hostile_heif import avif
 from tests.support.pictures import photo, save
 
 from fingerpost.client.images.decoding import ImageConfig, open_image
@@ -17,21 +16,9 @@ CLEAR = photo((64, 48), "RGBA")
 CLEAR.putalpha(photo((64, 48), "L"))
 
 
-def with_hidden_frames(count: int, obu: bytes = b"\x1a\x00") -> bytes:
-    """An AVIF whose picture is followed by OBUs: frame headers of no bytes."""
-    data = save(photo((64, 48)), "AVIF")
-    place = data.index(b"mdat") + 4
-    picture = data[place:]
-    longer = picture + obu * count
-    body = data[: place - 8] + struct.pack(">I", len(longer) + 8) + b"mdat" + longer
-    old, new = struct.pack(">I", len(picture)), struct.pack(">I", len(longer))
-    assert body[: place - 8].count(old) == 1  # in `iloc`
-    return body.replace(old, new, 1)
-
-
 @pytest.mark.parametrize(("count", "refused"), [(0, False), (7, False), (8, True), (20_000, True)])
 def test_hidden_frames_are_counted(count: int, refused: bool) -> None:
-    data = with_hidden_frames(count)
+    data = avif(count)
     if refused:
         with pytest.raises(UnsupportedImage, match="frames"):
             open_image(data, ImageConfig())
@@ -61,7 +48,7 @@ def test_pictures_pass(data: bytes) -> None:
 def test_work_is_bounded() -> None:
     """Of delimiters without end, and of boxes in boxes."""
     with pytest.raises(UnsupportedImage, match="pieces"):
-        check_frames(with_hidden_frames(1_000_000, b"\x12\x00"))
+        check_frames(avif(1_000_000, b"\x12\x00"))
     with pytest.raises(BrokenImage):
         check_frames(b"\0\0\0\0moov" * 100_000)
     with pytest.raises(BrokenImage, match="boxes"):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from tests.support.bad_images import JPEG
+from tests.support.hostile_heif import HOSTILE_HEIF, REFUSED_HEIF
 from tests.support.hostile_images import HOSTILE, REFUSED, jpeg, scan, sequential
 from tests.support.pictures import after_start, phone_jpeg, photo, save, specimens, wanted
 
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 LONGEST_S = 10.0
 # What a refusal may take of that: it has looked at 20 MB once.
 REFUSAL_S = 0.25
+ALL = HOSTILE | HOSTILE_HEIF
+ALL_REFUSED = REFUSED | REFUSED_HEIF
 
 
 def seconds_of(data: bytes) -> tuple[float, ImageError | None]:
@@ -34,19 +37,19 @@ def seconds_of(data: bytes) -> tuple[float, ImageError | None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", ALL)
 def test_no_image_takes_longer_than_an_honest_one(name: str) -> None:
-    took_s, error = seconds_of(HOSTILE[name]())
+    took_s, error = seconds_of(ALL[name]())
     assert took_s < LONGEST_S
     if error is not None:
         assert not error.retryable
         assert error.status in (413, 415, 422)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", ALL_REFUSED)
 def test_what_multiplies_work_is_refused_before_it_is_decoded(name: str) -> None:
-    took_s, error = seconds_of(HOSTILE[name]())
-    assert isinstance(error, REFUSED[name])
+    took_s, error = seconds_of(ALL[name]())
+    assert isinstance(error, ALL_REFUSED[name])
     assert took_s < REFUSAL_S
 
 
@@ -102,3 +105,23 @@ def test_every_prefix_of_a_hostile_image_has_a_typed_error_or_pixels() -> None:
 def test_arithmetic_coding_is_told_with_the_remedy() -> None:
     with pytest.raises(UnsupportedImage, match="encode it with Huffman coding"):
         decode(jpeg(scan(1), frame=0xC9, components=1), size=(8, 8), channels=3)
+
+
+def test_what_is_between_the_segments_of_a_jpeg_is_bounded() -> None:
+    data = save(photo(), "JPEG")
+    at = data.index(b"\xff\xdb")
+    padded = data[:at] + b"\xff" * 1000 + data[at:]
+    assert decode(padded, size=(8, 8), channels=3).shape == (8, 8, 3)
+    for junk in (b"\xff", b"\x00"):
+        padded = data[:at] + junk * 19_000_000 + data[at:]
+        seconds, error = seconds_of(padded)
+        assert (type(error), seconds < REFUSAL_S) == (BrokenImage, True)
+        assert "bytes between its segments" in str(error)
+
+
+def test_a_jpeg_without_a_scan_is_refused_unread() -> None:
+    data = save(photo(), "JPEG")
+    header = data[: data.index(b"\xff\xda")]
+    seconds, error = seconds_of(header + bytes(19_000_000))
+    assert (type(error), seconds < REFUSAL_S) == (BrokenImage, True)
+    assert "no scan" in str(error)

@@ -88,6 +88,7 @@ instances = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(instances)
 def test_every_instance_survives_the_round_trip(instance):
     (back,) = decode(entry(instance), service=instance.service)

@@ -180,9 +180,12 @@ def check_labels(files: ModelFiles, classes: int) -> tuple[str, ...]:
         )
         return tuple(str(number) for number in range(classes))
     if len(files.labels) != classes:
+        hint = ""
+        if abs(len(files.labels) - classes) == 1:
+            hint = "; one more or less is often a first class 'background'"
         raise ConfigurationError(
             f"model {files.name} gives {classes} scores for an image, but has "
             f"{len(files.labels)} labels: give those it was trained with, one for each score "
-            "(labels.txt, --labels or labels=)"
+            f"(labels.txt, --labels or labels=){hint}"
         )
     return files.labels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
 
-from fingerpost.client.images.decoding.av1 import check_frames
+from fingerpost.client.images.decoding import av1, hevc
 from fingerpost.errors import UnsupportedImage
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def open_avif(source: io.BytesIO) -> ImageFile:
     """
     if not SUPPORTED:
         raise UnsupportedImage("AVIF is not read by this build of Pillow: send a JPEG or PNG")
-    check_frames(source.getvalue())
+    av1.check_frames(source.getvalue())
     return AvifImageFile(source)
 
 
@@ -69,5 +69,6 @@ def open_heic(source: io.BytesIO) -> ImageFile:
             "HEIC is read with the extra 'heic' only: pip install 'fingerpost[heic]', or send a "
             "JPEG"
         ) from error
+    hevc.check_frames(source.getvalue())
     image: ImageFile = HeifImageFile(source)
     return image

@@ -74,7 +74,8 @@ _MAX_SHAPE_BYTES: Final = 256
 # Names and ids are repeated in answers and errors.
 _MAX_NAME: Final = 255
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+# Larger numbers are in no request that is meant, and Python cannot divide them as floats.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class _InputParameters(msgspec.Struct):
