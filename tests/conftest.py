@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -47,7 +48,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Find what the processes of this run have in common: a folder."""
+    """Find what the processes of this run have in common: a folder.
+
+    A shell lets what it runs in the background ignore SIGINT, and with it every process of a test.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     one_of_several = hasattr(session.config, "workerinput")
     made = session.config._tmp_path_factory  # type: ignore[attr-defined]
     session.config.stash[_TURNS] = Turns(made.getbasetemp().parent if one_of_several else None)

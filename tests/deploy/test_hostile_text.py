@@ -134,16 +134,22 @@ def _model(folder: Path) -> Path:
 def on_a_terminal(arguments: list[str], until: str | None = None) -> tuple[int, str]:
     """The exit status and all that the command writes to a terminal of 200 columns.
 
-    With `until`, the command gets SIGINT once it has written that.
+    With `until`, the command gets SIGINT once it has written that. After a minute it is killed,
+    with what it started, which would keep the terminal open.
     """
     own, its = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "LINES": "50"}
     with subprocess.Popen(
-        [*FINGERPOST, *arguments], stdin=its, stdout=its, stderr=its, env=environment
+        [*FINGERPOST, *arguments],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=environment,
+        process_group=0,
     ) as process:
         os.close(its)
         written = bytearray()
-        killer = threading.Timer(60, process.kill)
+        killer = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
         killer.start()
         try:
             while piece := os.read(own, 65536):

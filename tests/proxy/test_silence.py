@@ -15,8 +15,10 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from tests.support.http import raw_connection, read_answer
+from tests.support.colours import encoded
+from tests.support.http import post_request, raw_connection, read_answer
 from tests.support.optional import not_none
+from tests.support.rig import serving
 from tests.support.waiting import until
 
 from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER, WORKER_HEADER
@@ -202,3 +204,17 @@ async def test_the_relay_says_how_much_it_carries() -> None:
 def test_settings_that_are_not_valid(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         ProxyConfig(registry="embedded", **{name: 0})  # type: ignore[arg-type]
+
+
+async def test_a_worker_that_says_when_it_begins_is_read_to_its_answer() -> None:
+    """`102 Processing` comes before the answer to a suspect image; callers do not get it."""
+    async with serving() as rig, contextlib.AsyncExitStack() as stack:
+        registry = f"static://127.0.0.1:{rig.port}?model=colours"
+        config = ProxyConfig(registry=registry, port=0, relay=True, probe_interval_s=0)
+        proxy = await stack.enter_async_context(Proxy(config))
+        reader, writer = await stack.enter_async_context(raw_connection(proxy.port))
+        for _ in range(2):
+            request = post_request("/v1/relay/colours", encoded("red"), f"{SUSPECT_HEADER}: 1")
+            writer.write(request)
+            status, _, body = await read_answer(reader)
+            assert (status, json.loads(body)["results"][0]["predictions"][0][0]) == (200, "red")

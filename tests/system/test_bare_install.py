@@ -22,7 +22,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def pip(bare: Path, *arguments: object) -> str:
+def pip(bare: Path, *arguments: str | Path) -> str:
     """What pip of this environment says of the bare one, which is made faster without its own."""
     command = [
         sys.executable,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from tests.support.builders import torch as torch_models
@@ -64,7 +64,7 @@ def _write_triton(folder: Path) -> None:
     """A package with another library of that name: what counts is when it is loaded."""
     library = _write_package(folder, "triton") / "_C" / "libtriton.so"
     library.parent.mkdir()
-    shutil.copy(str(msgspec._core.__file__), library)
+    shutil.copy(str(importlib.import_module("msgspec._core").__file__), library)
 
 
 def _write_program(folder: Path) -> Path:

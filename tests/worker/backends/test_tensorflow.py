@@ -135,10 +135,11 @@ def _save_of_unknown_rank(folder: Path, kind: str) -> None:
             tf.reduce_mean(image, [1, 2], name="final_result")
         (folder / "optimized_graph.pb").write_bytes(graph.as_graph_def().SerializeToString())
         return
-    module = tf.Module()
+    module: Any = tf.Module()
+    unknown: Any = None
     module.run = tf.function(
         lambda pixels: tf.reduce_mean(pixels, [1, 2]),
-        input_signature=[tf.TensorSpec(None, tf.float32)],
+        input_signature=[tf.TensorSpec(unknown, tf.float32)],
     )
     tf.saved_model.save(module, str(folder), signatures=module.run)
 

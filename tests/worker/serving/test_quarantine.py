@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fingerpost.client.wire import SUSPECT_HEADER
+from fingerpost.worker.engine import engine
 from tests.support.colours import encoded
 from tests.support.rig import Rig, serving
 from tests.support.waiting import until
@@ -84,6 +85,7 @@ async def test_a_suspect_image_waits_a_second_and_then_goes_with_the_others() ->
         first, second = _Line(rig), _Line(rig)
         await first.send("red", _SUSPECT)
         await until(lambda: first.got == _BEGUN, "the first is begun")
+        await until(lambda: rig.engine.running_s() > 0, "the first runs")
         await second.send("blue", _SUSPECT)
         await until(lambda: rig.engine.ready == 1, "the second waits for the model")
         assert second.got == b""
@@ -144,7 +146,10 @@ async def test_what_is_behind_a_suspect_image_that_hangs_goes_on_after_a_second(
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["answered", "the client went away"])
-async def test_a_suspect_image_that_is_over_holds_nobody_up(cut: bool) -> None:
+async def test_a_suspect_image_that_is_over_holds_nobody_up(
+    cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_ALONE_S", 60.0)  # so that it is not the time that ends it
     async with serving() as rig:
         rig.backend.gate.clear()
         before, suspect, other = _Line(rig), _Line(rig), _Line(rig)
