@@ -82,6 +82,10 @@ def test_it_costs_at_most_2_percent_of_the_images_a_second(fixed: float, ready: 
     assert useful / line(useful) >= 0.98 * ready / line(ready)
 
 
+def test_a_model_of_microseconds_runs_all_that_is_ready() -> None:
+    assert learned(lambda size: 0.000002 * size).useful(16) >= 15
+
+
 def test_fixed_sizes_run_as_they_are() -> None:
     assert learned(linear, sizes=(1, 8, 32)).useful(20) == 20
 

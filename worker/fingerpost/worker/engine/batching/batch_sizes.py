@@ -21,6 +21,9 @@ __all__ = ["BatchSizes", "useful_size"]
 
 # A batch of the useful size takes at most so many times as long for an image as the largest one.
 _NEARLY: Final = 1.01
+# What a batch costs beside its run: it is handed over between threads. Counts for models of
+# microseconds.
+_CALL_S: Final = 1e-4
 # One in so many batches is twice as large, if images are ready.
 _LARGER_EVERY: Final = 16
 
@@ -90,7 +93,8 @@ class BatchSizes:
         most, share = min(ready, self.limit), self._latency.fixed_share
         if share is None or most <= 1 or self._config.sizes:
             return max(1, most)
-        return useful_size(most, share)
+        alone_s = self.alone_s
+        return useful_size(most, (share * alone_s + _CALL_S) / (alone_s + _CALL_S))
 
     def next(self, ready: int) -> int:
         """The size of the next batch: the useful one, or now and then twice that."""
