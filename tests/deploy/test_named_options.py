@@ -67,7 +67,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "deploy/commands/up.py:--proxy": ("classify", "status"),
 }
 # Arguments of other programs.
-OTHERS = ("deploy/demo/demo.py", "deploy/commit.py", "worker/serving/uploads.py")
+OTHERS = (
+    "deploy/demo/demo.py",
+    "deploy/commit.py",
+    "worker/models/unread.py",
+    "worker/serving/uploads.py",
+)
 
 
 def options_of_commands() -> dict[str, set[str]]:

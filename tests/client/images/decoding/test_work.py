@@ -105,3 +105,23 @@ def test_every_prefix_of_a_hostile_image_has_a_typed_error_or_pixels() -> None:
 def test_arithmetic_coding_is_told_with_the_remedy() -> None:
     with pytest.raises(UnsupportedImage, match="encode it with Huffman coding"):
         decode(jpeg(scan(1), frame=0xC9, components=1), size=(8, 8), channels=3)
+
+
+def test_what_is_between_the_segments_of_a_jpeg_is_bounded() -> None:
+    data = save(photo(), "JPEG")
+    at = data.index(b"\xff\xdb")
+    padded = data[:at] + b"\xff" * 1000 + data[at:]
+    assert decode(padded, size=(8, 8), channels=3).shape == (8, 8, 3)
+    for junk in (b"\xff", b"\x00"):
+        padded = data[:at] + junk * 19_000_000 + data[at:]
+        seconds, error = seconds_of(padded)
+        assert (type(error), seconds < REFUSAL_S) == (BrokenImage, True)
+        assert "bytes between its segments" in str(error)
+
+
+def test_a_jpeg_without_a_scan_is_refused_unread() -> None:
+    data = save(photo(), "JPEG")
+    header = data[: data.index(b"\xff\xda")]
+    seconds, error = seconds_of(header + bytes(19_000_000))
+    assert (type(error), seconds < REFUSAL_S) == (BrokenImage, True)
+    assert "no scan" in str(error)

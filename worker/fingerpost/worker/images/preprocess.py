@@ -113,8 +113,9 @@ def _fitted(image: ImageFile, wanted: ImageInput) -> NDArray[np.uint8]:
         least = (max(1, image.width // by), max(1, image.height // by))
         drafted = image.draft("RGB" if wanted.channels == 3 else "L", least)
         extent = drafted and drafted[1][2:]
-    pixels = load(image)
-    return _array(resize(pixels, wanted, extent=extent, turn=turn_of(image)), wanted.channels)
+    # Not a variable for the pixels: `resize` frees them before the result needs memory.
+    fitted = resize(load(image), wanted, extent=extent, turn=turn_of(image))
+    return _array(fitted, wanted.channels)
 
 
 def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:
@@ -139,4 +140,5 @@ def _upright(image: ImageFile, mode: str) -> Image.Image:
 
 
 def _array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+    width, height = image.size
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, channels)

@@ -132,7 +132,8 @@ def open_image(data: Encoded, config: ImageConfig) -> ImageFile:
             f"these {len(data):,} bytes are not an image of a supported format "
             f"({', '.join(FORMATS)}); they begin with {bytes(data[:12])!r}"
         )
-    source = _Source(data)
+    # The pieces of a JPEG, of which Pillow reads many, are limited by `check_structure`.
+    source = io.BytesIO(data) if name == "JPEG" else _Source(data)
     try:
         check_structure(name, source.getvalue(), max_pixels=config.max_pixels)
         image = _PLUGINS[name](source)

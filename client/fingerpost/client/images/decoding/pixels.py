@@ -32,6 +32,9 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Where Pillow has what says how to turn an image.
+_TURNING: Final = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
+
 SIDEWAYS: Final = frozenset(
     {
         Image.Transpose.TRANSPOSE,
@@ -77,6 +80,8 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 
     Damaged metadata counts as none. Pillow turns a TIFF itself when it loads.
     """
+    if _TURNING.isdisjoint(image.info) and not isinstance(image, TiffFile):
+        return None  # as of most images; Pillow's EXIF takes as long as the pixels of a small one
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # metadata of any kind

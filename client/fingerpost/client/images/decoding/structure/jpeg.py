@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from itertools import islice
 from typing import Final
 
@@ -28,6 +29,11 @@ _MAX_RESOURCES: Final = 4096
 # Pillow reads each table in Python. Four tables have 516 bytes at most.
 _MAX_TABLE_BYTES: Final = 1 << 16
 
+# Pillow reads what is between segments byte by byte; encoders pad them with a few.
+_MAX_BETWEEN_BYTES: Final = 1 << 16
+
+_FRAME: Final = struct.Struct(">xHHB")
+_NO_MARKER: Final = frozenset((0x00, 0xFF))
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")
 _IN_SCAN: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _SOS: Final = re.compile(rb"\xff\xda")
@@ -46,18 +52,26 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
         BrokenImage, ImageTooLarge, UnsupportedImage: see `check_structure`.
     """
     at, frame, pixels, components = 2, 0, 0, 0
-    segments = exif = resources = tables = 0
+    segments = exif = resources = tables = between = 0
     while True:
-        found = _MARKER.search(data, at)
-        if found is None:
-            return  # without a scan, which the decoder refuses
-        marker, at = found[1][0], found.end()
+        head = data[at : at + 4]
+        if len(head) == 4 and head[0] == 0xFF and head[1] not in _NO_MARKER:
+            marker, at = head[1], at + 2
+        else:
+            found = _MARKER.search(data, at)
+            if found is None:
+                raise BrokenImage("the image has no scan: its pixels are missing, send all of it")
+            between += found.end() - 2 - at
+            if between > _MAX_BETWEEN_BYTES:
+                raise _pieces("bytes between its segments", _MAX_BETWEEN_BYTES)
+            marker, at = found[1][0], found.end()
+            head = data[at - 2 : at + 2]
         segments += 1
         if segments > _MAX_SEGMENTS:
             raise _pieces("segments before its pixels", _MAX_SEGMENTS)
         if marker in _ALONE:
             continue
-        length = max(2, int.from_bytes(data[at : at + 2], "big"))
+        length = max(2, int.from_bytes(head[2:], "big"))
         body, end = at + 2, at + length
         if marker == 0xDA:
             break
@@ -80,9 +94,9 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
             )
         elif marker in _SEQUENTIAL or marker in (_PROGRESSIVE, _LOSSLESS):
             frame = marker
-            height, width = data[body + 1 : body + 3], data[body + 3 : body + 5]
-            pixels = int.from_bytes(height, "big") * int.from_bytes(width, "big")
-            components = int.from_bytes(data[body + 5 : body + 6], "big")
+            if len(data) >= body + 6:
+                height, width, components = _FRAME.unpack_from(data, body)
+                pixels = height * width
         elif marker not in _TABLES:
             # libjpeg ends here, too. Pillow would go on, and see another file than is checked here.
             raise BrokenImage(
