@@ -248,8 +248,8 @@ class ModelRoot:
             raise ConfigurationError(f"{self._folder} cannot be read: {error}") from error
         if self._first and models and all(map(_is_version, models)):
             raise ConfigurationError(
-                f"{self._folder} is the folder of one model, with its versions: give it as --model, "
-                "or the folder in which it is as --models"
+                f"{self._folder} is the folder of one model, with its versions: give it as "
+                "--model, or the folder in which it is as --models"
             )
         for path in models:
             model = self._model(path.name)
