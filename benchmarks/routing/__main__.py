@@ -9,13 +9,15 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.routing.central_queue import central_queue
 from benchmarks.routing.scenarios import (
+    DEFAULT_WORKERS,
     EQUAL,
     FEW,
     FOUR,
@@ -107,6 +109,36 @@ def duel(scenarios: dict[str, Scenario], other: str, seeds: int) -> list[Row]:
     return rows
 
 
+def defaults(scenarios: Mapping[str, Scenario], seeds: int) -> list[Row]:
+    """Workers of default options: hot-cold over C3, and its mean over that of a central queue.
+
+    The central queue has no network, so that a round trip is added to it. The means are those of
+    logarithms of several seeds.
+    """
+    rows = []
+    for name, scenario in scenarios.items():
+        logs: list[list[float]] = [[], [], [], []]
+        figures = []
+        for seed in range(1, seeds + 1):
+            seeded = replace(scenario, seed=seed)
+            ours, theirs = run(seeded, "hot-cold"), run(seeded, "c3")
+            figures.append([1000 * fmean(ours.latencies), ms(ours, 0.5), ms(ours, 0.99)])
+            queued = [each + scenario.rtt_s for each in central_queue(seeded)]
+            logs[0].append(math.log(fmean(ours.latencies) / fmean(queued)))
+            logs[1].append(math.log(fmean(ours.latencies) / fmean(theirs.latencies)))
+            for log, share in zip(logs[2:], (0.5, 0.99), strict=True):
+                log.append(math.log(ours.quantile(share) / theirs.quantile(share)))
+        row: Row = {"workers": name}
+        row["mean, p50, p99"] = [round(fmean(each), 1) for each in zip(*figures, strict=True)]
+        labels = ("mean / central", "mean / C3", "p50 / C3", "p99 / C3")
+        row |= {
+            label: round(math.exp(fmean(log)), 3) for label, log in zip(labels, logs, strict=True)
+        }
+        rows.append(row)
+        print(f"| {name} |", *(f"{figure} |" for _, figure in pairs(row)), flush=True)
+    return rows
+
+
 def ramp(scenario: Scenario, steps: int) -> list[Row]:
     """The p99.9 at each load, and the share of requests that met the timeout."""
     assert isinstance(scenario.load, tuple)
@@ -189,6 +221,7 @@ def main() -> None:
     """Run all simulations, or short ones with `--smoke`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.routing", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="short runs, without any claim")
+    parser.add_argument("--defaults", action="store_true", help="only workers of default options")
     parser.add_argument("--out", type=Path, default=Path(".cache/routing"), help="folder")
     options = parser.parse_args()
     out: Path = options.out
@@ -209,6 +242,11 @@ def main() -> None:
         loads = spread_loads = (0.5, 0.9)
         sweeps = {"hot_cold.hot_quantile": (0.6, 0.84)}
     report: dict[str, Any] = {}
+    print("## Default workers: hot-cold, and its figures over C3's and a central queue's")
+    shown = dict(list(DEFAULT_WORKERS.items())[:1]) if options.smoke else DEFAULT_WORKERS
+    report["defaults"] = defaults(shown, min(3, seeds))
+    if options.defaults:
+        return
     print("## Testbed and small clusters: p50 / p90 / p99, ms")
     columns = {f"testbed {load:.0%}": replace(testbed, load=load) for load in (0.7, 0.9)}
     report["table"] = table({**columns, "spread": spread, **small})

@@ -11,6 +11,8 @@ from fingerpost.client.routing import Balancer, Budget, Pick, RoutingConfig, mak
 from fingerpost.client.routing.line import WaitingLine
 from fingerpost.registry import LoadReport, WorkerState
 from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.worker.engine.batching.batcher import Batcher
+from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.serving.oldest_first import OldestFirst
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Request:
 
     __slots__ = (
         *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
-        *("called", "pick", "queue", "retry_after_s", "started", "tried", "work"),
+        *("called", "pick", "alone_s", "queue", "retry_after_s", "started", "tried", "work"),
     )
 
     def __init__(self, client: Client, born: float, mb: float, work: float) -> None:
@@ -39,6 +41,7 @@ class Request:
         self.started = 0.0
         self.retry_after_s: float | None = None
         self.queue = 1.0
+        self.alone_s: float | None = None
         self.begun = False
         self.awaits = self.attempts = 0
         self.tried: frozenset[str] = NO_WORKERS
@@ -114,14 +117,18 @@ class Worker:
     """A simulated worker: a queue, and the images that it works on."""
 
     __slots__ = (
-        *("busy", "factor", "latency", "link", "link_changes", "mb", "mode"),
+        *("batcher", "busy", "factor", "latency", "link", "link_changes", "mb", "mode"),
         "oldest_first",
         *("queue", "rif", "sampled_at", "seq", "slots", "speed"),
     )
 
-    def __init__(self, speed: float, slots: int, mb_per_s: float) -> None:
+    def __init__(self, speed: float, scenario: Scenario, mb_per_s: float) -> None:
         self.speed = speed
-        self.slots = slots
+        self.slots = scenario.slots
+        self.batcher: Batcher[Any] | None = None
+        if scenario.batch_s is not None:
+            config = BatchingConfig(max_batch=scenario.slots, max_queue=scenario.max_in_flight)
+            self.batcher = Batcher(config, concurrent_batches=scenario.lanes)
         self.link = Link(mb_per_s)
         self.factor = 1.0
         self.mode = "up"
@@ -130,17 +137,24 @@ class Worker:
         self.oldest_first = OldestFirst()
         self.queue: deque[Request] = deque()
 
-    def report(self) -> LoadReport:
+    def report(self, now: float) -> LoadReport:
         """Its load report now."""
         self.seq += 1
         base = self.latency / self.mb if self.mb else 0.0
+        slots, expected_s, alone_s = self.slots, 0.0, 0.0
+        if self.batcher is not None:
+            slots = max(1, round(self.batcher.sizes.capacity))
+            uploading = self.rif - self.batcher.present
+            expected_s, alone_s = self.batcher.forecast(now, uploading)
         return LoadReport(
             rif=self.rif,
-            slots=self.slots,
+            slots=slots,
             state=WorkerState.READY,
             boot_id=1,
             seq=self.seq,
-            latency_per_cost_s=base * max(1.0, self.rif / self.slots),
+            latency_per_cost_s=base * max(1.0, self.rif / slots),
+            expected_s=expected_s,
+            alone_s=alone_s,
         )
 
     def sample(self, request: Request, now: float) -> float:
@@ -148,7 +162,8 @@ class Worker:
         worker_s = now - request.started
         weight = time_weight(now - self.sampled_at, _LEAST, _NEWEST) if self.mb else 1.0
         self.sampled_at = now
-        self.latency = ewma(self.latency, worker_s / request.queue, weight)
+        alone_s = worker_s / request.queue if request.alone_s is None else request.alone_s
+        self.latency = ewma(self.latency, alone_s, weight)
         self.mb = ewma(self.mb, request.mb, weight)
         return worker_s
 

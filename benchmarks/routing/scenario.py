@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing import RoutingConfig
 
+if TYPE_CHECKING:
+    from random import Random
+
 __all__ = ["Event", "Result", "Scenario"]
+
+_CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +50,10 @@ class Scenario:
             followed by the next image. `load` is not used then.
         warmup_s: images that arrive before this are not in the result.
         steady: all images of a size take the same time, instead of a random one.
-        batch_s: a worker runs up to `slots` images as one batch, which takes the first figure, and
-            the second for each image.
+        batch_s: a worker is one of default options: `Batcher` makes batches of up to `slots` images
+            and measures what the worker reports. A batch takes the first figure, and the second for
+            each image, times its work.
+        lanes: batches that such a worker runs at once, each at full speed.
         size_spread: sigma of a lognormal distribution of image sizes; 0 for equal ones.
         mb_per_s: bandwidth of the workers' links, in turn.
         link_delay_s: the delay of a message to a worker whose link uploads are using.
@@ -65,6 +73,7 @@ class Scenario:
     warmup_s: float = 4.0
     steady: bool = False
     batch_s: tuple[float, float] | None = None
+    lanes: int = 1
     rtt_s: float = 0.001
     image_mb: float = 0.5
     size_spread: float = 0.0
@@ -78,6 +87,26 @@ class Scenario:
     events: Sequence[Event] = ()
     seed: int = 1
     routing: RoutingConfig = field(default_factory=RoutingConfig)
+
+    @property
+    def capacity(self) -> float:
+        """Images a second that all workers answer at nominal speed."""
+        if self.batch_s is None:
+            return sum(self.speeds) * self.slots / self.service_s
+        fixed, each = self.batch_s
+        return sum(self.speeds) * self.lanes * self.slots / (fixed + each * self.slots)
+
+    def draw(self, rng: Random) -> tuple[float, float]:
+        """Draw an image: its size relative to the average, and its seconds at nominal speed."""
+        size = rng.lognormvariate(0.0, self.size_spread) if self.size_spread else 1.0
+        work = 1.0 if self.steady else max(0.01, rng.gauss(1.0, 1.0)) / _CUT_MEAN
+        return size, work * (self.service_s * size)
+
+    def batch_time_s(self, works: Sequence[float]) -> float:
+        """Seconds of a batch at nominal speed; each image is the average one times its work."""
+        assert self.batch_s is not None
+        fixed, each = self.batch_s
+        return fixed + each * sum(works) / self.service_s
 
 
 @dataclass(slots=True)

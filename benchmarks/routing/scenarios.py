@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.routing.scenario import Event, Scenario
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "BATCHES",
+    "DEFAULT_WORKERS",
     "EQUAL",
     "FEW",
     "FOUR",
@@ -22,6 +27,7 @@ __all__ = [
     "SPREAD",
     "TESTBED",
     "TWO_SLOW",
+    "default_workers",
     "few",
 ]
 
@@ -93,6 +99,7 @@ BATCHES: Final = Scenario(
     speeds=(1.0,) * 3,
     slots=32,
     batch_s=(0.002, 0.0015),
+    steady=True,
     at_once=16,
     image_mb=0.0003,
     duration_s=12.0,
@@ -120,6 +127,48 @@ JOINING: Final = Scenario(
     duration_s=60.0,
     events=(Event(at_s=20.0, worker=0, mode="joining"),),
 )
+
+
+def default_workers(fixed: float, load: float, images: int = 6000, **more: Any) -> Scenario:
+    """Workers of 10, 20, 80 and 160 ms an image, with default options, and four clients.
+
+    Args:
+        fixed: the part of a lone image's time that a batch takes only once: 0 for a model whose
+            time is linear in the batch, as on most CPUs, 1 for a flat one.
+        load: the share of the capacity.
+        images: that arrive after the warm-up.
+        more: other fields of the scenario.
+    """
+    scenario = Scenario(
+        clients=4,
+        speeds=(8.0, 4.0, 1.0, 0.5),
+        slots=32,
+        batch_s=(0.08 * fixed, 0.08 * (1 - fixed)),
+        load=load,
+        steady=True,
+        image_mb=0.02,
+    )
+    scenario = replace(scenario, **more)
+    return replace(scenario, duration_s=scenario.warmup_s + images / (load * scenario.capacity))
+
+
+# Workers as users start them: linear, flat and between; one lane and two; equal ones; images whose
+# work differs; from the first image on.
+DEFAULT_WORKERS: Final[Mapping[str, Scenario]] = {
+    **{
+        f"{name}, {load:.0%}": default_workers(fixed, load)
+        for name, fixed in (("linear", 0.0), ("half", 0.5), ("most", 0.9), ("flat", 1.0))
+        for load in (0.4, 0.8)
+    },
+    "linear, 2 lanes, 70%": default_workers(0.0, 0.7, lanes=2),
+    "half, 2 lanes, 70%": default_workers(0.5, 0.7, lanes=2),
+    "linear, sizes, 50%": default_workers(0.0, 0.5, size_spread=0.8),
+    "half, sizes, 50%": default_workers(0.5, 0.5, size_spread=0.8),
+    "linear, cold, 70%": default_workers(0.0, 0.7, images=1000, warmup_s=0.0),
+    "half, cold, 70%": default_workers(0.5, 0.7, images=1000, warmup_s=0.0),
+    "linear, equal, 70%": default_workers(0.0, 0.7, speeds=(1.0,) * 4),
+    "linear, 8 and 8, 70%": default_workers(0.0, 0.7, speeds=(4.0,) * 8 + (1.0,) * 8),
+}
 
 
 def few(workers: int, clients: int, slots: int) -> Scenario:

@@ -1,16 +1,14 @@
 """A simulated cluster: the routing classes of production, and workers that are queues.
 
-A worker works on `slots` images at once; others wait in its queue. An image takes `service_s` on
-average, divided by the worker's speed, which other programs (antagonists) change every few seconds.
-The time is drawn from a normal distribution whose deviation is its mean, cut off at zero, as in
-Prequal's testbed. A worker reports what a real one does: its requests, from the headers on, and
-seconds a megabyte as a moving average. A message takes half a round trip, and an upload its bytes
-over the bandwidth, so that reports are as old as in a real network.
+A worker works on `slots` images at once; others wait in its queue. Or production's `Batcher` makes
+its batches, learns their times, and forecasts. An image takes `service_s` on average, divided by
+the worker's speed, which other programs (antagonists) change every few seconds. It is drawn from a
+normal distribution whose deviation is its mean, cut off at zero, as in Prequal's testbed. A message
+takes half a round trip, and an upload its bytes over the bandwidth.
 
-Clients do what `Prober`, `Service` and `Dispatcher` do, without sockets. They probe along with a
-request, and before one that is worth it; never a worker whose probe is not answered yet, or that
-has just reported. They skip reports that follow another too soon, time out, and try again on
-another worker, within their budget.
+Clients do what `Prober`, `Service` and `Dispatcher` do, without sockets: they probe with a request,
+and before one that is worth it; they skip reports that follow another too soon, time out, and try
+again on another worker, within their budget.
 """
 
 from __future__ import annotations
@@ -33,26 +31,23 @@ __all__ = ["simulate"]
 _MODEL: Final = ModelReference("m")
 _SMOOTHING: Final = 0.1  # of the client's average of its requests
 _FAIL_FAST_S: Final = 0.001
-_CUT_MEAN: Final = 1.0833  # of max(0, N(1, 1))
 
 
 class _Simulation:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.rng = random.Random(scenario.seed)
-        self.chance = random.Random(
-            scenario.seed + 1
-        )  # of routing, so that the loads stay the same
+        self.chance = random.Random(scenario.seed + 1)  # of routing: the loads stay the same
         self.now = 0.0
         self.heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self.count = 0
         self.half_s = scenario.rtt_s / 2
         rates = scenario.mb_per_s
         self.workers = [
-            Worker(speed, scenario.slots, rates[index % len(rates)])
+            Worker(speed, scenario, rates[index % len(rates)])
             for index, speed in enumerate(scenario.speeds)
         ]
-        self.capacity = sum(scenario.speeds) * scenario.slots / scenario.service_s
+        self.capacity = scenario.capacity
         self.clients = [Client(scenario.routing) for _ in range(scenario.clients)]
         self.waiting: deque[Request] = deque()  # in the order of their deadlines
         self.listed = set(range(len(self.workers)))
@@ -134,9 +129,7 @@ class _Simulation:
     def request(self, client: Client) -> None:
         scenario, rng, now = self.scenario, self.rng, self.now
         self.time_out(now)
-        size = rng.lognormvariate(0.0, scenario.size_spread) if scenario.size_spread else 1.0
-        work = 1.0 if scenario.steady else max(0.01, rng.gauss(1.0, 1.0)) / _CUT_MEAN
-        work *= scenario.service_s * size
+        size, work = scenario.draw(rng)
         request = Request(client, now, size * scenario.image_mb, work)
         client.budget.request(now, int(request.mb * 1e6))
         self.waiting.append(request)
@@ -198,7 +191,7 @@ class _Simulation:
 
     def probed(self, argument: Any) -> None:
         worker = self.workers[int(argument[1].id)]
-        report = worker.report() if worker.mode == "up" else None
+        report = worker.report(self.now) if worker.mode == "up" else None
         self.at(self.now + self.half_s, self.reported, (*argument, worker.mode, report))
 
     def reported(self, argument: Any) -> None:
@@ -325,7 +318,7 @@ class _Simulation:
             delay_s = self.half_s + (_FAIL_FAST_S if outcome is Outcome.FAILED else 0.0)
             self.at(self.now + delay_s, self.answer, (request, made, outcome, None, None, 0.0))
         elif worker.refuses(request, made, self.scenario, self.now):
-            answer = (request, made, Outcome.OVERLOADED, worker.report(), None, 0.0)
+            answer = (request, made, Outcome.OVERLOADED, worker.report(self.now), None, 0.0)
             self.at(self.now + self.half_s, self.answer, answer)
         else:
             worker.rif += 1
@@ -351,21 +344,33 @@ class _Simulation:
         request, made = argument
         worker = self.workers[int(made.endpoint.id)]
         request.started = self.now
-        worker.queue.append(argument)
+        if worker.batcher is None:
+            worker.queue.append(argument)
+        else:
+            worker.batcher.submit(argument, cost=request.mb, now=self.now)
         self.work(worker)
 
     def work(self, worker: Worker) -> None:
         """Start images that there is a slot for."""
-        batch_s = self.scenario.batch_s
         speed = worker.speed * worker.factor
-        if batch_s is None:
+        if worker.batcher is None:
             for argument in worker.take(worker.slots - worker.busy):
                 worker.busy += 1
                 self.at(self.now + argument[0].work / speed, self.finish, (worker, [argument]))
-        elif not worker.busy and (batch := worker.take(worker.slots)):
-            worker.busy = 1
-            took_s = (batch_s[0] + batch_s[1] * len(batch)) / speed
-            self.at(self.now + took_s, self.finish, (worker, batch))
+            return
+        while (batch := worker.batcher.poll(self.now)) is not None:
+            run = [pending.item for pending in batch.items]
+            took_s = self.scenario.batch_time_s([each[0].work for each in run]) / speed
+            self.at(self.now + took_s, self.ran, (worker, run, batch, self.now))
+
+    def ran(self, arguments: Any) -> None:
+        worker, run, batch, began = arguments
+        worker.batcher.complete(self.now, batch)
+        alone_s = (self.now - began) * worker.batcher.sizes.alone_part(len(run))
+        for argument in run:
+            argument[0].alone_s = alone_s
+            self.finished(worker, argument)
+        self.work(worker)
 
     def finish(self, arguments: Any) -> None:
         worker, batch = arguments
@@ -383,7 +388,7 @@ class _Simulation:
             request,
             made,
             Outcome.ANSWERED if up else Outcome.FAILED,
-            worker.report() if up else None,
+            worker.report(self.now) if up else None,
             worker_s if up else None,
             request.mb,
         )

@@ -49,6 +49,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "worker/models/contents.py:--models": ("worker", "up"),
     "worker/repository/loader.py": LOADS,
     "worker/repository/sources.py": ("worker",),
+    "worker/telemetry/metrics.py": ("worker",),
     "worker/training/": ("train",),
     "deploy/load_test/": ("bench",),
     "deploy/local/cluster.py": ("up",),
@@ -67,7 +68,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "deploy/commands/up.py:--proxy": ("classify", "status"),
 }
 # Arguments of other programs.
-OTHERS = ("deploy/demo/demo.py", "deploy/commit.py", "worker/serving/uploads.py")
+OTHERS = (
+    "deploy/demo/demo.py",
+    "deploy/commit.py",
+    "worker/models/unread.py",
+    "worker/serving/uploads.py",
+)
 
 
 def options_of_commands() -> dict[str, set[str]]:

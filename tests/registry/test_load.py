@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LoadReport, WorkerState
+from fingerpost.registry.load import decode_load_report
 
 REPORT = LoadReport(
     rif=3,
@@ -17,7 +19,10 @@ REPORT = LoadReport(
     seq=7,
     queued_cost=1.5,
     latency_per_cost_s=0.125,
+    expected_s=0.75,
+    alone_s=0.25,
 )
+OLDER = msgspec.structs.replace(REPORT, expected_s=0.0, alone_s=0.0)
 counts = st.integers(min_value=0, max_value=2**53 - 1)
 figures = st.floats(min_value=0, max_value=1e12)
 
@@ -26,8 +31,17 @@ def test_the_header_is_orcas_text_form():
     assert REPORT.to_header() == (
         "TEXT application_utilization=0.375,named_metrics.rif=3,named_metrics.slots=8,"
         "named_metrics.queued_cost=1.5,named_metrics.latency_per_cost_s=0.125,"
-        f"named_metrics.state=1,named_metrics.boot_id={2**53 - 1},named_metrics.seq=7"
+        f"named_metrics.state=1,named_metrics.boot_id={2**53 - 1},named_metrics.seq=7,"
+        "named_metrics.expected_s=0.75,named_metrics.alone_s=0.25"
     )
+
+
+def test_a_report_of_an_older_release_has_no_forecast():
+    header, _, _ = REPORT.to_header().partition(",named_metrics.expected_s")
+    assert LoadReport.from_header(header) == OLDER
+    body = b'{"rif":3,"slots":8,"state":1,"boot_id":%d,"seq":7,"queued_cost":1.5' % REPORT.boot_id
+    body += b',"latency_per_cost_s":0.125}'
+    assert decode_load_report(body, "a:1") == OLDER
 
 
 @given(
@@ -40,6 +54,8 @@ def test_the_header_is_orcas_text_form():
         seq=counts,
         queued_cost=figures,
         latency_per_cost_s=figures,
+        expected_s=figures,
+        alone_s=figures,
     )
 )
 def test_a_report_survives_its_header(report):
@@ -48,6 +64,8 @@ def test_a_report_survives_its_header(report):
     assert (back.boot_id, back.seq) == (report.boot_id, report.seq)
     assert back.queued_cost == pytest.approx(report.queued_cost, rel=1e-5)
     assert back.latency_per_cost_s == pytest.approx(report.latency_per_cost_s, rel=1e-5)
+    assert back.expected_s == pytest.approx(report.expected_s, rel=1e-5)
+    assert back.alone_s == pytest.approx(report.alone_s, rel=1e-5)
 
 
 def test_unknown_metrics_and_spaces_are_passed_over():
@@ -69,6 +87,8 @@ def test_unknown_metrics_and_spaces_are_passed_over():
         REPORT.to_header().replace("queued_cost=1.5", "queued_cost=nan"),
         REPORT.to_header().replace("queued_cost=1.5", "queued_cost=inf"),
         REPORT.to_header().replace("cost_s=0.125", "cost_s=-1"),
+        REPORT.to_header().replace("expected_s=0.75", "expected_s=nan"),
+        REPORT.to_header().replace("alone_s=0.25", "alone_s=-1"),
         REPORT.to_header().replace(",named_metrics.seq=7", ""),
         REPORT.to_header().replace("seq=7", "seq=" + "7" * 5000),
         REPORT.to_header().replace("rif=3", "rif=" + "3" * 400),

@@ -28,7 +28,7 @@ def items(batch: Batch[int] | None) -> list[int]:
 
 def taught(queue: Batcher[int], line, *, until: float = 100.0) -> Batcher[int]:
     """A batcher that has seen runs of 1 and of its limit, the last of which ended at `until`."""
-    sizes = [1, queue.limit] * 10
+    sizes = [1, queue.sizes.limit] * 10
     start = until - sum(line(size) for size in sizes)
     for size in sizes:
         for item in range(size):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -39,6 +41,28 @@ def test_up_keeps_workers_running_and_leaves_nothing(
     assert alive == []
     assert get_json(f"{proxy}/health/live") is None
     assert "Traceback" not in up.output()
+
+
+def test_up_takes_the_options_of_a_single_model(
+    processes: Processes, digits: Digits, tmp_path: Path
+) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("".join(f"digit {number}\n" for number in range(10)))
+    port = free_port()
+    given = ("--name", "numbers", "--labels", labels)
+    processes.start(
+        "up", "--model", digits.model, "--workers", 1, "--port", port,
+        "--registry-port", free_port(), "--threads", 1, *given,
+    )  # fmt: skip
+    (worker,) = processes.workers(f"http://127.0.0.1:{port}", 1, "numbers")
+    with urllib.request.urlopen(
+        f"http://{worker['address']}/v1/classify/numbers", digits.images[0].read_bytes()
+    ) as answer:
+        (result,) = json.load(answer)["results"]
+    assert result["predictions"][0][0].startswith("digit ")
+    several = processes.start("up", "--model", digits.model, "--model", tmp_path, *given)
+    assert several.wait() == 2
+    assert "--name, --labels cannot be used with several models" in several.output()
 
 
 def test_up_says_why_it_cannot(processes: Processes, digits: Digits) -> None:

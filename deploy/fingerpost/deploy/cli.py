@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
-from fingerpost.deploy.standard_streams import open_standard_streams
+from fingerpost.deploy.standard_streams import discard_output, open_standard_streams
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.printable import printable
 from fingerpost.registry.version import __version__
@@ -96,6 +97,9 @@ _EXTRAS = {
     "kazoo": "zookeeper",
 }
 
+# What a full disk says, also that of standard output: nothing is wrong with this program.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -134,6 +138,12 @@ def main() -> None:
         if extra is None:
             raise
         _fail(f"this needs {error.name}, which is not installed: pip install 'fingerpost[{extra}]'")
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        discard_output()
+        place = error.filename or "the output"
+        _fail(f"{place} cannot be written: {error.strerror}; make room, and run this again")
 
 
 def add_commands() -> None:

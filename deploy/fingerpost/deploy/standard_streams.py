@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["open_standard_streams"]
+__all__ = ["discard_output", "open_standard_streams"]
 
 
 def open_standard_streams() -> None:
@@ -24,3 +24,13 @@ def open_standard_streams() -> None:
         if getattr(sys, name) is None:
             descriptor = ("stdin", "stdout", "stderr").index(name)
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
+def discard_output() -> None:
+    """Let standard output go nowhere from now on, because it cannot be written.
+
+    Python would write again what is left in its buffer as it ends, and show that error, too.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

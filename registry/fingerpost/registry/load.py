@@ -50,13 +50,16 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rif: requests in flight, counted from the arrival of the headers, so that uploads in
             progress are seen.
-        slots: how many requests the worker works on at once without queueing (one full batch).
+        slots: how many requests the worker works on at once, as it measured: the time of a lone
+            request, times the requests a second that it can answer.
         queued_cost: megabytes of encoded images waiting for the model.
         latency_per_cost_s: seconds per megabyte of encoded image at the present load: what it
             takes where slots are free, times `rif` / `slots` where there are more requests.
         state: see `WorkerState`.
         boot_id: random number of this process, below 2**53; a new one means a restart.
         seq: grows with every report, so that an older one never replaces a newer one.
+        expected_s: seconds until the answer to an image that came now; 0 while unknown.
+        alone_s: the same where it would be the only one there; 0 while unknown.
     """
 
     rif: _Count
@@ -66,6 +69,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     seq: _Count
     queued_cost: _Figure = 0.0
     latency_per_cost_s: _Figure = 0.0
+    expected_s: _Figure = 0.0
+    alone_s: _Figure = 0.0
 
     def to_header(self) -> str:
         """The value of the `endpoint-load-metrics` header, in ORCA's text form."""
@@ -75,12 +80,16 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             f"named_metrics.queued_cost={self.queued_cost:.6g},"
             f"named_metrics.latency_per_cost_s={self.latency_per_cost_s:.6g},"
             f"named_metrics.state={self.state.value},"
-            f"named_metrics.boot_id={self.boot_id},named_metrics.seq={self.seq}"
+            f"named_metrics.boot_id={self.boot_id},named_metrics.seq={self.seq},"
+            f"named_metrics.expected_s={self.expected_s:.6g},"
+            f"named_metrics.alone_s={self.alone_s:.6g}"
         )
 
     @classmethod
     def from_header(cls, value: str) -> LoadReport:
         """Read a report from its header; metrics with other names are ignored.
+
+        `expected_s` and `alone_s` may be missing: workers of older releases do not send them.
 
         Raises:
             BadAnswer: not ORCA's text form, a metric is missing, or a number is out of range.
@@ -93,7 +102,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         try:
             if form != "TEXT":
                 raise ValueError(f"its form is {form[:20]!r}, not TEXT")
-            metrics = {name: fields[name] for name in cls.__struct_fields__}
+            metrics = {name: fields[name] for name in _REQUIRED}
+            for name in _OPTIONAL:
+                if name in fields:
+                    metrics[name] = fields[name]
             return msgspec.convert(metrics, cls, strict=False)
         except (KeyError, ValueError) as error:
             raise BadAnswer(
@@ -101,6 +113,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
 
 
+_OPTIONAL: Final = ("expected_s", "alone_s")
+_REQUIRED: Final = tuple(n for n in LoadReport.__struct_fields__ if n not in _OPTIONAL)
 _decoder: Final = msgspec.json.Decoder(LoadReport)
 
 

@@ -125,6 +125,58 @@ def test_load_is_a_part_of_the_cost(rif, picked):
     assert set(shares(balancer, random.Random(1), picks=1)) == {picked}
 
 
+def forecast(balancer: Balancer, index: int, expected_s: float, alone_s: float, **more) -> None:
+    """A report of one second a megabyte for each second that an image takes where it is alone."""
+    load_report = LoadReport(
+        rif=more.pop("rif", 0),
+        slots=more.pop("slots", 1),
+        state=WorkerState.READY,
+        boot_id=1,
+        seq=1,
+        latency_per_cost_s=alone_s,
+        expected_s=expected_s,
+        alone_s=alone_s,
+    )
+    balancer.reported(balancer.endpoints[index], load_report, 0.0, probed=True, **more)
+
+
+@pytest.mark.parametrize(("expected_s", "picked"), [(0.013, "w0000"), (0.018, "w0001")])
+def test_the_wait_counts_and_not_the_places_in_a_batch(expected_s, picked):
+    """One image at the faster, of 32 places. Time x (1 + b + 2 b^2), b the wait / the time alone.
+
+    10 ms and 3 ms of waiting: 14.8 ms, 8 ms of waiting: 30.8 ms; the other: 20 ms.
+    """
+    balancer = balancer_of(5, "hot-cold", exploration_rate=0, cost_tolerance=1)
+    forecast(balancer, 0, expected_s, 0.010, rif=1, slots=32)
+    for index, (waits_s, alone_s) in enumerate([(0, 0.020), *[(1, 0.5)] * 3], 1):
+        forecast(balancer, index, waits_s + alone_s, alone_s)
+    assert set(shares(balancer, random.Random(1), picks=1)) == {picked}
+
+
+def test_what_was_sent_since_the_forecast_waits_as_well():
+    balancer, rng = balancer_of(1, "hot-cold"), random.Random(1)
+    endpoint = balancer.endpoints[0]
+    forecast(balancer, 0, 0.015, 0.010, slots=2, unseen=1)
+    assert endpoint.backlog == pytest.approx(0.5 + 1 / 2)
+    made = balancer.pick(M, tried=(), now=0.0, rng=rng)
+    assert endpoint.backlog == pytest.approx(0.5 + 2 / 2)
+    assert isinstance(made, Pick)
+    made.release(Outcome.ANSWERED, now=0.04, rng=rng, sent_mb=1.0, worker_s=0.04)
+    assert endpoint.backlog == pytest.approx(0.5 + 1 / 2)
+    assert endpoint.compute_s_per_mb == pytest.approx(0.010)  # reported; its own sample is 0.02
+
+
+def test_a_report_without_a_forecast_costs_what_it_did():
+    """Workers of an older release: time x (1 + 6 (requests per slot)^2)."""
+    balancer = balancer_of(1, "hot-cold")
+    endpoint = balancer.endpoints[0]
+    for rif in (0, 1, 4, 9):
+        report(balancer, 0, rif=rif, seq=rif + 1)
+        b, load = endpoint.backlog, endpoint.requests_per_slot
+        assert load == rif / 4
+        assert 1 + b + 2 * b * b == pytest.approx(1 + 6 * load * load)
+
+
 def test_a_worker_that_has_just_reported_is_not_probed():
     balancer, rng = balancer_of(3, "hot-cold"), random.Random(1)
     report(balancer, 1, now=1.0)

@@ -93,6 +93,9 @@ def functional(name: str, *layers: dict[str, Any], kind: str = "Functional") -> 
     return {"class_name": kind, "config": {"name": name, "layers": chain, **ends}}
 
 
+CHAIN = (image("x"), depthwise(), normalization(), pool(), dense())
+
+
 def teachable_machine() -> dict[str, Any]:
     body = functional("model2", image("input_1"), depthwise(), normalization())
     features = sequential("sequential_5", image("model2_input"), body, pool())
@@ -107,17 +110,52 @@ def with_a_policy() -> dict[str, Any]:
     return functional("m", image("x"), depthwise(dtype=policy), normalization(), pool(), dense())
 
 
+def with_modules() -> dict[str, Any]:
+    """As since Keras 2.12."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        found = {key: named(each) for key, each in value.items()}
+        if "class_name" in found:
+            found |= {"module": "keras.src.engine", "registered_name": found["class_name"]}
+            found["build_config"] = {"input_shape": SHAPE}
+        return found
+
+    return named(functional("f", *CHAIN))
+
+
+def of_models() -> dict[str, Any]:
+    """Transfer learning: layers that augment the images, a base model, and a head."""
+    flip = layer("RandomFlip", "flip", mode="horizontal", seed=None, rng_type="stateful")
+    augment = sequential("augment", image("flip_input"), flip)
+    base = functional("base", image("base_input"), depthwise(), normalization())
+    model = functional("f", image("x"), augment, base, pool(), dense())
+    for each in model["config"]["layers"][2:4]:
+        each["inbound_nodes"][0][0][1] = 1  # a model's node 0 is its own
+    return model
+
+
+def with_slashes() -> dict[str, Any]:
+    renamed = [json.loads(json.dumps(each).replace('"pool"', '"top/pool"')) for each in CHAIN]
+    return functional("f", *renamed)
+
+
 def of_keras_2_0() -> dict[str, Any]:
     model = sequential("", depthwise(batch_input_shape=SHAPE), normalization(), pool(), dense())
     return {"class_name": "Sequential", "config": model["config"]["layers"]}
 
 
-CHAIN = (image("x"), depthwise(), normalization(), pool(), dense())
 MODELS = {
     "Teachable Machine": (teachable_machine(), "2.4.0"),
     "sequential": (sequential("s", *CHAIN), "2.15.0"),
     "functional": (functional("f", *CHAIN), "2.11.0-tf"),
     "of the name Model": (functional("f", *CHAIN, kind="Model"), "2.2.4-tf"),
+    "with modules": (with_modules(), "2.15.0"),
+    "of models": (of_models(), "2.12.0"),
+    "names with slashes": (with_slashes(), "2.8.0"),
     "with a policy": (with_a_policy(), "2.9.0"),
     "a list of layers": (of_keras_2_0(), "2.0.8"),
 }

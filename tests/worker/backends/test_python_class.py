@@ -156,3 +156,18 @@ def test_clear_errors(tmp_path: Path, code: str, target: str, message: str) -> N
         load(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) not in sys.path
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "asyncio.CancelledError(3)"])
+def test_a_constructor_that_ends_the_process_is_an_error(tmp_path: Path, raised: str) -> None:
+    code = f"""
+import asyncio
+
+class Model:
+    height = width = 1
+
+    def __init__(self, folder):
+        raise {raised}
+"""
+    with pytest.raises(ConfigurationError, match=r"cannot be loaded: \w+: 3"):
+        load(write(tmp_path / "m", code))

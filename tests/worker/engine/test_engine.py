@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -183,12 +183,22 @@ async def test_values_that_overflow_are_the_callers_fault() -> None:
     assert "up to 3e+38" in bad.message
 
 
+def raising(error: BaseException) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    def predict(images: Sequence[np.ndarray]) -> np.ndarray:
+        raise error
+
+    return predict
+
+
 @pytest.mark.parametrize(
     ("predict", "said"),
     [
         (lambda images: np.ones((1, 3), np.float32), r"scores have shape \[1, 3\] for 2 images"),
         (lambda images: np.ones(2, np.float32), r"scores have shape \[2\]"),
-        (lambda images: sys.exit("I am leaving"), "I am leaving"),
+        (lambda images: sys.exit("I am leaving"), "SystemExit: I am leaving"),
+        (raising(asyncio.CancelledError()), "CancelledError"),
+        (raising(KeyboardInterrupt()), "KeyboardInterrupt"),
+        (raising(AssertionError()), "AssertionError"),
     ],
 )
 async def test_a_model_that_breaks_its_word_is_a_typed_error(predict, said: str) -> None:
@@ -343,6 +353,10 @@ async def test_warming_up_runs_in_the_models_own_thread(backend: GatedBackend, s
 def test_warming_up_tells_what_is_wrong_with_a_model() -> None:
     with pytest.raises(ConfigurationError, match="fails on a gray image"):
         warm_up(Plain(lambda images: sys.exit(int("x"))), 4)
+    with pytest.raises(ConfigurationError, match="batch of 1.*SystemExit: 3"):
+        warm_up(Plain(lambda images: sys.exit(3)), 4)
+    with pytest.raises(KeyboardInterrupt):  # somebody pressed Ctrl-C
+        warm_up(Plain(raising(KeyboardInterrupt())), 4)
     with pytest.raises(ConfigurationError, match="expected finite scores"):
         warm_up(Plain(lambda images: means(images) * np.nan), 4)
 

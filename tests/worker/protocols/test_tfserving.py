@@ -132,7 +132,9 @@ REFUSED = {
     "two axes": ({"instances": [[[1.0, 2.0]]]}, 400, "three axes"),
     "no numbers": ({"instances": [[[["red"]]]]}, 400, "instances[0]"),
     "beyond float32": ({"instances": [[[[1e300]]]]}, 400, "instances[0]"),
-    "too deep": (b'{"instances": [' + b"[" * 5000 + b"]" * 5000 + b"]}", 400, "body"),
+    # How deep lists may be nested depends on Python's version: 1,000 or 10,000 of them.
+    "too deep": (b'{"instances": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", 400, "body"),
+    "too deep for an array": (b'{"instances": [' + b"[" * 500 + b"]" * 500 + b"]}", 400, "[0]"),
     "not UTF-8": (b'{"instances": [{"\xff": 1}]}', 400, "instances[0]"),
     "too many rows": ({"instances": [[]] * 600}, 413, "600"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -137,8 +138,35 @@ def test_there_are_no_labels(tmp_path: Path) -> None:
     write(tmp_path, SHAPE)
     (tmp_path / "labels.txt").unlink()
     (message,) = messages(tmp_path)
-    assert "answers name the classes 0 to 2" in message
+    assert "answers name the classes by their numbers" in message
     assert str(tmp_path / "labels.txt") in message
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ("1 / 0", "the model fails on a generated image: division by zero"),
+        ("np.sqrt(-means)", "some scores are not finite, of which images get an error"),
+    ],
+)
+def test_a_model_that_fails_on_a_generated_image(tmp_path: Path, scores: str, message: str) -> None:
+    """The warm-up sends gray images only."""
+    code = f"""
+        def predict(self, batch):
+            means = batch.mean(axis=(1, 2))
+            if np.ptp(means) == 0:
+                return np.full((len(batch), 3), 1 / 3)
+            with np.errstate(invalid="ignore"):
+                return {scores}
+    """
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\n\nclass Mine:\n    height = width = 16\n\n"
+        "    def __init__(self, folder):\n        pass\n"
+        + textwrap.indent(textwrap.dedent(code), "    ")
+    )
+    (tmp_path / "model.toml").write_text('framework = "python"\nclass = "mine:Mine"')
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    assert messages(tmp_path) == [message]
 
 
 def test_a_new_manifest_keeps_what_the_file_implied(tmp_path: Path) -> None:

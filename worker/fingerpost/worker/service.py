@@ -141,15 +141,20 @@ class WorkerService:
         self._seq += 1
         rif, slots = self.admission.rif, 0
         decoding: list[float] = []
-        queued_cost = latency_per_cost_s = 0.0
+        queued_cost = latency_per_cost_s = expected_s = alone_s = 0.0
         stalled = False
-        for engine in self._manager.engines():
+        engines = self._manager.engines()
+        uploading = max(0, rif - sum([engine.inside for engine in engines]))
+        for engine in engines:
             stalled = stalled or engine.running_s() > self._stall_s
             decoding += engine.decoding_since()
             rif += engine.abandoned
             slots = max(slots, engine.slots)
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
+            forecast_s, lone_s = engine.forecast(uploading)
+            if lone_s and forecast_s * alone_s >= expected_s * lone_s:  # of the busiest model
+                expected_s, alone_s = forecast_s, lone_s
         stalled = stalled or self._decoding_s(decoding) > self._stall_s
         slots = slots or self._slots  # before the first model is loaded
         return LoadReport(
@@ -160,6 +165,8 @@ class WorkerService:
             seq=self._seq,
             queued_cost=queued_cost,
             latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
+            expected_s=expected_s,
+            alone_s=alone_s,
         )
 
     def _running_s(self) -> float:

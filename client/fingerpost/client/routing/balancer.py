@@ -35,7 +35,7 @@ class Pick:
         trial: it is the one request that decides whether an ejected worker is used again.
     """
 
-    __slots__ = ("_balancer", "_released", "_requests", "at", "endpoint", "trial")
+    __slots__ = ("_backlog", "_balancer", "_released", "_requests", "at", "endpoint", "trial")
 
     def __init__(self, balancer: Balancer, endpoint: Endpoint, at: float, *, trial: bool) -> None:
         self.endpoint = endpoint
@@ -43,6 +43,7 @@ class Pick:
         self.trial = trial
         self._balancer = balancer
         self._requests = endpoint.requests(at)
+        self._backlog = endpoint.backlog
         self._released = False
 
     def release(
@@ -87,6 +88,7 @@ class Pick:
             sent_mb=sent_mb,
             worker_s=worker_s,
             requests=self._requests,
+            backlog=self._backlog,
             backpressure=backpressure,
         )
         if changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.ejection import Ejection
@@ -40,6 +40,12 @@ class Endpoint:
     an average of undivided times over the present queue, which is noise. Both are ratios of two
     averages, seconds and megabytes, and not averages of ratios, in which the fixed cost of a
     thumbnail would count as much as that of a photograph.
+
+    `backlog` is how long a new image would wait, in times that it takes where it is alone: by the
+    worker's own forecast, and 1 / slots more for each request that was sent since. A worker of an
+    older release makes no forecast, and its requests per slot tell little of the time. They count
+    as the backlog b with b + 2 b^2 = 6 (requests per slot)^2, so that hot-cold's cost is the same
+    as it was for such workers.
     """
 
     __slots__ = (
@@ -48,7 +54,9 @@ class Endpoint:
         "_own_s",
         "_report_max_age_s",
         "_suspect_s",
+        "_timed",
         "_transfer_s",
+        "backlog",
         "compute_s_per_mb",
         "credit",
         "credit_at",
@@ -69,6 +77,7 @@ class Endpoint:
         "requests_per_slot",
         "suspect_until",
         "transfer_s_per_mb",
+        "upload_s_per_mb",
         "weight",
     )
 
@@ -102,7 +111,10 @@ class Endpoint:
         self.load_report_at = -inf
         self.inverse_slots = 1.0
         self.requests_per_slot = self.local_requests_per_slot = float(self.in_flight)
+        self.backlog = _backlog(self.requests_per_slot)
+        self._timed = False  # whether the last report has a forecast
         self.compute_s_per_mb = self.transfer_s_per_mb = self.expected_s_per_mb = 0.0
+        self.upload_s_per_mb = 0.0
         self.suspect_until = -inf
         self.first_sent_at = inf
         self.overload = OverloadLimit()
@@ -130,6 +142,11 @@ class Endpoint:
             self.first_sent_at = now
         self.requests_per_slot += self.inverse_slots
         self.local_requests_per_slot += self.inverse_slots
+        if self._timed:
+            self.backlog += self.inverse_slots
+        else:
+            self.backlog = _backlog(self.requests_per_slot)
+        self.upload_s_per_mb += self.transfer_s_per_mb
         return self.ejection.dispatched(now)
 
     def requests(self, now: float) -> float:
@@ -149,24 +166,33 @@ class Endpoint:
         sent_mb: float,
         worker_s: float | None,
         requests: float,
+        backlog: float,
         backpressure: bool = False,
     ) -> bool:
         """Record the end of a request; True if the worker may have become usable or unusable.
 
         Only an answer is a sample of latency. A failure is not, however quick it was; the worker
         becomes a suspect instead. See `Pick.release` for the arguments; `requests` is how many
-        requests were there when this one was picked.
+        requests were there when this one was picked, and `backlog` what it was then, with this one.
         """
         self.in_flight -= 1
         self.local_requests_per_slot = self.in_flight * self.inverse_slots
         self.requests_per_slot = max(
             self.local_requests_per_slot, self.requests_per_slot - self.inverse_slots
         )
+        if self._timed:
+            self.backlog = max(0.0, self.backlog - self.inverse_slots)
+        else:
+            self.backlog = _backlog(self.requests_per_slot)
+        requests_there = self.requests_per_slot / self.inverse_slots
+        self.upload_s_per_mb = self.transfer_s_per_mb * (1.0 + requests_there)
         if outcome is Outcome.ANSWERED:
             if self.overload.limit < inf:
                 self.overload.answered(self.in_flight + 1, now)
             if sent_mb > 0:
-                self._sample(now - picked_at, worker_s, sent_mb, requests, now)
+                here = self.inverse_slots
+                queue = 1.0 + backlog - here if self._timed else requests * here
+                self._sample(now - picked_at, worker_s, sent_mb, requests, max(1.0, queue), now)
         elif outcome in (Outcome.FAILED, Outcome.REFUSED):
             self.suspect_until = now + self._suspect_s
         elif outcome is Outcome.OVERLOADED:
@@ -207,6 +233,14 @@ class Endpoint:
         self.inverse_slots = 1.0 / max(1, load_report.slots)
         self.local_requests_per_slot = self.in_flight * self.inverse_slots
         self.requests_per_slot = max(load_report.rif + unseen, self.in_flight) * self.inverse_slots
+        alone_s = load_report.alone_s
+        self._timed = alone_s > 0
+        if self._timed:
+            more = max(unseen, self.in_flight - load_report.rif)
+            wait = max(0.0, load_report.expected_s / alone_s - 1.0)
+            self.backlog = wait + more * self.inverse_slots
+        else:
+            self.backlog = _backlog(self.requests_per_slot)
         self._expect(now)
         if load_report.state is WorkerState.READY:
             return restarted
@@ -218,7 +252,13 @@ class Endpoint:
         self.suspect_until = max(self.suspect_until, now + self._suspect_s)
 
     def _sample(
-        self, elapsed_s: float, worker_s: float | None, mb: float, requests: float, now: float
+        self,
+        elapsed_s: float,
+        worker_s: float | None,
+        mb: float,
+        requests: float,
+        queue: float,
+        now: float,
     ) -> None:
         # After a long pause the old average is out of date.
         pause_s = now - self._own_at
@@ -226,7 +266,7 @@ class Endpoint:
         weight = 1.0 if pause_s > _OWN_S else time_weight(pause_s, _SMOOTHING, _NEWEST, known_s)
         self._mb = ewma(self._mb, max(mb, _LEAST_MB), weight)
         transfer_s = 0.0 if worker_s is None else max(0.0, elapsed_s - worker_s)
-        compute_s = (elapsed_s - transfer_s) / max(1.0, requests * self.inverse_slots)
+        compute_s = (elapsed_s - transfer_s) / queue
         self._own_s = ewma(self._own_s, compute_s, weight)
         self._transfer_s = ewma(self._transfer_s, transfer_s / max(1.0, requests), weight)
         self._own_at = now
@@ -242,3 +282,10 @@ class Endpoint:
         self.compute_s_per_mb = compute_s
         self.transfer_s_per_mb = self._transfer_s / self._mb if self._mb else 0.0
         self.expected_s_per_mb = compute_s + self.transfer_s_per_mb
+        requests = self.requests_per_slot / self.inverse_slots
+        self.upload_s_per_mb = self.transfer_s_per_mb * (1.0 + requests)
+
+
+def _backlog(requests_per_slot: float) -> float:
+    """The positive solution of b + 2 b^2 = 6 (requests per slot)^2."""
+    return (sqrt(1.0 + 48.0 * requests_per_slot * requests_per_slot) - 1.0) / 4.0

@@ -61,6 +61,11 @@ class Candidate(Protocol):
         ...
 
     @property
+    def backlog(self) -> float:
+        """How long a new image would wait there, in times that it takes where it is alone."""
+        ...
+
+    @property
     def compute_s_per_mb(self) -> float:
         """Expected seconds for a megabyte of image at the worker if idle; 0 if unknown."""
         ...
@@ -68,6 +73,11 @@ class Candidate(Protocol):
     @property
     def transfer_s_per_mb(self) -> float:
         """Expected seconds for a megabyte on the network if it has the link alone; 0 if unknown."""
+        ...
+
+    @property
+    def upload_s_per_mb(self) -> float:
+        """Expected seconds for a megabyte on a link that it shares with the requests there."""
         ...
 
     @property

@@ -55,16 +55,20 @@ def test_two_lanes_run_at_once_and_each_takes_its_share() -> None:
 
 
 def test_what_two_lanes_take_is_expected_of_each_in_turn() -> None:
-    queue = taught(batcher(max_batch=2, max_queue=9, concurrent_batches=2), lambda size: 1.0 * size)
+    queue = taught(
+        batcher(max_batch=2, max_queue=9, concurrent_batches=2), lambda size: 0.2 + 0.8 * size
+    )
     for item in range(3):
         queue.submit(item, cost=0, now=100)
     assert items(queue.poll(100)) == [0, 1]
-    assert queue.expected_s(100.5) == pytest.approx(2, rel=0.02)  # beside it, with the one left
+    assert queue.expected_s(100.5) == pytest.approx(1.8, rel=0.02)  # beside it, with the one left
     assert items(queue.poll(101)) == [2]
-    assert queue.expected_s(101) == pytest.approx(1 + 1, rel=0.02)  # both end in a second
+    assert queue.expected_s(101) == pytest.approx(0.8 + 1, rel=0.02)  # one ends in 0.8 s
     for item in range(4):
         queue.submit(item, cost=0, now=101)
-    assert queue.expected_s(101) == pytest.approx(1 + 2 + 1, rel=0.02)  # a full batch each first
+    assert queue.expected_s(101) == pytest.approx(
+        0.8 + 1.8 + 1, rel=0.02
+    )  # a full batch each first
 
 
 def test_company_is_waited_for_only_while_idle_and_not_full() -> None:
@@ -114,14 +118,14 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 
 def test_when_to_come_back_is_what_the_queue_takes() -> None:
-    queue = taught(batcher(max_batch=2, max_queue=4), lambda size: 2.0 * size)
+    queue = taught(batcher(max_batch=2, max_queue=4), lambda size: 0.4 + 1.6 * size)
     queue.submit(0, cost=0, now=100)
     assert len(items(queue.poll(100))) == 1
     for item in range(4):
         queue.submit(item, cost=0, now=101)
     with pytest.raises(Overloaded) as caught:  # 1 s of the run, 2 full batches, its own run
         queue.admit(101)
-    assert caught.value.retry_after_s == pytest.approx(1 + 4 + 4 + 2, rel=0.02)
+    assert caught.value.retry_after_s == pytest.approx(1 + 3.6 + 3.6 + 2, rel=0.02)
 
 
 def test_what_cannot_be_in_time_is_refused_at_once() -> None:
@@ -212,7 +216,7 @@ def test_a_passed_deadline_is_dropped_even_where_nothing_is_known() -> None:
 
 
 def test_a_tight_deadline_makes_the_batch_smaller_where_that_costs_little() -> None:
-    queue = taught(batcher(), lambda size: 0.010 * size)
+    queue = taught(batcher(), lambda size: 0.002 + 0.009 * size)
     queue.submit(1, cost=0, now=100, deadline=100.025)
     for item in (2, 3, 4):
         queue.submit(item, cost=0, now=100)
@@ -269,6 +273,18 @@ def test_drain_gives_back_all_that_waits() -> None:
     assert [pending.item for pending in queue.drain()] == [1, 2, 3]
     queue.prepared(preparing, now=1, took_s=1)
     assert (len(queue), queue.queued_cost, queue.poll(0)) == (0, 0.0, None)
+
+
+def test_the_forecast_is_of_an_image_that_comes_now_and_of_one_alone() -> None:
+    queue = taught(batcher(max_batch=4, max_queue=9), ten_and_two)
+    assert queue.forecast(500, 0) == pytest.approx((0.012, 0.012), rel=0.02)  # long idle
+    queue.submit(0, cost=0, now=100)
+    assert len(items(queue.poll(100))) == 1
+    expected_s, alone_s = queue.forecast(100.004, 0)
+    assert (expected_s, alone_s) == pytest.approx((0.008 + 0.012, 0.012), rel=0.02)
+    expected_s, _ = queue.forecast(100.004, 4)  # behind four that are being uploaded
+    assert expected_s == pytest.approx(0.008 + 0.018 + 0.012, rel=0.02)
+    assert batcher().forecast(0, 3) == (0, 0)  # nothing is known
 
 
 # Alone.

@@ -88,7 +88,7 @@ def test_every_item_has_one_end_and_every_bound_holds(
             case ("poll",):
                 idle, some_ready = len(running) < concurrent_batches, queue.ready > 0
                 wake = queue.next_wake(now)
-                limit = queue.limit
+                limit = queue.sizes.limit
                 trusted = queue._estimate_is_valid(now)
                 batch = queue.poll(now)
                 if not (idle and some_ready):

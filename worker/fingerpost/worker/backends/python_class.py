@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.import_order import load_triton_first
 from fingerpost.worker.backends.python_object import wrap_object
+from fingerpost.worker.backends.raised import is_the_models, reason
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import LoadConfig
@@ -43,10 +44,11 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
             model = _construct(target, files.folder.resolve(), config)
     except ConfigurationError:
         raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:300]
+    except BaseException as error:
+        if not is_the_models(error):
+            raise
         raise ConfigurationError(
-            f"model {files.name}: class {target!r} cannot be loaded: {reason}"
+            f"model {files.name}: class {target!r} cannot be loaded: {reason(error)}"
         ) from error
     return wrap_object(model, files)
 

@@ -20,12 +20,12 @@ from fingerpost.errors import (
     FingerpostError,
     InvalidRequest,
 )
-from fingerpost.registry.moving_average import ewma, time_weight
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.batching.job import Job
 from fingerpost.worker.engine.decoding import Decoding
 from fingerpost.worker.engine.inference import warm_up
+from fingerpost.worker.engine.latency_per_cost import LatencyPerCost
 from fingerpost.worker.engine.outcome import Outcome, milliseconds
 from fingerpost.worker.engine.threads import BatchResult, ModelThreads
 from fingerpost.worker.images import ImageConfig, fit, prepare
@@ -47,12 +47,6 @@ __all__ = ["Engine"]
 # From this many seconds on an image is admitted without estimates while no more than one batch
 # waits: they could refuse it only for runs of 20 s, and do so when the image is submitted.
 _LONG_S: Final = 60.0
-# Weight of the newest sample in the moving averages of seconds and megabytes: the seconds since the
-# sample before it, within these bounds. So few images are enough to show that the model is slow
-# now, and a busy worker's figure has no noise that all clients would react to.
-_SMOOTHING: Final = 0.05
-_NEWEST: Final = 0.6
-_LEAST_COST: Final = 1e-6
 # Longest time for which an image keeps all others waiting: many times that of most models.
 _ALONE_S: Final = 1.0
 
@@ -77,8 +71,7 @@ class Engine:
         model: the model's name in the metrics.
 
     Attributes:
-        slots: how many images it runs at once: the places in one batch, by the model's own settings
-            where it has some, times its concurrent batches.
+        inside: images that were submitted and whose outcome is not with their caller yet.
     """
 
     def __init__(
@@ -104,7 +97,7 @@ class Engine:
         self._config = config
         few = min(config.max_batch, config.max_queue - 1)
         self._short_queue = few if config.latency_s is None else 0
-        self.slots: Final = config.max_batch * self._input.concurrent_batches
+        self.inside = 0
         self._batcher: Batcher[Job] = Batcher(
             config,
             max_preparing=decode_threads,
@@ -125,16 +118,15 @@ class Engine:
         )
         self._waking = False
         self._closed = False
-        self._latency_s = self._cost = self._sampled = 0.0
+        self._latency = LatencyPerCost()
 
     @property
     def latency_per_cost_s(self) -> float:
-        """Seconds for a megabyte of image with no batch in front of it; 0 before the first image.
+        """Seconds for a megabyte of image that is here alone; 0 before the first image.
 
-        Each image's time is divided by the batches that it found: this is of the model, not of the
-        load. A ratio of two averages, so that thumbnails do not count as much as photographs.
+        A run's time, times what a lone image takes of such a batch: of the model, not of the load.
         """
-        return self._latency_s / self._cost if self._cost else 0.0
+        return self._latency.s_per_mb
 
     @property
     def platform(self) -> str:
@@ -160,6 +152,16 @@ class Engine:
     def crowded(self) -> bool:
         """Whether a quarter of the queue's places, or more, are taken."""
         return 4 * len(self._batcher) >= self._config.max_queue
+
+    @property
+    def slots(self) -> int:
+        """How many images it works on at once, as measured: see `BatchSizes.capacity`."""
+        return max(1, round(self._batcher.sizes.capacity))
+
+    def forecast(self, ahead: int) -> tuple[float, float]:
+        """See `Batcher.forecast`; `ahead` images are still being uploaded."""
+        with self._lock:
+            return self._batcher.forecast(time.monotonic(), ahead)
 
     def expected_s(self) -> float:
         """Seconds until an image that came now would be answered; 0 while too little is known."""
@@ -285,8 +287,7 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise Draining("this model is being unloaded: try again")
-            batches = max(1.0, (self._batcher.present + 1) / self.slots)
-            job = Job(loop.create_future(), now, cost, batches, make, item)
+            job = Job(loop.create_future(), now, cost, make, item)
             pending = self._batcher.submit(
                 job,
                 cost=cost,
@@ -303,6 +304,7 @@ class Engine:
             # At the end of this turn of the loop, so that all images of the turn are one batch.
             self._waking = True
             loop.call_soon(self._wake)
+        self.inside += 1
         try:
             outcome = await job.future
         except asyncio.CancelledError:
@@ -310,6 +312,7 @@ class Engine:
                 self._batcher.cancel(pending)
             raise
         finally:
+            self.inside -= 1
             if timer is not None:
                 timer.cancel()
                 self._end_alone(pending)
@@ -367,18 +370,13 @@ class Engine:
         metrics = self._metrics
         inference_s = result.ended - result.began
         inference_ms = milliseconds(inference_s)
-        pause_s = result.ended - self._sampled
-        weight = time_weight(pause_s, _SMOOTHING, _NEWEST) if self._cost else 1.0
-        self._sampled = result.ended
+        alone_s = inference_s * self._batcher.sizes.alone_part(len(result.jobs))
+        self._latency.observe(result.jobs, alone_s, result.ended)
         for job, outcome in zip(result.jobs, result.outcomes, strict=True):
             queue_s = max(0.0, result.began - job.arrived - job.decode_s)
             if job.decode_s:
                 metrics.decode_seconds.observe(job.decode_s)
             metrics.queue_seconds.observe(queue_s)
-            latency_s = (result.ended - job.arrived) / job.batches
-            self._latency_s = ewma(self._latency_s, latency_s, weight)
-            self._cost = ewma(self._cost, max(job.cost, _LEAST_COST), weight)
-            weight = _SMOOTHING  # the others of the batch follow without a pause
             if job.future.done():
                 continue
             if isinstance(outcome, FingerpostError):

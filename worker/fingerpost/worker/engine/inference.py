@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
+from fingerpost.worker.backends.raised import is_the_models, reason
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item
@@ -39,7 +40,9 @@ def run(
         scores = backend.predict([*images, *images[-1:] * (size - count)])
         if scores.ndim != 2 or len(scores) != size:
             raise ValueError(f"its scores have shape {list(scores.shape)} for {size} images")
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_the_models(error):
+            raise
         if count == 1:
             return [_failure(error)], False
     else:
@@ -75,9 +78,11 @@ def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> in
     for size in sizes or sorted({1, max_batch}):
         try:
             scores = backend.predict([blank] * size)
-        except Exception as error:
+        except BaseException as error:
+            if not is_the_models(error):
+                raise
             raise ConfigurationError(
-                f"the model fails on a gray image (batch of {size}): {error}"
+                f"the model fails on a gray image (batch of {size}): {_text(error)}"
             ) from error
         if scores.ndim != 2 or scores.shape[0] != size or not np.isfinite(scores).all():
             raise ConfigurationError(
@@ -91,8 +96,14 @@ def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> in
 def _failure(error: BaseException) -> FingerpostError:
     if isinstance(error, FingerpostError):
         return error
-    logger.warning("the model failed on an image: %s", error)
-    return ModelFailed(f"the model failed on this image: {str(error)[:300]}")
+    text = _text(error)
+    logger.warning("the model failed on an image: %s", text)
+    return ModelFailed(f"the model failed on this image: {text}")
+
+
+def _text(error: BaseException) -> str:
+    """The error's own words, with its type where they do not say what happened."""
+    return str(error)[:300] if isinstance(error, Exception) and str(error) else reason(error)
 
 
 def _not_finite(image: Item) -> FingerpostError:

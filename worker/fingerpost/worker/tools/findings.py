@@ -93,22 +93,32 @@ def find_problems(
         backend: the model, loaded and warmed up.
         scaling_given: whether someone has said how pixels are scaled, so that 0 to 255 is meant.
     """
+    try:
+        found = _of_answers(files, backend, scaling_given=scaling_given)
+    except Exception as error:  # of a model's own code, of any kind
+        reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
+        found = [Finding(message=f"the model fails on a generated image: {reason}")]
+    if not files.labels:
+        found.append(
+            Finding(
+                message="there are no labels, so answers name the classes by their numbers: write "
+                f"one label a line, in the order of the scores, into {files.folder / 'labels.txt'}"
+            )
+        )
+    return found
+
+
+def _of_answers(files: ModelFiles, backend: Backend, *, scaling_given: bool) -> list[Finding]:
     wanted = backend.input
     images = [prepare(data, wanted, ImageConfig()) for data in sample_images(_IMAGES)]
     scores = np.concatenate([backend.predict([image]) for image in images])
+    if not np.isfinite(scores).all():
+        return [Finding(message="some scores are not finite, of which images get an error")]
     found = [_of_scores(scores, files.manifest.output.activation)]
     if not wanted.encoded and wanted.dtype != "uint8":
         pixels = [np.asarray(each) for each in images]
         given = scaling_given or _is_scaling_written(files)
         found.append(_of_scaling(backend, pixels, given=given))
-    if not files.labels:
-        found.append(
-            Finding(
-                message=f"there are no labels, so answers name the classes 0 to "
-                f"{scores.shape[1] - 1}: write one label a line, in the order of the scores, into "
-                f"{files.folder / 'labels.txt'}"
-            )
-        )
     return [each for each in found if each is not None]
 
 

@@ -24,14 +24,14 @@ _EXPORT: Final = (
 _CODE: Final = (
     f"the file holds Python code (a Lambda layer), which is not run from there: {_EXPORT}"
 )
+_KERAS_2: Final = (
+    "the model is one of Keras 2: pip install tf_keras, make a SavedModel of it with python -c "
+    "\"import tf_keras; tf_keras.models.load_model('{path}', compile=False).export('FOLDER')\", "
+    "and serve that folder"
+)
 # What to do about an error; the first that matches.
 _REMEDIES: Final = (
-    (
-        r"TFOpLambda|SlicingOpLambda",
-        "the model has operations that only Keras 2 reads: pip install tf_keras, make a SavedModel "
-        "of it with python -c \"import tf_keras; tf_keras.models.load_model('{path}', "
-        "compile=False).export('FOLDER')\", and serve that folder",
-    ),
+    (r"TFOpLambda|SlicingOpLambda", _KERAS_2),
     (
         r"\bLambda\b|\blambda\b|unsafe deserialization",
         _CODE,
@@ -87,6 +87,8 @@ def _remedy(keras: Any, path: Path, text: str, written: str) -> str:
     for pattern, remedy in _REMEDIES:
         if re.search(pattern, text):
             return remedy.format(path=path)
+    if path.suffix != ".keras" and not written.startswith("3."):
+        return _KERAS_2.format(path=path)
     if not written:
         return "check that the file is complete"
     return f"it was written by Keras {written}, and this is Keras {keras.__version__}: {_EXPORT}"

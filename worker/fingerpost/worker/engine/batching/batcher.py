@@ -12,8 +12,8 @@ seconds: the run that is under way, and the full batches before its own. `max_wa
 where the model is idle and the batch not full. Where two batches run at once, each takes half of
 the ready images, and the wait is at most another `t(B) + (1 + log2 B) t(0)`: the next batches are
 `B` images, or half of those left. Decoding comes before: with `d` seconds an image and `w` threads
-at most `ceil(max_queue / w) d`. Where deadlines are short, or an objective makes batches smaller,
-it may be more runs of a shorter time; then the deadline is the bound.
+at most `ceil(max_queue / w) d`. Where deadlines are short, or batches are smaller for an objective
+or because larger ones do not pay (`BatchSizes`), it may be more runs of a shorter time.
 
 **Deadlines.** How long a run takes is learned (`LatencyModel`). An image whose deadline would pass
 before a run of one could end is dropped before it runs. If the batch as a whole would be too late
@@ -29,7 +29,6 @@ the model can answer is refused: `Overloaded` where the expected time is above t
 wrong estimate that would refuse everything is corrected by the next image.
 
 While an item is `alone`, nothing else is prepared or started, and it waits for what was.
-
 Rejected: see decision 9 (`docs/decisions/0009-batching.md`).
 """
 
@@ -43,6 +42,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
+from fingerpost.worker.engine.batching.batch_sizes import BatchSizes
 from fingerpost.worker.engine.batching.latency_model import LatencyModel
 
 __all__ = ["Batcher"]
@@ -79,7 +79,7 @@ class Batcher(Generic[T]):
 
     Attributes:
         queued_cost: the costs of all items that wait, added up.
-        limit: most items in the next batch.
+        sizes: how large its batches may be and should be.
         abandoned: items that are being prepared, and were cancelled meanwhile.
         alone: an item that is prepared and run with nothing beside it; set after its `submit`, and
             None again from its end on.
@@ -98,14 +98,13 @@ class Batcher(Generic[T]):
         self._ready: OrderedDict[Pending[T], None] = OrderedDict()
         self._running: dict[Batch[T], float] = {}  # with their start, the oldest first
         self._latency = LatencyModel()
+        self.sizes = BatchSizes(config, self._latency, concurrent_batches)
         self._prepare_s = self._full_queue_s = 0.0
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
         self.abandoned = 0
         self.alone: Pending[T] | None = None
         self.running_since: float | None = None
-        self.limit = 1
-        self.limit = self._batch_limit()
 
     def __len__(self) -> int:
         """The number of items that wait, those being prepared among them."""
@@ -147,7 +146,7 @@ class Batcher(Generic[T]):
             alone_s = self._prepare_s + self._latency.bound(config.padded_size(1))
             allowed_s = max(config.latency_s, 2 * alone_s)
             # With a margin for longer runs, and for a limit that falls meanwhile.
-            careful_s = self.expected_s(now, ahead=self.limit // 4) + self._latency.spread
+            careful_s = self.expected_s(now, ahead=self.sizes.limit // 4) + self._latency.spread
             if careful_s > allowed_s:
                 raise Overloaded(
                     f"an answer would take {expected_s:.3g} s, over the objective of "
@@ -169,16 +168,26 @@ class Batcher(Generic[T]):
         if not self._estimate_is_valid(now):
             return 0.0
         predict, size = self._latency.predict, self._config.padded_size
-        batches, rest = divmod(len(self) + ahead, self.limit)
+        largest = self.sizes.useful(len(self) + ahead + 1)
+        batches, rest = divmod(len(self) + ahead, largest)
         rounds, position = divmod(batches, self._concurrent_batches)
         own, model_s = rest + 1, 0.0
         if self._running:
             model_s = self._free_s(now)[position]
             # More will join it: as many as joined the last batch.
-            own = max(own, min(len(next(reversed(self._running)).items), self.limit))
-        model_s += rounds * predict(size(self.limit)) + predict(size(own))
+            own = max(own, min(len(next(reversed(self._running)).items), largest))
+        model_s += rounds * predict(size(largest)) + predict(size(own))
         to_prepare = (len(self._unprepared) + len(self._preparing)) / self._max_preparing
         return max(model_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
+
+    def forecast(self, now: float, ahead: int) -> tuple[float, float]:
+        """`expected_s`, and the same for an item that is here alone; both 0 while unknown."""
+        alone_s = self.sizes.alone_s
+        if not alone_s:
+            return 0.0, 0.0
+        alone_s += self._prepare_s
+        busy = ahead or self._running or len(self)
+        return max(alone_s, self.expected_s(now, ahead=ahead) if busy else 0.0), alone_s
 
     def _longest_s(self, now: float) -> float:
         """An upper bound of `expected_s` for any item that has a place in the queue."""
@@ -257,7 +266,7 @@ class Batcher(Generic[T]):
         if self.alone is not None:
             return now if self.alone.stage is Stage.READY and not self._running else None
         config = self._config
-        if not config.max_wait_s or len(self._ready) >= self.limit:
+        if not config.max_wait_s or len(self._ready) >= self.sizes.limit:
             return now
         size = config.padded_size(len(self._ready))
         last_start = min(pending.deadline for pending in self._ready) - self._run_s(size, now)
@@ -300,12 +309,11 @@ class Batcher(Generic[T]):
         self.running_since = next(iter(self._running.values()), None)
         if learn:
             self._latency.observe(batch.size, now - since)
-            self.limit = self._batch_limit()
+            self.sizes.learned()
             # The run that is under way, all rounds before its own, and its own.
-            rounds = 2 + self._config.max_queue // (self.limit * self._concurrent_batches)
-            self._full_queue_s = rounds * self._latency.predict(
-                self._config.padded_size(self.limit)
-            )
+            size = self.sizes.useful(self._config.max_queue)
+            rounds = 2 + self._config.max_queue // (size * self._concurrent_batches)
+            self._full_queue_s = rounds * self._latency.predict(self._config.padded_size(size))
         for pending in batch.items:
             pending.stage = Stage.DONE
         self._last_run_at = now
@@ -331,7 +339,7 @@ class Batcher(Generic[T]):
         soonest = now + self._run_s(self._config.padded_size(1), now)
         if (alone := self.alone) is not None:
             return ([], [alone]) if alone.deadline < soonest else ([alone], [])
-        most = self.limit
+        most = self.sizes.next(len(self._ready))
         if self._concurrent_batches > 1:
             most = min(
                 most, max(_MIN_SHARE, math.ceil(len(self._ready) / self._concurrent_batches))
@@ -376,14 +384,6 @@ class Batcher(Generic[T]):
     def _estimate_is_valid(self, now: float) -> bool:
         idle_s = 0.0 if self._running else now - self._last_run_at
         return self._latency.known and idle_s <= _ESTIMATE_VALID_S
-
-    def _batch_limit(self) -> int:
-        """Most items in the next batch, as the objective allows."""
-        config = self._config
-        if config.latency_s is None:
-            return config.max_batch
-        sizes = config.sizes or range(1, config.max_batch + 1)
-        return self._latency.largest(sizes, config.latency_s, self.limit)
 
     def _take(self, pending: Pending[T], stage: Stage) -> None:
         del self._ready[pending]

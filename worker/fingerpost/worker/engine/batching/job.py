@@ -26,7 +26,6 @@ class Job:
         future: of the event loop that submitted the image.
         arrived: when it was submitted, on the monotonic clock.
         cost: megabytes.
-        batches: full batches that waited or ran at its arrival, its own included; at least 1.
         make: makes `item` of what was sent; None where nothing is to be done, or it was done.
         item: what the model takes.
         decode_s: how long `make` took.
@@ -35,7 +34,6 @@ class Job:
     future: asyncio.Future[Outcome]
     arrived: float
     cost: float
-    batches: float
     make: Callable[[], Item] | None = None
     item: Item = b""
     decode_s: float = 0.0

@@ -9,6 +9,8 @@ online, as weighted least squares in five sums:
   and a machine that becomes slower is noticed within as many;
 - **robust**: a run counts as at most four times what was expected. One stall of a minute moves the
   line by a fifth; a lasting change still moves it in a few runs;
+- **what a batch saves** is remembered: `fixed_share` is learned only while runs of different sizes
+  count, and kept while they do not;
 - **one size only**: where all batches had the same size, the two unknowns cannot be told apart. A
   weak pull of `a` towards 0 (ridge) then gives the line through the origin, which is pessimistic
   for larger batches and optimistic for smaller ones: no batch runs that may take too long, and no
@@ -38,6 +40,10 @@ _ENOUGH: Final = 3
 # What is added to the mean for a bound that holds most of the time, in mean absolute deviations,
 # as TCP's retransmission timeout does (RFC 6298).
 _DEVIATIONS: Final = 3.0
+# Least variance of the sizes, over the square of their mean, that tells `a` and `b` apart: half of
+# what one batch of two among sixteen single images has.
+_LEAST_VARIANCE: Final = 0.01
+_SHARE_WEIGHT: Final = 0.1
 
 
 class LatencyModel:
@@ -48,6 +54,15 @@ class LatencyModel:
         self._weight = self._n = self._nn = self._t = self._nt = 0.0
         self._deviation = 0.0
         self._fixed = self._each = 0.0
+        self._share: float | None = None
+
+    @property
+    def fixed_share(self) -> float | None:
+        """`a / (a + b)`: 0 where the time is linear in the batch, 1 where it is the same for all.
+
+        None until batches of two sizes have run.
+        """
+        return self._share
 
     @property
     def known(self) -> bool:
@@ -112,3 +127,16 @@ class LatencyModel:
             fixed, each = self._t / self._weight, 0.0
         # A clock may be too coarse for a model that does nothing.
         self._fixed, self._each = max(fixed, 1e-9), each
+        self._learn_share()
+
+    def _learn_share(self) -> None:
+        """Learn `fixed_share`, without the pull of the ridge, where the sizes differ enough."""
+        variance = self._weight * self._nn - self._n * self._n
+        if not self.known or variance <= _LEAST_VARIANCE * self._n * self._n:
+            return
+        fixed = max(0.0, self._t * self._nn - self._n * self._nt)
+        each = max(0.0, self._weight * self._nt - self._n * self._t)
+        if fixed + each > 0:
+            share = fixed / (fixed + each)
+            known = share if self._share is None else self._share
+            self._share = ewma(known, share, _SHARE_WEIGHT)
