@@ -49,6 +49,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "worker/models/contents.py:--models": ("worker", "up"),
     "worker/repository/loader.py": LOADS,
     "worker/repository/sources.py": ("worker",),
+    "worker/telemetry/metrics.py": ("worker",),
     "worker/training/": ("train",),
     "deploy/load_test/": ("bench",),
     "deploy/local/cluster.py": ("up",),

@@ -22,7 +22,7 @@ from tests.support.hostile import ENDLESS, FIXED, reply, serving_hostile
 from tests.support.processes import get_json
 
 _ANSWERS = {**{name: (first, b"") for name, first in FIXED.items()}, **ENDLESS}
-_EACH_S = 1.0
+_EACH_S = 0.5
 _MB = 1e6
 
 

@@ -85,7 +85,7 @@ def test_p99_is_a_third_of_round_robins_where_speeds_differ(cluster, results):
 
 def seeds(cluster: str) -> Iterable[int]:
     """Two seeds, and more for clusters whose figures vary more, or are near the bounds."""
-    more = {"four": 4, "four, busy": 8, "half 16 x slower, busy": 8}
+    more = {"four, busy": 4, "half 16 x slower, busy": 4}
     return range(1, 1 + more.get(cluster, 2))
 
 

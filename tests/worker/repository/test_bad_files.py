@@ -170,3 +170,24 @@ def test_one_folder_that_cannot_be_scanned_leaves_the_others(tmp_path: Path) -> 
     assert set(found["birds"].versions) == {1, 2}
     assert found["flowers"].versions == before, "an error is not an empty folder"
     assert "flowers/1 has over 10,000 files" in found["flowers"].error
+
+
+@pytest.mark.frameworks
+async def test_all_of_the_reason_and_the_remedy_are_told(tmp_path, serve, ask, order, caplog):
+    """Keras needs some 700 characters for the reason; what to do comes after it."""
+    import keras
+
+    write_version(tmp_path / "flowers", 1)
+    worker = await serve(tmp_path / "flowers", alone=True)
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Lambda(lambda x: x)])
+    partial = tmp_path / "flowers" / "2.partial"
+    partial.mkdir()
+    model.save(partial / "model.keras")
+    partial.rename(tmp_path / "flowers" / "2")
+    await until(lambda: "load-error" in worker.instance.meta)
+    versions = (await order(worker, "GET", ""))[1]["models"][0]["versions"]
+    (error,) = [each["error"] for each in versions if each["version"] == "2"]
+    assert len(error) > 500
+    assert 'a SavedModel with model.export("FOLDER"), and serve that folder' in error
+    assert error in caplog.text
+    assert await ask(worker, "flowers") == ("1", "v1")

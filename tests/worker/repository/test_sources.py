@@ -45,6 +45,14 @@ def test_only_numbers_are_versions_and_only_names_are_models(tmp_path: Path) -> 
     assert {name: set(each.versions) for name, each in found.items()} == {"flowers": {3}}
 
 
+def test_the_folder_of_one_model_is_no_folder_of_models(tmp_path: Path) -> None:
+    write_version(tmp_path / "flowers", 3)
+    with pytest.raises(ConfigurationError, match="is the folder of one model.*--model"):
+        ModelRoot(tmp_path / "flowers", policy=LATEST).scan()
+    write_version(tmp_path / "7", 3)
+    assert ModelRoot(tmp_path, policy=LATEST, only=("7",)).scan()["7"].versions.keys() == {3}
+
+
 def test_a_settings_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     write_version(tmp_path / "flowers", 3)
     (tmp_path / "flowers" / "versions.toml").write_text("policy = ")

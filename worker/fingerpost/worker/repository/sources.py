@@ -246,6 +246,11 @@ class ModelRoot:
             models = [path for path in sorted(self._folder.iterdir()) if self._is_model(path)]
         except OSError as error:
             raise ConfigurationError(f"{self._folder} cannot be read: {error}") from error
+        if self._first and models and all(map(_is_version, models)):
+            raise ConfigurationError(
+                f"{self._folder} is the folder of one model, with its versions: give it as "
+                "--model, or the folder in which it is as --models"
+            )
         for path in models:
             model = self._model(path.name)
             try:
@@ -294,6 +299,14 @@ class ModelRoot:
                 logger.warning("%s is ignored: %s", path, error)
             return False
         return path.is_dir()
+
+
+def _is_version(folder: Path) -> bool:
+    """Whether a folder is a version of a model, and not a model whose name is a number."""
+    try:
+        return folder.name.isdecimal() and not find_versions(folder)
+    except OSError:
+        return False
 
 
 def _versions(folder: Path) -> dict[int, Path]:
