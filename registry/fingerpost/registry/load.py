@@ -102,19 +102,14 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         try:
             if form != "TEXT":
                 raise ValueError(f"its form is {form[:20]!r}, not TEXT")
-            metrics = {name: fields[name] for name in _REQUIRED}
-            for name in _OPTIONAL:
-                if name in fields:
-                    metrics[name] = fields[name]
-            return msgspec.convert(metrics, cls, strict=False)
-        except (KeyError, ValueError) as error:
+            # Metrics with other names are passed over, and a missing one is a ValueError.
+            return msgspec.convert(fields, cls, strict=False)
+        except ValueError as error:
             raise BadAnswer(
                 f"{LOAD_HEADER}: {value[:200]!r} is not a valid load report: {error}"
             ) from error
 
 
-_OPTIONAL: Final = ("expected_s", "alone_s")
-_REQUIRED: Final = tuple(n for n in LoadReport.__struct_fields__ if n not in _OPTIONAL)
 _decoder: Final = msgspec.json.Decoder(LoadReport)
 
 

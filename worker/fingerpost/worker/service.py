@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,7 @@ from fingerpost.worker.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -40,6 +42,8 @@ __all__ = ["WorkerService"]
 # Bytes that a connection may buffer before its reader takes them. With aiohttp's 64 KB it pauses
 # and resumes, two system calls each time, several times for every photo.
 _READ_BYTES: Final = 1 << 19
+# Seconds for which a forecast is used again: the answers of one batch are written together.
+_FORECAST_S: Final = 5e-4
 
 
 class WorkerService:
@@ -68,6 +72,8 @@ class WorkerService:
         self._boot_id = boot_id
         self._config = config
         self._slots = config.batching.max_batch
+        self._expected_s = self._alone_s = 0.0
+        self._forecast_at = -math.inf
         self._stall_s = config.models.stall_s
         self._decode_threads = config.models.decode_threads
         self._metrics = metrics
@@ -139,24 +145,23 @@ class WorkerService:
     def load(self) -> LoadReport:
         """The current load report; its sequence number is higher than that of all before it."""
         self._seq += 1
-        rif, slots = self.admission.rif, 0
+        rif = self.admission.rif
         decoding: list[float] = []
-        queued_cost = latency_per_cost_s = expected_s = alone_s = 0.0
+        queued_cost = latency_per_cost_s = 0.0
         stalled = False
         engines = self._manager.engines()
-        uploading = max(0, rif - sum([engine.inside for engine in engines]))
+        now = time.monotonic()
+        if now - self._forecast_at >= _FORECAST_S:
+            self._forecast_at = now
+            self._forecast(engines)
         for engine in engines:
             stalled = stalled or engine.running_s() > self._stall_s
             decoding += engine.decoding_since()
             rif += engine.abandoned
-            slots = max(slots, engine.slots)
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
-            forecast_s, lone_s = engine.forecast(uploading)
-            if lone_s and forecast_s * alone_s >= expected_s * lone_s:  # of the busiest model
-                expected_s, alone_s = forecast_s, lone_s
         stalled = stalled or self._decoding_s(decoding) > self._stall_s
-        slots = slots or self._slots  # before the first model is loaded
+        slots = self._slots
         return LoadReport(
             rif=rif,
             slots=slots,
@@ -165,9 +170,22 @@ class WorkerService:
             seq=self._seq,
             queued_cost=queued_cost,
             latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
-            expected_s=expected_s,
-            alone_s=alone_s,
+            expected_s=self._expected_s,
+            alone_s=self._alone_s,
         )
+
+    def _forecast(self, engines: tuple[Engine, ...]) -> None:
+        """Ask the engines for their slots, and when an image that came now would be done."""
+        slots, expected_s, alone_s = 0, 0.0, 0.0
+        uploading = max(0, self.admission.rif - sum([engine.inside for engine in engines]))
+        for engine in engines:
+            slots = max(slots, engine.slots)
+            forecast_s, lone_s = engine.forecast(uploading)
+            if lone_s and forecast_s * alone_s >= expected_s * lone_s:  # of the busiest model
+                expected_s, alone_s = forecast_s, lone_s
+        # Before the first model is loaded, its places are those of the options.
+        self._slots = slots or self._config.batching.max_batch
+        self._expected_s, self._alone_s = expected_s, alone_s
 
     def _running_s(self) -> float:
         engines = self._manager.engines()
