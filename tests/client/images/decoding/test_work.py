@@ -119,6 +119,13 @@ def test_what_is_between_the_segments_of_a_jpeg_is_bounded() -> None:
         assert "bytes between its segments" in str(error)
 
 
+def test_bytes_that_fill_up_to_a_marker_take_as_long_as_they_are() -> None:
+    sound, progressive = save(photo(), "JPEG"), save(photo(), "JPEG", progressive=True)
+    for start in (sound[: sound.index(b"\xff\xdb")], progressive[:-2]):
+        seconds, error = seconds_of(start + b"\xff" * 1_000_000)
+        assert (type(error), seconds < REFUSAL_S) == (BrokenImage, True)
+
+
 def test_a_jpeg_without_a_scan_is_refused_unread() -> None:
     data = save(photo(), "JPEG")
     header = data[: data.index(b"\xff\xda")]

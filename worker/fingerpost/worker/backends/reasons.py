@@ -8,7 +8,9 @@ from typing import Final
 __all__ = ["reason"]
 
 # Keras writes the whole configuration of a layer or model into its errors, before their cause.
-_CONFIGURATION: Final = re.compile(r"\s*(?:using )?config=\{.*?\}\.?[ \t]*(?=\n\n|\Z)", re.DOTALL)
+_CONFIGURATION: Final = re.compile(
+    r"\s{0,9}(?:using )?config=\{.*?\}\.?[ \t]*(?=\n\n|\Z)", re.DOTALL
+)
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _HEAD: Final = 300
 _TAIL: Final = 700

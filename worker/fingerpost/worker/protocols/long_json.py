@@ -64,7 +64,8 @@ _FLAT: Final = bytes.maketrans(b"[]", b"  ")
 # Once spaces are gone and digits alike: what the decoder does not see when brackets are gone too.
 _MISPLACED: Final = (b",]", b"[,", b"]0", b"0[", b"[]", b"][")
 _OPENING: Final = re.compile(rb"[,\s]*\[[\[\s]*")
-_CLOSING: Final = re.compile(rb"\][\]\s]*(?=[,\s]*\Z)")
+# From the first of a run of brackets, and without a step back: a run takes as long as it is.
+_CLOSING: Final = re.compile(rb"(?<!\])\][\]\s]*+(?=[,\s]*\Z)")
 
 
 class LongJson:

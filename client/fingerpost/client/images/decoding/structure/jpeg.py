@@ -34,8 +34,9 @@ _MAX_BETWEEN_BYTES: Final = 1 << 16
 
 _FRAME: Final = struct.Struct(">xHHB")
 _NO_MARKER: Final = frozenset((0x00, 0xFF))
-_MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")
-_IN_SCAN: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# The last of the bytes 0xFF that fill up to a marker: `\xff+` takes the square of their number.
+_MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
+_IN_SCAN: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _SOS: Final = re.compile(rb"\xff\xda")
 _RESOURCE: Final = re.compile(rb"8BIM")
 
@@ -58,12 +59,12 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
         if len(head) == 4 and head[0] == 0xFF and head[1] not in _NO_MARKER:
             marker, at = head[1], at + 2
         else:
-            found = _MARKER.search(data, at)
-            if found is None:
+            found = _MARKER.search(data, at, at + _MAX_BETWEEN_BYTES + 2)
+            if found is None and data.find(b"\xff\xda", at) < 0:
                 raise BrokenImage("the image has no scan: its pixels are missing, send all of it")
-            between += found.end() - 2 - at
-            if between > _MAX_BETWEEN_BYTES:
+            if found is None or between + found.end() - 2 - at > _MAX_BETWEEN_BYTES:
                 raise _pieces("bytes between its segments", _MAX_BETWEEN_BYTES)
+            between += found.end() - 2 - at
             marker, at = found[1][0], found.end()
             head = data[at - 2 : at + 2]
         segments += 1
