@@ -202,3 +202,19 @@ def test_a_worker_that_consul_cannot_reach_reports_by_itself(
     checks = until_blocking(lambda: get_json(f"{consul_url}/v1/health/checks/{name}"))
     assert [each["Status"] for each in checks] == ["passing"]
     assert [each["Type"] for each in checks] == ["ttl"]
+
+
+def test_a_worker_ends_with_its_parent_while_it_waits_for_a_registry(digits: Digits) -> None:
+    command = [*FINGERPOST, "worker", "--model", digits.model, "--registry",
+               f"http://127.0.0.1:{free_port()}", "--follow-parent"]  # fmt: skip
+    with subprocess.Popen(
+        [str(each) for each in command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        try:
+            assert "cannot be reached" in process.stderr.readline()
+            process.stdin.close()
+            assert process.wait(20) == 1
+        finally:
+            process.kill()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["ShutdownSignals"]
+__all__ = ["ShutdownSignals", "end_with_parent"]
 
 
 _SA_RESETHAND: Final = 0x80000000
@@ -100,6 +100,20 @@ class ShutdownSignals:
         if not os.read(sys.stdin.fileno(), 4096):
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
             self._received.set()
+
+
+def end_with_parent() -> None:
+    """End this process at once when standard input ends, until `ShutdownSignals` takes that over.
+
+    For a start that may take long: a registry that does not answer is waited for without end. Call
+    it inside the running event loop.
+    """
+
+    def on_stdin() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            os._exit(1)
+
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), on_stdin)
 
 
 def _handle_once(number: int) -> None:

@@ -15,7 +15,7 @@ from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.instance import address_in_id
-from fingerpost.registry.shutdown import ShutdownSignals
+from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
 from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.backends.python_object import describe_object, load_object
@@ -275,6 +275,8 @@ class Worker:
         Raises:
             ConfigurationError, RegistryError: see `__aenter__` and `register`.
         """
+        if follow_parent:
+            end_with_parent()
         async with self:
             # Before this line a signal ends the process at once: no client knows of it yet.
             signals = ShutdownSignals(follow_parent=follow_parent)
