@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 # What is parsed in one turn of the event loop, except of a body whose length is known: chunks of a
 # byte take 0.2 us each, and 256 KB of them, as much as is read at once, held the loop for 80 ms.
-_SLICE_BYTES: Final = 1 << 15
+_SLICE_BYTES: Final = 1 << 14
 _MAX_MESSAGE: Final = 200
 
 
