@@ -127,16 +127,22 @@ async def test_nothing_is_decoded_or_run_beside_a_suspect_image() -> None:
             await line.aclose()
 
 
+async def _held_up(rig: Rig) -> tuple[_Line, _Line, _Line]:
+    """An image that runs until `gate` is set, a suspect one behind it, and another behind both."""
+    rig.backend.gate.clear()
+    before, suspect, other = _Line(rig), _Line(rig), _Line(rig)
+    await before.send("green")
+    await until(lambda: rig.engine.running_s() > 0, "a batch runs")
+    await suspect.send("red", _SUSPECT)
+    await until(lambda: suspect.got == _BEGUN, "it is its turn")
+    await other.send("blue")
+    await until(lambda: rig.engine.queued == 2, "both wait")
+    return before, suspect, other
+
+
 async def test_what_is_behind_a_suspect_image_that_hangs_goes_on_after_a_second() -> None:
     async with serving() as rig:
-        rig.backend.gate.clear()
-        before, suspect, other = _Line(rig), _Line(rig), _Line(rig)
-        await before.send("green")
-        await until(lambda: rig.engine.running_s() > 0, "a batch runs")
-        await suspect.send("red", _SUSPECT)
-        await until(lambda: suspect.got == _BEGUN, "it is its turn")
-        await other.send("blue")
-        await until(lambda: rig.engine.queued == 2, "both wait")
+        before, suspect, other = await _held_up(rig)
         assert rig.engine.ready == 0
         await until(lambda: rig.engine.ready == 2, "both are decoded, although the model hangs")
         rig.backend.gate.set()
@@ -151,14 +157,7 @@ async def test_a_suspect_image_that_is_over_holds_nobody_up(
 ) -> None:
     monkeypatch.setattr(engine, "_ALONE_S", 60.0)  # so that it is not the time that ends it
     async with serving() as rig:
-        rig.backend.gate.clear()
-        before, suspect, other = _Line(rig), _Line(rig), _Line(rig)
-        await before.send("green")
-        await until(lambda: rig.engine.running_s() > 0, "a batch runs")
-        await suspect.send("red", _SUSPECT)
-        await until(lambda: suspect.got == _BEGUN, "it is its turn")
-        await other.send("blue")
-        await until(lambda: rig.engine.queued == 2, "both wait")
+        before, suspect, other = await _held_up(rig)
         if cut:
             await suspect.aclose()
         else:

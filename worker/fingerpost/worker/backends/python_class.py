@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.import_order import load_triton_first
 from fingerpost.worker.backends.python_object import wrap_object
-from fingerpost.worker.backends.raised import is_the_models, reason
+from fingerpost.worker.backends.raised import is_the_models, type_and_text
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import LoadConfig
@@ -48,7 +48,7 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
         if not is_the_models(error):
             raise
         raise ConfigurationError(
-            f"model {files.name}: class {target!r} cannot be loaded: {reason(error)}"
+            f"model {files.name}: class {target!r} cannot be loaded: {type_and_text(error)}"
         ) from error
     return wrap_object(model, files)
 

@@ -15,7 +15,7 @@ from fingerpost.errors import ConfigurationError, InvalidName, InvalidRequest
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.backends.inputs import encoded_input, image_input
 from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
-from fingerpost.worker.backends.raised import is_the_models, reason
+from fingerpost.worker.backends.raised import is_the_models, type_and_text
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.models.manifest import BatchSpec, Framework, InputSpec, Layout, Manifest
 
@@ -154,7 +154,7 @@ def load_object(model: PythonModel, files: ModelFiles) -> PythonBackend:
             if not is_the_models(error):
                 raise
             raise ConfigurationError(
-                f"model {files.name}: its load() fails: {reason(error)}"
+                f"model {files.name}: its load() fails: {type_and_text(error)}"
             ) from error
     return wrap_object(model, files)
 

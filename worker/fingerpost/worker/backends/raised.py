@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["is_the_models", "reason"]
+__all__ = ["is_the_models", "type_and_text"]
 
 
 def is_the_models(error: BaseException) -> bool:
@@ -18,7 +18,7 @@ def is_the_models(error: BaseException) -> bool:
     return not (main and isinstance(error, KeyboardInterrupt))
 
 
-def reason(error: BaseException) -> str:
+def type_and_text(error: BaseException) -> str:
     """The error's type and text, at most 300 characters: `RuntimeError: no weights`."""
     text = str(error)
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

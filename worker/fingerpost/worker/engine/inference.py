@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
-from fingerpost.worker.backends.raised import is_the_models, reason
+from fingerpost.worker.backends.raised import is_the_models, type_and_text
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item
@@ -103,7 +103,7 @@ def _failure(error: BaseException) -> FingerpostError:
 
 def _text(error: BaseException) -> str:
     """The error's own words, with its type where they do not say what happened."""
-    return str(error)[:300] if isinstance(error, Exception) and str(error) else reason(error)
+    return str(error)[:300] if isinstance(error, Exception) and str(error) else type_and_text(error)
 
 
 def _not_finite(image: Item) -> FingerpostError:

@@ -59,7 +59,7 @@ def guarded(work: Callable[[], T]) -> T:
     except ImageError:
         raise
     except MemoryError as error:
-        raise Overloaded("not enough memory for this image now: use another worker") from (error)
+        raise Overloaded("not enough memory for this image now: use another worker") from error
     except Exception as error:
         raise BrokenImage(f"the image cannot be decoded: {str(error)[:200]}") from error
 
