@@ -348,3 +348,13 @@ def test_after_a_suspicion_one_that_vanishes_is_enough() -> None:
     self_preservation.update(workers("abc"), "", now=20.2)
     self_preservation.update(workers("ab"), "", now=20.2 + SelfPreservationConfig().window_s + 1)
     assert used(self_preservation) == "ab"
+
+
+def test_after_an_outage_of_the_registry_one_that_vanishes_is_enough() -> None:
+    """A watcher of the agent that was killed saw errors, no list that shrank."""
+    self_preservation = told(("abc", ""))
+    self_preservation.answers_again(20.0)
+    self_preservation.update(workers("abc"), "", now=20.0)
+    self_preservation.update(workers("ab"), "", now=20.1)
+    assert used(self_preservation) == "abc"
+    assert retained(self_preservation) == "c"

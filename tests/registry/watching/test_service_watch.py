@@ -191,6 +191,18 @@ async def test_doubt_goes_on_while_the_registry_fails():
         assert str(watch.error) == str(watch.last_error) == "no leader"
 
 
+async def test_the_list_of_a_registry_that_was_away_is_not_believed_at_once():
+    workers = Workers(a=ProbeResult.READY, b=ProbeResult.READY, c=ProbeResult.READY)
+    script = Script((5, "abc"), RegistryError("agent killed"), (6, "abc"), (7, "ab"))
+    async with watching(script, workers) as watch:
+        seen = []
+        watch.listen(lambda _, view: seen.append("".join(each.id for each in view.instances)))
+        await until(lambda: watch.suspicions == 1 and "c" in workers.asked)
+        assert set(seen) == {"abc"}
+        workers.say(c=ProbeResult.GONE)
+        await until(lambda: ids(watch) == "ab")
+
+
 async def test_a_bug_in_asking_counts_as_silence(caplog):
     workers = Workers(a=ZeroDivisionError("bug"), b=ProbeResult.READY)
     async with watching(Script((5, "ab"), (6, "")), workers) as watch:

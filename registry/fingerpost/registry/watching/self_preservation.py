@@ -29,9 +29,9 @@ on serving. Rules:
    returns.
 7. The suspicion ends when none of them is left: each is listed again, withdrawn or gone. It also
    ends after `max_duration_s`; then the registry is believed.
-8. For `window_s` after a suspicion ended, one instance that vanishes starts the next. An agent that
-   comes back lists its services before their checks have run, and takes them off again one by one
-   until they have.
+8. For `window_s` after a suspicion ended, or after the registry answered again, one instance that
+   vanishes starts the next. An agent that comes back lists its services before their checks have
+   run, and takes them off again one by one until they have.
 
 Rejected: Eureka's self-preservation (no expiry at all below 85 % of the renewals) and Envoy's
 panic mode (below 50 % all hosts are used, healthy or not). Both send requests to dead workers; a
@@ -148,7 +148,7 @@ class SelfPreservation:
         self._listed: dict[str, Instance] = {}
         self._vanished: dict[str, _Vanished] = {}
         self._since: float | None = None
-        self._ended_at: float | None = None
+        self._unsettled_at: float | None = None
 
     @property
     def suspicious(self) -> bool:
@@ -166,6 +166,10 @@ class SelfPreservation:
     def retained(self) -> tuple[str, ...]:
         """The ids of instances in use that the registry does not list, sorted."""
         return tuple(sorted(id_ for id_, each in self._vanished.items() if each.in_use))
+
+    def answers_again(self, now: float) -> None:
+        """Call before `update` with the first list after polls that failed (rule 8)."""
+        self._unsettled_at = now
 
     def update(
         self, instances: Iterable[Instance], withdrawn: Iterable[str], *, now: float
@@ -241,8 +245,9 @@ class SelfPreservation:
     def _is_suspicious(self, now: float) -> bool:
         config = self._config
         gone, left = len(self._vanished), len(self._listed)
-        just_ended = self._ended_at is not None and now - self._ended_at <= config.window_s
-        if gone and (just_ended or not left):
+        since = self._unsettled_at
+        unsettled = since is not None and now - since <= config.window_s
+        if gone and (unsettled or not left):
             return True
         return gone >= config.min_vanished and gone >= config.min_vanished_share * (gone + left)
 
@@ -254,4 +259,4 @@ class SelfPreservation:
             self._vanished.clear()
         if not self._vanished:
             self._since = None
-            self._ended_at = now
+            self._unsettled_at = now

@@ -104,6 +104,11 @@ class ServiceWatch(Watch[Snapshot]):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def _answers_again(self) -> None:
+        if self.error is not None and self._preservation is not None:
+            self._preservation.answers_again(self._clock())
+        super()._answers_again()
+
     def _polled(self, view: Snapshot) -> None:
         self._listed = view
         if self._preservation is not None:
@@ -120,8 +125,6 @@ class ServiceWatch(Watch[Snapshot]):
                 )
             self._keep_probing(self._preservation)
         self._publish_used()
-        if self._store is not None and self.view is not None:
-            self._store.put(self.view)
 
     def _restore(self, stored: Snapshot) -> None:
         self._listed = stored
@@ -130,7 +133,7 @@ class ServiceWatch(Watch[Snapshot]):
         self._publish_used()
 
     def _publish_used(self) -> None:
-        """Publish the instances in use: those of the last list, and the retained ones."""
+        """Publish and store the instances in use: of the last list, and the retained ones."""
         view = self._listed
         if view is None:
             return
@@ -143,6 +146,8 @@ class ServiceWatch(Watch[Snapshot]):
                 known=view.known or bool(retained),
             )
         self._publish(view)
+        if self._store is not None and self.view is not None:
+            self._store.put(self.view)
 
     def _keep_probing(self, preservation: SelfPreservation) -> None:
         """After a new list: wake the task that probes, or start it where it is needed."""
