@@ -14,6 +14,7 @@ from fingerpost.client.wire import SUSPECT_HEADER
 from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest, Overloaded
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.http_server import error_response, internal_error
+from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
 from fingerpost.worker.serving.fast_path import json_body
 from fingerpost.worker.serving.reference import model_reference
@@ -39,11 +40,12 @@ logger = logging.getLogger(__name__)
 class Admitted:
     """An admitted request: the version that answers it, and its deadline by the loop's clock."""
 
-    __slots__ = ("alone", "body_bytes", "deadline", "served")
+    __slots__ = ("alone", "body_bytes", "deadline", "grant", "served")
 
     def __init__(self, served: ServedVersion, deadline: float) -> None:
         self.served = served
         self.deadline = deadline
+        self.grant = NO_LIMITS  # what its tenant may do here
         self.alone = False  # its image is suspect, and it is its turn
         self.body_bytes = 0  # held of its body, see `BodyMemory`
 
