@@ -12,6 +12,12 @@ raises the class with that code.
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
     |   +-- Unauthorized                403 unauthorized
+    |   +-- LeaseError                  401 lease                no valid lease for the request
+    |   |   +-- LeaseRequired           401 lease_required
+    |   |   +-- LeaseInvalid            401 lease_invalid        not of this cluster, or too early
+    |   |   +-- LeaseExpired            401 lease_expired
+    |   |   +-- LeaseWrongService       403 lease_wrong_service
+    |   |   +-- LeaseWrongCertificate   403 lease_wrong_certificate
     |   +-- UnknownService              404 unknown_service      no such service in the registry
     |   +-- UnknownModel                404 unknown_model        model, version or alias not served
     |   +-- UnknownPath                 404 unknown_path
@@ -59,6 +65,12 @@ __all__ = [
     "InvalidInstance",
     "InvalidName",
     "InvalidRequest",
+    "LeaseError",
+    "LeaseExpired",
+    "LeaseInvalid",
+    "LeaseRequired",
+    "LeaseWrongCertificate",
+    "LeaseWrongService",
     "MethodNotAllowed",
     "Misdirected",
     "ModelFailed",
@@ -151,6 +163,45 @@ class Unauthorized(CallerError):
 
     status = 403
     code = "unauthorized"
+
+
+class LeaseError(CallerError):
+    """Base of the errors of leases: the worker wants one, and the request has not a valid one."""
+
+    status = 401
+    code = "lease"
+
+
+class LeaseRequired(LeaseError):
+    """The worker takes requests only with a lease, and this one has none."""
+
+    code = "lease_required"
+
+
+class LeaseInvalid(LeaseError):
+    """The lease is not one of this cluster, or it is not valid yet."""
+
+    code = "lease_invalid"
+
+
+class LeaseExpired(LeaseError):
+    """The lease has ended."""
+
+    code = "lease_expired"
+
+
+class LeaseWrongService(LeaseError):
+    """The lease is for another service."""
+
+    status = 403
+    code = "lease_wrong_service"
+
+
+class LeaseWrongCertificate(LeaseError):
+    """The lease is bound to another certificate than that of the connection."""
+
+    status = 403
+    code = "lease_wrong_certificate"
 
 
 class UnknownService(CallerError):
