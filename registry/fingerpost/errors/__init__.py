@@ -12,6 +12,8 @@ raises the class with that code.
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
     |   +-- Unauthorized                403 unauthorized
+    |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
+    |   +-- Forbidden                   403 forbidden            known, but not allowed this
     |   +-- LeaseError                  401 lease                no valid lease for the request
     |   |   +-- LeaseRequired           401 lease_required
     |   |   +-- LeaseInvalid            401 lease_invalid        not of this cluster, or too early
@@ -60,6 +62,7 @@ __all__ = [
     "Draining",
     "EmptyImage",
     "FingerpostError",
+    "Forbidden",
     "ImageError",
     "ImageTooLarge",
     "InvalidInstance",
@@ -81,6 +84,7 @@ __all__ = [
     "RegistryError",
     "RegistryUnreachable",
     "SuspectImage",
+    "Unauthenticated",
     "Unauthorized",
     "UnknownModel",
     "UnknownPath",
@@ -202,6 +206,22 @@ class LeaseWrongCertificate(LeaseError):
 
     status = 403
     code = "lease_wrong_certificate"
+
+
+class Unauthenticated(Unauthorized):
+    """Who asks is not known: no credential, or one that is not valid.
+
+    It has the code of `Unauthorized`, so that a client of an earlier release knows it.
+    """
+
+    status = 401
+
+
+class Forbidden(CallerError):
+    """Who asks is known, and may not have or do this."""
+
+    status = 403
+    code = "forbidden"
 
 
 class UnknownService(CallerError):
