@@ -12,6 +12,8 @@ raises the class with that code.
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
     |   +-- Unauthorized                403 unauthorized
+    |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
+    |   +-- Forbidden                   403 forbidden            known, but not allowed this
     |   +-- UnknownService              404 unknown_service      no such service in the registry
     |   +-- UnknownModel                404 unknown_model        model, version or alias not served
     |   +-- UnknownPath                 404 unknown_path
@@ -54,6 +56,7 @@ __all__ = [
     "Draining",
     "EmptyImage",
     "FingerpostError",
+    "Forbidden",
     "ImageError",
     "ImageTooLarge",
     "InvalidInstance",
@@ -69,6 +72,7 @@ __all__ = [
     "RegistryError",
     "RegistryUnreachable",
     "SuspectImage",
+    "Unauthenticated",
     "Unauthorized",
     "UnknownModel",
     "UnknownPath",
@@ -151,6 +155,22 @@ class Unauthorized(CallerError):
 
     status = 403
     code = "unauthorized"
+
+
+class Unauthenticated(Unauthorized):
+    """Who asks is not known: no credential, or one that is not valid.
+
+    It has the code of `Unauthorized`, so that a client of an earlier release knows it.
+    """
+
+    status = 401
+
+
+class Forbidden(CallerError):
+    """Who asks is known, and may not have or do this."""
+
+    status = 403
+    code = "forbidden"
 
 
 class UnknownService(CallerError):
