@@ -48,9 +48,21 @@ raises the class with that code.
 from __future__ import annotations
 
 from math import inf
-from typing import ClassVar, Literal
 
 import msgspec
+
+from fingerpost.errors.access import (
+    Forbidden,
+    LeaseError,
+    LeaseExpired,
+    LeaseInvalid,
+    LeaseRequired,
+    LeaseWrongCertificate,
+    LeaseWrongService,
+    Unauthenticated,
+    Unauthorized,
+)
+from fingerpost.errors.base import CallerError, FingerpostError, PeerError
 
 __all__ = [
     "BadAnswer",
@@ -94,49 +106,6 @@ __all__ = [
     "error_from_json",
 ]
 
-Fault = Literal["caller", "peer", "us"]
-
-
-class FingerpostError(Exception):
-    """Base of all errors; the message says what was wrong, with the value, and what to do.
-
-    The message is one printable line, whatever a peer or a file has put into it.
-
-    Attributes:
-        status: the HTTP status of a response with this error.
-        code: the stable name in its JSON body.
-        fault: whose fault it is: the caller's, the peer's or our own (`us`).
-        retryable: whether the same request may succeed on another worker or later.
-        retry_after_s: how many seconds to wait before that, where known.
-    """
-
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal"
-    fault: ClassVar[Fault] = "us"
-    retryable: bool = False
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        self.message = _one_line(message)
-        super().__init__(self.message)
-        self.retry_after_s = retry_after_s
-
-    def to_json(self) -> bytes:
-        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8.
-
-        With `retry_after_s` where that is known: the header `Retry-After` has whole seconds only.
-        """
-        body = {"code": self.code, "message": self.message, "retryable": self.retryable}
-        if self.retry_after_s is not None:
-            body["retry_after_s"] = round(self.retry_after_s, 6)
-        return msgspec.json.encode({"error": body})
-
-
-class CallerError(FingerpostError):
-    """Base of errors in the request itself, which will fail again until the caller changes it."""
-
-    status = 400
-    fault = "caller"
-
 
 class InvalidRequest(CallerError):
     """A query, header or multipart body that cannot be understood."""
@@ -160,68 +129,6 @@ class ConfigurationError(CallerError):
     """A setting, or a file or folder that a setting names, is wrong."""
 
     code = "configuration"
-
-
-class Unauthorized(CallerError):
-    """The caller has no right to make the request."""
-
-    status = 403
-    code = "unauthorized"
-
-
-class LeaseError(CallerError):
-    """Base of the errors of leases: the worker wants one, and the request has not a valid one."""
-
-    status = 401
-    code = "lease"
-
-
-class LeaseRequired(LeaseError):
-    """The worker takes requests only with a lease, and this one has none."""
-
-    code = "lease_required"
-
-
-class LeaseInvalid(LeaseError):
-    """The lease is not one of this cluster, or it is not valid yet."""
-
-    code = "lease_invalid"
-
-
-class LeaseExpired(LeaseError):
-    """The lease has ended."""
-
-    code = "lease_expired"
-
-
-class LeaseWrongService(LeaseError):
-    """The lease is for another service."""
-
-    status = 403
-    code = "lease_wrong_service"
-
-
-class LeaseWrongCertificate(LeaseError):
-    """The lease is bound to another certificate than that of the connection."""
-
-    status = 403
-    code = "lease_wrong_certificate"
-
-
-class Unauthenticated(Unauthorized):
-    """Who asks is not known: no credential, or one that is not valid.
-
-    It has the code of `Unauthorized`, so that a client of an earlier release knows it.
-    """
-
-    status = 401
-
-
-class Forbidden(CallerError):
-    """Who asks is known, and may not have or do this."""
-
-    status = 403
-    code = "forbidden"
 
 
 class UnknownService(CallerError):
@@ -290,14 +197,6 @@ class SuspectImage(ImageError):
 
     status = 422
     code = "suspect_image"
-
-
-class PeerError(FingerpostError):
-    """Base of errors of a peer: it failed now; another one may succeed, or the same one later."""
-
-    status = 503
-    fault = "peer"
-    retryable = True
 
 
 class Misdirected(PeerError):
@@ -378,20 +277,6 @@ class ModelFailed(FingerpostError):
     """The model raised while it ran; the message names the model and the cause."""
 
     code = "model_failed"
-
-
-def _one_line(text: str) -> str:
-    r"""The text as one line without control characters, safe for logs and terminals.
-
-    White space becomes a blank; other characters that are not printable (controls, changes of the
-    text's direction, lone surrogates) are escaped, as in `\x1b`.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in " ".join(text.split())
-    )
 
 
 def _tree(cls: type[FingerpostError]) -> list[type[FingerpostError]]:
