@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.registry import Registry
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
@@ -100,7 +101,9 @@ class RegistryResolver:
         """See `Resolver.unlisted`."""
         lists = [await self._registry.list(name) for name in await self.services()]
         return {
-            each.service: Unlisted(withdrawn=each.withdrawn, failing=dict(each.failing))
+            each.service: Unlisted(
+                withdrawn=each.withdrawn, failing=dict(each.failing), rejected=dict(each.rejected)
+            )
             for each in lists
         }
 
@@ -144,6 +147,7 @@ class ProxyResolver:
         proxies: URLs, in the order in which they are asked.
         connect_timeout_s: how many seconds a connection to one of them may take.
         address_policy: which addresses of workers are used.
+        signatures: which signatures of workers are believed; None asks for none.
     """
 
     def __init__(
@@ -152,11 +156,12 @@ class ProxyResolver:
         *,
         connect_timeout_s: float,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
     ) -> None:
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
         self._connect_timeout_s = connect_timeout_s
-        self._answers = ProxyAnswers(address_policy or AddressPolicy())
+        self._answers = ProxyAnswers(address_policy or AddressPolicy(), signatures)
         # Each watch holds a connection, so their number is not limited.
         self._session = PeerSession(max_bytes=_MAX_BYTES, keep_alive_s=_KEEP_ALIVE_S, workers=False)
 
@@ -264,6 +269,7 @@ class _ProxyPoll:
             )
         next_index = max(1, int(header))
         if status == 200:
+            await self._answers.verify(body, self._service, str(proxy))
             snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
             return snapshot, next_index
         error = error_from_json(body, status=status, peer=str(proxy))

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     import builtins
 
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ConsulRegistry"]
 
@@ -91,6 +92,7 @@ class ConsulRegistry(WatchingRegistry):
             calls; less restores it sooner after an agent lost its memory.
         watch_config: see `WatchConfig`.
         address_policy: which addresses are allowed; see `AddressPolicy` for the default.
+        signatures: which signatures are believed; None asks for none.
         store: where snapshots are kept across restarts, such as a `SnapshotStore`; None keeps
             none. `aclose` closes it.
 
@@ -114,6 +116,7 @@ class ConsulRegistry(WatchingRegistry):
         keep_alive_s: float = 2.0,
         watch_config: WatchConfig | None = None,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -149,6 +152,7 @@ class ConsulRegistry(WatchingRegistry):
         )
         self._registrations: list[ConsulRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
+        self._signatures = signatures
         self._store = store
         preserving = self._watch_config.self_preservation
         self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
@@ -299,8 +303,10 @@ class ConsulRegistry(WatchingRegistry):
         entries = decode_entries(answer.body, service, remote=position > 0)
         if not entries:
             await self._verify_empty(answer, service, where, pool=pool)
+        if self._signatures is not None:
+            await self._signatures.verify(service, (e.instance for e in entries if e.instance))
         instances, rejected = self._select(service, entries)
-        withdrawn = {entry.id for entry in entries if entry.withdrawn} | rejected
+        withdrawn = {entry.id for entry in entries if entry.withdrawn} | rejected.keys()
         snapshot = Snapshot(
             service=service,
             instances=instances,
@@ -308,6 +314,7 @@ class ConsulRegistry(WatchingRegistry):
             index=answer.index,
             taken_at=self._clock(),
             withdrawn=tuple(sorted(withdrawn)),
+            rejected=tuple(rejected.items()),
             failing=tuple(
                 (entry.id, f"{entry.instance.address}: {entry.problem}")
                 for entry in entries
@@ -369,14 +376,17 @@ class ConsulRegistry(WatchingRegistry):
 
     def _select(
         self, service: str, entries: builtins.list[Entry]
-    ) -> tuple[tuple[Instance, ...], set[str]]:
-        """The healthy instances, sorted by id; and the rejected ids, logged when first seen."""
+    ) -> tuple[tuple[Instance, ...], dict[str, str]]:
+        """The healthy instances, sorted by id; the rejected ids and why, logged when first seen."""
         healthy: dict[str, Instance] = {}
         rejected: dict[str, Rejection] = {}
         for entry in entries:
             if entry.instance is None:
                 rejected[entry.id] = Rejection(RejectionReason.MALFORMED, entry.rejection)
-            elif (rejection := self._address_policy.rejection(entry.instance)) is not None:
+            elif (rejection := self._address_policy.rejection(entry.instance)) is not None or (
+                self._signatures is not None
+                and (rejection := self._signatures.rejection(entry.instance)) is not None
+            ):
                 rejected[entry.id] = rejection
             elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
                 rejected[entry.id] = Rejection(
@@ -384,4 +394,6 @@ class ConsulRegistry(WatchingRegistry):
                 )
         for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
             logger.warning("%s: entry %r rejected: %s", service, entry_id, rejection.message)
-        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(rejected)
+        # An id that is also a good entry's is not withdrawn: anybody could write it into a bad one.
+        left_out = {id_: each.message for id_, each in rejected.items() if id_ not in healthy}
+        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), left_out

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.watching.liveness import LivenessProbe
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ZooKeeperRegistry"]
 
@@ -85,6 +86,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         watch_config: see `WatchConfig`.
         check_config: see `HttpCheckConfig`; with None only the session decides.
         address_policy: which addresses are allowed; see `AddressPolicy`.
+        signatures: which signatures are believed; None asks for none.
         store: where snapshots are kept across restarts; None keeps none. `aclose` closes it.
 
     Raises:
@@ -109,6 +111,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         watch_config: WatchConfig | None = None,
         check_config: HttpCheckConfig | None = _CHECK,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -133,6 +136,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         self._rng = rng or random.Random()
         self._registrations: list[ZooKeeperRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
+        self._signatures = signatures
         self._store = store
         preserving = self._watch_config.self_preservation
         self._probe_timeout_s = preserving.probe_timeout_s if preserving else None
@@ -279,8 +283,13 @@ class ZooKeeperRegistry(WatchingRegistry):
             each: Rejection(RejectionReason.MALFORMED, why) for each, why in problems.items()
         }
         healthy = []
+        if self._signatures is not None:
+            await self._signatures.verify(service, instances)
         for instance in instances:
-            if (rejection := self._address_policy.rejection(instance)) is not None:
+            if (rejection := self._address_policy.rejection(instance)) is not None or (
+                self._signatures is not None
+                and (rejection := self._signatures.rejection(instance)) is not None
+            ):
                 rejected[instance.id] = rejection
             elif instance.id not in children.hidden:
                 healthy.append(instance)
@@ -293,6 +302,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             index=index,
             taken_at=self._clock(),
             withdrawn=tuple(sorted({*children.hidden, *rejected})),
+            rejected=tuple((id_, each.message) for id_, each in rejected.items()),
         )
         return snapshot, index
 
