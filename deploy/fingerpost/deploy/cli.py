@@ -73,6 +73,7 @@ _COMMANDS = (
     "worker",
     "proxy",
     "registry",
+    "caller",
     "resolve",
     "status",
     "drain",

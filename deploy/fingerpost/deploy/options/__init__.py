@@ -3,6 +3,7 @@
 `cluster`, `model` and `registry` hold groups of options that a decorator adds to a command.
 """
 
+from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
     DEFAULT_REGISTRY,
     FollowParent,
@@ -25,6 +26,8 @@ from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 __all__ = [
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "AuditLogFile",
+    "CallersFile",
     "Device",
     "Devices",
     "FollowParent",
