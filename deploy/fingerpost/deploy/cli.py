@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,8 +130,11 @@ def main() -> None:
     add_commands()
     start_logging("error")  # services log more: see their --log-level
     try:
+        _raise_on_interrupt()
         check_renamed_options(sys.argv[1:])
         app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except FingerpostError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -151,6 +155,12 @@ def add_commands() -> None:
     for name in _COMMANDS:
         importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
     make_readable(app)
+
+
+def _raise_on_interrupt() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt` again, which `entry` has put off: commands clean up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fail(message: str) -> None:
