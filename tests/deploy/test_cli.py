@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -47,7 +48,16 @@ def test_a_full_disk_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> 
     assert done.returncode == 1
 
 
-# Presses Ctrl-C when a module of that name is imported; Python imports `sitecustomize` at its start.
+@pytest.mark.parametrize("command", ["--version", "status", "classify --model MODEL x.png"])
+def test_results_are_not_lost_in_silence(tmp_path: Path, command: str) -> None:
+    given = command.replace("MODEL", str(write_model(tmp_path)))
+    program = ["sh", "-c", f"exec {shlex.join(FINGERPOST)} {given} >&-"]
+    done = subprocess.run(program, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert "standard output is closed" in done.stderr
+    assert done.returncode == 1
+
+
+# Presses Ctrl-C when a module of that name is imported; Python starts with `sitecustomize`.
 _INTERRUPT = """
 import os, signal, sys
 

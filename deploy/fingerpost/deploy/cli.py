@@ -17,7 +17,7 @@ from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
-from fingerpost.deploy.standard_streams import discard_output, open_standard_streams
+from fingerpost.deploy.standard_streams import check_output, discard_output, open_standard_streams
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.printable import printable
 from fingerpost.registry.version import __version__
@@ -81,6 +81,9 @@ _COMMANDS = (
     "demo",
 )
 
+# Those that do nothing but print.
+_PRINTING = ("classify", "model", "resolve", "status")
+
 # Modules that the bare install does not bring, and the extra that does.
 _EXTRAS = {
     "numpy": "tensorflow",
@@ -104,6 +107,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        check_output()
         known = commit()
         out.print(f"fingerpost {__version__}{f' (commit {known})' if known else ''}")
         raise typer.Exit
@@ -111,6 +115,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -122,6 +127,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options of the command itself."""
+    if context.invoked_subcommand in _PRINTING:
+        check_output()
 
 
 def main() -> None:
@@ -136,7 +143,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except FingerpostError as error:
-        _fail(str(error))
+        from fingerpost.deploy.setting_names import with_options
+
+        _fail(with_options(error))
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

@@ -5,6 +5,7 @@
 
 from fingerpost.deploy.options.common import (
     DEFAULT_REGISTRY,
+    Deadline,
     FollowParent,
     Host,
     Json,
@@ -13,6 +14,7 @@ from fingerpost.deploy.options.common import (
     MaxPerClient,
     RegistryUrl,
     Relay,
+    WaitForReady,
 )
 from fingerpost.deploy.options.devices import (
     Device,
@@ -25,6 +27,7 @@ from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 __all__ = [
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "Deadline",
     "Device",
     "Devices",
     "FollowParent",
@@ -38,4 +41,5 @@ __all__ = [
     "RegistryUrl",
     "Relay",
     "Tracing",
+    "WaitForReady",
 ]
