@@ -28,6 +28,7 @@ raises the class with that code.
     |   +-- Misdirected                 421 misdirected          meant for another process
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
     |   +-- BadAnswer                   502 bad_answer           not an answer of the protocol
+    |   +-- TlsFailed                   502 tls_failed           a certificate is not accepted
     |   +-- NoWorker                    503 no_worker            known service, no healthy worker
     |   +-- Draining                    503 draining             the worker is leaving
     |   +-- Unreachable                 503 unreachable          refused, reset or timed out
@@ -72,6 +73,7 @@ __all__ = [
     "RegistryError",
     "RegistryUnreachable",
     "SuspectImage",
+    "TlsFailed",
     "Unauthenticated",
     "Unauthorized",
     "UnknownModel",
@@ -271,6 +273,16 @@ class BadAnswer(PeerError):
 
     status = 502
     code = "bad_answer"
+
+
+class TlsFailed(PeerError):
+    """One side does not accept the other one's certificate, or TLS is missing where it must be.
+
+    No image was sent. Another worker may be what it says that it is.
+    """
+
+    status = 502
+    code = "tls_failed"
 
 
 class NoWorker(PeerError):
