@@ -76,6 +76,7 @@ _COMMANDS = (
     "resolve",
     "status",
     "drain",
+    "ca",
     "up",
     "demo",
 )
@@ -95,6 +96,8 @@ _EXTRAS = {
     "pynvml": "gpu",
     "sklearn": "demo",
     "kazoo": "zookeeper",
+    "cryptography": "security",
+    "joserfc": "security",
 }
 
 # What a full disk says, also that of standard output: nothing is wrong with this program.
