@@ -47,6 +47,8 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from fingerpost.errors.messages import one_line
+
 __all__ = [
     "BadAnswer",
     "BrokenImage",
@@ -106,7 +108,7 @@ class FingerpostError(Exception):
     retryable: bool = False
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        self.message = _one_line(message)
+        self.message = one_line(message)
         super().__init__(self.message)
         self.retry_after_s = retry_after_s
 
@@ -339,20 +341,6 @@ class ModelFailed(FingerpostError):
     """The model raised while it ran; the message names the model and the cause."""
 
     code = "model_failed"
-
-
-def _one_line(text: str) -> str:
-    r"""The text as one line without control characters, safe for logs and terminals.
-
-    White space becomes a blank; other characters that are not printable (controls, changes of the
-    text's direction, lone surrogates) are escaped, as in `\x1b`.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in " ".join(text.split())
-    )
 
 
 def _tree(cls: type[FingerpostError]) -> list[type[FingerpostError]]:
