@@ -14,6 +14,12 @@ raises the class with that code.
     |   +-- Unauthorized                403 unauthorized
     |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
     |   +-- Forbidden                   403 forbidden            known, but not allowed this
+    |   +-- LeaseError                  401 lease                no valid lease for the request
+    |   |   +-- LeaseRequired           401 lease_required
+    |   |   +-- LeaseInvalid            401 lease_invalid        not of this cluster, or too early
+    |   |   +-- LeaseExpired            401 lease_expired
+    |   |   +-- LeaseWrongService       403 lease_wrong_service
+    |   |   +-- LeaseWrongCertificate   403 lease_wrong_certificate
     |   +-- UnknownService              404 unknown_service      no such service in the registry
     |   +-- UnknownModel                404 unknown_model        model, version or alias not served
     |   +-- UnknownPath                 404 unknown_path
@@ -43,11 +49,21 @@ raises the class with that code.
 from __future__ import annotations
 
 from math import inf
-from typing import ClassVar, Literal
 
 import msgspec
 
-from fingerpost.errors.messages import one_line
+from fingerpost.errors.access import (
+    Forbidden,
+    LeaseError,
+    LeaseExpired,
+    LeaseInvalid,
+    LeaseRequired,
+    LeaseWrongCertificate,
+    LeaseWrongService,
+    Unauthenticated,
+    Unauthorized,
+)
+from fingerpost.errors.base import CallerError, FingerpostError, PeerError
 
 __all__ = [
     "BadAnswer",
@@ -65,6 +81,12 @@ __all__ = [
     "InvalidInstance",
     "InvalidName",
     "InvalidRequest",
+    "LeaseError",
+    "LeaseExpired",
+    "LeaseInvalid",
+    "LeaseRequired",
+    "LeaseWrongCertificate",
+    "LeaseWrongService",
     "MethodNotAllowed",
     "Misdirected",
     "ModelFailed",
@@ -85,49 +107,6 @@ __all__ = [
     "UnsupportedImage",
     "error_from_json",
 ]
-
-Fault = Literal["caller", "peer", "us"]
-
-
-class FingerpostError(Exception):
-    """Base of all errors; the message says what was wrong, with the value, and what to do.
-
-    The message is one printable line, whatever a peer or a file has put into it.
-
-    Attributes:
-        status: the HTTP status of a response with this error.
-        code: the stable name in its JSON body.
-        fault: whose fault it is: the caller's, the peer's or our own (`us`).
-        retryable: whether the same request may succeed on another worker or later.
-        retry_after_s: how many seconds to wait before that, where known.
-    """
-
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal"
-    fault: ClassVar[Fault] = "us"
-    retryable: bool = False
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        self.message = one_line(message)
-        super().__init__(self.message)
-        self.retry_after_s = retry_after_s
-
-    def to_json(self) -> bytes:
-        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8.
-
-        With `retry_after_s` where that is known: the header `Retry-After` has whole seconds only.
-        """
-        body = {"code": self.code, "message": self.message, "retryable": self.retryable}
-        if self.retry_after_s is not None:
-            body["retry_after_s"] = round(self.retry_after_s, 6)
-        return msgspec.json.encode({"error": body})
-
-
-class CallerError(FingerpostError):
-    """Base of errors in the request itself, which will fail again until the caller changes it."""
-
-    status = 400
-    fault = "caller"
 
 
 class InvalidRequest(CallerError):
@@ -152,29 +131,6 @@ class ConfigurationError(CallerError):
     """A setting, or a file or folder that a setting names, is wrong."""
 
     code = "configuration"
-
-
-class Unauthorized(CallerError):
-    """The caller has no right to make the request."""
-
-    status = 403
-    code = "unauthorized"
-
-
-class Unauthenticated(Unauthorized):
-    """Who asks is not known: no credential, or one that is not valid.
-
-    It has the code of `Unauthorized`, so that a client of an earlier release knows it.
-    """
-
-    status = 401
-
-
-class Forbidden(CallerError):
-    """Who asks is known, and may not have or do this."""
-
-    status = 403
-    code = "forbidden"
 
 
 class UnknownService(CallerError):
@@ -243,14 +199,6 @@ class SuspectImage(ImageError):
 
     status = 422
     code = "suspect_image"
-
-
-class PeerError(FingerpostError):
-    """Base of errors of a peer: it failed now; another one may succeed, or the same one later."""
-
-    status = 503
-    fault = "peer"
-    retryable = True
 
 
 class Misdirected(PeerError):
