@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fingerpost.basics.printable import printable
 from fingerpost.deploy.command_help import make_readable
 from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
@@ -19,7 +20,6 @@ from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
 from fingerpost.deploy.standard_streams import check_output, discard_output, open_standard_streams
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.printable import printable
 from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ _COMMANDS = (
     "resolve",
     "status",
     "drain",
+    "ca",
     "up",
     "demo",
 )
@@ -99,6 +100,8 @@ _EXTRAS = {
     "pynvml": "gpu",
     "sklearn": "demo",
     "kazoo": "zookeeper",
+    "cryptography": "security",
+    "joserfc": "security",
 }
 
 # What a full disk says, also that of standard output: nothing is wrong with this program.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.printable import one_line
 from fingerpost.client.wire import (
     INSTANCE_PATH,
     ResolveAnswer,
@@ -11,7 +12,6 @@ from fingerpost.client.wire import (
     ServiceEntry,
     is_foreign,
 )
-from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

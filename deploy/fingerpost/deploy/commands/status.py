@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from fingerpost.basics.printable import printable
 from fingerpost.deploy import options
 from fingerpost.deploy.console import out, print_json, safe_text
 from fingerpost.deploy.instance_diff import versions
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
-from fingerpost.registry.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

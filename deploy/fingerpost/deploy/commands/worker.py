@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from fingerpost.basics.config_file import read_text
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
@@ -20,7 +21,6 @@ from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.config_file import read_text
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
