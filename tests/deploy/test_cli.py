@@ -76,7 +76,7 @@ sys.meta_path.insert(0, Finder())
     [
         ("typer", ("--version",)),
         ("fingerpost.deploy.commands.demo", ("worker", "--model", "MODEL")),
-        ("fingerpost.registry.printable", ("status",)),
+        ("fingerpost.basics.printable", ("status",)),
         ("fingerpost.worker.worker", ("worker", "--model", "MODEL")),
         ("fingerpost.proxy.server", ("proxy",)),
         ("numpy", ("worker", "--model", "MODEL")),

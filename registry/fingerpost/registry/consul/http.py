@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 import yarl
 
+from fingerpost.basics.printable import one_line
 from fingerpost.errors import (
     BadAnswer,
     NotARegistry,
@@ -25,7 +26,6 @@ from fingerpost.errors import (
 from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
 from fingerpost.registry.peer_session import LimitedConnector, connection_problem
-from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.tls import Tls
