@@ -121,7 +121,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
 async def test_who_says_nothing_gets_nothing(guarded: Guarded, method: str, path: str) -> None:
     status, text, headers = await guarded.ask(method, path)
     assert (status, json.loads(text)["error"]["code"]) == (401, "unauthorized")
-    assert headers["WWW-Authenticate"] == 'Bearer realm="fingerpost"'
+    assert headers["WWW-Authenticate"] == "Bearer"
     assert "digits" not in text.replace(path, "")
     status, text, _ = await guarded.ask(method, path, make_key())
     assert (status, json.loads(text)["error"]["code"]) == (401, "unauthorized")

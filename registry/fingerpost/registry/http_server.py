@@ -17,7 +17,6 @@ from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
     MethodNotAllowed,
-    Unauthenticated,
     UnknownPath,
 )
 from fingerpost.registry.descriptors import SpareDescriptor
@@ -128,16 +127,14 @@ def error_response(
 ) -> web.Response:
     """The response for an error, with its HTTP status and `Retry-After` in whole seconds.
 
-    A 401 says that a bearer credential is wanted.
-
     Args:
         form: makes the body; by default `{"error": {"code", "message", "retryable"}}`.
     """
     headers = {}
     if error.retry_after_s is not None:
         headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
-    if isinstance(error, Unauthenticated):
-        headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="fingerpost"'
+    if error.status == 401:
+        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"  # RFC 9110 requires it, RFC 6750 names it
     return web.Response(
         body=form(error),
         status=error.status,

@@ -6,6 +6,7 @@
 from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
     DEFAULT_REGISTRY,
+    Deadline,
     FollowParent,
     Host,
     Json,
@@ -14,6 +15,7 @@ from fingerpost.deploy.options.common import (
     MaxPerClient,
     RegistryUrl,
     Relay,
+    WaitForReady,
 )
 from fingerpost.deploy.options.devices import (
     Device,
@@ -28,6 +30,7 @@ __all__ = [
     "AccessLogFile",
     "AuditLogFile",
     "CallersFile",
+    "Deadline",
     "Device",
     "Devices",
     "FollowParent",
@@ -41,4 +44,5 @@ __all__ = [
     "RegistryUrl",
     "Relay",
     "Tracing",
+    "WaitForReady",
 ]

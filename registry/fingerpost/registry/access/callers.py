@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import hdrs
 
@@ -24,6 +24,7 @@ from fingerpost.security.callers.policy import ROLES
 from fingerpost.security.callers.policy_file import PolicyFile
 from fingerpost.security.callers.refusal import NotAllowed, NotIdentified, Refusal
 from fingerpost.security.callers.tokens import KeyNotKnown
+from fingerpost.security.tls import peer_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -220,9 +221,9 @@ class Callers:
     async def _identified(
         self, authenticator: Authenticator, request: web.Request, address: str
     ) -> Identified:
-        names = certificate_names(request.transport)
         try:
             token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
+            names = () if token else _certificate_names(request)
             found = authenticator.find(token, names, time.time())
         except NotIdentified:
             await self._slow_down(address)
@@ -295,9 +296,12 @@ def may_see(caller: Caller, model: str) -> bool:
     return models is None or model in models
 
 
-def certificate_names(transport: Any) -> Sequence[str]:
-    """SPIFFE ids and subject of the verified client certificate of a connection."""
-    return ()
+def _certificate_names(request: web.Request) -> Sequence[str]:
+    """SPIFFE ids and subject of the verified client certificate of a request's connection."""
+    found = peer_certificate(request.transport)
+    if found is None:
+        return ()
+    return (*found.spiffe_ids, *filter(None, (found.subject,)))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
