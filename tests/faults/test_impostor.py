@@ -44,10 +44,8 @@ async def test_an_impostor(
         for process in [field.launch("--registration-key", key) for _ in range(2)]:
             await field.adopt(process)
         # A proxy with the keys, and one without, which hands out what is registered.
-        field.proxy, unguarded = (
-            await _proxy(processes, agent.url, *options)
-            for options in (("--registration-keys", keys), ())
-        )
+        field.proxy = await _proxy(processes, agent.url, "--registration-keys", keys)
+        unguarded = await _proxy(processes, agent.url)
         await field.known(field.proxy)
         await field.known(unguarded)
         known = await http("GET", f"{agent.url}/v1/agent/service/{field.workers[0].id}")

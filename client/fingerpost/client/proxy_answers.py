@@ -17,11 +17,11 @@ from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
+from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 
 if TYPE_CHECKING:
     from fingerpost.registry import Instance
     from fingerpost.registry.address_policy import AddressPolicy
-    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ProxyAnswers", "Unlisted"]
 
@@ -120,11 +120,9 @@ class ProxyAnswers:
                 reason = Rejection(RejectionReason.MALFORMED, str(error)[:500])
                 rejected[_id_of(raw)] = reason
                 continue
-            rejection = self._address_policy.rejection(instance)
+            rejection = entry_rejection(instance, self._address_policy, self._signatures)
             if rejection is None and instance.id in instances:
                 rejection = Rejection(RejectionReason.DUPLICATE, "its id is listed twice")
-            if rejection is None and self._signatures is not None:
-                rejection = self._signatures.rejection(instance)
             if rejection is None:
                 instances[instance.id] = instance
             else:

@@ -3,8 +3,10 @@
 `cluster`, `model` and `registry` hold groups of options that a decorator adds to a command.
 """
 
+from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
     DEFAULT_REGISTRY,
+    Deadline,
     FollowParent,
     Host,
     Json,
@@ -13,6 +15,7 @@ from fingerpost.deploy.options.common import (
     MaxPerClient,
     RegistryUrl,
     Relay,
+    WaitForReady,
 )
 from fingerpost.deploy.options.devices import (
     Device,
@@ -25,6 +28,9 @@ from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 __all__ = [
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "AuditLogFile",
+    "CallersFile",
+    "Deadline",
     "Device",
     "Devices",
     "FollowParent",
@@ -38,4 +44,5 @@ __all__ = [
     "RegistryUrl",
     "Relay",
     "Tracing",
+    "WaitForReady",
 ]

@@ -8,6 +8,7 @@ import typer
 
 __all__ = [
     "DEFAULT_REGISTRY",
+    "Deadline",
     "FollowParent",
     "Host",
     "Json",
@@ -16,6 +17,7 @@ __all__ = [
     "MaxPerClient",
     "RegistryUrl",
     "Relay",
+    "WaitForReady",
 ]
 
 DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
@@ -37,6 +39,21 @@ Relay = Annotated[
     typer.Option(
         "--relay",
         help="Send images through the proxies, where this machine cannot reach the workers.",
+    ),
+]
+Deadline = Annotated[
+    float,
+    typer.Option(
+        metavar="S", min=0.001, help="How many seconds an image may take, including retries."
+    ),
+]
+WaitForReady = Annotated[
+    float,
+    typer.Option(
+        metavar="S",
+        min=0.001,
+        help="How many seconds to wait for a worker where none is healthy, or for the first answer "
+        "of a proxy or registry.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -15,6 +15,7 @@ import msgspec
 from fingerpost.errors import (
     ConfigurationError,
     InvalidRequest,
+    NotARegistry,
     RegistryDenied,
     RegistryError,
 )
@@ -44,13 +45,13 @@ from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
 from fingerpost.registry.watching.shared import WatchingRegistry
+from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
     import builtins
 
     from fingerpost.registry.instance import Instance
-    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ConsulRegistry"]
 
@@ -306,14 +307,15 @@ class ConsulRegistry(WatchingRegistry):
         if self._signatures is not None:
             await self._signatures.verify(service, (e.instance for e in entries if e.instance))
         instances, rejected = self._select(service, entries)
-        withdrawn = {entry.id for entry in entries if entry.withdrawn} | rejected.keys()
         snapshot = Snapshot(
             service=service,
             instances=instances,
             known=bool(entries),
             index=answer.index,
             taken_at=self._clock(),
-            withdrawn=tuple(sorted(withdrawn)),
+            withdrawn=tuple(
+                sorted({each.id for each in entries if each.withdrawn} | set(rejected))
+            ),
             rejected=tuple(rejected.items()),
             failing=tuple(
                 (entry.id, f"{entry.instance.address}: {entry.problem}")
@@ -329,6 +331,7 @@ class ConsulRegistry(WatchingRegistry):
             where = self._where(position)
             try:
                 answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
+                answer.index  # noqa: B018  # another server's answer has none: say that first
                 services = decode_catalog(answer.body)
                 if not services:
                     await self._verify_empty(answer, None, where, pool=pool)
@@ -369,7 +372,7 @@ class ConsulRegistry(WatchingRegistry):
             try:
                 async with deadline(self._call_timeout_s / 3, what):
                     return await self._http.call("GET", path, params=params, pool=pool)
-            except RegistryDenied:
+            except (RegistryDenied, NotARegistry):
                 raise
             except RegistryError:
                 return await self._http.call("GET", path, params=stale, pool=pool)
@@ -383,11 +386,8 @@ class ConsulRegistry(WatchingRegistry):
         for entry in entries:
             if entry.instance is None:
                 rejected[entry.id] = Rejection(RejectionReason.MALFORMED, entry.rejection)
-            elif (rejection := self._address_policy.rejection(entry.instance)) is not None or (
-                self._signatures is not None
-                and (rejection := self._signatures.rejection(entry.instance)) is not None
-            ):
-                rejected[entry.id] = rejection
+            elif why := entry_rejection(entry.instance, self._address_policy, self._signatures):
+                rejected[entry.id] = why
             elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
                 rejected[entry.id] = Rejection(
                     RejectionReason.DUPLICATE, "another node has an entry of the same id"

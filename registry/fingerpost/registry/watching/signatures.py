@@ -18,10 +18,11 @@ from fingerpost.registry.entry_signature import entry_verdict
 from fingerpost.security.signing.statement import Flaw, Verdict
 
 if TYPE_CHECKING:
+    from fingerpost.registry.address_policy import AddressPolicy
     from fingerpost.registry.instance import Instance
     from fingerpost.security.signing.trusted_keys import TrustedKeysFile
 
-__all__ = ["EntrySignatures", "open_signatures"]
+__all__ = ["EntrySignatures", "entry_rejection", "open_signatures"]
 
 _SLICE: Final = 8
 # How far the clocks of a worker and a reader may differ.
@@ -55,6 +56,16 @@ def open_signatures(path: str | None) -> EntrySignatures | None:
     from fingerpost.security.signing.trusted_keys import TrustedKeysFile
 
     return EntrySignatures(TrustedKeysFile(Path(path)))
+
+
+def entry_rejection(
+    instance: Instance, address_policy: AddressPolicy, signatures: EntrySignatures | None
+) -> Rejection | None:
+    """Why an entry is not used, by its address or its signature; None where it is."""
+    rejection = address_policy.rejection(instance)
+    if rejection is None and signatures is not None:
+        rejection = signatures.rejection(instance)
+    return rejection
 
 
 class EntrySignatures:

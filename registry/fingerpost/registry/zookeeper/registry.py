@@ -24,6 +24,7 @@ from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
 from fingerpost.registry.watching.shared import WatchingRegistry
+from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 from fingerpost.registry.watching.watch import Poll, V, Watch
 from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.watching.liveness import LivenessProbe
-    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ZooKeeperRegistry"]
 
@@ -286,11 +286,8 @@ class ZooKeeperRegistry(WatchingRegistry):
         if self._signatures is not None:
             await self._signatures.verify(service, instances)
         for instance in instances:
-            if (rejection := self._address_policy.rejection(instance)) is not None or (
-                self._signatures is not None
-                and (rejection := self._signatures.rejection(instance)) is not None
-            ):
-                rejected[instance.id] = rejection
+            if why := entry_rejection(instance, self._address_policy, self._signatures):
+                rejected[instance.id] = why
             elif instance.id not in children.hidden:
                 healthy.append(instance)
         for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
