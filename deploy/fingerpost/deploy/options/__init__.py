@@ -4,7 +4,9 @@
 """
 
 from fingerpost.deploy.options.common import (
+    DEFAULT_CLUSTER,
     DEFAULT_REGISTRY,
+    Cluster,
     FollowParent,
     Host,
     Json,
@@ -23,8 +25,10 @@ from fingerpost.deploy.options.devices import (
 from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "Cluster",
     "Device",
     "Devices",
     "FollowParent",
