@@ -55,7 +55,7 @@ async def test_why_the_check_of_a_worker_fails(world: World, reader: _ClusterRea
         return (await reader.read()).unlisted["digits"].failing.get("unreachable", "")
 
     async def refused() -> bool:
-        return "Connect call failed" in await why()
+        return "Connection refused" in await why()
 
     await until(refused, within_s=20)
     assert (await why()).startswith(f"127.0.0.1:{port}: ")

@@ -42,7 +42,7 @@ _SLACK_S: Final = 2.0
 _KEEP_ALIVE_S: Final = 15.0
 # An instance has some 700 bytes, so this is 20,000 of one service.
 _MAX_BYTES: Final = 16 * 1024 * 1024
-_MAX_REASON_LETTERS: Final = 300
+_MAX_REASON_LETTERS: Final = 400
 # A stop for programs that never release a watch; each holds a connection to a proxy.
 _MAX_WATCHES: Final = 10_000
 _INDEX: Final = re.compile("[0-9]{1,18}", re.ASCII)
@@ -187,10 +187,13 @@ class ProxyResolver:
             try:
                 status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
                 if status != 200:
-                    raise error_from_json(body, status=status, peer=str(proxy))
+                    error = error_from_json(body, status=status, peer=str(proxy))
+                    if type(error) is BadAnswer:
+                        error = _not_a_proxy(proxy, f"HTTP {status}", body)
+                    raise error
                 return self._answers.services(body, str(proxy))
-            except FingerpostError as error:
-                failures.append(_named(error, proxy))
+            except FingerpostError as failure:
+                failures.append(_named(failure, proxy))
         raise _none_answered(failures)
 
     async def aclose(self) -> None:
@@ -259,9 +262,7 @@ class _ProxyPoll:
         path = f"/v1/resolve/{self._service}"
         status, header, body = await self._resolver.get(proxy, path, held, timeout_s=timeout_s)
         if header is None or not _INDEX.fullmatch(header):
-            raise BadAnswer(
-                f"{proxy}: HTTP {status} with {INDEX_HEADER} {header!r}; is it a Fingerpost proxy?"
-            )
+            raise _not_a_proxy(proxy, f"HTTP {status} with {INDEX_HEADER} {header!r}", body)
         next_index = max(1, int(header))
         if status == 200:
             snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
@@ -284,6 +285,14 @@ def _named(error: FingerpostError, proxy: URL) -> str:
     """The error's message with the proxy's URL, of a length for one line."""
     text = error.message[:_MAX_REASON_LETTERS]
     return text if str(proxy) in text else f"{proxy}: {text}"
+
+
+def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
+    start = body[:80].decode("utf-8", "replace")
+    return BadAnswer(
+        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. Give a proxy's URL; a "
+        "registry's is consul://HOST:PORT (--registry)"
+    )
 
 
 def _none_answered(failures: Sequence[str]) -> RegistryUnreachable:

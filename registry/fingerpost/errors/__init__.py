@@ -34,6 +34,7 @@ raises the class with that code.
     |   +-- Misdirected                 421 misdirected          meant for another process
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
     |   +-- BadAnswer                   502 bad_answer           not an answer of the protocol
+    |   +-- TlsFailed                   502 tls_failed           a certificate is not accepted
     |   +-- NoWorker                    503 no_worker            known service, no healthy worker
     |   +-- Draining                    503 draining             the worker is leaving
     |   +-- Unreachable                 503 unreachable          refused, reset or timed out
@@ -41,6 +42,7 @@ raises the class with that code.
     |   +-- RegistryError               503 registry             never an empty list instead
     |   |   +-- RegistryUnreachable     503 registry_unreachable
     |   |   +-- RegistryDenied          403 registry_denied      not retryable
+    |   |   +-- NotARegistry                                     another server answers there
     |   +-- DeadlineExceeded            504 deadline             no time left; not retryable
     +-- ModelFailed                     500 model_failed         our model raised
 """
@@ -90,12 +92,14 @@ __all__ = [
     "Misdirected",
     "ModelFailed",
     "NoWorker",
+    "NotARegistry",
     "Overloaded",
     "PeerError",
     "RegistryDenied",
     "RegistryError",
     "RegistryUnreachable",
     "SuspectImage",
+    "TlsFailed",
     "Unauthenticated",
     "Unauthorized",
     "UnknownModel",
@@ -223,6 +227,16 @@ class BadAnswer(PeerError):
     code = "bad_answer"
 
 
+class TlsFailed(PeerError):
+    """One side does not accept the other one's certificate, or TLS is missing where it must be.
+
+    No image was sent. Another worker may be what it says that it is.
+    """
+
+    status = 502
+    code = "tls_failed"
+
+
 class NoWorker(PeerError):
     """The service is known, but no healthy worker serves it now."""
 
@@ -263,6 +277,10 @@ class RegistryDenied(RegistryError):
     status = 403
     code = "registry_denied"
     retryable = False
+
+
+class NotARegistry(RegistryError):
+    """What answers at the registry's URL is another server. On the wire it is a `RegistryError`."""
 
 
 class DeadlineExceeded(PeerError):

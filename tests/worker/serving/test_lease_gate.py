@@ -120,10 +120,13 @@ async def test_a_url_carries_a_lease_and_no_log_shows_it(
 async def test_the_body_may_be_as_large_as_the_lease_says() -> None:
     caller = Caller(tenant="acme", rights=Rights(max_body_bytes=50))
     token = LeaseSigner(lambda: KEY, LeaseConfig(), time.time).sign(caller, "colours")
-    async with serving(leases=verifier()) as rig, aiohttp.ClientSession(rig.url) as http:
-        async with http.post("/", data=IMAGE, headers=bearer(token.token)) as response:
-            assert response.status == 413
-            assert (await response.json())["error"]["code"] == "image_too_large"
+    async with (
+        serving(leases=verifier()) as rig,
+        aiohttp.ClientSession(rig.url) as http,
+        http.post("/", data=IMAGE, headers=bearer(token.token)) as response,
+    ):
+        assert response.status == 413
+        assert (await response.json())["error"]["code"] == "image_too_large"
 
 
 async def test_a_stream_ends_with_its_lease_and_what_was_taken_is_answered() -> None:

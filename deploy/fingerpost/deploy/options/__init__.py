@@ -7,6 +7,7 @@ from fingerpost.deploy.options.common import (
     DEFAULT_CLUSTER,
     DEFAULT_REGISTRY,
     Cluster,
+    Deadline,
     FollowParent,
     Host,
     Json,
@@ -15,6 +16,7 @@ from fingerpost.deploy.options.common import (
     MaxPerClient,
     RegistryUrl,
     Relay,
+    WaitForReady,
 )
 from fingerpost.deploy.options.devices import (
     Device,
@@ -29,6 +31,7 @@ __all__ = [
     "DEFAULT_REGISTRY",
     "AccessLogFile",
     "Cluster",
+    "Deadline",
     "Device",
     "Devices",
     "FollowParent",
@@ -42,4 +45,5 @@ __all__ = [
     "RegistryUrl",
     "Relay",
     "Tracing",
+    "WaitForReady",
 ]

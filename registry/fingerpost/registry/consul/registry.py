@@ -15,6 +15,7 @@ import msgspec
 from fingerpost.errors import (
     ConfigurationError,
     InvalidRequest,
+    NotARegistry,
     RegistryDenied,
     RegistryError,
 )
@@ -331,6 +332,7 @@ class ConsulRegistry(WatchingRegistry):
             where = self._where(position)
             try:
                 answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
+                answer.index  # noqa: B018  # another server's answer has none: say that first
                 services = decode_catalog(answer.body)
                 if not services:
                     await self._verify_empty(answer, None, where, pool=pool)
@@ -371,7 +373,7 @@ class ConsulRegistry(WatchingRegistry):
             try:
                 async with deadline(self._call_timeout_s / 3, what):
                     return await self._http.call("GET", path, params=params, pool=pool)
-            except RegistryDenied:
+            except (RegistryDenied, NotARegistry):
                 raise
             except RegistryError:
                 return await self._http.call("GET", path, params=stale, pool=pool)

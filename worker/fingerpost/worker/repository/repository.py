@@ -288,7 +288,11 @@ class ModelRepository:
             lifecycle.failed(version, text[:_MAX_ERROR], files=files, now=now())
         else:
             served = ServedVersion(
-                model=name, version=str(version), labels=loaded.labels, engine=loaded.engine
+                model=name,
+                version=str(version),
+                labels=loaded.labels,
+                own_labels=loaded.own_labels,
+                engine=loaded.engine,
             )
             self._entries.setdefault(name, {})[version] = VersionHandle(served, loaded.meta)
             self._engines += (loaded.engine,)
