@@ -229,10 +229,13 @@ class ZooKeeperRegistry(WatchingRegistry):
         """See `Registry.document`; a node below `_documents`, which is not a service's name."""
         path = self._document_path(check_document(name))
         async with deadline(self._call_timeout_s, f"reading {path} at {self.url}"):
-            with self._session.expected("NoNodeError"):
+            try:
                 content, _ = await self._session.call("get", path)
-                return bytes(content)
-        return None
+            except Exception as error:
+                if not self._session.no_node(error):
+                    raise
+                return None
+        return bytes(content)
 
     async def publish(self, name: str, content: bytes) -> None:
         """See `Registry.publish`."""
