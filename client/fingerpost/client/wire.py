@@ -285,7 +285,13 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "labels", self.aliases)
 
 
-class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `GET /v1/services`."""
+class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to `GET /v1/services`.
+
+    Attributes:
+        services: those that the caller may use.
+        problems: what is wrong with the proxy's policy of callers, for callers with a role.
+    """
 
     services: tuple[ServiceEntry, ...]
+    problems: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 `cluster`, `model` and `registry` hold groups of options that a decorator adds to a command.
 """
 
+from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
     DEFAULT_CLUSTER,
     DEFAULT_REGISTRY,
@@ -30,6 +31,8 @@ __all__ = [
     "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "AuditLogFile",
+    "CallersFile",
     "Cluster",
     "Deadline",
     "Device",
