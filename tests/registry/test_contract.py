@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
 
 import pytest
@@ -12,7 +11,6 @@ from tests.support.snapshots import ids
 from tests.support.waiting import until
 
 from fingerpost.errors import (
-    ConfigurationError,
     InvalidInstance,
     InvalidName,
     InvalidRequest,
@@ -379,26 +377,3 @@ async def test_hostile_entries_are_refused_and_counted_while_the_good_one_stays(
         entry_id = name if ".." in name else f"{service}-{name}"
         await _put(raw, url, f"/v1/agent/service/deregister/{entry_id}")
     await registration.deregister()
-
-
-# Documents
-
-
-async def test_a_document_is_read_as_it_was_published(registry, service, url, connect):
-    assert await registry.document(service) is None
-    for content in (b'{"keys": []}', b"\xff" * 65_536, b""):
-        await registry.publish(service, content)
-        assert await registry.document(service) == content
-        await until(functools.partial(_reads, connect(url), service, content))
-    assert service not in (await registry.catalog()).services
-    with pytest.raises(ConfigurationError, match="over the limit"):
-        await registry.publish(service, b"x" * 65_537)
-    for name in ("../secret", "", "UPPER", "a/b"):
-        with pytest.raises(InvalidName):
-            await registry.document(name)
-        with pytest.raises(InvalidName):
-            await registry.publish(name, b"")
-
-
-async def _reads(registry, name, content):
-    return await registry.document(name) == content
