@@ -155,7 +155,7 @@ class ProxyAnswers:
             return {
                 check_service(each.name): Unlisted(
                     withdrawn=tuple(map(check_id, each.withdrawn)),
-                    failing=_reasons(each.failing),
+                    failing=_reasons({check_id(id_): why for id_, why in each.failing.items()}),
                     rejected=_reasons(each.rejected or {}),
                 )
                 for each in entries

@@ -15,6 +15,7 @@ import kazoo.exceptions
 import pytest
 from tests.registry import (
     test_contract,
+    test_document_contract,
     test_identity_contract,
     test_signed_contract,
     test_watch_contract,
@@ -26,6 +27,7 @@ from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
 for _name, _test in (
     vars(test_contract)
+    | vars(test_document_contract)
     | vars(test_watch_contract)
     | vars(test_identity_contract)
     | vars(test_signed_contract)

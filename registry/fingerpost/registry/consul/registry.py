@@ -19,22 +19,19 @@ from fingerpost.errors import (
     RegistryDenied,
     RegistryError,
 )
-from fingerpost.registry.address_policy import (
-    AddressPolicy,
-    RejectedEntries,
-    Rejection,
-    RejectionReason,
-)
+from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
 from fingerpost.registry.consul.datacenters import DatacenterOrder
+from fingerpost.registry.consul.documents import read_document, write_document
 from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
 from fingerpost.registry.consul.schema.checks import format_duration
-from fingerpost.registry.consul.schema.codec import TAG, Entry, decode_catalog, decode_entries
+from fingerpost.registry.consul.schema.codec import TAG, decode_catalog, decode_entries
 from fingerpost.registry.consul.schema.url import parse_base_url
+from fingerpost.registry.consul.selection import EntrySelection
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
@@ -45,13 +42,11 @@ from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
 from fingerpost.registry.watching.shared import WatchingRegistry
-from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
-    import builtins
-
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ConsulRegistry"]
 
@@ -153,12 +148,12 @@ class ConsulRegistry(WatchingRegistry):
         )
         self._registrations: list[ConsulRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
-        self._signatures = signatures
         self._store = store
         preserving = self._watch_config.self_preservation
         self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
         super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
+        self._selection = EntrySelection(self._address_policy, signatures, self.rejected_entries)
 
     @property
     def url(self) -> str:
@@ -243,6 +238,14 @@ class ConsulRegistry(WatchingRegistry):
         catalog, _ = await self._read_catalog(0, 0.0, pool="calls")
         return catalog
 
+    async def document(self, name: str) -> bytes | None:
+        """See `Registry.document`; in the key-value store of the own datacenter."""
+        return await read_document(self._http, name, call_timeout_s=self._call_timeout_s)
+
+    async def publish(self, name: str, content: bytes) -> None:
+        """See `Registry.publish`."""
+        await write_document(self._http, name, content, call_timeout_s=self._call_timeout_s)
+
     async def aclose(self) -> None:
         """End all background work and close all connections; entries stay in the registry."""
         for registration in self._registrations:
@@ -304,9 +307,7 @@ class ConsulRegistry(WatchingRegistry):
         entries = decode_entries(answer.body, service, remote=position > 0)
         if not entries:
             await self._verify_empty(answer, service, where, pool=pool)
-        if self._signatures is not None:
-            await self._signatures.verify(service, (e.instance for e in entries if e.instance))
-        instances, rejected = self._select(service, entries)
+        instances, rejected = await self._selection.select(service, entries)
         snapshot = Snapshot(
             service=service,
             instances=instances,
@@ -376,24 +377,3 @@ class ConsulRegistry(WatchingRegistry):
                 raise
             except RegistryError:
                 return await self._http.call("GET", path, params=stale, pool=pool)
-
-    def _select(
-        self, service: str, entries: builtins.list[Entry]
-    ) -> tuple[tuple[Instance, ...], dict[str, str]]:
-        """The healthy instances, sorted by id; the rejected ids and why, logged when first seen."""
-        healthy: dict[str, Instance] = {}
-        rejected: dict[str, Rejection] = {}
-        for entry in entries:
-            if entry.instance is None:
-                rejected[entry.id] = Rejection(RejectionReason.MALFORMED, entry.rejection)
-            elif why := entry_rejection(entry.instance, self._address_policy, self._signatures):
-                rejected[entry.id] = why
-            elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
-                rejected[entry.id] = Rejection(
-                    RejectionReason.DUPLICATE, "another node has an entry of the same id"
-                )
-        for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
-            logger.warning("%s: entry %r rejected: %s", service, entry_id, rejection.message)
-        # An id that is also a good entry's is not withdrawn: anybody could write it into a bad one.
-        left_out = {id_: each.message for id_, each in rejected.items() if id_ not in healthy}
-        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), left_out
