@@ -127,11 +127,13 @@ class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `POST /v1/classify/{model}`: one result for each image, in the order sent.
 
     If the only image of a request fails, the answer is that error alone, with its HTTP status.
+    `digest` is that of the model's files, for a request with `?digest=1`.
     """
 
     model: str
     version: str
     results: tuple[ImageAnswer, ...]
+    digest: str | UnsetType = UNSET
 
 
 class ReceivedImage(ImageAnswer, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ raises the class with that code.
     |   +-- InvalidName                 400 invalid_name         a name or id outside the allow-list
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
+    |   |   +-- UntrustedModel          403 untrusted_model      not signed by a trusted key
     |   +-- Unauthorized                403 unauthorized
     |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
     |   +-- Forbidden                   403 forbidden            known, but not allowed this
@@ -107,6 +108,7 @@ __all__ = [
     "UnknownService",
     "Unreachable",
     "UnsupportedImage",
+    "UntrustedModel",
     "error_from_json",
 ]
 
@@ -133,6 +135,13 @@ class ConfigurationError(CallerError):
     """A setting, or a file or folder that a setting names, is wrong."""
 
     code = "configuration"
+
+
+class UntrustedModel(ConfigurationError):
+    """A model's files are not signed by a key that is believed, or were changed since."""
+
+    status = 403
+    code = "untrusted_model"
 
 
 class UnknownService(CallerError):

@@ -280,7 +280,7 @@ def worker(
                 f"{', '.join(given)} cannot be used with --models: write it into the version's "
                 "model.toml"
             )
-        source = _many(models, only, versions, follow_symlinks=model_options.follow_symlinks)
+        source = _many(models, only, versions, model_options)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
     from fingerpost.registry.descriptors import raise_descriptor_limit
@@ -303,7 +303,7 @@ def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
 
 def _one(path: Path, version: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     """The source of one model: a fixed version, or all versions in its folder."""
-    from fingerpost.worker.models.files import find_model, find_versions
+    from fingerpost.worker.models.files import find_versions
     from fingerpost.worker.models.manifest import MANIFEST
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
     from fingerpost.worker.repository.versions.policy import VersionPolicy
@@ -321,7 +321,7 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
         policy=VersionPolicy.parse(policy),
         labels=model_options.labels,
         find=partial(
-            find_model,
+            model_options.finder(),
             overrides=model_options.overrides(),
             follow_symlinks=model_options.follow_symlinks,
         ),
@@ -329,13 +329,17 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
     )
 
 
-def _many(folder: Path, only: str | None, policy: str, *, follow_symlinks: bool) -> ModelSource:
+def _many(folder: Path, only: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     from fingerpost.worker.repository.sources import ModelRoot
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     names = [each.strip() for each in only.split(",")] if only else []
     return ModelRoot(
-        folder, only=names, policy=VersionPolicy.parse(policy), follow_symlinks=follow_symlinks
+        folder,
+        only=names,
+        policy=VersionPolicy.parse(policy),
+        find=model_options.finder(),
+        follow_symlinks=model_options.follow_symlinks,
     )
 
 

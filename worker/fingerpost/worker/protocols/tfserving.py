@@ -272,6 +272,7 @@ def _status(status: VersionStatus) -> dict[str, object]:
         "version": status.version,
         "state": status.state.value,
         "status": {"error_code": "UNKNOWN" if failed else "OK", "error_message": status.error},
+        **({"digest": status.digest} if status.digest else {}),
     }
 
 
