@@ -68,11 +68,13 @@ class ProxyAnswers:
 
     Attributes:
         rejected_entries: the instances that were left out.
+        problems: what the proxy that answered last said is wrong with it.
     """
 
     def __init__(self, address_policy: AddressPolicy) -> None:
         self._address_policy = address_policy
         self.rejected_entries = RejectedEntries()
+        self.problems: tuple[str, ...] = ()
 
     def snapshot(self, body: bytes, service: str, proxy: str, now: float) -> Snapshot:
         """The snapshot in an answer to `GET /v1/resolve/{service}`.
@@ -125,7 +127,11 @@ class ProxyAnswers:
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
         """
-        entries = decode_answer(_services, body, proxy, "list of services").services
+        answer = decode_answer(_services, body, proxy, "list of services")
+        entries = answer.services
+        self.problems = tuple(
+            f"{proxy}: {one_line(each, _MAX_REASON_LETTERS)}" for each in answer.problems[:10]
+        )
         if len(entries) > _MAX_SERVICES:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:

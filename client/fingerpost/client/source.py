@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from fingerpost.client.credential import Credential
     from fingerpost.client.resolver import Resolver
     from fingerpost.registry import Registry
     from fingerpost.registry.config import RegistryConfig
@@ -27,12 +28,14 @@ DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
 class Source(NamedTuple):
     """Either the URLs of `proxies`, or the resolver of a `registry`.
 
-    `address_policy` is for the addresses that proxies give; a registry has its own.
+    `address_policy` is for the addresses that proxies give; a registry has its own. `credential` is
+    for proxies alone.
     """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
     address_policy: AddressPolicy = AddressPolicy()
+    credential: Credential | None = None
 
     @classmethod
     def of(
@@ -41,6 +44,7 @@ class Source(NamedTuple):
         *,
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
+        credential: Credential | None = None,
     ) -> Source:
         """The source that a caller names: see `Client`. Does no I/O.
 
@@ -60,6 +64,11 @@ class Source(NamedTuple):
                     f"{source!r} is not a valid source of workers: use the URL of a proxy or of a "
                     "registry, a list of proxies' URLs, or a Registry"
                 )
+        if credential is not None and (registry is not None or any(map(_is_registry, named))):
+            raise ConfigurationError(
+                "an API key or token is for proxies, and a registry was given: a registry's token "
+                "is RegistryConfig.token_file"
+            )
         if registry is not None:
             if named:
                 raise ConfigurationError("both proxies and a registry were given: use either")
@@ -67,8 +76,12 @@ class Source(NamedTuple):
         if sources and not named:
             raise ConfigurationError("an empty list of proxies was given: name at least one")
         if not any(map(_is_registry, named)):
+            proxies = tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,))
+            if credential is not None:
+                credential.warn_in_clear(proxies)
             return cls(
-                proxies=tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,)),
+                proxies=proxies,
+                credential=credential,
                 address_policy=AddressPolicy.parse(
                     () if registry_config is None else registry_config.allow_networks
                 ),
@@ -82,7 +95,10 @@ class Source(NamedTuple):
     def resolver(self, *, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
         return self.registry or ProxyResolver(
-            self.proxies, connect_timeout_s=connect_timeout_s, address_policy=self.address_policy
+            self.proxies,
+            connect_timeout_s=connect_timeout_s,
+            address_policy=self.address_policy,
+            credential=self.credential,
         )
 
 
