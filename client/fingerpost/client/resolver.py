@@ -48,6 +48,7 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 _MAX_REASON_LETTERS: Final = 400
 # A stop for programs that never release a watch; each holds a connection to a proxy.
 _MAX_WATCHES: Final = 10_000
+_LISTS_AT_ONCE: Final = 8
 _INDEX: Final = re.compile("[0-9]{1,18}", re.ASCII)
 
 
@@ -66,8 +67,12 @@ class Resolver(Protocol):
         """The names of all services. Raises `RegistryError`."""
         ...
 
-    async def unlisted(self) -> dict[str, Unlisted]:
-        """All services, each with its workers that are off the list. Raises `RegistryError`."""
+    async def overview(self, wait_s: float) -> list[tuple[Snapshot, Unlisted]]:
+        """All services as they are now, each with its workers that are off the list.
+
+        Raises:
+            RegistryError: one of them cannot be read, by a proxy not within `wait_s`.
+        """
         ...
 
     @property
@@ -104,13 +109,16 @@ class RegistryResolver:
         """The names of all services. Raises `RegistryError`."""
         return (await self._registry.catalog()).services
 
-    async def unlisted(self) -> dict[str, Unlisted]:
-        """See `Resolver.unlisted`."""
-        lists = [await self._registry.list(name) for name in await self.services()]
-        return {
-            each.service: Unlisted(withdrawn=each.withdrawn, failing=dict(each.failing))
-            for each in lists
-        }
+    async def overview(self, wait_s: float) -> list[tuple[Snapshot, Unlisted]]:
+        """See `Resolver.overview`; without watches, of which a registry allows only so many."""
+        together = asyncio.Semaphore(_LISTS_AT_ONCE)
+
+        async def read(service: str) -> tuple[Snapshot, Unlisted]:
+            async with together:
+                found = await self._registry.list(service)
+            return found, Unlisted(withdrawn=found.withdrawn, failing=dict(found.failing))
+
+        return await asyncio.gather(*map(read, await self.services()))
 
     @property
     def rejected_entries(self) -> RejectedEntries:
@@ -171,6 +179,7 @@ class ProxyResolver:
         self._credential = credential
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
+        self._overviewed: dict[str, Watch[Snapshot]] = {}
         self._connect_timeout_s = connect_timeout_s
         self._answers = ProxyAnswers(address_policy or AddressPolicy())
         # Each watch holds a connection, so their number is not limited.
@@ -194,10 +203,23 @@ class ProxyResolver:
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
-        return tuple(await self.unlisted())
+        return tuple(await self._unlisted())
 
-    async def unlisted(self) -> dict[str, Unlisted]:
-        """See `Resolver.unlisted`; a proxy of release 0.1.0 says nothing of such workers."""
+    async def overview(self, wait_s: float) -> list[tuple[Snapshot, Unlisted]]:
+        """See `Resolver.overview`. Between two calls the services are watched."""
+        unlisted = await self._unlisted()
+        for name in self._overviewed.keys() - unlisted.keys():
+            del self._overviewed[name]
+            await self.release(name)
+        for name in unlisted.keys() - self._overviewed.keys():
+            self._overviewed[name] = self.watch(name)
+        return [
+            (await self._overviewed[name].ready(wait_s), workers)
+            for name, workers in unlisted.items()
+        ]
+
+    async def _unlisted(self) -> dict[str, Unlisted]:
+        """The services; a proxy of release 0.1.0 says nothing of workers that are off the list."""
         failures: list[tuple[URL, FingerpostError]] = []
         for proxy in self._proxies:
             try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fingerpost.client.proxy_answers import Unlisted
     from fingerpost.client.resolver import Resolver
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry import Instance, LoadReport, Snapshot, Watch
+    from fingerpost.registry import Instance, LoadReport, Snapshot
     from fingerpost.registry.load_client import LoadClient
 
 __all__ = ["add_to"]
@@ -97,13 +97,15 @@ def status(
 class _ClusterView:
     """The cluster at one moment; `loads` has None for a worker that did not answer.
 
-    `unlisted` has, for each service, the workers that are registered but not listed.
+    `unlisted` has, for each service, the workers that are registered but not listed; `of_proxy`
+    says what is wrong with the proxy that answered.
     """
 
     snapshots: list[Snapshot]
     unlisted: dict[str, Unlisted]
     loads: dict[str, LoadReport | None]
     at: float
+    of_proxy: tuple[str, ...] = ()
 
     def as_json(self) -> list[dict[str, Any]]:
         return [
@@ -129,14 +131,14 @@ class _ClusterView:
         ]
 
     def problems(self) -> list[str]:
-        """The models that workers could not load, the checks that fail, and why."""
+        """What is wrong with the proxy, the checks that fail, and the models that do not load."""
         failing = [
             f"{snapshot.service}: the registry's check of {id_} at {why} (if the registry cannot "
             "reach it: start the worker with another --advertise, or with --check ttl)"
             for snapshot in self.snapshots
             for id_, why in self.unlisted[snapshot.service].failing.items()
         ]
-        return failing + [
+        return [*self.of_proxy, *failing] + [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
             for snapshot in self.snapshots
             for each in snapshot.instances
@@ -237,31 +239,28 @@ async def _repeat(
 
 
 class _ClusterReader:
-    """Reads the cluster; between two reads it keeps the watches of the services that there are."""
+    """Reads the cluster, and asks each of its workers."""
 
     def __init__(self, resolver: Resolver, load_client: LoadClient) -> None:
         self._resolver = resolver
         self._load_client = load_client
-        self._watches: dict[str, Watch[Snapshot]] = {}
 
     async def read(self) -> _ClusterView:
         """Ask the registry or the proxy for the workers, and each worker for its load."""
         from fingerpost.client import ClientConfig
 
-        unlisted = await self._resolver.unlisted()
-        for name in self._watches.keys() - unlisted.keys():
-            del self._watches[name]
-            await self._resolver.release(name)
-        for name in unlisted.keys() - self._watches.keys():
-            self._watches[name] = self._resolver.watch(name)
-        wait_s = ClientConfig().wait_for_ready_s
-        views = [await self._watches[name].ready(wait_s) for name in unlisted]
-        snapshots = [each for each in views if each.known]
+        found = await self._resolver.overview(ClientConfig().wait_for_ready_s)
+        unlisted = {snapshot.service: workers for snapshot, workers in found}
+        snapshots = [snapshot for snapshot, _ in found if snapshot.known]
         instances = [each for snapshot in snapshots for each in snapshot.instances]
         reports = await asyncio.gather(*map(self._ask, instances))
         loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
         return _ClusterView(
-            snapshots=snapshots, unlisted=unlisted, loads=loads, at=time.monotonic()
+            snapshots=snapshots,
+            unlisted=unlisted,
+            loads=loads,
+            at=time.monotonic(),
+            of_proxy=self._resolver.problems,
         )
 
     async def _ask(self, instance: Instance) -> LoadReport | None:
