@@ -5,7 +5,9 @@
 
 from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
+    DEFAULT_CLUSTER,
     DEFAULT_REGISTRY,
+    Cluster,
     Deadline,
     FollowParent,
     Host,
@@ -26,10 +28,12 @@ from fingerpost.deploy.options.devices import (
 from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
     "AccessLogFile",
     "AuditLogFile",
     "CallersFile",
+    "Cluster",
     "Deadline",
     "Device",
     "Devices",
