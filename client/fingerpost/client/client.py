@@ -14,8 +14,6 @@ from fingerpost.client.dispatch.call import Call, CallOptions
 from fingerpost.client.dispatch.dispatcher import Dispatcher
 from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.route.relay import RelayRoute
-from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing.policies.catalog import check_policy
 from fingerpost.client.source import Source
 from fingerpost.client.streaming.options import StreamOptions, check_images
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
-    from fingerpost.client.route.route import Route
     from fingerpost.client.streaming.concurrency import Concurrency
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
@@ -109,13 +106,7 @@ class Client:
         if not isinstance(self._config, ClientConfig):
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
         check_policy(self._config.routing)
-        self._route: Route = DIRECT
-        if self._config.relay:
-            if self._source.registry is not None:
-                raise ConfigurationError(
-                    "images are relayed by proxies, and a registry was given: name the proxies"
-                )
-            self._route = RelayRoute(self._source.proxies, self._source.credential)
+        self._route = self._source.route(relay=self._config.relay)
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None

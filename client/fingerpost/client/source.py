@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
+from fingerpost.client.route.relay import RelayRoute
+from fingerpost.client.route.route import DIRECT
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.credential import Credential
     from fingerpost.client.resolver import Resolver
+    from fingerpost.client.route.route import Route
     from fingerpost.registry import Registry
     from fingerpost.registry.config import RegistryConfig
 
@@ -91,6 +94,20 @@ class Source(NamedTuple):
                 "a registry was given beside other URLs: use either one registry or several proxies"
             )
         return cls(registry=_open(named[0], registry_config))
+
+    def route(self, *, relay: bool) -> Route:
+        """How images reach the workers.
+
+        Raises:
+            ConfigurationError: `relay`, but a registry was named instead of proxies.
+        """
+        if not relay:
+            return DIRECT
+        if self.registry is not None:
+            raise ConfigurationError(
+                "images are relayed by proxies, and a registry was given: name the proxies"
+            )
+        return RelayRoute(self.proxies, self.credential)
 
     def resolver(self, *, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
