@@ -10,6 +10,7 @@ from fingerpost.client.route.route import DIRECT
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
+from fingerpost.registry.watching.signatures import EntrySignatures, open_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,14 +32,15 @@ DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
 class Source(NamedTuple):
     """Either the URLs of `proxies`, or the resolver of a `registry`.
 
-    `address_policy` is for the addresses that proxies give; a registry has its own. `credential` is
-    for proxies alone.
+    `address_policy` and `signatures` are for what proxies answer; a registry has its own.
+    `credential` is for proxies alone.
     """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
     address_policy: AddressPolicy = AddressPolicy()
     credential: Credential | None = None
+    signatures: EntrySignatures | None = None
 
     @classmethod
     def of(
@@ -88,6 +90,9 @@ class Source(NamedTuple):
                 address_policy=AddressPolicy.parse(
                     () if registry_config is None else registry_config.allow_networks
                 ),
+                signatures=open_signatures(
+                    None if registry_config is None else registry_config.registration_keys
+                ),
             )
         if len(named) > 1:
             raise ConfigurationError(
@@ -116,6 +121,7 @@ class Source(NamedTuple):
             connect_timeout_s=connect_timeout_s,
             address_policy=self.address_policy,
             credential=self.credential,
+            signatures=self.signatures,
         )
 
 
