@@ -74,6 +74,7 @@ _COMMANDS = (
     "worker",
     "proxy",
     "registry",
+    "caller",
     "resolve",
     "status",
     "drain",

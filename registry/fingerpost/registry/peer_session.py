@@ -36,6 +36,7 @@ from fingerpost.registry.peer_answer import check_encoding
 if TYPE_CHECKING:
     import asyncio
     import socket
+    import ssl
     from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp.abc import ResolveResult
@@ -89,8 +90,11 @@ class PeerSession:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
+        tls: ssl.SSLContext | bool = True,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One request; leaving the block before the body was read closes the connection.
+
+        A context as `tls` has the trusted authorities instead of the system's.
 
         Failures are aiohttp's, `OSError` and `TimeoutError`: see `peer_error`.
         """
@@ -101,6 +105,7 @@ class PeerSession:
             headers={hdrs.ACCEPT_ENCODING: "identity", **(headers or {})},
             timeout=timeout,
             allow_redirects=False,
+            ssl=tls,
         ) as response:
             yield response
 

@@ -3,8 +3,11 @@
 `cluster`, `model` and `registry` hold groups of options that a decorator adds to a command.
 """
 
+from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
+    DEFAULT_CLUSTER,
     DEFAULT_REGISTRY,
+    Cluster,
     Deadline,
     FollowParent,
     Host,
@@ -25,8 +28,12 @@ from fingerpost.deploy.options.devices import (
 from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "AuditLogFile",
+    "CallersFile",
+    "Cluster",
     "Deadline",
     "Device",
     "Devices",

@@ -7,7 +7,9 @@ from typing import Annotated, Final
 import typer
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
+    "Cluster",
     "Deadline",
     "FollowParent",
     "Host",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
+DEFAULT_CLUSTER: Final = "fingerpost"
 
 RegistryUrl = Annotated[
     str,
@@ -39,6 +42,14 @@ Relay = Annotated[
     typer.Option(
         "--relay",
         help="Send images through the proxies, where this machine cannot reach the workers.",
+    ),
+]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Name of the cluster in leases; workers refuse those of another one.",
     ),
 ]
 Deadline = Annotated[

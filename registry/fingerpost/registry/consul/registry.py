@@ -29,6 +29,7 @@ from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
 from fingerpost.registry.consul.datacenters import DatacenterOrder
+from fingerpost.registry.consul.documents import read_document, write_document
 from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
@@ -238,6 +239,14 @@ class ConsulRegistry(WatchingRegistry):
         """The names of all Fingerpost services. See `Registry.catalog`."""
         catalog, _ = await self._read_catalog(0, 0.0, pool="calls")
         return catalog
+
+    async def document(self, name: str) -> bytes | None:
+        """See `Registry.document`; in the key-value store of the own datacenter."""
+        return await read_document(self._http, name, call_timeout_s=self._call_timeout_s)
+
+    async def publish(self, name: str, content: bytes) -> None:
+        """See `Registry.publish`."""
+        await write_document(self._http, name, content, call_timeout_s=self._call_timeout_s)
 
     async def aclose(self) -> None:
         """End all background work and close all connections; entries stay in the registry."""

@@ -19,6 +19,7 @@ from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.connection import LimitedRunner
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded.checker import Checker
+from fingerpost.registry.embedded.documents import Documents
 from fingerpost.registry.embedded.requests import (
     bad_requests,
     blocking,
@@ -192,6 +193,7 @@ class EmbeddedRegistry:
                 web.get("/v1/health/checks/{name}", self._health_checks, allow_head=False),
                 web.get("/v1/catalog/services", self._catalog, allow_head=False),
                 web.get("/v1/catalog/service/{name}", self._catalog_service, allow_head=False),
+                *Documents().routes(),
             ]
         )
         return app
