@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.proxy.leases import ProxyLeasesConfig
 from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
@@ -65,6 +66,7 @@ class ProxyConfig:
         probe_interval_s: seconds between two load probes of one worker; 0 turns probing off. Less
             gives fresher load reports and finds dead workers sooner, for more requests to each
             worker. The default finds them as fast as Consul's own check, which runs once a second.
+        leases: which leases it signs; by default none.
         callers: who may ask, and where refusals are written down.
         max_probes_per_s: most probes a second of all workers together; beyond, each worker is
             probed less often. More costs this proxy and the network more; the default probes 200
@@ -89,6 +91,7 @@ class ProxyConfig:
     probe_interval_s: float = 1.0
     max_probes_per_s: float = 200.0
     callers: CallersConfig = field(default_factory=CallersConfig)
+    leases: ProxyLeasesConfig = field(default_factory=ProxyLeasesConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
