@@ -22,7 +22,7 @@ from tests.support.waiting import until
 from fingerpost.client.wire import INDEX_HEADER
 from fingerpost.errors import ConfigurationError
 from fingerpost.proxy import Proxy, ProxyConfig
-from fingerpost.proxy.leases import ProxyLeasesConfig
+from fingerpost.proxy.config import ProxyLeasesConfig
 from fingerpost.registry import Registry, open_registry
 from fingerpost.registry.documents import LEASE_KEYS
 from fingerpost.registry.embedded import EmbeddedRegistry

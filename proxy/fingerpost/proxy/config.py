@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.proxy.leases import ProxyLeasesConfig
 from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.names import check_service
 from fingerpost.registry.renames import renamed_fields
+from fingerpost.security.leases.config import LeaseConfig
 
-__all__ = ["ProxyConfig"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ProxyConfig", "ProxyLeasesConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyLeasesConfig:
+    """What a proxy signs.
+
+    Attributes:
+        key_file: the private key (JWK or PEM, mode 0600), read again when it changes. None, the
+            default, signs nothing: workers with `--require-lease` then refuse this proxy's clients.
+        signing: how long leases last; see `LeaseConfig`.
+        bind: bind the lease of a client that has shown a certificate to that certificate. Off by
+            default, as workers then have to be asked with the same one, over TLS.
+    """
+
+    key_file: Path | None = None
+    signing: LeaseConfig = field(default_factory=LeaseConfig)
+    bind: bool = False
 
 
 @renamed_fields(

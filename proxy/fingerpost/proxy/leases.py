@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.client.wire import LEASE_PATH, is_foreign
@@ -15,19 +14,17 @@ from fingerpost.registry.supervision import supervise
 from fingerpost.security.certificate_thumbprint import thumbprint_of
 from fingerpost.security.key_files import SigningKeyFile
 from fingerpost.security.keys import PublicKeys
-from fingerpost.security.leases.config import LeaseConfig
 from fingerpost.security.leases.signer import LeaseSigner
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aiohttp import web
 
+    from fingerpost.proxy.config import ProxyLeasesConfig
     from fingerpost.proxy.directory import Directory
     from fingerpost.registry import Instance, Registry
     from fingerpost.security.caller import Caller
 
-__all__ = ["ProxyLeases", "ProxyLeasesConfig"]
+__all__ = ["ProxyLeases"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +34,6 @@ _REGISTRY_S: Final = 5.0
 # A lease is handed out with half of its life left. A client whose lookup is held asks again after
 # a sixth of it, so that a third is left for an outage.
 _HELD: Final = 1 / 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyLeasesConfig:
-    """What a proxy signs.
-
-    Attributes:
-        key_file: the private key (JWK or PEM, mode 0600), read again when it changes. None, the
-            default, signs nothing: workers with `--require-lease` then refuse this proxy's clients.
-        signing: how long leases last; see `LeaseConfig`.
-        bind: bind the lease of a client that has shown a certificate to that certificate. Off by
-            default, as workers then have to be asked with the same one, over TLS.
-    """
-
-    key_file: Path | None = None
-    signing: LeaseConfig = field(default_factory=LeaseConfig)
-    bind: bool = False
 
 
 class ProxyLeases:

@@ -95,7 +95,7 @@ def proxy(
     A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
-    from fingerpost.proxy.leases import ProxyLeasesConfig
+    from fingerpost.proxy.config import ProxyLeasesConfig
     from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.descriptors import raise_descriptor_limit
