@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
@@ -22,6 +23,7 @@ __all__ = [
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
+    "LEASE_PATH",
     "MODEL_HEADER",
     "SUSPECT_HEADER",
     "WAITED_HEADER",
@@ -49,6 +51,9 @@ MODEL_HEADER: Final = "Fingerpost-Model"
 # `/instance/BOOT_ID/MODEL` before a path means the same as these two headers. A proxy's `GET /`
 # answers with it, for clients that keep a URL and no header, such as curl.
 INSTANCE_PATH: Final = "/instance/"
+# `/lease/TOKEN` before all that is the same as `Authorization: Bearer TOKEN`: a signed lease, see
+# `fingerpost.security.leases`. In URLs of a proxy's `GET /` and of its redirects.
+LEASE_PATH: Final = "/lease/"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or
@@ -154,6 +159,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
+    signature: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, instance: Instance, load: LoadReport | None = None) -> ResolvedInstance:
@@ -169,6 +175,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             boot_id=instance.boot_id,
             meta=instance.meta,
             load=load,
+            signature=instance.signature,
         )
 
     def instance(self, service: str) -> Instance:
@@ -183,6 +190,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             zone=self.zone,
             boot_id=self.boot_id,
             meta=self.meta,
+            signature=self.signature,
         )
 
 
@@ -258,6 +266,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         failing: why the registry's check of a worker fails, by its id: the address and the check's
             output, for people. Of 100 workers at most, 300 characters each, without control
             characters. Proxies before release 0.2 do not have it.
+        rejected: why an entry is left out, by its id, in the same form; only where one is.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -271,6 +280,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     failing: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+    rejected: Mapping[str, str] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.labels and not self.aliases:
@@ -281,7 +291,13 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "labels", self.aliases)
 
 
-class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `GET /v1/services`."""
+class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to `GET /v1/services`.
+
+    Attributes:
+        services: those that the caller may use.
+        problems: what is wrong with the proxy's policy of callers, for callers with a role.
+    """
 
     services: tuple[ServiceEntry, ...]
+    problems: tuple[str, ...] = ()

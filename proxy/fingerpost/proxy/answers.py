@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+from msgspec import UNSET
+
+from fingerpost.basics.printable import one_line
 from fingerpost.client.wire import (
     INSTANCE_PATH,
     ResolveAnswer,
@@ -11,14 +15,20 @@ from fingerpost.client.wire import (
     ServiceEntry,
     is_foreign,
 )
-from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fingerpost.registry import Instance, LoadReport, Snapshot
+    from fingerpost.security.caller import Caller
 
-__all__ = ["RETRY_AFTER_S", "identity_prefix", "resolve_answer", "service_entry"]
+__all__ = [
+    "RETRY_AFTER_S",
+    "identity_prefix",
+    "only_allowed_models",
+    "resolve_answer",
+    "service_entry",
+]
 
 RETRY_AFTER_S: Final = 1.0
 """When a client may ask again that got no worker, in seconds."""
@@ -70,6 +80,19 @@ def resolve_answer(
     )
 
 
+def only_allowed_models(caller: Caller, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+    """The instances without the models that a caller may not use; as they are where it may all."""
+    allowed = caller.rights.models
+    if allowed is None:
+        return instances
+    return tuple(
+        msgspec.structs.replace(
+            each, models=tuple(model for model in each.models if model.name in allowed)
+        )
+        for each in instances
+    )
+
+
 def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
     """One service in the body of `GET /v1/services`; `now` in seconds of the monotonic clock."""
     models = [
@@ -88,7 +111,10 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
         withdrawn=snapshot.withdrawn,
-        failing={
-            id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in snapshot.failing[:_MAX_REASONS]
-        },
+        failing=_reasons(snapshot.failing),
+        rejected=_reasons(snapshot.rejected) or UNSET,
     )
+
+
+def _reasons(of: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in of[:_MAX_REASONS]}

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
+from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
     "DrainConfig",
+    "LeasesConfig",
     "ModelsConfig",
     "RegistrationConfig",
     "RequestConfig",
@@ -44,6 +49,11 @@ class RegistrationConfig:
         registry_wait_s: seconds to wait for a registry that cannot be reached, at the start and
             when the worker registers. Infinite, the default, as the proxy does, so that they may
             be started in any order; 0 gives up at once.
+        key: a file with a private key (Ed25519), read again when it changes, which signs the
+            registration: see `fingerpost.registry.entry_signature`. None does not sign.
+        signature_life_s: seconds for which a signature is valid. It is renewed after a third of
+            that. More outlasts a longer outage of the registry; less lets a copy of an old entry
+            be used for a shorter time. A day outlasts a night without the registry.
     """
 
     advertise: str | None = None
@@ -51,11 +61,14 @@ class RegistrationConfig:
     zone: str = ""
     timeout_s: float = 120.0
     registry_wait_s: float = math.inf
+    key: Path | None = None
+    signature_life_s: float = _DAY_S
 
     def __post_init__(self) -> None:
         _check_range("registration.weight", self.weight, 1, 65_535)
         _check_least("registration.timeout_s", self.timeout_s, 0)
         _check_least("registration.registry_wait_s", self.registry_wait_s, 0)
+        _check_least("registration.signature_life_s", self.signature_life_s, 60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +193,30 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesConfig:
+    """Who may send images.
+
+    Attributes:
+        required: take requests for models only with a lease that a proxy has signed. Off by
+            default: whoever reaches the worker may classify.
+        keys_file: the file with the public keys of those who sign leases (JWKS), read again when
+            it changes. None, the default, is what `fingerpost keys` has published in the registry.
+        rules: which leases are accepted; see `LeaseRules`.
+    """
+
+    required: bool = False
+    keys_file: Path | None = None
+    rules: LeaseRules = field(default_factory=LeaseRules)
+
+    def __post_init__(self) -> None:
+        if self.keys_file is not None and not self.required:
+            raise ConfigurationError(
+                f"leases.keys_file {str(self.keys_file)!r} is of use only with leases.required: "
+                "give --require-lease too, or leave out --lease-keys"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryConfig:
     """What is written about each request, beside the metrics.
 
@@ -241,6 +278,7 @@ class WorkerConfig:
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
+        leases: who may send images.
         telemetry: what is written about each request.
 
     Raises:
@@ -260,6 +298,7 @@ class WorkerConfig:
     streams: StreamConfig = field(default_factory=StreamConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.instance import address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
+from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
@@ -28,7 +30,10 @@ from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
+from fingerpost.worker.serving.lease_gate import LeaseGate
+from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
+from fingerpost.worker.signed_instances import signed_instances
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -38,6 +43,7 @@ from fingerpost.worker.threads import decode_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fingerpost.registry import Registry
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
@@ -84,6 +90,7 @@ class Worker:
         self._load = load
         self._config = config
         self._registry = open_registry(config.registry, config.registry_config)
+        self._signed = signed_instances(config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
@@ -198,6 +205,11 @@ class Worker:
             )
             leaving.push_async_callback(repository.aclose)
             await repository.start()
+            leases = None
+            if config.leases.required:
+                keys = await leaving.enter_async_context(_lease_keys(config, self._registry))
+                verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
+                leases = LeaseGate(verifier, metrics.lease_refused)
             service = WorkerService(
                 repository,
                 boot_id=self._boot_id,
@@ -205,6 +217,7 @@ class Worker:
                 metrics=metrics,
                 observer=observer,
                 extra=_admin_routes(repository, config, metrics),
+                leases=leases,
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
@@ -213,11 +226,14 @@ class Worker:
             await serve(runner, listener)
             registrations = Registrations(
                 self._registry,
-                lambda: self.instances,
+                self._registered,
                 healthy=service.engine_healthy,
                 lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
+            if self._signed is not None:
+                renewal = asyncio.create_task(self._signed.renew(registrations.sync))
+                leaving.push_async_callback(_end, renewal)
             self._running = _Running(
                 host=host,
                 port=port,
@@ -295,6 +311,10 @@ class Worker:
         except RegistryError as error:
             logger.warning("entries of processes that had this address may remain: %s", error)
 
+    def _registered(self) -> tuple[Instance, ...]:
+        instances = self.instances
+        return instances if self._signed is None else self._signed.sign(instances)
+
     async def _announce(self) -> None:
         if self._running is not None:
             await self._running.registrations.sync()
@@ -323,6 +343,17 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
         tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
+    if config.leases.keys_file is not None:
+        return LeaseKeys.from_file(config.leases.keys_file)
+    return LeaseKeys.from_registry(registry)
 
 
 def _admin_routes(
