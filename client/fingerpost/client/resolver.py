@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.registry import Registry
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
@@ -108,7 +109,12 @@ class RegistryResolver:
         async def read(service: str) -> tuple[Snapshot, Unlisted]:
             async with together:
                 found = await self._registry.list(service)
-            return found, Unlisted(withdrawn=found.withdrawn, failing=dict(found.failing))
+            unlisted = Unlisted(
+                withdrawn=found.withdrawn,
+                failing=dict(found.failing),
+                rejected=dict(found.rejected),
+            )
+            return found, unlisted
 
         return await asyncio.gather(*map(read, await self.services()))
 
@@ -152,6 +158,7 @@ class ProxyResolver:
         proxies: URLs, in the order in which they are asked.
         connect_timeout_s: how many seconds a connection to one of them may take.
         address_policy: which addresses of workers are used.
+        signatures: which signatures of workers are believed; None asks for none.
     """
 
     def __init__(
@@ -160,12 +167,13 @@ class ProxyResolver:
         *,
         connect_timeout_s: float,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
     ) -> None:
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
         self._overviewed: dict[str, Watch[Snapshot]] = {}
         self._connect_timeout_s = connect_timeout_s
-        self._answers = ProxyAnswers(address_policy or AddressPolicy())
+        self._answers = ProxyAnswers(address_policy or AddressPolicy(), signatures)
         # Each watch holds a connection, so their number is not limited.
         self._session = PeerSession(max_bytes=_MAX_BYTES, keep_alive_s=_KEEP_ALIVE_S, workers=False)
 
@@ -287,6 +295,7 @@ class _ProxyPoll:
             raise _not_a_proxy(proxy, f"HTTP {status} with {INDEX_HEADER} {header!r}", body)
         next_index = max(1, int(header))
         if status == 200:
+            await self._answers.verify(body, self._service, str(proxy))
             snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
             return snapshot, next_index
         error = error_from_json(body, status=status, peer=str(proxy))

@@ -8,6 +8,7 @@ from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_ur
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
+from fingerpost.registry.watching.signatures import EntrySignatures, open_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +28,13 @@ DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
 class Source(NamedTuple):
     """Either the URLs of `proxies`, or the resolver of a `registry`.
 
-    `address_policy` is for the addresses that proxies give; a registry has its own.
+    `address_policy` and `signatures` are for what proxies answer; a registry has its own.
     """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
     address_policy: AddressPolicy = AddressPolicy()
+    signatures: EntrySignatures | None = None
 
     @classmethod
     def of(
@@ -72,6 +74,9 @@ class Source(NamedTuple):
                 address_policy=AddressPolicy.parse(
                     () if registry_config is None else registry_config.allow_networks
                 ),
+                signatures=open_signatures(
+                    None if registry_config is None else registry_config.registration_keys
+                ),
             )
         if len(named) > 1:
             raise ConfigurationError(
@@ -82,7 +87,10 @@ class Source(NamedTuple):
     def resolver(self, *, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
         return self.registry or ProxyResolver(
-            self.proxies, connect_timeout_s=connect_timeout_s, address_policy=self.address_policy
+            self.proxies,
+            connect_timeout_s=connect_timeout_s,
+            address_policy=self.address_policy,
+            signatures=self.signatures,
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
@@ -158,6 +159,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
+    signature: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, instance: Instance, load: LoadReport | None = None) -> ResolvedInstance:
@@ -173,6 +175,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             boot_id=instance.boot_id,
             meta=instance.meta,
             load=load,
+            signature=instance.signature,
         )
 
     def instance(self, service: str) -> Instance:
@@ -187,6 +190,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             zone=self.zone,
             boot_id=self.boot_id,
             meta=self.meta,
+            signature=self.signature,
         )
 
 
@@ -267,6 +271,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         failing: why the registry's check of a worker fails, by its id: the address and the check's
             output, for people. Of 100 workers at most, 300 characters each, without control
             characters. Proxies before release 0.2 do not have it.
+        rejected: why an entry is left out, by its id, in the same form; only where one is.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -280,6 +285,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     failing: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+    rejected: Mapping[str, str] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.labels and not self.aliases:

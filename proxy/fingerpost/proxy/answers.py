@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import UNSET
 
 from fingerpost.basics.printable import one_line
 from fingerpost.client.wire import (
@@ -16,7 +17,7 @@ from fingerpost.client.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fingerpost.registry import Instance, LoadReport, Snapshot
     from fingerpost.security.caller import Caller
@@ -113,7 +114,10 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
         withdrawn=snapshot.withdrawn,
-        failing={
-            id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in snapshot.failing[:_MAX_REASONS]
-        },
+        failing=_reasons(snapshot.failing),
+        rejected=_reasons(snapshot.rejected) or UNSET,
     )
+
+
+def _reasons(of: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in of[:_MAX_REASONS]}

@@ -104,6 +104,8 @@ class RegistryConfig:
         allow_networks: the networks of all workers, as CIDR (`10.0.0.0/8`); every address outside
             them and every host name is rejected. Empty allows all that may be a worker's address;
             see `AddressPolicy`.
+        registration_keys: a file of public keys (JWKS), read again when it changes: entries that
+            none of them has signed are left out. None takes unsigned ones; see `entry_signature`.
         snapshot_folder: a folder for the last good snapshot of every service, so that a process
             that starts during an outage of the registry knows the workers. None stores none.
         check: how the registry checks an instance that is registered here; see `CheckConfig`.
@@ -123,6 +125,7 @@ class RegistryConfig:
     datacenters: tuple[str, ...] = ()
     namespace: str | None = None
     allow_networks: tuple[str, ...] = ()
+    registration_keys: str | None = None
     snapshot_folder: str | None = None
     check: CheckConfig = dataclasses.field(default_factory=CheckConfig)
     wan_address: str | None = None

@@ -119,6 +119,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         boot_id: the random number of this process, also in its load reports; 0 when unknown.
         meta: framework, device, wanted image size and the like, for people and tools; keys of
             letters, digits, `_` and `-`.
+        signature: of everything else, by a registration key; see `entry_signature`.
     """
 
     id: str
@@ -130,6 +131,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     zone: str = ""
     boot_id: int = 0
     meta: Mapping[str, str] = {}
+    signature: str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         check_id(self.id)

@@ -124,6 +124,7 @@ class _ClusterView:
                 ],
                 "withdrawn": self.unlisted[snapshot.service].withdrawn,
                 "failing": self.unlisted[snapshot.service].failing,
+                "rejected": self.unlisted[snapshot.service].rejected,
             }
             for snapshot in self.snapshots
         ]
@@ -135,6 +136,11 @@ class _ClusterView:
             "reach it: start the worker with another --advertise, or with --check ttl)"
             for snapshot in self.snapshots
             for id_, why in self.unlisted[snapshot.service].failing.items()
+        ]
+        failing += [
+            f"{snapshot.service}: the entry {id_} is left out: {why}"
+            for snapshot in self.snapshots
+            for id_, why in self.unlisted[snapshot.service].rejected.items()
         ]
         return failing + [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
@@ -180,8 +186,9 @@ class _ClusterView:
                     each.meta.get("device", ""),
                     each.id,
                 )
-            for id_ in withdrawn:
-                state = "drained, or not well"
+            rejected = self.unlisted[snapshot.service].rejected
+            for id_ in (*withdrawn, *(each for each in rejected if each not in withdrawn)):
+                state = "left out" if id_ in rejected else "drained, or not well"
                 yield (snapshot.service, "-", "", state, "", "", age, "", id_)
 
     def _table(self) -> Table:
