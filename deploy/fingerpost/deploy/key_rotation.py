@@ -17,7 +17,6 @@ Each step may be done again, and a rotation that was broken off goes on where it
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fingerpost.errors import ConfigurationError
@@ -31,6 +30,8 @@ from fingerpost.security.key_files import (
 from fingerpost.security.keys import PublicKeys, SigningKey
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fingerpost.registry import Registry
 
 __all__ = ["FileKeys", "KeyRotation", "PublishedKeys", "RegistryKeys"]
