@@ -67,6 +67,9 @@ class SyncClient:
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -75,6 +78,9 @@ class SyncClient:
             registry_config=registry_config,
             config=config,
             tracing=tracing,
+            api_key=api_key,
+            token=token,
+            token_file=token_file,
         )
         self._client = self._make()
         self._lock = threading.Lock()

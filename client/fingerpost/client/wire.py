@@ -217,6 +217,9 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     index: Count
     age_s: Seconds
     lease_s: Seconds
+    lease: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,2048}$")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     retained: tuple[str, ...] = ()
     from_disk: bool = False
     kept: tuple[str, ...] = ()
@@ -235,6 +238,8 @@ class ResolveAnswer(AnswerHead, frozen=True, kw_only=True):
         index: to be sent as the next request's `index=`.
         age_s: how many seconds ago the registry confirmed the snapshot.
         lease_s: for how many seconds the answer may be used without asking again.
+        lease: the signed right to send images to this service, for `Authorization: Bearer`; not
+            there where the proxy signs none.
         retained: ids of the instances that the registry no longer lists, but that still answer.
         from_disk: whether this proxy has not reached the registry since it started.
         kept: the same as `retained`, under its name in release 0.1.0, for one more release.

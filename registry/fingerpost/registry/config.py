@@ -169,7 +169,7 @@ class RegistryConfig:
         return not self.verify or self.ca_file is not None or self.cert_file is not None
 
 
-def check_token(token: str, where: str) -> str:
+def check_token(token: str, where: str, what: str = "ACL token") -> str:
     """Return `token` if it is a valid value of an HTTP header. Errors do not show it.
 
     Raises:
@@ -177,7 +177,7 @@ def check_token(token: str, where: str) -> str:
     """
     if not 0 < len(token) <= 8192 or not all("!" <= letter <= "~" for letter in token):
         raise ConfigurationError(
-            f"{where} is not a valid ACL token: use 1 to 8192 printable characters, no spaces"
+            f"{where} is not a valid {what}: use 1 to 8192 printable characters, no spaces"
         )
     return token
 

@@ -26,6 +26,7 @@ from fingerpost.errors import (
 )
 
 if TYPE_CHECKING:
+    from fingerpost.client.credential import Credential
     from fingerpost.client.result import Stats
     from fingerpost.registry import Instance, Snapshot
 
@@ -56,6 +57,11 @@ class Route(Protocol):
         """Whether a peer's load reports are about the peer itself, so that it can be probed."""
         ...
 
+    @property
+    def credential(self) -> Credential | None:
+        """What is sent to a peer so that it knows the caller; workers get none."""
+        ...
+
     def peers(self, view: Snapshot) -> Snapshot:
         """The snapshot with the peers as its instances."""
         ...
@@ -83,6 +89,7 @@ class DirectRoute:
 
     path = "/v1/classify/"
     own_load = True
+    credential = None
 
     def peers(self, view: Snapshot) -> Snapshot:
         """The workers: the snapshot as it is."""
