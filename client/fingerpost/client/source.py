@@ -8,6 +8,7 @@ from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_ur
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.client.resolver import Resolver
     from fingerpost.registry import Registry
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["DEFAULT_PROXY", "Source"]
 
@@ -27,20 +29,22 @@ DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
 class Source(NamedTuple):
     """Either the URLs of `proxies`, or the resolver of a `registry`.
 
-    `address_policy` is for the addresses that proxies give; a registry has its own.
+    `address_policy` is for the addresses that proxies give; a registry has its own. `tls` is for
+    the proxies and the workers.
     """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
     address_policy: AddressPolicy = AddressPolicy()
+    tls: TlsConfig | None = None
 
     @classmethod
     def of(
         cls,
         sources: Sequence[str | Sequence[str] | Registry],
-        *,
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
+        tls: TlsConfig | None = None,
     ) -> Source:
         """The source that a caller names: see `Client`. Does no I/O.
 
@@ -63,7 +67,7 @@ class Source(NamedTuple):
         if registry is not None:
             if named:
                 raise ConfigurationError("both proxies and a registry were given: use either")
-            return cls(registry=_open(registry, registry_config))
+            return cls(registry=_open(registry, registry_config, tls), tls=tls)
         if sources and not named:
             raise ConfigurationError("an empty list of proxies was given: name at least one")
         if not any(map(_is_registry, named)):
@@ -72,17 +76,21 @@ class Source(NamedTuple):
                 address_policy=AddressPolicy.parse(
                     () if registry_config is None else registry_config.allow_networks
                 ),
+                tls=tls,
             )
         if len(named) > 1:
             raise ConfigurationError(
                 "a registry was given beside other URLs: use either one registry or several proxies"
             )
-        return cls(registry=_open(named[0], registry_config))
+        return cls(registry=_open(named[0], registry_config, tls), tls=tls)
 
-    def resolver(self, *, connect_timeout_s: float) -> Resolver:
+    def resolver(self, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
         return self.registry or ProxyResolver(
-            self.proxies, connect_timeout_s=connect_timeout_s, address_policy=self.address_policy
+            self.proxies,
+            connect_timeout_s=connect_timeout_s,
+            address_policy=self.address_policy,
+            tls=ClientTls(self.tls),
         )
 
 
@@ -94,7 +102,9 @@ def _is_registry(source: str | Registry) -> bool:
     return source == "embedded" or (bool(separator) and scheme.lower() not in {"http", "https"})
 
 
-def _open(registry: str | Registry, config: RegistryConfig | None) -> RegistryResolver:
+def _open(
+    registry: str | Registry, config: RegistryConfig | None, tls: TlsConfig | None
+) -> RegistryResolver:
     if isinstance(registry, str):
-        return RegistryResolver(open_registry(registry, config), owned=True)
+        return RegistryResolver(open_registry(registry, config, tls=tls), owned=True)
     return RegistryResolver(registry, owned=False)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["SyncClient"]
 
@@ -66,6 +67,7 @@ class SyncClient:
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
+        tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._make = partial(
@@ -74,6 +76,7 @@ class SyncClient:
             registry=registry,
             registry_config=registry_config,
             config=config,
+            tls=tls,
             tracing=tracing,
         )
         self._client = self._make()

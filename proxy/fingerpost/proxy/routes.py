@@ -114,7 +114,7 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address if plain else self._identified(worker)
+        return _shown(worker) if plain else self._identified(worker)
 
     def _identified(self, worker: Instance) -> str:
         """`host:port` with the path that names the process; kept, as making it takes 2 us."""
@@ -122,7 +122,7 @@ class ProxyRoutes:
         known = self._texts.get(worker.id)
         if known is not None and known[0] is worker and known[1] == boot_id:
             return known[2]
-        text = f"{worker.address}{identity_prefix(worker, boot_id)}"
+        text = f"{_shown(worker)}{identity_prefix(worker, boot_id)}"
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         self._texts[worker.id] = worker, boot_id, text
@@ -130,6 +130,8 @@ class ProxyRoutes:
 
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
+
+        Of a worker that speaks TLS it is a whole URL, because curl takes `host:port` for HTTP.
 
         For curl and the like, which accept `*/*`: the worker's successor refuses it. For those that
         accept plain text, or say nothing, it is `host:port`, as in release 0.1.
@@ -144,7 +146,7 @@ class ProxyRoutes:
         self._metrics.addresses.inc()
         if not self._leaving:
             remember(request, plain=plain)
-        address = worker.address if plain else self._identified(worker)
+        address = _shown(worker) if plain else self._identified(worker)
         return web.Response(text=f"{address}\n")
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
@@ -176,7 +178,7 @@ class ProxyRoutes:
         if request.headers.get(hdrs.IF_NONE_MATCH) == tag:
             return web.Response(status=304, headers=headers)
         if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
-            text = "".join(f"{each.address}\n" for each in instances)
+            text = "".join(f"{_shown(each)}\n" for each in instances)
             return web.Response(text=text, headers=headers)
         return json_response(
             resolve_answer(
@@ -294,3 +296,8 @@ class ProxyRoutes:
             body=self._metrics.render(self._directory),
             headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
         )
+
+
+def _shown(worker: Instance) -> str:
+    """`host:port` for clients that keep a text; a URL where that would be taken for plain HTTP."""
+    return worker.url if worker.speaks_tls else worker.address

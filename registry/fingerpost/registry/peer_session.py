@@ -27,13 +27,15 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.resolver import ThreadedResolver
 
-from fingerpost.errors import BadAnswer, ConnectionRefused, Unreachable
+from fingerpost.errors import BadAnswer, ConnectionRefused, TlsFailed, Unreachable
 from fingerpost.registry.address_policy import never_allowed
 from fingerpost.registry.peer_answer import check_encoding
+from fingerpost.security.tls.problems import tls_problem
 
 if TYPE_CHECKING:
     import asyncio
     import socket
+    import ssl
     from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp.abc import ResolveResult
@@ -85,8 +87,13 @@ class PeerSession:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One request; leaving the block before the body was read closes the connection.
+
+        `tls` is for `https` only, and None trusts the authorities of the system. `server_name` is
+        the host name in the certificate, if not that of the URL.
 
         Failures are aiohttp's, `OSError` and `TimeoutError`: see `peer_error`.
         """
@@ -97,6 +104,8 @@ class PeerSession:
             headers={hdrs.ACCEPT_ENCODING: "identity", **(headers or {})},
             timeout=timeout,
             allow_redirects=False,
+            ssl=tls or True,
+            server_hostname=server_name,
         ) as response:
             yield response
 
@@ -138,8 +147,10 @@ def peer_error(error: Exception, peer: str) -> PeerError:
     """The typed error for a failure of a request, which is of `aiohttp`, `OSError` or `ValueError`.
 
     `ConnectionRefused` where no process listens, `BadAnswer` for an answer that is not valid HTTP,
-    and `Unreachable` for everything else.
+    `TlsFailed` for a certificate that is not accepted, and `Unreachable` for everything else.
     """
+    if (problem := tls_problem(error)) is not None:
+        return TlsFailed(f"{peer}: {problem}")
     text = f"{peer}: {error or type(error).__name__}"
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL | _AnswerTooLarge):
         return BadAnswer(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
@@ -14,6 +14,9 @@ from fingerpost.registry.renames import renamed_fields
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
+
+if TYPE_CHECKING:
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = [
     "DrainConfig",
@@ -238,6 +241,8 @@ class WorkerConfig:
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
         connections: which connections are refused or closed.
+        tls: the certificate to serve with, and whether clients must show one; see `TlsConfig`.
+            None serves plain HTTP.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
@@ -261,10 +266,15 @@ class WorkerConfig:
     drain: DrainConfig = field(default_factory=DrainConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
+        if self.tls is not None and not self.tls.serves:
+            raise ConfigurationError(
+                "tls has no certificate to serve with: give --tls-cert and --tls-key"
+            )
 
 
 def _check_least(name: str, value: float, least: float) -> None:

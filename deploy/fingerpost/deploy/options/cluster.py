@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_client_tls_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, ClientConfig
@@ -48,6 +50,7 @@ class ClusterTarget:
         registry: URL of a registry to ask instead.
         consul: whether to ask the Consul agent of this machine instead.
         registry_config: access to the registry.
+        tls: certificates for workers and proxies.
 
     Raises:
         ConfigurationError: more than one of them was given.
@@ -57,6 +60,7 @@ class ClusterTarget:
     registry: str | None
     consul: bool
     registry_config: RegistryConfig
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.proxies, self.registry, self.consul))) > 1:
@@ -91,7 +95,11 @@ class ClusterTarget:
                 )
             config = replace(config or ClientConfig(), relay=True)
         return Client(
-            *self.proxies, registry=self.url, registry_config=self.registry_config, config=config
+            *self.proxies,
+            registry=self.url,
+            registry_config=self.registry_config,
+            config=config,
+            tls=self.tls,
         )
 
     def resolver(self) -> Resolver:
@@ -99,12 +107,12 @@ class ClusterTarget:
         from fingerpost.client import ClientConfig
         from fingerpost.client.source import Source
 
-        source = Source.of(self.proxies, registry=self.url, registry_config=self.registry_config)
-        return source.resolver(connect_timeout_s=ClientConfig().connect_timeout_s)
+        source = Source.of(self.proxies, self.url, self.registry_config, self.tls)
+        return source.resolver(ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add these options, and those of the registry, to a subcommand.
+    """Add these options, and those of the registry and of TLS, to a subcommand.
 
     The subcommand gets their values as its argument `cluster`.
     """
@@ -115,13 +123,18 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         registry: ClusterRegistry = None,
         consul: ClusterConsul = False,
         registry_config: RegistryConfig,
+        tls: TlsConfig | None,
         **given: Any,
     ) -> None:
         proxies = tuple(proxy or ())
         command(
             **given,
             cluster=ClusterTarget(
-                proxies=proxies, registry=registry, consul=consul, registry_config=registry_config
+                proxies=proxies,
+                registry=registry,
+                consul=consul,
+                registry_config=registry_config,
+                tls=tls,
             ),
         )
 
@@ -130,4 +143,4 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [each for each in own if each.name != "cluster"]
     wrapped.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
-    return takes_registry_options(wrapped)
+    return takes_registry_options(takes_client_tls_options(wrapped))

@@ -151,7 +151,11 @@ class ConsulRegistry(WatchingRegistry):
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
         preserving = self._watch_config.self_preservation
-        self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
+        self._liveness = (
+            LivenessProbe(timeout_s=preserving.probe_timeout_s, tls=registry_config.workers_tls)
+            if preserving
+            else None
+        )
         super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.watching.liveness import LivenessProbe
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["ZooKeeperRegistry"]
 
@@ -86,6 +87,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         check_config: see `HttpCheckConfig`; with None only the session decides.
         address_policy: which addresses are allowed; see `AddressPolicy`.
         store: where snapshots are kept across restarts; None keeps none. `aclose` closes it.
+        tls: see `RegistryConfig.workers_tls`.
 
     Raises:
         ConfigurationError: the URL is not valid, a duration is not positive, or kazoo is not
@@ -110,6 +112,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         check_config: HttpCheckConfig | None = _CHECK,
         address_policy: AddressPolicy | None = None,
         store: Store | None = None,
+        tls: TlsConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -134,6 +137,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         self._registrations: list[ZooKeeperRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
+        self._tls = tls
         preserving = self._watch_config.self_preservation
         self._probe_timeout_s = preserving.probe_timeout_s if preserving else None
         self._liveness: LivenessProbe | None = None
@@ -167,6 +171,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             self._entries,
             instance,
             check=self._check_config,
+            tls=self._tls,
             interval_s=self._keep_alive_s,
             call_timeout_s=self._call_timeout_s,
             rng=self._rng,
@@ -259,7 +264,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             # Imported here because it imports aiohttp, which registering does not need.
             from fingerpost.registry.watching.liveness import LivenessProbe
 
-            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s)
+            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s, tls=self._tls)
         return ServiceWatch(
             _poll(signal, read),
             service=service,
