@@ -42,6 +42,7 @@ raises the class with that code.
     |   +-- RegistryError               503 registry             never an empty list instead
     |   |   +-- RegistryUnreachable     503 registry_unreachable
     |   |   +-- RegistryDenied          403 registry_denied      not retryable
+    |   |   +-- NotARegistry                                     another server answers there
     |   +-- DeadlineExceeded            504 deadline             no time left; not retryable
     +-- ModelFailed                     500 model_failed         our model raised
 """
@@ -91,6 +92,7 @@ __all__ = [
     "Misdirected",
     "ModelFailed",
     "NoWorker",
+    "NotARegistry",
     "Overloaded",
     "PeerError",
     "RegistryDenied",
@@ -275,6 +277,10 @@ class RegistryDenied(RegistryError):
     status = 403
     code = "registry_denied"
     retryable = False
+
+
+class NotARegistry(RegistryError):
+    """What answers at the registry's URL is another server. On the wire it is a `RegistryError`."""
 
 
 class DeadlineExceeded(PeerError):

@@ -19,6 +19,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import os
+import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
 
     from fingerpost.errors import PeerError
 
-__all__ = ["LimitedConnector", "PeerSession", "peer_error"]
+__all__ = ["LimitedConnector", "PeerSession", "connection_problem", "peer_error"]
 
 _MAX_HEAD_BYTES: Final = 1 << 17
+# How a system error of several addresses is written in the text of one for all of them.
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 
 
@@ -87,13 +91,13 @@ class PeerSession:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | bool | None = None,
         server_name: str | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One request; leaving the block before the body was read closes the connection.
 
-        `tls` is for `https` only, and None trusts the authorities of the system. `server_name` is
-        the host name in the certificate, if not that of the URL.
+        `tls` is for `https` only; None, as True, trusts the authorities of the system.
+        `server_name` is the host name in the certificate, if not that of the URL.
 
         Failures are aiohttp's, `OSError` and `TimeoutError`: see `peer_error`.
         """
@@ -151,11 +155,28 @@ def peer_error(error: Exception, peer: str) -> PeerError:
     """
     if (problem := tls_problem(error)) is not None:
         return TlsFailed(f"{peer}: {problem}")
-    text = f"{peer}: {error or type(error).__name__}"
+    text = f"{peer}: {connection_problem(error)}"
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL | _AnswerTooLarge):
         return BadAnswer(text)
     refused = isinstance(getattr(error, "os_error", error), ConnectionRefusedError)
     return (ConnectionRefused if refused else Unreachable)(text)
+
+
+def connection_problem(error: BaseException) -> str:
+    """What is wrong with a connection, in the system's words: `Connection refused`.
+
+    aiohttp writes `Cannot connect to host h:1 ssl:default [Connect call failed ('10.0.0.7', 1)]`,
+    which names the address again, and TLS where there is none.
+    """
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, OSError):
+        numbers = {cause.errno} if cause.errno else set(map(int, _ERRNO.findall(str(cause))))
+        known = sorted(os.strerror(each) for each in numbers if each and each > 0)
+        if known:
+            return " and ".join(known)
+        if cause.strerror:  # of a name that cannot be resolved
+            return cause.strerror
+    return str(cause) or type(cause).__name__
 
 
 class _AnswerTooLarge(aiohttp.ClientError):

@@ -18,13 +18,13 @@ import ssl
 import time
 from asyncio.sslproto import SSLProtocol, SSLProtocolState
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import Misdirected
 
 if TYPE_CHECKING:
-    from fingerpost.registry.connection import ConnectionGuard
+    from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.security.tls import ServerTls
 
 __all__ = ["TlsConnections"]
@@ -44,6 +44,23 @@ _REMEDIES: Final = {
 }
 
 
+class Guard(Protocol):
+    """Counts connections, as `ConnectionGuard` does."""
+
+    @property
+    def config(self) -> ConnectionConfig:
+        """The limits."""
+        ...
+
+    def enter(self, client: str) -> bool:
+        """Count a connection of a client's address; False if it must be refused."""
+        ...
+
+    def leave(self, client: str) -> None:
+        """Count one connection less."""
+        ...
+
+
 class TlsConnections:
     """Makes the protocol of each new connection.
 
@@ -54,7 +71,7 @@ class TlsConnections:
     """
 
     def __init__(
-        self, make: Callable[[], asyncio.BaseProtocol], guard: ConnectionGuard, tls: ServerTls
+        self, make: Callable[[], asyncio.BaseProtocol], guard: Guard, tls: ServerTls
     ) -> None:
         self._make = make
         self._guard = guard
@@ -84,7 +101,7 @@ class _TlsConnection(SSLProtocol):
         self,
         connection: asyncio.BaseProtocol,
         context: ssl.SSLContext,
-        guard: ConnectionGuard,
+        guard: Guard,
         failed: Callable[[str, ssl.SSLError], None],
     ) -> None:
         options: dict[str, Any] = {
@@ -122,13 +139,13 @@ class _TlsConnection(SSLProtocol):
 
     def _refuse(self, answer: bytes) -> None:
         """Say why, and close a second later: at once, what the client has sent would reset it."""
-        transport: Any = self._transport
-        timer: Any = self._handshake_timeout_handle
-        if timer is not None:
-            timer.cancel()
-        self._set_state(SSLProtocolState.UNWRAPPED)
+        protocol: Any = self  # of which typeshed does not have all
+        transport = protocol._transport
+        if protocol._handshake_timeout_handle is not None:
+            protocol._handshake_timeout_handle.cancel()
+        protocol._set_state(SSLProtocolState.UNWRAPPED)
         self._refused = True
-        transport.write(answer or self._outgoing.read())  # OpenSSL's alert
+        transport.write(answer or protocol._outgoing.read())  # OpenSSL's alert
         transport.write_eof()
         self._loop.call_later(_LINGER_S, transport.abort)
 

@@ -62,6 +62,8 @@ def proxy(
     ] = 2.0,
     insecure: options.Insecure = False,
     max_per_client: options.MaxPerClient = None,
+    callers: options.CallersFile = None,
+    audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
@@ -74,6 +76,7 @@ def proxy(
     A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
+    from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.descriptors import raise_descriptor_limit
 
@@ -90,6 +93,7 @@ def proxy(
         relay=relay,
         lease_s=lease,
         tls=tls or TlsConfig(),
+        callers=CallersConfig(policy=callers, audit_log=audit_log),
     )
     warn_without_tls("proxy", host, tls, insecure=insecure)
 

@@ -125,6 +125,31 @@ def worker(
         ),
     ] = 2.0,
     insecure: options.Insecure = False,
+    require_lease: Annotated[
+        bool,
+        _option(
+            _NETWORK,
+            "Take images only with a lease, signed by a proxy that has --lease-key.",
+        ),
+    ] = False,
+    lease_keys: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the public keys of leases (JWKS); by default those in the registry.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    lease_grace: Annotated[
+        float,
+        _option(
+            _NETWORK,
+            "Seconds for which a lease is accepted after its end, for an outage of all proxies.",
+            metavar="SECONDS",
+        ),
+    ] = 0.0,
+    cluster: options.Cluster = options.DEFAULT_CLUSTER,
     max_per_client: options.MaxPerClient = None,
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
@@ -183,9 +208,11 @@ def worker(
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.security.leases.config import LeaseRules
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
+        LeasesConfig,
         ModelsConfig,
         RegistrationConfig,
         RequestConfig,
@@ -236,6 +263,11 @@ def worker(
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
             poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
+        ),
+        leases=LeasesConfig(
+            required=require_lease,
+            keys_file=lease_keys,
+            rules=LeaseRules(cluster=cluster, grace_s=lease_grace),
         ),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
         tls=tls,

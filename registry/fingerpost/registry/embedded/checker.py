@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
-from fingerpost.registry.peer_session import PeerSession
+from fingerpost.registry.peer_session import PeerSession, connection_problem
 from fingerpost.registry.supervision import count_unexpected
 from fingerpost.security.tls import ClientTls
 from fingerpost.security.tls.problems import tls_problem
@@ -86,7 +86,7 @@ class Checker:
             output = f"{check.method} {check.http}: no answer within {check.timeout_s:g} s"
             return CheckReport("critical", output)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = tls_problem(error) or error
+            problem = tls_problem(error) or connection_problem(error)
             return CheckReport("critical", f"{check.method} {check.http}: {problem}")
         output = f"HTTP {check.method} {check.http}: {response.status} Output: {body}"
         if 200 <= response.status < 300:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import BadAnswer, ConnectionRefused, PeerError, TlsFailed
 from fingerpost.registry.load import WorkerState
@@ -12,6 +12,7 @@ from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.watching.self_preservation import SelfPreservationConfig
     from fingerpost.security.tls import TlsConfig
 
 __all__ = ["LivenessProbe"]
@@ -31,6 +32,11 @@ class LivenessProbe:
         self._client = LoadClient(
             timeout_s=timeout_s, max_concurrent=_CONCURRENT, tls=ClientTls(tls)
         )
+
+    @classmethod
+    def of(cls, config: SelfPreservationConfig | None, tls: TlsConfig | None) -> Self | None:
+        """The probe of a watch with these settings; None without self-preservation."""
+        return None if config is None else cls(timeout_s=config.probe_timeout_s, tls=tls)
 
     async def probe(self, instance: Instance) -> ProbeResult:
         """The state of the worker; never raises because of what a peer does.

@@ -124,7 +124,7 @@ class Admission:
 
     def _defer(self, request: web.Request, served: ServedVersion) -> None:
         """Refuse a request that would take the place of older ones."""
-        if served.engine.crowded and self._oldest_first.defers(_waited_s(request)):
+        if served.engine.crowded() and self._oldest_first.defers(_waited_s(request)):
             raise Overloaded(
                 "others have waited longer for this worker, which is overloaded: use another "
                 "worker, or try again later",

@@ -24,6 +24,9 @@ _NEARLY: Final = 1.01
 # What a batch costs beside its run: it is handed over between threads. Counts for models of
 # microseconds.
 _CALL_S: Final = 1e-4
+# Least images of one of several concurrent batches, where they are ready: with one at a time ONNX
+# Runtime ran 3 % fewer (MobileNetV2 on 2 cores, in turn).
+_MIN_SHARE: Final = 2
 # One in so many batches is twice as large, if images are ready.
 _LARGER_EVERY: Final = 16
 
@@ -97,13 +100,22 @@ class BatchSizes:
         return useful_size(most, (share * alone_s + _CALL_S) / (alone_s + _CALL_S))
 
     def next(self, ready: int) -> int:
-        """The size of the next batch: the useful one, or now and then twice that."""
+        """The size of the next batch: the useful one, or now and then twice that.
+
+        One of several concurrent batches has its share of the images at most. Where only some
+        sizes run, it is one of them, so that images of other classes may have the places left.
+
+        Args:
+            ready: images of the class whose turn it is.
+        """
         size = self.useful(ready)
         self._batches += 1
         if size < ready and self._batches >= _LARGER_EVERY:
             self._batches = 0
-            return min(2 * size, self.limit)
-        return size
+            size = min(2 * size, self.limit)
+        if self._concurrent_batches > 1:
+            size = min(size, max(_MIN_SHARE, math.ceil(ready / self._concurrent_batches)))
+        return self._config.padded_size(min(size, ready)) if self._config.sizes else size
 
     def _limit(self) -> int:
         """Most images in the next batch, as the objective allows."""
