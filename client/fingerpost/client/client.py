@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from fingerpost.client.config import ClientConfig
+from fingerpost.client.credential import Credential
 from fingerpost.client.dispatch.call import Call, CallOptions
 from fingerpost.client.dispatch.dispatcher import Dispatcher
 from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.route.relay import RelayRoute
-from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing.policies.catalog import check_policy
 from fingerpost.client.source import Source
 from fingerpost.client.streaming.options import StreamOptions, check_images
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
-    from fingerpost.client.route.route import Route
     from fingerpost.client.streaming.concurrency import Concurrency
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
@@ -77,13 +75,17 @@ class Client:
         tls: certificates; see `TlsConfig`. With its `ca`, no image is sent to a worker without a
             certificate of that authority. The same for `https://` URLs of proxies.
         tracing: makes an OpenTelemetry span of each image; see `Tracing`.
+        api_key: sent to the proxies, where they ask who calls; never to workers.
+        token: a token of an OIDC issuer, instead.
+        token_file: a file that holds either; it is read again when it changes.
 
     A client that cannot reach the workers sends its images through proxies that relay them:
     `Client("http://proxy-1:12480", config=ClientConfig(relay=True))`.
 
     Raises:
-        ConfigurationError: a URL is not valid; proxies and a registry were both given; or a
-            registry was given to a client that relays and so needs proxies.
+        ConfigurationError: a URL is not valid; proxies and a registry were both given; a registry
+            was given to a client that relays or has an API key, and so needs proxies; or a
+            credential is not valid.
     """
 
     @renamed_arguments("Client", registry_options="registry_config")
@@ -95,19 +97,17 @@ class Client:
         config: ClientConfig | None = None,
         tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
     ) -> None:
-        self._source = Source.of(sources, registry, registry_config, tls)
+        credential = Credential.of(api_key=api_key, token=token, token_file=token_file)
+        self._source = Source.of(sources, registry, registry_config, tls, credential=credential)
         self._config = ClientConfig() if config is None else config
         if not isinstance(self._config, ClientConfig):
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
         check_policy(self._config.routing)
-        self._route: Route = DIRECT
-        if self._config.relay:
-            if self._source.registry is not None:
-                raise ConfigurationError(
-                    "images are relayed by proxies, and a registry was given: name the proxies"
-                )
-            self._route = RelayRoute(self._source.proxies)
+        self._route = self._source.route(relay=self._config.relay)
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,6 +187,8 @@ class Client:
             ImageError: the image is broken, too large, or of an unsupported kind.
             InvalidName: `model` is not a valid model reference.
             UnknownService, UnknownModel: no worker serves the model, or the version or alias.
+            Unauthenticated: the proxies do not know the API key or token.
+            Forbidden: they know it, and it may not use this model.
             Unauthorized: no proxy relays images (`ClientConfig.relay`).
             NoWorker: the service is known, but no healthy worker came within `wait_for_ready_s`.
             RegistryError: no proxy or registry answered the first lookup within `wait_for_ready_s`.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fingerpost.client.resolver import ProxyResolver, RegistryResolver, proxy_url
+from fingerpost.client.route.relay import RelayRoute
+from fingerpost.client.route.route import DIRECT
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
+from fingerpost.registry.watching.signatures import EntrySignatures, open_signatures
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from fingerpost.client.credential import Credential
     from fingerpost.client.resolver import Resolver
+    from fingerpost.client.route.route import Route
     from fingerpost.registry import Registry
     from fingerpost.registry.config import RegistryConfig
     from fingerpost.security.tls import TlsConfig
@@ -29,14 +34,16 @@ DEFAULT_PROXY: Final = "http://127.0.0.1:12480"
 class Source(NamedTuple):
     """Either the URLs of `proxies`, or the resolver of a `registry`.
 
-    `address_policy` is for the addresses that proxies give; a registry has its own. `tls` is for
-    the proxies and the workers.
+    `address_policy` and `signatures` are for what proxies answer; a registry has its own.
+    `credential` is for proxies alone, `tls` for proxies and workers.
     """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
     address_policy: AddressPolicy = AddressPolicy()
     tls: TlsConfig | None = None
+    credential: Credential | None = None
+    signatures: EntrySignatures | None = None
 
     @classmethod
     def of(
@@ -45,6 +52,7 @@ class Source(NamedTuple):
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         tls: TlsConfig | None = None,
+        credential: Credential | None = None,
     ) -> Source:
         """The source that a caller names: see `Client`. Does no I/O.
 
@@ -64,6 +72,11 @@ class Source(NamedTuple):
                     f"{source!r} is not a valid source of workers: use the URL of a proxy or of a "
                     "registry, a list of proxies' URLs, or a Registry"
                 )
+        if credential is not None and (registry is not None or any(map(_is_registry, named))):
+            raise ConfigurationError(
+                "an API key or token is for proxies, and a registry was given: a registry's token "
+                "is RegistryConfig.token_file"
+            )
         if registry is not None:
             if named:
                 raise ConfigurationError("both proxies and a registry were given: use either")
@@ -71,18 +84,39 @@ class Source(NamedTuple):
         if sources and not named:
             raise ConfigurationError("an empty list of proxies was given: name at least one")
         if not any(map(_is_registry, named)):
+            proxies = tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,))
+            if credential is not None:
+                credential.warn_in_clear(proxies)
             return cls(
-                proxies=tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,)),
+                proxies=proxies,
+                credential=credential,
                 address_policy=AddressPolicy.parse(
                     () if registry_config is None else registry_config.allow_networks
                 ),
                 tls=tls,
+                signatures=open_signatures(
+                    None if registry_config is None else registry_config.registration_keys
+                ),
             )
         if len(named) > 1:
             raise ConfigurationError(
                 "a registry was given beside other URLs: use either one registry or several proxies"
             )
         return cls(registry=_open(named[0], registry_config, tls), tls=tls)
+
+    def route(self, *, relay: bool) -> Route:
+        """How images reach the workers.
+
+        Raises:
+            ConfigurationError: `relay`, but a registry was named instead of proxies.
+        """
+        if not relay:
+            return DIRECT
+        if self.registry is not None:
+            raise ConfigurationError(
+                "images are relayed by proxies, and a registry was given: name the proxies"
+            )
+        return RelayRoute(self.proxies, self.credential)
 
     def resolver(self, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
@@ -91,6 +125,8 @@ class Source(NamedTuple):
             connect_timeout_s=connect_timeout_s,
             address_policy=self.address_policy,
             tls=ClientTls(self.tls),
+            credential=self.credential,
+            signatures=self.signatures,
         )
 
 

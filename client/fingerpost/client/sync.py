@@ -69,6 +69,9 @@ class SyncClient:
         config: ClientConfig | None = None,
         tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -78,6 +81,9 @@ class SyncClient:
             config=config,
             tls=tls,
             tracing=tracing,
+            api_key=api_key,
+            token=token,
+            token_file=token_file,
         )
         self._client = self._make()
         self._lock = threading.Lock()

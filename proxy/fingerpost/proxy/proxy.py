@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.proxy.directory import Directory
+from fingerpost.proxy.leases import ProxyLeases
 from fingerpost.proxy.metrics import ProxyMetrics
 from fingerpost.proxy.probes import LoadProbes
 from fingerpost.proxy.relay import Relay
@@ -84,7 +85,14 @@ class Proxy:
             callers = await stack.enter_async_context(
                 Callers(config.callers, metrics.access, changed=directory.end_holds)
             )
-            routes = ProxyRoutes(directory, probes, relay, callers, config=config, metrics=metrics)
+            leases = None
+            if config.leases.key_file is not None:
+                leases = await stack.enter_async_context(
+                    ProxyLeases(config.leases, registry, directory)
+                )
+            routes = ProxyRoutes(
+                directory, probes, relay, callers, leases, config=config, metrics=metrics
+            )
             runner = ProxyRunner(
                 routes.app(),
                 routes.address,

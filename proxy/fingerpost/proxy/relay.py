@@ -104,17 +104,17 @@ class Relay:
         await self._silence.aclose()
 
     async def forward(
-        self, request: web.Request, path_qs: str, workers: Iterable[Instance]
+        self, request: web.Request, path_qs: str, workers: Iterable[Instance], lease: str = ""
     ) -> web.Response:
         """`_forward`, counted in `in_flight`."""
         self.in_flight += 1
         try:
-            return await self._forward(request, path_qs, workers)
+            return await self._forward(request, path_qs, workers, lease)
         finally:
             self.in_flight -= 1
 
     async def _forward(
-        self, request: web.Request, path_qs: str, workers: Iterable[Instance]
+        self, request: web.Request, path_qs: str, workers: Iterable[Instance], lease: str
     ) -> web.Response:
         """Send the request's body to the first worker that accepts it, and return its answer.
 
@@ -125,6 +125,7 @@ class Relay:
             request: the client's request; its body is read as it is sent on.
             path_qs: path and query at the worker.
             workers: the workers to try, in this order.
+            lease: the caller's right to use them; empty where the proxy signs none.
 
         Raises:
             InvalidRequest: the body stalls, or is too slow.
@@ -136,6 +137,8 @@ class Relay:
             NoWorker: none of the first three workers accepted a connection.
         """
         headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
+        if lease:  # never what the client sent: that is for this proxy
+            headers[hdrs.AUTHORIZATION] = f"Bearer {lease}"
         body = RelayedBody(request, self._config, self._metrics)
         tried = []
         refused: BadAnswer | Misdirected | TlsFailed | None = None

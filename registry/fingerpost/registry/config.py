@@ -112,6 +112,8 @@ class RegistryConfig:
         allow_networks: the networks of all workers, as CIDR (`10.0.0.0/8`); every address outside
             them and every host name is rejected. Empty allows all that may be a worker's address;
             see `AddressPolicy`.
+        registration_keys: a file of public keys (JWKS), read again when it changes: entries that
+            none of them has signed are left out. None takes unsigned ones; see `entry_signature`.
         snapshot_folder: a folder for the last good snapshot of every service, so that a process
             that starts during an outage of the registry knows the workers. None stores none.
         check: how the registry checks an instance that is registered here; see `CheckConfig`.
@@ -133,6 +135,7 @@ class RegistryConfig:
     datacenters: tuple[str, ...] = ()
     namespace: str | None = None
     allow_networks: tuple[str, ...] = ()
+    registration_keys: str | None = None
     snapshot_folder: str | None = None
     check: CheckConfig = dataclasses.field(default_factory=CheckConfig)
     wan_address: str | None = None
@@ -177,7 +180,7 @@ class RegistryConfig:
         return not self.verify or self.ca_file is not None or self.cert_file is not None
 
 
-def check_token(token: str, where: str) -> str:
+def check_token(token: str, where: str, what: str = "ACL token") -> str:
     """Return `token` if it is a valid value of an HTTP header. Errors do not show it.
 
     Raises:
@@ -185,7 +188,7 @@ def check_token(token: str, where: str) -> str:
     """
     if not 0 < len(token) <= 8192 or not all("!" <= letter <= "~" for letter in token):
         raise ConfigurationError(
-            f"{where} is not a valid ACL token: use 1 to 8192 printable characters, no spaces"
+            f"{where} is not a valid {what}: use 1 to 8192 printable characters, no spaces"
         )
     return token
 

@@ -87,7 +87,14 @@ def _zookeeper(url: str, registry_config: RegistryConfig) -> Registry:
     _check_settings(
         url,
         registry_config,
-        {"token", "token_file", "allow_networks", "snapshot_folder", "workers_tls"},
+        {
+            "token",
+            "token_file",
+            "allow_networks",
+            "registration_keys",
+            "snapshot_folder",
+            "workers_tls",
+        },
     )
     auth = Token(registry_config.token, registry_config.token_file).current()
     return ZooKeeperRegistry(
@@ -103,7 +110,8 @@ def _static(url: str, registry_config: RegistryConfig) -> Registry:
 
 
 def _reader_arguments(registry_config: RegistryConfig) -> dict[str, Any]:
-    """Arguments of every registry that is watched: the address policy and the snapshot store."""
+    """Arguments of every registry that is watched: which entries it uses, where it keeps them."""
+    from fingerpost.registry.watching.signatures import open_signatures
     from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
     address_policy = AddressPolicy.parse(registry_config.allow_networks)
@@ -111,7 +119,11 @@ def _reader_arguments(registry_config: RegistryConfig) -> dict[str, Any]:
     store = (
         SnapshotStore(Path(folder), address_policy=address_policy) if folder is not None else None
     )
-    return {"address_policy": address_policy, "store": store}
+    return {
+        "address_policy": address_policy,
+        "signatures": open_signatures(registry_config.registration_keys),
+        "store": store,
+    }
 
 
 def _check_settings(url: str, registry_config: RegistryConfig, known: set[str]) -> None:

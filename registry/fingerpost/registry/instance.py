@@ -125,6 +125,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         meta: framework, device, wanted image size and the like, for people and tools; keys of
             letters, digits, `_` and `-`. `scheme` is `https` where the worker speaks TLS: there,
             because every registry, and every proxy of an earlier release, passes it on.
+        signature: of everything else, by a registration key; see `entry_signature`.
     """
 
     id: str
@@ -136,6 +137,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     zone: str = ""
     boot_id: int = 0
     meta: Mapping[str, str] = {}
+    signature: str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         check_id(self.id)

@@ -51,6 +51,11 @@ class RegistrationConfig:
         registry_wait_s: seconds to wait for a registry that cannot be reached, at the start and
             when the worker registers. Infinite, the default, as the proxy does, so that they may
             be started in any order; 0 gives up at once.
+        key: a file with a private key (Ed25519), read again when it changes, which signs the
+            registration: see `fingerpost.registry.entry_signature`. None does not sign.
+        signature_life_s: seconds for which a signature is valid. It is renewed after a third of
+            that. More outlasts a longer outage of the registry; less lets a copy of an old entry
+            be used for a shorter time. A day outlasts a night without the registry.
     """
 
     advertise: str | None = None
@@ -58,11 +63,14 @@ class RegistrationConfig:
     zone: str = ""
     timeout_s: float = 120.0
     registry_wait_s: float = math.inf
+    key: Path | None = None
+    signature_life_s: float = _DAY_S
 
     def __post_init__(self) -> None:
         _check_range("registration.weight", self.weight, 1, 65_535)
         _check_least("registration.timeout_s", self.timeout_s, 0)
         _check_least("registration.registry_wait_s", self.registry_wait_s, 0)
+        _check_least("registration.signature_life_s", self.signature_life_s, 60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

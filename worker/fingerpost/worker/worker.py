@@ -35,6 +35,7 @@ from fingerpost.worker.service import WorkerService
 from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
+from fingerpost.worker.signed_instances import signed_instances
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -94,6 +95,7 @@ class Worker:
         self._registry = open_registry(
             config.registry, check_for_tls(config, self._tls), tls=config.tls
         )
+        self._signed = signed_instances(config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
@@ -232,11 +234,14 @@ class Worker:
             await serve(runner, listener, self._tls)
             registrations = Registrations(
                 self._registry,
-                lambda: self.instances,
+                self._registered,
                 healthy=service.engine_healthy,
                 lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
+            if self._signed is not None:
+                renewal = asyncio.create_task(self._signed.renew(registrations.sync))
+                leaving.push_async_callback(_end, renewal)
             self._running = _Running(
                 host=host,
                 port=port,
@@ -314,6 +319,10 @@ class Worker:
         except RegistryError as error:
             logger.warning("entries of processes that had this address may remain: %s", error)
 
+    def _registered(self) -> tuple[Instance, ...]:
+        instances = self.instances
+        return instances if self._signed is None else self._signed.sign(instances)
+
     async def _announce(self) -> None:
         if self._running is not None:
             await self._running.registrations.sync()
@@ -342,6 +351,11 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
         tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:

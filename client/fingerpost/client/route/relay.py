@@ -12,10 +12,12 @@ from fingerpost.errors import (
     ConfigurationError,
     Draining,
     FingerpostError,
+    Forbidden,
     Misdirected,
     NoWorker,
     Overloaded,
     RegistryError,
+    Unauthenticated,
     Unauthorized,
     UnknownModel,
     UnknownService,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from fingerpost.client.credential import Credential
     from fingerpost.client.result import Stats
     from fingerpost.registry import Snapshot
     from fingerpost.security.tls import ClientTls
@@ -47,6 +50,10 @@ class RelayRoute:
     that refuses is ejected. A proxy sends each image to the next worker in turn: an error or a load
     report of one worker says nothing about the proxy.
 
+    Args:
+        proxies: their URLs.
+        credential: sent to them with each image.
+
     Raises:
         ConfigurationError: a proxy's URL is neither HTTP nor HTTPS, or contains a user name.
     """
@@ -54,7 +61,8 @@ class RelayRoute:
     path = "/v1/relay/"
     own_load = False
 
-    def __init__(self, proxies: Sequence[URL]) -> None:
+    def __init__(self, proxies: Sequence[URL], credential: Credential | None = None) -> None:
+        self.credential = credential
         self._places: list[tuple[str, str, int]] = []
         for url in proxies:
             host, port = url.host or "", url.port or 0
@@ -95,6 +103,8 @@ class RelayRoute:
                 return Outcome.ABANDONED, error  # this is about one worker, not about the proxy
             case NoWorker() | RegistryError():
                 return Outcome.REFUSED, error
+        if isinstance(error, Unauthenticated | Forbidden):
+            return Outcome.REFUSED, error  # another proxy may have read its policy sooner
         if status in _NO_RELAY:
             why = error.message
             if not isinstance(error, Unauthorized):

@@ -29,6 +29,7 @@ from fingerpost.registry.instance import split_target
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from fingerpost.client.credential import Credential
     from fingerpost.client.result import Stats
     from fingerpost.registry import Instance, Snapshot
     from fingerpost.security.tls import ClientTls
@@ -58,6 +59,11 @@ class Route(Protocol):
     @property
     def own_load(self) -> bool:
         """Whether a peer's load reports are about the peer itself, so that it can be probed."""
+        ...
+
+    @property
+    def credential(self) -> Credential | None:
+        """What is sent to a peer so that it knows the caller; workers get none."""
         ...
 
     def peers(self, view: Snapshot) -> Snapshot:
@@ -91,6 +97,7 @@ class DirectRoute:
 
     path = "/v1/classify/"
     own_load = True
+    credential = None
 
     def peers(self, view: Snapshot) -> Snapshot:
         """The workers: the snapshot as it is."""

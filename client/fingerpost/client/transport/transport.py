@@ -77,6 +77,7 @@ class Transport:
     ) -> None:
         self._config = config
         self._route = route
+        self._credential = route.credential
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._pools = Pools(config, partial(route.context, tls or ClientTls()))
@@ -126,6 +127,8 @@ class Transport:
             ImageError: the source of a one-shot image failed.
         """
         head = _head(self._route.path, address, model, top, boot_id)
+        if self._credential is not None:
+            head += f"Authorization: {self._credential.header()}\r\n".encode()
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         attempt.max_answer_bytes = _ANSWER_BYTES + _LABEL_BYTES * top

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -62,6 +63,29 @@ def proxy(
     ] = 2.0,
     insecure: options.Insecure = False,
     max_per_client: options.MaxPerClient = None,
+    lease_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sign leases with the private key in this file, for workers with "
+            "--require-lease. `fingerpost keys init` makes one.",
+        ),
+    ] = None,
+    lease_life: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long a lease lasts, and so an outage may last."),
+    ] = 300.0,
+    url_life: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long the lease in a URL of GET / lasts."),
+    ] = 60.0,
+    lease_bind: Annotated[
+        bool,
+        typer.Option(
+            "--lease-bind", help="Bind the lease of a client to its certificate, where it has one."
+        ),
+    ] = False,
+    cluster: options.Cluster = options.DEFAULT_CLUSTER,
     callers: options.CallersFile = None,
     audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
@@ -76,9 +100,11 @@ def proxy(
     A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
+    from fingerpost.proxy.config import ProxyLeasesConfig
     from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.descriptors import raise_descriptor_limit
+    from fingerpost.security.leases.config import LeaseConfig
 
     start_logging(log_level, log_format)
     # Until it serves, there is nothing to hand over.
@@ -94,6 +120,11 @@ def proxy(
         lease_s=lease,
         tls=tls or TlsConfig(),
         callers=CallersConfig(policy=callers, audit_log=audit_log),
+        leases=ProxyLeasesConfig(
+            key_file=lease_key,
+            signing=LeaseConfig(cluster=cluster, life_s=lease_life, url_life_s=url_life),
+            bind=lease_bind,
+        ),
     )
     warn_without_tls("proxy", host, tls, insecure=insecure)
 

@@ -116,6 +116,15 @@ def worker(
         str | None,
         _option(_NETWORK, "Its address for other datacenters, if it differs.", metavar="HOST"),
     ] = None,
+    registration_key: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the private key that signs its registration (`fingerpost keys init`).",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     lease: Annotated[
         float,
         _option(
@@ -245,6 +254,7 @@ def worker(
             weight=weight,
             zone=zone,
             registry_wait_s=math.inf if registry_wait is None else registry_wait,
+            key=registration_key,
         ),
         host=host,
         port=port,
