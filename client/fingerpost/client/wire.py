@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
@@ -162,6 +163,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
+    signature: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, instance: Instance, load: LoadReport | None = None) -> ResolvedInstance:
@@ -177,6 +179,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             boot_id=instance.boot_id,
             meta=instance.meta,
             load=load,
+            signature=instance.signature,
         )
 
     def instance(self, service: str) -> Instance:
@@ -191,6 +194,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             zone=self.zone,
             boot_id=self.boot_id,
             meta=self.meta,
+            signature=self.signature,
         )
 
 
@@ -215,6 +219,9 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     index: Count
     age_s: Seconds
     lease_s: Seconds
+    lease: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,2048}$")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     retained: tuple[str, ...] = ()
     from_disk: bool = False
     kept: tuple[str, ...] = ()
@@ -233,6 +240,8 @@ class ResolveAnswer(AnswerHead, frozen=True, kw_only=True):
         index: to be sent as the next request's `index=`.
         age_s: how many seconds ago the registry confirmed the snapshot.
         lease_s: for how many seconds the answer may be used without asking again.
+        lease: the signed right to send images to this service, for `Authorization: Bearer`; not
+            there where the proxy signs none.
         retained: ids of the instances that the registry no longer lists, but that still answer.
         from_disk: whether this proxy has not reached the registry since it started.
         kept: the same as `retained`, under its name in release 0.1.0, for one more release.
@@ -266,6 +275,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         failing: why the registry's check of a worker fails, by its id: the address and the check's
             output, for people. Of 100 workers at most, 300 characters each, without control
             characters. Proxies before release 0.2 do not have it.
+        rejected: why an entry is left out, by its id, in the same form; only where one is.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -279,6 +289,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     failing: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+    rejected: Mapping[str, str] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.labels and not self.aliases:

@@ -353,7 +353,10 @@ def error_from_json(
         retry_after_s = min(error.retry_after_s, _MAX_RETRY_AFTER_S)  # the header has whole seconds
     fallback = PeerError if error.retryable else CallerError
     message = error.message[:_MAX_MESSAGE_LETTERS]
-    made = _BY_CODE.get(error.code, fallback)(message, retry_after_s=retry_after_s)
+    kind = _BY_CODE.get(error.code, fallback)
+    if kind is Unauthorized and status == Unauthenticated.status:
+        kind = Unauthenticated
+    made = kind(message, retry_after_s=retry_after_s)
     made.retryable = error.retryable
     made.limit = error.limit[:_MAX_LIMIT_LETTERS]
     return made

@@ -19,6 +19,8 @@ from fingerpost.worker.images import ImageConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fingerpost.security.tls import TlsConfig
+
 __all__ = [
     "DrainConfig",
     "LeasesConfig",
@@ -49,6 +51,11 @@ class RegistrationConfig:
         registry_wait_s: seconds to wait for a registry that cannot be reached, at the start and
             when the worker registers. Infinite, the default, as the proxy does, so that they may
             be started in any order; 0 gives up at once.
+        key: a file with a private key (Ed25519), read again when it changes, which signs the
+            registration: see `fingerpost.registry.entry_signature`. None does not sign.
+        signature_life_s: seconds for which a signature is valid. It is renewed after a third of
+            that. More outlasts a longer outage of the registry; less lets a copy of an old entry
+            be used for a shorter time. A day outlasts a night without the registry.
     """
 
     advertise: str | None = None
@@ -56,11 +63,14 @@ class RegistrationConfig:
     zone: str = ""
     timeout_s: float = 120.0
     registry_wait_s: float = math.inf
+    key: Path | None = None
+    signature_life_s: float = _DAY_S
 
     def __post_init__(self) -> None:
         _check_range("registration.weight", self.weight, 1, 65_535)
         _check_least("registration.timeout_s", self.timeout_s, 0)
         _check_least("registration.registry_wait_s", self.registry_wait_s, 0)
+        _check_least("registration.signature_life_s", self.signature_life_s, 60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +277,8 @@ class WorkerConfig:
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
         connections: which connections are refused or closed.
+        tls: the certificate to serve with, and whether clients must show one; see `TlsConfig`.
+            None serves plain HTTP.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
@@ -292,10 +304,15 @@ class WorkerConfig:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
+        if self.tls is not None and not self.tls.serves:
+            raise ConfigurationError(
+                "tls has no certificate to serve with: give --tls-cert and --tls-key"
+            )
 
 
 def _check_least(name: str, value: float, least: float) -> None:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Self
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.http_server import bind, serve
-from fingerpost.registry.instance import address_in_id
+from fingerpost.registry.instance import SCHEME_KEY, address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
 from fingerpost.security.leases.verifier import LeaseVerifier
+from fingerpost.security.tls import ServerTls
 from fingerpost.worker.address import advertised_host, is_own_address
+from fingerpost.worker.address_check import check_for_tls
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
@@ -33,6 +35,7 @@ from fingerpost.worker.service import WorkerService
 from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
+from fingerpost.worker.signed_instances import signed_instances
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -88,7 +91,11 @@ class Worker:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.registry_config)
+        self._tls = None if config.tls is None else ServerTls(config.tls)
+        self._registry = open_registry(
+            config.registry, check_for_tls(config, self._tls), tls=config.tls
+        )
+        self._signed = signed_instances(config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
@@ -146,6 +153,9 @@ class Worker:
         """
         running, config = self._require_running(), self._config
         address = address_in_id(running.host, running.port)
+        own_meta = {"fingerpost": __version__}
+        if self._tls is not None:
+            own_meta[SCHEME_KEY] = "https"
         return tuple(
             Instance(
                 id=f"{info.name}-{address}-{self._nonce}",
@@ -156,7 +166,7 @@ class Worker:
                 weight=config.registration.weight,
                 zone=config.registration.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": __version__},
+                meta=running.repository.meta(info.name) | own_meta,
             )
             for info in running.repository.models()
         )
@@ -221,14 +231,17 @@ class Worker:
             leaving.push_async_callback(runner.cleanup)
             await runner.setup()
             port = listener.getsockname()[1]
-            await serve(runner, listener)
+            await serve(runner, listener, self._tls)
             registrations = Registrations(
                 self._registry,
-                lambda: self.instances,
+                self._registered,
                 healthy=service.engine_healthy,
                 lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
+            if self._signed is not None:
+                renewal = asyncio.create_task(self._signed.renew(registrations.sync))
+                leaving.push_async_callback(_end, renewal)
             self._running = _Running(
                 host=host,
                 port=port,
@@ -298,13 +311,17 @@ class Worker:
     async def _remove_stale_entries(self) -> None:
         """Remove what is left of processes that had this address before; it is not necessary."""
         instances = self.instances
-        if not instances or not await is_own_address(instances[0]):
+        if not instances or not await is_own_address(instances[0], self._config.tls):
             return
         try:
             for entry in await self._registry.remove_stale(instances[0]):
                 logger.info("removed the entry %s of a process that had this address", entry)
         except RegistryError as error:
             logger.warning("entries of processes that had this address may remain: %s", error)
+
+    def _registered(self) -> tuple[Instance, ...]:
+        instances = self.instances
+        return instances if self._signed is None else self._signed.sign(instances)
 
     async def _announce(self) -> None:
         if self._running is not None:
@@ -334,6 +351,11 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
         tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -78,6 +78,14 @@ _OPTIONS: Final[tuple[Option, ...]] = (
         None,
     ),
     (
+        "input_layout",
+        Annotated[
+            Literal["NHWC", "NCHW"] | None,
+            _option("Channels last or first, where the model's file does not show it."),
+        ],
+        None,
+    ),
+    (
         "follow_symlinks",
         Annotated[
             bool,
@@ -95,7 +103,7 @@ class ModelOptions:
 
     Attributes:
         name, labels, follow_symlinks: see `find_model`.
-        input_layer, output_layer, input_mean, input_std, image_size: see `ManifestOverrides`.
+        all others: see `ManifestOverrides`.
     """
 
     name: str | None = None
@@ -105,6 +113,7 @@ class ModelOptions:
     input_mean: float | None = None
     input_std: float | None = None
     image_size: int | None = None
+    input_layout: str | None = None
     follow_symlinks: bool = False
 
     def find(self, path: Path, *, version: str | None = None, served: bool = False) -> ModelFiles:
@@ -131,6 +140,7 @@ class ModelOptions:
             input_mean=self.input_mean,
             input_std=self.input_std,
             image_size=self.image_size,
+            layout=self.input_layout,
         )
 
     def of_one_model(self) -> dict[str, object]:

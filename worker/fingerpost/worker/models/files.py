@@ -18,6 +18,7 @@ from fingerpost.worker.models.manifest import (
     MANIFEST,
     ChannelOrder,
     Framework,
+    Layout,
     Manifest,
     Preprocessing,
     read_manifest,
@@ -96,6 +97,7 @@ class ManifestOverrides:
         input_layer, output_layer: the tensors' names.
         input_mean, input_std: the model gets `(pixel - mean) / std`.
         image_size: height and width in pixels.
+        layout: `NHWC` or `NCHW`, the order of the axes of pixels.
     """
 
     input_layer: str | None = None
@@ -103,6 +105,7 @@ class ManifestOverrides:
     input_mean: float | None = None
     input_std: float | None = None
     image_size: int | None = None
+    layout: str | None = None
 
     def apply(self, manifest: Manifest) -> Manifest:
         """The manifest with these settings in place of its own.
@@ -116,7 +119,9 @@ class ManifestOverrides:
             return replace(
                 manifest,
                 input=replace(
-                    manifest.input, **_given(name=self.input_layer, height=size, width=size)
+                    manifest.input,
+                    **_given(name=self.input_layer, height=size, width=size),
+                    **_given(layout=None if self.layout is None else Layout(self.layout)),
                 ),
                 output=replace(manifest.output, **_given(name=self.output_layer)),
                 preprocessing=replace(

@@ -147,7 +147,8 @@ class ProtocolRoutes:
         leases, tenancy = self._context.leases, self._context.tenancy
 
         async def quarantined(request: web.Request, admitted: Admitted) -> Answer:
-            async with quarantine.turn(request) as admitted.alone:
+            limit_s = admitted.served.engine.alone_limit_s
+            async with quarantine.turn(request, limit_s) as admitted.alone:
                 return await direct(request, admitted)
 
         async def respond(
