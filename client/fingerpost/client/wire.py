@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOOT_ID_HEADER",
+    "CLASS_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
@@ -54,6 +55,9 @@ INSTANCE_PATH: Final = "/instance/"
 # `/lease/TOKEN` before all that is the same as `Authorization: Bearer TOKEN`: a signed lease, see
 # `fingerpost.security.leases`. In URLs of a proxy's `GET /` and of its redirects.
 LEASE_PATH: Final = "/lease/"
+# The priority class of the images, such as `batch`; without it they are of the first class that
+# their tenant may use.
+CLASS_HEADER: Final = "Fingerpost-Class"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or

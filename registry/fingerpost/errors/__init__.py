@@ -223,10 +223,16 @@ class Misdirected(PeerError):
 
 
 class Overloaded(PeerError):
-    """The worker's queue is full; it refuses at once, without waiting."""
+    """The worker's queue is full, or a limit of the tenant is reached; it refuses at once."""
 
     status = 429
     code = "overloaded"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, limit: str = ""
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
 
 
 class BadAnswer(PeerError):
@@ -318,6 +324,7 @@ class _Body(msgspec.Struct):
     message: str
     retryable: bool
     retry_after_s: float | None = None
+    limit: str = ""
 
 
 class _Envelope(msgspec.Struct):
@@ -327,6 +334,7 @@ class _Envelope(msgspec.Struct):
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 # Of a message that a peer wrote; ours have some hundred.
 _MAX_MESSAGE_LETTERS = 2000
+_MAX_LIMIT_LETTERS = 64
 _MAX_RETRY_AFTER_S = 60.0
 
 
@@ -359,4 +367,5 @@ def error_from_json(
         kind = Unauthenticated
     made = kind(message, retry_after_s=retry_after_s)
     made.retryable = error.retryable
+    made.limit = error.limit[:_MAX_LIMIT_LETTERS]
     return made

@@ -160,6 +160,14 @@ def worker(
     ] = 0.0,
     cluster: options.Cluster = options.DEFAULT_CLUSTER,
     max_per_client: options.MaxPerClient = None,
+    classes: Annotated[
+        str,
+        _option(
+            _LIMITS,
+            "Priority classes, first served first, each with the least share of the images that "
+            "it gets (--classes urgent,interactive:0.2,batch:0.05).",
+        ),
+    ] = "interactive,batch:0.05",
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
         int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
@@ -229,6 +237,7 @@ def worker(
         WorkerConfig,
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
+    from fingerpost.worker.engine.fairness.flow import parse_classes
     from fingerpost.worker.images import ImageConfig
 
     start_logging(log_level, log_format)
@@ -263,6 +272,7 @@ def worker(
             max_queue=max_queue,
             max_wait_s=max_wait_ms / 1000,
             latency_s=None if latency_ms is None else latency_ms / 1000,
+            classes=parse_classes(classes),
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         connections=ConnectionConfig(max_per_client=max_per_client),

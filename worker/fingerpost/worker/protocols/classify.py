@@ -67,7 +67,10 @@ class ClassifyProtocol:
             )
         served = admitted.served
         outcome = await served.engine.classify(
-            images[0][1], deadline=admitted.deadline, alone=admitted.alone
+            images[0][1],
+            deadline=admitted.deadline,
+            alone=admitted.alone,
+            flow=admitted.flow,
         )
         self._metrics.of(served.model).images.inc()
         return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
@@ -80,7 +83,7 @@ class ClassifyProtocol:
         if len(images) == 1:
             name, data = images[0]
             outcome = await served.engine.classify(
-                data, deadline=admitted.deadline, alone=admitted.alone
+                data, deadline=admitted.deadline, alone=admitted.alone, flow=admitted.flow
             )
             images_counted.inc()
             answer = image_answer(name, outcome, served.labels, top)
@@ -92,8 +95,10 @@ class ClassifyProtocol:
                     digest=_digest_wanted(request, served) if request.query_string else UNSET,
                 )
             )
+        admitted.images = len(images)
+        deadline, flow = admitted.deadline, admitted.flow
         outcomes = await asyncio.gather(
-            *(served.engine.classify(data, deadline=admitted.deadline) for _, data in images),
+            *(served.engine.classify(data, deadline=deadline, flow=flow) for _, data in images),
             return_exceptions=True,
         )
         results = []

@@ -139,7 +139,7 @@ class TensorFlowServingProtocol:
     ) -> Scores:
         items = await self._items(text, listed, what)
         scores = await classify_all(
-            admitted.served,
+            admitted,
             items,
             deadline=admitted.deadline,
             name=lambda number: f"{what}[{number}]",
