@@ -110,6 +110,18 @@ class Callers:
             found.append(f"the keys of {issuer} cannot be read: {problem}")
         return found
 
+    def find(self, request: web.Request) -> Caller | None:
+        """Who sends a request, where that is known at once; it counts and refuses nothing."""
+        if self._authenticator is None:
+            return None
+        try:
+            token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
+            names = () if token else _certificate_names(request)
+            found = self._authenticator.find(token, names, time.time())
+        except (NotIdentified, NotAllowed):
+            return None
+        return None if found is None else found.caller
+
     async def identify(self, request: web.Request, action: str = "") -> Caller:
         """Who sends a request; `ANYBODY` where no policy is configured.
 
@@ -177,11 +189,12 @@ class Callers:
         action: str = "",
         target: str = "",
         caller: Caller = ANYBODY,
+        log: bool = True,
     ) -> None:
-        """Count, log and write down a refusal."""
+        """Count and write down a refusal; `log` says it in the log too."""
         self._metrics.refused(reason)
         address, path = request.remote or "", one_line(request.path, 200)
-        if count := self._log_limit.count(time.monotonic()):
+        if log and (count := self._log_limit.count(time.monotonic())):
             others = f" ({count - 1} others since the last such line)" if count > 1 else ""
             logger.warning(
                 "%s %s from %s is refused: %s%s",
