@@ -35,6 +35,7 @@ def registry(
             "May be repeated.",
         ),
     ] = None,
+    audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
@@ -52,7 +53,11 @@ def registry(
         from fingerpost.registry.shutdown import ShutdownSignals
 
         embedded = EmbeddedRegistry(
-            host, port, allow_remote=allow_remote, allow_hosts=allow_host or ()
+            host,
+            port,
+            allow_remote=allow_remote,
+            allow_hosts=allow_host or (),
+            audit_log=audit_log,
         )
         async with embedded as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)

@@ -98,6 +98,7 @@ class Callers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Stop that, and write what is waiting for the audit log."""
         await self._stack.aclose()
 
     @property
@@ -122,12 +123,12 @@ class Callers:
             return None
         return None if found is None else found.caller
 
-    async def identify(self, request: web.Request, action: str = "") -> Caller:
+    async def identify(self, request: web.Request, action: str = "", target: str = "") -> Caller:
         """Who sends a request; `ANYBODY` where no policy is configured.
 
         Args:
             request: its `Authorization`, and the client certificate of its connection, are used.
-            action: what is asked for, for the audit log.
+            action, target: what is asked for, and of what, for the audit log.
 
         Raises:
             NotIdentified: nobody whom the policy knows; 401.
@@ -141,10 +142,11 @@ class Callers:
         try:
             found = await self._identified(authenticator, request, address)
         except (NotIdentified, NotAllowed) as error:
-            self.refused(request, error.reason, error.detail, action=action)
+            self.refused(request, error.reason, error.detail, action=action, target=target)
             raise
         except Overloaded:
-            self.refused(request, Refusal.TOO_MANY, "too many wrong credentials", action=action)
+            text = "too many wrong credentials"
+            self.refused(request, Refusal.TOO_MANY, text, action=action, target=target)
             raise
         request[_IDENTIFIED] = found
         return found.caller

@@ -18,6 +18,7 @@ from fingerpost.errors import ConfigurationError, Unauthorized
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.connection import LimitedRunner
 from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.embedded.audit import RegistryAudit
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.documents import Documents
 from fingerpost.registry.embedded.requests import (
@@ -77,6 +78,8 @@ class EmbeddedRegistry:
             get 403, see `BrowserGuard`.
         connections: which connections are refused or closed; by default one address may have all
             of them, because all clients are on one machine.
+        audit_log: a file with a line for each registration, removal and refusal; `-` is standard
+            output.
 
     Raises:
         ConfigurationError: not a loopback address.
@@ -90,6 +93,7 @@ class EmbeddedRegistry:
         allow_remote: bool = False,
         allow_hosts: Iterable[str] = (),
         connections: ConnectionConfig | None = None,
+        audit_log: str | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
@@ -104,6 +108,7 @@ class EmbeddedRegistry:
         self._connections = connections or ConnectionConfig(max_per_client=0)
         self._metrics = CollectorRegistry()
         add_process_metrics(self._metrics)
+        self._audit = RegistryAudit(audit_log, self._metrics)
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked)
@@ -127,11 +132,13 @@ class EmbeddedRegistry:
         """Listen, with no entries.
 
         Raises:
-            ConfigurationError: the port is in use, or cannot be listened on.
+            ConfigurationError: the port is in use or cannot be listened on, or the audit log cannot
+                be opened.
         """
         self._store = Store()
         self._closing = False
         # Without cancellation, closing would wait for the held queries of disconnected watchers.
+        await self._audit.start()
         runner = LimitedRunner(
             self._application(), self._connections, handler_cancellation=True, shutdown_timeout=1.0
         )
@@ -160,6 +167,7 @@ class EmbeddedRegistry:
         if runner is not None:
             await runner.cleanup()
         await self._checker.aclose()
+        await self._audit.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -170,7 +178,7 @@ class EmbeddedRegistry:
     def _application(self) -> web.Application:
         app = web.Application(
             client_max_size=_MAX_BODY_BYTES,
-            middlewares=[unknown_paths, self._check_caller, bad_requests],
+            middlewares=[self._audit.middleware, unknown_paths, self._check_caller, bad_requests],
         )
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(

@@ -98,7 +98,7 @@ class AdminAccess:
         if known is not None:
             return known
         if self._credential is None:
-            return await callers.identify(request, action)
+            return await callers.identify(request, action, target)
         now, address = asyncio.get_running_loop().time, request.remote or ""
         try:
             wait_s = self._attempts.wait_s(address, now())
@@ -115,7 +115,7 @@ class AdminAccess:
             return _WITH_TOKEN
         if callers.required:  # it may be a token that is not verified yet
             try:
-                return await callers.identify(request, action)
+                return await callers.identify(request, action, target)
             except Unauthorized:
                 self._attempts.failed(address, now())
                 raise
