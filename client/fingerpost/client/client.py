@@ -23,6 +23,7 @@ from fingerpost.client.transport.transport import Transport
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry import ModelReference
 from fingerpost.registry.renames import renamed_arguments
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["Client"]
 
@@ -70,6 +72,8 @@ class Client:
         registry_config: credentials, TLS and more for a registry named by its URL. Its
             `allow_networks` also applies to the workers that proxies name.
         config: see `ClientConfig`.
+        tls: certificates; see `TlsConfig`. With its `ca`, no image is sent to a worker without a
+            certificate of that authority. The same for `https://` URLs of proxies.
         tracing: makes an OpenTelemetry span of each image; see `Tracing`.
         api_key: sent to the proxies, where they ask who calls; never to workers.
         token: a token of an OIDC issuer, instead.
@@ -91,17 +95,14 @@ class Client:
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
+        tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
         api_key: str | None = None,
         token: str | None = None,
         token_file: str | None = None,
     ) -> None:
-        self._source = Source.of(
-            sources,
-            registry=registry,
-            registry_config=registry_config,
-            credential=Credential.of(api_key=api_key, token=token, token_file=token_file),
-        )
+        credential = Credential.of(api_key=api_key, token=token, token_file=token_file)
+        self._source = Source.of(sources, registry, registry_config, tls, credential=credential)
         self._config = ClientConfig() if config is None else config
         if not isinstance(self._config, ClientConfig):
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
@@ -380,11 +381,11 @@ class Client:
         if self._dispatcher is None:
             self._loop = loop
             if self._resolver is None:
-                connect_timeout_s = self._config.connect_timeout_s
-                self._resolver = self._source.resolver(connect_timeout_s=connect_timeout_s)
+                self._resolver = self._source.resolver(self._config.connect_timeout_s)
             self._stats.rejected_entries = self._resolver.rejected_entries.by_reason
             self._deadlines = DeadlineScheduler()
-            self._transport = Transport(self._config, self._deadlines, self._route)
+            tls = ClientTls(self._source.tls)
+            self._transport = Transport(self._config, self._deadlines, self._route, tls)
             self._dispatcher = Dispatcher(
                 self._resolver,
                 self._transport,

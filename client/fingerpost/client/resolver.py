@@ -30,6 +30,7 @@ from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
 from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,6 +172,7 @@ class ProxyResolver:
         proxies: URLs, in the order in which they are asked.
         connect_timeout_s: how many seconds a connection to one of them may take.
         address_policy: which addresses of workers are used.
+        tls: for `https` URLs; by default the authorities of the system.
         credential: sent to the proxies.
         signatures: which signatures of workers are believed; None asks for none.
     """
@@ -181,9 +183,11 @@ class ProxyResolver:
         *,
         connect_timeout_s: float,
         address_policy: AddressPolicy | None = None,
+        tls: ClientTls | None = None,
         credential: Credential | None = None,
         signatures: EntrySignatures | None = None,
     ) -> None:
+        self._tls = tls or ClientTls()
         self._credential = credential
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
@@ -260,16 +264,19 @@ class ProxyResolver:
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
     ) -> tuple[int, str | None, bytes]:
-        """Status, index header and body of one answer. Raises `Unreachable` and `BadAnswer`."""
+        """Status, index header and body of one answer.
+
+        Raises:
+            Unreachable, BadAnswer, TlsFailed: see `peer_error`.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s)
         url = proxy.with_path(path).with_query(query)
+        tls = self._tls.for_host() if proxy.scheme == "https" else None
         credential = self._credential
         headers = None if credential is None else {"Authorization": credential.header()}
+        asked = self._session.request("GET", url, headers=headers, timeout=limits, tls=tls)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.request("GET", url, headers=headers, timeout=limits) as response,
-            ):
+            async with asyncio.timeout(timeout_s), asked as response:
                 body = await self._session.read(response, str(proxy))
                 return response.status, response.headers.get(INDEX_HEADER), body
         except TimeoutError as error:

@@ -11,6 +11,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.watching.signatures import EntrySignatures, open_signatures
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fingerpost.client.route.route import Route
     from fingerpost.registry import Registry
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["DEFAULT_PROXY", "Source"]
 
@@ -33,12 +35,13 @@ class Source(NamedTuple):
     """Either the URLs of `proxies`, or the resolver of a `registry`.
 
     `address_policy` and `signatures` are for what proxies answer; a registry has its own.
-    `credential` is for proxies alone.
+    `credential` is for proxies alone, `tls` for proxies and workers.
     """
 
     proxies: tuple[URL, ...] = ()
     registry: RegistryResolver | None = None
     address_policy: AddressPolicy = AddressPolicy()
+    tls: TlsConfig | None = None
     credential: Credential | None = None
     signatures: EntrySignatures | None = None
 
@@ -46,9 +49,9 @@ class Source(NamedTuple):
     def of(
         cls,
         sources: Sequence[str | Sequence[str] | Registry],
-        *,
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
+        tls: TlsConfig | None = None,
         credential: Credential | None = None,
     ) -> Source:
         """The source that a caller names: see `Client`. Does no I/O.
@@ -77,7 +80,7 @@ class Source(NamedTuple):
         if registry is not None:
             if named:
                 raise ConfigurationError("both proxies and a registry were given: use either")
-            return cls(registry=_open(registry, registry_config))
+            return cls(registry=_open(registry, registry_config, tls), tls=tls)
         if sources and not named:
             raise ConfigurationError("an empty list of proxies was given: name at least one")
         if not any(map(_is_registry, named)):
@@ -90,6 +93,7 @@ class Source(NamedTuple):
                 address_policy=AddressPolicy.parse(
                     () if registry_config is None else registry_config.allow_networks
                 ),
+                tls=tls,
                 signatures=open_signatures(
                     None if registry_config is None else registry_config.registration_keys
                 ),
@@ -98,7 +102,7 @@ class Source(NamedTuple):
             raise ConfigurationError(
                 "a registry was given beside other URLs: use either one registry or several proxies"
             )
-        return cls(registry=_open(named[0], registry_config))
+        return cls(registry=_open(named[0], registry_config, tls), tls=tls)
 
     def route(self, *, relay: bool) -> Route:
         """How images reach the workers.
@@ -114,12 +118,13 @@ class Source(NamedTuple):
             )
         return RelayRoute(self.proxies, self.credential)
 
-    def resolver(self, *, connect_timeout_s: float) -> Resolver:
+    def resolver(self, connect_timeout_s: float) -> Resolver:
         """The resolver of the source. Call it inside a running event loop."""
         return self.registry or ProxyResolver(
             self.proxies,
             connect_timeout_s=connect_timeout_s,
             address_policy=self.address_policy,
+            tls=ClientTls(self.tls),
             credential=self.credential,
             signatures=self.signatures,
         )
@@ -133,7 +138,9 @@ def _is_registry(source: str | Registry) -> bool:
     return source == "embedded" or (bool(separator) and scheme.lower() not in {"http", "https"})
 
 
-def _open(registry: str | Registry, config: RegistryConfig | None) -> RegistryResolver:
+def _open(
+    registry: str | Registry, config: RegistryConfig | None, tls: TlsConfig | None
+) -> RegistryResolver:
     if isinstance(registry, str):
-        return RegistryResolver(open_registry(registry, config), owned=True)
+        return RegistryResolver(open_registry(registry, config, tls=tls), owned=True)
     return RegistryResolver(registry, owned=False)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["SyncClient"]
 
@@ -70,6 +71,7 @@ class SyncClient:
         api_key: str | None = None,
         token: str | None = None,
         token_file: str | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -77,6 +79,7 @@ class SyncClient:
             registry=registry,
             registry_config=registry_config,
             config=config,
+            tls=tls,
             tracing=tracing,
             api_key=api_key,
             token=token,

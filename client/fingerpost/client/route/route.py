@@ -24,11 +24,15 @@ from fingerpost.errors import (
     UnknownModel,
     UnknownPath,
 )
+from fingerpost.registry.instance import split_target
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from fingerpost.client.credential import Credential
     from fingerpost.client.result import Stats
     from fingerpost.registry import Instance, Snapshot
+    from fingerpost.security.tls import ClientTls
 
 __all__ = ["DIRECT", "DirectRoute", "Origin", "Route"]
 
@@ -75,6 +79,10 @@ class Route(Protocol):
         """
         ...
 
+    def context(self, tls: ClientTls, target: str) -> SSLContext | None:
+        """For a connection to a peer's `Instance.target`; None for one without TLS."""
+        ...
+
     def origin(self, peer: Instance, worker: str) -> Origin:
         """What answered: the peer, or the worker (id and address) that the peer named."""
         ...
@@ -114,6 +122,11 @@ class DirectRoute:
                 return Outcome.ABANDONED, error
             case _:
                 return Outcome.FAILED, error
+
+    def context(self, tls: ClientTls, target: str) -> SSLContext | None:
+        """See `Route.context`. Raises `TlsFailed` where the worker speaks no TLS, and must."""
+        service = split_target(target)[1]
+        return tls.for_worker(service or "", speaks_tls=service is not None, peer=target)
 
     def origin(self, peer: Instance, worker: str) -> Origin:
         """The peer, which is a worker."""

@@ -66,10 +66,13 @@ def status(
 
     async def run() -> None:
         from fingerpost.registry.load_client import LoadClient
+        from fingerpost.security.tls import ClientTls
 
         async with (
             aclosing(cluster.resolver()) as resolver,
-            LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
+            LoadClient(
+                timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT, tls=ClientTls(cluster.tls)
+            ) as loads,
         ):
             reader = _ClusterReader(resolver, loads)
             first = await reader.read()

@@ -19,8 +19,11 @@ from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_server_tls_options
+from fingerpost.deploy.without_tls import warn_without_tls
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
@@ -40,7 +43,8 @@ def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(takes_model_options(worker)))
+    command = takes_server_tls_options(takes_model_options(worker), asks_workers=False)
+    app.command()(takes_registry_options(command))
 
 
 def worker(
@@ -91,8 +95,12 @@ def worker(
     weight: Annotated[int, _option(_NETWORK, "Share of requests, relative to other workers.")] = 1,
     zone: Annotated[str, _option(_NETWORK, "Its rack or availability zone.")] = "",
     check: Annotated[
-        Literal["http", "ttl"],
-        _option(_NETWORK, "How Consul checks it; ttl where the agent cannot reach it."),
+        Literal["http", "ttl", "https"],
+        _option(
+            _NETWORK,
+            "How Consul checks it; ttl where the agent cannot reach it; https where it asks for "
+            "client certificates and the agent has one.",
+        ),
     ] = "http",
     registry_wait: Annotated[
         float | None,
@@ -125,6 +133,7 @@ def worker(
             "from an earlier answer.",
         ),
     ] = 2.0,
+    insecure: options.Insecure = False,
     require_lease: Annotated[
         bool,
         _option(
@@ -204,6 +213,7 @@ def worker(
     follow_parent: options.FollowParent = False,
     model_options: ModelOptions,
     registry_config: RegistryConfig,
+    tls: TlsConfig | None,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
@@ -274,7 +284,9 @@ def worker(
         ),
         callers=CallersConfig(policy=callers, audit_log=audit_log),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
+        tls=tls,
     )
+    warn_without_tls("worker", host, tls, insecure=insecure)
     if model is not None and models is None and only is None:
         source = _one(model, version, versions, model_options)
     elif models is not None and model is None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_client_tls_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, ClientConfig
@@ -69,6 +71,7 @@ class ClusterTarget:
         registry: URL of a registry to ask instead.
         consul: whether to ask the Consul agent of this machine instead.
         registry_config: access to the registry.
+        tls: certificates for workers and proxies.
         api_key, token_file: what proxies are shown, see `Client`; a registry gets neither.
 
     Raises:
@@ -79,6 +82,7 @@ class ClusterTarget:
     registry: str | None
     consul: bool
     registry_config: RegistryConfig
+    tls: TlsConfig | None = None
     api_key: str | None = field(default=None, repr=False)
     token_file: str | None = None
 
@@ -119,6 +123,7 @@ class ClusterTarget:
             registry=self.url,
             registry_config=self.registry_config,
             config=config,
+            tls=self.tls,
             api_key=self.api_key if self.url is None else None,
             token_file=self.token_file if self.url is None else None,
         )
@@ -129,19 +134,19 @@ class ClusterTarget:
         from fingerpost.client.credential import Credential
         from fingerpost.client.source import Source
 
-        source = Source.of(
-            self.proxies,
-            registry=self.url,
-            registry_config=self.registry_config,
-            credential=None
+        credential = (
+            None
             if self.url is not None
-            else Credential.of(api_key=self.api_key, token=None, token_file=self.token_file),
+            else Credential.of(api_key=self.api_key, token=None, token_file=self.token_file)
         )
-        return source.resolver(connect_timeout_s=ClientConfig().connect_timeout_s)
+        source = Source.of(
+            self.proxies, self.url, self.registry_config, self.tls, credential=credential
+        )
+        return source.resolver(ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add these options, and those of the registry, to a subcommand.
+    """Add these options, and those of the registry and of TLS, to a subcommand.
 
     The subcommand gets their values as its argument `cluster`.
     """
@@ -154,6 +159,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         api_key: ApiKey = None,
         token_file: TokenFile = None,
         registry_config: RegistryConfig,
+        tls: TlsConfig | None,
         **given: Any,
     ) -> None:
         proxies = tuple(proxy or ())
@@ -164,6 +170,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
                 registry=registry,
                 consul=consul,
                 registry_config=registry_config,
+                tls=tls,
                 api_key=api_key,
                 token_file=token_file,
             ),
@@ -174,4 +181,4 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [each for each in own if each.name != "cluster"]
     wrapped.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
-    return takes_registry_options(wrapped)
+    return takes_registry_options(takes_client_tls_options(wrapped))

@@ -48,6 +48,7 @@ from fingerpost.registry.http_server import (
 from fingerpost.registry.instance import format_address
 from fingerpost.registry.process_metrics import add_process_metrics
 from fingerpost.registry.supervision import supervise
+from fingerpost.security.tls import ServerTls, TlsConfig
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
 
@@ -78,11 +79,11 @@ class EmbeddedRegistry:
             get 403, see `BrowserGuard`.
         connections: which connections are refused or closed; by default one address may have all
             of them, because all clients are on one machine.
-        audit_log: a file with a line for each registration, removal and refusal; `-` is standard
-            output.
+        audit_log: a file for registrations, removals and refusals; `-` is standard output.
+        tls: with a certificate, it speaks TLS; and how it checks workers that speak TLS.
 
     Raises:
-        ConfigurationError: not a loopback address.
+        ConfigurationError: not a loopback address, or a file of `tls` is not valid.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class EmbeddedRegistry:
         allow_hosts: Iterable[str] = (),
         connections: ConnectionConfig | None = None,
         audit_log: str | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
@@ -111,7 +113,8 @@ class EmbeddedRegistry:
         self._audit = RegistryAudit(audit_log, self._metrics)
         self._store = Store()
         self._rng = random.Random()
-        self._checker = Checker(self._checked)
+        self._checker = Checker(self._checked, tls)
+        self._tls = ServerTls(tls) if tls is not None and tls.serves else None
         self._changed = asyncio.Event()
         self._waiting = 0
         self._closing = False
@@ -125,28 +128,29 @@ class EmbeddedRegistry:
 
     @property
     def url(self) -> str:
-        """`http://host:port`, for `open_registry`."""
-        return f"http://{format_address(self._host, self._port)}"
+        """`http://host:port` or `https://host:port`, for `open_registry`."""
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{format_address(self._host, self._port)}"
 
     async def start(self) -> Self:
         """Listen, with no entries.
 
         Raises:
-            ConfigurationError: the port is in use or cannot be listened on, or the audit log cannot
-                be opened.
+            ConfigurationError: the port is in use or cannot be listened on, or no audit log can be.
         """
         self._store = Store()
         self._closing = False
         # Without cancellation, closing would wait for the held queries of disconnected watchers.
-        await self._audit.start()
         runner = LimitedRunner(
             self._application(), self._connections, handler_cancellation=True, shutdown_timeout=1.0
         )
         await runner.setup()
         try:
-            await serve(runner, bind(self._host, self._port))
+            await self._audit.start()
+            await serve(runner, bind(self._host, self._port), self._tls)
         except ConfigurationError:
             await runner.cleanup()
+            await self._audit.aclose()
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
@@ -220,8 +224,6 @@ class EmbeddedRegistry:
         """Not Consul's: the process, and the connections that it refused."""
         body = generate_latest(self._metrics)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
-
-    # Time
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
