@@ -17,7 +17,7 @@ FAULTS ?= tests/faults
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick test-faults fuzz check docs bench bench-smoke clean
+.PHONY: help install demo test quick test-faults fuzz fuzz-leases check docs bench bench-smoke clean
 
 help:
 	@echo "make demo         train on handwritten digits, serve them from three workers, stream images"
@@ -75,6 +75,9 @@ docs: $(STAMP)
 fuzz: $(STAMP)
 	@$(BIN)/python -m tests.worker.protocols.fuzz --seconds 300
 	@$(BIN)/python -m tests.client.fuzz_peers --seconds 60
+
+fuzz-leases: $(STAMP)
+	@FINGERPOST_MUTATIONS=1000000 $(BIN)/python -m pytest -q --timeout 3600 tests/security/leases/test_verifier.py -k mutated
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

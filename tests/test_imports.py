@@ -12,7 +12,17 @@ import pytest
 
 pytestmark = pytest.mark.shell
 
-ROOMS = ["errors", "registry", "client", "proxy", "worker", "deploy", "testing"]
+ROOMS = [
+    "errors",
+    "basics",
+    "security",
+    "registry",
+    "client",
+    "proxy",
+    "worker",
+    "deploy",
+    "testing",
+]
 GRAPH = grimp.build_graph(
     *(f"fingerpost.{room}" for room in ROOMS), exclude_type_checking_imports=False, cache_dir=None
 )

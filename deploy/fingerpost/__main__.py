@@ -4,7 +4,7 @@
 that has it.
 """
 
-from fingerpost.deploy.cli import main
+from fingerpost.deploy.entry import main
 
 if __name__ == "__main__":
     main()

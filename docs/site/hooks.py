@@ -26,7 +26,7 @@ ELSEWHERE: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
-    "SECURITY.md": "SECURITY.md",
+    "SECURITY.md": "security-policy.md",  # security.md would be the same file on macOS
     "deploy/consul/README.md": "deploy/consul.md",
     "deploy/zookeeper/README.md": "deploy/zookeeper.md",
 }

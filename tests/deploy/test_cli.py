@@ -1,8 +1,12 @@
-"""The command itself: what it says where its output cannot be written."""
+"""The command itself: what it says where its output cannot be written, or Ctrl-C comes early."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +15,8 @@ from tests.support.processes import FINGERPOST
 pytestmark = pytest.mark.system
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--version",), ("model", "show", "MODEL"), ("status", "--json", "PROXY")]
-)
-def test_a_full_disk_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    model = tmp_path / "m"
+def write_model(folder: Path) -> Path:
+    model = folder / "m"
     model.mkdir()
     (model / "model.toml").write_text('framework = "python"\nclass = "mine:Model"\n')
     (model / "mine.py").write_text(
@@ -24,6 +25,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> 
         "    def __init__(self, folder): pass\n"
         "    def predict(self, batch): return [[1.0]] * len(batch)\n"
     )
+    return model
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--version",), ("model", "show", "MODEL"), ("status", "--json", "PROXY")]
+)
+def test_a_full_disk_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    model = write_model(tmp_path)
     given = [
         {"MODEL": str(model), "PROXY": "--registry=static://127.0.0.1:9?model=m"}.get(each, each)
         for each in arguments
@@ -37,3 +46,59 @@ def test_a_full_disk_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> 
         "make room, and run this again"
     ]
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["--version", "status", "classify --model MODEL x.png"])
+def test_results_are_not_lost_in_silence(tmp_path: Path, command: str) -> None:
+    given = command.replace("MODEL", str(write_model(tmp_path)))
+    program = ["sh", "-c", f"exec {shlex.join(FINGERPOST)} {given} >&-"]
+    done = subprocess.run(program, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert "standard output is closed" in done.stderr
+    assert done.returncode == 1
+
+
+# Presses Ctrl-C when a module of that name is imported; Python starts with `sitecustomize`.
+_INTERRUPT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("typer", ("--version",)),
+        ("fingerpost.deploy.commands.demo", ("worker", "--model", "MODEL")),
+        ("fingerpost.basics.printable", ("status",)),
+        ("fingerpost.worker.worker", ("worker", "--model", "MODEL")),
+        ("fingerpost.proxy.server", ("proxy",)),
+        ("numpy", ("worker", "--model", "MODEL")),
+    ],
+)
+def test_ctrl_c_during_the_imports_shows_no_traceback(
+    tmp_path: Path, module: str, arguments: tuple[str, ...]
+) -> None:
+    model = write_model(tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPT)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "fingerpost",
+            *(model if each == "MODEL" else each for each in arguments),
+        ],
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "INTERRUPT_AT": module},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    # Of a shell's view both are 130.
+    assert done.returncode in (130, -signal.SIGINT)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fingerpost.deploy.image_files import ImageFiles
+from fingerpost.deploy.image_files import ImageFiles, missing_source
 from fingerpost.errors import ConfigurationError
 
 
@@ -102,3 +102,13 @@ def test_names_that_are_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lines = io.TextIOWrapper(io.BytesIO(raw + b".png\n\n  \nb.png\r\n"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", lines)
     assert list(ImageFiles(["-"]).names()) == [os.fsdecode(raw + b".png"), "b.png"]
+
+
+def test_a_path_with_nothing_at_it_is_found(tmp_path: Path) -> None:
+    there = tmp_path / "a.png"
+    there.write_bytes(b"")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    given = [str(there), "-", f"{tmp_path}/*.jpg", f"{tmp_path}/dangling"]
+    assert missing_source(given) is None
+    assert missing_source([*given, "nodir", "b.png"]) == "nodir"
+    assert missing_source([f"{there}/b.png"]) == f"{there}/b.png"

@@ -10,7 +10,12 @@ import pytest
 from tests.support.snapshots import ids
 from tests.support.waiting import until
 
-from fingerpost.errors import InvalidInstance, InvalidName, InvalidRequest, RegistryError
+from fingerpost.errors import (
+    InvalidInstance,
+    InvalidName,
+    InvalidRequest,
+    RegistryError,
+)
 from fingerpost.registry import ModelInfo
 
 

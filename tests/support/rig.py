@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,17 @@ import numpy as np
 
 from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.repository.manager import ServedVersion
 from fingerpost.worker.service import WorkerService
+from fingerpost.worker.serving.lease_gate import LeaseGate
+from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
+from fingerpost.worker.telemetry.observer import Observer
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
 
@@ -74,7 +78,12 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, classes: int = 3, labels: tuple[str, ...] | None = None, **settings: Any
+    *,
+    classes: int = 3,
+    labels: tuple[str, ...] | None = None,
+    leases: LeaseVerifier | None = None,
+    access_log: Callable[[WorkerMetrics], AccessLog] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Rig]:
     """Serve model `colours`, version 7."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
@@ -91,7 +100,14 @@ async def serving(
     if labels is None:
         labels = LABELS + tuple(f"colour-number-{n}" for n in range(3, classes))
     manager = SingleModel(ServedVersion(model="colours", version="7", labels=labels, engine=engine))
-    service = WorkerService(manager, boot_id=1, config=config, metrics=metrics)
+    service = WorkerService(
+        manager,
+        boot_id=1,
+        config=config,
+        metrics=metrics,
+        observer=Observer(metrics, access_log=access_log(metrics)) if access_log else None,
+        leases=None if leases is None else LeaseGate(leases, metrics.lease_refused),
+    )
     runner = service.runner()
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -10,8 +11,12 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import aclosing
 from pathlib import Path
 
+from fingerpost.registry import open_registry
+from fingerpost.registry.embedded.server import EmbeddedRegistry
+from tests.support.consul_entries import INSTANCE
 from tests.support.digits import Digits
 from tests.support.processes import FINGERPOST, Processes
 from tests.support.waiting import until_blocking
@@ -118,6 +123,30 @@ def test_files_of_any_name_and_the_reasons_of_failures(
     assert (answer["image"], base64.b64decode(answer["image_base64"])) == (odd["key"], raw)
     plain = subprocess.run(command, capture_output=True, check=True, timeout=60)
     assert plain.stdout.startswith(f"{odd['key']}: 0 ".encode())
+
+
+def test_a_mistyped_folder_is_not_a_bad_image(tmp_path: Path) -> None:
+    out = tmp_path / "results.jsonl"
+    done = stream(tmp_path, "nodir", "--model", "digits", "--out", out)
+    assert done.returncode == 2
+    assert b"there is no file or folder 'nodir'" in done.stderr
+    assert not out.exists()
+
+
+async def test_what_would_help_is_an_option_of_the_command(digits: Digits) -> None:
+    """All workers are drained: the message named a setting of the Python API."""
+    async with EmbeddedRegistry(port=0) as server, aclosing(open_registry(server.url)) as registry:
+        await (await registry.register(INSTANCE)).drain("for a test")
+        program = [*FINGERPOST, "classify", "--model", INSTANCE.service, "--wait-for-ready", "0.1"]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*program, "--registry", server.url, str(digits.images[0])],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert b"wait longer for one (--wait-for-ready)" in done.stderr
+    assert done.returncode == 1
 
 
 def test_what_concerns_all_images_ends_the_run_at_once(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.basics.printable import one_line
 from fingerpost.client.wire import AnswerHead, ResolvedInstance, ServicesAnswer
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
-from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from fingerpost.registry import Instance

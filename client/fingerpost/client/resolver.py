@@ -42,9 +42,10 @@ _SLACK_S: Final = 2.0
 _KEEP_ALIVE_S: Final = 15.0
 # An instance has some 700 bytes, so this is 20,000 of one service.
 _MAX_BYTES: Final = 16 * 1024 * 1024
-_MAX_REASON_LETTERS: Final = 300
+_MAX_REASON_LETTERS: Final = 400
 # A stop for programs that never release a watch; each holds a connection to a proxy.
 _MAX_WATCHES: Final = 10_000
+_LISTS_AT_ONCE: Final = 8
 _INDEX: Final = re.compile("[0-9]{1,18}", re.ASCII)
 
 
@@ -63,8 +64,12 @@ class Resolver(Protocol):
         """The names of all services. Raises `RegistryError`."""
         ...
 
-    async def unlisted(self) -> dict[str, Unlisted]:
-        """All services, each with its workers that are off the list. Raises `RegistryError`."""
+    async def overview(self, wait_s: float) -> list[tuple[Snapshot, Unlisted]]:
+        """All services as they are now, each with its workers that are off the list.
+
+        Raises:
+            RegistryError: one of them cannot be read, by a proxy not within `wait_s`.
+        """
         ...
 
     @property
@@ -96,13 +101,16 @@ class RegistryResolver:
         """The names of all services. Raises `RegistryError`."""
         return (await self._registry.catalog()).services
 
-    async def unlisted(self) -> dict[str, Unlisted]:
-        """See `Resolver.unlisted`."""
-        lists = [await self._registry.list(name) for name in await self.services()]
-        return {
-            each.service: Unlisted(withdrawn=each.withdrawn, failing=dict(each.failing))
-            for each in lists
-        }
+    async def overview(self, wait_s: float) -> list[tuple[Snapshot, Unlisted]]:
+        """See `Resolver.overview`; without watches, of which a registry allows only so many."""
+        together = asyncio.Semaphore(_LISTS_AT_ONCE)
+
+        async def read(service: str) -> tuple[Snapshot, Unlisted]:
+            async with together:
+                found = await self._registry.list(service)
+            return found, Unlisted(withdrawn=found.withdrawn, failing=dict(found.failing))
+
+        return await asyncio.gather(*map(read, await self.services()))
 
     @property
     def rejected_entries(self) -> RejectedEntries:
@@ -155,6 +163,7 @@ class ProxyResolver:
     ) -> None:
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
+        self._overviewed: dict[str, Watch[Snapshot]] = {}
         self._connect_timeout_s = connect_timeout_s
         self._answers = ProxyAnswers(address_policy or AddressPolicy())
         # Each watch holds a connection, so their number is not limited.
@@ -178,19 +187,35 @@ class ProxyResolver:
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
-        return tuple(await self.unlisted())
+        return tuple(await self._unlisted())
 
-    async def unlisted(self) -> dict[str, Unlisted]:
-        """See `Resolver.unlisted`; a proxy of release 0.1.0 says nothing of such workers."""
+    async def overview(self, wait_s: float) -> list[tuple[Snapshot, Unlisted]]:
+        """See `Resolver.overview`. Between two calls the services are watched."""
+        unlisted = await self._unlisted()
+        for name in self._overviewed.keys() - unlisted.keys():
+            del self._overviewed[name]
+            await self.release(name)
+        for name in unlisted.keys() - self._overviewed.keys():
+            self._overviewed[name] = self.watch(name)
+        return [
+            (await self._overviewed[name].ready(wait_s), workers)
+            for name, workers in unlisted.items()
+        ]
+
+    async def _unlisted(self) -> dict[str, Unlisted]:
+        """The services; a proxy of release 0.1.0 says nothing of workers that are off the list."""
         failures: list[str] = []
         for proxy in self._proxies:
             try:
                 status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
                 if status != 200:
-                    raise error_from_json(body, status=status, peer=str(proxy))
+                    error = error_from_json(body, status=status, peer=str(proxy))
+                    if type(error) is BadAnswer:
+                        error = _not_a_proxy(proxy, f"HTTP {status}", body)
+                    raise error
                 return self._answers.services(body, str(proxy))
-            except FingerpostError as error:
-                failures.append(_named(error, proxy))
+            except FingerpostError as failure:
+                failures.append(_named(failure, proxy))
         raise _none_answered(failures)
 
     async def aclose(self) -> None:
@@ -259,9 +284,7 @@ class _ProxyPoll:
         path = f"/v1/resolve/{self._service}"
         status, header, body = await self._resolver.get(proxy, path, held, timeout_s=timeout_s)
         if header is None or not _INDEX.fullmatch(header):
-            raise BadAnswer(
-                f"{proxy}: HTTP {status} with {INDEX_HEADER} {header!r}; is it a Fingerpost proxy?"
-            )
+            raise _not_a_proxy(proxy, f"HTTP {status} with {INDEX_HEADER} {header!r}", body)
         next_index = max(1, int(header))
         if status == 200:
             snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
@@ -284,6 +307,14 @@ def _named(error: FingerpostError, proxy: URL) -> str:
     """The error's message with the proxy's URL, of a length for one line."""
     text = error.message[:_MAX_REASON_LETTERS]
     return text if str(proxy) in text else f"{proxy}: {text}"
+
+
+def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
+    start = body[:80].decode("utf-8", "replace")
+    return BadAnswer(
+        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. Give a proxy's URL; a "
+        "registry's is consul://HOST:PORT (--registry)"
+    )
 
 
 def _none_answered(failures: Sequence[str]) -> RegistryUnreachable:

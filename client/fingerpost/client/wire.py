@@ -22,6 +22,7 @@ __all__ = [
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
+    "LEASE_PATH",
     "MODEL_HEADER",
     "SUSPECT_HEADER",
     "WAITED_HEADER",
@@ -49,6 +50,9 @@ MODEL_HEADER: Final = "Fingerpost-Model"
 # `/instance/BOOT_ID/MODEL` before a path means the same as these two headers. A proxy's `GET /`
 # answers with it, for clients that keep a URL and no header, such as curl.
 INSTANCE_PATH: Final = "/instance/"
+# `/lease/TOKEN` before all that is the same as `Authorization: Bearer TOKEN`: a signed lease, see
+# `fingerpost.security.leases`. In URLs of a proxy's `GET /` and of its redirects.
+LEASE_PATH: Final = "/lease/"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or
@@ -281,7 +285,13 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "labels", self.aliases)
 
 
-class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `GET /v1/services`."""
+class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to `GET /v1/services`.
+
+    Attributes:
+        services: those that the caller may use.
+        problems: what is wrong with the proxy's policy of callers, for callers with a role.
+    """
 
     services: tuple[ServiceEntry, ...]
+    problems: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fingerpost.basics.printable import printable
 from fingerpost.deploy.command_help import make_readable
 from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
-from fingerpost.deploy.standard_streams import discard_output, open_standard_streams
+from fingerpost.deploy.standard_streams import check_output, discard_output, open_standard_streams
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.printable import printable
 from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
@@ -73,12 +74,17 @@ _COMMANDS = (
     "worker",
     "proxy",
     "registry",
+    "caller",
     "resolve",
     "status",
     "drain",
+    "ca",
     "up",
     "demo",
 )
+
+# Those that do nothing but print.
+_PRINTING = ("classify", "model", "resolve", "status")
 
 # Modules that the bare install does not bring, and the extra that does.
 _EXTRAS = {
@@ -95,6 +101,8 @@ _EXTRAS = {
     "pynvml": "gpu",
     "sklearn": "demo",
     "kazoo": "zookeeper",
+    "cryptography": "security",
+    "joserfc": "security",
 }
 
 # What a full disk says, also that of standard output: nothing is wrong with this program.
@@ -103,6 +111,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        check_output()
         known = commit()
         out.print(f"fingerpost {__version__}{f' (commit {known})' if known else ''}")
         raise typer.Exit
@@ -110,6 +119,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -121,6 +131,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options of the command itself."""
+    if context.invoked_subcommand in _PRINTING:
+        check_output()
 
 
 def main() -> None:
@@ -129,10 +141,15 @@ def main() -> None:
     add_commands()
     start_logging("error")  # services log more: see their --log-level
     try:
+        _raise_on_interrupt()
         check_renamed_options(sys.argv[1:])
         app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except FingerpostError as error:
-        _fail(str(error))
+        from fingerpost.deploy.setting_names import with_options
+
+        _fail(with_options(error))
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -151,6 +168,12 @@ def add_commands() -> None:
     for name in _COMMANDS:
         importlib.import_module(f"fingerpost.deploy.commands.{name}").add_to(app)
     make_readable(app)
+
+
+def _raise_on_interrupt() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt` again, which `entry` has put off: commands clean up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fail(message: str) -> None:

@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from fingerpost.registry.printable import printable, printable_json
+from fingerpost.basics.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

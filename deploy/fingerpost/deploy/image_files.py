@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import mimetypes
+import os
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["ImageFiles"]
+__all__ = ["ImageFiles", "missing_source"]
 
 # Python's own table, so that it is the same on every machine, and what that lacks in Python 3.11.
 _TYPES: Final = mimetypes.MimeTypes()
@@ -40,13 +41,21 @@ _BEGINNINGS: Final = (
 _BRANDS: Final = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1"})
 
 
+def missing_source(sources: Iterable[str]) -> str | None:
+    """The first path of a command line with nothing at it; `-` and patterns are not looked at."""
+    for source in sources:
+        if source != "-" and not glob.has_magic(source) and not os.path.lexists(source):
+            return source
+    return None
+
+
 class ImageFiles:
     """The names of the images that a command line names; iterate over it once.
 
     Args:
         sources: folders, which are searched with all their subfolders; patterns such as
             `photos/**/*.jpg`; files; `-` for names on standard input. A file that is named itself
-            is always taken, also if it does not exist.
+            is always taken, also if it does not exist: see `missing_source`.
 
     Attributes:
         hidden: how many hidden files and folders were skipped until now.

@@ -16,8 +16,8 @@ from typing import Final
 
 import msgspec
 
+from fingerpost.basics.printable import printable, printable_json
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.printable import printable, printable_json
 
 __all__ = ["JsonFormatter", "LineFormatter", "LogHandler", "start_logging"]
 

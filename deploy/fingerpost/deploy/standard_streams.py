@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["discard_output", "open_standard_streams"]
+from fingerpost.errors import ConfigurationError
+
+__all__ = ["check_output", "discard_output", "open_standard_streams"]
+
+_closed: list[int] = []
 
 
 def open_standard_streams() -> None:
@@ -18,12 +22,26 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
+            _closed.append(descriptor)
             os.open(os.devnull, os.O_RDWR)  # the lowest one that is free, which is this one
             os.set_inheritable(descriptor, True)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             descriptor = ("stdin", "stdout", "stderr").index(name)
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
+def check_output() -> None:
+    """Raise `ConfigurationError` if standard output was closed at the start.
+
+    For commands whose results go there: they would be lost, and the exit status would say that all
+    is well.
+    """
+    if 1 in _closed:
+        raise ConfigurationError(
+            "standard output is closed, and the results would be lost: redirect it to /dev/null if "
+            "only the exit status is wanted"
+        )
 
 
 def discard_output() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from fingerpost.basics.printable import one_line
 from fingerpost.client.wire import (
     INSTANCE_PATH,
     ResolveAnswer,
@@ -11,14 +14,20 @@ from fingerpost.client.wire import (
     ServiceEntry,
     is_foreign,
 )
-from fingerpost.registry.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fingerpost.registry import Instance, LoadReport, Snapshot
+    from fingerpost.security.caller import Caller
 
-__all__ = ["RETRY_AFTER_S", "identity_prefix", "resolve_answer", "service_entry"]
+__all__ = [
+    "RETRY_AFTER_S",
+    "identity_prefix",
+    "only_allowed_models",
+    "resolve_answer",
+    "service_entry",
+]
 
 RETRY_AFTER_S: Final = 1.0
 """When a client may ask again that got no worker, in seconds."""
@@ -67,6 +76,19 @@ def resolve_answer(
         instances=tuple(ResolvedInstance.of(each, reports.get(each.id)) for each in instances),
         retained=snapshot.retained,
         from_disk=snapshot.from_disk,
+    )
+
+
+def only_allowed_models(caller: Caller, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+    """The instances without the models that a caller may not use; as they are where it may all."""
+    allowed = caller.rights.models
+    if allowed is None:
+        return instances
+    return tuple(
+        msgspec.structs.replace(
+            each, models=tuple(model for model in each.models if model.name in allowed)
+        )
+        for each in instances
     )
 
 

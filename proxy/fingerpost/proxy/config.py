@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.names import check_service
@@ -64,6 +65,7 @@ class ProxyConfig:
         probe_interval_s: seconds between two load probes of one worker; 0 turns probing off. Less
             gives fresher load reports and finds dead workers sooner, for more requests to each
             worker. The default finds them as fast as Consul's own check, which runs once a second.
+        callers: who may ask, and where refusals are written down.
         max_probes_per_s: most probes a second of all workers together; beyond, each worker is
             probed less often. More costs this proxy and the network more; the default probes 200
             workers once a second.
@@ -86,6 +88,7 @@ class ProxyConfig:
     max_wait_s: float = 600.0
     probe_interval_s: float = 1.0
     max_probes_per_s: float = 200.0
+    callers: CallersConfig = field(default_factory=CallersConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.registry.process_metrics import add_process_metrics
 from fingerpost.registry.supervision import UNEXPECTED_ERRORS
 
@@ -23,6 +24,7 @@ class ProxyMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         add_process_metrics(self._registry)
+        self.access = AccessMetrics(self._registry)
         lookups = Counter(
             "fingerpost_proxy_lookups",
             "Lookups answered, by kind and outcome",

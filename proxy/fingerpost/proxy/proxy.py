@@ -13,6 +13,7 @@ from fingerpost.proxy.relay import Relay
 from fingerpost.proxy.routes import ProxyRoutes
 from fingerpost.proxy.server import ProxyRunner
 from fingerpost.registry import format_address, open_registry
+from fingerpost.registry.access import Callers
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.supervision import supervise
 
@@ -77,7 +78,10 @@ class Proxy:
                 probing = supervise(probes.run, "load probes")
                 stack.push_async_callback(_cancel, asyncio.create_task(probing, name="probes"))
             relay = await stack.enter_async_context(Relay(config, metrics, probes.leave_out))
-            routes = ProxyRoutes(directory, probes, relay, config=config, metrics=metrics)
+            callers = await stack.enter_async_context(
+                Callers(config.callers, metrics.access, changed=directory.end_holds)
+            )
+            routes = ProxyRoutes(directory, probes, relay, callers, config=config, metrics=metrics)
             runner = ProxyRunner(
                 routes.app(),
                 routes.address,

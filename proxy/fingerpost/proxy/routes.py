@@ -10,14 +10,20 @@ from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from fingerpost.client.wire import INDEX_HEADER, ServicesAnswer
-from fingerpost.errors import FingerpostError, Unauthorized
-from fingerpost.proxy.answers import identity_prefix, resolve_answer, service_entry
+from fingerpost.errors import FingerpostError, InvalidRequest, Unauthorized
+from fingerpost.proxy.answers import (
+    identity_prefix,
+    only_allowed_models,
+    resolve_answer,
+    service_entry,
+)
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.prometheus import target_groups
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
 from fingerpost.registry import LoadReport, ModelReference, WorkerState
+from fingerpost.registry.access.callers import may_see
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 from fingerpost.registry.query_parameters import check_parameters
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from fingerpost.proxy.probes import LoadProbes
     from fingerpost.proxy.relay import Relay
     from fingerpost.registry import Instance
+    from fingerpost.registry.access import Callers
+    from fingerpost.security.caller import Caller
 
 __all__ = ["ProxyRoutes"]
 
@@ -44,6 +52,7 @@ class ProxyRoutes:
         directory: Directory,
         probes: LoadProbes,
         relay: Relay,
+        callers: Callers,
         *,
         config: ProxyConfig,
         metrics: ProxyMetrics,
@@ -51,6 +60,7 @@ class ProxyRoutes:
         self._directory = directory
         self._probes = probes
         self._relay = relay
+        self._callers = callers
         self._config = config
         self._metrics = metrics
         self._picker = WorkerPicker(directory, probes)
@@ -131,34 +141,58 @@ class ProxyRoutes:
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
 
+        Remembered only where everybody may ask, see `ProxyRunner`.
+
         For curl and the like, which accept `*/*`: the worker's successor refuses it. For those that
         accept plain text, or say nothing, it is `host:port`, as in release 0.1.
         """
         plain = "*/*" not in request.headers.get(hdrs.ACCEPT, "")
         check_parameters(request.query, ())
         try:
-            worker = await self._picker.default()
+            caller = await self._callers.identify(request, "address")
+            worker = await self._default_of(request, caller)
         except FingerpostError:
             self._metrics.failures["address"].inc()
             raise
         self._metrics.addresses.inc()
-        if not self._leaving:
+        if not self._leaving and not self._callers.required:
             remember(request, plain=plain)
         address = worker.address if plain else self._identified(worker)
         return web.Response(text=f"{address}\n")
 
+    async def _default_of(self, request: web.Request, caller: Caller) -> Instance:
+        """A worker of the default service; where a caller may use one model only, of that."""
+        models = caller.rights.models
+        if models is None:
+            return await self._picker.default()
+        await self._directory.services()
+        service = self._directory.default_service
+        if service not in models and len(models) == 1:
+            service = models[0]
+        if service is None:
+            raise InvalidRequest(
+                "there are several services: name one that you may use, as in /v1/resolve/NAME"
+            )
+        self._callers.require_model(request, caller, service, "address")
+        return await self._picker.pick(ModelReference(service))
+
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
-        index = self._directory.catalog_index
+        index = 0
         try:
+            caller = await self._callers.identify(request, "resolve")
+            index = self._directory.catalog_index
             query = ResolveQuery.parse(request.match_info["service"], request.query)
             service = query.reference.model
+            self._callers.require_model(request, caller, service, "resolve")
             if query.index == 0:
                 snapshot = await self._directory.resolve(service)
             else:
-                snapshot = await self._blocking.resolve(
-                    service, index=query.index, wait_s=query.wait_s
-                )
+                wait_s = min(query.wait_s, self._callers.seconds_left(request))
+                snapshot = await self._blocking.resolve(service, index=query.index, wait_s=wait_s)
+                # Who was held for minutes may have lost the right meanwhile.
+                caller = await self._callers.identify(request, "resolve")
+                self._callers.require_model(request, caller, service, "resolve")
             index = snapshot.index
             instances = matching(snapshot, query.reference)
         except FingerpostError as error:
@@ -168,7 +202,7 @@ class ProxyRoutes:
             return response
         if query.zone:
             instances = tuple(sorted(instances, key=lambda each: each.zone != query.zone))
-        instances = instances[: query.count or None]
+        instances = only_allowed_models(caller, instances[: query.count or None])
         self._metrics.resolves.inc()
         # The index alone does not tell one representation from another, so the tag is weak.
         tag = f'W/"{index}"'
@@ -190,12 +224,19 @@ class ProxyRoutes:
         )
 
     async def _get_services(self, request: web.Request) -> web.Response:
-        """`GET /v1/services`: every service, its versions, aliases and number of instances."""
+        """`GET /v1/services`: every service, its versions, aliases and number of instances.
+
+        Without those that the caller may not use. Callers with a role also get what is wrong here.
+        """
         check_parameters(request.query, ())
         now = time.monotonic()
+        caller = await self._callers.identify(request, "services")
         snapshots = await self._directory.services()
-        entries = tuple(service_entry(each, now) for each in snapshots)
-        return json_response(ServicesAnswer(services=entries))
+        entries = tuple(
+            service_entry(each, now) for each in snapshots if may_see(caller, each.service)
+        )
+        problems = tuple(self._callers.problems) if caller.role else ()
+        return json_response(ServicesAnswer(services=entries, problems=problems))
 
     async def _get_targets(self, request: web.Request) -> web.Response:
         """`GET /v1/prometheus/targets`: the workers for Prometheus' `http_sd_configs`.
@@ -203,7 +244,11 @@ class ProxyRoutes:
         An error where no list is known yet: Prometheus then keeps the targets that it has.
         """
         check_parameters(request.query, ())
-        return json_response(target_groups(await self._directory.services()))
+        caller = await self._callers.identify(request, "targets")
+        snapshots = await self._directory.services()
+        return json_response(
+            target_groups(each for each in snapshots if may_see(caller, each.service))
+        )
 
     async def _redirect(self, request: web.Request) -> web.Response:
         """`POST /v1/classify/{service}`: 307 with a worker's URL.
@@ -213,7 +258,8 @@ class ProxyRoutes:
         """
         try:
             self._check_upload(request)
-            worker = await self._picker.pick(ModelReference.parse(request.match_info["service"]))
+            reference = await self._allowed(request, "redirect")
+            worker = await self._picker.pick(reference)
         except FingerpostError as error:
             self._metrics.failures["redirect"].inc()
             response = error_response(error)
@@ -248,10 +294,22 @@ class ProxyRoutes:
                 "the relay is off: send images straight to a worker, or start the proxy with "
                 "--relay"
             )
-        reference = ModelReference.parse(request.match_info["service"])
+        reference = await self._allowed(request, "relay")
         workers = await self._picker.candidates(reference)
         query = f"?{request.query_string}" if request.query_string else ""
         return await self._relay.forward(request, f"/v1/classify/{reference}{query}", workers)
+
+    async def _allowed(self, request: web.Request, action: str) -> ModelReference:
+        """The model in the path, which the caller may use.
+
+        Raises:
+            InvalidName: it is not a valid name.
+            Unauthenticated, Forbidden: nobody known, or somebody who may not use it.
+        """
+        caller = await self._callers.identify(request, action)
+        reference = ModelReference.parse(request.match_info["service"])
+        self._callers.require_model(request, caller, reference.model, action)
+        return reference
 
     def _check_upload(self, request: web.Request) -> None:
         """Refuse unknown parameters, and a web page of another origin.

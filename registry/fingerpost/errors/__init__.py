@@ -12,6 +12,14 @@ raises the class with that code.
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
     |   +-- Unauthorized                403 unauthorized
+    |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
+    |   +-- Forbidden                   403 forbidden            known, but not allowed this
+    |   +-- LeaseError                  401 lease                no valid lease for the request
+    |   |   +-- LeaseRequired           401 lease_required
+    |   |   +-- LeaseInvalid            401 lease_invalid        not of this cluster, or too early
+    |   |   +-- LeaseExpired            401 lease_expired
+    |   |   +-- LeaseWrongService       403 lease_wrong_service
+    |   |   +-- LeaseWrongCertificate   403 lease_wrong_certificate
     |   +-- UnknownService              404 unknown_service      no such service in the registry
     |   +-- UnknownModel                404 unknown_model        model, version or alias not served
     |   +-- UnknownPath                 404 unknown_path
@@ -26,6 +34,7 @@ raises the class with that code.
     |   +-- Misdirected                 421 misdirected          meant for another process
     |   +-- Overloaded                  429 overloaded           the worker's queue is full
     |   +-- BadAnswer                   502 bad_answer           not an answer of the protocol
+    |   +-- TlsFailed                   502 tls_failed           a certificate is not accepted
     |   +-- NoWorker                    503 no_worker            known service, no healthy worker
     |   +-- Draining                    503 draining             the worker is leaving
     |   +-- Unreachable                 503 unreachable          refused, reset or timed out
@@ -33,6 +42,7 @@ raises the class with that code.
     |   +-- RegistryError               503 registry             never an empty list instead
     |   |   +-- RegistryUnreachable     503 registry_unreachable
     |   |   +-- RegistryDenied          403 registry_denied      not retryable
+    |   |   +-- NotARegistry                                     another server answers there
     |   +-- DeadlineExceeded            504 deadline             no time left; not retryable
     +-- ModelFailed                     500 model_failed         our model raised
 """
@@ -40,9 +50,21 @@ raises the class with that code.
 from __future__ import annotations
 
 from math import inf
-from typing import ClassVar, Literal
 
 import msgspec
+
+from fingerpost.errors.access import (
+    Forbidden,
+    LeaseError,
+    LeaseExpired,
+    LeaseInvalid,
+    LeaseRequired,
+    LeaseWrongCertificate,
+    LeaseWrongService,
+    Unauthenticated,
+    Unauthorized,
+)
+from fingerpost.errors.base import CallerError, FingerpostError, PeerError
 
 __all__ = [
     "BadAnswer",
@@ -54,21 +76,31 @@ __all__ = [
     "Draining",
     "EmptyImage",
     "FingerpostError",
+    "Forbidden",
     "ImageError",
     "ImageTooLarge",
     "InvalidInstance",
     "InvalidName",
     "InvalidRequest",
+    "LeaseError",
+    "LeaseExpired",
+    "LeaseInvalid",
+    "LeaseRequired",
+    "LeaseWrongCertificate",
+    "LeaseWrongService",
     "MethodNotAllowed",
     "Misdirected",
     "ModelFailed",
     "NoWorker",
+    "NotARegistry",
     "Overloaded",
     "PeerError",
     "RegistryDenied",
     "RegistryError",
     "RegistryUnreachable",
     "SuspectImage",
+    "TlsFailed",
+    "Unauthenticated",
     "Unauthorized",
     "UnknownModel",
     "UnknownPath",
@@ -77,49 +109,6 @@ __all__ = [
     "UnsupportedImage",
     "error_from_json",
 ]
-
-Fault = Literal["caller", "peer", "us"]
-
-
-class FingerpostError(Exception):
-    """Base of all errors; the message says what was wrong, with the value, and what to do.
-
-    The message is one printable line, whatever a peer or a file has put into it.
-
-    Attributes:
-        status: the HTTP status of a response with this error.
-        code: the stable name in its JSON body.
-        fault: whose fault it is: the caller's, the peer's or our own (`us`).
-        retryable: whether the same request may succeed on another worker or later.
-        retry_after_s: how many seconds to wait before that, where known.
-    """
-
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal"
-    fault: ClassVar[Fault] = "us"
-    retryable: bool = False
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        self.message = _one_line(message)
-        super().__init__(self.message)
-        self.retry_after_s = retry_after_s
-
-    def to_json(self) -> bytes:
-        """The wire form: `{"error": {"code", "message", "retryable"}}`, UTF-8.
-
-        With `retry_after_s` where that is known: the header `Retry-After` has whole seconds only.
-        """
-        body = {"code": self.code, "message": self.message, "retryable": self.retryable}
-        if self.retry_after_s is not None:
-            body["retry_after_s"] = round(self.retry_after_s, 6)
-        return msgspec.json.encode({"error": body})
-
-
-class CallerError(FingerpostError):
-    """Base of errors in the request itself, which will fail again until the caller changes it."""
-
-    status = 400
-    fault = "caller"
 
 
 class InvalidRequest(CallerError):
@@ -144,13 +133,6 @@ class ConfigurationError(CallerError):
     """A setting, or a file or folder that a setting names, is wrong."""
 
     code = "configuration"
-
-
-class Unauthorized(CallerError):
-    """The caller has no right to make the request."""
-
-    status = 403
-    code = "unauthorized"
 
 
 class UnknownService(CallerError):
@@ -221,14 +203,6 @@ class SuspectImage(ImageError):
     code = "suspect_image"
 
 
-class PeerError(FingerpostError):
-    """Base of errors of a peer: it failed now; another one may succeed, or the same one later."""
-
-    status = 503
-    fault = "peer"
-    retryable = True
-
-
 class Misdirected(PeerError):
     """The request was meant for another process, which is gone: this one has its address now.
 
@@ -251,6 +225,16 @@ class BadAnswer(PeerError):
 
     status = 502
     code = "bad_answer"
+
+
+class TlsFailed(PeerError):
+    """One side does not accept the other one's certificate, or TLS is missing where it must be.
+
+    No image was sent. Another worker may be what it says that it is.
+    """
+
+    status = 502
+    code = "tls_failed"
 
 
 class NoWorker(PeerError):
@@ -295,6 +279,10 @@ class RegistryDenied(RegistryError):
     retryable = False
 
 
+class NotARegistry(RegistryError):
+    """What answers at the registry's URL is another server. On the wire it is a `RegistryError`."""
+
+
 class DeadlineExceeded(PeerError):
     """The caller's deadline has passed, so that an answer would come too late."""
 
@@ -307,20 +295,6 @@ class ModelFailed(FingerpostError):
     """The model raised while it ran; the message names the model and the cause."""
 
     code = "model_failed"
-
-
-def _one_line(text: str) -> str:
-    r"""The text as one line without control characters, safe for logs and terminals.
-
-    White space becomes a blank; other characters that are not printable (controls, changes of the
-    text's direction, lone surrogates) are escaped, as in `\x1b`.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in " ".join(text.split())
-    )
 
 
 def _tree(cls: type[FingerpostError]) -> list[type[FingerpostError]]:

@@ -135,6 +135,21 @@ class Registry(Protocol):
         """
         ...
 
+    async def document(self, name: str) -> bytes | None:
+        """A small document that was published beside the instances; None if there is none.
+
+        Raises `RegistryError`: an error is not a missing document.
+        """
+        ...
+
+    async def publish(self, name: str, content: bytes) -> None:
+        """Write a document of at most 64 KB, in place of the one before.
+
+        The embedded registry forgets it when it ends. Raises `RegistryError`, and
+        `ConfigurationError` for content that is too long, or a registry that cannot be written to.
+        """
+        ...
+
     async def aclose(self) -> None:
         """End all watches and registrations' background work.
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import hdrs, web
 
+from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import InvalidRequest, Overloaded
 from fingerpost.registry.descriptors import descriptor_limit
 from fingerpost.registry.http_server import error_response
-from fingerpost.registry.log_limit import LogLimit
 from fingerpost.registry.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:

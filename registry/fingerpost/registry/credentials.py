@@ -6,9 +6,9 @@ import logging
 import re
 from pathlib import Path
 
+from fingerpost.basics.config_file import read_config
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import check_token
-from fingerpost.registry.config_file import read_config
 
 __all__ = ["Token", "mask_password"]
 

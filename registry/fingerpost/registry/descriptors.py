@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.registry.log_limit import LogLimit
+from fingerpost.basics.log_limit import LogLimit
 from fingerpost.registry.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:

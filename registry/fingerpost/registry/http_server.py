@@ -133,6 +133,8 @@ def error_response(
     headers = {}
     if error.retry_after_s is not None:
         headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
+    if error.status == 401:
+        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"  # RFC 9110 requires it, RFC 6750 names it
     return web.Response(
         body=form(error),
         status=error.status,

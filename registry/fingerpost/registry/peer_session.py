@@ -19,6 +19,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import os
+import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -34,15 +36,18 @@ from fingerpost.registry.peer_answer import check_encoding
 if TYPE_CHECKING:
     import asyncio
     import socket
+    import ssl
     from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp.abc import ResolveResult
 
     from fingerpost.errors import PeerError
 
-__all__ = ["LimitedConnector", "PeerSession", "peer_error"]
+__all__ = ["LimitedConnector", "PeerSession", "connection_problem", "peer_error"]
 
 _MAX_HEAD_BYTES: Final = 1 << 17
+# How a system error of several addresses is written in the text of one for all of them.
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 
 
@@ -85,8 +90,11 @@ class PeerSession:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
+        tls: ssl.SSLContext | bool = True,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One request; leaving the block before the body was read closes the connection.
+
+        A context as `tls` has the trusted authorities instead of the system's.
 
         Failures are aiohttp's, `OSError` and `TimeoutError`: see `peer_error`.
         """
@@ -97,6 +105,7 @@ class PeerSession:
             headers={hdrs.ACCEPT_ENCODING: "identity", **(headers or {})},
             timeout=timeout,
             allow_redirects=False,
+            ssl=tls,
         ) as response:
             yield response
 
@@ -140,11 +149,28 @@ def peer_error(error: Exception, peer: str) -> PeerError:
     `ConnectionRefused` where no process listens, `BadAnswer` for an answer that is not valid HTTP,
     and `Unreachable` for everything else.
     """
-    text = f"{peer}: {error or type(error).__name__}"
+    text = f"{peer}: {connection_problem(error)}"
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL | _AnswerTooLarge):
         return BadAnswer(text)
     refused = isinstance(getattr(error, "os_error", error), ConnectionRefusedError)
     return (ConnectionRefused if refused else Unreachable)(text)
+
+
+def connection_problem(error: BaseException) -> str:
+    """What is wrong with a connection, in the system's words: `Connection refused`.
+
+    aiohttp writes `Cannot connect to host h:1 ssl:default [Connect call failed ('10.0.0.7', 1)]`,
+    which names the address again, and TLS where there is none.
+    """
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, OSError):
+        numbers = {cause.errno} if cause.errno else set(map(int, _ERRNO.findall(str(cause))))
+        known = sorted(os.strerror(each) for each in numbers if each and each > 0)
+        if known:
+            return " and ".join(known)
+        if cause.strerror:  # of a name that cannot be resolved
+            return cause.strerror
+    return str(cause) or type(cause).__name__
 
 
 class _AnswerTooLarge(aiohttp.ClientError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
+from fingerpost.registry.documents import check_document
 from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.renames import renamed_arguments
@@ -117,6 +118,18 @@ class StaticRegistry(WatchingRegistry):
         """The service of `?model=`; without it none, because every name is a service."""
         services = (self._model.model,) if self._model else ()
         return Catalog(services=services, index=1, taken_at=self._clock())
+
+    async def document(self, name: str) -> bytes | None:
+        """A fixed list has no documents."""
+        check_document(name)
+        return None
+
+    async def publish(self, name: str, content: bytes) -> None:
+        """Not possible with a fixed list. Raises `ConfigurationError`."""
+        raise ConfigurationError(
+            f"cannot publish {name!r}: {self._url} is a fixed list; give it to the workers as a "
+            "file, or use a registry such as consul://127.0.0.1:8500"
+        )
 
     async def aclose(self) -> None:
         """End all watches."""

@@ -13,14 +13,22 @@ import json
 import kazoo.client
 import kazoo.exceptions
 import pytest
-from tests.registry import test_contract, test_identity_contract, test_watch_contract
+from tests.registry import (
+    test_contract,
+    test_document_contract,
+    test_identity_contract,
+    test_watch_contract,
+)
 from tests.support.optional import not_none
 
 from fingerpost.registry import WatchConfig
 from fingerpost.registry.zookeeper.registry import ZooKeeperRegistry
 
 for _name, _test in (
-    vars(test_contract) | vars(test_watch_contract) | vars(test_identity_contract)
+    vars(test_contract)
+    | vars(test_document_contract)
+    | vars(test_watch_contract)
+    | vars(test_identity_contract)
 ).items():
     if _name.startswith("test_"):
         globals()[_name] = _test

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import Backend, LoadConfig
+from fingerpost.worker.backends.base import Backend, LoadConfig, completed
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import find_model
+from fingerpost.worker.tools.local import LocalModel
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 
@@ -133,7 +136,15 @@ _INIT = "class Model:\n  height = width = 1\n  def __init__(self, folder): "
         (_INIT + "1 / 0", "mine:Model", "ZeroDivisionError: division by zero"),
         (_INIT + "(folder / 'weights').read_bytes()", "mine:Model", "FileNotFoundError: .*weights"),
         (_INIT + "pass", "mine:Model", "has no method predict"),
-        ("class Model:\n  def __init__(self): pass", "mine:Model", "TypeError: .*takes 1"),
+        (
+            "class Model:\n  def __init__(self, folder, size): pass",
+            "mine:Model",
+            r"missing a required argument: 'size'.*give all other parameters a default",
+        ),
+        (_INIT + "pass\n  async def predict(s, b): ...", "mine:Model", "write 'def predict'"),
+        (_INIT + "pass\n  labels = 'ab'\n  def predict(s, b): ...", "mine:Model", "list of names"),
+        (_INIT + "pass\n  max_batch = 0\n  def predict(s, b): ...", "mine:Model", "1 to 4096"),
+        (_INIT + "pass\n  def load(self): 1 / 0", "mine:Model", r"load\(\) fails: ZeroDiv"),
         (
             "class Model:\n  def __init__(self, f): pass\n  def predict(s, b): ...",
             "mine:Model",
@@ -171,3 +182,68 @@ class Model:
 """
     with pytest.raises(ConfigurationError, match=r"cannot be loaded: \w+: 3"):
         load(write(tmp_path / "m", code))
+
+
+BRIGHTNESS = """
+import numpy as np
+
+class Model:
+    height = width = 1
+    labels = ("dark", "bright")
+    max_batch = 3
+    loaded = 0
+{constructor}
+
+    def load(self):
+        self.loaded += 1
+
+    def predict(self, images):
+        bright = images.mean(axis=(1, 2, 3)) / 255 * self.loaded
+        return np.stack([1 - bright, bright], axis=1)
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("constructor", "more", "target"),
+    [
+        ("", "", "Model"),
+        ("    def __init__(self): pass", "", "Model"),
+        ("    def __init__(self, *, device): assert device == 'cpu'", "", "Model"),
+        ("    def __init__(self, scale=2.0, device=''): assert 0 < scale < 3", "", "Model"),
+        ("    def __init__(self, scale=2.0, folder=None): scale, folder.name", "", "Model"),
+        ("    def __init__(self, scale=2.0, name=None): assert name is None", "", "Model"),
+        ("    def __init__(self, where=None): assert where.is_dir()", "", "Model"),
+        ("    def __init__(self, device, where): assert where.is_dir()", "", "Model"),
+        ("", "model = Model()", "model"),
+        ("", "def made(folder): return Model()", "made"),
+    ],
+)
+def test_what_serve_takes_works_as_a_folder(
+    tmp_path: Path, constructor: str, more: str, target: str
+) -> None:
+    """Whatever the constructor takes, and with the labels and the batch of the object itself."""
+    code = BRIGHTNESS.format(constructor=constructor, more=more)
+    folder = write(tmp_path / "brightness", code, target=f"mine:{target}")
+    files = find_model(folder)
+    backend = load_backend(files, LoadConfig(device="cpu"))
+    assert LocalModel(files, backend).classify(png(255), top=1) == (("bright", 1.0),)
+    assert completed(files, backend).manifest.batch.max == 3
+    (folder / "labels.txt").write_text("night\nday\n")
+    manifest = folder / "model.toml"
+    manifest.write_text(manifest.read_text() + "[batch]\nmax = 2\n")
+    files = find_model(folder)
+    assert LocalModel(files, backend).classify(png(0), top=1) == (("night", 1.0),)
+    assert completed(files, backend).manifest.batch.max == 2
+
+
+def test_a_load_that_needs_arguments_is_the_classs_own(tmp_path: Path) -> None:
+    code = BRIGHTNESS.format(constructor="    def __init__(self): self.load2(1)", more="")
+    code = code.replace("def load(self)", "def load(self, path)").replace("load2", "load")
+    assert load(write(tmp_path / "m", code)).predict([PIXEL]).tolist() == [[1, 0]]
+
+
+def png(gray: int) -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (1, 1), (gray,) * 3).save(written, "PNG")
+    return written.getvalue()

@@ -191,3 +191,20 @@ async def test_all_of_the_reason_and_the_remedy_are_told(tmp_path, serve, ask, o
     assert 'a SavedModel with model.export("FOLDER"), and serve that folder' in error
     assert error in caplog.text
     assert await ask(worker, "flowers") == ("1", "v1")
+
+
+async def test_a_long_reason_is_cut_in_the_registry_alone(tmp_path, serve, order, caplog):
+    write_version(tmp_path / "flowers", 1)
+    worker = await serve(tmp_path / "flowers", alone=True)
+    reason = "is not right " * 80
+    folder = write_version(tmp_path / "flowers", 2, broken=True)
+    (folder / "answers.py").write_text(
+        f"from fingerpost.errors import ConfigurationError\nraise ConfigurationError({reason!r})\n"
+    )
+    await until(lambda: "is not right" in worker.instance.meta.get("load-error", ""))
+    shown = worker.instance.meta["load-error"]
+    assert len(shown) <= 400
+    assert shown.endswith("... (the worker's log has all of it)")
+    assert reason.strip() in caplog.text
+    versions = (await order(worker, "GET", ""))[1]["models"][0]["versions"]
+    assert reason.strip() in versions[0]["error"]

@@ -88,3 +88,24 @@ async def test_other_files_that_change_are_told_of(tmp_path, serve, ask, caplog)
     await until(lambda: "flowers@3: its files have changed, but not its labels" in caplog.text)
     assert await ask(worker, "flowers") == ("3", "v3")
     assert "load-error" not in worker.instance.meta
+
+
+async def test_a_class_with_labels_of_its_own(tmp_path, serve, ask):
+    """They count until there is a labels file, and again when it has gone."""
+    folder = write_version(tmp_path / "flowers", 3)
+    (folder / "labels.txt").unlink()
+    code = folder / "answers.py"
+    code.write_text(code.read_text().replace("encoded", "labels = 'own', 'mine'; encoded"))
+    worker = await serve(tmp_path / "flowers", alone=True)
+    assert await ask(worker, "flowers") == ("3", "mine")
+    for content, expected in (("a\nb\n", "b"), (None, "mine")):
+        if content is None:
+            (folder / "labels.txt").unlink()
+        else:
+            (folder / "labels.txt").write_text(content)
+
+        async def answered(label: str = expected) -> bool:
+            return await ask(worker, "flowers") == ("3", label)
+
+        await until(answered)
+        assert "load-error" not in worker.instance.meta

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
+from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
     "DrainConfig",
+    "LeasesConfig",
     "ModelsConfig",
     "RegistrationConfig",
     "RequestConfig",
@@ -180,6 +185,30 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesConfig:
+    """Who may send images.
+
+    Attributes:
+        required: take requests for models only with a lease that a proxy has signed. Off by
+            default: whoever reaches the worker may classify.
+        keys_file: the file with the public keys of those who sign leases (JWKS), read again when
+            it changes. None, the default, is what `fingerpost keys` has published in the registry.
+        rules: which leases are accepted; see `LeaseRules`.
+    """
+
+    required: bool = False
+    keys_file: Path | None = None
+    rules: LeaseRules = field(default_factory=LeaseRules)
+
+    def __post_init__(self) -> None:
+        if self.keys_file is not None and not self.required:
+            raise ConfigurationError(
+                f"leases.keys_file {str(self.keys_file)!r} is of use only with leases.required: "
+                "give --require-lease too, or leave out --lease-keys"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryConfig:
     """What is written about each request, beside the metrics.
 
@@ -241,6 +270,7 @@ class WorkerConfig:
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
+        leases: who may send images.
         telemetry: what is written about each request.
 
     Raises:
@@ -260,6 +290,7 @@ class WorkerConfig:
     streams: StreamConfig = field(default_factory=StreamConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import (
     FingerpostError,
     InvalidInstance,
+    NotARegistry,
     RegistryDenied,
     RegistryError,
     RegistryUnreachable,
@@ -47,6 +48,7 @@ async def wait_for_registry(
 
     Raises:
         RegistryDenied: it refuses access; raised at once.
+        NotARegistry: another server answers there; raised at once.
         RegistryUnreachable: no answer for `wait_s`.
     """
     began = time.monotonic()
@@ -64,7 +66,7 @@ async def wait_for_registry(
                 logger.warning("waiting for the registry: %s%s", error, hint)
             await asyncio.sleep(delay_s)
             attempt += 1
-        except RegistryDenied:
+        except (RegistryDenied, NotARegistry):
             raise
         except RegistryError as error:
             logger.warning("the registry answers with an error, starting all the same: %s", error)

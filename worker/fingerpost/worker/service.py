@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.repository.manager import ModelManager
+    from fingerpost.worker.serving.lease_gate import LeaseGate
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["WorkerService"]
@@ -56,6 +57,7 @@ class WorkerService:
         metrics: the worker's metrics.
         observer: logs and traces requests too; by default they are only counted.
         extra: adds further routes, such as the admin API.
+        leases: lets in only requests for models with a lease; by default all are let in.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class WorkerService:
         metrics: WorkerMetrics,
         observer: Observer | None = None,
         extra: Callable[[RouteContext], object] | None = None,
+        leases: LeaseGate | None = None,
     ) -> None:
         self._manager = manager
         self._boot_id = boot_id
@@ -78,6 +81,7 @@ class WorkerService:
         self._decode_threads = config.models.decode_threads
         self._metrics = metrics
         self._extra = extra
+        self._leases = leases
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
@@ -109,6 +113,7 @@ class WorkerService:
             fast_path=self._fast_path,
             load=self.load,
             error_forms=forms,
+            leases=self._leases,
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.instance import address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
+from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
@@ -28,6 +30,8 @@ from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
 from fingerpost.worker.service import WorkerService
+from fingerpost.worker.serving.lease_gate import LeaseGate
+from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -38,6 +42,7 @@ from fingerpost.worker.threads import decode_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fingerpost.registry import Registry
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
@@ -198,6 +203,11 @@ class Worker:
             )
             leaving.push_async_callback(repository.aclose)
             await repository.start()
+            leases = None
+            if config.leases.required:
+                keys = await leaving.enter_async_context(_lease_keys(config, self._registry))
+                verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
+                leases = LeaseGate(verifier, metrics.lease_refused)
             service = WorkerService(
                 repository,
                 boot_id=self._boot_id,
@@ -205,6 +215,7 @@ class Worker:
                 metrics=metrics,
                 observer=observer,
                 extra=_admin_routes(repository, config, metrics),
+                leases=leases,
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
@@ -323,6 +334,12 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
         access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
         tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
     )
+
+
+def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
+    if config.leases.keys_file is not None:
+        return LeaseKeys.from_file(config.leases.keys_file)
+    return LeaseKeys.from_registry(registry)
 
 
 def _admin_routes(

@@ -82,6 +82,7 @@ def bench(
         ),
     ] = None,
     relay: options.Relay = False,
+    wait_for_ready: options.WaitForReady = 5.0,
     json: Annotated[
         Path | None,
         typer.Option(metavar="FILE|-", help="Write all figures as JSON; - is standard output."),
@@ -128,7 +129,8 @@ def bench(
         _check_writable(path)
     if plot is not None:
         check_plot(plot)
-    config = ClientConfig(routing=RoutingConfig(policy=policy)) if policy else None
+    routing = RoutingConfig(policy=policy) if policy else RoutingConfig()
+    config = ClientConfig(routing=routing, wait_for_ready_s=wait_for_ready)
     client = cluster.client(config, relay=relay)
     samples = read_images(images) if images else [drawn_image()]
 

@@ -16,6 +16,7 @@ from fingerpost.deploy.console import err, out, print_json
 from fingerpost.deploy.file_names import name_to_json, stdin_names
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
+from fingerpost.deploy.setting_names import with_options
 from fingerpost.deploy.whole_run import OF_ALL_IMAGES, check_model
 from fingerpost.errors import (
     ConfigurationError,
@@ -51,6 +52,8 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
     relay: options.Relay = False,
+    deadline: options.Deadline = 30.0,
+    wait_for_ready: options.WaitForReady = 5.0,
     model_options: ModelOptions,
     cluster: ClusterTarget,
 ) -> None:
@@ -65,7 +68,10 @@ def classify(
     show = _print_json if json else _print_line
     is_path = "/" in model or Path(model).exists()
     if cluster.named or not is_path:
-        client = cluster.client(relay=relay)
+        from fingerpost.client import ClientConfig
+
+        config = ClientConfig(timeout_s=deadline, wait_for_ready_s=wait_for_ready)
+        client = cluster.client(config, relay=relay)
         if is_path:
             model = _service_of(Path(model))
         try:
@@ -164,14 +170,14 @@ def _read(image: str) -> bytes:
 def _print_json(image: str, answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if isinstance(error, FingerpostError):
-        answer = {"error": {"code": error.code, "message": error.message}}
+        answer = {"error": {"code": error.code, "message": with_options(error)}}
     print_json({**name_to_json(image, "image"), **answer})
 
 
 def _print_line(image: str, answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
-        err.print(f"{image}: {error}")
+        err.print(f"{image}: {with_options(error)}")
         return
     labels = "  ".join(f"{label} {score:.1%}" for label, score in answer["predictions"])
     out.print(f"{image}: {labels}")

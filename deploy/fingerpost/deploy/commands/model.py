@@ -47,11 +47,13 @@ def show(
 
     It includes what the model's own file says, and can be saved as the model's model.toml.
     """
+    from fingerpost.worker.backends.base import completed
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.models.manifest import InputSpec, encode_manifest
 
     files = model_options.find(model)
     backend = load_backend(files, _load_config("cpu"))
+    files = completed(files, backend)
     found = backend.input
     batch = "any number of images" if found.batch is None else f"{found.batch} images"
     out.print(
@@ -86,6 +88,7 @@ def check(
     Notes say what is probably wrong with a model that runs, and what to write: scores that are not
     probabilities, pixels that go in unscaled, or scaled twice, labels that are missing.
     """
+    from fingerpost.worker.backends.base import completed
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.manifest import MANIFEST
@@ -94,6 +97,7 @@ def check(
 
     files = model_options.find(model)
     backend = load_backend(files, _load_config(device))
+    files = completed(files, backend)
     most = min(max_batch, files.manifest.batch.max or max_batch)
     classes = len(check_labels(files, warm_up(backend, most)))
     out.print(

@@ -58,6 +58,8 @@ def proxy(
         float, typer.Option(help="Seconds that a client may use an answer without asking again.")
     ] = 2.0,
     max_per_client: options.MaxPerClient = None,
+    callers: options.CallersFile = None,
+    audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
@@ -69,6 +71,7 @@ def proxy(
     A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
+    from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.descriptors import raise_descriptor_limit
 
@@ -84,6 +87,7 @@ def proxy(
         default_service=service,
         relay=relay,
         lease_s=lease,
+        callers=CallersConfig(policy=callers, audit_log=audit_log),
     )
 
     async def run() -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from fingerpost.basics.printable import printable
 from fingerpost.deploy import options
 from fingerpost.deploy.console import out, print_json, safe_text
 from fingerpost.deploy.instance_diff import versions
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
-from fingerpost.registry.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fingerpost.client.proxy_answers import Unlisted
     from fingerpost.client.resolver import Resolver
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry import Instance, LoadReport, Snapshot, Watch
+    from fingerpost.registry import Instance, LoadReport, Snapshot
     from fingerpost.registry.load_client import LoadClient
 
 __all__ = ["add_to"]
@@ -237,26 +237,19 @@ async def _repeat(
 
 
 class _ClusterReader:
-    """Reads the cluster; between two reads it keeps the watches of the services that there are."""
+    """Reads the cluster, and asks each of its workers."""
 
     def __init__(self, resolver: Resolver, load_client: LoadClient) -> None:
         self._resolver = resolver
         self._load_client = load_client
-        self._watches: dict[str, Watch[Snapshot]] = {}
 
     async def read(self) -> _ClusterView:
         """Ask the registry or the proxy for the workers, and each worker for its load."""
         from fingerpost.client import ClientConfig
 
-        unlisted = await self._resolver.unlisted()
-        for name in self._watches.keys() - unlisted.keys():
-            del self._watches[name]
-            await self._resolver.release(name)
-        for name in unlisted.keys() - self._watches.keys():
-            self._watches[name] = self._resolver.watch(name)
-        wait_s = ClientConfig().wait_for_ready_s
-        views = [await self._watches[name].ready(wait_s) for name in unlisted]
-        snapshots = [each for each in views if each.known]
+        found = await self._resolver.overview(ClientConfig().wait_for_ready_s)
+        unlisted = {snapshot.service: workers for snapshot, workers in found}
+        snapshots = [snapshot for snapshot, _ in found if snapshot.known]
         instances = [each for snapshot in snapshots for each in snapshot.instances]
         reports = await asyncio.gather(*map(self._ask, instances))
         loads = {each.id: report for each, report in zip(instances, reports, strict=True)}

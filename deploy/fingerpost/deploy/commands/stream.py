@@ -15,9 +15,10 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, print_json
 from fingerpost.deploy.file_names import printable_name
-from fingerpost.deploy.image_files import ImageFiles
+from fingerpost.deploy.image_files import ImageFiles, missing_source
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.deploy.results_log import ResultsLog, ResultsOf
+from fingerpost.deploy.setting_names import with_options
 from fingerpost.deploy.whole_run import WholeRun, check_model
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def stream(
     ] = False,
     json: options.Json = False,
     relay: options.Relay = False,
+    deadline: options.Deadline = 30.0,
+    wait_for_ready: options.WaitForReady = 5.0,
     cluster: ClusterTarget,
 ) -> None:
     """Classify many images, and write each result as it arrives.
@@ -69,13 +72,20 @@ def stream(
     status is 1 if an image failed, in this run or in an earlier one. What concerns all images, such
     as a model that no worker serves, ends the run.
     """
+    from fingerpost.client import ClientConfig
+
+    if (missing := missing_source(sources)) is not None:
+        raise typer.BadParameter(
+            f"there is no file or folder {printable_name(missing)!r}", param_hint="DIR|FILE|GLOB|-"
+        )
+    config = ClientConfig(timeout_s=deadline, wait_for_ready_s=wait_for_ready)
     files = ImageFiles(sources)
     found = files.names()
     with ResultsLog(results, ResultsOf(model=model, top=top, shrink=shrink)) as log:
         skipped = log.done - (log.failed if retry_failed else set())
         names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
-        client = cluster.client(relay=relay)
+        client = cluster.client(config, relay=relay)
         try:
             asyncio.run(_run(client, names, model, top, concurrency or "auto", shrink, log, tally))
         finally:
@@ -109,7 +119,9 @@ class _Tally:
         else:
             code = result.error.code
             self.codes[code] += 1
-            self.examples.setdefault(code, f"{printable_name(result.key)}: {result.error}")
+            self.examples.setdefault(
+                code, f"{printable_name(result.key)}: {with_options(result.error)}"
+            )
 
     def figures(self) -> dict[str, Any]:
         took = max(1e-9, time.monotonic() - self.began)
@@ -179,7 +191,7 @@ async def _run(
 def _line(result: Result) -> dict[str, Any]:
     line: dict[str, Any] = {}
     if result.error is not None:
-        line["error"] = {"code": result.error.code, "message": result.error.message}
+        line["error"] = {"code": result.error.code, "message": with_options(result.error)}
     else:
         line |= {
             "predictions": result.predictions,

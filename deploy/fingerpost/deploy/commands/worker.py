@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from fingerpost.basics.config_file import read_text
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
@@ -20,7 +21,6 @@ from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.config_file import read_text
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
@@ -116,6 +116,31 @@ def worker(
             "from an earlier answer.",
         ),
     ] = 2.0,
+    require_lease: Annotated[
+        bool,
+        _option(
+            _NETWORK,
+            "Take images only with a lease, signed by a proxy that has --lease-key.",
+        ),
+    ] = False,
+    lease_keys: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the public keys of leases (JWKS); by default those in the registry.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    lease_grace: Annotated[
+        float,
+        _option(
+            _NETWORK,
+            "Seconds for which a lease is accepted after its end, for an outage of all proxies.",
+            metavar="SECONDS",
+        ),
+    ] = 0.0,
+    cluster: options.Cluster = options.DEFAULT_CLUSTER,
     max_per_client: options.MaxPerClient = None,
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
@@ -173,9 +198,11 @@ def worker(
     from fingerpost.deploy.processes.device_workers import run_device_workers
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.security.leases.config import LeaseRules
     from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
+        LeasesConfig,
         ModelsConfig,
         RegistrationConfig,
         RequestConfig,
@@ -226,6 +253,11 @@ def worker(
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
             poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
+        ),
+        leases=LeasesConfig(
+            required=require_lease,
+            keys_file=lease_keys,
+            rules=LeaseRules(cluster=cluster, grace_s=lease_grace),
         ),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
     )

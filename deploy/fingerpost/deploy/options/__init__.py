@@ -3,8 +3,12 @@
 `cluster`, `model` and `registry` hold groups of options that a decorator adds to a command.
 """
 
+from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
+    DEFAULT_CLUSTER,
     DEFAULT_REGISTRY,
+    Cluster,
+    Deadline,
     FollowParent,
     Host,
     Json,
@@ -13,6 +17,7 @@ from fingerpost.deploy.options.common import (
     MaxPerClient,
     RegistryUrl,
     Relay,
+    WaitForReady,
 )
 from fingerpost.deploy.options.devices import (
     Device,
@@ -23,8 +28,13 @@ from fingerpost.deploy.options.devices import (
 from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "AuditLogFile",
+    "CallersFile",
+    "Cluster",
+    "Deadline",
     "Device",
     "Devices",
     "FollowParent",
@@ -38,4 +48,5 @@ __all__ = [
     "RegistryUrl",
     "Relay",
     "Tracing",
+    "WaitForReady",
 ]

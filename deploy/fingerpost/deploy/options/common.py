@@ -7,7 +7,10 @@ from typing import Annotated, Final
 import typer
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "DEFAULT_REGISTRY",
+    "Cluster",
+    "Deadline",
     "FollowParent",
     "Host",
     "Json",
@@ -16,9 +19,11 @@ __all__ = [
     "MaxPerClient",
     "RegistryUrl",
     "Relay",
+    "WaitForReady",
 ]
 
 DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
+DEFAULT_CLUSTER: Final = "fingerpost"
 
 RegistryUrl = Annotated[
     str,
@@ -37,6 +42,29 @@ Relay = Annotated[
     typer.Option(
         "--relay",
         help="Send images through the proxies, where this machine cannot reach the workers.",
+    ),
+]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Name of the cluster in leases; workers refuse those of another one.",
+    ),
+]
+Deadline = Annotated[
+    float,
+    typer.Option(
+        metavar="S", min=0.001, help="How many seconds an image may take, including retries."
+    ),
+]
+WaitForReady = Annotated[
+    float,
+    typer.Option(
+        metavar="S",
+        min=0.001,
+        help="How many seconds to wait for a worker where none is healthy, or for the first answer "
+        "of a proxy or registry.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

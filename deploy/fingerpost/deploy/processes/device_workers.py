@@ -6,10 +6,10 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
+from fingerpost.basics.printable import printable_json
 from fingerpost.deploy.console import err
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.printable import printable_json
 from fingerpost.registry.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:

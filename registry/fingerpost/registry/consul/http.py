@@ -14,10 +14,18 @@ import aiohttp
 import msgspec
 import yarl
 
-from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.basics.printable import one_line
+from fingerpost.errors import (
+    BadAnswer,
+    NotARegistry,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnreachable,
+    error_from_json,
+)
 from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
-from fingerpost.registry.peer_session import LimitedConnector
+from fingerpost.registry.peer_session import LimitedConnector, connection_problem
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.tls import Tls
@@ -31,6 +39,12 @@ Pool = Literal["calls", "watches"]
 
 _CALL_CONNECTIONS: Final = 8
 _CLOSING_ROUNDS: Final = 100
+# What a registry has for every caller; one answers there with another status, or fails.
+_ALWAYS_THERE: Final = ("/v1/catalog/", "/v1/health/service/")
+_REGISTRY_URL: Final = (
+    "Give the registry's own URL (programs ask a proxy with Client(URL), the commands for images "
+    "with --proxy URL)"
+)
 # An entry is some 3 KB, so this is 20,000 instances of one service.
 _MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
@@ -47,10 +61,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """`X-Consul-Index`, at least 1. Raises `RegistryError` where it is not a number."""
         value = self.headers.get("X-Consul-Index", "")
         if not (value.isascii() and value.isdigit() and len(value) <= 20):
-            raise RegistryError(
-                f"the registry answered with X-Consul-Index {value!r}: is it Consul?"
+            raise NotARegistry(
+                f"an answer of {self.server} has X-Consul-Index {value!r}: it is not Consul's. "
+                f"{_REGISTRY_URL}"
             )
         return max(1, int(value))
+
+    @property
+    def server(self) -> str:
+        """What answered, as it names itself."""
+        return f"server {self.headers.get('Server', '')[:100]!r}"
 
     @property
     def knows_leader(self) -> bool:
@@ -120,6 +140,7 @@ class ConsulHttp:
         Raises:
             RegistryUnreachable: no connection, or one that broke.
             RegistryDenied: status 401 or 403.
+            NotARegistry: another server answers, or none that speaks HTTP.
             RegistryError: any other status but 200 (and 404 with `not_found_ok`).
         """
         url = yarl.URL(self.base_url + path)
@@ -146,14 +167,21 @@ class ConsulHttp:
                 f"{error.certificate_error}; name its authority's file as ca_file, and the host "
                 "as the certificate has it"
             ) from error
+        except aiohttp.ClientResponseError as error:
+            raise NotARegistry(
+                f"{self.base_url} answers what is not HTTP: {one_line(error.message, 200)!r}. "
+                f"{_REGISTRY_URL}"
+            ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise RegistryUnreachable(
                 f"the registry at {self.base_url} cannot be reached: "
-                f"{error or type(error).__name__}; is it running there?"
+                f"{connection_problem(error)}; is it running there?"
             ) from error
         answer = Answer(status=response.status, headers=response.headers, body=body)
         if not any_status and not (answer.status == 404 and not_found_ok):
             where = f" in datacenter {params['dc']}" if "dc" in params else ""
+            if path.startswith(_ALWAYS_THERE):
+                _check_registry(answer, f"{method} {self.base_url}{path}")
             self.check(answer, f"{method} {self.base_url}{path}{where}")
         return answer
 
@@ -164,11 +192,14 @@ class ConsulHttp:
         if status == 200:
             return
         text = answer.body[:300].decode("utf-8", "replace").strip()
-        if text.startswith('{"error":{"code":'):
-            raise RegistryError(
-                f"{what}: a proxy or worker of Fingerpost answered, not a registry: give the "
-                "registry's own URL (programs ask a proxy with Client(URL), the commands for "
-                "images with --proxy URL)"
+        ours = error_from_json(answer.body, status=status)
+        if isinstance(ours, BadAnswer):
+            pass
+        elif status in (401, 403):  # the embedded registry's
+            raise RegistryDenied(f"{what}: HTTP {status}: {ours.message}")
+        else:
+            raise NotARegistry(
+                f"{what}: a proxy or worker of Fingerpost answered, not a registry. {_REGISTRY_URL}"
             )
         if status in (401, 403):
             raise RegistryDenied(f"{what}: HTTP {status}: {text}; check the token's policy")
@@ -213,6 +244,23 @@ class ConsulHttp:
         made = socket.socket(family, kind, protocol)
         self._sockets.add(made)
         return made
+
+
+def _check_registry(answer: Answer, what: str) -> None:
+    """Raise `NotARegistry` for what no registry answers, at a path that each has."""
+    status = answer.status
+    text = one_line(answer.body[:200].decode("utf-8", "replace").strip(), 100)
+    if status == 400 and b"HTTPS" in answer.body[:300]:
+        raise NotARegistry(f"{what}: HTTP 400: {text}: it speaks TLS; use consul+https://")
+    if status // 100 != 2 and not isinstance(
+        error_from_json(answer.body, status=status), BadAnswer
+    ):
+        return  # `check` says whose it is
+    if status // 100 == 3 or status in (404, 405, 501):
+        raise NotARegistry(
+            f"{what}: HTTP {status} of {answer.server}: {text!r}: this is not a registry. "
+            f"{_REGISTRY_URL}"
+        )
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 from fingerpost.errors import (
     ConfigurationError,
     InvalidRequest,
+    NotARegistry,
     RegistryDenied,
     RegistryError,
 )
@@ -28,6 +29,7 @@ from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
 from fingerpost.registry.consul.datacenters import DatacenterOrder
+from fingerpost.registry.consul.documents import read_document, write_document
 from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
@@ -238,6 +240,14 @@ class ConsulRegistry(WatchingRegistry):
         catalog, _ = await self._read_catalog(0, 0.0, pool="calls")
         return catalog
 
+    async def document(self, name: str) -> bytes | None:
+        """See `Registry.document`; in the key-value store of the own datacenter."""
+        return await read_document(self._http, name, call_timeout_s=self._call_timeout_s)
+
+    async def publish(self, name: str, content: bytes) -> None:
+        """See `Registry.publish`."""
+        await write_document(self._http, name, content, call_timeout_s=self._call_timeout_s)
+
     async def aclose(self) -> None:
         """End all background work and close all connections; entries stay in the registry."""
         for registration in self._registrations:
@@ -322,6 +332,7 @@ class ConsulRegistry(WatchingRegistry):
             where = self._where(position)
             try:
                 answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
+                answer.index  # noqa: B018  # another server's answer has none: say that first
                 services = decode_catalog(answer.body)
                 if not services:
                     await self._verify_empty(answer, None, where, pool=pool)
@@ -362,7 +373,7 @@ class ConsulRegistry(WatchingRegistry):
             try:
                 async with deadline(self._call_timeout_s / 3, what):
                     return await self._http.call("GET", path, params=params, pool=pool)
-            except RegistryDenied:
+            except (RegistryDenied, NotARegistry):
                 raise
             except RegistryError:
                 return await self._http.call("GET", path, params=stale, pool=pool)

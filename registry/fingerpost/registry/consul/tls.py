@@ -8,8 +8,8 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.config_file import read_config
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.config_file import read_config
 
 if TYPE_CHECKING:
     from fingerpost.registry.config import RegistryConfig

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 
 from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
-from fingerpost.registry.peer_session import PeerSession
+from fingerpost.registry.peer_session import PeerSession, connection_problem
 from fingerpost.registry.supervision import count_unexpected
 
 __all__ = ["Checker"]
@@ -72,7 +72,9 @@ class Checker:
             output = f"{check.method} {check.http}: no answer within {check.timeout_s:g} s"
             return CheckReport("critical", output)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return CheckReport("critical", f"{check.method} {check.http}: {error}")
+            return CheckReport(
+                "critical", f"{check.method} {check.http}: {connection_problem(error)}"
+            )
         output = f"HTTP {check.method} {check.http}: {response.status} Output: {body}"
         if 200 <= response.status < 300:
             return CheckReport("passing", output)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -15,7 +14,10 @@ from fingerpost.registry.embedded.state.definitions import (
     parse_duration_s,
 )
 
-__all__ = ["bad_requests", "blocking", "flag", "whole_body"]
+if TYPE_CHECKING:
+    from fingerpost.registry.http_server import Handler
+
+__all__ = ["bad_requests", "blocking", "flag", "unknown_paths", "whole_body"]
 
 _BODY_S: Final = 10.0
 _DEFAULT_WAIT_S: Final = 300.0
@@ -52,9 +54,20 @@ def flag(request: web.Request, name: str) -> bool:
 
 
 @web.middleware
-async def bad_requests(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def unknown_paths(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say what answers here to who takes it for a proxy; in plain text, as Consul's errors are."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return web.Response(
+            status=404,
+            text=f"404 page not found: {request.path}; this is a registry, with the part of "
+            "Consul's API that Fingerpost uses: ask a proxy, or give consul://HOST:PORT",
+        )
+
+
+@web.middleware
+async def bad_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except BadRequest as error:

@@ -14,12 +14,19 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from fingerpost.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError, Unauthorized
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.connection import LimitedRunner
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded.checker import Checker
-from fingerpost.registry.embedded.requests import bad_requests, blocking, flag, whole_body
+from fingerpost.registry.embedded.documents import Documents
+from fingerpost.registry.embedded.requests import (
+    bad_requests,
+    blocking,
+    flag,
+    unknown_paths,
+    whole_body,
+)
 from fingerpost.registry.embedded.state import views
 from fingerpost.registry.embedded.state.definitions import (
     BadRequest,
@@ -30,7 +37,13 @@ from fingerpost.registry.embedded.state.definitions import (
     parse_service,
 )
 from fingerpost.registry.embedded.state.store import Store
-from fingerpost.registry.http_server import Handler, bind, json_response, serve
+from fingerpost.registry.http_server import (
+    Handler,
+    bind,
+    error_response,
+    json_response,
+    serve,
+)
 from fingerpost.registry.instance import format_address
 from fingerpost.registry.process_metrics import add_process_metrics
 from fingerpost.registry.supervision import supervise
@@ -156,7 +169,8 @@ class EmbeddedRegistry:
 
     def _application(self) -> web.Application:
         app = web.Application(
-            client_max_size=_MAX_BODY_BYTES, middlewares=[self._check_caller, bad_requests]
+            client_max_size=_MAX_BODY_BYTES,
+            middlewares=[unknown_paths, self._check_caller, bad_requests],
         )
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(
@@ -179,6 +193,7 @@ class EmbeddedRegistry:
                 web.get("/v1/health/checks/{name}", self._health_checks, allow_head=False),
                 web.get("/v1/catalog/services", self._catalog, allow_head=False),
                 web.get("/v1/catalog/service/{name}", self._catalog_service, allow_head=False),
+                *Documents().routes(),
             ]
         )
         return app
@@ -191,7 +206,7 @@ class EmbeddedRegistry:
         if problem is None:
             return await handler(request)
         logger.warning("a request from %s is refused: %s", request.remote, problem)
-        return web.Response(status=403, text=problem)
+        return error_response(Unauthorized(problem))
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         """Not Consul's: the process, and the connections that it refused."""

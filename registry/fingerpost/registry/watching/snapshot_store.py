@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.basics.config_file import read_config
 from fingerpost.errors import FingerpostError, InvalidName
-from fingerpost.registry.config_file import read_config
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot

@@ -18,6 +18,7 @@ from fingerpost.registry.address_policy import (
     RejectionReason,
 )
 from fingerpost.registry.deadline import deadline
+from fingerpost.registry.documents import check_document
 from fingerpost.registry.names import check_id_or_address, check_service
 from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
@@ -223,6 +224,29 @@ class ZooKeeperRegistry(WatchingRegistry):
         """The names of all services with an entry. See `Registry.catalog`."""
         catalog, _ = await self._read_catalog(None)
         return catalog
+
+    async def document(self, name: str) -> bytes | None:
+        """See `Registry.document`; a node below `_documents`, which is not a service's name."""
+        path = self._document_path(check_document(name))
+        async with deadline(self._call_timeout_s, f"reading {path} at {self.url}"):
+            try:
+                content, _ = await self._session.call("get", path)
+            except Exception as error:
+                if not self._session.no_node(error):
+                    raise
+                return None
+        return bytes(content)
+
+    async def publish(self, name: str, content: bytes) -> None:
+        """See `Registry.publish`."""
+        path = self._document_path(check_document(name, content))
+        async with deadline(self._call_timeout_s, f"writing {path} at {self.url}"):
+            with self._session.expected("NodeExistsError"):
+                await self._session.call("create", path, b"", makepath=True)
+            await self._session.call("set", path, content)
+
+    def _document_path(self, name: str) -> str:
+        return f"{self._address.root}/_documents/{name}"
 
     async def aclose(self) -> None:
         """End all background work, and the session with all entries; stops all threads."""

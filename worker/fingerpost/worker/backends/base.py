@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import msgspec
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.models.manifest import Layout, Preprocessing
@@ -14,11 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fingerpost.worker.models.files import ModelFiles
+
     # Pixels uint8 `[height, width, channels]` in 0..255, RGB; encoded bytes where the model takes
     # those; or float32 of the model's own input shape without its batch, which goes in as it is.
     Item = NDArray[np.uint8] | NDArray[np.float32] | bytes
 
-__all__ = ["Backend", "ImageInput", "LoadConfig"]
+__all__ = ["Backend", "ImageInput", "LoadConfig", "SelfDescribing", "completed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,3 +135,27 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free memory and devices; `predict` is not called afterwards."""
         ...
+
+
+@runtime_checkable
+class SelfDescribing(Protocol):
+    """A backend whose model says more about itself than its input: a Python object.
+
+    Attributes:
+        labels: the names of the classes, in the order of the scores; empty where it has none.
+        max_batch: most images in one call of `predict`; None where it does not say.
+    """
+
+    labels: tuple[str, ...]
+    max_batch: int | None
+
+
+def completed(files: ModelFiles, backend: Backend) -> ModelFiles:
+    """The files of a model, with what the loaded model says where these say nothing."""
+    if not isinstance(backend, SelfDescribing):
+        return files
+    batch, manifest = files.manifest.batch, files.manifest
+    if backend.max_batch is not None and batch.max is None and not batch.sizes:
+        batch = msgspec.structs.replace(batch, max=backend.max_batch)
+        manifest = msgspec.structs.replace(manifest, batch=batch)
+    return replace(files, manifest=manifest, labels=files.labels or backend.labels)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.import_order import load_triton_first
-from fingerpost.worker.backends.python_object import wrap_object
+from fingerpost.worker.backends.python_object import load_object
 from fingerpost.worker.backends.raised import is_the_models, type_and_text
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
+_POSITIONAL: Final = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 _importing: Final = threading.Lock()
 # Top-level names of modules that came from models' folders.
 _own_modules: Final[set[str]] = set()
@@ -30,9 +35,10 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
     """Import the class, construct it, and wrap the object.
 
     The module is looked up in the model's folder first, then among what is installed. The folder
-    can be imported from until the constructor returns, not afterwards. The constructor gets the
-    model's folder, a `Path`, and where it has a parameter `device` also what the worker was started
-    with: `auto`, `cpu` or `cuda:N`. What the object may have is in `PythonModel`.
+    can be imported from until the constructor and the object's own `load()` return, not afterwards.
+    If the constructor takes an argument, it gets the model's folder, a `Path`; where it has a
+    parameter `device` also what the worker was started with: `auto`, `cpu` or `cuda:N`. What the
+    object may have is in `PythonModel`.
 
     Raises:
         ConfigurationError: the import or the constructor raises, or the object cannot be served.
@@ -41,7 +47,7 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
     target = files.manifest.python_class or ""
     try:
         with _importing:
-            model = _construct(target, files.folder.resolve(), config)
+            return _loaded(target, files, config)
     except ConfigurationError:
         raise
     except BaseException as error:
@@ -50,10 +56,10 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
         raise ConfigurationError(
             f"model {files.name}: class {target!r} cannot be loaded: {type_and_text(error)}"
         ) from error
-    return wrap_object(model, files)
 
 
-def _construct(target: str, folder: Path, config: LoadConfig) -> Any:
+def _loaded(target: str, files: ModelFiles, config: LoadConfig) -> PythonBackend:
+    folder = files.folder.resolve()
     module_name, _, class_name = target.partition(":")
     top = module_name.partition(".")[0]
     if not module_name or not class_name.isidentifier():
@@ -77,9 +83,10 @@ def _construct(target: str, folder: Path, config: LoadConfig) -> Any:
                 f"class {target!r}: Python has another module {top!r} loaded already "
                 f"({module.__file__}): rename the model's"
             )
-        constructor = getattr(module, class_name)
-        takes_device = "device" in inspect.signature(constructor).parameters
-        return constructor(folder, **({"device": config.device} if takes_device else {}))
+        found = getattr(module, class_name)
+        if inspect.isclass(found) or not hasattr(found, "predict"):
+            found = _constructed(found, target, folder, config)
+        return load_object(found, files)
     finally:
         sys.dont_write_bytecode = bytecode
         sys.path = [place for place in sys.path if place != str(folder)]
@@ -88,6 +95,36 @@ def _construct(target: str, folder: Path, config: LoadConfig) -> Any:
             for name in set(sys.modules) - before
             if _lies_in(sys.modules[name], folder)
         )
+
+
+def _constructed(constructor: Any, target: str, folder: Path, config: LoadConfig) -> Any:
+    parameters = inspect.signature(constructor).parameters
+    named: dict[str, Any] = {"device": config.device} if "device" in parameters else {}
+    taken = [each for each in parameters.values() if each.kind in _POSITIONAL]
+    first = next((each for each in taken if each.name != "device"), None)
+    first = parameters.get("folder", first)
+    if first is None or not _may_be_a_folder(first):
+        return _call(constructor, target, named)
+    if first.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL):
+        return _call(constructor, target, named, folder)
+    return _call(constructor, target, {**named, first.name: folder})
+
+
+def _may_be_a_folder(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter means the model's folder, whatever its name: by its default."""
+    default = parameter.default
+    return default is inspect.Parameter.empty or default is None or isinstance(default, str | Path)
+
+
+def _call(constructor: Any, target: str, named: dict[str, Any], *folder: Path) -> Any:
+    try:
+        inspect.signature(constructor).bind(*folder, **named)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"class {target!r}: its constructor is given the model's folder, and `device` where it "
+            f"has that parameter ({error}): give all other parameters a default"
+        ) from error
+    return constructor(*folder, **named)
 
 
 def _lies_in(module: Any, folder: Path) -> bool:

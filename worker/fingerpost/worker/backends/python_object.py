@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import platform
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ class PythonModel(Protocol):
 
     Attributes:
         height, width: pixels of the images that `predict` takes.
+        labels: the names of the classes, in the order of the scores.
+        max_batch: most images in one call of `predict`; by default the worker's setting.
         channels: 3 (RGB, the default) or 1 (gray).
         dtype: `uint8` (the default) or `float32`; both 0 to 255. Where `model.toml` has a `mean` or
             `std`, the default is float32, scaled by them.
@@ -44,6 +47,7 @@ class PythonModel(Protocol):
         inline: True where `predict` takes microseconds and never waits (a lookup, a rule): it is
             called in the event loop, and one that takes longer delays every request of this worker.
         device: where it runs, for the registration; by default `cpu`.
+        load: a method without arguments, called once before the first `predict`.
         close: a method without arguments, called when the model is unloaded.
     """
 
@@ -67,13 +71,22 @@ class PythonBackend:
     platform = "python"
 
     def __init__(
-        self, model: PythonModel, wanted: ImageInput, activation: Activation, device: str
+        self,
+        model: PythonModel,
+        wanted: ImageInput,
+        activation: Activation,
+        device: str,
+        *,
+        labels: tuple[str, ...] = (),
+        max_batch: int | None = None,
     ) -> None:
         self._model = model
         self._activation = activation
         self.input = wanted
         self.framework = f"python {platform.python_version()}"
         self.device = device
+        self.labels = labels
+        self.max_batch = max_batch
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
@@ -114,11 +127,7 @@ def describe_object(
     Raises:
         ConfigurationError: a value that is not valid.
     """
-    names: Any = getattr(model, "labels", ()) if labels is None else labels
-    if isinstance(names, str) or not all(isinstance(each, str) and each for each in names):
-        raise ConfigurationError(
-            f"model {name}: labels is {names!r}: it must be a list of names, one for each class"
-        )
+    names = _own_labels(name, getattr(model, "labels", None) if labels is None else labels)
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     try:
         return ModelFiles(
@@ -134,7 +143,7 @@ def describe_object(
                     max=getattr(model, "max_batch", None) if max_batch is None else max_batch
                 ),
             ),
-            labels=tuple(names),
+            labels=names,
         )
     except (InvalidName, ValueError, TypeError) as error:
         raise ConfigurationError(f"model {name}: {error}") from error
@@ -143,11 +152,14 @@ def describe_object(
 def load_object(model: PythonModel, files: ModelFiles) -> PythonBackend:
     """Call the object's own `load()`, if it has one, and wrap it.
 
+    A `load` that needs arguments is the object's own affair, and is not called.
+
     Raises:
         ConfigurationError: `load` raises, or the object cannot be served.
     """
     load = getattr(model, "load", None)
-    if callable(load):
+    if callable(load) and _needs_nothing(load):
+        _check_not_async(files, load, "load")
         try:
             load()
         except BaseException as error:
@@ -169,9 +181,52 @@ def wrap_object(model: Any, files: ModelFiles) -> PythonBackend:
         raise ConfigurationError(
             f"model {files.name}: class {files.manifest.python_class!r} has no method predict"
         )
+    _check_not_async(files, model.predict, "predict")
     wanted = replace(_input(files, model), inline=_is_inline(files, model))
-    device = str(getattr(model, "device", "cpu"))
-    return PythonBackend(model, wanted, files.manifest.output.activation, device)
+    return PythonBackend(
+        model,
+        wanted,
+        files.manifest.output.activation,
+        str(getattr(model, "device", "cpu")),
+        labels=_own_labels(files.name, getattr(model, "labels", None)),
+        max_batch=_own_max_batch(files.name, getattr(model, "max_batch", None)),
+    )
+
+
+def _own_labels(name: str, labels: Any) -> tuple[str, ...]:
+    wrong = isinstance(labels, str)
+    try:
+        names: tuple[Any, ...] = () if labels is None or wrong else tuple(labels)
+    except TypeError:
+        names, wrong = (), True
+    if wrong or not all(isinstance(each, str) and each for each in names):
+        raise ConfigurationError(
+            f"model {name}: labels is {labels!r}: it must be a list of names, one for each class"
+        )
+    return names
+
+
+def _own_max_batch(name: str, most: Any) -> int | None:
+    if most is None or (isinstance(most, int) and 1 <= most <= 4096):
+        return most
+    raise ConfigurationError(f"model {name}: max_batch is {most!r}: it must be 1 to 4096")
+
+
+def _needs_nothing(method: Any) -> bool:
+    try:
+        inspect.signature(method).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _check_not_async(files: ModelFiles, method: Any, name: str) -> None:
+    call = getattr(method, "__call__", None)  # noqa: B004  # of an object in place of a method
+    if any(map(inspect.iscoroutinefunction, (method, call))) or inspect.isasyncgenfunction(method):
+        raise ConfigurationError(
+            f"model {files.name}: {name} is 'async def', but it is called in a thread and must "
+            f"return its result: write 'def {name}', and `asyncio.run(...)` around what is async"
+        )
 
 
 def _is_inline(files: ModelFiles, model: Any) -> bool:

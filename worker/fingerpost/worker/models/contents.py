@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.config_file import check_regular
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.config_file import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

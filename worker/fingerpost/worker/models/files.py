@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.basics.config_file import check_regular
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.config_file import check_regular
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.models.archives import check_archive, is_archive
 from fingerpost.worker.models.contents import Bounds, check_size

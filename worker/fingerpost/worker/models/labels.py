@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.config_file import read_text
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.config_file import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from fingerpost.basics.config_file import decode_toml, read_config
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.config_file import decode_toml, read_config
 from fingerpost.worker.models.unread import why_not_read_framework
 
 if TYPE_CHECKING:

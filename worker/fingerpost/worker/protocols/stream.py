@@ -6,12 +6,18 @@ send, and the worker holds no more than that window for it.
 
 An image counts as a request in flight while the engine has it. An open stream without images does
 not count as load, but a drain waits for its end.
+
+Where leases are required, no image is read after the end of the lease that the stream was opened
+with, and those that were read are answered: the client opens another stream with a new lease.
+Rejected: a frame that renews the lease, which every client would have to know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -35,6 +41,7 @@ from fingerpost.errors import (
     FingerpostError,
     ImageTooLarge,
     InvalidRequest,
+    LeaseExpired,
     UnsupportedImage,
 )
 from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fingerpost.registry import LoadReport
+    from fingerpost.security.leases.verifier import Permit
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.memory import BodyMemory
@@ -92,7 +100,9 @@ class StreamProtocol:
         routes = ProtocolRoutes(context, "/v1/stream", typed_error)
         routes.stream("/v1/stream/{model}", self._stream, check=_check_headers)
 
-    async def _stream(self, request: web.Request, record: RequestRecord) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, record: RequestRecord, permit: Permit | None
+    ) -> web.StreamResponse:
         top = labels_wanted(request)
         reference = model_reference(request, self._manager)
         with self._manager.acquire(reference) as served:
@@ -113,6 +123,7 @@ class StreamProtocol:
             config=self._config,
             memory=self._memory,
             images=self._metrics.of(reference.model).images,
+            lease_ends_at=inf if permit is None else permit.ends_at,
         ).run()
         return response
 
@@ -148,6 +159,7 @@ class _Stream:
         config: WorkerConfig,
         memory: BodyMemory,
         images: UnlockedCounter,
+        lease_ends_at: float,
     ) -> None:
         self._request = request
         self._response = response
@@ -163,7 +175,9 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder(max_body_bytes=config.images.max_bytes, error=InvalidRequest)
         left_s = deadline_s(request)
-        self._scope = asyncio.timeout(left_s)
+        lease_s = lease_ends_at - time.time()
+        self._by_lease = lease_s < (inf if left_s is None else left_s)
+        self._scope = asyncio.timeout(lease_s if self._by_lease else left_s)
         self._images: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._room = asyncio.Event()
@@ -226,6 +240,10 @@ class _Stream:
             return self._failed(error)
         if self._admission.state is WorkerState.DRAINING:
             return Ended(taken=self._taken, reason="draining")
+        if self._by_lease and self._lost is None:
+            return self._failed(
+                LeaseExpired("the stream's lease has ended: open another stream with a new one")
+            )
         return self._failed(DeadlineExceeded("the stream's deadline has passed"))
 
     def _failed(self, error: FingerpostError) -> Ended:

@@ -18,10 +18,11 @@ import importlib
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.base import completed
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.models.files import is_keras
 from fingerpost.worker.models.manifest import Framework
@@ -55,11 +56,13 @@ class LoadedModel:
     Attributes:
         engine: runs it.
         labels: the names of the classes, in the order of the scores.
+        own_labels: those that the model itself has, for when its files have none.
         meta: facts about it for the registration.
     """
 
     engine: Engine
     labels: Labels
+    own_labels: tuple[str, ...] = ()
     meta: dict[str, str] = field(default_factory=dict)
 
 
@@ -108,6 +111,8 @@ class EngineLoader:
 
     def _loaded(self, files: ModelFiles) -> LoadedModel:
         backend = self._load(files)
+        own = completed(replace(files, labels=()), backend).labels
+        files = completed(files, backend)
         engine = self._engine(backend, files)
         try:
             classes = engine.warm_up()
@@ -122,7 +127,7 @@ class EngineLoader:
             **self._config.models.placement.meta(backend.device),
             "image": "any" if wanted.encoded else size,
         }
-        return LoadedModel(engine=engine, labels=labels, meta=meta)
+        return LoadedModel(engine=engine, labels=labels, own_labels=own, meta=meta)
 
     def _engine(self, backend: Backend, files: ModelFiles) -> Engine:
         config = self._config

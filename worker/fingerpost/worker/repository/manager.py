@@ -27,6 +27,7 @@ class ServedVersion:
     Attributes:
         model, version: its name and its number.
         labels: the names of the classes, in the order of the scores.
+        own_labels: those that the model itself has, for when its files have none.
         engine: runs it.
     """
 
@@ -34,6 +35,7 @@ class ServedVersion:
     version: str
     labels: Labels
     engine: Engine
+    own_labels: tuple[str, ...] = ()
 
 
 class ModelManager(Protocol):

@@ -30,21 +30,22 @@ def relabelled(served: ServedVersion, files: ModelFiles) -> ServedVersion:
     where = f"{served.model}@{served.version}"
     count = len(served.labels)
     numbers = tuple(map(str, range(count)))
-    if files.labels == served.labels or (not files.labels and served.labels == numbers):
+    labels = files.labels or served.own_labels
+    if labels == served.labels or (not labels and served.labels == numbers):
         logger.warning(
             "%s: its files have changed, but not its labels. The model stays as it was loaded: to "
             "serve other files, publish them as another version",
             where,
         )
         return served
-    if len(files.labels) != count:
-        found = f"{len(files.labels)} labels" if files.labels else "no labels any more"
+    if len(labels) != count:
+        found = f"{len(labels)} labels" if labels else "no labels any more"
         raise ConfigurationError(
             f"its files have changed: there are {found}, but the model gives {count} "
             "scores; the labels stay as they were. Write one label for each score"
         )
-    logger.info("%s: its labels were read again: %s", where, _summary(files.labels))
-    return dataclasses.replace(served, labels=files.labels)
+    logger.info("%s: its labels were read again: %s", where, _summary(labels))
+    return dataclasses.replace(served, labels=labels)
 
 
 def _summary(labels: tuple[str, ...]) -> str:

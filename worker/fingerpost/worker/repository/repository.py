@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 _MAX_HOLD_S: Final = 600.0
 # Characters of an error that are kept: the framework's own reasons and the remedy.
 _MAX_ERROR: Final = 2000
+# Of a text in the registry, of which Consul takes 512.
+_MAX_META_BYTES: Final = 400
+_CUT: Final = "... (the worker's log has all of it)"
 
 
 class ModelRepository:
@@ -143,7 +146,7 @@ class ModelRepository:
         meta = dict(entry.meta) if entry is not None else {}
         if problems := self.problems(model):
             text = " ".join("; ".join(problems).split())
-            meta["load-error"] = text.encode()[:400].decode(errors="ignore")  # Consul takes 512
+            meta["load-error"] = _cut(text)
         return meta
 
     def default_version(self, model: str) -> str | None:
@@ -288,7 +291,11 @@ class ModelRepository:
             lifecycle.failed(version, text[:_MAX_ERROR], files=files, now=now())
         else:
             served = ServedVersion(
-                model=name, version=str(version), labels=loaded.labels, engine=loaded.engine
+                model=name,
+                version=str(version),
+                labels=loaded.labels,
+                own_labels=loaded.own_labels,
+                engine=loaded.engine,
             )
             self._entries.setdefault(name, {})[version] = VersionHandle(served, loaded.meta)
             self._engines += (loaded.engine,)
@@ -371,3 +378,9 @@ class ModelRepository:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _cut(text: str) -> str:
+    if len(text.encode()) <= _MAX_META_BYTES:
+        return text
+    return text.encode()[: _MAX_META_BYTES - len(_CUT)].decode(errors="ignore") + _CUT

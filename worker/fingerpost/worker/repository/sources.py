@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fingerpost.basics.config_file import read_config
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.config_file import read_config
 from fingerpost.registry.names import check_service
 from fingerpost.worker.models.contents import Bounds
 from fingerpost.worker.models.files import find_model, find_versions

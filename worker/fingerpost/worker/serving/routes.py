@@ -23,10 +23,12 @@ from fingerpost.worker.telemetry.request import CLIENT_LEFT
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
     from fingerpost.registry.http_server import ErrorForm, Handler
+    from fingerpost.security.leases.verifier import Permit
     from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.admission import Admission, Check
     from fingerpost.worker.serving.errors import ErrorForms
     from fingerpost.worker.serving.fast_path import Answer, FastPath
+    from fingerpost.worker.serving.lease_gate import LeaseGate
     from fingerpost.worker.serving.memory import BodyMemory
     from fingerpost.worker.serving.quarantine import Quarantine
     from fingerpost.worker.telemetry.observer import Observer
@@ -67,6 +69,7 @@ class RouteContext:
         fast_path: learns the paths that were answered.
         load: makes this moment's load report.
         error_forms: learns how each protocol writes its errors.
+        leases: lets in only requests with a lease; None lets all in.
     """
 
     app: web.Application
@@ -78,6 +81,7 @@ class RouteContext:
     fast_path: FastPath
     load: Callable[[], LoadReport]
     error_forms: ErrorForms
+    leases: LeaseGate | None = None
 
 
 class ProtocolRoutes:
@@ -121,6 +125,7 @@ class ProtocolRoutes:
         """
         admission, manager = self._context.admission, self._context.manager
         memory, quarantine = self._context.memory, self._context.quarantine
+        leases = self._context.leases
 
         async def quarantined(request: web.Request, admitted: Admitted) -> Answer:
             async with quarantine.turn(request) as admitted.alone:
@@ -130,10 +135,12 @@ class ProtocolRoutes:
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
             admission.check_boot_id(request)  # another process would not have this model either
+            grant = NO_LIMITS if leases is None else leases.permit(request, reference.model).grant
             with manager.acquire(reference) as served:
                 record.served_by(served.model, served.version)
                 left_s = admission.admit(request, served, check)
                 admitted = Admitted(served, asyncio.get_running_loop().time() + left_s)
+                admitted.grant = grant
                 admission.enter()
                 work = quarantined if SUSPECT_HEADER in request.headers else direct
                 try:
@@ -155,7 +162,7 @@ class ProtocolRoutes:
     def stream(
         self,
         path: str,
-        work: Callable[[web.Request, RequestRecord], Awaitable[web.StreamResponse]],
+        work: Callable[[web.Request, RequestRecord, Permit | None], Awaitable[web.StreamResponse]],
         *,
         check: Check,
     ) -> None:
@@ -163,18 +170,20 @@ class ProtocolRoutes:
 
         Args:
             path: has the variable `model`.
-            work: answers the stream.
+            work: answers the stream, which has the lease in the last argument, if any.
             check: raises where the headers show that it is not a valid stream.
         """
         admission, manager = self._context.admission, self._context.manager
+        leases = self._context.leases
 
         async def respond(
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
             admission.check_boot_id(request)
+            permit = None if leases is None else leases.permit(request, reference.model)
             with manager.acquire(reference) as served:
                 admission.admit_stream(request, served, check)
-            return await work(request, record)
+            return await work(request, record, permit)
 
         self._add(path, respond, check)
 
@@ -215,7 +224,10 @@ class ProtocolRoutes:
                 if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
                     raise InvalidRequest("Expect: only 100-continue is supported")
                 context.admission.check_boot_id(request)
-                with context.manager.acquire(self._reference(request)) as served:
+                reference = self._reference(request)
+                if context.leases is not None:
+                    context.leases.permit(request, reference.model)
+                with context.manager.acquire(reference) as served:
                     context.admission.admit(request, served, check)
             except FingerpostError as error:
                 if isinstance(error, Overloaded):

@@ -138,6 +138,12 @@ class WorkerMetrics(Collector):
             "Requests to the admin API without its token, or with a wrong one",
             registry=self.registry,
         )
+        self.lease_refused = Counter(
+            f"{_PREFIX}lease_refused_requests",
+            "Requests refused for want of a valid lease, by the code of the error",
+            ["code"],
+            registry=self.registry,
+        )
         self.access_log_dropped = Counter(
             f"{_PREFIX}access_log_dropped_lines",
             "Access log lines that could not be written in time",

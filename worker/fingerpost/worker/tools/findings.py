@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fingerpost.registry.config_file import read_text
+from fingerpost.basics.config_file import read_text
 from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.models.manifest import (
     MANIFEST,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fingerpost.worker.backends.base import completed
 from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.images import ImageConfig, prepare
@@ -30,7 +31,7 @@ class LocalModel:
     def __init__(self, files: ModelFiles, backend: Backend) -> None:
         self._backend = backend
         self._limits = ImageConfig()
-        self._labels = check_labels(files, warm_up(backend, max_batch=1))
+        self._labels = check_labels(completed(files, backend), warm_up(backend, max_batch=1))
         self.name = files.name
         self.version = files.version
 

@@ -19,8 +19,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fingerpost.basics.config_file import decode_toml
 from fingerpost.errors import ConfigurationError, InvalidName
-from fingerpost.registry.config_file import decode_toml
 from fingerpost.registry.names import check_alias
 from fingerpost.registry.old_spellings import warn_old_spelling
 

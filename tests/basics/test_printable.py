@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.registry.printable import one_line, printable, printable_json
+from fingerpost.basics.printable import one_line, printable, printable_json
 
 
 @pytest.mark.parametrize(

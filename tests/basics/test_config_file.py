@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fingerpost.basics.config_file import MAX_BYTES, decode_toml, read_config, read_text
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.config_file import MAX_BYTES, decode_toml, read_config, read_text
 
 
 class _Form(msgspec.Struct):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fingerpost.errors import Overloaded
-from fingerpost.worker.protocols.admin_access import Attempts
+from fingerpost.security.attempts import Attempts
 
 
 def test_each_failure_doubles_the_pause_of_its_address() -> None:

@@ -1,0 +1,38 @@
+"""Documents in Consul's key-value store, below `fingerpost/`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fingerpost.errors import RegistryError
+from fingerpost.registry.deadline import deadline
+from fingerpost.registry.documents import check_document
+
+if TYPE_CHECKING:
+    from fingerpost.registry.consul.http import ConsulHttp
+
+__all__ = ["read_document", "write_document"]
+
+
+async def read_document(http: ConsulHttp, name: str, *, call_timeout_s: float) -> bytes | None:
+    """The document of that name; None if there is none. Raises `RegistryError`."""
+    path = _path(check_document(name))
+    async with deadline(call_timeout_s, f"reading {path} at {http.base_url}"):
+        # Any server may answer: the keys that somebody has just published are needed later.
+        answer = await http.call("GET", path, params={"raw": "", "stale": ""}, not_found_ok=True)
+    return None if answer.status == 404 else answer.body
+
+
+async def write_document(
+    http: ConsulHttp, name: str, content: bytes, *, call_timeout_s: float
+) -> None:
+    """Write the document of that name. Raises `RegistryError`."""
+    path = _path(check_document(name, content))
+    async with deadline(call_timeout_s, f"writing {path} at {http.base_url}"):
+        answer = await http.call("PUT", path, data=content)
+    if answer.body.strip() != b"true":
+        raise RegistryError(f"{path} at {http.base_url} was not written: {answer.body[:100]!r}")
+
+
+def _path(name: str) -> str:
+    return f"/v1/kv/fingerpost/{name}"

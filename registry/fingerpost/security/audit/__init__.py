@@ -1,0 +1,1 @@
+"""The audit log: who ordered what, and who was refused."""

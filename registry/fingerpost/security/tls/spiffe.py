@@ -1,0 +1,53 @@
+"""SPIFFE ids of workers: `spiffe://DOMAIN/fingerpost/worker/SERVICE`. Pure.
+
+The id is a URI in the certificate's subject alternative names (SPIFFE's X509-SVID, section 2).
+SPIFFE allows one id a certificate; a worker that serves several models needs one for each of its
+services, so several are accepted, and any other authority than a SPIFFE server can issue them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+__all__ = ["spiffe_ids", "worker_id", "worker_problem"]
+
+_SCHEME: Final = "spiffe://"
+_ID: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*", re.ASCII)
+_MAX_ID_BYTES: Final = 2048
+_WORKER: Final = "/fingerpost/worker/"
+
+
+def worker_id(trust_domain: str, service: str) -> str:
+    """The SPIFFE id of the workers of a service."""
+    return f"{_SCHEME}{trust_domain}{_WORKER}{service}"
+
+
+def spiffe_ids(cert: Mapping[str, Any]) -> tuple[str, ...]:
+    """The valid SPIFFE ids of a certificate, as `SSLSocket.getpeercert` returns it.
+
+    A URI that is not a valid id is left out: `spiffe://a/../b`, one with a query, or too long.
+    """
+    return tuple(
+        value for kind, value in cert.get("subjectAltName", ()) if kind == "URI" and _is_id(value)
+    )
+
+
+def worker_problem(ids: Iterable[str], trust_domain: str, service: str) -> str:
+    """Why a certificate with these ids is not one of a worker of `service`; empty if it is."""
+    wanted = worker_id(trust_domain, service)
+    shown = tuple(ids)
+    if wanted in shown:
+        return ""
+    named = f"it names {', '.join(shown[:5])}" if shown else "it has no SPIFFE id"
+    return (
+        f"its certificate is not one of a worker of {service!r}: {named}; issue it one with the "
+        f"URI {wanted}"
+    )
+
+
+def _is_id(text: str) -> bool:
+    if len(text) > _MAX_ID_BYTES or not _ID.fullmatch(text):
+        return False
+    return not any(part in (".", "..") for part in text.split("/"))
