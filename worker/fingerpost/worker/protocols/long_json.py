@@ -229,7 +229,7 @@ def _list_in(text: memoryview, start: int, end: int) -> tuple[int, int] | None:
     head = _OPENING.match(bytes(text[start : start + _MIN_BYTES]))
     tail_at = max(start, end - _MIN_BYTES)
     tail = bytes(text[tail_at:end])
-    closed = tail.rstrip(b"," + _SPACE)  # no expression: one that is searched takes a square of it
+    closed = tail.rstrip(b"," + _SPACE)  # an expression would take a square of its length
     ending = closed[len(closed.rstrip(b"]" + _SPACE)) :].lstrip(_SPACE)
     if head is None or not ending:
         return None
