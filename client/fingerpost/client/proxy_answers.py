@@ -73,6 +73,7 @@ class ProxyAnswers:
 
     Attributes:
         rejected_entries: the instances that were left out.
+        problems: what the proxy that answered last said is wrong with it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ProxyAnswers:
         self._address_policy = address_policy
         self._signatures = signatures
         self.rejected_entries = RejectedEntries()
+        self.problems: tuple[str, ...] = ()
 
     async def verify(self, body: bytes, service: str, proxy: str) -> None:
         """Verify the signatures in an answer, so that `snapshot` need not: see `EntrySignatures`.
@@ -148,7 +150,11 @@ class ProxyAnswers:
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
         """
-        entries = decode_answer(_services, body, proxy, "list of services").services
+        answer = decode_answer(_services, body, proxy, "list of services")
+        entries = answer.services
+        self.problems = tuple(
+            f"{proxy}: {one_line(each, _MAX_REASON_LETTERS)}" for each in answer.problems[:10]
+        )
         if len(entries) > _MAX_SERVICES:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:
