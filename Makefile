@@ -15,6 +15,8 @@ STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
 # Processes that `make test` runs tests in.
 JOBS ?= 2
+# The tests start hundreds of processes, and pytest rewrites each test module: compile them once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test quick test-faults fuzz fuzz-leases check docs bench bench-smoke clean

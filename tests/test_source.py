@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
+import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("registry", "client", "proxy", "worker", "deploy")
@@ -57,3 +60,19 @@ def test_no_circle_even_under_type_checking():
                         if other == each or other.startswith(f"{each}.")
                     }
         TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.shell
+def test_make_lets_python_keep_what_it_compiled():
+    """Else every test module is rewritten in each run, and each process compiles its imports."""
+    show = subprocess.run(
+        ["make", "--no-print-directory", "-f", "Makefile", "-f", "-", "show"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        input="show:\n\t@env\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\nPATH=" in f"\n{show.stdout}"
+    assert "PYTHONDONTWRITEBYTECODE" not in show.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from itertools import islice
@@ -16,6 +17,7 @@ from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
+from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 
 if TYPE_CHECKING:
     from fingerpost.registry import Instance
@@ -54,10 +56,12 @@ class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         withdrawn: ids of those that are drained or not well.
         failing: why the registry's check of a worker fails, by its id, for people.
+        rejected: why an entry is left out, by its id, likewise.
     """
 
     withdrawn: tuple[str, ...] = ()
     failing: Mapping[str, str] = {}
+    rejected: Mapping[str, str] = {}
 
 
 class ProxyAnswers:
@@ -65,14 +69,34 @@ class ProxyAnswers:
 
     Args:
         address_policy: which addresses of workers are used.
+        signatures: which signatures of workers are believed; None asks for none.
 
     Attributes:
         rejected_entries: the instances that were left out.
+        problems: what the proxy that answered last said is wrong with it.
     """
 
-    def __init__(self, address_policy: AddressPolicy) -> None:
+    def __init__(
+        self, address_policy: AddressPolicy, signatures: EntrySignatures | None = None
+    ) -> None:
         self._address_policy = address_policy
+        self._signatures = signatures
         self.rejected_entries = RejectedEntries()
+        self.problems: tuple[str, ...] = ()
+
+    async def verify(self, body: bytes, service: str, proxy: str) -> None:
+        """Verify the signatures in an answer, so that `snapshot` need not: see `EntrySignatures`.
+
+        Raises:
+            BadAnswer: the answer as a whole is not valid.
+        """
+        if self._signatures is None:
+            return
+        instances = []
+        for raw in decode_answer(_resolve, body, proxy, "answer to a lookup").instances:
+            with contextlib.suppress(*DECODE_ERRORS):
+                instances.append(_instance.decode(bytes(raw).decode()).instance(service))
+        await self._signatures.verify(service, instances)
 
     def snapshot(self, body: bytes, service: str, proxy: str, now: float) -> Snapshot:
         """The snapshot in an answer to `GET /v1/resolve/{service}`.
@@ -98,7 +122,7 @@ class ProxyAnswers:
                 reason = Rejection(RejectionReason.MALFORMED, str(error)[:500])
                 rejected[_id_of(raw)] = reason
                 continue
-            rejection = self._address_policy.rejection(instance)
+            rejection = entry_rejection(instance, self._address_policy, self._signatures)
             if rejection is None and instance.id in instances:
                 rejection = Rejection(RejectionReason.DUPLICATE, "its id is listed twice")
             if rejection is None:
@@ -116,6 +140,7 @@ class ProxyAnswers:
             index=answer.index,
             taken_at=now - answer.age_s,
             retained=answer.retained,
+            rejected=tuple((id_, each.message) for id_, each in rejected.items()),
             from_disk=answer.from_disk,
         )
 
@@ -125,22 +150,31 @@ class ProxyAnswers:
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
         """
-        entries = decode_answer(_services, body, proxy, "list of services").services
+        answer = decode_answer(_services, body, proxy, "list of services")
+        entries = answer.services
+        self.problems = tuple(
+            f"{proxy}: {one_line(each, _MAX_REASON_LETTERS)}" for each in answer.problems[:10]
+        )
         if len(entries) > _MAX_SERVICES:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:
             return {
                 check_service(each.name): Unlisted(
                     withdrawn=tuple(map(check_id, each.withdrawn)),
-                    failing={
-                        check_id(id_): one_line(why, _MAX_REASON_LETTERS)
-                        for id_, why in islice(each.failing.items(), _MAX_REASONS)
-                    },
+                    failing=_reasons({check_id(id_): why for id_, why in each.failing.items()}),
+                    rejected=_reasons(each.rejected or {}),
                 )
                 for each in entries
             }
         except DECODE_ERRORS as error:
             raise BadAnswer(f"{proxy}: not a valid list of services: {error}") from error
+
+
+def _reasons(of: Mapping[str, str]) -> dict[str, str]:
+    return {
+        one_line(id_, _MAX_ID_LETTERS): one_line(why, _MAX_REASON_LETTERS)
+        for id_, why in islice(of.items(), _MAX_REASONS)
+    }
 
 
 def _id_of(raw: msgspec.Raw) -> str:

@@ -17,8 +17,10 @@ from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
     FingerpostError,
+    Forbidden,
     NoWorker,
     RegistryUnreachable,
+    Unauthenticated,
     UnknownService,
     Unreachable,
     error_from_json,
@@ -28,11 +30,14 @@ from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
 from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fingerpost.client.credential import Credential
     from fingerpost.registry import Registry
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
@@ -77,6 +82,11 @@ class Resolver(Protocol):
         """The entries that were left out, because they are malformed or not allowed."""
         ...
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the proxy that answered last said is wrong with it, to callers with a role."""
+        ...
+
     async def aclose(self) -> None:
         """End the watches and connections that this resolver has opened."""
         ...
@@ -108,7 +118,12 @@ class RegistryResolver:
         async def read(service: str) -> tuple[Snapshot, Unlisted]:
             async with together:
                 found = await self._registry.list(service)
-            return found, Unlisted(withdrawn=found.withdrawn, failing=dict(found.failing))
+            unlisted = Unlisted(
+                withdrawn=found.withdrawn,
+                failing=dict(found.failing),
+                rejected=dict(found.rejected),
+            )
+            return found, unlisted
 
         return await asyncio.gather(*map(read, await self.services()))
 
@@ -117,6 +132,11 @@ class RegistryResolver:
         """The entries that the registry left out."""
         # A registry of the caller's own, which was written for an earlier release, counts none.
         return getattr(self._registry, "rejected_entries", None) or RejectedEntries()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """None: a registry does not say so."""
+        return ()
 
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
@@ -152,6 +172,9 @@ class ProxyResolver:
         proxies: URLs, in the order in which they are asked.
         connect_timeout_s: how many seconds a connection to one of them may take.
         address_policy: which addresses of workers are used.
+        tls: for `https` URLs; by default the authorities of the system.
+        credential: sent to the proxies.
+        signatures: which signatures of workers are believed; None asks for none.
     """
 
     def __init__(
@@ -160,12 +183,17 @@ class ProxyResolver:
         *,
         connect_timeout_s: float,
         address_policy: AddressPolicy | None = None,
+        tls: ClientTls | None = None,
+        credential: Credential | None = None,
+        signatures: EntrySignatures | None = None,
     ) -> None:
+        self._tls = tls or ClientTls()
+        self._credential = credential
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
         self._overviewed: dict[str, Watch[Snapshot]] = {}
         self._connect_timeout_s = connect_timeout_s
-        self._answers = ProxyAnswers(address_policy or AddressPolicy())
+        self._answers = ProxyAnswers(address_policy or AddressPolicy(), signatures)
         # Each watch holds a connection, so their number is not limited.
         self._session = PeerSession(max_bytes=_MAX_BYTES, keep_alive_s=_KEEP_ALIVE_S, workers=False)
 
@@ -204,7 +232,7 @@ class ProxyResolver:
 
     async def _unlisted(self) -> dict[str, Unlisted]:
         """The services; a proxy of release 0.1.0 says nothing of workers that are off the list."""
-        failures: list[str] = []
+        failures: list[tuple[URL, FingerpostError]] = []
         for proxy in self._proxies:
             try:
                 status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
@@ -215,8 +243,13 @@ class ProxyResolver:
                     raise error
                 return self._answers.services(body, str(proxy))
             except FingerpostError as failure:
-                failures.append(_named(failure, proxy))
+                failures.append((proxy, failure))
         raise _none_answered(failures)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """See `Resolver.problems`."""
+        return self._answers.problems
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""
@@ -231,14 +264,19 @@ class ProxyResolver:
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
     ) -> tuple[int, str | None, bytes]:
-        """Status, index header and body of one answer. Raises `Unreachable` and `BadAnswer`."""
+        """Status, index header and body of one answer.
+
+        Raises:
+            Unreachable, BadAnswer, TlsFailed: see `peer_error`.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s)
         url = proxy.with_path(path).with_query(query)
+        tls = self._tls.for_host() if proxy.scheme == "https" else None
+        credential = self._credential
+        headers = None if credential is None else {"Authorization": credential.header()}
+        asked = self._session.request("GET", url, headers=headers, timeout=limits, tls=tls)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.request("GET", url, timeout=limits) as response,
-            ):
+            async with asyncio.timeout(timeout_s), asked as response:
                 body = await self._session.read(response, str(proxy))
                 return response.status, response.headers.get(INDEX_HEADER), body
         except TimeoutError as error:
@@ -262,7 +300,7 @@ class _ProxyPoll:
     async def __call__(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
         """See `fingerpost.registry.watching.watch.Poll`."""
         proxies = self._resolver.proxies
-        failures: list[str] = []
+        failures: list[tuple[URL, FingerpostError]] = []
         for at in range(self._at, self._at + len(proxies)):
             # Set before it has answered, so that a cancelled poll goes on with the next one too.
             self._at = (at + 1) % len(proxies)
@@ -270,7 +308,7 @@ class _ProxyPoll:
             try:
                 answer = await self._ask(proxy, index, wait_s)
             except FingerpostError as error:
-                failures.append(_named(error, proxy))
+                failures.append((proxy, error))
                 index = 0
             else:
                 self._at = at % len(proxies)
@@ -287,6 +325,7 @@ class _ProxyPoll:
             raise _not_a_proxy(proxy, f"HTTP {status} with {INDEX_HEADER} {header!r}", body)
         next_index = max(1, int(header))
         if status == 200:
+            await self._answers.verify(body, self._service, str(proxy))
             snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
             return snapshot, next_index
         error = error_from_json(body, status=status, peer=str(proxy))
@@ -312,12 +351,15 @@ def _named(error: FingerpostError, proxy: URL) -> str:
 def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
     start = body[:80].decode("utf-8", "replace")
     return BadAnswer(
-        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. Give a proxy's URL; a "
-        "registry's is consul://HOST:PORT (--registry)"
+        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. If it is a "
+        "registry, give its URL as --registry (in Python: registry=)"
     )
 
 
-def _none_answered(failures: Sequence[str]) -> RegistryUnreachable:
-    return RegistryUnreachable(
-        f"no proxy answered; start one or use another one: {'; '.join(failures)}"
-    )
+def _none_answered(failures: Sequence[tuple[URL, FingerpostError]]) -> FingerpostError:
+    """The error where all proxies failed: that of one which does not let the caller in, if any."""
+    for proxy, error in failures:
+        if isinstance(error, Unauthenticated | Forbidden):
+            return type(error)(_named(error, proxy))
+    reasons = "; ".join(_named(error, proxy) for proxy, error in failures)
+    return RegistryUnreachable(f"no proxy answered; start one or use another one: {reasons}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot
 from fingerpost.registry.old_spellings import warn_old_spelling
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOOT_ID_HEADER",
+    "CLASS_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
@@ -53,6 +55,9 @@ INSTANCE_PATH: Final = "/instance/"
 # `/lease/TOKEN` before all that is the same as `Authorization: Bearer TOKEN`: a signed lease, see
 # `fingerpost.security.leases`. In URLs of a proxy's `GET /` and of its redirects.
 LEASE_PATH: Final = "/lease/"
+# The priority class of the images, such as `batch`; without it they are of the first class that
+# their tenant may use.
+CLASS_HEADER: Final = "Fingerpost-Class"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or
@@ -126,11 +131,13 @@ class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `POST /v1/classify/{model}`: one result for each image, in the order sent.
 
     If the only image of a request fails, the answer is that error alone, with its HTTP status.
+    `digest` is that of the model's files, for a request with `?digest=1`.
     """
 
     model: str
     version: str
     results: tuple[ImageAnswer, ...]
+    digest: str | UnsetType = UNSET
 
 
 class ReceivedImage(ImageAnswer, frozen=True, kw_only=True):
@@ -158,6 +165,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId = 0
     meta: Mapping[str, str] = {}
     load: LoadReport | None = None
+    signature: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, instance: Instance, load: LoadReport | None = None) -> ResolvedInstance:
@@ -173,6 +181,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             boot_id=instance.boot_id,
             meta=instance.meta,
             load=load,
+            signature=instance.signature,
         )
 
     def instance(self, service: str) -> Instance:
@@ -187,6 +196,7 @@ class ResolvedInstance(msgspec.Struct, frozen=True, kw_only=True):
             zone=self.zone,
             boot_id=self.boot_id,
             meta=self.meta,
+            signature=self.signature,
         )
 
 
@@ -211,6 +221,9 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     index: Count
     age_s: Seconds
     lease_s: Seconds
+    lease: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,2048}$")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     retained: tuple[str, ...] = ()
     from_disk: bool = False
     kept: tuple[str, ...] = ()
@@ -229,6 +242,8 @@ class ResolveAnswer(AnswerHead, frozen=True, kw_only=True):
         index: to be sent as the next request's `index=`.
         age_s: how many seconds ago the registry confirmed the snapshot.
         lease_s: for how many seconds the answer may be used without asking again.
+        lease: the signed right to send images to this service, for `Authorization: Bearer`; not
+            there where the proxy signs none.
         retained: ids of the instances that the registry no longer lists, but that still answer.
         from_disk: whether this proxy has not reached the registry since it started.
         kept: the same as `retained`, under its name in release 0.1.0, for one more release.
@@ -262,6 +277,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         failing: why the registry's check of a worker fails, by its id: the address and the check's
             output, for people. Of 100 workers at most, 300 characters each, without control
             characters. Proxies before release 0.2 do not have it.
+        rejected: why an entry is left out, by its id, in the same form; only where one is.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -275,6 +291,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     failing: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+    rejected: Mapping[str, str] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.labels and not self.aliases:

@@ -79,6 +79,7 @@ _COMMANDS = (
     "status",
     "drain",
     "ca",
+    "keys",
     "up",
     "demo",
 )

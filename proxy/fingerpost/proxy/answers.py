@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import UNSET
 
 from fingerpost.basics.printable import one_line
 from fingerpost.client.wire import (
@@ -16,7 +17,7 @@ from fingerpost.client.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fingerpost.registry import Instance, LoadReport, Snapshot
     from fingerpost.security.caller import Caller
@@ -58,6 +59,7 @@ def resolve_answer(
     *,
     now: float,
     lease_s: float,
+    lease: str | msgspec.UnsetType = msgspec.UNSET,
 ) -> ResolveAnswer:
     """The body of `GET /v1/resolve/{service}`.
 
@@ -67,12 +69,14 @@ def resolve_answer(
         reports: the last load report of each instance, by id.
         now: the time, in seconds of the monotonic clock.
         lease_s: see `ProxyConfig`.
+        lease: the signed lease for the service; unset where none are signed.
     """
     return ResolveAnswer(
         service=snapshot.service,
         index=snapshot.index,
         age_s=round(snapshot.age_s(now), 3),
         lease_s=lease_s,
+        lease=lease,
         instances=tuple(ResolvedInstance.of(each, reports.get(each.id)) for each in instances),
         retained=snapshot.retained,
         from_disk=snapshot.from_disk,
@@ -110,7 +114,10 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         age_s=round(snapshot.age_s(now), 3),
         from_disk=snapshot.from_disk,
         withdrawn=snapshot.withdrawn,
-        failing={
-            id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in snapshot.failing[:_MAX_REASONS]
-        },
+        failing=_reasons(snapshot.failing),
+        rejected=_reasons(snapshot.rejected) or UNSET,
     )
+
+
+def _reasons(of: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {id_: one_line(why, _MAX_REASON_LETTERS) for id_, why in of[:_MAX_REASONS]}

@@ -59,6 +59,11 @@ class RejectionReason(enum.StrEnum):
     RESERVED = "reserved"
     OUTSIDE_NETWORKS = "outside_networks"
     HOST_NAME = "host_name"
+    UNSIGNED = "unsigned"
+    UNKNOWN_KEY = "unknown_key"
+    WRONG_SIGNATURE = "wrong_signature"
+    KEY_NOT_ALLOWED = "key_not_allowed"
+    SIGNATURE_EXPIRED = "signature_expired"
 
 
 class Rejection(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             An entry of which only a check got no answer is not among them.
         failing: id and reason of each entry that is off the list because of its check, and not
             drained: the check's output, with the address. For people; it may be some seconds old.
+        rejected: id and reason of each entry left out as malformed or not allowed. For people.
         from_disk: whether it was read from a `SnapshotStore`, because the registry has not
             answered since this process started. Its age counts from when the registry confirmed
             it, whichever process took it.
@@ -42,6 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     retained: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
     failing: tuple[tuple[str, str], ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
     from_disk: bool = False
 
     def age_s(self, now: float) -> float:

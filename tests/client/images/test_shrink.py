@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from tests.support.pictures import difference, photo, png_chunk, save, scene
 from tests.support.raw_images import png, tiff_of
@@ -56,50 +59,69 @@ def test_a_turned_photograph_is_sent_upright():
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
-def enlarged() -> dict[str, bytes]:
-    """An image of every format and mode, 8 times as large as that of the specimens."""
+def enlarged() -> dict[str, Callable[[], bytes]]:
+    """Makes an image of every format and mode, 8 times as large as that of the specimens."""
     size = (512, 384)
-    rgb, rgba = scene(size), scene(size).convert("RGBA")
-    rgba.putalpha(photo(size, "L"))
     exif = Image.Exif()
     exif[0x0112] = 6
     raw = b"\nexif\n%8d\n" % len(exif.tobytes()) + exif.tobytes().hex().encode() + b"\n"
-    gray16 = np.asarray(rgb.convert("L")).astype(np.int64)[..., None] * 257
-    flat = np.asarray(rgb.convert("L")).astype(np.int64)[..., None] >> 4
-    palette = rgb.convert("P", palette=Image.Palette.ADAPTIVE)
-    scan = rgb.convert("1")
+    magick = b"Raw profile type exif\0\0" + zlib.compress(raw)
+
+    @functools.cache
+    def of(mode: str) -> Image.Image:
+        if mode == "RGB":
+            return scene(size)
+        if mode == "RGBA":
+            image = of("RGB").convert("RGBA")
+            image.putalpha(photo(size, "L"))
+            return image
+        if mode == "P":
+            return of("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+        return of("RGBA" if mode == "LA" else "RGB").convert(mode)
+
+    def saved(mode: str, kind: str = "PNG", **options: object) -> Callable[[], bytes]:
+        return lambda: save(of(mode), kind, **options)
+
+    def chunked(name: bytes, body: bytes) -> Callable[[], bytes]:
+        return lambda: with_chunk(save(of("RGB")), name, body)
+
+    def gray(bits: int) -> NDArray[np.int64]:
+        samples = np.asarray(of("L")).astype(np.int64)[..., None] * 257
+        return samples >> (16 - bits)
+
+    def turning() -> bytes:
+        return save(of("P"), "GIF", save_all=True, append_images=[of("P").rotate(180)])
+
     return {
-        "jpeg": save(rgb, "JPEG"),
-        "jpeg turned": save(rgb, "JPEG", exif=exif),
-        "jpeg turned by xmp": save(rgb, "JPEG", xmp=XMP),
-        "jpeg gray": save(rgb.convert("L"), "JPEG"),
-        "jpeg cmyk": save(rgb.convert("CMYK"), "JPEG"),
-        "png": save(rgb),
-        "png turned": save(rgb, exif=exif),
-        "png turned by xmp": with_chunk(save(rgb), b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
-        "png turned by ImageMagick": with_chunk(
-            save(rgb), b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)
-        ),
-        "png alpha": save(rgba),
-        "png gray alpha": save(rgba.convert("LA")),
-        "png palette": save(palette),
-        "png palette transparent": save(palette, transparency=bytes(range(256))),
-        "png palette with one colour transparent": save(palette, transparency=3),
-        "png 1 bit": save(scan),
-        "png 4 bits transparent": png(flat, 4, 0, before=[(b"tRNS", b"\0\7")]),
-        "png 16 bits": png(gray16, 16, 0),
-        "png 16 bits transparent": png(gray16, 16, 0, before=[(b"tRNS", b"\x80\x80")]),
-        "tiff 16 bits MM": tiff_of(gray16, 16, 1, order=">"),
-        "tiff 16 bits II, white is 0": tiff_of(gray16, 16, 0),
-        "tiff 12 bits": tiff_of(gray16 >> 4, 12, 1),
-        "tiff turned": save(rgb, "TIFF", exif=exif),
-        "tiff fax": save(scan, "TIFF", compression="group4"),
-        "tiff lzw alpha": save(rgba, "TIFF", compression="tiff_lzw"),
-        "webp turned": save(rgb, "WEBP", exif=exif, lossless=True),
-        "webp alpha": save(rgba, "WEBP", lossless=True),
-        "gif": save(rgb, "GIF"),
-        "gif animated": save(rgb, "GIF", save_all=True, append_images=[rgb.rotate(180)]),
-        "bmp": save(rgb, "BMP"),
+        "jpeg": saved("RGB", "JPEG"),
+        "jpeg turned": saved("RGB", "JPEG", exif=exif),
+        "jpeg turned by xmp": saved("RGB", "JPEG", xmp=XMP),
+        "jpeg gray": saved("L", "JPEG"),
+        "jpeg cmyk": saved("CMYK", "JPEG"),
+        "png": saved("RGB"),
+        "png turned": saved("RGB", exif=exif),
+        "png turned by xmp": chunked(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        "png turned by ImageMagick": chunked(b"zTXt", magick),
+        "png alpha": saved("RGBA"),
+        "png gray alpha": saved("LA"),
+        "png palette": saved("P"),
+        "png palette transparent": saved("P", transparency=bytes(range(256))),
+        "png palette with one colour transparent": saved("P", transparency=3),
+        "png 1 bit": saved("1"),
+        "png 4 bits transparent": lambda: png(gray(4), 4, 0, before=[(b"tRNS", b"\0\7")]),
+        "png 16 bits": lambda: png(gray(16), 16, 0),
+        "png 16 bits transparent": lambda: png(gray(16), 16, 0, before=[(b"tRNS", b"\x80\x80")]),
+        "tiff 16 bits MM": lambda: tiff_of(gray(16), 16, 1, order=">"),
+        "tiff 16 bits II, white is 0": lambda: tiff_of(gray(16), 16, 0),
+        "tiff 12 bits": lambda: tiff_of(gray(12), 12, 1),
+        "tiff turned": saved("RGB", "TIFF", exif=exif),
+        "tiff fax": saved("1", "TIFF", compression="group4"),
+        "tiff lzw alpha": saved("RGBA", "TIFF", compression="tiff_lzw"),
+        "webp turned": saved("RGB", "WEBP", exif=exif, lossless=True),
+        "webp alpha": saved("RGBA", "WEBP", lossless=True),
+        "gif": saved("P", "GIF"),
+        "gif animated": turning,
+        "bmp": saved("RGB", "BMP"),
     }
 
 
@@ -116,7 +138,7 @@ ENLARGED = enlarged()
 def test_a_worker_sees_the_same_in_it(name, channels):
     """In the mean of all pixels; two filters, one after the other, and a JPEG's loss remain: of so
     small an image a JPEG keeps little of the colours."""
-    data = ENLARGED[name]
+    data = ENLARGED[name]()
     small = shrink(data, 48, 64)
     full = decode(data, size=(48, 64), channels=channels)
     seen = decode(small, size=(48, 64), channels=channels)

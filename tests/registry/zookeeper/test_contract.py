@@ -17,6 +17,7 @@ from tests.registry import (
     test_contract,
     test_document_contract,
     test_identity_contract,
+    test_signed_contract,
     test_watch_contract,
 )
 from tests.support.optional import not_none
@@ -29,9 +30,13 @@ for _name, _test in (
     | vars(test_document_contract)
     | vars(test_watch_contract)
     | vars(test_identity_contract)
+    | vars(test_signed_contract)
 ).items():
     if _name.startswith("test_"):
         globals()[_name] = _test
+
+# A fixture.
+keys = test_signed_contract.keys
 
 
 class Answer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
@@ -18,6 +19,8 @@ from fingerpost.worker.images import ImageConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = [
     "DrainConfig",
@@ -49,6 +52,11 @@ class RegistrationConfig:
         registry_wait_s: seconds to wait for a registry that cannot be reached, at the start and
             when the worker registers. Infinite, the default, as the proxy does, so that they may
             be started in any order; 0 gives up at once.
+        key: a file with a private key (Ed25519), read again when it changes, which signs the
+            registration: see `fingerpost.registry.entry_signature`. None does not sign.
+        signature_life_s: seconds for which a signature is valid. It is renewed after a third of
+            that. More outlasts a longer outage of the registry; less lets a copy of an old entry
+            be used for a shorter time. A day outlasts a night without the registry.
     """
 
     advertise: str | None = None
@@ -56,11 +64,14 @@ class RegistrationConfig:
     zone: str = ""
     timeout_s: float = 120.0
     registry_wait_s: float = math.inf
+    key: Path | None = None
+    signature_life_s: float = _DAY_S
 
     def __post_init__(self) -> None:
         _check_range("registration.weight", self.weight, 1, 65_535)
         _check_least("registration.timeout_s", self.timeout_s, 0)
         _check_least("registration.registry_wait_s", self.registry_wait_s, 0)
+        _check_least("registration.signature_life_s", self.signature_life_s, 60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,11 +278,15 @@ class WorkerConfig:
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
         connections: which connections are refused or closed.
+        tls: the certificate to serve with, and whether clients must show one; see `TlsConfig`.
+            None serves plain HTTP.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
         leases: who may send images.
         telemetry: what is written about each request.
+        callers: who may use the admin API beside those with its token, and where orders and
+            refusals are written down. Who may send images is the leases' to say.
 
     Raises:
         ConfigurationError: a value out of its range; the message names the field, the value and
@@ -292,10 +307,21 @@ class WorkerConfig:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    tls: TlsConfig | None = None
+    callers: CallersConfig = field(default_factory=CallersConfig)
+
+    @property
+    def has_admin_api(self) -> bool:
+        """Whether somebody may use the admin API, which otherwise is not there."""
+        return bool(self.models.admin_token or self.callers.policy)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
+        if self.tls is not None and not self.tls.serves:
+            raise ConfigurationError(
+                "tls has no certificate to serve with: give --tls-cert and --tls-key"
+            )
 
 
 def _check_least(name: str, value: float, least: float) -> None:

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
+from fingerpost.registry.access import Callers
+from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.registry.http_server import bind, serve
-from fingerpost.registry.instance import address_in_id
+from fingerpost.registry.instance import SCHEME_KEY, address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
 from fingerpost.security.leases.verifier import LeaseVerifier
+from fingerpost.security.tls import ServerTls
 from fingerpost.worker.address import advertised_host, is_own_address
+from fingerpost.worker.address_check import check_for_tls
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
@@ -33,6 +37,7 @@ from fingerpost.worker.service import WorkerService
 from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
+from fingerpost.worker.signed_instances import signed_instances
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -88,7 +93,11 @@ class Worker:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.registry_config)
+        self._tls = None if config.tls is None else ServerTls(config.tls)
+        self._registry = open_registry(
+            config.registry, check_for_tls(config, self._tls), tls=config.tls
+        )
+        self._signed = signed_instances(config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
@@ -146,6 +155,9 @@ class Worker:
         """
         running, config = self._require_running(), self._config
         address = address_in_id(running.host, running.port)
+        own_meta = {"fingerpost": __version__}
+        if self._tls is not None:
+            own_meta[SCHEME_KEY] = "https"
         return tuple(
             Instance(
                 id=f"{info.name}-{address}-{self._nonce}",
@@ -156,7 +168,7 @@ class Worker:
                 weight=config.registration.weight,
                 zone=config.registration.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": __version__},
+                meta=running.repository.meta(info.name) | own_meta,
             )
             for info in running.repository.models()
         )
@@ -208,27 +220,33 @@ class Worker:
                 keys = await leaving.enter_async_context(_lease_keys(config, self._registry))
                 verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
                 leases = LeaseGate(verifier, metrics.lease_refused)
+            callers = await leaving.enter_async_context(
+                Callers(config.callers, AccessMetrics(metrics.registry))
+            )
             service = WorkerService(
                 repository,
                 boot_id=self._boot_id,
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=_admin_routes(repository, config, metrics),
+                extra=_admin_routes(repository, config, metrics, callers),
                 leases=leases,
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
             await runner.setup()
             port = listener.getsockname()[1]
-            await serve(runner, listener)
+            await serve(runner, listener, self._tls)
             registrations = Registrations(
                 self._registry,
-                lambda: self.instances,
+                self._registered,
                 healthy=service.engine_healthy,
                 lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
+            if self._signed is not None:
+                renewal = asyncio.create_task(self._signed.renew(registrations.sync))
+                leaving.push_async_callback(_end, renewal)
             self._running = _Running(
                 host=host,
                 port=port,
@@ -298,13 +316,17 @@ class Worker:
     async def _remove_stale_entries(self) -> None:
         """Remove what is left of processes that had this address before; it is not necessary."""
         instances = self.instances
-        if not instances or not await is_own_address(instances[0]):
+        if not instances or not await is_own_address(instances[0], self._config.tls):
             return
         try:
             for entry in await self._registry.remove_stale(instances[0]):
                 logger.info("removed the entry %s of a process that had this address", entry)
         except RegistryError as error:
             logger.warning("entries of processes that had this address may remain: %s", error)
+
+    def _registered(self) -> tuple[Instance, ...]:
+        instances = self.instances
+        return instances if self._signed is None else self._signed.sign(instances)
 
     async def _announce(self) -> None:
         if self._running is not None:
@@ -336,6 +358,11 @@ def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
     )
 
 
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
     if config.leases.keys_file is not None:
         return LeaseKeys.from_file(config.leases.keys_file)
@@ -343,11 +370,11 @@ def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
 
 
 def _admin_routes(
-    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics
+    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics, callers: Callers
 ) -> Callable[[RouteContext], None] | None:
-    """Adds the admin API, which is there only with a token."""
-    if not config.models.admin_token:
+    """Adds the admin API, which is there only with a token or callers."""
+    if not config.has_admin_api:
         return None
     names = filter(None, (config.host, config.registration.advertise))
-    access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
+    access = AdminAccess(config.models.admin_token, callers, metrics.admin_denied, names)
     return AdminProtocol(repository, access).add_to

@@ -291,7 +291,7 @@ class Dispatcher:
         reply: Reply | None = None
         try:
             reply = await self._transport.classify(
-                instance.address,
+                instance.target,
                 str(call.reference),
                 call.top,
                 attempt,
@@ -355,7 +355,7 @@ class Dispatcher:
         if service.refresh(now):
             self._transport.retain(
                 {
-                    each.instance.address
+                    each.instance.target
                     for one in self._services.values()
                     for each in one.balancer.endpoints
                 }

@@ -105,6 +105,15 @@ _OPTIONS: Final[tuple[Option, ...]] = (
         None,
     ),
     (
+        "registration_keys",
+        Annotated[
+            Path | None,
+            _option("registration-keys", "Accept only workers that a key in this JWKS has signed.",
+                    env="REGISTRATION_KEYS", metavar="FILE"),
+        ],
+        None,
+    ),
+    (
         "snapshots",
         Annotated[
             Path | None,
@@ -132,6 +141,7 @@ def _registry_config(**values: Any) -> RegistryConfig:
         datacenters=tuple(values["datacenter"] or ()),
         namespace=values["namespace"],
         allow_networks=tuple(values["allow_network"] or ()),
+        registration_keys=_text(values["registration_keys"]),
         snapshot_folder=_text(values["snapshots"]),
     )
 

@@ -19,12 +19,7 @@ from fingerpost.errors import (
     RegistryDenied,
     RegistryError,
 )
-from fingerpost.registry.address_policy import (
-    AddressPolicy,
-    RejectedEntries,
-    Rejection,
-    RejectionReason,
-)
+from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.agent import ConsulAgent
@@ -34,8 +29,9 @@ from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
 from fingerpost.registry.consul.schema.checks import format_duration
-from fingerpost.registry.consul.schema.codec import TAG, Entry, decode_catalog, decode_entries
+from fingerpost.registry.consul.schema.codec import TAG, decode_catalog, decode_entries
 from fingerpost.registry.consul.schema.url import parse_base_url
+from fingerpost.registry.consul.selection import EntrySelection
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
@@ -49,9 +45,8 @@ from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Watch
 
 if TYPE_CHECKING:
-    import builtins
-
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ConsulRegistry"]
 
@@ -93,6 +88,7 @@ class ConsulRegistry(WatchingRegistry):
             calls; less restores it sooner after an agent lost its memory.
         watch_config: see `WatchConfig`.
         address_policy: which addresses are allowed; see `AddressPolicy` for the default.
+        signatures: which signatures are believed; None asks for none.
         store: where snapshots are kept across restarts, such as a `SnapshotStore`; None keeps
             none. `aclose` closes it.
 
@@ -116,6 +112,7 @@ class ConsulRegistry(WatchingRegistry):
         keep_alive_s: float = 2.0,
         watch_config: WatchConfig | None = None,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -152,10 +149,12 @@ class ConsulRegistry(WatchingRegistry):
         self._registrations: list[ConsulRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
-        preserving = self._watch_config.self_preservation
-        self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
+        self._liveness = LivenessProbe.of(
+            self._watch_config.self_preservation, registry_config.workers_tls
+        )
         super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
+        self._selection = EntrySelection(self._address_policy, signatures, self.rejected_entries)
 
     @property
     def url(self) -> str:
@@ -309,15 +308,17 @@ class ConsulRegistry(WatchingRegistry):
         entries = decode_entries(answer.body, service, remote=position > 0)
         if not entries:
             await self._verify_empty(answer, service, where, pool=pool)
-        instances, rejected = self._select(service, entries)
-        withdrawn = {entry.id for entry in entries if entry.withdrawn} | rejected
+        instances, rejected = await self._selection.select(service, entries)
         snapshot = Snapshot(
             service=service,
             instances=instances,
             known=bool(entries),
             index=answer.index,
             taken_at=self._clock(),
-            withdrawn=tuple(sorted(withdrawn)),
+            withdrawn=tuple(
+                sorted({each.id for each in entries if each.withdrawn} | set(rejected))
+            ),
+            rejected=tuple(rejected.items()),
             failing=tuple(
                 (entry.id, f"{entry.instance.address}: {entry.problem}")
                 for entry in entries
@@ -377,22 +378,3 @@ class ConsulRegistry(WatchingRegistry):
                 raise
             except RegistryError:
                 return await self._http.call("GET", path, params=stale, pool=pool)
-
-    def _select(
-        self, service: str, entries: builtins.list[Entry]
-    ) -> tuple[tuple[Instance, ...], set[str]]:
-        """The healthy instances, sorted by id; and the rejected ids, logged when first seen."""
-        healthy: dict[str, Instance] = {}
-        rejected: dict[str, Rejection] = {}
-        for entry in entries:
-            if entry.instance is None:
-                rejected[entry.id] = Rejection(RejectionReason.MALFORMED, entry.rejection)
-            elif (rejection := self._address_policy.rejection(entry.instance)) is not None:
-                rejected[entry.id] = rejection
-            elif entry.healthy and healthy.setdefault(entry.id, entry.instance) != entry.instance:
-                rejected[entry.id] = Rejection(
-                    RejectionReason.DUPLICATE, "another node has an entry of the same id"
-                )
-        for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
-            logger.warning("%s: entry %r rejected: %s", service, entry_id, rejection.message)
-        return tuple(healthy[entry_id] for entry_id in sorted(healthy)), set(rejected)

@@ -25,6 +25,7 @@ from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
 from fingerpost.registry.watching.shared import WatchingRegistry
+from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 from fingerpost.registry.watching.watch import Poll, V, Watch
 from fingerpost.registry.zookeeper.check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.watching.liveness import LivenessProbe
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["ZooKeeperRegistry"]
 
@@ -86,7 +88,9 @@ class ZooKeeperRegistry(WatchingRegistry):
         watch_config: see `WatchConfig`.
         check_config: see `HttpCheckConfig`; with None only the session decides.
         address_policy: which addresses are allowed; see `AddressPolicy`.
+        signatures: which signatures are believed; None asks for none.
         store: where snapshots are kept across restarts; None keeps none. `aclose` closes it.
+        tls: see `RegistryConfig.workers_tls`.
 
     Raises:
         ConfigurationError: the URL is not valid, a duration is not positive, or kazoo is not
@@ -110,7 +114,9 @@ class ZooKeeperRegistry(WatchingRegistry):
         watch_config: WatchConfig | None = None,
         check_config: HttpCheckConfig | None = _CHECK,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
         store: Store | None = None,
+        tls: TlsConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -134,7 +140,9 @@ class ZooKeeperRegistry(WatchingRegistry):
         self._rng = rng or random.Random()
         self._registrations: list[ZooKeeperRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
+        self._signatures = signatures
         self._store = store
+        self._tls = tls
         preserving = self._watch_config.self_preservation
         self._probe_timeout_s = preserving.probe_timeout_s if preserving else None
         self._liveness: LivenessProbe | None = None
@@ -168,6 +176,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             self._entries,
             instance,
             check=self._check_config,
+            tls=self._tls,
             interval_s=self._keep_alive_s,
             call_timeout_s=self._call_timeout_s,
             rng=self._rng,
@@ -283,7 +292,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             # Imported here because it imports aiohttp, which registering does not need.
             from fingerpost.registry.watching.liveness import LivenessProbe
 
-            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s)
+            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s, tls=self._tls)
         return ServiceWatch(
             _poll(signal, read),
             service=service,
@@ -303,9 +312,11 @@ class ZooKeeperRegistry(WatchingRegistry):
             each: Rejection(RejectionReason.MALFORMED, why) for each, why in problems.items()
         }
         healthy = []
+        if self._signatures is not None:
+            await self._signatures.verify(service, instances)
         for instance in instances:
-            if (rejection := self._address_policy.rejection(instance)) is not None:
-                rejected[instance.id] = rejection
+            if why := entry_rejection(instance, self._address_policy, self._signatures):
+                rejected[instance.id] = why
             elif instance.id not in children.hidden:
                 healthy.append(instance)
         for entry_id, rejection in self.rejected_entries.note(service, rejected).items():
@@ -317,6 +328,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             index=index,
             taken_at=self._clock(),
             withdrawn=tuple(sorted({*children.hidden, *rejected})),
+            rejected=tuple((id_, each.message) for id_, each in rejected.items()),
         )
         return snapshot, index
 

@@ -12,10 +12,11 @@ from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
 
 EVENTS = st.lists(
     st.one_of(
-        st.tuples(st.just("submit"), st.booleans(), st.floats(0.05, 9)),
+        st.tuples(st.just("submit"), st.booleans(), st.floats(0.05, 9), st.integers(0, 3)),
         st.tuples(st.just("prepare")),
         st.tuples(st.just("prepared"), st.integers(0, 9)),
         st.tuples(st.just("cancel"), st.integers(0, 99)),
@@ -42,9 +43,19 @@ OPTIONS = st.one_of(
 )
 
 
-@given(EVENTS, OPTIONS, st.integers(1, 3))
+FLOWS = st.sampled_from(
+    [
+        [DEFAULT_FLOW],
+        [Flow("other", 1)],
+        [DEFAULT_FLOW, Flow("a", 0, 3.0), Flow("b", 0, 0.5)],
+        [DEFAULT_FLOW, Flow("a", 0, 3.0), Flow("a", 1, 3.0), Flow("b", 1)],
+    ]
+)
+
+
+@given(EVENTS, OPTIONS, st.integers(1, 3), FLOWS)
 def test_every_item_has_one_end_and_every_bound_holds(
-    events: list, options, concurrent_batches: int
+    events: list, options, concurrent_batches: int, flows: list[Flow]
 ) -> None:
     queue: Batcher[int] = Batcher(options, max_preparing=2, concurrent_batches=concurrent_batches)
     now = 0.0
@@ -56,14 +67,24 @@ def test_every_item_has_one_end_and_every_bound_holds(
     running: list[Batch[int]] = []
     for number, event in enumerate(events):
         match event:
-            case "submit", prepared, left_s:
-                expected_s = queue.expected_s(now)
+            case "submit", prepared, left_s, which:
+                flow = flows[which % len(flows)]
+                expected_s = queue.expected_s(now, flow=flow)
                 try:
                     pending = queue.submit(
-                        number, cost=0.1, now=now, deadline=now + left_s, prepared=prepared
+                        number,
+                        cost=0.1,
+                        now=now,
+                        deadline=now + left_s,
+                        prepared=prepared,
+                        flow=flow,
                     )
                 except (Overloaded, DeadlineExceeded):
                     continue
+                while queue.pushed_out:
+                    gone = queue.pushed_out.pop()
+                    assert gone.flow is not flow
+                    ends[gone.item] = "pushed out"
                 assert now + expected_s <= now + left_s  # also where it was not looked at closely
                 known.append(pending)
                 if prepared:
@@ -128,7 +149,8 @@ def test_every_item_has_one_end_and_every_bound_holds(
         assert queue.queued_cost == pytest.approx(0.1 * len(waiting), abs=1e-9)
         assert queue.queued_cost >= 0
         assert len(queue) or not queue.queued_cost
-    assert ran == [item for item in ready_order if item in set(ran)]  # first come, first served
+    if len(flows) == 1:
+        assert ran == [item for item in ready_order if item in set(ran)]  # first come, first served
     open_ends = {p.item for p in known if p.stage is not Stage.DONE}
     assert open_ends | set(ends) == {pending.item for pending in known}
     assert not open_ends & set(ends)  # nothing lost, nothing answered twice

@@ -10,25 +10,25 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from fingerpost.client.wire import TimingsMs
 from fingerpost.errors import (
     DeadlineExceeded,
     Draining,
     EmptyImage,
     FingerpostError,
-    InvalidRequest,
+    Overloaded,
 )
+from fingerpost.worker.engine.arrays import preparation
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.batching.job import Job
 from fingerpost.worker.engine.decoding import Decoding
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
 from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.engine.latency_per_cost import LatencyPerCost
 from fingerpost.worker.engine.outcome import Outcome, milliseconds
 from fingerpost.worker.engine.threads import BatchResult, ModelThreads
-from fingerpost.worker.images import ImageConfig, fit, prepare
+from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.telemetry.request import current_request
 from fingerpost.worker.threads import decode_pool
 
@@ -47,8 +47,6 @@ __all__ = ["Engine"]
 # From this many seconds on an image is admitted without estimates while no more than one batch
 # waits: they could refuse it only for runs of 20 s, and do so when the image is submitted.
 _LONG_S: Final = 60.0
-# Longest time for which an image keeps all others waiting: many times that of most models.
-_ALONE_S: Final = 1.0
 
 
 class Engine:
@@ -99,9 +97,7 @@ class Engine:
         self._short_queue = few if config.latency_s is None else 0
         self.inside = 0
         self._batcher: Batcher[Job] = Batcher(
-            config,
-            max_preparing=decode_threads,
-            concurrent_batches=self._input.concurrent_batches,
+            config, max_preparing=decode_threads, concurrent_batches=self._input.concurrent_batches
         )
         self._lock = threading.Lock()
         self._decode_threads = decode_threads
@@ -148,25 +144,29 @@ class Engine:
         """Images that wait for the model alone."""
         return self._batcher.ready
 
-    @property
-    def crowded(self) -> bool:
-        """Whether a quarter of the queue's places, or more, are taken."""
-        return 4 * len(self._batcher) >= self._config.max_queue
+    def crowded(self, flow: Flow = DEFAULT_FLOW) -> bool:
+        """Whether a quarter of the queue's places, or more, would be served before a new image."""
+        return 4 * self._batcher.ahead(flow) >= self._config.max_queue
 
     @property
     def slots(self) -> int:
         """How many images it works on at once, as measured: see `BatchSizes.capacity`."""
         return max(1, round(self._batcher.sizes.capacity))
 
-    def forecast(self, ahead: int) -> tuple[float, float]:
+    def forecast(self, ahead: int, rank: int | None = None) -> tuple[float, float]:
         """See `Batcher.forecast`; `ahead` images are still being uploaded."""
         with self._lock:
-            return self._batcher.forecast(time.monotonic(), ahead)
+            return self._batcher.forecast(time.monotonic(), ahead, rank)
 
-    def expected_s(self) -> float:
+    def expected_s(self, flow: Flow | None = None) -> float:
         """Seconds until an image that came now would be answered; 0 while too little is known."""
         with self._lock:
-            return self._batcher.expected_s(time.monotonic())
+            return self._batcher.expected_s(time.monotonic(), flow=flow)
+
+    @property
+    def alone_limit_s(self) -> float:
+        """See `BatchSizes.alone_limit_s`."""
+        return self._batcher.sizes.alone_limit_s
 
     @property
     def abandoned(self) -> int:
@@ -182,13 +182,14 @@ class Engine:
         since = self._batcher.running_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def admit(self, left_s: float) -> None:
+    def admit(self, left_s: float, flow: Flow = DEFAULT_FLOW) -> None:
         """Check by its remaining time whether an image that is still to come would be accepted.
 
         While too little is known of the model's times, every image would.
 
         Args:
             left_s: seconds until the image's deadline.
+            flow: whose it is.
 
         Raises:
             Overloaded, DeadlineExceeded: see `Batcher.admit`.
@@ -197,7 +198,7 @@ class Engine:
             return
         now = time.monotonic()
         with self._lock:
-            self._batcher.admit(now, now + left_s)
+            self._batcher.admit(now, now + left_s, flow)
 
     def warm_up(self) -> int:
         """Run real inferences, blocking; return the number of classes. See `inference.warm_up`."""
@@ -210,17 +211,19 @@ class Engine:
         *,
         deadline: float | None = None,
         alone: bool = False,
+        flow: Flow = DEFAULT_FLOW,
     ) -> Outcome:
         """Decode an image, wait for a batch, and run it; `batching` states the longest wait.
 
         Args:
             data: an encoded image, not to be changed meanwhile.
             deadline: the latest time, by the loop's clock, at which the answer is of use.
-            alone: for its first second, nothing else is decoded or run beside it; one at a time.
+            alone: for `alone_limit_s`, nothing else is decoded or run beside it; one at a time.
+            flow: its tenant and class.
 
         Raises:
             ImageError: the image cannot be decoded.
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or its place went to a tenant with less than its share.
             DeadlineExceeded: the deadline cannot be met; the model has not run the image.
             ModelFailed: the model raised on this image, or gave it scores that are not finite.
             Draining: the engine is closed.
@@ -229,37 +232,28 @@ class Engine:
             if not data:
                 raise EmptyImage("the body is empty: send the image's bytes")
             item = bytes(data)  # which does not copy bytes
-            return await self._run(len(data) / 1e6, deadline, item=item, alone=alone)
+            return await self._run(len(data) / 1e6, deadline, flow, item=item, alone=alone)
         make = partial(prepare, data, self._input, self._images)
-        return await self._run(len(data) / 1e6, deadline, make=make, alone=alone)
+        return await self._run(len(data) / 1e6, deadline, flow, make=make, alone=alone)
 
-    async def infer(self, image: NDArray[Any], *, deadline: float | None = None) -> Outcome:
+    async def infer(
+        self, image: NDArray[Any], *, deadline: float | None = None, flow: Flow = DEFAULT_FLOW
+    ) -> Outcome:
         """Run an image that is an array already.
 
         Args:
             image: uint8 `[height, width, channels]` in 0..255, RGB, of any size, which is resized
                 to the model's; or float32 `input.tensor_shape`, which goes in as it is.
             deadline: the latest time, by the loop's clock, at which the answer is of use.
+            flow: its tenant and class.
 
         Raises:
             InvalidRequest: an array of another shape or type, or float values for which the model
                 gives scores that are not finite.
             Overloaded, DeadlineExceeded, ModelFailed, Draining: see `classify`.
         """
-        wanted = self._input
-        if wanted.encoded:
-            raise InvalidRequest("this model decodes images itself: send encoded images")
-        make: Callable[[], Item] | None = None
-        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == wanted.channels:
-            if image.shape[:2] != (wanted.height, wanted.width):
-                self._check_sides(image)
-                make = partial(fit, image, wanted)
-        elif image.dtype != np.float32 or image.shape != wanted.tensor_shape:
-            raise InvalidRequest(
-                f"the image is {image.dtype} {list(image.shape)}: this model takes float32 "
-                f"{list(wanted.tensor_shape)} as it is, or uint8 [rows, columns, {wanted.channels}]"
-            )
-        return await self._run(image.nbytes / 1e6, deadline, make=make, item=image)
+        make = preparation(image, self._input, self._images)
+        return await self._run(image.nbytes / 1e6, deadline, flow, make=make, item=image)
 
     async def aclose(self) -> None:
         """Cancel what waits, let running batches end, and close the backend and the threads."""
@@ -276,6 +270,7 @@ class Engine:
         self,
         cost: float,
         deadline: float | None,
+        flow: Flow,
         *,
         make: Callable[[], Item] | None = None,
         item: Item = b"",
@@ -294,10 +289,13 @@ class Engine:
                 now=now,
                 deadline=math.inf if deadline is None else deadline,
                 prepared=make is None,
+                flow=flow,
             )
+            if self._batcher.pushed_out:
+                self._refuse_pushed_out(now)
             if alone:
                 self._batcher.alone = pending
-                timer = loop.call_later(_ALONE_S, self._end_alone, pending)
+                timer = loop.call_later(self.alone_limit_s, self._end_alone, pending)
         if make is not None:
             self._decoding.start_next()
         elif not self._waking:
@@ -322,6 +320,18 @@ class Engine:
             record.image(now, outcome.timings)
         return outcome
 
+    def _refuse_pushed_out(self, now: float) -> None:
+        while self._batcher.pushed_out:
+            pending = self._batcher.pushed_out.pop()
+            pending.item.fail(
+                Overloaded(
+                    f"the {self._config.max_queue} places here (max_queue) are taken, and that of "
+                    f"this image of tenant {pending.flow.tenant!r} went to one with less than its "
+                    "share, or of a class that goes first: use another worker, or try again later",
+                    retry_after_s=self._batcher.expected_s(now, flow=pending.flow) or None,
+                )
+            )
+
     def _wake(self) -> None:
         self._waking = False
         if not self._input.inline:
@@ -343,14 +353,6 @@ class Engine:
         self._model.close()
         if self._own_decoders:
             self._decoders.shutdown(wait=True)
-
-    def _check_sides(self, image: NDArray[Any]) -> None:
-        height, width = image.shape[:2]
-        if not 1 <= min(height, width) <= max(height, width) <= self._images.max_side:
-            raise InvalidRequest(
-                f"the image is {width} x {height}: a side must be 1 to {self._images.max_side} "
-                "pixels"
-            )
 
     # Called in other threads.
 

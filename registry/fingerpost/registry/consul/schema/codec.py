@@ -7,7 +7,8 @@ What goes where:
 ``Address``, ``Port``         its host, and the port of transport ``http``
 ``Weights.Passing``           its weight
 ``TaggedAddresses``           ``lan`` and ``wan``, where a WAN address is advertised
-``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each alias; so
+``Tags``                      ``fingerpost``, the transports (and ``https`` of a worker that speaks
+                              TLS), ``v`` + each version, each alias; so
                               that ``v3.flowers.service.consul`` answers a DNS query; at most
                               `MAX_TAGS`, the first models' before the last ones'
 ``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `models` for the form
@@ -15,6 +16,7 @@ What goes where:
 ``Meta[fingerpost-port-T]``   the port of each other transport T
 ``Meta[fingerpost-boot-id]``  the boot id, decimal
 ``Meta[fingerpost-zone]``     the zone, where there is one
+``Meta[fingerpost-signature]`` the signature, where there is one; see `entry_signature`
 other ``Meta``                ``Instance.meta`` as it is, for people and Consul's filters
 ============================  ==================================================================
 
@@ -27,6 +29,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
 from fingerpost.registry.consul.schema.checks import encode_check
@@ -69,6 +72,7 @@ _OURS: Final = "fingerpost-"
 _PORT: Final = f"{_OURS}port-"
 _BOOT_ID: Final = f"{_OURS}boot-id"
 _ZONE: Final = f"{_OURS}zone"
+_SIGNATURE: Final = f"{_OURS}signature"
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
 _MAX_BOOT_ID: Final = 2**53
@@ -104,9 +108,15 @@ def encode_instance(
     for key, value in meta.items():
         _check_pair(instance.id, key, value)
     try:
-        meta |= encode_models(instance.service, instance.models, MAX_PAIRS - len(meta))
+        models = encode_models(instance.service, instance.models, MAX_PAIRS - len(meta))
+        if instance.signature and decode_models(models, Budget()) != instance.models:
+            raise InvalidInstance(
+                "Consul has no room for all of its models and versions, and a signature is of all: "
+                "serve fewer by this worker"
+            )
     except InvalidInstance as error:
         raise InvalidInstance(f"instance {instance.id}: {error}") from error
+    meta |= models
     port = instance.ports["http"]
     arguments: dict[str, Any] = {
         "name": instance.service,
@@ -130,6 +140,8 @@ def _own_meta(instance: Instance) -> dict[str, str]:
     meta = {_BOOT_ID: str(instance.boot_id)}
     if instance.zone:
         meta[_ZONE] = instance.zone
+    if instance.signature:
+        meta[_SIGNATURE] = instance.signature
     for transport, port in instance.ports.items():
         if transport != "http":
             meta[f"{_PORT}{transport}"] = str(port)
@@ -138,6 +150,8 @@ def _own_meta(instance: Instance) -> dict[str, str]:
 
 def _tags(instance: Instance) -> list[str]:
     tags = [TAG, *sorted(instance.ports)]
+    if instance.speaks_tls:
+        tags.append("https")
     for model in instance.models:
         tags += [f"v{version}" for version in model.versions]
         tags += sorted(model.aliases)
@@ -307,6 +321,7 @@ def _decode_instance(entry: _Entry, budget: Budget, *, remote: bool) -> Instance
         zone=meta.get(_ZONE, ""),
         boot_id=boot_id,
         meta=own,
+        signature=meta.get(_SIGNATURE, UNSET),
     )
 
 

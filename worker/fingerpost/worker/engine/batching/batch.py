@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
+
 __all__ = ["Batch", "Pending", "Stage"]
 
 T = TypeVar("T")
@@ -30,12 +32,18 @@ class Pending(Generic[T]):
         cost: its share of `Batcher.queued_cost`.
         deadline: the latest time at which its answer is of use.
         since: when it was submitted, or became ready for the model.
+        flow: its tenant and class.
+        work: its cost, in units of a usual image, until it is prepared.
+        key: its place in the order of all, where there are several flows; see `FairOrder`.
     """
 
     item: T
     cost: float
     deadline: float
     since: float
+    flow: Flow = DEFAULT_FLOW
+    work: float = 1.0
+    key: tuple[int, float, int] = (0, 0.0, 0)
     stage: Stage = Stage.WAITING
 
 

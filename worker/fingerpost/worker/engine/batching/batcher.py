@@ -28,22 +28,26 @@ the model can answer is refused: `Overloaded` where the expected time is above t
 **Estimates expire.** They refuse and drop only while the model runs, and for a second after. So a
 wrong estimate that would refuse everything is corrected by the next image.
 
-While an item is `alone`, nothing else is prepared or started, and it waits for what was.
-Rejected: see decision 9 (`docs/decisions/0009-batching.md`).
+**Tenants** and priority classes share both queues, that before the decoders and that before the
+model: see `FairOrder`. The longest wait above is for one of them alone.
+
+While an item is `alone`, nothing else is prepared or started, and it waits for what was. Rejected:
+see decision 9 (`docs/decisions/0009-batching.md`).
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
 from fingerpost.worker.engine.batching.batch_sizes import BatchSizes
+from fingerpost.worker.engine.batching.choice import choose
 from fingerpost.worker.engine.batching.latency_model import LatencyModel
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
+from fingerpost.worker.engine.fairness.queue import FairOrder
 
 __all__ = ["Batcher"]
 
@@ -58,9 +62,6 @@ _ESTIMATE_VALID_S: Final = 1.0
 _RETRY_AFTER_S: Final = 0.1
 # Seconds before the last moment at which a batch that waits for others starts: starting takes time.
 _START_MARGIN_S: Final = 0.002
-# Least images of one of several concurrent batches, where they are ready: with one at a time ONNX
-# Runtime ran 3 % fewer (MobileNetV2 on 2 cores, in turn).
-_MIN_SHARE: Final = 2
 # Weight of the newest sample in the moving average of the time that preparing takes.
 _SMOOTHING: Final = 0.1
 
@@ -81,6 +82,7 @@ class Batcher(Generic[T]):
         queued_cost: the costs of all items that wait, added up.
         sizes: how large its batches may be and should be.
         abandoned: items that are being prepared, and were cancelled meanwhile.
+        pushed_out: items that gave way to others; whoever calls `submit` refuses and removes them.
         alone: an item that is prepared and run with nothing beside it; set after its `submit`, and
             None again from its end on.
         running_since: the start of the oldest batch that runs; None while none does.
@@ -92,10 +94,10 @@ class Batcher(Generic[T]):
         self._config = config
         self._max_preparing = max_preparing
         self._concurrent_batches = concurrent_batches
-        # Ordered, and a cancelled item in the middle is removed in constant time.
-        self._unprepared: OrderedDict[Pending[T], None] = OrderedDict()
+        self._order: FairOrder[Pending[T]] = FairOrder(config.floors, self._waiting)
+        self._unprepared = self._order.queue()
         self._preparing: set[Pending[T]] = set()
-        self._ready: OrderedDict[Pending[T], None] = OrderedDict()
+        self._ready = self._order.queue()
         self._running: dict[Batch[T], float] = {}  # with their start, the oldest first
         self._latency = LatencyModel()
         self.sizes = BatchSizes(config, self._latency, concurrent_batches)
@@ -103,6 +105,7 @@ class Batcher(Generic[T]):
         self._last_run_at = -math.inf
         self.queued_cost = 0.0
         self.abandoned = 0
+        self.pushed_out: list[Pending[T]] = []
         self.alone: Pending[T] | None = None
         self.running_since: float | None = None
 
@@ -121,23 +124,25 @@ class Batcher(Generic[T]):
         """The number of items that wait for the model alone."""
         return len(self._ready)
 
-    def admit(self, now: float, deadline: float = math.inf) -> None:
+    def admit(self, now: float, deadline: float = math.inf, flow: Flow = DEFAULT_FLOW) -> None:
         """Check whether an item would be accepted now; it is not submitted.
 
         Raises:
-            Overloaded: `max_queue` items wait already, or they would take too long for the
-                objective; `retry_after_s` is the time that they take.
+            Overloaded: `max_queue` items wait already, and none of them has to give way; or they
+                would take too long for the objective; `retry_after_s` is the time that they take.
             DeadlineExceeded: the deadline passes before the items in front of it are done.
         """
         config = self._config
-        full = len(self) >= config.max_queue
+        full = len(self) >= config.max_queue and self._order.giver(flow, config.max_queue) is None
         if not full and config.latency_s is None and deadline - now > self._longest_s(now):
             return  # without the estimate below, which takes longer than the rest of this method
-        expected_s = self.expected_s(now)
+        expected_s = self.expected_s(now, flow=flow)
         if full:
+            waiting = f"{len(self)} images wait for the model already"
+            if self._order.only is not flow:
+                waiting += f", and tenant {flow.tenant!r} has its share of the places (max_queue)"
             raise Overloaded(
-                f"{len(self)} images wait for the model already: "
-                "try another worker, or this one later",
+                f"{waiting}: try another worker, or this one later",
                 retry_after_s=expected_s or _RETRY_AFTER_S,
             )
         if config.latency_s is not None:
@@ -146,7 +151,9 @@ class Batcher(Generic[T]):
             alone_s = self._prepare_s + self._latency.bound(config.padded_size(1))
             allowed_s = max(config.latency_s, 2 * alone_s)
             # With a margin for longer runs, and for a limit that falls meanwhile.
-            careful_s = self.expected_s(now, ahead=self.sizes.limit // 4) + self._latency.spread
+            careful_s = (
+                self.expected_s(now, ahead=self.sizes.limit // 4, flow=flow) + self._latency.spread
+            )
             if careful_s > allowed_s:
                 raise Overloaded(
                     f"an answer would take {expected_s:.3g} s, over the objective of "
@@ -159,35 +166,45 @@ class Batcher(Generic[T]):
                 "s are left: allow more time, or use another worker"
             )
 
-    def expected_s(self, now: float, *, ahead: int = 0) -> float:
+    def expected_s(
+        self, now: float, *, ahead: int = 0, flow: Flow | None = None, rank: int | None = None
+    ) -> float:
         """Seconds from now to the answer for one more item; 0 while too little is known.
 
         Args:
             ahead: items in front of it that have not arrived yet.
+            flow: whose item it is; None for one behind all others.
+            rank: of its class, behind all others of which and before it is.
         """
         if not self._estimate_is_valid(now):
             return 0.0
+        unprepared, ready = len(self._unprepared), len(self._ready)
+        if rank is not None:
+            unprepared, ready = self._unprepared.up_to(rank), self._ready.up_to(rank)
+        elif flow is not None and flow is not self._order.only:
+            unprepared, ready = self._unprepared.ahead(flow), self._ready.ahead(flow)
+        ahead += unprepared + len(self._preparing) + ready
         predict, size = self._latency.predict, self._config.padded_size
-        largest = self.sizes.useful(len(self) + ahead + 1)
-        batches, rest = divmod(len(self) + ahead, largest)
+        largest = self.sizes.useful(ahead + 1)
+        batches, rest = divmod(ahead, largest)
         rounds, position = divmod(batches, self._concurrent_batches)
         own, model_s = rest + 1, 0.0
         if self._running:
-            model_s = self._free_s(now)[position]
+            model_s = self._latency.free_s(self._running, now, self._concurrent_batches)[position]
             # More will join it: as many as joined the last batch.
             own = max(own, min(len(next(reversed(self._running)).items), largest))
         model_s += rounds * predict(size(largest)) + predict(size(own))
-        to_prepare = (len(self._unprepared) + len(self._preparing)) / self._max_preparing
+        to_prepare = (unprepared + len(self._preparing)) / self._max_preparing
         return max(model_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
 
-    def forecast(self, now: float, ahead: int) -> tuple[float, float]:
+    def forecast(self, now: float, ahead: int, rank: int | None = None) -> tuple[float, float]:
         """`expected_s`, and the same for an item that is here alone; both 0 while unknown."""
         alone_s = self.sizes.alone_s
         if not alone_s:
             return 0.0, 0.0
         alone_s += self._prepare_s
         busy = ahead or self._running or len(self)
-        return max(alone_s, self.expected_s(now, ahead=ahead) if busy else 0.0), alone_s
+        return max(alone_s, self.expected_s(now, ahead=ahead, rank=rank) if busy else 0.0), alone_s
 
     def _longest_s(self, now: float) -> float:
         """An upper bound of `expected_s` for any item that has a place in the queue."""
@@ -203,20 +220,30 @@ class Batcher(Generic[T]):
         now: float,
         deadline: float = math.inf,
         prepared: bool = True,
+        flow: Flow = DEFAULT_FLOW,
     ) -> Pending[T]:
         """Accept an item, or refuse it at once; never waits. Raises the errors of `admit`.
 
         Args:
             prepared: the item needs no preparation.
+            flow: whose it is; one that gave its place to it is in `pushed_out`.
         """
-        self.admit(now, deadline)
-        pending = Pending(item, cost, deadline, now)
+        self.admit(now, deadline, flow)
+        if len(self) >= self._config.max_queue:
+            giving = self._order.giving(flow, self._config.max_queue)
+            if giving is not None:
+                self.cancel(giving)
+                self.pushed_out.append(giving)
+        pending = Pending(item, cost, deadline, now, flow)
+        if flow is not self._order.only:
+            self._order.enter(pending)
         self.queued_cost += cost
+        queue = self._unprepared
         if prepared:
-            pending.stage = Stage.READY
-            self._ready[pending] = None
-        else:
-            self._unprepared[pending] = None
+            pending.stage, queue = Stage.READY, self._ready
+        queue[pending] = None
+        if self._order.only is None:
+            queue.place(pending)
         return pending
 
     def prepare(self) -> Pending[T] | None:
@@ -226,8 +253,10 @@ class Batcher(Generic[T]):
         if (alone := self.alone) is not None:
             if alone.stage is not Stage.WAITING or self._preparing or self._running:
                 return None
-            self._unprepared.move_to_end(alone, last=False)
-        pending, _ = self._unprepared.popitem(last=False)
+            self._unprepared.remove(alone)
+            pending = alone
+        else:
+            pending = self._unprepared.pop_next()
         pending.stage = Stage.PREPARING
         self._preparing.add(pending)
         return pending
@@ -235,10 +264,14 @@ class Batcher(Generic[T]):
     def prepared(self, pending: Pending[T], *, now: float, took_s: float) -> None:
         """Note that an item of `prepare` is done: it is ready now, unless it was cancelled."""
         self._prepare_s = ewma(self._prepare_s or took_s, took_s, _SMOOTHING)
+        if self._order.only is None:
+            self._order.prepared(pending, took_s)
         self._preparing.discard(pending)
         if pending.stage is Stage.PREPARING:
             pending.stage, pending.since = Stage.READY, now
             self._ready[pending] = None
+            if self._order.only is None:
+                self._ready.place(pending)
         else:
             self.abandoned -= 1
         self._remove_drift()
@@ -246,9 +279,9 @@ class Batcher(Generic[T]):
     def cancel(self, pending: Pending[T]) -> None:
         """Remove an item that does not run yet; without effect on one that runs or is done."""
         if pending.stage is Stage.WAITING:
-            del self._unprepared[pending]
+            self._unprepared.remove(pending)
         elif pending.stage is Stage.READY:
-            del self._ready[pending]
+            self._ready.remove(pending)
         elif pending.stage is Stage.PREPARING:
             self.abandoned += 1
         else:
@@ -268,10 +301,9 @@ class Batcher(Generic[T]):
         config = self._config
         if not config.max_wait_s or len(self._ready) >= self.sizes.limit:
             return now
-        size = config.padded_size(len(self._ready))
-        last_start = min(pending.deadline for pending in self._ready) - self._run_s(size, now)
-        oldest = next(iter(self._ready))
-        return max(now, min(oldest.since + config.max_wait_s, last_start - _START_MARGIN_S))
+        run_s = self._run_s(config.padded_size(len(self._ready)), now)
+        last_start = min(pending.deadline for pending in self._ready) - run_s - _START_MARGIN_S
+        return max(now, min(next(iter(self._ready)).since + config.max_wait_s, last_start))
 
     def poll(self, now: float) -> Batch[T] | None:
         """Start the next batch, if one may run and it is time; None if there is nothing to do."""
@@ -318,65 +350,28 @@ class Batcher(Generic[T]):
             pending.stage = Stage.DONE
         self._last_run_at = now
 
+    def ahead(self, flow: Flow) -> int:
+        """How many of the items that wait would be served before a new one of a flow."""
+        return self._unprepared.ahead(flow) + len(self._preparing) + self._ready.ahead(flow)
+
+    def _waiting(self) -> list[Pending[T]]:
+        return [*self._ready, *self._preparing, *self._unprepared]
+
     def drain(self) -> list[Pending[T]]:
         """Cancel and return all items that wait, for an engine that stops."""
-        waiting = [*self._ready, *self._preparing, *self._unprepared]
+        waiting = self._waiting()
         for pending in waiting:
             self.cancel(pending)
         return waiting
 
-    def _free_s(self, now: float) -> list[float]:
-        """Seconds until each of the concurrent batches may start, ascending.
-
-        A run that is overdue is expected to take once more as long as it is overdue.
-        """
-        runs = self._running.items()
-        left_s = [abs(self._latency.predict(batch.size) - (now - since)) for batch, since in runs]
-        return sorted([*left_s, *[0.0] * (self._concurrent_batches - len(left_s))])
-
     def _choose(self, now: float) -> tuple[list[Pending[T]], list[Pending[T]]]:
         """The items to run and the items to drop; the module says why."""
-        soonest = now + self._run_s(self._config.padded_size(1), now)
         if (alone := self.alone) is not None:
+            soonest = now + self._run_s(self._config.padded_size(1), now)
             return ([], [alone]) if alone.deadline < soonest else ([alone], [])
-        most = self.sizes.next(len(self._ready))
-        if self._concurrent_batches > 1:
-            most = min(
-                most, max(_MIN_SHARE, math.ceil(len(self._ready) / self._concurrent_batches))
-            )
-        live: list[Pending[T]] = []
-        dropped: list[Pending[T]] = []
-        for pending in self._ready:
-            if pending.deadline < soonest:
-                dropped.append(pending)
-            else:
-                live.append(pending)
-                if len(live) == most:
-                    break
-        if len(live) == 1:
-            return live, dropped
-        finish = now + self._run_s(self._config.padded_size(len(live)), now)
-        if all(pending.deadline >= finish for pending in live):
-            return live, dropped
-        first = self._in_time(live, now)
-        fresh = list(islice((each for each in self._ready if each.deadline >= finish), len(live)))
-        if self._rate(len(fresh), now) <= 2 * self._rate(first, now):
-            return live[:first], dropped
-        ahead = takewhile(lambda each: each is not fresh[-1], self._ready)
-        return fresh, [each for each in ahead if each.deadline < finish]
-
-    def _in_time(self, live: list[Pending[T]], now: float) -> int:
-        """The most of the first items that run as one batch within all their deadlines."""
-        tightest = math.inf
-        for before, pending in enumerate(live):
-            tightest = min(tightest, pending.deadline)
-            if now + self._run_s(self._config.padded_size(before + 1), now) > tightest:
-                return before
-        return len(live)
-
-    def _rate(self, count: int, now: float) -> float:
-        """Images a second in batches of `count`."""
-        return count / self._run_s(self._config.padded_size(count), now) if count else 0.0
+        count, order = self._ready.next_class(self.sizes.limit)
+        most, sizes = self.sizes.next(count), self._config.padded_size
+        return choose(order, most, now, lambda count: self._run_s(sizes(count), now))
 
     def _run_s(self, size: int, now: float) -> float:
         return self._latency.predict(size) if self._estimate_is_valid(now) else 0.0
@@ -387,6 +382,8 @@ class Batcher(Generic[T]):
 
     def _take(self, pending: Pending[T], stage: Stage) -> None:
         del self._ready[pending]
+        if self._order.only is None:
+            self._ready.displace(pending)
         self._leave(pending, stage)
 
     def _leave(self, pending: Pending[T], stage: Stage) -> None:
@@ -394,6 +391,8 @@ class Batcher(Generic[T]):
         if pending is self.alone and stage is Stage.DONE:
             self.alone = None
         self.queued_cost -= pending.cost
+        if self._order.only is None:
+            self._order.leave(pending, served=stage is Stage.RUNNING)
 
     def _remove_drift(self) -> None:
         """Remove the rounding errors that adding and subtracting costs leaves."""

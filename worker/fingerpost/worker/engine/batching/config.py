@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.engine.fairness.flow import DEFAULT_CLASSES, PriorityClass
 
 if TYPE_CHECKING:
     from fingerpost.worker.models.manifest import BatchSpec
@@ -31,6 +32,9 @@ class BatchingConfig:
         sizes: the only sizes that run, ascending to `max_batch`: a smaller batch is padded to the
             next one. For compiled graphs, which are slow at every new shape; empty allows every
             size.
+        classes: the priority classes of images, the first to be served first, each with the least
+            share of the images that it gets while it has some. A higher floor takes more from the
+            classes before it; 0 lets them stop it.
     """
 
     max_batch: int = 32
@@ -38,6 +42,12 @@ class BatchingConfig:
     max_wait_s: float = 0.0
     latency_s: float | None = None
     sizes: tuple[int, ...] = ()
+    classes: tuple[PriorityClass, ...] = DEFAULT_CLASSES
+
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """The floors of the classes."""
+        return tuple(each.floor for each in self.classes)
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_queue"):

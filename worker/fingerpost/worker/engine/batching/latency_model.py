@@ -24,14 +24,18 @@ other way), which needs hundreds of runs; a table of sizes, which learns each si
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from fingerpost.worker.engine.batching.batch import Batch
 
 __all__ = ["LatencyModel"]
+
+T = TypeVar("T")
 
 _KEEP: Final = 0.95
 _LIMIT: Final = 4.0
@@ -82,6 +86,15 @@ class LatencyModel:
         self._t = _KEEP * self._t + took_s
         self._nt = _KEEP * self._nt + size * took_s
         self._fit()
+
+    def free_s(self, running: Mapping[Batch[T], float], now: float, most: int) -> list[float]:
+        """Seconds until each of `most` concurrent batches may start, ascending.
+
+        A run that is overdue is expected to take once more as long as it is overdue.
+        """
+        runs = running.items()
+        left_s = [abs(self.predict(batch.size) - (now - since)) for batch, since in runs]
+        return sorted([*left_s, *[0.0] * (most - len(left_s))])
 
     def predict(self, size: int) -> float:
         """Seconds that a batch of `size` takes on average; 0 while too little is known."""

@@ -1,0 +1,1 @@
+"""Signatures of what others believe: who may register, and which models may be loaded."""
