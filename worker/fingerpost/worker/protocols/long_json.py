@@ -64,7 +64,6 @@ _FLAT: Final = bytes.maketrans(b"[]", b"  ")
 # Once spaces are gone and digits alike: what the decoder does not see when brackets are gone too.
 _MISPLACED: Final = (b",]", b"[,", b"]0", b"0[", b"[]", b"][")
 _OPENING: Final = re.compile(rb"[,\s]*\[[\[\s]*")
-_SPACE: Final = b" \t\n\r\f\v"
 
 
 class LongJson:
