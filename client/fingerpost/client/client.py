@@ -11,6 +11,7 @@ import msgspec
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.dispatch.call import Call, CallOptions
 from fingerpost.client.dispatch.dispatcher import Dispatcher
+from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.route.relay import RelayRoute
@@ -103,6 +104,7 @@ class Client:
                     "images are relayed by proxies, and a registry was given: name the proxies"
                 )
             self._route = RelayRoute(self._source.proxies)
+        self._lease = own_lease(self._config)
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -386,6 +388,7 @@ class Client:
                 self._config,
                 self._stats,
                 self._route,
+                Leases(self._resolver, self._lease),
             )
         elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop: make one for each")

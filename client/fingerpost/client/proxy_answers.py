@@ -73,6 +73,7 @@ class ProxyAnswers:
 
     Attributes:
         rejected_entries: the instances that were left out.
+        leases: the newest signed lease for each service, of the proxies that sign some.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ProxyAnswers:
         self._address_policy = address_policy
         self._signatures = signatures
         self.rejected_entries = RejectedEntries()
+        self.leases: dict[str, str] = {}
 
     async def verify(self, body: bytes, service: str, proxy: str) -> None:
         """Verify the signatures in an answer, so that `snapshot` need not: see `EntrySignatures`.
@@ -111,6 +113,8 @@ class ProxyAnswers:
         answer = decode_answer(_resolve, body, proxy, "answer to a lookup")
         if answer.service != service:
             raise BadAnswer(f"{proxy}: an answer about {answer.service!r}, not about {service!r}")
+        if answer.lease is not msgspec.UNSET:
+            self.leases[service] = answer.lease
         instances: dict[str, Instance] = {}
         rejected: dict[str, Rejection] = {}
         for raw in answer.instances:

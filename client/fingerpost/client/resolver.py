@@ -78,6 +78,19 @@ class Resolver(Protocol):
         """The entries that were left out, because they are malformed or not allowed."""
         ...
 
+    @property
+    def gives_leases(self) -> bool:
+        """Whether leases come from here at all."""
+        ...
+
+    def lease(self, service: str) -> str:
+        """The newest signed lease for a watched service; empty where there is none."""
+        ...
+
+    async def renew_lease(self, service: str) -> None:
+        """Look a service up once more for its lease. Raises `FingerpostError`."""
+        ...
+
     async def aclose(self) -> None:
         """End the watches and connections that this resolver has opened."""
         ...
@@ -123,6 +136,15 @@ class RegistryResolver:
         """The entries that the registry left out."""
         # A registry of the caller's own, which was written for an earlier release, counts none.
         return getattr(self._registry, "rejected_entries", None) or RejectedEntries()
+
+    gives_leases = False
+
+    def lease(self, service: str) -> str:
+        """A registry gives no leases."""
+        return ""
+
+    async def renew_lease(self, service: str) -> None:
+        """A registry gives no leases."""
 
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
@@ -225,6 +247,16 @@ class ProxyResolver:
             except FingerpostError as failure:
                 failures.append(_named(failure, proxy))
         raise _none_answered(failures)
+
+    gives_leases = True
+
+    def lease(self, service: str) -> str:
+        """See `Resolver.lease`."""
+        return self._answers.leases.get(service, "")
+
+    async def renew_lease(self, service: str) -> None:
+        """See `Resolver.renew_lease`."""
+        await _ProxyPoll(self, self._answers, check_service(service))(0, 0.0)
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""

@@ -12,6 +12,7 @@ from fingerpost.errors import (
     ConfigurationError,
     Draining,
     FingerpostError,
+    LeaseError,
     Misdirected,
     NoWorker,
     Overloaded,
@@ -89,6 +90,8 @@ class RelayRoute:
                 return Outcome.ABANDONED, error  # its snapshot may be older than another proxy's
             case Overloaded() | Draining() | Misdirected():
                 return Outcome.ABANDONED, error  # this is about one worker, not about the proxy
+            case LeaseError():
+                return Outcome.ANSWERED, error  # of a worker; the proxy attaches the lease itself
             case NoWorker() | RegistryError():
                 return Outcome.REFUSED, error
         if status in _NO_RELAY:

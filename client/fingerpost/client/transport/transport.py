@@ -105,6 +105,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         *,
         boot_id: int = 0,
+        lease: str = "",
     ) -> Reply:
         """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
@@ -115,11 +116,12 @@ class Transport:
             attempt: holds the image.
             headers: more header fields of the request.
             boot_id: of the process that the image is meant for; 0 if any will do.
+            lease: the signed right to send it; empty where there is none.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._route.path, address, model, top, boot_id)
+        head = _head(self._route.path, address, model, top, boot_id, lease)
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         attempt.max_answer_bytes = _ANSWER_BYTES + _LABEL_BYTES * top
@@ -231,10 +233,11 @@ _CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE
 
 
 @lru_cache(maxsize=4096)
-def _head(path: str, address: str, model: str, top: int, boot_id: int) -> bytes:
+def _head(path: str, address: str, model: str, top: int, boot_id: int, lease: str) -> bytes:
     meant_for = f"{BOOT_ID_HEADER}: {boot_id}\r\n" if boot_id else ""
+    right = f"Authorization: Bearer {lease}\r\n" if lease else ""
     return (
-        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n{meant_for}"
+        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n{meant_for}{right}"
         "Content-Type: application/octet-stream\r\n"
     ).encode()
 

@@ -37,6 +37,15 @@ ClusterRegistry = Annotated[
 ClusterConsul = Annotated[
     bool, typer.Option("--consul", help=f"Ask the Consul agent of this machine, {LOCAL_AGENT}.")
 ]
+ClusterLease = Annotated[
+    str | None,
+    typer.Option(
+        "--lease-file",
+        metavar="FILE",
+        help="Send the lease in this file, where a registry is asked and workers require leases; "
+        "see `fingerpost lease --watch`.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,7 @@ class ClusterTarget:
         registry: URL of a registry to ask instead.
         consul: whether to ask the Consul agent of this machine instead.
         registry_config: access to the registry.
+        lease_file: a file with a lease for the workers.
 
     Raises:
         ConfigurationError: more than one of them was given.
@@ -57,6 +67,7 @@ class ClusterTarget:
     registry: str | None
     consul: bool
     registry_config: RegistryConfig
+    lease_file: str | None = None
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.proxies, self.registry, self.consul))) > 1:
@@ -90,6 +101,8 @@ class ClusterTarget:
                     "--relay sends images through proxies: name them with --proxy URL"
                 )
             config = replace(config or ClientConfig(), relay=True)
+        if self.lease_file is not None:
+            config = replace(config or ClientConfig(), lease_file=self.lease_file)
         return Client(
             *self.proxies, registry=self.url, registry_config=self.registry_config, config=config
         )
@@ -114,6 +127,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         proxy: ClusterProxy = None,
         registry: ClusterRegistry = None,
         consul: ClusterConsul = False,
+        lease_file: ClusterLease = None,
         registry_config: RegistryConfig,
         **given: Any,
     ) -> None:
@@ -121,7 +135,11 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         command(
             **given,
             cluster=ClusterTarget(
-                proxies=proxies, registry=registry, consul=consul, registry_config=registry_config
+                proxies=proxies,
+                registry=registry,
+                consul=consul,
+                registry_config=registry_config,
+                lease_file=lease_file,
             ),
         )
 
