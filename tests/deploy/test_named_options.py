@@ -36,6 +36,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "proxy/": ("proxy",),
     "worker/address.py": ("worker",),
     "worker/serving/": ("worker",),
+    "worker/config.py": ("worker",),
     "worker/backends/": LOADS,
     "worker/backends/caffe.py": ("worker", "model check", "model bench"),
     "worker/backends/onnx.py": ("worker", "model check", "model bench"),
@@ -182,7 +183,7 @@ def test_every_command_that_loads_a_model_has_the_same_options_for_it() -> None:
     options = options_of_commands()
     described = {
         "--name", "--labels", "--input-layer", "--output-layer", "--input-mean", "--input-std",
-        "--image-size", "--follow-symlinks",
+        "--image-size", "--input-layout", "--follow-symlinks",
     }  # fmt: skip
     assert {name for name, own in options.items() if own & described} == {*LOADS, "train"}
     assert not [name for name in LOADS if not described <= options[name]]

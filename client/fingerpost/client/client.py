@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from fingerpost.client.config import ClientConfig
+from fingerpost.client.credential import Credential
 from fingerpost.client.dispatch.call import Call, CallOptions
 from fingerpost.client.dispatch.dispatcher import Dispatcher
-from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.route.relay import RelayRoute
-from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing.policies.catalog import check_policy
 from fingerpost.client.source import Source
 from fingerpost.client.streaming.options import StreamOptions, check_images
@@ -25,6 +23,7 @@ from fingerpost.client.transport.transport import Transport
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry import ModelReference
 from fingerpost.registry.renames import renamed_arguments
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -39,12 +38,12 @@ if TYPE_CHECKING:
 
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
-    from fingerpost.client.route.route import Route
     from fingerpost.client.streaming.concurrency import Concurrency
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["Client"]
 
@@ -73,14 +72,20 @@ class Client:
         registry_config: credentials, TLS and more for a registry named by its URL. Its
             `allow_networks` also applies to the workers that proxies name.
         config: see `ClientConfig`.
+        tls: certificates; see `TlsConfig`. With its `ca`, no image is sent to a worker without a
+            certificate of that authority. The same for `https://` URLs of proxies.
         tracing: makes an OpenTelemetry span of each image; see `Tracing`.
+        api_key: sent to the proxies, where they ask who calls; never to workers.
+        token: a token of an OIDC issuer, instead.
+        token_file: a file that holds either; it is read again when it changes.
 
     A client that cannot reach the workers sends its images through proxies that relay them:
     `Client("http://proxy-1:12480", config=ClientConfig(relay=True))`.
 
     Raises:
-        ConfigurationError: a URL is not valid; proxies and a registry were both given; or a
-            registry was given to a client that relays and so needs proxies.
+        ConfigurationError: a URL is not valid; proxies and a registry were both given; a registry
+            was given to a client that relays or has an API key, and so needs proxies; or a
+            credential is not valid.
     """
 
     @renamed_arguments("Client", registry_options="registry_config")
@@ -90,21 +95,19 @@ class Client:
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
+        tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
     ) -> None:
-        self._source = Source.of(sources, registry=registry, registry_config=registry_config)
+        credential = Credential.of(api_key=api_key, token=token, token_file=token_file)
+        self._source = Source.of(sources, registry, registry_config, tls, credential=credential)
         self._config = ClientConfig() if config is None else config
         if not isinstance(self._config, ClientConfig):
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
         check_policy(self._config.routing)
-        self._route: Route = DIRECT
-        if self._config.relay:
-            if self._source.registry is not None:
-                raise ConfigurationError(
-                    "images are relayed by proxies, and a registry was given: name the proxies"
-                )
-            self._route = RelayRoute(self._source.proxies)
-        self._lease = own_lease(self._config)
+        self._route = self._source.route(relay=self._config.relay)
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -184,6 +187,8 @@ class Client:
             ImageError: the image is broken, too large, or of an unsupported kind.
             InvalidName: `model` is not a valid model reference.
             UnknownService, UnknownModel: no worker serves the model, or the version or alias.
+            Unauthenticated: the proxies do not know the API key or token.
+            Forbidden: they know it, and it may not use this model.
             Unauthorized: no proxy relays images (`ClientConfig.relay`).
             NoWorker: the service is known, but no healthy worker came within `wait_for_ready_s`.
             RegistryError: no proxy or registry answered the first lookup within `wait_for_ready_s`.
@@ -376,11 +381,11 @@ class Client:
         if self._dispatcher is None:
             self._loop = loop
             if self._resolver is None:
-                connect_timeout_s = self._config.connect_timeout_s
-                self._resolver = self._source.resolver(connect_timeout_s=connect_timeout_s)
+                self._resolver = self._source.resolver(self._config.connect_timeout_s)
             self._stats.rejected_entries = self._resolver.rejected_entries.by_reason
             self._deadlines = DeadlineScheduler()
-            self._transport = Transport(self._config, self._deadlines, self._route)
+            tls = ClientTls(self._source.tls)
+            self._transport = Transport(self._config, self._deadlines, self._route, tls)
             self._dispatcher = Dispatcher(
                 self._resolver,
                 self._transport,
@@ -388,7 +393,6 @@ class Client:
                 self._config,
                 self._stats,
                 self._route,
-                Leases(self._resolver, self._lease),
             )
         elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop: make one for each")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.renames import renamed_fields
 
-__all__ = ["ClientConfig"]
+__all__ = ["ClientConfig", "check_lease"]
+
+_LEASE: Final = re.compile("[A-Za-z0-9_.-]{1,2048}", re.ASCII)
 
 
 @renamed_fields(
@@ -94,6 +98,8 @@ class ClientConfig:
             if not isinstance(value := getattr(self, name), kind):
                 called = getattr(kind, "__name__", "str or None")
                 raise ConfigurationError(f"ClientConfig: {name}={value!r}: use a {called}")
+        if self.lease is not None:
+            check_lease(self.lease, "ClientConfig: lease")
         if self.lease is not None and self.lease_file is not None:
             raise ConfigurationError("ClientConfig: lease and lease_file were given: use either")
 
@@ -116,3 +122,14 @@ _NUMBERS = (
     "connections_per_worker",
     "stream_max_bytes",
 )
+
+
+def check_lease(text: str, source: str) -> str:
+    """The token in a text; raises `ConfigurationError`, without the text."""
+    token = text.strip()
+    if _LEASE.fullmatch(token) is None:
+        raise ConfigurationError(
+            f"{source} is not a lease: `fingerpost lease MODEL` prints one, of letters, digits, "
+            "'.', '-' and '_'"
+        )
+    return token

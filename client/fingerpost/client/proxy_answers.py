@@ -74,6 +74,7 @@ class ProxyAnswers:
     Attributes:
         rejected_entries: the instances that were left out.
         leases: the newest signed lease for each service, of the proxies that sign some.
+        problems: what the proxy that answered last said is wrong with it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ProxyAnswers:
         self._signatures = signatures
         self.rejected_entries = RejectedEntries()
         self.leases: dict[str, str] = {}
+        self.problems: tuple[str, ...] = ()
 
     async def verify(self, body: bytes, service: str, proxy: str) -> None:
         """Verify the signatures in an answer, so that `snapshot` need not: see `EntrySignatures`.
@@ -152,7 +154,11 @@ class ProxyAnswers:
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
         """
-        entries = decode_answer(_services, body, proxy, "list of services").services
+        answer = decode_answer(_services, body, proxy, "list of services")
+        entries = answer.services
+        self.problems = tuple(
+            f"{proxy}: {one_line(each, _MAX_REASON_LETTERS)}" for each in answer.problems[:10]
+        )
         if len(entries) > _MAX_SERVICES:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:

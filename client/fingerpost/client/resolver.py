@@ -17,8 +17,10 @@ from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
     FingerpostError,
+    Forbidden,
     NoWorker,
     RegistryUnreachable,
+    Unauthenticated,
     UnknownService,
     Unreachable,
     error_from_json,
@@ -28,10 +30,12 @@ from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
 from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fingerpost.client.credential import Credential
     from fingerpost.registry import Registry
     from fingerpost.registry.watching.signatures import EntrySignatures
 
@@ -91,6 +95,11 @@ class Resolver(Protocol):
         """Look a service up once more for its lease. Raises `FingerpostError`."""
         ...
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the proxy that answered last said is wrong with it, to callers with a role."""
+        ...
+
     async def aclose(self) -> None:
         """End the watches and connections that this resolver has opened."""
         ...
@@ -146,6 +155,11 @@ class RegistryResolver:
     async def renew_lease(self, service: str) -> None:
         """A registry gives no leases."""
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """None: a registry does not say so."""
+        return ()
+
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
         if self._owned:
@@ -180,6 +194,8 @@ class ProxyResolver:
         proxies: URLs, in the order in which they are asked.
         connect_timeout_s: how many seconds a connection to one of them may take.
         address_policy: which addresses of workers are used.
+        tls: for `https` URLs; by default the authorities of the system.
+        credential: sent to the proxies.
         signatures: which signatures of workers are believed; None asks for none.
     """
 
@@ -189,8 +205,12 @@ class ProxyResolver:
         *,
         connect_timeout_s: float,
         address_policy: AddressPolicy | None = None,
+        tls: ClientTls | None = None,
+        credential: Credential | None = None,
         signatures: EntrySignatures | None = None,
     ) -> None:
+        self._tls = tls or ClientTls()
+        self._credential = credential
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
         self._overviewed: dict[str, Watch[Snapshot]] = {}
@@ -234,7 +254,7 @@ class ProxyResolver:
 
     async def _unlisted(self) -> dict[str, Unlisted]:
         """The services; a proxy of release 0.1.0 says nothing of workers that are off the list."""
-        failures: list[str] = []
+        failures: list[tuple[URL, FingerpostError]] = []
         for proxy in self._proxies:
             try:
                 status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
@@ -245,7 +265,7 @@ class ProxyResolver:
                     raise error
                 return self._answers.services(body, str(proxy))
             except FingerpostError as failure:
-                failures.append(_named(failure, proxy))
+                failures.append((proxy, failure))
         raise _none_answered(failures)
 
     gives_leases = True
@@ -257,6 +277,11 @@ class ProxyResolver:
     async def renew_lease(self, service: str) -> None:
         """See `Resolver.renew_lease`."""
         await _ProxyPoll(self, self._answers, check_service(service))(0, 0.0)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """See `Resolver.problems`."""
+        return self._answers.problems
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""
@@ -271,14 +296,19 @@ class ProxyResolver:
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
     ) -> tuple[int, str | None, bytes]:
-        """Status, index header and body of one answer. Raises `Unreachable` and `BadAnswer`."""
+        """Status, index header and body of one answer.
+
+        Raises:
+            Unreachable, BadAnswer, TlsFailed: see `peer_error`.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s)
         url = proxy.with_path(path).with_query(query)
+        tls = self._tls.for_host() if proxy.scheme == "https" else None
+        credential = self._credential
+        headers = None if credential is None else {"Authorization": credential.header()}
+        asked = self._session.request("GET", url, headers=headers, timeout=limits, tls=tls)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.request("GET", url, timeout=limits) as response,
-            ):
+            async with asyncio.timeout(timeout_s), asked as response:
                 body = await self._session.read(response, str(proxy))
                 return response.status, response.headers.get(INDEX_HEADER), body
         except TimeoutError as error:
@@ -302,7 +332,7 @@ class _ProxyPoll:
     async def __call__(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
         """See `fingerpost.registry.watching.watch.Poll`."""
         proxies = self._resolver.proxies
-        failures: list[str] = []
+        failures: list[tuple[URL, FingerpostError]] = []
         for at in range(self._at, self._at + len(proxies)):
             # Set before it has answered, so that a cancelled poll goes on with the next one too.
             self._at = (at + 1) % len(proxies)
@@ -310,7 +340,7 @@ class _ProxyPoll:
             try:
                 answer = await self._ask(proxy, index, wait_s)
             except FingerpostError as error:
-                failures.append(_named(error, proxy))
+                failures.append((proxy, error))
                 index = 0
             else:
                 self._at = at % len(proxies)
@@ -358,7 +388,10 @@ def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
     )
 
 
-def _none_answered(failures: Sequence[str]) -> RegistryUnreachable:
-    return RegistryUnreachable(
-        f"no proxy answered; start one or use another one: {'; '.join(failures)}"
-    )
+def _none_answered(failures: Sequence[tuple[URL, FingerpostError]]) -> FingerpostError:
+    """The error where all proxies failed: that of one which does not let the caller in, if any."""
+    for proxy, error in failures:
+        if isinstance(error, Unauthenticated | Forbidden):
+            return type(error)(_named(error, proxy))
+    reasons = "; ".join(_named(error, proxy) for proxy, error in failures)
+    return RegistryUnreachable(f"no proxy answered; start one or use another one: {reasons}")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["SyncClient"]
 
@@ -67,6 +68,10 @@ class SyncClient:
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -74,7 +79,11 @@ class SyncClient:
             registry=registry,
             registry_config=registry_config,
             config=config,
+            tls=tls,
             tracing=tracing,
+            api_key=api_key,
+            token=token,
+            token_file=token_file,
         )
         self._client = self._make()
         self._lock = threading.Lock()

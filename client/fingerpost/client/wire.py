@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOOT_ID_HEADER",
+    "CLASS_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
@@ -54,6 +55,9 @@ INSTANCE_PATH: Final = "/instance/"
 # `/lease/TOKEN` before all that is the same as `Authorization: Bearer TOKEN`: a signed lease, see
 # `fingerpost.security.leases`. In URLs of a proxy's `GET /` and of its redirects.
 LEASE_PATH: Final = "/lease/"
+# The priority class of the images, such as `batch`; without it they are of the first class that
+# their tenant may use.
+CLASS_HEADER: Final = "Fingerpost-Class"
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or
@@ -128,11 +132,13 @@ class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `POST /v1/classify/{model}`: one result for each image, in the order sent.
 
     If the only image of a request fails, the answer is that error alone, with its HTTP status.
+    `digest` is that of the model's files, for a request with `?digest=1`.
     """
 
     model: str
     version: str
     results: tuple[ImageAnswer, ...]
+    digest: str | UnsetType = UNSET
 
 
 class ReceivedImage(ImageAnswer, frozen=True, kw_only=True):

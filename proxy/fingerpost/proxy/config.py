@@ -12,6 +12,7 @@ from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.names import check_service
 from fingerpost.registry.renames import renamed_fields
 from fingerpost.security.leases.config import LeaseConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +55,8 @@ class ProxyConfig:
         port: port to listen on; 0 picks a free one. The default, 12480, is the one that clients
             and commands ask without an option.
         connections: which connections are refused or closed.
+        tls: with a certificate, this proxy speaks TLS; with `ca`, it names and relays to only
+            workers that have a certificate of that authority; see `TlsConfig`.
         default_service: the service that `GET /` answers for. None, the default, is the only
             service there is; with several, `GET /` is then an error.
         relay: whether `POST /v1/relay/...` carries images through this proxy, for clients that
@@ -99,6 +102,7 @@ class ProxyConfig:
     host: str = "127.0.0.1"
     port: int = 12480
     connections: ConnectionConfig = field(default_factory=ConnectionConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
     default_service: str | None = None
     relay: bool = False
     response_timeout_s: float = 10.0

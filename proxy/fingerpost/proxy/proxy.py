@@ -17,6 +17,7 @@ from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.access import Callers
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.supervision import supervise
+from fingerpost.security.tls import ServerTls
 
 if TYPE_CHECKING:
     import socket
@@ -50,8 +51,9 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The URL that it listens at: `http://host:port`."""
-        return f"http://{format_address(self._config.host, self.port)}"
+        """The URL that it listens at: `http://host:port` or `https://host:port`."""
+        scheme = "https" if self._config.tls.serves else "http"
+        return f"{scheme}://{format_address(self._config.host, self.port)}"
 
     async def __aenter__(self) -> Self:
         """Start to watch the registry, and to listen.
@@ -60,10 +62,11 @@ class Proxy:
             ConfigurationError: the port is in use, or the registry's URL is not valid.
         """
         config = self._config
+        server_tls = ServerTls(config.tls) if config.tls.serves else None
         async with AsyncExitStack() as stack:
             listener = self._listener or bind(config.host, config.port)
             self._listener = stack.enter_context(listener)
-            registry = open_registry(config.registry, config.registry_config)
+            registry = open_registry(config.registry, config.registry_config, tls=config.tls)
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
@@ -99,7 +102,7 @@ class Proxy:
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
-            self._site = await serve(runner, listener)
+            self._site = await serve(runner, listener, server_tls)
             self._routes = routes
             self.port = listener.getsockname()[1]
             self._stack = stack.pop_all()

@@ -19,12 +19,20 @@ from fingerpost.client.wire import (
     WAITED_HEADER,
     WORKER_HEADER,
 )
-from fingerpost.errors import BadAnswer, DeadlineExceeded, Misdirected, NoWorker, Unreachable
+from fingerpost.errors import (
+    BadAnswer,
+    DeadlineExceeded,
+    Misdirected,
+    NoWorker,
+    TlsFailed,
+    Unreachable,
+)
 from fingerpost.proxy.relayed_body import RelayedBody
 from fingerpost.proxy.silence import SilenceChecks
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.http_server import error_response
 from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -82,7 +90,8 @@ class Relay:
     ) -> None:
         self._config = config
         self.in_flight = 0
-        self._silence = SilenceChecks(config.response_timeout_s)
+        self._tls = ClientTls(config.tls)
+        self._silence = SilenceChecks(config.response_timeout_s, self._tls)
         self._metrics = metrics
         self._leave_out = leave_out
         self._session = PeerSession(max_bytes=_MAX_ANSWER_BYTES, keep_alive_s=_KEEP_ALIVE_S)
@@ -123,6 +132,7 @@ class Relay:
             Unreachable: the connection broke after part of the body, which cannot be sent again.
             Misdirected: the worker's address is another process's now, and the body was used.
             BadAnswer: a worker answered something that is not passed on, such as a redirect.
+            TlsFailed: no worker had a certificate that is accepted.
             DeadlineExceeded: no answer within the request's deadline, or 600 s.
             NoWorker: none of the first three workers accepted a connection.
         """
@@ -131,7 +141,7 @@ class Relay:
             headers[hdrs.AUTHORIZATION] = f"Bearer {lease}"
         body = RelayedBody(request, self._config, self._metrics)
         tried = []
-        refused: BadAnswer | Misdirected | None = None
+        refused: BadAnswer | Misdirected | TlsFailed | None = None
         limit_s = _limit_s(request)
         try:
             async with asyncio.timeout(limit_s):
@@ -139,7 +149,7 @@ class Relay:
                     tried.append(worker.address)
                     try:
                         return await self._post(worker, path_qs, body, headers)
-                    except (BadAnswer, Misdirected) as error:
+                    except (BadAnswer, Misdirected, TlsFailed) as error:
                         refused = error
                         if body.sent:
                             raise
@@ -148,7 +158,8 @@ class Relay:
                     except (ClientError, OSError, ValueError) as error:
                         if body.refusal is not None:
                             raise body.refusal from error
-                        if isinstance(bad := peer_error(error, worker.address), BadAnswer):
+                        bad = peer_error(error, worker.address)
+                        if isinstance(bad, BadAnswer | TlsFailed):
                             refused = bad
                         if body.sent and refused is None:
                             return _silent(worker, body, _broken(worker, body.sent))
@@ -166,6 +177,9 @@ class Relay:
     async def _post(
         self, worker: Instance, path_qs: str, body: RelayedBody, headers: dict[str, str]
     ) -> web.Response:
+        tls = self._tls.for_worker(
+            worker.service, speaks_tls=worker.speaks_tls, peer=worker.address
+        )
         if worker.boot_id:
             headers = headers | {BOOT_ID_HEADER: str(worker.boot_id)}
         async with (
@@ -176,6 +190,7 @@ class Relay:
                 data=body.pieces(),
                 headers=headers,
                 timeout=_TIMEOUT,
+                tls=tls,
             ) as response,
         ):
             _check_status(response, worker)

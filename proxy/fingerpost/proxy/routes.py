@@ -131,7 +131,7 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address if plain else self._identified(worker, ANYBODY)
+        return _shown(worker) if plain else self._identified(worker, ANYBODY)
 
     def _identified(self, worker: Instance, caller: Caller) -> str:
         """`host:port` with a lease, if any, and the path that names the process.
@@ -141,12 +141,12 @@ class ProxyRoutes:
         if self._leases is not None:
             boot_id = self._probes.boot_ids.get(worker.id, 0)
             lease = self._leases.path(caller, worker)
-            return f"{worker.address}{lease}{identity_prefix(worker, boot_id)}"
+            return f"{_shown(worker)}{lease}{identity_prefix(worker, boot_id)}"
         boot_id = 0 if worker.boot_id else self._probes.boot_ids.get(worker.id, 0)
         known = self._texts.get(worker.id)
         if known is not None and known[0] is worker and known[1] == boot_id:
             return known[2]
-        text = f"{worker.address}{identity_prefix(worker, boot_id)}"
+        text = f"{_shown(worker)}{identity_prefix(worker, boot_id)}"
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         self._texts[worker.id] = worker, boot_id, text
@@ -155,6 +155,7 @@ class ProxyRoutes:
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
 
+        Of a worker that speaks TLS it is a whole URL, because curl takes `host:port` for HTTP.
         Where leases are signed, `/lease/TOKEN` is before that path: whoever has this URL may
         send images to this service for a short time.
 
@@ -174,7 +175,7 @@ class ProxyRoutes:
         self._metrics.addresses.inc()
         if not self._leaving and not self._callers.required:
             remember(request, plain=plain)
-        address = worker.address if plain else self._identified(worker, caller)
+        address = _shown(worker) if plain else self._identified(worker, caller)
         return web.Response(text=f"{address}\n", headers=self._secret())
 
     async def _default_of(self, request: web.Request, caller: Caller) -> Instance:
@@ -229,7 +230,7 @@ class ProxyRoutes:
         if self._leases is None and request.headers.get(hdrs.IF_NONE_MATCH) == tag:
             return web.Response(status=304, headers=headers)
         if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
-            text = "".join(f"{each.address}\n" for each in instances)
+            text = "".join(f"{_shown(each)}\n" for each in instances)
             return web.Response(text=text, headers=headers)
         return json_response(
             resolve_answer(
@@ -389,3 +390,8 @@ class ProxyRoutes:
             body=self._metrics.render(self._directory),
             headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
         )
+
+
+def _shown(worker: Instance) -> str:
+    """`host:port` for clients that keep a text; a URL where that would be taken for plain HTTP."""
+    return worker.url if worker.speaks_tls else worker.address

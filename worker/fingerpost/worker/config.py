@@ -19,6 +19,8 @@ from fingerpost.worker.images import ImageConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fingerpost.security.tls import TlsConfig
+
 __all__ = [
     "DrainConfig",
     "LeasesConfig",
@@ -275,6 +277,8 @@ class WorkerConfig:
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
         connections: which connections are refused or closed.
+        tls: the certificate to serve with, and whether clients must show one; see `TlsConfig`.
+            None serves plain HTTP.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
@@ -300,10 +304,15 @@ class WorkerConfig:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
+        if self.tls is not None and not self.tls.serves:
+            raise ConfigurationError(
+                "tls has no certificate to serve with: give --tls-cert and --tls-key"
+            )
 
 
 def _check_least(name: str, value: float, least: float) -> None:

@@ -27,6 +27,7 @@ from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
+from fingerpost.worker.serving.tenancy import Tenancy
 from fingerpost.worker.serving.turns import Turns
 from fingerpost.worker.serving.uploads import Uploads
 from fingerpost.worker.telemetry.observer import Observer
@@ -85,6 +86,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
+        self._tenancy = Tenancy(config, metrics)
         self.memory = BodyMemory(config.requests)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
 
@@ -114,6 +116,7 @@ class WorkerService:
             load=self.load,
             error_forms=forms,
             leases=self._leases,
+            tenancy=self._tenancy,
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics

@@ -15,6 +15,7 @@ from fingerpost.client.dispatch.endings import (
     worth_another_entry,
     worth_another_peer,
 )
+from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.dispatch.suspect import Quarantine, count_silence
 from fingerpost.client.images.load import load_image
@@ -33,7 +34,6 @@ from fingerpost.errors import (
 if TYPE_CHECKING:
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.dispatch.call import Call
-    from fingerpost.client.dispatch.leases import Leases
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.result import Stats
@@ -76,10 +76,9 @@ class Dispatcher:
         config: ClientConfig,
         stats: Stats,
         route: Route,
-        leases: Leases,
     ) -> None:
         self._route = route
-        self._leases = leases
+        self._leases = Leases(resolver, own_lease(config))
         self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
@@ -306,7 +305,7 @@ class Dispatcher:
         reply: Reply | None = None
         try:
             reply = await self._transport.classify(
-                instance.address,
+                instance.target,
                 str(call.reference),
                 call.top,
                 attempt,
@@ -371,7 +370,7 @@ class Dispatcher:
         if service.refresh(now):
             self._transport.retain(
                 {
-                    each.instance.address
+                    each.instance.target
                     for one in self._services.values()
                     for each in one.balancer.endpoints
                 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.basics.config_file import read_text
+from fingerpost.client.config import check_lease
 from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.resolver import Resolver
 
-__all__ = ["LeaseFile", "Leases", "check_lease", "own_lease"]
+__all__ = ["LeaseFile", "Leases", "own_lease"]
 
-_TOKEN: Final = re.compile("[A-Za-z0-9_.-]{1,2048}", re.ASCII)
 # Seconds between two looks at a file, and between two lookups because of a refused lease.
 _FILE_S: Final = 1.0
 _RENEWAL_S: Final = 1.0
@@ -34,26 +33,15 @@ _RENEWAL_S: Final = 1.0
 _MOST_RENEWALS: Final = 3
 
 
-def check_lease(text: str, source: str) -> str:
-    """The token in a text; raises `ConfigurationError`, without the text."""
-    token = text.strip()
-    if _TOKEN.fullmatch(token) is None:
-        raise ConfigurationError(
-            f"{source} is not a lease: `fingerpost lease MODEL` prints one, of letters, digits, "
-            "'.', '-' and '_'"
-        )
-    return token
-
-
 def own_lease(config: ClientConfig) -> str | LeaseFile | None:
     """The lease that the settings name; None uses those of the proxies.
 
     Raises:
-        ConfigurationError: it is not a lease, or its file cannot be read.
+        ConfigurationError: its file cannot be read, or does not hold a lease.
     """
     if config.lease_file is not None:
         return LeaseFile(Path(config.lease_file))
-    return None if config.lease is None else check_lease(config.lease, "lease=")
+    return config.lease
 
 
 class LeaseFile:

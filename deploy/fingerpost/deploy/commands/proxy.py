@@ -14,13 +14,16 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_server_tls_options
 from fingerpost.deploy.processes.handover import (
     inherited_listener,
     notify_predecessor,
     start_successor,
 )
+from fingerpost.deploy.without_tls import warn_without_tls
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.proxy import Proxy
@@ -37,7 +40,7 @@ _SUCCESSOR_S: Final = 20.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(proxy))
+    app.command()(takes_registry_options(takes_server_tls_options(proxy, asks_workers=True)))
 
 
 def proxy(
@@ -58,6 +61,7 @@ def proxy(
     lease: Annotated[
         float, typer.Option(help="Seconds that a client may use an answer without asking again.")
     ] = 2.0,
+    insecure: options.Insecure = False,
     max_per_client: options.MaxPerClient = None,
     lease_key: Annotated[
         Path | None,
@@ -88,6 +92,7 @@ def proxy(
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
+    tls: TlsConfig | None,
 ) -> None:
     """Tell clients where the workers are. Run as many proxies as you like.
 
@@ -113,6 +118,7 @@ def proxy(
         default_service=service,
         relay=relay,
         lease_s=lease,
+        tls=tls or TlsConfig(),
         callers=CallersConfig(policy=callers, audit_log=audit_log),
         leases=ProxyLeasesConfig(
             key_file=lease_key,
@@ -120,6 +126,7 @@ def proxy(
             bind=lease_bind,
         ),
     )
+    warn_without_tls("proxy", host, tls, insecure=insecure)
 
     async def run() -> None:
         from fingerpost.registry.shutdown import ShutdownSignals

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_client_tls_options
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.client import Client, ClientConfig
@@ -46,6 +48,27 @@ ClusterLease = Annotated[
         "see `fingerpost lease --watch`.",
     ),
 ]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="FINGERPOST_API_KEY",
+        metavar="KEY",
+        help="Shown to proxies that ask who calls. Other users of this machine see arguments: use "
+        "the variable, or --token-file.",
+        show_default=False,
+    ),
+]
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file",
+        envvar="FINGERPOST_TOKEN_FILE",
+        metavar="FILE",
+        help="File with an API key or a token for proxies; read again when it changes.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +81,8 @@ class ClusterTarget:
         consul: whether to ask the Consul agent of this machine instead.
         registry_config: access to the registry.
         lease_file: a file with a lease for the workers.
+        tls: certificates for workers and proxies.
+        api_key, token_file: what proxies are shown, see `Client`; a registry gets neither.
 
     Raises:
         ConfigurationError: more than one of them was given.
@@ -68,6 +93,9 @@ class ClusterTarget:
     consul: bool
     registry_config: RegistryConfig
     lease_file: str | None = None
+    tls: TlsConfig | None = None
+    api_key: str | None = field(default=None, repr=False)
+    token_file: str | None = None
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.proxies, self.registry, self.consul))) > 1:
@@ -104,20 +132,34 @@ class ClusterTarget:
         if self.lease_file is not None:
             config = replace(config or ClientConfig(), lease_file=self.lease_file)
         return Client(
-            *self.proxies, registry=self.url, registry_config=self.registry_config, config=config
+            *self.proxies,
+            registry=self.url,
+            registry_config=self.registry_config,
+            config=config,
+            tls=self.tls,
+            api_key=self.api_key if self.url is None else None,
+            token_file=self.token_file if self.url is None else None,
         )
 
     def resolver(self) -> Resolver:
         """The resolver of such a client. Make it inside a running event loop."""
         from fingerpost.client import ClientConfig
+        from fingerpost.client.credential import Credential
         from fingerpost.client.source import Source
 
-        source = Source.of(self.proxies, registry=self.url, registry_config=self.registry_config)
-        return source.resolver(connect_timeout_s=ClientConfig().connect_timeout_s)
+        credential = (
+            None
+            if self.url is not None
+            else Credential.of(api_key=self.api_key, token=None, token_file=self.token_file)
+        )
+        source = Source.of(
+            self.proxies, self.url, self.registry_config, self.tls, credential=credential
+        )
+        return source.resolver(ClientConfig().connect_timeout_s)
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add these options, and those of the registry, to a subcommand.
+    """Add these options, and those of the registry and of TLS, to a subcommand.
 
     The subcommand gets their values as its argument `cluster`.
     """
@@ -128,7 +170,10 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         registry: ClusterRegistry = None,
         consul: ClusterConsul = False,
         lease_file: ClusterLease = None,
+        api_key: ApiKey = None,
+        token_file: TokenFile = None,
         registry_config: RegistryConfig,
+        tls: TlsConfig | None,
         **given: Any,
     ) -> None:
         proxies = tuple(proxy or ())
@@ -140,6 +185,9 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
                 consul=consul,
                 registry_config=registry_config,
                 lease_file=lease_file,
+                tls=tls,
+                api_key=api_key,
+                token_file=token_file,
             ),
         )
 
@@ -148,4 +196,4 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [each for each in own if each.name != "cluster"]
     wrapped.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
-    return takes_registry_options(wrapped)
+    return takes_registry_options(takes_client_tls_options(wrapped))

@@ -13,6 +13,7 @@ __all__ = [
     "Deadline",
     "FollowParent",
     "Host",
+    "Insecure",
     "Json",
     "LogFormat",
     "LogLevel",
@@ -36,6 +37,13 @@ RegistryUrl = Annotated[
 ]
 Host = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 for clients on other machines.")
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Say nothing of listening without TLS where other machines can reach it.",
+    ),
 ]
 Relay = Annotated[
     bool,

@@ -47,6 +47,7 @@ from fingerpost.registry.http_server import (
 from fingerpost.registry.instance import format_address
 from fingerpost.registry.process_metrics import add_process_metrics
 from fingerpost.registry.supervision import supervise
+from fingerpost.security.tls import ServerTls, TlsConfig
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]
 
@@ -77,9 +78,10 @@ class EmbeddedRegistry:
             get 403, see `BrowserGuard`.
         connections: which connections are refused or closed; by default one address may have all
             of them, because all clients are on one machine.
+        tls: with a certificate, it speaks TLS; and how it checks workers that speak TLS.
 
     Raises:
-        ConfigurationError: not a loopback address.
+        ConfigurationError: not a loopback address, or a file of `tls` is not valid.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class EmbeddedRegistry:
         allow_remote: bool = False,
         allow_hosts: Iterable[str] = (),
         connections: ConnectionConfig | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
@@ -106,7 +109,8 @@ class EmbeddedRegistry:
         add_process_metrics(self._metrics)
         self._store = Store()
         self._rng = random.Random()
-        self._checker = Checker(self._checked)
+        self._checker = Checker(self._checked, tls)
+        self._tls = ServerTls(tls) if tls is not None and tls.serves else None
         self._changed = asyncio.Event()
         self._waiting = 0
         self._closing = False
@@ -120,8 +124,9 @@ class EmbeddedRegistry:
 
     @property
     def url(self) -> str:
-        """`http://host:port`, for `open_registry`."""
-        return f"http://{format_address(self._host, self._port)}"
+        """`http://host:port` or `https://host:port`, for `open_registry`."""
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{format_address(self._host, self._port)}"
 
     async def start(self) -> Self:
         """Listen, with no entries.
@@ -137,7 +142,7 @@ class EmbeddedRegistry:
         )
         await runner.setup()
         try:
-            await serve(runner, bind(self._host, self._port))
+            await serve(runner, bind(self._host, self._port), self._tls)
         except ConfigurationError:
             await runner.cleanup()
             raise
