@@ -383,8 +383,8 @@ def _named(error: FingerpostError, proxy: URL) -> str:
 def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
     start = body[:80].decode("utf-8", "replace")
     return BadAnswer(
-        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. Give a proxy's URL; a "
-        "registry's is consul://HOST:PORT (--registry)"
+        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. If it is a "
+        "registry, give its URL as --registry (in Python: registry=)"
     )
 
 

@@ -98,6 +98,7 @@ class Callers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Stop that, and write what is waiting for the audit log."""
         await self._stack.aclose()
 
     @property
@@ -110,12 +111,24 @@ class Callers:
             found.append(f"the keys of {issuer} cannot be read: {problem}")
         return found
 
-    async def identify(self, request: web.Request, action: str = "") -> Caller:
+    def find(self, request: web.Request) -> Caller | None:
+        """Who sends a request, where that is known at once; it counts and refuses nothing."""
+        if self._authenticator is None:
+            return None
+        try:
+            token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
+            names = () if token else _certificate_names(request)
+            found = self._authenticator.find(token, names, time.time())
+        except (NotIdentified, NotAllowed):
+            return None
+        return None if found is None else found.caller
+
+    async def identify(self, request: web.Request, action: str = "", target: str = "") -> Caller:
         """Who sends a request; `ANYBODY` where no policy is configured.
 
         Args:
             request: its `Authorization`, and the client certificate of its connection, are used.
-            action: what is asked for, for the audit log.
+            action, target: what is asked for, and of what, for the audit log.
 
         Raises:
             NotIdentified: nobody whom the policy knows; 401.
@@ -129,10 +142,11 @@ class Callers:
         try:
             found = await self._identified(authenticator, request, address)
         except (NotIdentified, NotAllowed) as error:
-            self.refused(request, error.reason, error.detail, action=action)
+            self.refused(request, error.reason, error.detail, action=action, target=target)
             raise
         except Overloaded:
-            self.refused(request, Refusal.TOO_MANY, "too many wrong credentials", action=action)
+            text = "too many wrong credentials"
+            self.refused(request, Refusal.TOO_MANY, text, action=action, target=target)
             raise
         request[_IDENTIFIED] = found
         return found.caller
@@ -177,11 +191,12 @@ class Callers:
         action: str = "",
         target: str = "",
         caller: Caller = ANYBODY,
+        log: bool = True,
     ) -> None:
-        """Count, log and write down a refusal."""
+        """Count and write down a refusal; `log` says it in the log too."""
         self._metrics.refused(reason)
         address, path = request.remote or "", one_line(request.path, 200)
-        if count := self._log_limit.count(time.monotonic()):
+        if log and (count := self._log_limit.count(time.monotonic())):
             others = f" ({count - 1} others since the last such line)" if count > 1 else ""
             logger.warning(
                 "%s %s from %s is refused: %s%s",
