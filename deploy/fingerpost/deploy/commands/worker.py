@@ -120,7 +120,7 @@ def worker(
         Path | None,
         _option(
             _NETWORK,
-            "File with the private key that signs its registration (`fingerpost keys init`).",
+            "File with the private key (Ed25519) that signs its registration.",
             metavar="FILE",
             show_default=False,
         ),
@@ -212,6 +212,8 @@ def worker(
     memory_fraction: options.MemoryFraction = None,
     devices: options.Devices = None,
     processes_per_device: options.ProcessesPerDevice = 1,
+    callers: options.CallersFile = None,
+    audit_log: options.AuditLogFile = None,
     access_log: options.AccessLogFile = None,
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
@@ -223,6 +225,7 @@ def worker(
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
+    from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.security.leases.config import LeaseRules
@@ -289,6 +292,7 @@ def worker(
             keys_file=lease_keys,
             rules=LeaseRules(cluster=cluster, grace_s=lease_grace),
         ),
+        callers=CallersConfig(policy=callers, audit_log=audit_log),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
         tls=tls,
     )

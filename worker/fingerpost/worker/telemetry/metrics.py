@@ -185,7 +185,7 @@ class WorkerMetrics(Collector):
         )
         self.admin_denied = Counter(
             f"{_PREFIX}admin_denied_requests",
-            "Requests to the admin API without its token, or with a wrong one",
+            "Requests to the admin API that were refused",
             registry=self.registry,
         )
         self.lease_refused = Counter(
