@@ -67,12 +67,12 @@ class SyncClient:
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
-        tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
-        priority: str | None = None,
         api_key: str | None = None,
         token: str | None = None,
         token_file: str | None = None,
+        tls: TlsConfig | None = None,
+        priority: str | None = None,
     ) -> None:
         self._make = partial(
             Client,
