@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import hdrs
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Callers", "check_model", "may_see"]
 
 logger = logging.getLogger(__name__)
-
-_IDENTIFIED: Final = "fingerpost_identified"
 
 
 class Callers:
@@ -90,7 +89,7 @@ class Callers:
                 self._keys = IssuerKeys(self._keys_changed)
                 stack.push_async_callback(self._keys.aclose)
                 self._use_policy()
-                await self._keys.refresh_due()
+                self._keys.refresh_due()
             if self._file is not None or self.audit is not None:
                 follower = asyncio.create_task(supervise(self._follow, "callers"), name="callers")
                 stack.push_async_callback(_cancel, follower)
@@ -113,14 +112,7 @@ class Callers:
 
     def find(self, request: web.Request) -> Caller | None:
         """Who sends a request, where that is known at once; it counts and refuses nothing."""
-        if self._authenticator is None:
-            return None
-        try:
-            token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
-            names = () if token else _certificate_names(request)
-            found = self._authenticator.find(token, names, time.time())
-        except (NotIdentified, NotAllowed):
-            return None
+        found = self._known(request)
         return None if found is None else found.caller
 
     async def identify(self, request: web.Request, action: str = "", target: str = "") -> Caller:
@@ -148,13 +140,12 @@ class Callers:
             text = "too many wrong credentials"
             self.refused(request, Refusal.TOO_MANY, text, action=action, target=target)
             raise
-        request[_IDENTIFIED] = found
         return found.caller
 
     def seconds_left(self, request: web.Request) -> float:
         """How long what `identify` found holds."""
-        found: Identified | None = request.get(_IDENTIFIED)
-        return float("inf") if found is None else max(0.0, found.expires_at - time.time())
+        found = self._known(request)
+        return math.inf if found is None else max(0.0, found.expires_at - time.time())
 
     def require_model(self, request: web.Request, caller: Caller, model: str, action: str) -> None:
         """Check that a caller may use a model, which need not exist.
@@ -233,6 +224,16 @@ class Callers:
                 detail=detail,
             )
 
+    def _known(self, request: web.Request) -> Identified | None:
+        if self._authenticator is None:
+            return None
+        try:
+            token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
+            names = () if token else _certificate_names(request)
+            return self._authenticator.find(token, names, time.time())
+        except (NotIdentified, NotAllowed):
+            return None
+
     async def _identified(
         self, authenticator: Authenticator, request: web.Request, address: str
     ) -> Identified:
@@ -281,7 +282,7 @@ class Callers:
             if file.changed() and await asyncio.to_thread(file.read_again):
                 self._use_policy()
                 self._on_change()
-            await keys.refresh_due()
+            keys.refresh_due()
             self._metrics.policy_broken.set(bool(file.problem))
             self._metrics.issuers_failing.set(len(keys.problems))
 
