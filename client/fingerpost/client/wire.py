@@ -76,6 +76,7 @@ WORKER_HEADER: Final = "Fingerpost-Worker"
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 BootId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+LeaseText = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]{1,2048}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
@@ -221,9 +222,7 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     index: Count
     age_s: Seconds
     lease_s: Seconds
-    lease: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,2048}$")] | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
+    lease: LeaseText | msgspec.UnsetType = msgspec.UNSET
     retained: tuple[str, ...] = ()
     from_disk: bool = False
     kept: tuple[str, ...] = ()

@@ -43,6 +43,7 @@ class Call:
         retried: the error codes of the failed attempts, in their order.
         last_error: the error of the last failed attempt.
         leave: ends the quarantine of a suspect image; None for others.
+        lease: the lease that the last attempt carried.
         silent: what was said of the workers that fell silent on the image.
         disowned: ids of the peers that are not what their entries say.
         unknown: the error of the last of them that does not serve the model.
@@ -61,6 +62,7 @@ class Call:
         "headers",
         "image_bytes",
         "last_error",
+        "lease",
         "leave",
         "peer",
         "reference",
@@ -96,6 +98,7 @@ class Call:
         self.image_bytes = 0
         self.retried: tuple[str, ...] = ()
         self.leave: Callable[[], None] | None = None
+        self.lease = ""
         self.silent: tuple[str, ...] = ()
         self.peer: Instance | None = None
         self.worker = ""

@@ -8,7 +8,14 @@ from collections.abc import Set as AbstractSet
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.dispatch.endings import check_served, too_late, unknown_service
+from fingerpost.client.dispatch.endings import (
+    check_served,
+    too_late,
+    unknown_service,
+    worth_another_entry,
+    worth_another_peer,
+)
+from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.dispatch.suspect import Quarantine, count_silence
 from fingerpost.client.images.load import load_image
@@ -19,7 +26,7 @@ from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
 from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER
 from fingerpost.errors import (
-    CallerError,
+    LeaseError,
     Overloaded,
     Unreachable,
 )
@@ -71,6 +78,7 @@ class Dispatcher:
         route: Route,
     ) -> None:
         self._route = route
+        self._leases = Leases(resolver, own_lease(config))
         self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
@@ -86,6 +94,7 @@ class Dispatcher:
         """End the background tasks."""
         for service in self._services.values():
             await service.aclose()
+        await self._leases.aclose()
 
     @property
     def lookups(self) -> int:
@@ -188,6 +197,10 @@ class Dispatcher:
                         self._budget.repay(self._clock(), answered=answered)
                 if reply.answer is not None:
                     return reply.answer
+                if isinstance(reply.error, LeaseError):
+                    begun = isinstance(data, OneShot) and data.begun
+                    await self._leases.renew(call, reply.error, begun=begun)
+                    continue
                 self._failed(call, service, reply, data)
                 if reply.silent:
                     await self._quarantine.enter(call)
@@ -276,6 +289,7 @@ class Dispatcher:
         call.attempts += 1
         call.peer = instance = pick.endpoint.instance
         call.worker = ""
+        call.lease = self._leases.of(call.reference.model) if self._route.own_load else ""
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
         headers = call.headers
@@ -297,6 +311,7 @@ class Dispatcher:
                 attempt,
                 headers,
                 boot_id=instance.boot_id,
+                lease=call.lease,
             )
             outcome = reply.outcome
             call.peer = instance
@@ -327,10 +342,10 @@ class Dispatcher:
         if reply.silent:
             count_silence(call, reply, data, self._stats)
         if reply.outcome is Outcome.STALE:
-            again = _worth_another_entry(call, service, self._clock())
+            again = worth_another_entry(call, service, self._clock())
             error = error if again else call.unknown or error
         else:
-            again = error.retryable or _worth_another_peer(call, service, reply)
+            again = error.retryable or worth_another_peer(call, service, reply)
         if not again or call.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
@@ -375,25 +390,3 @@ class Dispatcher:
             )
         await service.watch.ready(self._config.wait_for_ready_s)
         return service
-
-
-def _worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
-    """Whether a `CallerError` may be due to this peer alone, so that another peer is worth asking.
-
-    Not any more once all peers have answered with the same error, and with nothing else.
-    """
-    error = reply.error
-    if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
-        return False
-    codes = {*call.retried, error.code}
-    return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
-
-
-def _worth_another_entry(call: Call, service: Service, now: float) -> bool:
-    """Whether to go on after a peer that is not what its entry says.
-
-    Not any more once all peers have said so, and one of them that it does not serve the model: then
-    no worker does. Where all are other processes, the entries of these are on their way.
-    """
-    peers = service.balancer.serving(call.reference, now)
-    return call.unknown is None or any(each.id not in call.disowned for each in peers)

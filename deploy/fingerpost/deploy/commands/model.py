@@ -175,7 +175,7 @@ def sign(
     *,
     key: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="The private key (Ed25519; `fingerpost keys init`)."),
+        typer.Option(metavar="FILE", help="The private key (Ed25519), mode 0600."),
     ],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name, if not its folder's.")

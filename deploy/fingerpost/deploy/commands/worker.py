@@ -120,7 +120,7 @@ def worker(
         Path | None,
         _option(
             _NETWORK,
-            "File with the private key that signs its registration (`fingerpost keys init`).",
+            "File with the private key (Ed25519) that signs its registration.",
             metavar="FILE",
             show_default=False,
         ),

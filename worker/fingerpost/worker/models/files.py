@@ -319,8 +319,17 @@ def _file_in(folder: Path, framework: Framework | None) -> Path:
         for file in (folder, *content):
             if hint := why_not_read(file):
                 raise ConfigurationError(f"{folder} is not a model: {file.name} is {hint}")
+        if code := next((file for file in content if file.suffix == ".py"), None):
+            raise ConfigurationError(f"{folder} is not a model yet: {_python_class(code)}")
     found = ", ".join(file.name for file in files) or "none of these"
     raise ConfigurationError(f"{folder} is not a model: {_EXPECTED}; found {found}")
+
+
+def _python_class(code: Path) -> str:
+    return (
+        f"a Python class needs a {MANIFEST} beside it with two lines: "
+        f'framework = "python" and class = "{code.stem}:CLASS"'
+    )
 
 
 def _is_torch(file: Path) -> bool:
@@ -341,7 +350,7 @@ def _inferred(file: Path) -> Manifest:
         raise ConfigurationError(f"{file} is {hint}")
     if framework is None:
         kinds = ", ".join(_SUFFIXES)
-        hint = f"; a Python class needs a {MANIFEST}" if file.suffix == ".py" else ""
+        hint = f"; {_python_class(file)}" if file.suffix == ".py" else ""
         raise ConfigurationError(
             f"{file} is not a model: expected one of {kinds}, or a folder{hint}"
         )
