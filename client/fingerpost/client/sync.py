@@ -73,6 +73,7 @@ class SyncClient:
         token: str | None = None,
         token_file: str | None = None,
         tls: TlsConfig | None = None,
+        priority: str | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -82,6 +83,7 @@ class SyncClient:
             config=config,
             tls=tls,
             tracing=tracing,
+            priority=priority,
             api_key=None if api_key is None else Secret(api_key),
             token=None if token is None else Secret(token),
             token_file=token_file,
@@ -136,11 +138,18 @@ class SyncClient:
         timeout_s: float | None = None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> Result:
         """Classify one image and wait for the result; see `Client.classify`."""
         return self._call(
             lambda: self._client.classify(
-                image, model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+                image,
+                model,
+                top=top,
+                timeout_s=timeout_s,
+                shrink=shrink,
+                sticky=sticky,
+                priority=priority,
             )
         )
 
@@ -163,6 +172,7 @@ class SyncClient:
         on_error: OnError = "yield",
         ordered: bool = False,
         shrink: bool = False,
+        priority: str | None = None,
     ) -> Generator[Result]:
         """Classify many images; see `Client.stream`.
 
@@ -171,7 +181,9 @@ class SyncClient:
         check_images(images)
         client = self._client
         stream_options = client._stream_options(concurrency, on_error, ordered=ordered)
-        options = client._call_options(model, top=top, timeout_s=timeout_s, shrink=shrink)
+        options = client._call_options(
+            model, top=top, timeout_s=timeout_s, shrink=shrink, priority=priority
+        )
         return self._stream(images, stream_options, options)
 
     def _stream(

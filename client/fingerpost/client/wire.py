@@ -26,6 +26,7 @@ __all__ = [
     "INSTANCE_PATH",
     "LEASE_PATH",
     "MODEL_HEADER",
+    "RATES",
     "SUSPECT_HEADER",
     "WAITED_HEADER",
     "WORKER_HEADER",
@@ -58,6 +59,9 @@ LEASE_PATH: Final = "/lease/"
 # The priority class of the images, such as `batch`; without it they are of the first class that
 # their tenant may use.
 CLASS_HEADER: Final = "Fingerpost-Class"
+# The limits of a tenant on its rate, as the error of a refusal names them: its images wait,
+# whatever else the worker has to do.
+RATES: Final = frozenset({"bytes_per_s", "images_per_s"})
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or

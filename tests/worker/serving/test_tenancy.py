@@ -156,3 +156,30 @@ async def test_the_queue_is_not_one_tenants_and_others_are_not_asked_to_wait_for
         rig.backend.gate.set()
         assert [status for status, _ in await asyncio.gather(*mine)] == [200] * 3
         await asyncio.gather(*tasks)
+
+
+async def test_load_reports_say_by_class_what_is_there_once_there_are_several() -> None:
+    async with serving() as rig, aiohttp.ClientSession(rig.url) as http:
+
+        async def load() -> Any:
+            async with http.get("/load") as response:
+                return await response.json()
+
+        assert (await ask(http, {}))[0] == 200
+        assert "classes" not in await load()
+        rig.backend.gate.clear()
+        later = [asyncio.create_task(ask(http, BATCH)) for _ in range(6)]
+        await until(lambda: rig.rif == 6)
+        first = asyncio.create_task(ask(http, {}))
+        await until(lambda: rig.rif == 7)
+        await asyncio.sleep(0.01)  # a forecast is used again for half a millisecond
+        report = await load()
+        assert report["rif"] == 7
+        assert {name: each["rif"] for name, each in report["classes"].items()} == {
+            "interactive": 1,
+            "batch": 7,
+        }
+        rig.backend.gate.set()
+        assert {status for status, _ in await asyncio.gather(first, *later)} == {200}
+        async with http.post("/", data=IMAGE) as response:
+            assert "named_metrics.class_rif.batch=" in response.headers["endpoint-load-metrics"]

@@ -99,7 +99,7 @@ class Dispatcher:
     @property
     def lookups(self) -> int:
         """How many polls were made, for all services; may be read from another thread."""
-        return sum(service.watch.polls for service in list(self._services.values()))
+        return sum(watch.polls for watch in {each.watch for each in list(self._services.values())})
 
     def origin(self, call: Call) -> Origin:
         """What answered, or what was asked last."""
@@ -130,7 +130,7 @@ class Dispatcher:
             return await self._run(call, image)
         except asyncio.CancelledError:
             if scope.cancelled_caught():
-                service = self._services.get(call.reference.model)
+                service = self._services.get(call.service)
                 raise too_late(call, service) from call.last_error
             raise
         finally:
@@ -143,9 +143,9 @@ class Dispatcher:
             data: bytes | OneShot | None = image  # the common case, without a coroutine
         else:
             data = None if call.shrink else await load_image(image)
-        service = self._services.get(call.reference.model)
+        service = self._services.get(call.service)
         if service is None or service.watch.view is None:
-            service = await self._service(call.reference.model)
+            service = await self._service(call.reference.model, call.priority, call.service)
         if data is None:
             data = await self._shrunk(call, service, image)
         body_bytes = 0 if isinstance(data, OneShot) else len(data)
@@ -376,17 +376,18 @@ class Dispatcher:
                 }
             )
 
-    async def _service(self, name: str) -> Service:
+    async def _service(self, name: str, priority: str | None = None, key: str = "") -> Service:
         """The service, once it has its first snapshot."""
-        service = self._services.get(name)
+        service = self._services.get(key or name)
         if service is None:
-            service = self._services[name] = Service(
+            service = self._services[key or name] = Service(
                 self._resolver.watch(name),
                 self._transport,
                 self._config,
                 self._rng,
                 self._stats,
                 self._route,
+                priority,
             )
         await service.watch.ready(self._config.wait_for_ready_s)
         return service

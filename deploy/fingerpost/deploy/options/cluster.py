@@ -111,12 +111,19 @@ class ClusterTarget:
         """The URL of the registry to ask; None where proxies are asked."""
         return self.registry or (LOCAL_AGENT if self.consul else None)
 
-    def client(self, config: ClientConfig | None = None, *, relay: bool = False) -> Client:
+    def client(
+        self,
+        config: ClientConfig | None = None,
+        *,
+        relay: bool = False,
+        priority: str | None = None,
+    ) -> Client:
         """A client of the cluster.
 
         Args:
             config: the client's settings.
             relay: send images through the proxies.
+            priority: the class of the images.
 
         Raises:
             ConfigurationError: `relay` is set, but a registry was named instead of proxies.
@@ -136,6 +143,7 @@ class ClusterTarget:
             registry=self.url,
             registry_config=self.registry_config,
             config=config,
+            priority=priority,
             tls=self.tls,
             api_key=self.api_key if self.url is None else None,
             token_file=self.token_file if self.url is None else None,
