@@ -32,10 +32,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/embedded/server.py": ("registry",),
     "registry/http_server.py": ("worker", "proxy", "registry"),
     "client/route/relay.py": ("proxy",),
+    "registry/watching/signatures.py": ("worker",),
     "client/resolver.py": CLUSTER,
     "proxy/": ("proxy",),
     "worker/address.py": ("worker",),
     "worker/serving/": ("worker",),
+    "worker/config.py": ("worker",),
     "worker/backends/": LOADS,
     "worker/backends/caffe.py": ("worker", "model check", "model bench"),
     "worker/backends/onnx.py": ("worker", "model check", "model bench"),
@@ -143,6 +145,8 @@ def shown_by(module: str, function: str, option: str) -> tuple[str, ...]:
     if own is None:
         return ()
     name = own[1]
+    if name == "ca":
+        return (f"ca {function}",)
     return {"model": (f"model {function}",), "drain": ("drain", "undrain")}.get(name, (name,))
 
 
@@ -182,7 +186,7 @@ def test_every_command_that_loads_a_model_has_the_same_options_for_it() -> None:
     options = options_of_commands()
     described = {
         "--name", "--labels", "--input-layer", "--output-layer", "--input-mean", "--input-std",
-        "--image-size", "--follow-symlinks",
+        "--image-size", "--input-layout", "--follow-symlinks",
     }  # fmt: skip
     assert {name for name, own in options.items() if own & described} == {*LOADS, "train"}
     assert not [name for name in LOADS if not described <= options[name]]

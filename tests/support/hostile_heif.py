@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from fingerpost.errors import BrokenImage, ImageError, UnsupportedImage
+from fingerpost.errors import BrokenImage, ImageError, ImageTooLarge, UnsupportedImage
 from tests.support.pictures import photo, save
 
-__all__ = ["HOSTILE_HEIF", "REFUSED_HEIF", "avif", "heic", "heic_of", "hidden"]
+__all__ = ["HOSTILE_HEIF", "REFUSED_HEIF", "avif", "heic", "heic_of", "hidden", "tiled"]
 
 
 def hidden(data: bytes, frames: bytes) -> bytes:
@@ -48,6 +48,74 @@ def heic_of(image: Image.Image, **options: object) -> bytes:
     return out.getvalue()
 
 
+def tiled(tile: int, size: tuple[int, int], *, times: int, deep: bool = False) -> bytes:
+    """A HEIC of `size`, made of one square tile of `tile` pixels a side, `times` x `times` times.
+
+    Args:
+        deep: that picture is laid over itself, which makes it as often again.
+    """
+    picture = heic_of(Image.new("RGB", (tile, tile)))
+    at = picture.index(b"hvcC") - 4
+    settings = picture[at : at + struct.unpack_from(">I", picture, at)[0]]
+    coded = picture[picture.rindex(b"mdat") + 4 :]
+    grid = struct.pack(">4B2H", 0, 0, times - 1, times - 1, *size)
+    overlay = struct.pack(">2B4H2H", 0, 0, 0, 0, 0, 0, *size) + bytes(4 * (times * times - 1))
+    count = times * times
+    references = [_box(b"dimg", struct.pack(">2H", 2, count), struct.pack(">H", 1) * count)]
+    items = [(1, b"hvc1", coded, b"\x81\x02"), (2, b"grid", grid, b"\x03")]
+    if deep:
+        items.append((3, b"iovl", overlay, b"\x03"))
+        references.append(_box(b"dimg", struct.pack(">2H", 3, count), struct.pack(">H", 2) * count))
+
+    def meta(place: int) -> bytes:
+        places = b""
+        for number, _, data, _ in items:
+            places += struct.pack(">3H2I", number, 0, 1, place, len(data))
+            place += len(data)
+        return _full(
+            b"meta",
+            _full(b"hdlr", struct.pack(">I4s12s", 0, b"pict", b""), b"\0"),
+            _full(b"pitm", struct.pack(">H", items[-1][0])),
+            _full(
+                b"iinf",
+                struct.pack(">H", len(items)),
+                *(
+                    _box(b"infe", b"\2\0\0\0", struct.pack(">2H4s", number, 0, kind), b"\0")
+                    for number, kind, _, _ in items
+                ),
+            ),
+            _full(b"iref", *references),
+            _box(
+                b"iprp",
+                _box(
+                    b"ipco",
+                    settings,
+                    _full(b"ispe", struct.pack(">2I", tile, tile)),
+                    _full(b"ispe", struct.pack(">2I", *size)),
+                ),
+                _full(
+                    b"ipma",
+                    struct.pack(">I", len(items)),
+                    *(struct.pack(">HB", number, len(own)) + own for number, _, _, own in items),
+                ),
+            ),
+            _full(b"iloc", b"\x44\0", struct.pack(">H", len(items)), places),
+        )
+
+    head = _box(b"ftyp", b"heic\0\0\0\0mif1heic")
+    place = len(head) + len(meta(0)) + 8
+    return head + meta(place) + _box(b"mdat", *(data for _, _, data, _ in items))
+
+
+def _box(name: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">I4s", len(body) + 8, name) + body
+
+
+def _full(name: bytes, *parts: bytes) -> bytes:
+    return _box(name, bytes(4), *parts)
+
+
 def _noise(width: int, height: int) -> Image.Image:
     values = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(values)
@@ -65,6 +133,8 @@ HOSTILE_HEIF: Final[dict[str, Callable[[], bytes]]] = {
     "heic: 8 megapixels": lambda: heic_of(Image.new("RGB", (4000, 2000))),
     "heic: noise": lambda: heic_of(_noise(800, 600), quality=100),
     "heic: 3,000 hidden pictures": lambda: heic(3000),
+    "heic: a tile of 16 megapixels 256 times": lambda: tiled(4096, (64, 64), times=16),
+    "heic: tiles of 1 megapixel, 4,096 times": lambda: tiled(1024, (64, 64), times=8, deep=True),
     "heic: boxes in boxes": lambda: b"\0\0\0\x10ftypheic\0\0\0\0" + b"\0\0\0\0moov" * 1_000_000,
 }
 
@@ -74,5 +144,7 @@ REFUSED_HEIF: Final[dict[str, type[ImageError]]] = {
     "avif: 1,000,000 delimiters": UnsupportedImage,
     "avif: boxes in boxes": BrokenImage,
     "heic: 3,000 hidden pictures": UnsupportedImage,
+    "heic: a tile of 16 megapixels 256 times": ImageTooLarge,
+    "heic: tiles of 1 megapixel, 4,096 times": ImageTooLarge,
     "heic: boxes in boxes": BrokenImage,
 }

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from fingerpost.client.config import ClientConfig
-from fingerpost.client.dispatch.call import Call, CallOptions
+from fingerpost.client.credential import Credential
+from fingerpost.client.dispatch.call import Call, CallOptions, check_priority
 from fingerpost.client.dispatch.dispatcher import Dispatcher
 from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
-from fingerpost.client.route.relay import RelayRoute
-from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing.policies.catalog import check_policy
 from fingerpost.client.source import Source
 from fingerpost.client.streaming.options import StreamOptions, check_images
@@ -24,6 +23,7 @@ from fingerpost.client.transport.transport import Transport
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry import ModelReference
 from fingerpost.registry.renames import renamed_arguments
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.resolver import Resolver
-    from fingerpost.client.route.route import Route
     from fingerpost.client.streaming.concurrency import Concurrency
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["Client"]
 
@@ -72,14 +72,21 @@ class Client:
         registry_config: credentials, TLS and more for a registry named by its URL. Its
             `allow_networks` also applies to the workers that proxies name.
         config: see `ClientConfig`.
+        tls: certificates; see `TlsConfig`. With its `ca`, no image is sent to a worker without a
+            certificate of that authority. The same for `https://` URLs of proxies.
         tracing: makes an OpenTelemetry span of each image; see `Tracing`.
+        priority: the class of all images that name none, such as `batch`; see `classify`.
+        api_key: sent to the proxies, where they ask who calls; never to workers.
+        token: a token of an OIDC issuer, instead.
+        token_file: a file that holds either; it is read again when it changes.
 
     A client that cannot reach the workers sends its images through proxies that relay them:
     `Client("http://proxy-1:12480", config=ClientConfig(relay=True))`.
 
     Raises:
-        ConfigurationError: a URL is not valid; proxies and a registry were both given; or a
-            registry was given to a client that relays and so needs proxies.
+        ConfigurationError: a URL is not valid; proxies and a registry were both given; a registry
+            was given to a client that relays or has an API key, and so needs proxies; or a
+            credential is not valid.
     """
 
     @renamed_arguments("Client", registry_options="registry_config")
@@ -89,20 +96,22 @@ class Client:
         registry: str | Registry | None = None,
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
+        tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
+        priority: str | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
     ) -> None:
-        self._source = Source.of(sources, registry=registry, registry_config=registry_config)
+        credential = Credential.of(api_key=api_key, token=token, token_file=token_file)
+        self._source = Source.of(sources, registry, registry_config, tls, credential=credential)
         self._config = ClientConfig() if config is None else config
         if not isinstance(self._config, ClientConfig):
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
         check_policy(self._config.routing)
-        self._route: Route = DIRECT
-        if self._config.relay:
-            if self._source.registry is not None:
-                raise ConfigurationError(
-                    "images are relayed by proxies, and a registry was given: name the proxies"
-                )
-            self._route = RelayRoute(self._source.proxies)
+        self._route = self._source.route(relay=self._config.relay)
+        check_priority(priority)
+        self._priority = priority
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,6 +170,7 @@ class Client:
         timeout_s: float | None = None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> Result:
         """Classify one image on a worker that the client chooses.
 
@@ -177,11 +187,14 @@ class Client:
             timeout_s: seconds from this call to the result; `ClientConfig.timeout_s` if None.
             shrink: reduce the image to the size that the model needs before it is sent.
             sticky: images with the same text go to the same worker while that is usable.
+            priority: the class, such as `batch`; that of the client if None.
 
         Raises:
             ImageError: the image is broken, too large, or of an unsupported kind.
             InvalidName: `model` is not a valid model reference.
             UnknownService, UnknownModel: no worker serves the model, or the version or alias.
+            Unauthenticated: the proxies do not know the API key or token.
+            Forbidden: they know it, and it may not use this model.
             Unauthorized: no proxy relays images (`ClientConfig.relay`).
             NoWorker: the service is known, but no healthy worker came within `wait_for_ready_s`.
             RegistryError: no proxy or registry answered the first lookup within `wait_for_ready_s`.
@@ -191,7 +204,7 @@ class Client:
                 image and broke off, or one did and the image can be read only once.
         """
         options = self._call_options(
-            model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+            model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky, priority=priority
         )
         result = await self._classify(0, image_key(image, 0), image, options)
         if result.error is not None:
@@ -209,6 +222,7 @@ class Client:
         on_error: OnError = "yield",
         ordered: bool = False,
         shrink: bool = False,
+        priority: str | None = None,
     ) -> AsyncGenerator[Result]:
         """Classify many images; the results come as they are ready.
 
@@ -231,13 +245,16 @@ class Client:
             on_error: `yield` returns the error of a failed image in its result; `raise` raises it.
             ordered: return the results in the order of the images; one slow image then delays the
                 others.
+            priority: see `classify`.
 
         Raises:
             ConfigurationError, InvalidName: at once, by this call.
         """
         check_images(images)
         stream_options = self._stream_options(concurrency, on_error, ordered=ordered)
-        options = self._call_options(model, top=top, timeout_s=timeout_s, shrink=shrink)
+        options = self._call_options(
+            model, top=top, timeout_s=timeout_s, shrink=shrink, priority=priority
+        )
         classify = partial(self._classify, options=options)
         return Stream(images, classify, stream_options, self._tasks).results()
 
@@ -278,19 +295,15 @@ class Client:
         timeout_s: float | None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> CallOptions:
-        timeout_s = self._config.timeout_s if timeout_s is None else timeout_s
-        try:
-            if top < 1:
-                raise ConfigurationError(f"top={top}: use 1 or more")
-            if not 0 < timeout_s < float("inf"):
-                raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
-        except TypeError as error:
-            raise ConfigurationError(
-                f"top={top!r}, timeout_s={timeout_s!r}: use a whole number and a number"
-            ) from error
-        return CallOptions(
-            reference=_parse(model), top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+        return CallOptions.checked(
+            _parse(model),
+            top=top,
+            timeout_s=self._config.timeout_s if timeout_s is None else timeout_s,
+            priority=self._priority if priority is None else priority,
+            shrink=shrink,
+            sticky=sticky,
         )
 
     def _classify(
@@ -323,15 +336,7 @@ class Client:
         dispatcher = self._open()
         loop = asyncio.get_running_loop()
         started = loop.time()
-        call = Call(
-            options.reference,
-            top=options.top,
-            began=started,
-            deadline=started + options.timeout_s,
-            shrink=options.shrink,
-            sticky=options.sticky,
-            headers=headers,
-        )
+        call = Call(options, began=started, headers=headers)
         try:
             answer = await dispatcher.run(call, image)
         except FingerpostError as error:
@@ -374,11 +379,11 @@ class Client:
         if self._dispatcher is None:
             self._loop = loop
             if self._resolver is None:
-                connect_timeout_s = self._config.connect_timeout_s
-                self._resolver = self._source.resolver(connect_timeout_s=connect_timeout_s)
+                self._resolver = self._source.resolver(self._config.connect_timeout_s)
             self._stats.rejected_entries = self._resolver.rejected_entries.by_reason
             self._deadlines = DeadlineScheduler()
-            self._transport = Transport(self._config, self._deadlines, self._route)
+            tls = ClientTls(self._source.tls)
+            self._transport = Transport(self._config, self._deadlines, self._route, tls)
             self._dispatcher = Dispatcher(
                 self._resolver,
                 self._transport,

@@ -73,6 +73,8 @@ class ProxyAnswers:
 
     Attributes:
         rejected_entries: the instances that were left out.
+        leases: the newest signed lease for each service, of the proxies that sign some.
+        problems: what the proxy that answered last said is wrong with it.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class ProxyAnswers:
         self._address_policy = address_policy
         self._signatures = signatures
         self.rejected_entries = RejectedEntries()
+        self.leases: dict[str, str] = {}
+        self.problems: tuple[str, ...] = ()
 
     async def verify(self, body: bytes, service: str, proxy: str) -> None:
         """Verify the signatures in an answer, so that `snapshot` need not: see `EntrySignatures`.
@@ -111,6 +115,8 @@ class ProxyAnswers:
         answer = decode_answer(_resolve, body, proxy, "answer to a lookup")
         if answer.service != service:
             raise BadAnswer(f"{proxy}: an answer about {answer.service!r}, not about {service!r}")
+        if answer.lease is not msgspec.UNSET:
+            self.leases[service] = answer.lease
         instances: dict[str, Instance] = {}
         rejected: dict[str, Rejection] = {}
         for raw in answer.instances:
@@ -148,7 +154,11 @@ class ProxyAnswers:
         Raises:
             BadAnswer: the answer is not valid, a name is not, or there are more than 10,000.
         """
-        entries = decode_answer(_services, body, proxy, "list of services").services
+        answer = decode_answer(_services, body, proxy, "list of services")
+        entries = answer.services
+        self.problems = tuple(
+            f"{proxy}: {one_line(each, _MAX_REASON_LETTERS)}" for each in answer.problems[:10]
+        )
         if len(entries) > _MAX_SERVICES:
             raise BadAnswer(f"{proxy}: a list of {len(entries)} services")
         try:

@@ -17,8 +17,10 @@ from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
     FingerpostError,
+    Forbidden,
     NoWorker,
     RegistryUnreachable,
+    Unauthenticated,
     UnknownService,
     Unreachable,
     error_from_json,
@@ -28,10 +30,12 @@ from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
 from fingerpost.registry.watching.shared import SharedWatches
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fingerpost.client.credential import Credential
     from fingerpost.registry import Registry
     from fingerpost.registry.watching.signatures import EntrySignatures
 
@@ -76,6 +80,24 @@ class Resolver(Protocol):
     @property
     def rejected_entries(self) -> RejectedEntries:
         """The entries that were left out, because they are malformed or not allowed."""
+        ...
+
+    @property
+    def gives_leases(self) -> bool:
+        """Whether leases come from here at all."""
+        ...
+
+    def lease(self, service: str) -> str:
+        """The newest signed lease for a watched service; empty where there is none."""
+        ...
+
+    async def renew_lease(self, service: str) -> None:
+        """Look a service up once more for its lease. Raises `FingerpostError`."""
+        ...
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the proxy that answered last said is wrong with it, to callers with a role."""
         ...
 
     async def aclose(self) -> None:
@@ -124,6 +146,20 @@ class RegistryResolver:
         # A registry of the caller's own, which was written for an earlier release, counts none.
         return getattr(self._registry, "rejected_entries", None) or RejectedEntries()
 
+    gives_leases = False
+
+    def lease(self, service: str) -> str:
+        """A registry gives no leases."""
+        return ""
+
+    async def renew_lease(self, service: str) -> None:
+        """A registry gives no leases."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """None: a registry does not say so."""
+        return ()
+
     async def aclose(self) -> None:
         """Close the registry if it is owned."""
         if self._owned:
@@ -158,6 +194,8 @@ class ProxyResolver:
         proxies: URLs, in the order in which they are asked.
         connect_timeout_s: how many seconds a connection to one of them may take.
         address_policy: which addresses of workers are used.
+        tls: for `https` URLs; by default the authorities of the system.
+        credential: sent to the proxies.
         signatures: which signatures of workers are believed; None asks for none.
     """
 
@@ -167,8 +205,12 @@ class ProxyResolver:
         *,
         connect_timeout_s: float,
         address_policy: AddressPolicy | None = None,
+        tls: ClientTls | None = None,
+        credential: Credential | None = None,
         signatures: EntrySignatures | None = None,
     ) -> None:
+        self._tls = tls or ClientTls()
+        self._credential = credential
         self._proxies = tuple(proxies)
         self._watches = SharedWatches(self._new_watch, limit=_MAX_WATCHES)
         self._overviewed: dict[str, Watch[Snapshot]] = {}
@@ -212,7 +254,7 @@ class ProxyResolver:
 
     async def _unlisted(self) -> dict[str, Unlisted]:
         """The services; a proxy of release 0.1.0 says nothing of workers that are off the list."""
-        failures: list[str] = []
+        failures: list[tuple[URL, FingerpostError]] = []
         for proxy in self._proxies:
             try:
                 status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
@@ -223,8 +265,23 @@ class ProxyResolver:
                     raise error
                 return self._answers.services(body, str(proxy))
             except FingerpostError as failure:
-                failures.append(_named(failure, proxy))
+                failures.append((proxy, failure))
         raise _none_answered(failures)
+
+    gives_leases = True
+
+    def lease(self, service: str) -> str:
+        """See `Resolver.lease`."""
+        return self._answers.leases.get(service, "")
+
+    async def renew_lease(self, service: str) -> None:
+        """See `Resolver.renew_lease`."""
+        await _ProxyPoll(self, self._answers, check_service(service))(0, 0.0)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """See `Resolver.problems`."""
+        return self._answers.problems
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""
@@ -239,14 +296,19 @@ class ProxyResolver:
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
     ) -> tuple[int, str | None, bytes]:
-        """Status, index header and body of one answer. Raises `Unreachable` and `BadAnswer`."""
+        """Status, index header and body of one answer.
+
+        Raises:
+            Unreachable, BadAnswer, TlsFailed: see `peer_error`.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s)
         url = proxy.with_path(path).with_query(query)
+        tls = self._tls.for_host() if proxy.scheme == "https" else None
+        credential = self._credential
+        headers = None if credential is None else {"Authorization": credential.header()}
+        asked = self._session.request("GET", url, headers=headers, timeout=limits, tls=tls)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.request("GET", url, timeout=limits) as response,
-            ):
+            async with asyncio.timeout(timeout_s), asked as response:
                 body = await self._session.read(response, str(proxy))
                 return response.status, response.headers.get(INDEX_HEADER), body
         except TimeoutError as error:
@@ -270,7 +332,7 @@ class _ProxyPoll:
     async def __call__(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
         """See `fingerpost.registry.watching.watch.Poll`."""
         proxies = self._resolver.proxies
-        failures: list[str] = []
+        failures: list[tuple[URL, FingerpostError]] = []
         for at in range(self._at, self._at + len(proxies)):
             # Set before it has answered, so that a cancelled poll goes on with the next one too.
             self._at = (at + 1) % len(proxies)
@@ -278,7 +340,7 @@ class _ProxyPoll:
             try:
                 answer = await self._ask(proxy, index, wait_s)
             except FingerpostError as error:
-                failures.append(_named(error, proxy))
+                failures.append((proxy, error))
                 index = 0
             else:
                 self._at = at % len(proxies)
@@ -321,12 +383,15 @@ def _named(error: FingerpostError, proxy: URL) -> str:
 def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
     start = body[:80].decode("utf-8", "replace")
     return BadAnswer(
-        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. Give a proxy's URL; a "
-        "registry's is consul://HOST:PORT (--registry)"
+        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. If it is a "
+        "registry, give its URL as --registry (in Python: registry=)"
     )
 
 
-def _none_answered(failures: Sequence[str]) -> RegistryUnreachable:
-    return RegistryUnreachable(
-        f"no proxy answered; start one or use another one: {'; '.join(failures)}"
-    )
+def _none_answered(failures: Sequence[tuple[URL, FingerpostError]]) -> FingerpostError:
+    """The error where all proxies failed: that of one which does not let the caller in, if any."""
+    for proxy, error in failures:
+        if isinstance(error, Unauthenticated | Forbidden):
+            return type(error)(_named(error, proxy))
+    reasons = "; ".join(_named(error, proxy) for proxy, error in failures)
+    return RegistryUnreachable(f"no proxy answered; start one or use another one: {reasons}")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["SyncClient"]
 
@@ -67,6 +68,11 @@ class SyncClient:
         registry_config: RegistryConfig | None = None,
         config: ClientConfig | None = None,
         tracing: Tracing | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
+        tls: TlsConfig | None = None,
+        priority: str | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -74,7 +80,12 @@ class SyncClient:
             registry=registry,
             registry_config=registry_config,
             config=config,
+            tls=tls,
             tracing=tracing,
+            priority=priority,
+            api_key=api_key,
+            token=token,
+            token_file=token_file,
         )
         self._client = self._make()
         self._lock = threading.Lock()
@@ -126,11 +137,18 @@ class SyncClient:
         timeout_s: float | None = None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> Result:
         """Classify one image and wait for the result; see `Client.classify`."""
         return self._call(
             lambda: self._client.classify(
-                image, model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+                image,
+                model,
+                top=top,
+                timeout_s=timeout_s,
+                shrink=shrink,
+                sticky=sticky,
+                priority=priority,
             )
         )
 
@@ -153,6 +171,7 @@ class SyncClient:
         on_error: OnError = "yield",
         ordered: bool = False,
         shrink: bool = False,
+        priority: str | None = None,
     ) -> Generator[Result]:
         """Classify many images; see `Client.stream`.
 
@@ -161,7 +180,9 @@ class SyncClient:
         check_images(images)
         client = self._client
         stream_options = client._stream_options(concurrency, on_error, ordered=ordered)
-        options = client._call_options(model, top=top, timeout_s=timeout_s, shrink=shrink)
+        options = client._call_options(
+            model, top=top, timeout_s=timeout_s, shrink=shrink, priority=priority
+        )
         return self._stream(images, stream_options, options)
 
     def _stream(

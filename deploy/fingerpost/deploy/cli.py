@@ -79,6 +79,8 @@ _COMMANDS = (
     "status",
     "drain",
     "ca",
+    "keys",
+    "lease",
     "up",
     "demo",
 )

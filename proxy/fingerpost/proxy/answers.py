@@ -59,6 +59,7 @@ def resolve_answer(
     *,
     now: float,
     lease_s: float,
+    lease: str | msgspec.UnsetType = msgspec.UNSET,
 ) -> ResolveAnswer:
     """The body of `GET /v1/resolve/{service}`.
 
@@ -68,12 +69,14 @@ def resolve_answer(
         reports: the last load report of each instance, by id.
         now: the time, in seconds of the monotonic clock.
         lease_s: see `ProxyConfig`.
+        lease: the signed lease for the service; unset where none are signed.
     """
     return ResolveAnswer(
         service=snapshot.service,
         index=snapshot.index,
         age_s=round(snapshot.age_s(now), 3),
         lease_s=lease_s,
+        lease=lease,
         instances=tuple(ResolvedInstance.of(each, reports.get(each.id)) for each in instances),
         retained=snapshot.retained,
         from_disk=snapshot.from_disk,

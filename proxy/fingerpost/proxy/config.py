@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.access.config import CallersConfig
@@ -10,8 +11,30 @@ from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.names import check_service
 from fingerpost.registry.renames import renamed_fields
+from fingerpost.security.leases.config import LeaseConfig
+from fingerpost.security.tls.config import TlsConfig
 
-__all__ = ["ProxyConfig"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ProxyConfig", "ProxyLeasesConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyLeasesConfig:
+    """What a proxy signs.
+
+    Attributes:
+        key_file: the private key (JWK or PEM, mode 0600), read again when it changes. None, the
+            default, signs nothing: workers with `--require-lease` then refuse this proxy's clients.
+        signing: how long leases last; see `LeaseConfig`.
+        bind: bind the lease of a client that has shown a certificate to that certificate. Off by
+            default, as workers then have to be asked with the same one, over TLS.
+    """
+
+    key_file: Path | None = None
+    signing: LeaseConfig = field(default_factory=LeaseConfig)
+    bind: bool = False
 
 
 @renamed_fields(
@@ -32,6 +55,8 @@ class ProxyConfig:
         port: port to listen on; 0 picks a free one. The default, 12480, is the one that clients
             and commands ask without an option.
         connections: which connections are refused or closed.
+        tls: with a certificate, this proxy speaks TLS; with `ca`, it names and relays to only
+            workers that have a certificate of that authority; see `TlsConfig`.
         default_service: the service that `GET /` answers for. None, the default, is the only
             service there is; with several, `GET /` is then an error.
         relay: whether `POST /v1/relay/...` carries images through this proxy, for clients that
@@ -65,6 +90,7 @@ class ProxyConfig:
         probe_interval_s: seconds between two load probes of one worker; 0 turns probing off. Less
             gives fresher load reports and finds dead workers sooner, for more requests to each
             worker. The default finds them as fast as Consul's own check, which runs once a second.
+        leases: which leases it signs; by default none.
         callers: who may ask, and where refusals are written down.
         max_probes_per_s: most probes a second of all workers together; beyond, each worker is
             probed less often. More costs this proxy and the network more; the default probes 200
@@ -76,6 +102,7 @@ class ProxyConfig:
     host: str = "127.0.0.1"
     port: int = 12480
     connections: ConnectionConfig = field(default_factory=ConnectionConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
     default_service: str | None = None
     relay: bool = False
     response_timeout_s: float = 10.0
@@ -89,6 +116,7 @@ class ProxyConfig:
     probe_interval_s: float = 1.0
     max_probes_per_s: float = 200.0
     callers: CallersConfig = field(default_factory=CallersConfig)
+    leases: ProxyLeasesConfig = field(default_factory=ProxyLeasesConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -43,7 +43,10 @@ class WorkerPicker:
         snapshot = None if service is None else self._directory.snapshot(service)
         if service is None or snapshot is None or not snapshot.instances:
             return None
-        return self._next(snapshot.instances, ModelReference(service))
+        try:
+            return self._next(snapshot.instances, ModelReference(service))
+        except NoWorker:
+            return None
 
     async def default(self) -> Instance:
         """The next worker of the default service.
@@ -82,7 +85,13 @@ class WorkerPicker:
             if len(self._turns) >= _MAX_TURNS:
                 self._turns.clear()
             turn = self._turns[reference] = RoundRobin()
-        return turn.pick(self._probes.accepting_instances(instances), 0.0, self._rng)
+        accepting = self._probes.accepting_instances(instances)
+        if not accepting:
+            raise NoWorker(
+                f"no worker of {reference.model!r} has a certificate that is accepted (--tls-ca)",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return turn.pick(accepting, 0.0, self._rng)
 
 
 def matching(snapshot: Snapshot, reference: ModelReference) -> tuple[Instance, ...]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.log_limit import LogLimit
 from fingerpost.client.wire import INSTANCE_PATH
-from fingerpost.errors import ConnectionRefused, PeerError
+from fingerpost.errors import ConnectionRefused, PeerError, TlsFailed
 from fingerpost.registry.load_client import LoadClient
 from fingerpost.registry.supervision import count_unexpected
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
@@ -21,6 +25,9 @@ __all__ = ["LoadProbes"]
 _CONCURRENT: Final = 16
 _TIMEOUT_S: Final = 0.5
 _KEEP_ALIVE_S: Final = 15.0
+_LOG_EVERY_S: Final = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class LoadProbes:
@@ -39,6 +46,8 @@ class LoadProbes:
             another process has now.
         boot_ids: by id, of the instances whose entry has none, such as those of a static list: the
             process that answered last there, if it serves requests that name it.
+        verified: ids of the instances whose certificate was accepted at the last probe that
+            reached them. No other one is named, where `ca` is configured.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -48,9 +57,14 @@ class LoadProbes:
         self.reports: dict[str, LoadReport] = {}
         self.refusing: frozenset[str] = frozenset()
         self.boot_ids: dict[str, int] = {}
+        self.verified: frozenset[str] = frozenset()
+        self._tls = ClientTls(config.tls)
+        self._log = LogLimit(_LOG_EVERY_S)
 
     def accepting_instances(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
         """The instances that did not refuse the last probe; all of them if all did."""
+        if self._interval_s and self._tls.requires:
+            instances = tuple(each for each in instances if each.id in self.verified)
         if not self.refusing:
             return instances
         accepting = tuple(each for each in instances if each.id not in self.refusing)
@@ -63,7 +77,10 @@ class LoadProbes:
     async def run(self) -> None:
         """Probe all instances again and again until cancelled."""
         async with LoadClient(
-            timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT, keep_alive_s=_KEEP_ALIVE_S
+            timeout_s=_TIMEOUT_S,
+            max_concurrent=_CONCURRENT,
+            keep_alive_s=_KEEP_ALIVE_S,
+            tls=self._tls,
         ) as client:
             while True:
                 instances = [
@@ -75,10 +92,12 @@ class LoadProbes:
 
     async def _round(self, client: LoadClient, instances: list[Instance]) -> None:
         refusing: set[str] = set()
+        verified = set(self.verified)
 
         async def probe(instance: Instance) -> None:
             try:
                 report = await client.get(instance)
+                verified.add(instance.id)
                 if instance.boot_id in (0, report.boot_id):
                     self.reports[instance.id] = report
                 else:
@@ -92,6 +111,11 @@ class LoadProbes:
             except ConnectionRefused:
                 refusing.add(instance.id)
                 self.boot_ids.pop(instance.id, None)
+            except TlsFailed as error:
+                verified.discard(instance.id)
+                refusing.add(instance.id)
+                if count := self._log.count(time.monotonic()):
+                    logger.warning("%d probes, the last: %s", count, error)
             except PeerError:
                 return  # busy, or not a Fingerpost worker: the registry's check decides that
             except Exception as error:  # must not end the round for all other workers
@@ -101,4 +125,5 @@ class LoadProbes:
         present = {instance.id for instance in instances}
         self.reports = {id_: each for id_, each in self.reports.items() if id_ in present}
         self.refusing = frozenset(refusing)
+        self.verified = frozenset(verified & present)
         self.boot_ids = {id_: each for id_, each in self.boot_ids.items() if id_ in present}

@@ -24,7 +24,8 @@ class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         targets: its `host:port`.
         labels: `__meta_fingerpost_services` (`,digits,flowers,`, so that a pattern can match a
-            whole name), `_zone` and `_device`; a scrape config makes labels of them.
+            whole name), `_zone` and `_device`; a scrape config makes labels of them. `__scheme__`
+            is `https` of a worker that speaks TLS: Prometheus then scrapes it so.
     """
 
     targets: tuple[str, ...]
@@ -46,7 +47,8 @@ def target_groups(snapshots: Iterable[Snapshot]) -> list[TargetGroup]:
 def _labels(instances: list[Instance]) -> dict[str, str]:
     first = instances[0]
     services = sorted({each.service for each in instances})
-    return {
+    scheme = {"__scheme__": "https"} if first.speaks_tls else {}
+    return scheme | {
         "__meta_fingerpost_services": f",{','.join(services)},",
         "__meta_fingerpost_zone": first.zone,
         "__meta_fingerpost_device": first.meta.get("device", ""),

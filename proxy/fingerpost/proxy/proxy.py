@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.proxy.directory import Directory
+from fingerpost.proxy.leases import ProxyLeases
 from fingerpost.proxy.metrics import ProxyMetrics
 from fingerpost.proxy.probes import LoadProbes
 from fingerpost.proxy.relay import Relay
@@ -16,6 +17,7 @@ from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.access import Callers
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.supervision import supervise
+from fingerpost.security.tls import ServerTls
 
 if TYPE_CHECKING:
     import socket
@@ -49,8 +51,9 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The URL that it listens at: `http://host:port`."""
-        return f"http://{format_address(self._config.host, self.port)}"
+        """The URL that it listens at: `http://host:port` or `https://host:port`."""
+        scheme = "https" if self._config.tls.serves else "http"
+        return f"{scheme}://{format_address(self._config.host, self.port)}"
 
     async def __aenter__(self) -> Self:
         """Start to watch the registry, and to listen.
@@ -59,10 +62,11 @@ class Proxy:
             ConfigurationError: the port is in use, or the registry's URL is not valid.
         """
         config = self._config
+        server_tls = ServerTls(config.tls) if config.tls.serves else None
         async with AsyncExitStack() as stack:
             listener = self._listener or bind(config.host, config.port)
             self._listener = stack.enter_context(listener)
-            registry = open_registry(config.registry, config.registry_config)
+            registry = open_registry(config.registry, config.registry_config, tls=config.tls)
             stack.push_async_callback(registry.aclose)
             directory = await stack.enter_async_context(
                 Directory(
@@ -81,7 +85,14 @@ class Proxy:
             callers = await stack.enter_async_context(
                 Callers(config.callers, metrics.access, changed=directory.end_holds)
             )
-            routes = ProxyRoutes(directory, probes, relay, callers, config=config, metrics=metrics)
+            leases = None
+            if config.leases.key_file is not None:
+                leases = await stack.enter_async_context(
+                    ProxyLeases(config.leases, registry, directory)
+                )
+            routes = ProxyRoutes(
+                directory, probes, relay, callers, leases, config=config, metrics=metrics
+            )
             runner = ProxyRunner(
                 routes.app(),
                 routes.address,
@@ -91,7 +102,7 @@ class Proxy:
             )
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
-            self._site = await serve(runner, listener)
+            self._site = await serve(runner, listener, server_tls)
             self._routes = routes
             self.port = listener.getsockname()[1]
             self._stack = stack.pop_all()

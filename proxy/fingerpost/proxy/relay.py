@@ -14,17 +14,26 @@ from aiohttp import ClientError, ClientTimeout, hdrs, web
 
 from fingerpost.client.wire import (
     BOOT_ID_HEADER,
+    CLASS_HEADER,
     DEADLINE_HEADER,
     SUSPECT_HEADER,
     WAITED_HEADER,
     WORKER_HEADER,
 )
-from fingerpost.errors import BadAnswer, DeadlineExceeded, Misdirected, NoWorker, Unreachable
+from fingerpost.errors import (
+    BadAnswer,
+    DeadlineExceeded,
+    Misdirected,
+    NoWorker,
+    TlsFailed,
+    Unreachable,
+)
 from fingerpost.proxy.relayed_body import RelayedBody
 from fingerpost.proxy.silence import SilenceChecks
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.http_server import error_response
 from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,6 +50,7 @@ _FORWARDED: Final = (
     hdrs.CONTENT_TYPE,
     hdrs.CONTENT_LENGTH,
     hdrs.CONTENT_ENCODING,
+    CLASS_HEADER,
     DEADLINE_HEADER,
     WAITED_HEADER,
     SUSPECT_HEADER,
@@ -82,7 +92,8 @@ class Relay:
     ) -> None:
         self._config = config
         self.in_flight = 0
-        self._silence = SilenceChecks(config.response_timeout_s)
+        self._tls = ClientTls(config.tls)
+        self._silence = SilenceChecks(config.response_timeout_s, self._tls)
         self._metrics = metrics
         self._leave_out = leave_out
         self._session = PeerSession(max_bytes=_MAX_ANSWER_BYTES, keep_alive_s=_KEEP_ALIVE_S)
@@ -95,17 +106,17 @@ class Relay:
         await self._silence.aclose()
 
     async def forward(
-        self, request: web.Request, path_qs: str, workers: Iterable[Instance]
+        self, request: web.Request, path_qs: str, workers: Iterable[Instance], lease: str = ""
     ) -> web.Response:
         """`_forward`, counted in `in_flight`."""
         self.in_flight += 1
         try:
-            return await self._forward(request, path_qs, workers)
+            return await self._forward(request, path_qs, workers, lease)
         finally:
             self.in_flight -= 1
 
     async def _forward(
-        self, request: web.Request, path_qs: str, workers: Iterable[Instance]
+        self, request: web.Request, path_qs: str, workers: Iterable[Instance], lease: str
     ) -> web.Response:
         """Send the request's body to the first worker that accepts it, and return its answer.
 
@@ -116,19 +127,23 @@ class Relay:
             request: the client's request; its body is read as it is sent on.
             path_qs: path and query at the worker.
             workers: the workers to try, in this order.
+            lease: the caller's right to use them; empty where the proxy signs none.
 
         Raises:
             InvalidRequest: the body stalls, or is too slow.
             Unreachable: the connection broke after part of the body, which cannot be sent again.
             Misdirected: the worker's address is another process's now, and the body was used.
             BadAnswer: a worker answered something that is not passed on, such as a redirect.
+            TlsFailed: no worker had a certificate that is accepted.
             DeadlineExceeded: no answer within the request's deadline, or 600 s.
             NoWorker: none of the first three workers accepted a connection.
         """
         headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
+        if lease:  # never what the client sent: that is for this proxy
+            headers[hdrs.AUTHORIZATION] = f"Bearer {lease}"
         body = RelayedBody(request, self._config, self._metrics)
         tried = []
-        refused: BadAnswer | Misdirected | None = None
+        refused: BadAnswer | Misdirected | TlsFailed | None = None
         limit_s = _limit_s(request)
         try:
             async with asyncio.timeout(limit_s):
@@ -136,7 +151,7 @@ class Relay:
                     tried.append(worker.address)
                     try:
                         return await self._post(worker, path_qs, body, headers)
-                    except (BadAnswer, Misdirected) as error:
+                    except (BadAnswer, Misdirected, TlsFailed) as error:
                         refused = error
                         if body.sent:
                             raise
@@ -145,7 +160,8 @@ class Relay:
                     except (ClientError, OSError, ValueError) as error:
                         if body.refusal is not None:
                             raise body.refusal from error
-                        if isinstance(bad := peer_error(error, worker.address), BadAnswer):
+                        bad = peer_error(error, worker.address)
+                        if isinstance(bad, BadAnswer | TlsFailed):
                             refused = bad
                         if body.sent and refused is None:
                             return _silent(worker, body, _broken(worker, body.sent))
@@ -163,6 +179,9 @@ class Relay:
     async def _post(
         self, worker: Instance, path_qs: str, body: RelayedBody, headers: dict[str, str]
     ) -> web.Response:
+        tls = self._tls.for_worker(
+            worker.service, speaks_tls=worker.speaks_tls, peer=worker.address
+        )
         if worker.boot_id:
             headers = headers | {BOOT_ID_HEADER: str(worker.boot_id)}
         async with (
@@ -173,6 +192,7 @@ class Relay:
                 data=body.pieces(),
                 headers=headers,
                 timeout=_TIMEOUT,
+                tls=tls,
             ) as response,
         ):
             _check_status(response, worker)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
+from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from fingerpost.client.wire import INDEX_HEADER, ServicesAnswer
@@ -27,10 +28,13 @@ from fingerpost.registry.access.callers import may_see
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 from fingerpost.registry.query_parameters import check_parameters
+from fingerpost.security.caller import ANYBODY
+from fingerpost.security.keys import PublicKeys
 
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
     from fingerpost.proxy.directory import Directory
+    from fingerpost.proxy.leases import ProxyLeases
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.proxy.probes import LoadProbes
     from fingerpost.proxy.relay import Relay
@@ -53,6 +57,7 @@ class ProxyRoutes:
         probes: LoadProbes,
         relay: Relay,
         callers: Callers,
+        leases: ProxyLeases | None = None,
         *,
         config: ProxyConfig,
         metrics: ProxyMetrics,
@@ -61,6 +66,7 @@ class ProxyRoutes:
         self._probes = probes
         self._relay = relay
         self._callers = callers
+        self._leases = leases
         self._config = config
         self._metrics = metrics
         self._picker = WorkerPicker(directory, probes)
@@ -83,6 +89,7 @@ class ProxyRoutes:
                 web.get("/v1/services", self._get_services),
                 web.get("/v1/prometheus/targets", self._get_targets),
                 web.post("/v1/relay/{service}", self._post_relay),
+                web.get("/.well-known/jwks.json", self._get_keys),
                 web.get("/load", self._get_load),
                 web.get("/health/live", self._get_live),
                 web.get("/health/ready", self._get_ready),
@@ -124,15 +131,22 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.address if plain else self._identified(worker)
+        return _shown(worker) if plain else self._identified(worker, ANYBODY)
 
-    def _identified(self, worker: Instance) -> str:
-        """`host:port` with the path that names the process; kept, as making it takes 2 us."""
+    def _identified(self, worker: Instance, caller: Caller) -> str:
+        """`host:port` with a lease, if any, and the path that names the process.
+
+        Without a lease it is kept, as making it takes 2 us.
+        """
+        if self._leases is not None:
+            boot_id = self._probes.boot_ids.get(worker.id, 0)
+            lease = self._leases.path(caller, worker)
+            return f"{_shown(worker)}{lease}{identity_prefix(worker, boot_id)}"
         boot_id = 0 if worker.boot_id else self._probes.boot_ids.get(worker.id, 0)
         known = self._texts.get(worker.id)
         if known is not None and known[0] is worker and known[1] == boot_id:
             return known[2]
-        text = f"{worker.address}{identity_prefix(worker, boot_id)}"
+        text = f"{_shown(worker)}{identity_prefix(worker, boot_id)}"
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         self._texts[worker.id] = worker, boot_id, text
@@ -140,6 +154,10 @@ class ProxyRoutes:
 
     async def _get_address(self, request: web.Request) -> web.Response:
         """`GET /`: `host:port/instance/BOOT_ID/MODEL` of one worker of the default service.
+
+        Of a worker that speaks TLS it is a whole URL, because curl takes `host:port` for HTTP.
+        Where leases are signed, `/lease/TOKEN` is before that path: whoever has this URL may
+        send images to this service for a short time.
 
         Remembered only where everybody may ask, see `ProxyRunner`.
 
@@ -157,8 +175,8 @@ class ProxyRoutes:
         self._metrics.addresses.inc()
         if not self._leaving and not self._callers.required:
             remember(request, plain=plain)
-        address = worker.address if plain else self._identified(worker)
-        return web.Response(text=f"{address}\n")
+        address = _shown(worker) if plain else self._identified(worker, caller)
+        return web.Response(text=f"{address}\n", headers=self._secret())
 
     async def _default_of(self, request: web.Request, caller: Caller) -> Instance:
         """A worker of the default service; where a caller may use one model only, of that."""
@@ -189,6 +207,8 @@ class ProxyRoutes:
                 snapshot = await self._directory.resolve(service)
             else:
                 wait_s = min(query.wait_s, self._callers.seconds_left(request))
+                if self._leases is not None:
+                    wait_s = min(wait_s, self._leases.held_s)
                 snapshot = await self._blocking.resolve(service, index=query.index, wait_s=wait_s)
                 # Who was held for minutes may have lost the right meanwhile.
                 caller = await self._callers.identify(request, "resolve")
@@ -206,11 +226,11 @@ class ProxyRoutes:
         self._metrics.resolves.inc()
         # The index alone does not tell one representation from another, so the tag is weak.
         tag = f'W/"{index}"'
-        headers = {INDEX_HEADER: str(index), hdrs.ETAG: tag}
-        if request.headers.get(hdrs.IF_NONE_MATCH) == tag:
+        headers = {INDEX_HEADER: str(index), hdrs.ETAG: tag, **self._secret()}
+        if self._leases is None and request.headers.get(hdrs.IF_NONE_MATCH) == tag:
             return web.Response(status=304, headers=headers)
         if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
-            text = "".join(f"{each.address}\n" for each in instances)
+            text = "".join(f"{_shown(each)}\n" for each in instances)
             return web.Response(text=text, headers=headers)
         return json_response(
             resolve_answer(
@@ -219,6 +239,9 @@ class ProxyRoutes:
                 self._probes.reports,
                 now=time.monotonic(),
                 lease_s=self._config.lease_s,
+                lease=UNSET
+                if self._leases is None
+                else self._leases.token(caller, service, request),
             ),
             headers=headers,
         )
@@ -258,7 +281,7 @@ class ProxyRoutes:
         """
         try:
             self._check_upload(request)
-            reference = await self._allowed(request, "redirect")
+            caller, reference = await self._allowed(request, "redirect")
             worker = await self._picker.pick(reference)
         except FingerpostError as error:
             self._metrics.failures["redirect"].inc()
@@ -266,10 +289,10 @@ class ProxyRoutes:
         else:
             self._metrics.redirects.inc()
             prefix = identity_prefix(worker, self._probes.boot_ids.get(worker.id, 0))
-            location = f"{worker.url}{prefix}{request.rel_url}"
-            response = web.Response(
-                status=307, text=f"{location}\n", headers={hdrs.LOCATION: location}
-            )
+            lease = "" if self._leases is None else self._leases.path(caller, worker)
+            location = f"{worker.url}{lease}{prefix}{request.rel_url}"
+            headers = {hdrs.LOCATION: location, **self._secret()}
+            response = web.Response(status=307, text=f"{location}\n", headers=headers)
         self._metrics.body_bytes.inc(request.content.total_bytes)
         response.force_close()
         return response
@@ -294,13 +317,17 @@ class ProxyRoutes:
                 "the relay is off: send images straight to a worker, or start the proxy with "
                 "--relay"
             )
-        reference = await self._allowed(request, "relay")
+        caller, reference = await self._allowed(request, "relay")
         workers = await self._picker.candidates(reference)
         query = f"?{request.query_string}" if request.query_string else ""
-        return await self._relay.forward(request, f"/v1/classify/{reference}{query}", workers)
+        path = f"/v1/classify/{reference}{query}"
+        lease = ""
+        if self._leases is not None:
+            lease = self._leases.token(caller, reference.model, None)
+        return await self._relay.forward(request, path, workers, lease)
 
-    async def _allowed(self, request: web.Request, action: str) -> ModelReference:
-        """The model in the path, which the caller may use.
+    async def _allowed(self, request: web.Request, action: str) -> tuple[Caller, ModelReference]:
+        """Who asks, and the model in the path, which the caller may use.
 
         Raises:
             InvalidName: it is not a valid name.
@@ -309,7 +336,18 @@ class ProxyRoutes:
         caller = await self._callers.identify(request, action)
         reference = ModelReference.parse(request.match_info["service"])
         self._callers.require_model(request, caller, reference.model, action)
-        return reference
+        return caller, reference
+
+    def _secret(self) -> dict[str, str]:
+        """Headers of an answer with a lease: nobody keeps it or passes it on."""
+        if self._leases is None:
+            return {}
+        return {hdrs.CACHE_CONTROL: "no-store", "Referrer-Policy": "no-referrer"}
+
+    async def _get_keys(self, request: web.Request) -> web.Response:
+        """`GET /.well-known/jwks.json`: the public keys of leases (RFC 7517); none are secret."""
+        keys = PublicKeys() if self._leases is None else self._leases.keys
+        return web.Response(body=keys.encode(), content_type="application/jwk-set+json")
 
     def _check_upload(self, request: web.Request) -> None:
         """Refuse unknown parameters, and a web page of another origin.
@@ -352,3 +390,8 @@ class ProxyRoutes:
             body=self._metrics.render(self._directory),
             headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
         )
+
+
+def _shown(worker: Instance) -> str:
+    """`host:port` for clients that keep a text; a URL where that would be taken for plain HTTP."""
+    return worker.url if worker.speaks_tls else worker.address

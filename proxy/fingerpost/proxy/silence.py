@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fingerpost.proxy.relayed_body import RelayedBody
     from fingerpost.registry import Instance
+    from fingerpost.security.tls import ClientTls
 
 __all__ = ["SilenceChecks"]
 
@@ -32,11 +33,12 @@ class SilenceChecks:
 
     Args:
         response_timeout_s: see `ProxyConfig`.
+        tls: checks the workers.
     """
 
-    def __init__(self, response_timeout_s: float) -> None:
+    def __init__(self, response_timeout_s: float, tls: ClientTls | None = None) -> None:
         self._timeout_s = response_timeout_s
-        self._client = LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT)
+        self._client = LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT, tls=tls)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.instance import is_host
+
+if TYPE_CHECKING:
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["CheckConfig", "RegistryConfig", "check_token"]
 
@@ -29,7 +32,9 @@ class CheckConfig:
     Attributes:
         mode: `http`, the agent asks the worker; or `ttl`, the worker reports to the agent, for
             workers that the agent cannot reach. A killed worker is off the list after
-            0.5 s (1.0 s at most) with `http`, and after up to `ttl_s` with `ttl`.
+            0.5 s (1.0 s at most) with `http`, and after up to `ttl_s` with `ttl`. A worker that
+            asks clients for a certificate uses `ttl`, because an agent shows one only where it is
+            configured to (`enable_agent_tls_for_checks`); `https` says that it is.
         path: the path asked on transport `http`. The default follows the engine, not just the
             process: a worker whose model hangs answers 503 there.
         interval_s: seconds between checks, at least 1. More costs fewer requests, and notices a
@@ -40,21 +45,24 @@ class CheckConfig:
             does not outlast the election of a new Consul leader. Reports are sent every third.
         deregister_after_s: seconds of failure after which the entry is removed, at least 60. More
             keeps the entry of a worker that may come back; less removes dead ones sooner.
+        tls_server_name: the host name that the agent expects in the worker's certificate, where it
+            has not the worker's address (`TLSServerName`, from Consul 1.10 on).
 
     Raises:
         ConfigurationError: a value is out of range.
     """
 
-    mode: Literal["http", "ttl"] = "http"
+    mode: Literal["http", "ttl", "https"] = "http"
     path: str = "/health/engine"
     interval_s: float = 1.0
     timeout_s: float = 0.5
     ttl_s: float = _MIN_TTL_S
     deregister_after_s: float = 60.0
+    tls_server_name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("http", "ttl"):
-            raise ConfigurationError(f"mode={self.mode!r}: use 'http' or 'ttl'")
+        if self.mode not in ("http", "ttl", "https"):
+            raise ConfigurationError(f"mode={self.mode!r}: use 'http', 'https' or 'ttl'")
         if not self.path.startswith("/"):
             raise ConfigurationError(f"path={self.path!r}: use a path that starts with '/'")
         if not self.interval_s >= 1:
@@ -111,6 +119,8 @@ class RegistryConfig:
         check: how the registry checks an instance that is registered here; see `CheckConfig`.
         wan_address: host name or IP address at which readers in other datacenters reach what is
             registered here, where it differs from the instance's own.
+        workers_tls: how workers are asked that vanished from the registry; and how a worker asks
+            itself, where the registry has no checks. `Client`, `Proxy` and `Worker` set it.
 
     Raises:
         ConfigurationError: a value is not valid; the message names the field and the remedy.
@@ -129,6 +139,7 @@ class RegistryConfig:
     snapshot_folder: str | None = None
     check: CheckConfig = dataclasses.field(default_factory=CheckConfig)
     wan_address: str | None = None
+    workers_tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         if self.token is not None:
@@ -169,7 +180,7 @@ class RegistryConfig:
         return not self.verify or self.ca_file is not None or self.cert_file is not None
 
 
-def check_token(token: str, where: str) -> str:
+def check_token(token: str, where: str, what: str = "ACL token") -> str:
     """Return `token` if it is a valid value of an HTTP header. Errors do not show it.
 
     Raises:
@@ -177,7 +188,7 @@ def check_token(token: str, where: str) -> str:
     """
     if not 0 < len(token) <= 8192 or not all("!" <= letter <= "~" for letter in token):
         raise ConfigurationError(
-            f"{where} is not a valid ACL token: use 1 to 8192 printable characters, no spaces"
+            f"{where} is not a valid {what}: use 1 to 8192 printable characters, no spaces"
         )
     return token
 

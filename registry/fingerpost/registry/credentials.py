@@ -16,18 +16,27 @@ logger = logging.getLogger(__name__)
 
 
 class Token:
-    """An ACL token, given as text or as a file.
+    """An ACL token, or another credential, given as text or as a file.
 
     The file's state is read before each call (one `stat`), and the file when it was replaced or
     written to. While it is missing or not valid, as in the middle of a rotation, the last good
     token stays in use.
 
+    Args:
+        token: the token.
+        file: a file that holds it and nothing else.
+        what: what it is called in messages.
+
     Raises:
-        ConfigurationError: `file` cannot be read, or does not hold a token.
+        ConfigurationError: `token` is not a valid one, or `file` cannot be read or does not hold
+            one.
     """
 
-    def __init__(self, token: str | None = None, file: str | None = None) -> None:
-        self._token = token
+    def __init__(
+        self, token: str | None = None, file: str | None = None, *, what: str = "ACL token"
+    ) -> None:
+        self._what = what
+        self._token = None if token is None else check_token(token, "what was given", what)
         self._path = None if file is None else Path(file)
         self._seen: tuple[int, int, int] | None = None
         self._in_trouble = False
@@ -40,7 +49,7 @@ class Token:
             try:
                 if self._state(self._path) != self._seen:
                     self._read(self._path)
-                    logger.info("the ACL token was read again from %s", self._path)
+                    logger.info("the %s was read again from %s", self._what, self._path)
                 self._in_trouble = False
             except (OSError, ConfigurationError) as error:
                 if not self._in_trouble:
@@ -55,14 +64,16 @@ class Token:
             text = read_config(path).decode("ascii")
         except OSError as error:
             raise ConfigurationError(
-                f"token_file {str(path)!r} cannot be read: {error.strerror}; it must hold the ACL "
-                "token"
+                f"token_file {str(path)!r} cannot be read: {error.strerror}; it must hold the "
+                f"{self._what}"
             ) from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(
-                f"token_file {str(path)!r} is not ASCII text; it must hold the ACL token"
+                f"token_file {str(path)!r} is not ASCII text; it must hold the {self._what}"
             ) from error
-        self._token = check_token(text.strip(), f"the content of token_file {str(path)!r}")
+        self._token = check_token(
+            text.strip(), f"the content of token_file {str(path)!r}", self._what
+        )
         self._seen = seen
 
     @staticmethod

@@ -15,6 +15,7 @@ from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["open_registry"]
 
@@ -23,7 +24,11 @@ _EMBEDDED: Final = "http://127.0.0.1:12481"
 
 @renamed_arguments("open_registry", options="registry_config")
 def open_registry(
-    url: str, registry_config: RegistryConfig | None = None, *, token: str | None = None
+    url: str,
+    registry_config: RegistryConfig | None = None,
+    *,
+    token: str | None = None,
+    tls: TlsConfig | None = None,
 ) -> Registry:
     """The registry at `url`; the network is not touched until it is used.
 
@@ -32,7 +37,7 @@ def open_registry(
     `consul+https://` or `https://` is Consul with TLS; `zookeeper://HOST:PORT,HOST:PORT/PATH` is a
     ZooKeeper ensemble; `static://HOST:PORT,HOST:PORT` is a fixed list of workers.
     `registry_config` has credentials, certificates and datacenters; `token` replaces its field of
-    that name. For ZooKeeper the token is `USER:PASSWORD`.
+    that name, and `tls` the field `workers_tls`. For ZooKeeper the token is `USER:PASSWORD`.
 
     Raises:
         ConfigurationError: another scheme, not a valid URL, a setting that this registry does not
@@ -41,6 +46,8 @@ def open_registry(
     registry_config = registry_config or RegistryConfig()
     if token is not None:
         registry_config = dataclasses.replace(registry_config, token=token)
+    if tls is not None:
+        registry_config = dataclasses.replace(registry_config, workers_tls=tls)
     if url == "embedded":
         url = _EMBEDDED
     scheme = url.partition("://")[0].lower()
@@ -80,16 +87,25 @@ def _zookeeper(url: str, registry_config: RegistryConfig) -> Registry:
     _check_settings(
         url,
         registry_config,
-        {"token", "token_file", "allow_networks", "registration_keys", "snapshot_folder"},
+        {
+            "token",
+            "token_file",
+            "allow_networks",
+            "registration_keys",
+            "snapshot_folder",
+            "workers_tls",
+        },
     )
     auth = Token(registry_config.token, registry_config.token_file).current()
-    return ZooKeeperRegistry(url, auth=auth, **_reader_arguments(registry_config))
+    return ZooKeeperRegistry(
+        url, auth=auth, tls=registry_config.workers_tls, **_reader_arguments(registry_config)
+    )
 
 
 def _static(url: str, registry_config: RegistryConfig) -> Registry:
     from fingerpost.registry.static import StaticRegistry
 
-    _check_settings(url, registry_config, set())
+    _check_settings(url, registry_config, {"workers_tls"})
     return StaticRegistry(url)
 
 

@@ -8,7 +8,7 @@ import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiohttp import hdrs, web
@@ -25,6 +25,8 @@ from fingerpost.registry.instance import format_address
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
+    from fingerpost.security.tls import ServerTls
+
 __all__ = [
     "ErrorForm",
     "Handler",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_BACKLOG: Final = 1024
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # Makes of an error the body of its response, which is JSON.
@@ -65,13 +69,20 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
+async def serve(
+    runner: web.AppRunner, listener: socket.socket, tls: ServerTls | None = None
+) -> web.SockSite:
     """Listen on a bound socket with a runner that is set up; close the socket where that fails.
+
+    Args:
+        runner: its server makes limited connections, where TLS is given.
+        listener: the socket.
+        tls: the certificate to speak TLS with; None speaks plain HTTP.
 
     Raises:
         ConfigurationError: another process that bound the same port listens on it already.
     """
-    site = _Site(runner, listener, backlog=1024)
+    site = _Site(runner, listener, tls)
     try:
         await site.start()
     except OSError as error:
@@ -89,9 +100,27 @@ class _Site(web.SockSite):
     (https://github.com/python/cpython/issues/109564).
     """
 
+    def __init__(
+        self, runner: web.AppRunner, listener: socket.socket, tls: ServerTls | None
+    ) -> None:
+        super().__init__(runner, listener, backlog=_BACKLOG)
+        self._tls = tls
+
     async def start(self) -> None:
-        await super().start()
+        if self._tls is None:
+            await super().start()
+        else:
+            await self._start_tls(self._tls)
         self._spare = SpareDescriptor(self._sock)
+
+    async def _start_tls(self, tls: ServerTls) -> None:
+        from fingerpost.registry.tls_server import TlsConnections
+
+        await web.BaseSite.start(self)
+        server: Any = self._runner.server
+        self._server = await asyncio.get_running_loop().create_server(
+            TlsConnections(server, server.guard, tls), sock=self._sock, backlog=_BACKLOG
+        )
 
     async def stop(self) -> None:
         self._spare.close()

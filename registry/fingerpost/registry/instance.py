@@ -22,6 +22,7 @@ from fingerpost.registry.names import (
 from fingerpost.registry.old_spellings import warn_old_spelling
 
 __all__ = [
+    "SCHEME_KEY",
     "Instance",
     "ModelInfo",
     "ModelReference",
@@ -29,7 +30,11 @@ __all__ = [
     "format_address",
     "identity_path",
     "is_host",
+    "split_target",
 ]
+
+# The key of `Instance.meta` that says `https` of a worker that speaks TLS.
+SCHEME_KEY: Final = "scheme"
 
 _HOSTNAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
@@ -118,7 +123,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         zone: its rack or availability zone; empty when unknown.
         boot_id: the random number of this process, also in its load reports; 0 when unknown.
         meta: framework, device, wanted image size and the like, for people and tools; keys of
-            letters, digits, `_` and `-`.
+            letters, digits, `_` and `-`. `scheme` is `https` where the worker speaks TLS: there,
+            because every registry, and every proxy of an earlier release, passes it on.
         signature: of everything else, by a registration key; see `entry_signature`.
     """
 
@@ -169,14 +175,36 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """`host:port` of the HTTP transport."""
         return format_address(self.host, self.ports["http"])
 
+    @cached_property
+    def speaks_tls(self) -> bool:
+        """Whether its HTTP transport is HTTPS."""
+        return self.meta.get(SCHEME_KEY) == "https"
+
     @property
     def url(self) -> str:
-        """`http://host:port`."""
-        return f"http://{self.address}"
+        """`http://host:port`, or `https://host:port`."""
+        return f"https://{self.address}" if self.speaks_tls else f"http://{self.address}"
+
+    @cached_property
+    def target(self) -> str:
+        """What clients connect to: `host:port`, or `https://host:port#service`.
+
+        With the service, because a certificate names it. See `split_target`.
+        """
+        return f"https://{self.address}#{self.service}" if self.speaks_tls else self.address
 
     def serves(self, reference: ModelReference) -> bool:
         """Whether one of its models has the version or alias asked for."""
         return any(model.serves(reference) for model in self.models)
+
+
+def split_target(target: str) -> tuple[str, str | None]:
+    """The `host:port` of an `Instance.target`, and the service of one that speaks TLS."""
+    rest = target.removeprefix("https://")
+    if rest is target:
+        return target, None
+    address, _, service = rest.partition("#")
+    return address, service
 
 
 def identity_path(path: str, instance: Instance) -> str:

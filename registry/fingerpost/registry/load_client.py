@@ -17,6 +17,7 @@ from aiohttp import hdrs
 from fingerpost.errors import Unreachable
 from fingerpost.registry.load import MAX_LOAD_BYTES, read_load_answer
 from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
@@ -36,10 +37,19 @@ class LoadClient:
             meanwhile. A worker that hangs holds one of them for `timeout_s`.
         keep_alive_s: how long an idle connection is kept for the next question, in seconds; 0 opens
             a new one each time, which finds out whether the worker still accepts connections.
+        tls: checks who answers; by default the authorities of the system.
     """
 
-    def __init__(self, *, timeout_s: float, max_concurrent: int, keep_alive_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float,
+        max_concurrent: int,
+        keep_alive_s: float = 0.0,
+        tls: ClientTls | None = None,
+    ) -> None:
         self._timeout_s = timeout_s
+        self._tls = tls or ClientTls()
         self._limit = asyncio.Semaphore(max_concurrent)
         self._session = PeerSession(max_bytes=MAX_LOAD_BYTES, keep_alive_s=keep_alive_s)
 
@@ -65,6 +75,7 @@ class LoadClient:
             ConnectionRefused: no process accepts connections at its address.
             Unreachable: no connection for another reason, one that broke, or no answer in time.
             BadAnswer: it answered something else than a load report.
+            TlsFailed: it has no certificate that is accepted.
             PeerError: a status of 500 or more; also the base of the others.
         """
         async with self._limit:
@@ -80,7 +91,9 @@ class LoadClient:
 
     async def _get(self, instance: Instance, prefix: str) -> LoadReport:
         peer = instance.address
-        async with self._session.request("GET", f"{instance.url}{prefix}/load") as response:
+        url = f"{instance.url}{prefix}/load"
+        tls = self._tls.for_worker(instance.service, speaks_tls=instance.speaks_tls, peer=peer)
+        async with self._session.request("GET", url, tls=tls) as response:
             body = b""
             if response.status == 200:
                 body = await self._session.read(response, f"{peer}/load")

@@ -29,9 +29,10 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.resolver import ThreadedResolver
 
-from fingerpost.errors import BadAnswer, ConnectionRefused, Unreachable
+from fingerpost.errors import BadAnswer, ConnectionRefused, TlsFailed, Unreachable
 from fingerpost.registry.address_policy import never_allowed
 from fingerpost.registry.peer_answer import check_encoding
+from fingerpost.security.tls.problems import tls_problem
 
 if TYPE_CHECKING:
     import asyncio
@@ -90,11 +91,13 @@ class PeerSession:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
-        tls: ssl.SSLContext | bool = True,
+        tls: ssl.SSLContext | bool | None = None,
+        server_name: str | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One request; leaving the block before the body was read closes the connection.
 
-        A context as `tls` has the trusted authorities instead of the system's.
+        `tls` is for `https` only; None, as True, trusts the authorities of the system.
+        `server_name` is the host name in the certificate, if not that of the URL.
 
         Failures are aiohttp's, `OSError` and `TimeoutError`: see `peer_error`.
         """
@@ -105,7 +108,8 @@ class PeerSession:
             headers={hdrs.ACCEPT_ENCODING: "identity", **(headers or {})},
             timeout=timeout,
             allow_redirects=False,
-            ssl=tls,
+            ssl=tls or True,
+            server_hostname=server_name,
         ) as response:
             yield response
 
@@ -147,8 +151,10 @@ def peer_error(error: Exception, peer: str) -> PeerError:
     """The typed error for a failure of a request, which is of `aiohttp`, `OSError` or `ValueError`.
 
     `ConnectionRefused` where no process listens, `BadAnswer` for an answer that is not valid HTTP,
-    and `Unreachable` for everything else.
+    `TlsFailed` for a certificate that is not accepted, and `Unreachable` for everything else.
     """
+    if (problem := tls_problem(error)) is not None:
+        return TlsFailed(f"{peer}: {problem}")
     text = f"{peer}: {connection_problem(error)}"
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL | _AnswerTooLarge):
         return BadAnswer(text)
@@ -162,6 +168,8 @@ def connection_problem(error: BaseException) -> str:
     aiohttp writes `Cannot connect to host h:1 ssl:default [Connect call failed ('10.0.0.7', 1)]`,
     which names the address again, and TLS where there is none.
     """
+    if isinstance(error, aiohttp.ClientResponseError):  # without its own status and URL
+        return f"not an HTTP answer: {' '.join(error.message.split())}"
     cause = getattr(error, "os_error", error)
     if isinstance(cause, OSError):
         numbers = {cause.errno} if cause.errno else set(map(int, _ERRNO.findall(str(cause))))

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.documents import check_document
-from fingerpost.registry.instance import Instance, ModelInfo, ModelReference, format_address
+from fingerpost.registry.instance import (
+    SCHEME_KEY,
+    Instance,
+    ModelInfo,
+    ModelReference,
+    format_address,
+)
 from fingerpost.registry.names import check_id, check_service
 from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
@@ -25,7 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["StaticRegistry"]
 
-_FORM: Final = "static://HOST:PORT,HOST:PORT, optionally with ?model=NAME or ?model=NAME@VERSION"
+_FORM: Final = (
+    "static://HOST:PORT,HOST:PORT, optionally with ?model=NAME or ?model=NAME@VERSION, and "
+    "&scheme=https of workers that speak TLS"
+)
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})", re.ASCII)
 MAX_WATCHES: Final = 1000
 
@@ -42,7 +51,8 @@ class StaticRegistry(WatchingRegistry):
     with `?model=flowers@3` it has version `3`, for clients that ask for `flowers@3`.
 
     Args:
-        url: `static://HOST:PORT,HOST:PORT`, an IPv6 host in brackets; `?model=NAME[@VERSION]`.
+        url: `static://HOST:PORT,HOST:PORT`, an IPv6 host in brackets; `?model=NAME[@VERSION]`;
+            `?scheme=https` where all of them speak TLS.
         watch_config: see `WatchConfig`.
 
     Raises:
@@ -62,7 +72,7 @@ class StaticRegistry(WatchingRegistry):
         servers = servers.removesuffix("/")
         if scheme.lower() != "static" or not separator or not servers:
             raise ConfigurationError(f"registry URL {url!r}: expected {_FORM}")
-        self._model = _model(query, url)
+        self._model, self._meta = _options(query, url)
         self._addresses = [_address(each, url) for each in servers.split(",")]
         for number, each in enumerate(self._addresses):
             if each in self._addresses[:number]:
@@ -161,6 +171,7 @@ class StaticRegistry(WatchingRegistry):
                     host=host,
                     ports={"http": port},
                     models=(model,),
+                    meta=self._meta,
                 )
                 for host, port in self._addresses
             ]
@@ -169,19 +180,27 @@ class StaticRegistry(WatchingRegistry):
         return tuple(sorted(instances, key=lambda each: each.id))
 
 
-def _model(query: str, url: str) -> ModelReference | None:
+def _options(query: str, url: str) -> tuple[ModelReference | None, dict[str, str]]:
+    """The model that the workers serve, if it is named, and their metadata."""
     if not query:
-        return None
+        return None, {}
     try:
-        options = urllib.parse.parse_qsl(query, strict_parsing=True)
-        if len(options) != 1 or options[0][0] != "model":
-            raise ValueError("the only option is one ?model=NAME or ?model=NAME@VERSION")
-        reference = ModelReference.parse(options[0][1])
-        if reference.alias is not None:
+        given = urllib.parse.parse_qsl(query, strict_parsing=True)
+        options = dict(given)
+        scheme = options.pop(SCHEME_KEY, "http")
+        if scheme not in ("http", "https"):
+            raise ValueError(f"scheme={scheme!r}: use http or https")
+        model = options.pop("model", None)
+        if options or len(dict(given)) != len(given):
+            raise ValueError(
+                "the only options are one ?model=NAME or ?model=NAME@VERSION, and one ?scheme=https"
+            )
+        reference = None if model is None else ModelReference.parse(model)
+        if reference is not None and reference.alias is not None:
             raise ValueError(f"{reference} names an alias; give a version, such as @3")
     except (ValueError, InvalidName) as error:
         raise ConfigurationError(f"registry URL {url!r}: {error}") from error
-    return reference
+    return reference, {SCHEME_KEY: "https"} if scheme == "https" else {}
 
 
 def _address(text: str, url: str) -> tuple[str, int]:

@@ -59,7 +59,11 @@ def test_shapes(shape: list | None, said: dict, custom: Layout | None, expected:
         ([None, 192, 192, 3], {"channels": 1}, "input.channels is 1 in model.toml .*takes 3"),
         ([None, 192, 192, 3], {"encoded": True}, "input.encoded is true, but the model takes fl"),
         ([None, 8, 8, 3], {"layout": Layout.NCHW}, r"takes 8 channels \(NCHW\): expected 1"),
-        ([None, None, 8, None], {}, r'first or last: set input.layout = "NCHW"'),
+        (
+            [None, None, 8, None],
+            {},
+            r"first or last: set input.layout.*, or --input-layout",
+        ),
         ([None, 3, None, None], {"height": 7}, "which image size it takes: .*--image-size"),
         ([None, 784], {}, r"its input is float32 \[\?, 784\]; expected pixels"),
     ],

@@ -13,7 +13,7 @@ from fingerpost.worker.models.files import (
     find_versions,
 )
 from fingerpost.worker.models.labels import read_labels
-from fingerpost.worker.models.manifest import ChannelOrder, Framework, Preprocessing
+from fingerpost.worker.models.manifest import ChannelOrder, Framework, Layout, Preprocessing
 
 
 def saved_model(folder: Path, labels: str = "a\nb\n") -> Path:
@@ -134,11 +134,14 @@ def test_a_python_class_is_its_folder(tmp_path: Path) -> None:
 def test_the_command_line_is_over_the_manifest(tmp_path: Path) -> None:
     text = 'framework = "onnx"\n[input]\nname = "x"\nheight = 8\n[preprocessing]\nmean = 5'
     folder = folder_of(tmp_path / "m", "m.onnx", manifest=text)
-    overrides = ManifestOverrides(output_layer="scores", input_std=255.0, image_size=32)
+    overrides = ManifestOverrides(
+        output_layer="scores", input_std=255.0, image_size=32, layout="NCHW"
+    )
     manifest = find_model(folder, overrides=overrides).manifest
     assert (manifest.input.name, manifest.input.height, manifest.input.width) == ("x", 32, 32)
     assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (5.0, 255.0)
     assert manifest.output.name == "scores"
+    assert manifest.input.layout is Layout.NCHW
     for bad, message in (
         (ManifestOverrides(input_std=0.0), "divide by zero.*--input-std"),
         (ManifestOverrides(image_size=0), "input.height is 0.*--image-size"),
@@ -193,3 +196,15 @@ def test_labels(tmp_path: Path) -> None:
             read_labels(path)
     with pytest.raises(ConfigurationError, match="no labels file at"):
         read_labels(tmp_path / "missing.txt")
+
+
+def test_the_code_of_a_python_class_alone(tmp_path: Path) -> None:
+    """What is missing is told in the words that are to be written."""
+    code = tmp_path / "m" / "mine.py"
+    code.parent.mkdir()
+    code.write_text("class Model: ...\n")
+    for path in (code.parent, code):
+        with pytest.raises(
+            ConfigurationError, match='framework = "python" and class = "mine:CLASS"'
+        ):
+            find_model(path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from fingerpost.client.wire import SUSPECT_HEADER
-from fingerpost.worker.engine import engine
+from fingerpost.worker.engine.batching import batch_sizes
 from tests.support.colours import encoded
 from tests.support.rig import Rig, serving
 from tests.support.waiting import until
@@ -96,6 +97,28 @@ async def test_a_suspect_image_waits_a_second_and_then_goes_with_the_others() ->
         await second.aclose()
 
 
+async def test_suspect_images_of_a_slow_model_wait_for_longer() -> None:
+    """They went together after a second, so that one that ends its worker took others with it."""
+    async with serving() as rig:
+        assert rig.engine.alone_limit_s == 1
+        for _ in range(4):
+            rig.engine._batcher.sizes._latency.observe(1, 0.6)
+        assert rig.engine.alone_limit_s == pytest.approx(2.4, rel=0.1)
+        rig.backend.gate.clear()
+        first, second = _Line(rig), _Line(rig)
+        await first.send("red", _SUSPECT)
+        await until(lambda: first.got == _BEGUN, "the first is begun")
+        await until(lambda: rig.engine.running_s() > 0, "the first runs")
+        began = time.monotonic()
+        await second.send("blue", _SUSPECT)
+        await until(lambda: rig.engine.ready == 1, "the second goes with the others")
+        assert 2 < time.monotonic() - began < 5
+        rig.backend.gate.set()
+        for line in (first, second):
+            await until(lambda line=line: line.answered, "answered")
+            await line.aclose()
+
+
 async def test_nothing_is_decoded_or_run_beside_a_suspect_image() -> None:
     async with serving() as rig:
         rig.backend.gate.clear()
@@ -155,7 +178,8 @@ async def test_what_is_behind_a_suspect_image_that_hangs_goes_on_after_a_second(
 async def test_a_suspect_image_that_is_over_holds_nobody_up(
     cut: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_ALONE_S", 60.0)  # so that it is not the time that ends it
+    # So that it is not the time that ends it.
+    monkeypatch.setattr(batch_sizes, "ALONE_S", 9.0)
     async with serving() as rig:
         before, suspect, other = await _held_up(rig)
         if cut:

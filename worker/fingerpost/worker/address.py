@@ -13,8 +13,10 @@ from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.instance import is_host
 from fingerpost.registry.load_client import LoadClient
+from fingerpost.security.tls import OwnServerTls
 
 if TYPE_CHECKING:
+    from fingerpost.security.tls import TlsConfig
     from fingerpost.worker.config import WorkerConfig
 
 __all__ = ["advertised_host", "is_own_address", "reachable_host"]
@@ -106,9 +108,14 @@ def reachable_host(host: str, registry: str) -> str:
         ) from error
 
 
-async def is_own_address(instance: Instance) -> bool:
-    """Whether this process itself answers at the address that clients are given; else logs why."""
-    async with LoadClient(timeout_s=_OWN_ANSWER_S, max_concurrent=1) as client:
+async def is_own_address(instance: Instance, tls: TlsConfig | None = None) -> bool:
+    """Whether this process itself answers at the address that clients are given; else logs why.
+
+    `tls` is its own.
+    """
+    async with LoadClient(
+        timeout_s=_OWN_ANSWER_S, max_concurrent=1, tls=OwnServerTls(tls)
+    ) as client:
         try:
             report = await client.get(instance)
         except PeerError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
@@ -18,6 +19,8 @@ from fingerpost.worker.images import ImageConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = [
     "DrainConfig",
@@ -275,11 +278,15 @@ class WorkerConfig:
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
         connections: which connections are refused or closed.
+        tls: the certificate to serve with, and whether clients must show one; see `TlsConfig`.
+            None serves plain HTTP.
         streams: how image streams are served.
         drain: how the worker leaves.
         models: how models are found, loaded and run.
         leases: who may send images.
         telemetry: what is written about each request.
+        callers: who may use the admin API beside those with its token, and where orders and
+            refusals are written down. Who may send images is the leases' to say.
 
     Raises:
         ConfigurationError: a value out of its range; the message names the field, the value and
@@ -300,10 +307,21 @@ class WorkerConfig:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    tls: TlsConfig | None = None
+    callers: CallersConfig = field(default_factory=CallersConfig)
+
+    @property
+    def has_admin_api(self) -> bool:
+        """Whether somebody may use the admin API, which otherwise is not there."""
+        return bool(self.models.admin_token or self.callers.policy)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
+        if self.tls is not None and not self.tls.serves:
+            raise ConfigurationError(
+                "tls has no certificate to serve with: give --tls-cert and --tls-key"
+            )
 
 
 def _check_least(name: str, value: float, least: float) -> None:

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
+from fingerpost.registry.access import Callers
+from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.registry.http_server import bind, serve
-from fingerpost.registry.instance import address_in_id
+from fingerpost.registry.instance import SCHEME_KEY, address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
 from fingerpost.security.leases.verifier import LeaseVerifier
+from fingerpost.security.tls import ServerTls
 from fingerpost.worker.address import advertised_host, is_own_address
+from fingerpost.worker.address_check import check_for_tls
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.models.files import ModelFiles
@@ -89,7 +93,10 @@ class Worker:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
         self._config = config
-        self._registry = open_registry(config.registry, config.registry_config)
+        self._tls = None if config.tls is None else ServerTls(config.tls)
+        self._registry = open_registry(
+            config.registry, check_for_tls(config, self._tls), tls=config.tls
+        )
         self._signed = signed_instances(config)
         self._metrics = WorkerMetrics()
         self._boot_id = secrets.randbits(53)
@@ -148,6 +155,9 @@ class Worker:
         """
         running, config = self._require_running(), self._config
         address = address_in_id(running.host, running.port)
+        own_meta = {"fingerpost": __version__}
+        if self._tls is not None:
+            own_meta[SCHEME_KEY] = "https"
         return tuple(
             Instance(
                 id=f"{info.name}-{address}-{self._nonce}",
@@ -158,7 +168,7 @@ class Worker:
                 weight=config.registration.weight,
                 zone=config.registration.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | {"fingerpost": __version__},
+                meta=running.repository.meta(info.name) | own_meta,
             )
             for info in running.repository.models()
         )
@@ -210,20 +220,23 @@ class Worker:
                 keys = await leaving.enter_async_context(_lease_keys(config, self._registry))
                 verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
                 leases = LeaseGate(verifier, metrics.lease_refused)
+            callers = await leaving.enter_async_context(
+                Callers(config.callers, AccessMetrics(metrics.registry))
+            )
             service = WorkerService(
                 repository,
                 boot_id=self._boot_id,
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=_admin_routes(repository, config, metrics),
+                extra=_admin_routes(repository, config, metrics, callers),
                 leases=leases,
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
             await runner.setup()
             port = listener.getsockname()[1]
-            await serve(runner, listener)
+            await serve(runner, listener, self._tls)
             registrations = Registrations(
                 self._registry,
                 self._registered,
@@ -303,7 +316,7 @@ class Worker:
     async def _remove_stale_entries(self) -> None:
         """Remove what is left of processes that had this address before; it is not necessary."""
         instances = self.instances
-        if not instances or not await is_own_address(instances[0]):
+        if not instances or not await is_own_address(instances[0], self._config.tls):
             return
         try:
             for entry in await self._registry.remove_stale(instances[0]):
@@ -357,11 +370,11 @@ def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
 
 
 def _admin_routes(
-    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics
+    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics, callers: Callers
 ) -> Callable[[RouteContext], None] | None:
-    """Adds the admin API, which is there only with a token."""
-    if not config.models.admin_token:
+    """Adds the admin API, which is there only with a token or callers."""
+    if not config.has_admin_api:
         return None
     names = filter(None, (config.host, config.registration.advertise))
-    access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
+    access = AdminAccess(config.models.admin_token, callers, metrics.admin_denied, names)
     return AdminProtocol(repository, access).add_to

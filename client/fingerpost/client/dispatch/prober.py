@@ -134,7 +134,7 @@ class Prober:
     async def _probe(self, endpoint: Endpoint) -> None:
         self._stats.probes += 1
         asked_at, before = self._clock(), endpoint.in_flight
-        address = endpoint.instance.address
+        address = endpoint.instance.target
         question = asyncio.create_task(self._transport.load(address))
         try:
             while not await self._answered(question):
@@ -180,4 +180,4 @@ class Prober:
         if self._choice():
             self._stats.unresponsive += 1
             reason = f"no answer to /load for {self._config.probe_timeout_s:g} s (probe_timeout_s)"
-            self._transport.abort(endpoint.instance.address, reason)
+            self._transport.abort(endpoint.instance.target, reason)

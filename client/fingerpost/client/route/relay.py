@@ -12,29 +12,36 @@ from fingerpost.errors import (
     ConfigurationError,
     Draining,
     FingerpostError,
+    Forbidden,
+    LeaseError,
     Misdirected,
     NoWorker,
     Overloaded,
     RegistryError,
+    Unauthenticated,
     Unauthorized,
     UnknownModel,
     UnknownService,
 )
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.instance import is_host
+from fingerpost.registry.instance import SCHEME_KEY, is_host, split_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from ssl import SSLContext
 
     from yarl import URL
 
+    from fingerpost.client.credential import Credential
     from fingerpost.client.result import Stats
     from fingerpost.registry import Snapshot
+    from fingerpost.security.tls import ClientTls
 
 __all__ = ["RelayRoute"]
 
 # With these statuses answers what does not relay: a proxy without `--relay`, or another server.
 _NO_RELAY: Final = frozenset({401, 403, 404, 405})
+_SCHEMES: Final = frozenset({"http", "https"})
 
 
 class RelayRoute:
@@ -44,24 +51,29 @@ class RelayRoute:
     that refuses is ejected. A proxy sends each image to the next worker in turn: an error or a load
     report of one worker says nothing about the proxy.
 
+    Args:
+        proxies: their URLs.
+        credential: sent to them with each image.
+
     Raises:
-        ConfigurationError: a proxy's URL is not plain HTTP, or contains a user name.
+        ConfigurationError: a proxy's URL is neither HTTP nor HTTPS, or contains a user name.
     """
 
     path = "/v1/relay/"
     own_load = False
 
-    def __init__(self, proxies: Sequence[URL]) -> None:
-        self._places: list[tuple[str, int]] = []
+    def __init__(self, proxies: Sequence[URL], credential: Credential | None = None) -> None:
+        self.credential = credential
+        self._places: list[tuple[str, str, int]] = []
         for url in proxies:
             host, port = url.host or "", url.port or 0
-            if url.scheme != "http" or url.user is not None or not is_host(host):
+            if url.scheme not in _SCHEMES or url.user is not None or not is_host(host):
                 raise ConfigurationError(
-                    f"{str(url)!r} cannot relay images: use plain http://HOST:PORT, with an IP "
-                    "address or a host name, and without a user name"
+                    f"{str(url)!r} cannot relay images: use http://HOST:PORT or https://HOST:PORT, "
+                    "with an IP address or a host name, and without a user name"
                 )
-            if (host, port) not in self._places:
-                self._places.append((host, port))
+            if (url.scheme, host, port) not in self._places:
+                self._places.append((url.scheme, host, port))
 
     def peers(self, view: Snapshot) -> Snapshot:
         """The proxies, each with all models of the workers; none if there is no worker."""
@@ -75,8 +87,9 @@ class RelayRoute:
                 host=host,
                 ports={"http": port},
                 models=models,
+                meta={} if scheme == "http" else {SCHEME_KEY: scheme},
             )
-            for number, (host, port) in enumerate(self._places)
+            for number, (scheme, host, port) in enumerate(self._places)
         )
         return msgspec.structs.replace(view, instances=proxies, retained=(), withdrawn=())
 
@@ -89,14 +102,22 @@ class RelayRoute:
                 return Outcome.ABANDONED, error  # its snapshot may be older than another proxy's
             case Overloaded() | Draining() | Misdirected():
                 return Outcome.ABANDONED, error  # this is about one worker, not about the proxy
+            case LeaseError():
+                return Outcome.ANSWERED, error  # of a worker; the proxy attaches the lease itself
             case NoWorker() | RegistryError():
                 return Outcome.REFUSED, error
+        if isinstance(error, Unauthenticated | Forbidden):
+            return Outcome.REFUSED, error  # another proxy may have read its policy sooner
         if status in _NO_RELAY:
             why = error.message
             if not isinstance(error, Unauthorized):
                 why = f"{why}; start the proxy with --relay, or use one that has it"
             return Outcome.REFUSED, Unauthorized(f"{address} does not relay images: {why}")
         return DIRECT.classify_error(address, status, error)
+
+    def context(self, tls: ClientTls, target: str) -> SSLContext | None:
+        """See `Route.context`: a proxy was named by its URL, which also says whether by TLS."""
+        return None if split_target(target)[1] is None else tls.for_host()
 
     def origin(self, peer: Instance, worker: str) -> Origin:
         """The proxy, and the worker that it named."""

@@ -24,10 +24,15 @@ from fingerpost.errors import (
     UnknownModel,
     UnknownPath,
 )
+from fingerpost.registry.instance import split_target
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from fingerpost.client.credential import Credential
     from fingerpost.client.result import Stats
     from fingerpost.registry import Instance, Snapshot
+    from fingerpost.security.tls import ClientTls
 
 __all__ = ["DIRECT", "DirectRoute", "Origin", "Route"]
 
@@ -56,6 +61,11 @@ class Route(Protocol):
         """Whether a peer's load reports are about the peer itself, so that it can be probed."""
         ...
 
+    @property
+    def credential(self) -> Credential | None:
+        """What is sent to a peer so that it knows the caller; workers get none."""
+        ...
+
     def peers(self, view: Snapshot) -> Snapshot:
         """The snapshot with the peers as its instances."""
         ...
@@ -67,6 +77,10 @@ class Route(Protocol):
 
         A `CallerError` whose outcome is not `ANSWERED` may be due to this peer alone.
         """
+        ...
+
+    def context(self, tls: ClientTls, target: str) -> SSLContext | None:
+        """For a connection to a peer's `Instance.target`; None for one without TLS."""
         ...
 
     def origin(self, peer: Instance, worker: str) -> Origin:
@@ -83,6 +97,7 @@ class DirectRoute:
 
     path = "/v1/classify/"
     own_load = True
+    credential = None
 
     def peers(self, view: Snapshot) -> Snapshot:
         """The workers: the snapshot as it is."""
@@ -107,6 +122,11 @@ class DirectRoute:
                 return Outcome.ABANDONED, error
             case _:
                 return Outcome.FAILED, error
+
+    def context(self, tls: ClientTls, target: str) -> SSLContext | None:
+        """See `Route.context`. Raises `TlsFailed` where the worker speaks no TLS, and must."""
+        service = split_target(target)[1]
+        return tls.for_worker(service or "", speaks_tls=service is not None, peer=target)
 
     def origin(self, peer: Instance, worker: str) -> Origin:
         """The peer, which is a worker."""

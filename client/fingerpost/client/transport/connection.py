@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Phase
 from fingerpost.client.transport.answer import AnswerReader
-from fingerpost.errors import BadAnswer, ImageError, Unreachable
+from fingerpost.errors import BadAnswer, ImageError, TlsFailed, Unreachable
 from fingerpost.registry.load import MAX_LOAD_BYTES
+from fingerpost.security.tls.problems import tls_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.attempt import Attempt
+    from fingerpost.client.transport.tls_socket import TlsSocket
     from fingerpost.errors import FingerpostError
 
 __all__ = ["Connection"]
@@ -49,7 +52,7 @@ class Connection:
     go on sending what it holds of an image that is no longer wanted.
 
     Args:
-        sock: connected and non-blocking; the connection owns it from now on.
+        sock: connected and non-blocking, plain or with TLS; the connection owns it from now on.
         peer: the worker's name in errors.
 
     Attributes:
@@ -80,7 +83,7 @@ class Connection:
         "stale",
     )
 
-    def __init__(self, sock: socket.socket, peer: str) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, peer: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._peer = peer
@@ -114,6 +117,7 @@ class Connection:
 
         Raises:
             Unreachable: the connection broke or was closed, or `abort` was called.
+            TlsFailed: the worker does not accept our certificate, or wants one.
             BadAnswer: the answer is not valid HTTP/1.1, or incomplete.
             ImageError: the source of a one-shot image failed.
         """
@@ -214,7 +218,7 @@ class Connection:
             return
         try:
             answer = self._reader.feed(data) if data else self._end(broken)
-        except (BadAnswer, Unreachable) as error:
+        except (BadAnswer, TlsFailed, Unreachable) as error:
             self._fail(error)
             return
         if answer is not None:
@@ -224,6 +228,8 @@ class Connection:
 
     def _end(self, broken: OSError | None) -> Answer:
         """The answer that the end of the connection completes, or the error that it is."""
+        if isinstance(broken, ssl.SSLError):
+            raise TlsFailed(f"{self._peer}: {tls_problem(broken)}")
         if not self._reader.begun:
             self.stale = self._was_idle and not self._reader.informed
             raise Unreachable(f"{self._peer}: {broken or 'closed without an answer'}")

@@ -6,14 +6,20 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
+from collections.abc import Callable
 from math import inf
 from typing import Any, Final, TypeAlias
 
 from aiohappyeyeballs import start_connection
 
+from fingerpost.client.transport.tls_socket import TlsSocket, open_tls
+from fingerpost.errors import TlsFailed
 from fingerpost.registry.address_policy import never_allowed
+from fingerpost.registry.instance import split_target
+from fingerpost.security.tls.problems import tls_problem
 
-__all__ = ["Opener"]
+__all__ = ["Opener", "TlsContext"]
 
 # How many unsent bytes the kernel may hold. Without this limit megabytes of an upload count as sent
 # as soon as they are in the socket's buffer, and a slow link looks like a worker that does not
@@ -24,18 +30,28 @@ _NEXT_ADDRESS_S: Final = 0.25
 _RESOLVE_EVERY_S: Final = 10.0
 
 _Info: TypeAlias = tuple[Any, Any, int, str, tuple[Any, ...]]
+TlsContext: TypeAlias = Callable[[str], ssl.SSLContext | None]
+
+
+def _plain(_: str) -> None:
+    return None
 
 
 class Opener:
     """Connects to one worker. A host name is resolved in a thread, at most once in ten seconds.
 
     Args:
-        address: `host:port`, an IPv6 host in brackets.
+        target: see `Instance.target`; an IPv6 host in brackets.
         connect_timeout_s: how many seconds connecting may take, once the addresses are known.
+        context: gives the TLS context for a connection to the target, or None for a plain one.
     """
 
-    def __init__(self, address: str, connect_timeout_s: float) -> None:
-        host, _, port = address.rpartition(":")
+    def __init__(self, target: str, connect_timeout_s: float, context: TlsContext = _plain) -> None:
+        self._target = target
+        self._context = context
+        self._session: ssl.SSLSession | None = None
+        self._session_context: ssl.SSLContext | None = None
+        host, _, port = split_target(target)[0].rpartition(":")
         self._host = host.strip("[]")
         self._port = int(port)
         self._connect_timeout_s = connect_timeout_s
@@ -49,22 +65,40 @@ class Opener:
             )
             self._found_at = inf
 
-    async def open(self) -> socket.socket:
+    async def open(self) -> socket.socket | TlsSocket:
         """A connected, non-blocking socket.
 
         Raises:
             OSError: the name cannot be resolved, or the connection fails or times out.
+            TlsFailed: one side does not accept the other one's certificate, or the worker speaks
+                no TLS and must.
         """
+        context = self._context(self._target)
         found = await self._resolve()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                return await start_connection(
+                opened = await start_connection(
                     found, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=_socket
                 )
+                return opened if context is None else await self._secure(opened, context)
         except TimeoutError as error:
             raise TimeoutError(
                 f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
             ) from error
+
+    async def _secure(self, opened: socket.socket, context: ssl.SSLContext) -> TlsSocket:
+        if self._session_context is not context:  # it was made again, because its files changed
+            self._session_context, self._session = context, None
+
+        def keep(session: ssl.SSLSession | None) -> None:
+            if self._session_context is context:
+                self._session = session
+
+        try:
+            return await open_tls(opened, context, self._host, self._session, keep)
+        except ssl.SSLError as error:
+            self._session = None
+            raise TlsFailed(f"{self._target}: {tls_problem(error)}") from error
 
     async def _resolve(self) -> list[_Info]:
         """The addresses. Concurrent callers share one lookup, and its error."""

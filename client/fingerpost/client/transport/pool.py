@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.transport.connection import Connection
-from fingerpost.client.transport.opener import Opener
+from fingerpost.client.transport.opener import Opener, TlsContext
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,30 +31,41 @@ class Pool:
     Requests that find no free connection wait for one, first in, first out.
 
     Args:
-        address: `host:port`.
+        target: see `Instance.target`.
         max_open: how many connections may be open at a time, not counting one for a probe.
         connect_timeout_s: how many seconds opening a connection may take.
+        context: see `Opener`.
 
     Attributes:
         users: how many requests use the pool or wait in it; counted by `Pools`.
     """
 
     __slots__ = (
-        "_address",
         "_busy",
         "_closed",
         "_idle",
         "_max_open",
         "_open",
         "_opener",
+        "_target",
         "_waiting",
         "users",
     )
 
-    def __init__(self, address: str, max_open: int, connect_timeout_s: float) -> None:
-        self._address = address
+    def __init__(
+        self,
+        target: str,
+        max_open: int,
+        connect_timeout_s: float,
+        context: TlsContext | None = None,
+    ) -> None:
+        self._target = target
         self._max_open = max_open
-        self._opener = Opener(address, connect_timeout_s)
+        self._opener = (
+            Opener(target, connect_timeout_s)
+            if context is None
+            else Opener(target, connect_timeout_s, context)
+        )
         self._open = 0  # slots in use: open, being opened, or assigned to a waiting request
         self._idle: deque[Connection] = deque()  # the longest idle first
         self._busy: set[Connection] = set()
@@ -72,6 +84,7 @@ class Pool:
 
         Raises:
             OSError: no connection can be opened.
+            TlsFailed: see `Opener.open`.
         """
         connection: Connection | None = None
         while self._idle:
@@ -130,7 +143,8 @@ class Pool:
             return await waiting
         except asyncio.CancelledError:
             if waiting.cancelled():
-                self._waiting.remove(waiting)
+                with contextlib.suppress(ValueError):  # passed over already, as it was cancelled
+                    self._waiting.remove(waiting)
             elif waiting.exception() is None:  # assigned and cancelled at once: pass it on
                 assigned = waiting.result()
                 if assigned is None:
@@ -149,7 +163,7 @@ class Pool:
         if self._closed:
             opened.close()
             raise _closed()
-        return Connection(opened, self._address)
+        return Connection(opened, self._target)
 
     def _free_slot(self) -> None:
         """Pass a slot on to a waiting request, or free it."""
@@ -166,9 +180,15 @@ class Pool:
 
 
 class Pools:
-    """A pool for each worker's address. Make it inside a running loop."""
+    """A pool for each worker's `Instance.target`. Make it inside a running loop.
 
-    def __init__(self, config: ClientConfig) -> None:
+    Args:
+        config: of the client.
+        context: see `Opener`.
+    """
+
+    def __init__(self, config: ClientConfig, context: TlsContext | None = None) -> None:
+        self._context = context
         self._loop = asyncio.get_running_loop()
         self._config = config
         self._pools: dict[str, Pool] = {}
@@ -203,7 +223,9 @@ class Pools:
             if self._closed:
                 raise RuntimeError("the client was closed")
             config = self._config
-            pool = Pool(address, config.connections_per_worker, config.connect_timeout_s)
+            pool = Pool(
+                address, config.connections_per_worker, config.connect_timeout_s, self._context
+            )
             self._pools[address] = pool
             if self._timer is None:
                 self._evict_idle()

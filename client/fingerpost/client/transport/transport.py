@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -16,10 +16,12 @@ from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.liveness import LivenessChecks
 from fingerpost.client.transport.pool import Pools
 from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
-from fingerpost.errors import BadAnswer, FingerpostError, Unreachable, error_from_json
+from fingerpost.errors import BadAnswer, FingerpostError, TlsFailed, Unreachable, error_from_json
 from fingerpost.registry import LOAD_HEADER
+from fingerpost.registry.instance import split_target
 from fingerpost.registry.load import read_load_answer
 from fingerpost.registry.peer_answer import decode_answer
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -67,13 +69,18 @@ class Transport:
     """The connections to all workers, or to all relaying proxies. Make it inside a running loop."""
 
     def __init__(
-        self, config: ClientConfig, deadlines: DeadlineScheduler, route: Route = DIRECT
+        self,
+        config: ClientConfig,
+        deadlines: DeadlineScheduler,
+        route: Route = DIRECT,
+        tls: ClientTls | None = None,
     ) -> None:
         self._config = config
         self._route = route
+        self._credential = route.credential
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
-        self._pools = Pools(config)
+        self._pools = Pools(config, partial(route.context, tls or ClientTls()))
         self._liveness = LivenessChecks(config, self.load)
 
     async def aclose(self) -> None:
@@ -105,21 +112,25 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         *,
         boot_id: int = 0,
+        lease: str = "",
     ) -> Reply:
         """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
         Args:
-            address: `host:port`.
+            address: see `Instance.target`.
             model: a model reference.
             top: how many labels to ask for.
             attempt: holds the image.
             headers: more header fields of the request.
             boot_id: of the process that the image is meant for; 0 if any will do.
+            lease: the signed right to send it; empty where there is none.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._route.path, address, model, top, boot_id)
+        head = _head(self._route.path, address, model, top, boot_id, lease)
+        if self._credential is not None:
+            head += f"Authorization: {self._credential.header()}\r\n".encode()
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         attempt.max_answer_bytes = _ANSWER_BYTES + _LABEL_BYTES * top
@@ -137,6 +148,8 @@ class Transport:
                 silent=attempt.sent_at is not None,
                 informed=attempt.informed,
             )
+        except TlsFailed as error:
+            return Reply(outcome=Outcome.REFUSED, error=error)
         except BadAnswer as error:
             return Reply(outcome=Outcome.FAILED, error=error)
         finally:
@@ -231,16 +244,17 @@ _CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE
 
 
 @lru_cache(maxsize=4096)
-def _head(path: str, address: str, model: str, top: int, boot_id: int) -> bytes:
+def _head(path: str, address: str, model: str, top: int, boot_id: int, lease: str) -> bytes:
     meant_for = f"{BOOT_ID_HEADER}: {boot_id}\r\n" if boot_id else ""
+    right = f"Authorization: Bearer {lease}\r\n" if lease else ""
     return (
-        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {address}\r\n{meant_for}"
-        "Content-Type: application/octet-stream\r\n"
+        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {split_target(address)[0]}\r\n"
+        f"{meant_for}{right}Content-Type: application/octet-stream\r\n"
     ).encode()
 
 
 def _load_head(address: str) -> bytes:
-    return f"GET /load HTTP/1.1\r\nHost: {address}\r\n".encode()
+    return f"GET /load HTTP/1.1\r\nHost: {split_target(address)[0]}\r\n".encode()
 
 
 def _unreachable(address: str, error: Exception) -> Unreachable:

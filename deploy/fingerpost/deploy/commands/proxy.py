@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -13,13 +14,16 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_server_tls_options
 from fingerpost.deploy.processes.handover import (
     inherited_listener,
     notify_predecessor,
     start_successor,
 )
+from fingerpost.deploy.without_tls import warn_without_tls
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.proxy import Proxy
@@ -36,7 +40,7 @@ _SUCCESSOR_S: Final = 20.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(proxy))
+    app.command()(takes_registry_options(takes_server_tls_options(proxy, asks_workers=True)))
 
 
 def proxy(
@@ -57,13 +61,38 @@ def proxy(
     lease: Annotated[
         float, typer.Option(help="Seconds that a client may use an answer without asking again.")
     ] = 2.0,
+    insecure: options.Insecure = False,
     max_per_client: options.MaxPerClient = None,
+    lease_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sign leases with the private key in this file, for workers with "
+            "--require-lease. `fingerpost keys init` makes one.",
+        ),
+    ] = None,
+    lease_life: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long a lease lasts, and so an outage may last."),
+    ] = 300.0,
+    url_life: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long the lease in a URL of GET / lasts."),
+    ] = 60.0,
+    lease_bind: Annotated[
+        bool,
+        typer.Option(
+            "--lease-bind", help="Bind the lease of a client to its certificate, where it has one."
+        ),
+    ] = False,
+    cluster: options.Cluster = options.DEFAULT_CLUSTER,
     callers: options.CallersFile = None,
     audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
     registry_config: RegistryConfig,
+    tls: TlsConfig | None,
 ) -> None:
     """Tell clients where the workers are. Run as many proxies as you like.
 
@@ -71,9 +100,11 @@ def proxy(
     A process that has handed over ignores further ones.
     """
     from fingerpost.proxy import Proxy, ProxyConfig
+    from fingerpost.proxy.config import ProxyLeasesConfig
     from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.descriptors import raise_descriptor_limit
+    from fingerpost.security.leases.config import LeaseConfig
 
     start_logging(log_level, log_format)
     # Until it serves, there is nothing to hand over.
@@ -87,8 +118,15 @@ def proxy(
         default_service=service,
         relay=relay,
         lease_s=lease,
+        tls=tls or TlsConfig(),
         callers=CallersConfig(policy=callers, audit_log=audit_log),
+        leases=ProxyLeasesConfig(
+            key_file=lease_key,
+            signing=LeaseConfig(cluster=cluster, life_s=lease_life, url_life_s=url_life),
+            bind=lease_bind,
+        ),
     )
+    warn_without_tls("proxy", host, tls, insecure=insecure)
 
     async def run() -> None:
         from fingerpost.registry.shutdown import ShutdownSignals

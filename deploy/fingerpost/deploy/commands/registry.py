@@ -10,6 +10,8 @@ import typer
 
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
+from fingerpost.deploy.options.tls import takes_server_tls_options
+from fingerpost.security.tls.config import TlsConfig
 
 __all__ = ["add_to"]
 
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(registry)
+    app.command()(takes_server_tls_options(registry, asks_workers=True))
 
 
 def registry(
@@ -35,9 +37,12 @@ def registry(
             "May be repeated.",
         ),
     ] = None,
+    audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
+    *,
+    tls: TlsConfig | None,
 ) -> None:
     """Run the embedded registry, for a single machine, demos and tests. Clusters use Consul.
 
@@ -52,7 +57,12 @@ def registry(
         from fingerpost.registry.shutdown import ShutdownSignals
 
         embedded = EmbeddedRegistry(
-            host, port, allow_remote=allow_remote, allow_hosts=allow_host or ()
+            host,
+            port,
+            allow_remote=allow_remote,
+            allow_hosts=allow_host or (),
+            audit_log=audit_log,
+            tls=tls,
         )
         async with embedded as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)

@@ -40,6 +40,8 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _NUMBERS: Final = frozenset({"IN FLIGHT", "QUEUED MB", "AGE"})
 _ANY_WIDTH: Final = 100_000
+# `sha256:` and 12 digits; --json has all.
+_DIGEST_LETTERS: Final = 19
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,10 +68,13 @@ def status(
 
     async def run() -> None:
         from fingerpost.registry.load_client import LoadClient
+        from fingerpost.security.tls import ClientTls
 
         async with (
             aclosing(cluster.resolver()) as resolver,
-            LoadClient(timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT) as loads,
+            LoadClient(
+                timeout_s=_TIMEOUT_S, max_concurrent=_CONCURRENT, tls=ClientTls(cluster.tls)
+            ) as loads,
         ):
             reader = _ClusterReader(resolver, loads)
             first = await reader.read()
@@ -97,13 +102,15 @@ def status(
 class _ClusterView:
     """The cluster at one moment; `loads` has None for a worker that did not answer.
 
-    `unlisted` has, for each service, the workers that are registered but not listed.
+    `unlisted` has, for each service, the workers that are registered but not listed; `of_proxy`
+    says what is wrong with the proxy that answered.
     """
 
     snapshots: list[Snapshot]
     unlisted: dict[str, Unlisted]
     loads: dict[str, LoadReport | None]
     at: float
+    of_proxy: tuple[str, ...] = ()
 
     def as_json(self) -> list[dict[str, Any]]:
         return [
@@ -130,7 +137,7 @@ class _ClusterView:
         ]
 
     def problems(self) -> list[str]:
-        """The models that workers could not load, the checks that fail, and why."""
+        """What is wrong with the proxy, the checks that fail, and the models that do not load."""
         failing = [
             f"{snapshot.service}: the registry's check of {id_} at {why} (if the registry cannot "
             "reach it: start the worker with another --advertise, or with --check ttl)"
@@ -142,7 +149,7 @@ class _ClusterView:
             for snapshot in self.snapshots
             for id_, why in self.unlisted[snapshot.service].rejected.items()
         ]
-        return failing + [
+        return [*self.of_proxy, *failing] + [
             f"{snapshot.service} at {each.address}: {each.meta['load-error']}"
             for snapshot in self.snapshots
             for each in snapshot.instances
@@ -178,7 +185,7 @@ class _ClusterView:
                 yield (
                     snapshot.service,
                     each.address,
-                    ", ".join(versions(each)),
+                    ", ".join((*versions(each), *_short_digest(each))),
                     load.state.name.lower() if load else "no answer",
                     str(load.rif) if load else "",
                     f"{load.queued_cost:.1f}" if load else "",
@@ -224,6 +231,12 @@ class _ClusterView:
         return Text("\n".join(map(printable, lines)), overflow="fold")
 
 
+def _short_digest(instance: Instance) -> tuple[str, ...]:
+    """What is enough of the default version's digest to compare two workers."""
+    digest = instance.meta.get("digest", "")
+    return (digest[:_DIGEST_LETTERS],) if digest else ()
+
+
 async def _repeat(
     view: _ClusterView,
     reader: _ClusterReader,
@@ -261,7 +274,11 @@ class _ClusterReader:
         reports = await asyncio.gather(*map(self._ask, instances))
         loads = {each.id: report for each, report in zip(instances, reports, strict=True)}
         return _ClusterView(
-            snapshots=snapshots, unlisted=unlisted, loads=loads, at=time.monotonic()
+            snapshots=snapshots,
+            unlisted=unlisted,
+            loads=loads,
+            at=time.monotonic(),
+            of_proxy=self._resolver.problems,
         )
 
     async def _ask(self, instance: Instance) -> LoadReport | None:

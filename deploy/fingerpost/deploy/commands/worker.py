@@ -19,8 +19,11 @@ from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_server_tls_options
+from fingerpost.deploy.without_tls import warn_without_tls
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
@@ -40,7 +43,8 @@ def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_registry_options(takes_model_options(worker)))
+    command = takes_server_tls_options(takes_model_options(worker), asks_workers=False)
+    app.command()(takes_registry_options(command))
 
 
 def worker(
@@ -91,8 +95,12 @@ def worker(
     weight: Annotated[int, _option(_NETWORK, "Share of requests, relative to other workers.")] = 1,
     zone: Annotated[str, _option(_NETWORK, "Its rack or availability zone.")] = "",
     check: Annotated[
-        Literal["http", "ttl"],
-        _option(_NETWORK, "How Consul checks it; ttl where the agent cannot reach it."),
+        Literal["http", "ttl", "https"],
+        _option(
+            _NETWORK,
+            "How Consul checks it; ttl where the agent cannot reach it; https where it asks for "
+            "client certificates and the agent has one.",
+        ),
     ] = "http",
     registry_wait: Annotated[
         float | None,
@@ -112,7 +120,7 @@ def worker(
         Path | None,
         _option(
             _NETWORK,
-            "File with the private key that signs its registration (`fingerpost keys init`).",
+            "File with the private key (Ed25519) that signs its registration.",
             metavar="FILE",
             show_default=False,
         ),
@@ -125,6 +133,7 @@ def worker(
             "from an earlier answer.",
         ),
     ] = 2.0,
+    insecure: options.Insecure = False,
     require_lease: Annotated[
         bool,
         _option(
@@ -151,6 +160,14 @@ def worker(
     ] = 0.0,
     cluster: options.Cluster = options.DEFAULT_CLUSTER,
     max_per_client: options.MaxPerClient = None,
+    classes: Annotated[
+        str,
+        _option(
+            _LIMITS,
+            "Priority classes, first served first, each with the least share of the images that "
+            "it gets (--classes urgent,interactive:0.2,batch:0.05).",
+        ),
+    ] = "interactive,batch:0.05",
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
         int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
@@ -195,6 +212,8 @@ def worker(
     memory_fraction: options.MemoryFraction = None,
     devices: options.Devices = None,
     processes_per_device: options.ProcessesPerDevice = 1,
+    callers: options.CallersFile = None,
+    audit_log: options.AuditLogFile = None,
     access_log: options.AccessLogFile = None,
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
@@ -202,9 +221,11 @@ def worker(
     follow_parent: options.FollowParent = False,
     model_options: ModelOptions,
     registry_config: RegistryConfig,
+    tls: TlsConfig | None,
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
+    from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.security.leases.config import LeaseRules
@@ -219,6 +240,7 @@ def worker(
         WorkerConfig,
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
+    from fingerpost.worker.engine.fairness.flow import parse_classes
     from fingerpost.worker.images import ImageConfig
 
     start_logging(log_level, log_format)
@@ -253,6 +275,7 @@ def worker(
             max_queue=max_queue,
             max_wait_s=max_wait_ms / 1000,
             latency_s=None if latency_ms is None else latency_ms / 1000,
+            classes=parse_classes(classes),
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         connections=ConnectionConfig(max_per_client=max_per_client),
@@ -269,8 +292,11 @@ def worker(
             keys_file=lease_keys,
             rules=LeaseRules(cluster=cluster, grace_s=lease_grace),
         ),
+        callers=CallersConfig(policy=callers, audit_log=audit_log),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
+        tls=tls,
     )
+    warn_without_tls("worker", host, tls, insecure=insecure)
     if model is not None and models is None and only is None:
         source = _one(model, version, versions, model_options)
     elif models is not None and model is None:
@@ -280,7 +306,7 @@ def worker(
                 f"{', '.join(given)} cannot be used with --models: write it into the version's "
                 "model.toml"
             )
-        source = _many(models, only, versions, follow_symlinks=model_options.follow_symlinks)
+        source = _many(models, only, versions, model_options)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
     from fingerpost.registry.descriptors import raise_descriptor_limit
@@ -303,7 +329,7 @@ def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
 
 def _one(path: Path, version: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     """The source of one model: a fixed version, or all versions in its folder."""
-    from fingerpost.worker.models.files import find_model, find_versions
+    from fingerpost.worker.models.files import find_versions
     from fingerpost.worker.models.manifest import MANIFEST
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
     from fingerpost.worker.repository.versions.policy import VersionPolicy
@@ -321,7 +347,7 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
         policy=VersionPolicy.parse(policy),
         labels=model_options.labels,
         find=partial(
-            find_model,
+            model_options.finder(),
             overrides=model_options.overrides(),
             follow_symlinks=model_options.follow_symlinks,
         ),
@@ -329,13 +355,17 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
     )
 
 
-def _many(folder: Path, only: str | None, policy: str, *, follow_symlinks: bool) -> ModelSource:
+def _many(folder: Path, only: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     from fingerpost.worker.repository.sources import ModelRoot
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     names = [each.strip() for each in only.split(",")] if only else []
     return ModelRoot(
-        folder, only=names, policy=VersionPolicy.parse(policy), follow_symlinks=follow_symlinks
+        folder,
+        only=names,
+        policy=VersionPolicy.parse(policy),
+        find=model_options.finder(),
+        follow_symlinks=model_options.follow_symlinks,
     )
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "Deadline",
     "FollowParent",
     "Host",
+    "Insecure",
     "Json",
     "LogFormat",
     "LogLevel",
@@ -37,6 +38,13 @@ RegistryUrl = Annotated[
 Host = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 for clients on other machines.")
 ]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Say nothing of listening without TLS where other machines can reach it.",
+    ),
+]
 Relay = Annotated[
     bool,
     typer.Option(
@@ -56,6 +64,14 @@ Deadline = Annotated[
     float,
     typer.Option(
         metavar="S", min=0.001, help="How many seconds an image may take, including retries."
+    ),
+]
+Priority = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Priority class of the images, such as batch for work that can wait.",
     ),
 ]
 WaitForReady = Annotated[

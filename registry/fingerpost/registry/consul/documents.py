@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from fingerpost.errors import RegistryError
@@ -18,8 +19,12 @@ async def read_document(http: ConsulHttp, name: str, *, call_timeout_s: float) -
     """The document of that name; None if there is none. Raises `RegistryError`."""
     path = _path(check_document(name))
     async with deadline(call_timeout_s, f"reading {path} at {http.base_url}"):
-        # Any server may answer: the keys that somebody has just published are needed later.
-        answer = await http.call("GET", path, params={"raw": "", "stale": ""}, not_found_ok=True)
+        try:
+            async with asyncio.timeout(call_timeout_s / 3):
+                answer = await http.call("GET", path, params={"raw": ""}, not_found_ok=True)
+        except (TimeoutError, RegistryError):  # any server, without a leader
+            stale = {"raw": "", "stale": ""}
+            answer = await http.call("GET", path, params=stale, not_found_ok=True)
     return None if answer.status == 404 else answer.body
 
 

@@ -149,8 +149,9 @@ class ConsulRegistry(WatchingRegistry):
         self._registrations: list[ConsulRegistration] = []
         self._address_policy = address_policy or AddressPolicy()
         self._store = store
-        preserving = self._watch_config.self_preservation
-        self._liveness = LivenessProbe(timeout_s=preserving.probe_timeout_s) if preserving else None
+        self._liveness = LivenessProbe.of(
+            self._watch_config.self_preservation, registry_config.workers_tls
+        )
         super().__init__(max_watches=MAX_WATCHES)
         self.rejected_entries = RejectedEntries()
         self._selection = EntrySelection(self._address_policy, signatures, self.rejected_entries)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
 from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
 from fingerpost.registry.peer_session import PeerSession, connection_problem
 from fingerpost.registry.supervision import count_unexpected
+from fingerpost.security.tls import ClientTls
+from fingerpost.security.tls.problems import tls_problem
+
+if TYPE_CHECKING:
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["Checker"]
 
@@ -23,8 +28,11 @@ _MAX_BYTES: Final = 1 << 20
 class Checker:
     """Runs one task per HTTP check, and calls `report` with each result."""
 
-    def __init__(self, report: Callable[[str, CheckReport], None]) -> None:
+    def __init__(
+        self, report: Callable[[str, CheckReport], None], tls: TlsConfig | None = None
+    ) -> None:
         self._report = report
+        self._tls = ClientTls(tls)
         self._rng = random.Random()
         self._running: dict[str, tuple[CheckDefinition, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -61,20 +69,25 @@ class Checker:
                 count_unexpected("checks", error)
             await asyncio.sleep(check.interval_s)
 
+    def _options(self, check: CheckDefinition) -> dict[str, Any]:
+        if not check.http.startswith("https:"):
+            return {}
+        tls = self._tls.for_any_worker()
+        return {"tls": tls, "server_name": check.tls_server_name or None}
+
     async def _probe(self, check: CheckDefinition) -> CheckReport:
         try:
             async with (
                 asyncio.timeout(check.timeout_s),
-                self._session.request(check.method, check.http) as response,
+                self._session.request(check.method, check.http, **self._options(check)) as response,
             ):
                 body = (await response.content.read(_OUTPUT_BYTES)).decode("utf-8", "replace")
         except TimeoutError:
             output = f"{check.method} {check.http}: no answer within {check.timeout_s:g} s"
             return CheckReport("critical", output)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return CheckReport(
-                "critical", f"{check.method} {check.http}: {connection_problem(error)}"
-            )
+            problem = tls_problem(error) or connection_problem(error)
+            return CheckReport("critical", f"{check.method} {check.http}: {problem}")
         output = f"HTTP {check.method} {check.http}: {response.status} Output: {body}"
         if 200 <= response.status < 300:
             return CheckReport("passing", output)

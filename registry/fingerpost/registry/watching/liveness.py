@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from fingerpost.errors import BadAnswer, ConnectionRefused, PeerError
+from fingerpost.errors import BadAnswer, ConnectionRefused, PeerError, TlsFailed
 from fingerpost.registry.load import WorkerState
 from fingerpost.registry.load_client import LoadClient
 from fingerpost.registry.watching.self_preservation import ProbeResult
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
+    from fingerpost.registry.watching.self_preservation import SelfPreservationConfig
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["LivenessProbe"]
 
@@ -25,8 +28,15 @@ class LivenessProbe:
     Connections are not kept: a worker that is gone must be noticed, and probes are rare.
     """
 
-    def __init__(self, *, timeout_s: float = 0.5) -> None:
-        self._client = LoadClient(timeout_s=timeout_s, max_concurrent=_CONCURRENT)
+    def __init__(self, *, timeout_s: float = 0.5, tls: TlsConfig | None = None) -> None:
+        self._client = LoadClient(
+            timeout_s=timeout_s, max_concurrent=_CONCURRENT, tls=ClientTls(tls)
+        )
+
+    @classmethod
+    def of(cls, config: SelfPreservationConfig | None, tls: TlsConfig | None) -> Self | None:
+        """The probe of a watch with these settings; None without self-preservation."""
+        return None if config is None else cls(timeout_s=config.probe_timeout_s, tls=tls)
 
     async def probe(self, instance: Instance) -> ProbeResult:
         """The state of the worker; never raises because of what a peer does.
@@ -34,11 +44,11 @@ class LivenessProbe:
         READY: it reports this state and the registered boot id (any, where none was registered).
         UNRESPONSIVE: no answer in time, a connection that broke, or a status of 500 or more, as
         from a machine in trouble. GONE: no process listens, another process has the port, it
-        drains or failed, or what answers is not a Fingerpost worker.
+        drains or failed, or what answers is not a Fingerpost worker, or has not its certificate.
         """
         try:
             report = await self._client.get(instance)
-        except (BadAnswer, ConnectionRefused):
+        except (BadAnswer, ConnectionRefused, TlsFailed):
             return ProbeResult.GONE
         except PeerError:
             return ProbeResult.UNRESPONSIVE

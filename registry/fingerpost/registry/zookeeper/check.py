@@ -20,6 +20,7 @@ from fingerpost.registry.instance import identity_path
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
+    from fingerpost.security.tls import OwnServerTls, TlsConfig
 
 __all__ = ["EngineCheck", "HttpCheckConfig"]
 
@@ -65,8 +66,17 @@ class EngineCheck:
     """
 
     def __init__(
-        self, instance: Instance, config: HttpCheckConfig, report: Callable[[bool], None]
+        self,
+        instance: Instance,
+        config: HttpCheckConfig,
+        report: Callable[[bool], None],
+        tls: TlsConfig | None = None,
     ) -> None:
+        self._tls: OwnServerTls | None = None
+        if instance.speaks_tls:
+            from fingerpost.security.tls import OwnServerTls
+
+            self._tls = OwnServerTls(tls)
         self._instance = instance
         self._config = config
         self._report = report
@@ -116,9 +126,14 @@ class EngineCheck:
     def _check(self) -> str:
         """The reason why the check failed; empty if it passed."""
         instance, config = self._instance, self._config
-        connection = http.client.HTTPConnection(
-            instance.host, instance.ports["http"], timeout=config.timeout_s
-        )
+        host, port = instance.host, instance.ports["http"]
+        if self._tls is None:
+            connection = http.client.HTTPConnection(host, port, timeout=config.timeout_s)
+        else:
+            context = self._tls.for_worker(instance.service, speaks_tls=True, peer=host)
+            connection = http.client.HTTPSConnection(
+                host, port, timeout=config.timeout_s, context=context
+            )
         try:
             path = identity_path(config.path, instance)
             connection.request("GET", path, headers={"Connection": "close"})

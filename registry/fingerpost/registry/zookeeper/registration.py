@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.zookeeper.entries import ZooKeeperEntries
     from fingerpost.registry.zookeeper.session import ZooKeeperSession
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["ZooKeeperRegistration"]
 
@@ -41,6 +42,7 @@ class ZooKeeperRegistration(HeartbeatRegistration):
         instance: Instance,
         *,
         check: HttpCheckConfig | None,
+        tls: TlsConfig | None = None,
         interval_s: float,
         call_timeout_s: float,
         rng: Random,
@@ -50,7 +52,7 @@ class ZooKeeperRegistration(HeartbeatRegistration):
         self._entries = entries
         self._call_timeout_s = call_timeout_s
         self._wake = session.signal()
-        self._check = EngineCheck(instance, check, self._report) if check is not None else None
+        self._check = EngineCheck(instance, check, self._report, tls) if check is not None else None
         self._conflict = False
 
     def start(self) -> Self:

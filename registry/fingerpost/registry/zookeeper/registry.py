@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.instance import Instance
     from fingerpost.registry.watching.liveness import LivenessProbe
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["ZooKeeperRegistry"]
 
@@ -89,6 +90,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         address_policy: which addresses are allowed; see `AddressPolicy`.
         signatures: which signatures are believed; None asks for none.
         store: where snapshots are kept across restarts; None keeps none. `aclose` closes it.
+        tls: see `RegistryConfig.workers_tls`.
 
     Raises:
         ConfigurationError: the URL is not valid, a duration is not positive, or kazoo is not
@@ -114,6 +116,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         address_policy: AddressPolicy | None = None,
         signatures: EntrySignatures | None = None,
         store: Store | None = None,
+        tls: TlsConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -139,6 +142,7 @@ class ZooKeeperRegistry(WatchingRegistry):
         self._address_policy = address_policy or AddressPolicy()
         self._signatures = signatures
         self._store = store
+        self._tls = tls
         preserving = self._watch_config.self_preservation
         self._probe_timeout_s = preserving.probe_timeout_s if preserving else None
         self._liveness: LivenessProbe | None = None
@@ -172,6 +176,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             self._entries,
             instance,
             check=self._check_config,
+            tls=self._tls,
             interval_s=self._keep_alive_s,
             call_timeout_s=self._call_timeout_s,
             rng=self._rng,
@@ -287,7 +292,7 @@ class ZooKeeperRegistry(WatchingRegistry):
             # Imported here because it imports aiohttp, which registering does not need.
             from fingerpost.registry.watching.liveness import LivenessProbe
 
-            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s)
+            self._liveness = LivenessProbe(timeout_s=self._probe_timeout_s, tls=self._tls)
         return ServiceWatch(
             _poll(signal, read),
             service=service,

@@ -12,7 +12,7 @@ from fingerpost.security.tls.files import ChangingFiles, load_authorities, load_
 from fingerpost.security.tls.server import CIPHERS
 from fingerpost.security.tls.spiffe import spiffe_ids, worker_problem
 
-__all__ = ["ClientTls"]
+__all__ = ["ClientTls", "OwnServerTls"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,10 @@ class ClientTls:
             )
         return None
 
+    def for_any_worker(self) -> ssl.SSLContext:
+        """For a worker whose service is not known."""
+        return self._context("*" if self._config.trust_domain else None)
+
     def _context(self, service: str | None) -> _PeerContext:
         if self._files.changed():
             before, self._contexts = self._contexts, {}
@@ -82,6 +86,21 @@ class ClientTls:
         if found is None:
             found = self._contexts[service] = _make(self._config, service)
         return found
+
+
+class OwnServerTls(ClientTls):
+    """For a server's questions to itself: it shows its own certificate, and checks none.
+
+    Who answers is found out by the boot id, and nothing secret is asked.
+    """
+
+    def for_worker(self, service: str, *, speaks_tls: bool, peer: str) -> ssl.SSLContext | None:
+        """See `ClientTls.for_worker`."""
+        if not speaks_tls:
+            return None
+        context = self.for_host()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
 
 class _PeerContext(ssl.SSLContext):

@@ -35,10 +35,15 @@ def spiffe_ids(cert: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def worker_problem(ids: Iterable[str], trust_domain: str, service: str) -> str:
-    """Why a certificate with these ids is not one of a worker of `service`; empty if it is."""
+    """Why a certificate with these ids is not one of a worker of `service`; empty if it is.
+
+    `*` is any service.
+    """
     wanted = worker_id(trust_domain, service)
     shown = tuple(ids)
     if wanted in shown:
+        return ""
+    if service == "*" and any(each.startswith(wanted[:-1]) for each in shown):
         return ""
     named = f"it names {', '.join(shown[:5])}" if shown else "it has no SPIFFE id"
     return (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.support.hostile_heif import tiled
 from tests.support.pictures import difference, photo, save
 
 from fingerpost.client.images.decoding import (
@@ -22,6 +23,7 @@ from fingerpost.client.images.decoding import (
 )
 from fingerpost.client.images.decoding.heif import heif_format
 from fingerpost.errors import BrokenImage, ImageTooLarge, UnsupportedImage
+from fingerpost.worker.images import decode
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -121,3 +123,24 @@ def head(*brands: bytes, size: int | None = None) -> bytes:
 )
 def test_formats_by_their_brands(data: bytes, expected: str | None) -> None:
     assert heif_format(data) == expected
+
+
+def test_a_picture_of_tiles() -> None:
+    """As phones write them: each tile once, of little more than the picture together."""
+    gray = decode(tiled(128, (250, 250), times=2), size=None, channels=1)
+    assert gray.shape == (250, 250, 1)
+
+
+def test_tiles_of_tiles_are_counted() -> None:
+    limits = ImageConfig(max_pixels=4 * 4 * 128 * 128)
+    open_image(tiled(128, (64, 64), times=4), limits)
+    with pytest.raises(ImageTooLarge, match="tiles with 4 megapixels in all"):
+        open_image(tiled(128, (64, 64), times=4, deep=True), limits)
+
+
+def test_a_picture_made_of_itself() -> None:
+    data = tiled(64, (64, 64), times=2)
+    references = b"dimg\0\2\0\4" + b"\0\1" * 4
+    assert data.count(references) == 1
+    with pytest.raises(BrokenImage, match="made of each other too often"):
+        open_image(data.replace(references, b"dimg\0\2\0\4" + b"\0\2" * 4), ImageConfig())

@@ -61,7 +61,7 @@ def image_input(
     if found is None:
         raise ConfigurationError(
             f"{where}: its input is {list(shape)}, which may have its channels first or last: "
-            'set input.layout = "NCHW" or "NHWC" in model.toml'
+            'set input.layout = "NCHW" or "NHWC" in model.toml, or --input-layout'
         )
     batch, *rest = shape
     channels, height, width = rest if found is Layout.NCHW else (rest[2], rest[0], rest[1])
@@ -123,7 +123,7 @@ def _declared_shape(files: ModelFiles, name: str, layout: Layout | None) -> tupl
         raise ConfigurationError(
             f"model {files.name}: its file does not say the shape of its {name}: write height, "
             "width, channels (3 or 1) and layout (NHWC or NCHW) under [input] in model.toml, as "
-            "it was trained (--image-size gives height and width)"
+            "it was trained (--image-size gives height and width, --input-layout the layout)"
         )
     sides, channels = (declared.height, declared.width), declared.channels or 3
     return (None, channels, *sides) if found is Layout.NCHW else (None, *sides, channels)

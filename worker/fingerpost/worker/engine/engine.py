@@ -47,8 +47,6 @@ __all__ = ["Engine"]
 # From this many seconds on an image is admitted without estimates while no more than one batch
 # waits: they could refuse it only for runs of 20 s, and do so when the image is submitted.
 _LONG_S: Final = 60.0
-# Longest time for which an image keeps all others waiting: many times that of most models.
-_ALONE_S: Final = 1.0
 
 
 class Engine:
@@ -99,9 +97,7 @@ class Engine:
         self._short_queue = few if config.latency_s is None else 0
         self.inside = 0
         self._batcher: Batcher[Job] = Batcher(
-            config,
-            max_preparing=decode_threads,
-            concurrent_batches=self._input.concurrent_batches,
+            config, max_preparing=decode_threads, concurrent_batches=self._input.concurrent_batches
         )
         self._lock = threading.Lock()
         self._decode_threads = decode_threads
@@ -168,6 +164,11 @@ class Engine:
             return self._batcher.expected_s(time.monotonic(), flow=flow)
 
     @property
+    def alone_limit_s(self) -> float:
+        """See `BatchSizes.alone_limit_s`."""
+        return self._batcher.sizes.alone_limit_s
+
+    @property
     def abandoned(self) -> int:
         """Images that are still being decoded although their requests have ended."""
         return self._batcher.abandoned
@@ -217,7 +218,7 @@ class Engine:
         Args:
             data: an encoded image, not to be changed meanwhile.
             deadline: the latest time, by the loop's clock, at which the answer is of use.
-            alone: for its first second, nothing else is decoded or run beside it; one at a time.
+            alone: for `alone_limit_s`, nothing else is decoded or run beside it; one at a time.
             flow: its tenant and class.
 
         Raises:
@@ -294,7 +295,7 @@ class Engine:
                 self._refuse_pushed_out(now)
             if alone:
                 self._batcher.alone = pending
-                timer = loop.call_later(_ALONE_S, self._end_alone, pending)
+                timer = loop.call_later(self.alone_limit_s, self._end_alone, pending)
         if make is not None:
             self._decoding.start_next()
         elif not self._waking:

@@ -17,6 +17,7 @@ import gc
 import importlib
 import logging
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -111,6 +112,7 @@ class EngineLoader:
 
     def _loaded(self, files: ModelFiles) -> LoadedModel:
         backend = self._load(files)
+        _warn_of_teachable_machine(files)
         own = completed(replace(files, labels=()), backend).labels
         files = completed(files, backend)
         engine = self._engine(backend, files)
@@ -126,7 +128,10 @@ class EngineLoader:
             "framework": backend.framework,
             **self._config.models.placement.meta(backend.device),
             "image": "any" if wanted.encoded else size,
+            **({"digest": files.digest} if files.digest else {}),
         }
+        if files.copy is not None:  # it is removed with the engine
+            weakref.finalize(engine, files.copy.remove)
         return LoadedModel(engine=engine, labels=labels, own_labels=own, meta=meta)
 
     def _engine(self, backend: Backend, files: ModelFiles) -> Engine:
@@ -171,6 +176,25 @@ def _import_framework(files: ModelFiles) -> None:
             import_tensorflow(keras=is_keras(files.path))
         elif framework in _IMPORTS:
             importlib.import_module(_IMPORTS[framework])
+
+
+def _warn_of_teachable_machine(files: ModelFiles) -> None:
+    """Say how its models want their pixels, which no file of theirs says; labels tell its models.
+
+    `model check` finds this out for every model, by running it some forty times: too long a start.
+    """
+    scaling = files.manifest.preprocessing
+    numbered = files.labels and all(
+        label.startswith(f"{number} ") for number, label in enumerate(files.labels)
+    )
+    h5 = files.path.suffix in (".h5", ".hdf5")
+    if numbered and h5 and files.inferred and (scaling.mean, scaling.std) == (0.0, 1.0):
+        logger.warning(
+            "model %s seems to be of Teachable Machine, whose models take -1 to 1, and its pixels "
+            "go in as 0 to 255: give --input-mean 127.5 --input-std 127.5, or see `fingerpost "
+            "model check`",
+            files.name,
+        )
 
 
 def check_labels(files: ModelFiles, classes: int) -> tuple[str, ...]:

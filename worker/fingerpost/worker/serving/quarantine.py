@@ -15,28 +15,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Quarantine"]
 
-# How long an image waits for its turn; then it goes with the others, as without the mark. Many
-# answers of most models, and little of the time that is lost where a slow worker was stopped.
-_WAIT_S: Final = 1.0
 _BEGUN: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 class Quarantine:
     """Takes the requests of one process that are marked `Fingerpost-Suspect` one at a time.
 
-    After each, as long again passes before the next one, a second at most: no client can keep the
-    others out by marking all its images.
+    After each, as long again passes before the next one: no client can keep the others out by
+    marking all its images.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def turn(self, request: web.Request) -> AsyncIterator[bool]:
-        """Wait for the turn of a request, and tell its client; False if it does not come soon."""
+    async def turn(self, request: web.Request, limit_s: float) -> AsyncIterator[bool]:
+        """Wait for the turn of a request, and tell its client; False if it does not come soon.
+
+        Args:
+            limit_s: how long it waits; then it goes with the others, as without the mark. Some
+                times what the model takes for an image (`Engine.alone_limit_s`), and little of the
+                time that is lost where a slow worker was stopped.
+        """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_WAIT_S):
+            async with asyncio.timeout(limit_s):
                 await self._turn.acquire()
         except TimeoutError:
             yield False
@@ -47,4 +50,4 @@ class Quarantine:
                 request.transport.write(_BEGUN)
             yield True
         finally:
-            loop.call_later(min(loop.time() - began, _WAIT_S), self._turn.release)
+            loop.call_later(min(loop.time() - began, limit_s), self._turn.release)

@@ -99,7 +99,8 @@ class FitConfig:
             nothing about progress. Raising it trains longer on few images; 1 makes an epoch a
             single pass. None is 39 for a network that is trained from scratch, as many as a pass
             over the digits has (60 of them then need 240 steps without progress to stop; with 120
-            one seed of four stopped at 60 %), and 10 where a frozen backbone needs only its last layer trained.
+            one seed of four stopped at 60 %), and 10 where a frozen backbone needs only its last
+            layer trained.
         batch_size: images per step. Raising it fills a GPU better and takes more memory; 32 is
             Keras' own default, and fits anywhere.
         learning_rate: step size of the optimizer Adam. Raising it learns faster until it no longer

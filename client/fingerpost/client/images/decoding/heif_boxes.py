@@ -14,12 +14,12 @@ from fingerpost.errors import BrokenImage, UnsupportedImage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["MAX_FRAMES", "check_frames_of"]
+__all__ = ["MAX_FRAMES", "MAX_ITEMS", "boxes_in", "check_frames_of"]
 
 # A progressive AVIF has up to 4 layers, each a frame.
 MAX_FRAMES: Final = 8
-# Tiles of a large picture, metadata, thumbnails; boxes beside them.
-_MAX_ITEMS: Final = 4096
+# Tiles of a large picture, metadata, thumbnails; boxes beside them; references to tiles.
+MAX_ITEMS: Final = 4096
 _CONTAINERS: Final = {b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"meta": 4}
 # The type of an item that is a coded picture.
 _CODED: Final = {"AVIF": b"av01", "HEIC": b"hvc1"}
@@ -38,8 +38,8 @@ def check_frames_of(form: str, data: bytes, frames: Callable[[bytes, int, int], 
         BrokenImage: the boxes are damaged.
     """
     try:
-        boxes = list(islice(_boxes(form, data, 0, len(data)), _MAX_ITEMS + 1))
-        if len(boxes) > _MAX_ITEMS:
+        boxes = list(islice(boxes_in(form, data, 0, len(data)), MAX_ITEMS + 1))
+        if len(boxes) > MAX_ITEMS:
             raise BrokenImage(f"the {form} has too many boxes: encode it anew")
         places = [*_of_items(form, data, boxes), *_of_samples(data, boxes)]
         counts = [frames(data, start, size) for start, size in places]
@@ -56,7 +56,7 @@ def check_frames_of(form: str, data: bytes, frames: Callable[[bytes, int, int], 
         )
 
 
-def _boxes(
+def boxes_in(
     form: str, data: bytes, at: int, end: int, depth: int = 0
 ) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of each box's contents, those within containers as well."""
@@ -69,11 +69,11 @@ def _boxes(
             start += 8
         stop = end if size == 0 else at + size
         count += 1
-        if stop < start or count > _MAX_ITEMS:
+        if stop < start or count > MAX_ITEMS:
             raise BrokenImage(f"the {form}'s boxes are damaged, or too many: encode it anew")
         yield name, start, min(stop, end)
         if name in _CONTAINERS and depth < len(_CONTAINERS):
-            yield from _boxes(form, data, start + _CONTAINERS[name], min(stop, end), depth + 1)
+            yield from boxes_in(form, data, start + _CONTAINERS[name], min(stop, end), depth + 1)
         at = stop
 
 
@@ -88,7 +88,7 @@ def _of_items(
     for name, start, end in boxes:
         if name == b"iinf":
             head = start + (6 if data[start] == 0 else 8)
-            for inner, at, _ in _boxes(form, data, head, end):
+            for inner, at, _ in boxes_in(form, data, head, end):
                 if inner == b"infe":
                     layout = ">H2x4s" if data[at] < 3 else ">I2x4s"
                     item, kind = struct.unpack_from(layout, data, at + 4)
@@ -126,7 +126,7 @@ def _locations(form: str, data: bytes, at: int) -> Iterator[tuple[int, int, int,
 
     wide = 4 if version == 2 else 2
     items = number(wide)
-    if items > _MAX_ITEMS:
+    if items > MAX_ITEMS:
         raise BrokenImage(f"the {form} has {items:,} items: encode it anew")
     for _ in range(items):
         item = number(wide)

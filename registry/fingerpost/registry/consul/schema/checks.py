@@ -28,6 +28,8 @@ def encode_check(instance: Instance, check: CheckConfig) -> dict[str, Any]:
             "Interval": format_duration(check.interval_s),
             "Timeout": format_duration(check.timeout_s),
         }
+        if check.tls_server_name is not None:
+            kind["TLSServerName"] = check.tls_server_name
     return {
         "CheckID": check_name(instance.id),
         "Name": f"engine of {instance.id}",

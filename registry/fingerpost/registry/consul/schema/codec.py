@@ -7,7 +7,8 @@ What goes where:
 ``Address``, ``Port``         its host, and the port of transport ``http``
 ``Weights.Passing``           its weight
 ``TaggedAddresses``           ``lan`` and ``wan``, where a WAN address is advertised
-``Tags``                      ``fingerpost``, the transports, ``v`` + each version, each alias; so
+``Tags``                      ``fingerpost``, the transports (and ``https`` of a worker that speaks
+                              TLS), ``v`` + each version, each alias; so
                               that ``v3.flowers.service.consul`` answers a DNS query; at most
                               `MAX_TAGS`, the first models' before the last ones'
 ``Meta[fingerpost-models-N]`` piece N, from 0, of the models as JSON; see `models` for the form
@@ -149,6 +150,8 @@ def _own_meta(instance: Instance) -> dict[str, str]:
 
 def _tags(instance: Instance) -> list[str]:
     tags = [TAG, *sorted(instance.ports)]
+    if instance.speaks_tls:
+        tags.append("https")
     for model in instance.models:
         tags += [f"v{version}" for version in model.versions]
         tags += sorted(model.aliases)

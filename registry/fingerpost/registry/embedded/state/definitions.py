@@ -49,6 +49,7 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         http: the URL asked every `interval_s`, with `timeout_s`; 2xx passes, 429 warns.
+        tls_server_name: the host name expected in the certificate, if not that of the URL.
         ttl_s: seconds without a report after which the check turns critical.
         deregister_after_s: seconds of being critical after which the service is removed.
         status: the status it starts with.
@@ -60,6 +61,7 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True):
     notes: str = ""
     http: str = ""
     method: str = "GET"
+    tls_server_name: str = ""
     interval_s: float = 0.0
     timeout_s: float = 0.0
     ttl_s: float = 0.0
@@ -101,6 +103,7 @@ class _Check(msgspec.Struct, forbid_unknown_fields=True):
     status: str = ""
     http: str = ""
     method: str = "GET"
+    tlsservername: str = ""
     interval: str | int = 0
     timeout: str | int = 0
     ttl: str | int = 0
@@ -207,6 +210,7 @@ def _check(sent: _Check, fallback_id: str, fallback_name: str) -> CheckDefinitio
         notes=sent.notes,
         http=sent.http,
         method=sent.method,
+        tls_server_name=sent.tlsservername,
         interval_s=max(interval_s, _MIN_INTERVAL_S) if sent.http else 0.0,
         timeout_s=parse_duration_s(sent.timeout) or _DEFAULT_TIMEOUT_S,
         ttl_s=ttl_s,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.batching.latency_model import LatencyModel
 
-__all__ = ["BatchSizes", "useful_size"]
+__all__ = ["ALONE_S", "BatchSizes", "useful_size"]
 
 # A batch of the useful size takes at most so many times as long for an image as the largest one.
 _NEARLY: Final = 1.01
@@ -29,6 +29,10 @@ _CALL_S: Final = 1e-4
 _MIN_SHARE: Final = 2
 # One in so many batches is twice as large, if images are ready.
 _LARGER_EVERY: Final = 16
+# How long a suspect image may keep all others waiting, see `BatchSizes.alone_limit_s`.
+ALONE_S: Final = 1.0
+_ALONE_TIMES: Final = 4
+_MAX_ALONE_S: Final = 10.0
 
 
 def useful_size(ready: int, fixed_share: float) -> int:
@@ -79,6 +83,14 @@ class BatchSizes:
     def alone_s(self) -> float:
         """Seconds that the model takes for a lone image; 0 while too little is known."""
         return self._latency.predict(self._config.padded_size(1))
+
+    @property
+    def alone_limit_s(self) -> float:
+        """Longest time for which one image keeps all others waiting: some times that of the model.
+
+        At least 1 s, many times that of most models; at most 10 s, after which clients ask.
+        """
+        return min(max(ALONE_S, _ALONE_TIMES * self.alone_s), _MAX_ALONE_S)
 
     def alone_part(self, images: int) -> float:
         """The time that a lone image takes, over that of a batch of so many; 1 while unknown."""

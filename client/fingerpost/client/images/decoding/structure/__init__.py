@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.images.decoding.structure.bmp import check_bmp
+from fingerpost.client.images.decoding.structure.heif import check_tiles
 from fingerpost.client.images.decoding.structure.jpeg import check_jpeg
 from fingerpost.client.images.decoding.structure.tiff import check_tiff
 
@@ -27,6 +28,7 @@ _CHECKS: Final[dict[str, Callable[[bytes, int], None]]] = {
     "JPEG": check_jpeg,
     "BMP": check_bmp,
     "TIFF": check_tiff,
+    "HEIC": check_tiles,
 }
 
 
