@@ -30,6 +30,7 @@ help:
 	@echo "                  some fifteen minutes in two processes, less with more cores: JOBS=4"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make check        ruff, mypy --strict, pyright, import contracts"
+	@echo "make audit        known vulnerabilities of the installed packages, by pip-audit; needs the network"
 	@echo "make docs         the documentation as a site in site/; a dead link fails"
 	@echo "make fuzz         hostile requests to every endpoint of a worker, and hostile answers of peers, for six minutes;"
 	@echo "                  bounds processor time, memory and the pauses of the event loop"
@@ -69,6 +70,9 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+
+audit: $(STAMP)
+	@$(BIN)/python .ci/audit --python $(BIN)/python
 
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build

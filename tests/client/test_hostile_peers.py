@@ -197,7 +197,7 @@ BAD_ENTRIES = {
     "invalid UTF-8": b'{"id":"\xff"}',
     "a lone surrogate": b'{"id":"\\ud800"}',
     "a long id": b'{"id":"%b"}' % (b"a" * 10_000),
-    "nested": b'{"id":"bad","meta":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    "nested": b'{"id":"bad","meta":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     "a bad load": b'{"load":{"rif":-1},',
 }
 

@@ -138,10 +138,17 @@ async def test_a_client_that_nobody_holds_ends_its_thread_and_connections(cluste
 
 @pytest.mark.parametrize("name", ["__init__", "classify", "resolve", "services", "stream"])
 def test_the_same_arguments(name):
+    """The order of those that are given by their names does not matter."""
+
+    def order(each: inspect.Parameter) -> str:
+        return each.name if each.kind is inspect.Parameter.KEYWORD_ONLY else ""
+
     ours, theirs = (
         [
             (each.name, each.kind, each.default)
-            for each in inspect.signature(getattr(kind, name)).parameters.values()
+            for each in sorted(
+                inspect.signature(getattr(kind, name)).parameters.values(), key=order
+            )
         ]
         for kind in (SyncClient, Client)
     )

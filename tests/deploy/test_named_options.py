@@ -32,6 +32,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/embedded/server.py": ("registry",),
     "registry/http_server.py": ("worker", "proxy", "registry"),
     "client/route/relay.py": ("proxy",),
+    "registry/watching/signatures.py": ("worker",),
     "client/resolver.py": CLUSTER,
     "proxy/": ("proxy",),
     "worker/address.py": ("worker",),
@@ -144,6 +145,8 @@ def shown_by(module: str, function: str, option: str) -> tuple[str, ...]:
     if own is None:
         return ()
     name = own[1]
+    if name == "ca":
+        return (f"ca {function}",)
     return {"model": (f"model {function}",), "drain": ("drain", "undrain")}.get(name, (name,))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LoadReport, WorkerState
-from fingerpost.registry.load import decode_load_report
+from fingerpost.registry.load import ClassLoad, decode_load_report
 
 REPORT = LoadReport(
     rif=3,
@@ -34,6 +34,35 @@ def test_the_header_is_orcas_text_form():
         f"named_metrics.state=1,named_metrics.boot_id={2**53 - 1},named_metrics.seq=7,"
         "named_metrics.expected_s=0.75,named_metrics.alone_s=0.25"
     )
+
+
+def test_a_report_says_what_is_there_for_each_class_and_older_clients_pass_over_it():
+    classes = {"interactive": ClassLoad(rif=1), "batch": ClassLoad(rif=12, expected_s=0.5)}
+    report = msgspec.structs.replace(
+        REPORT, rif=12, latency_per_cost_s=1.5, expected_s=0.5, classes=classes
+    )
+    header = report.to_header()
+    assert header.endswith(
+        ",named_metrics.class_rif.interactive=1,named_metrics.class_expected_s.interactive=0"
+        ",named_metrics.class_rif.batch=12,named_metrics.class_expected_s.batch=0.5"
+    )
+    assert LoadReport.from_header(header) == report
+    assert list(LoadReport.from_header(header).classes) == ["interactive", "batch"]
+    assert decode_load_report(msgspec.json.encode(report), "a:1") == report
+    for name in (None, "interactive"):
+        mine = report.of_class(name)
+        assert (mine.rif, mine.expected_s, mine.latency_per_cost_s) == (1, 0.0, 1.0)
+    assert report.of_class("batch").rif == 12
+    assert report.of_class("unknown") is report
+    assert REPORT.of_class(None) is REPORT
+    assert b"classes" not in msgspec.json.encode(REPORT)  # as before
+
+
+@pytest.mark.parametrize("more", ["class_rif.a=-1", "class_rif.a=x", "class_expected_s.a=-1"])
+def test_a_class_that_is_not_valid_is_a_bad_answer(more):
+    header = f"{REPORT.to_header()},named_metrics.class_rif.a=1,named_metrics.{more}"
+    with pytest.raises(BadAnswer):
+        LoadReport.from_header(header)
 
 
 def test_a_report_of_an_older_release_has_no_forecast():

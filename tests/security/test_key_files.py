@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -92,3 +93,13 @@ def test_a_signing_key_is_read_again(tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(KEY.encode())
     assert key.current().kid == OTHER.kid
+
+
+def test_a_file_that_limits_keys_by_hand_is_not_overwritten(tmp_path):
+    path = tmp_path / "keys.json"
+    document = json.loads(SigningKey.generate().public.encode())
+    document["keys"][0]["services"] = ["flowers"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ConfigurationError, match="limits keys to services, which would be lost"):
+        save_public_keys(SigningKey.generate().public, path)
+    assert json.loads(path.read_text()) == document

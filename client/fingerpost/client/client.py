@@ -10,7 +10,7 @@ import msgspec
 
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.credential import Credential
-from fingerpost.client.dispatch.call import Call, CallOptions
+from fingerpost.client.dispatch.call import Call, CallOptions, check_priority
 from fingerpost.client.dispatch.dispatcher import Dispatcher
 from fingerpost.client.images.load import image_key
 from fingerpost.client.result import Result, Stats
@@ -75,6 +75,7 @@ class Client:
         tls: certificates; see `TlsConfig`. With its `ca`, no image is sent to a worker without a
             certificate of that authority. The same for `https://` URLs of proxies.
         tracing: makes an OpenTelemetry span of each image; see `Tracing`.
+        priority: the class of all images that name none, such as `batch`; see `classify`.
         api_key: sent to the proxies, where they ask who calls; never to workers.
         token: a token of an OIDC issuer, instead.
         token_file: a file that holds either; it is read again when it changes.
@@ -97,6 +98,7 @@ class Client:
         config: ClientConfig | None = None,
         tls: TlsConfig | None = None,
         tracing: Tracing | None = None,
+        priority: str | None = None,
         api_key: str | None = None,
         token: str | None = None,
         token_file: str | None = None,
@@ -108,6 +110,8 @@ class Client:
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
         check_policy(self._config.routing)
         self._route = self._source.route(relay=self._config.relay)
+        check_priority(priority)
+        self._priority = priority
         self._tracing = tracing
         self._stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -166,6 +170,7 @@ class Client:
         timeout_s: float | None = None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> Result:
         """Classify one image on a worker that the client chooses.
 
@@ -182,6 +187,7 @@ class Client:
             timeout_s: seconds from this call to the result; `ClientConfig.timeout_s` if None.
             shrink: reduce the image to the size that the model needs before it is sent.
             sticky: images with the same text go to the same worker while that is usable.
+            priority: the class, such as `batch`; that of the client if None.
 
         Raises:
             ImageError: the image is broken, too large, or of an unsupported kind.
@@ -198,7 +204,7 @@ class Client:
                 image and broke off, or one did and the image can be read only once.
         """
         options = self._call_options(
-            model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+            model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky, priority=priority
         )
         result = await self._classify(0, image_key(image, 0), image, options)
         if result.error is not None:
@@ -216,6 +222,7 @@ class Client:
         on_error: OnError = "yield",
         ordered: bool = False,
         shrink: bool = False,
+        priority: str | None = None,
     ) -> AsyncGenerator[Result]:
         """Classify many images; the results come as they are ready.
 
@@ -238,13 +245,16 @@ class Client:
             on_error: `yield` returns the error of a failed image in its result; `raise` raises it.
             ordered: return the results in the order of the images; one slow image then delays the
                 others.
+            priority: see `classify`.
 
         Raises:
             ConfigurationError, InvalidName: at once, by this call.
         """
         check_images(images)
         stream_options = self._stream_options(concurrency, on_error, ordered=ordered)
-        options = self._call_options(model, top=top, timeout_s=timeout_s, shrink=shrink)
+        options = self._call_options(
+            model, top=top, timeout_s=timeout_s, shrink=shrink, priority=priority
+        )
         classify = partial(self._classify, options=options)
         return Stream(images, classify, stream_options, self._tasks).results()
 
@@ -285,19 +295,15 @@ class Client:
         timeout_s: float | None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> CallOptions:
-        timeout_s = self._config.timeout_s if timeout_s is None else timeout_s
-        try:
-            if top < 1:
-                raise ConfigurationError(f"top={top}: use 1 or more")
-            if not 0 < timeout_s < float("inf"):
-                raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
-        except TypeError as error:
-            raise ConfigurationError(
-                f"top={top!r}, timeout_s={timeout_s!r}: use a whole number and a number"
-            ) from error
-        return CallOptions(
-            reference=_parse(model), top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+        return CallOptions.checked(
+            _parse(model),
+            top=top,
+            timeout_s=self._config.timeout_s if timeout_s is None else timeout_s,
+            priority=self._priority if priority is None else priority,
+            shrink=shrink,
+            sticky=sticky,
         )
 
     def _classify(
@@ -330,15 +336,7 @@ class Client:
         dispatcher = self._open()
         loop = asyncio.get_running_loop()
         started = loop.time()
-        call = Call(
-            options.reference,
-            top=options.top,
-            began=started,
-            deadline=started + options.timeout_s,
-            shrink=options.shrink,
-            sticky=options.sticky,
-            headers=headers,
-        )
+        call = Call(options, began=started, headers=headers)
         try:
             answer = await dispatcher.run(call, image)
         except FingerpostError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.renames import renamed_fields
 
-__all__ = ["ClientConfig"]
+__all__ = ["ClientConfig", "check_lease"]
+
+_LEASE: Final = re.compile("[A-Za-z0-9_.-]{1,2048}", re.ASCII)
 
 
 @renamed_fields(
@@ -59,6 +63,11 @@ class ClientConfig:
         client_id: identifies this client where there are many clients and more workers than
             `routing.subset_size`, so that each client uses only some of the workers. None: it uses
             all of them, as the only client of a cluster must.
+        lease: a signed lease (`fingerpost lease MODEL` prints one), for a client that asks a
+            registry instead of a proxy while the workers require leases. None, the default, uses
+            those that proxies give, which are renewed by themselves.
+        lease_file: a file with such a lease, read again when it changes, see
+            `fingerpost lease --watch`.
         routing: how workers are chosen; see `RoutingConfig`.
 
     Raises:
@@ -76,6 +85,8 @@ class ClientConfig:
     hedge: bool = False
     relay: bool = False
     client_id: str | None = None
+    lease: str | None = field(default=None, repr=False)
+    lease_file: str | None = None
     routing: RoutingConfig = field(default_factory=RoutingConfig)
 
     def __post_init__(self) -> None:
@@ -87,9 +98,20 @@ class ClientConfig:
             if not isinstance(value := getattr(self, name), kind):
                 called = getattr(kind, "__name__", "str or None")
                 raise ConfigurationError(f"ClientConfig: {name}={value!r}: use a {called}")
+        if self.lease is not None:
+            check_lease(self.lease, "ClientConfig: lease")
+        if self.lease is not None and self.lease_file is not None:
+            raise ConfigurationError("ClientConfig: lease and lease_file were given: use either")
 
 
-_KINDS = {"hedge": bool, "relay": bool, "client_id": str | None, "routing": RoutingConfig}
+_KINDS = {
+    "hedge": bool,
+    "relay": bool,
+    "client_id": str | None,
+    "lease": str | None,
+    "lease_file": str | None,
+    "routing": RoutingConfig,
+}
 _NUMBERS = (
     "timeout_s",
     "wait_for_ready_s",
@@ -100,3 +122,14 @@ _NUMBERS = (
     "connections_per_worker",
     "stream_max_bytes",
 )
+
+
+def check_lease(text: str, source: str) -> str:
+    """The token in a text; raises `ConfigurationError`, without the text."""
+    token = text.strip()
+    if _LEASE.fullmatch(token) is None:
+        raise ConfigurationError(
+            f"{source} is not a lease: `fingerpost lease MODEL` prints one, of letters, digits, "
+            "'.', '-' and '_'"
+        )
+    return token

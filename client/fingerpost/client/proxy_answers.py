@@ -73,6 +73,7 @@ class ProxyAnswers:
 
     Attributes:
         rejected_entries: the instances that were left out.
+        leases: the newest signed lease for each service, of the proxies that sign some.
         problems: what the proxy that answered last said is wrong with it.
     """
 
@@ -82,6 +83,7 @@ class ProxyAnswers:
         self._address_policy = address_policy
         self._signatures = signatures
         self.rejected_entries = RejectedEntries()
+        self.leases: dict[str, str] = {}
         self.problems: tuple[str, ...] = ()
 
     async def verify(self, body: bytes, service: str, proxy: str) -> None:
@@ -113,6 +115,8 @@ class ProxyAnswers:
         answer = decode_answer(_resolve, body, proxy, "answer to a lookup")
         if answer.service != service:
             raise BadAnswer(f"{proxy}: an answer about {answer.service!r}, not about {service!r}")
+        if answer.lease is not msgspec.UNSET:
+            self.leases[service] = answer.lease
         instances: dict[str, Instance] = {}
         rejected: dict[str, Rejection] = {}
         for raw in answer.instances:

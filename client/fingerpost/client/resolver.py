@@ -83,6 +83,19 @@ class Resolver(Protocol):
         ...
 
     @property
+    def gives_leases(self) -> bool:
+        """Whether leases come from here at all."""
+        ...
+
+    def lease(self, service: str) -> str:
+        """The newest signed lease for a watched service; empty where there is none."""
+        ...
+
+    async def renew_lease(self, service: str) -> None:
+        """Look a service up once more for its lease. Raises `FingerpostError`."""
+        ...
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What the proxy that answered last said is wrong with it, to callers with a role."""
         ...
@@ -132,6 +145,15 @@ class RegistryResolver:
         """The entries that the registry left out."""
         # A registry of the caller's own, which was written for an earlier release, counts none.
         return getattr(self._registry, "rejected_entries", None) or RejectedEntries()
+
+    gives_leases = False
+
+    def lease(self, service: str) -> str:
+        """A registry gives no leases."""
+        return ""
+
+    async def renew_lease(self, service: str) -> None:
+        """A registry gives no leases."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -246,6 +268,16 @@ class ProxyResolver:
                 failures.append((proxy, failure))
         raise _none_answered(failures)
 
+    gives_leases = True
+
+    def lease(self, service: str) -> str:
+        """See `Resolver.lease`."""
+        return self._answers.leases.get(service, "")
+
+    async def renew_lease(self, service: str) -> None:
+        """See `Resolver.renew_lease`."""
+        await _ProxyPoll(self, self._answers, check_service(service))(0, 0.0)
+
     @property
     def problems(self) -> tuple[str, ...]:
         """See `Resolver.problems`."""
@@ -351,8 +383,8 @@ def _named(error: FingerpostError, proxy: URL) -> str:
 def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
     start = body[:80].decode("utf-8", "replace")
     return BadAnswer(
-        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. Give a proxy's URL; a "
-        "registry's is consul://HOST:PORT (--registry)"
+        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. If it is a "
+        "registry, give its URL as --registry (in Python: registry=)"
     )
 
 

@@ -72,6 +72,7 @@ class SyncClient:
         token: str | None = None,
         token_file: str | None = None,
         tls: TlsConfig | None = None,
+        priority: str | None = None,
     ) -> None:
         self._make = partial(
             Client,
@@ -81,6 +82,7 @@ class SyncClient:
             config=config,
             tls=tls,
             tracing=tracing,
+            priority=priority,
             api_key=api_key,
             token=token,
             token_file=token_file,
@@ -135,11 +137,18 @@ class SyncClient:
         timeout_s: float | None = None,
         shrink: bool = False,
         sticky: str | None = None,
+        priority: str | None = None,
     ) -> Result:
         """Classify one image and wait for the result; see `Client.classify`."""
         return self._call(
             lambda: self._client.classify(
-                image, model, top=top, timeout_s=timeout_s, shrink=shrink, sticky=sticky
+                image,
+                model,
+                top=top,
+                timeout_s=timeout_s,
+                shrink=shrink,
+                sticky=sticky,
+                priority=priority,
             )
         )
 
@@ -162,6 +171,7 @@ class SyncClient:
         on_error: OnError = "yield",
         ordered: bool = False,
         shrink: bool = False,
+        priority: str | None = None,
     ) -> Generator[Result]:
         """Classify many images; see `Client.stream`.
 
@@ -170,7 +180,9 @@ class SyncClient:
         check_images(images)
         client = self._client
         stream_options = client._stream_options(concurrency, on_error, ordered=ordered)
-        options = client._call_options(model, top=top, timeout_s=timeout_s, shrink=shrink)
+        options = client._call_options(
+            model, top=top, timeout_s=timeout_s, shrink=shrink, priority=priority
+        )
         return self._stream(images, stream_options, options)
 
     def _stream(

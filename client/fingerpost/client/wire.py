@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOOT_ID_HEADER",
+    "CLASS_HEADER",
     "DEADLINE_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
     "LEASE_PATH",
     "MODEL_HEADER",
+    "RATES",
     "SUSPECT_HEADER",
     "WAITED_HEADER",
     "WORKER_HEADER",
@@ -54,6 +56,12 @@ INSTANCE_PATH: Final = "/instance/"
 # `/lease/TOKEN` before all that is the same as `Authorization: Bearer TOKEN`: a signed lease, see
 # `fingerpost.security.leases`. In URLs of a proxy's `GET /` and of its redirects.
 LEASE_PATH: Final = "/lease/"
+# The priority class of the images, such as `batch`; without it they are of the first class that
+# their tenant may use.
+CLASS_HEADER: Final = "Fingerpost-Class"
+# The limits of a tenant on its rate, as the error of a refusal names them: its images wait,
+# whatever else the worker has to do.
+RATES: Final = frozenset({"bytes_per_s", "images_per_s"})
 # The milliseconds that were left when the request was sent. Not a time of day, as clocks differ.
 DEADLINE_HEADER: Final = "Fingerpost-Deadline-Ms"
 # The milliseconds since the client began with the image, where overloaded workers refused it or
@@ -72,6 +80,7 @@ WORKER_HEADER: Final = "Fingerpost-Worker"
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 BootId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+LeaseText = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]{1,2048}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
@@ -127,11 +136,13 @@ class ClassifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `POST /v1/classify/{model}`: one result for each image, in the order sent.
 
     If the only image of a request fails, the answer is that error alone, with its HTTP status.
+    `digest` is that of the model's files, for a request with `?digest=1`.
     """
 
     model: str
     version: str
     results: tuple[ImageAnswer, ...]
+    digest: str | UnsetType = UNSET
 
 
 class ReceivedImage(ImageAnswer, frozen=True, kw_only=True):
@@ -215,9 +226,7 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     index: Count
     age_s: Seconds
     lease_s: Seconds
-    lease: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,2048}$")] | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
+    lease: LeaseText | msgspec.UnsetType = msgspec.UNSET
     retained: tuple[str, ...] = ()
     from_disk: bool = False
     kept: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from aiohttp import ClientError, ClientTimeout, hdrs, web
 
 from fingerpost.client.wire import (
     BOOT_ID_HEADER,
+    CLASS_HEADER,
     DEADLINE_HEADER,
     SUSPECT_HEADER,
     WAITED_HEADER,
@@ -49,6 +50,7 @@ _FORWARDED: Final = (
     hdrs.CONTENT_TYPE,
     hdrs.CONTENT_LENGTH,
     hdrs.CONTENT_ENCODING,
+    CLASS_HEADER,
     DEADLINE_HEADER,
     WAITED_HEADER,
     SUSPECT_HEADER,

@@ -11,6 +11,7 @@ raises the class with that code.
     |   +-- InvalidName                 400 invalid_name         a name or id outside the allow-list
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
+    |   |   +-- UntrustedModel          403 untrusted_model      not signed by a trusted key
     |   +-- Unauthorized                403 unauthorized
     |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
     |   +-- Forbidden                   403 forbidden            known, but not allowed this
@@ -107,6 +108,7 @@ __all__ = [
     "UnknownService",
     "Unreachable",
     "UnsupportedImage",
+    "UntrustedModel",
     "error_from_json",
 ]
 
@@ -133,6 +135,13 @@ class ConfigurationError(CallerError):
     """A setting, or a file or folder that a setting names, is wrong."""
 
     code = "configuration"
+
+
+class UntrustedModel(ConfigurationError):
+    """A model's files are not signed by a key that is believed, or were changed since."""
+
+    status = 403
+    code = "untrusted_model"
 
 
 class UnknownService(CallerError):
@@ -214,10 +223,16 @@ class Misdirected(PeerError):
 
 
 class Overloaded(PeerError):
-    """The worker's queue is full; it refuses at once, without waiting."""
+    """The worker's queue is full, or a limit of the tenant is reached; it refuses at once."""
 
     status = 429
     code = "overloaded"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, limit: str = ""
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
 
 
 class BadAnswer(PeerError):
@@ -309,6 +324,7 @@ class _Body(msgspec.Struct):
     message: str
     retryable: bool
     retry_after_s: float | None = None
+    limit: str = ""
 
 
 class _Envelope(msgspec.Struct):
@@ -318,6 +334,7 @@ class _Envelope(msgspec.Struct):
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 # Of a message that a peer wrote; ours have some hundred.
 _MAX_MESSAGE_LETTERS = 2000
+_MAX_LIMIT_LETTERS = 64
 _MAX_RETRY_AFTER_S = 60.0
 
 
@@ -350,4 +367,5 @@ def error_from_json(
         kind = Unauthenticated
     made = kind(message, retry_after_s=retry_after_s)
     made.retryable = error.retryable
+    made.limit = error.limit[:_MAX_LIMIT_LETTERS]
     return made

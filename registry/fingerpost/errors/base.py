@@ -22,12 +22,14 @@ class FingerpostError(Exception):
         fault: whose fault it is: the caller's, the peer's or our own (`us`).
         retryable: whether the same request may succeed on another worker or later.
         retry_after_s: how many seconds to wait before that, where known.
+        limit: which limit of the caller was reached, such as `images_per_s`; empty if none was.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     fault: ClassVar[Fault] = "us"
     retryable: bool = False
+    limit: str = ""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         self.message = _one_line(message)
@@ -42,6 +44,8 @@ class FingerpostError(Exception):
         body = {"code": self.code, "message": self.message, "retryable": self.retryable}
         if self.retry_after_s is not None:
             body["retry_after_s"] = round(self.retry_after_s, 6)
+        if self.limit:
+            body["limit"] = self.limit
         return msgspec.json.encode({"error": body})
 
 

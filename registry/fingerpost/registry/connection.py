@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -33,6 +34,10 @@ logger = logging.getLogger(__name__)
 # What is parsed in one turn of the event loop, except of a body whose length is known: chunks of a
 # byte take 0.2 us each, and 256 KB of them, as much as is read at once, held the loop for 80 ms.
 _SLICE_BYTES: Final = 1 << 14
+# Requests whose body follows at once are recognized by a short head; a longer one is sliced.
+_MAX_SIZED_HEAD: Final = 1 << 10
+_SIZED: Final = re.compile(rb"\r\ncontent-length: ?([0-9]{1,12})\r\n", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"transfer-encoding", re.IGNORECASE)
 _MAX_MESSAGE: Final = 200
 
 
@@ -146,7 +151,7 @@ class LimitedConnection(web.RequestHandler):
             self._parse(data)
         elif self._backlog:
             self._backlog = memoryview(b"".join((self._backlog, data)))
-        elif len(data) <= _SLICE_BYTES or self._body_left >= len(data):
+        elif len(data) <= _SLICE_BYTES or self._body_left >= len(data) or self._is_sized(data):
             self._parse(data)
         else:
             self._slice(memoryview(data))
@@ -186,6 +191,18 @@ class LimitedConnection(web.RequestHandler):
             waiter = self._waiter
             if waiter is not None and not waiter.done():  # no request is being answered
                 self._begin()
+
+    def _is_sized(self, data: bytes) -> bool:
+        """Whether it is a request from its first byte on, with a body of a known length."""
+        if self._began_at is not None or (waiter := self._waiter) is None or waiter.done():
+            return False
+        end = data.find(b"\r\n\r\n", 0, _MAX_SIZED_HEAD)
+        sized = _SIZED.search(data, 0, end + 2) if end > 0 else None
+        return (
+            sized is not None
+            and int(sized[1]) >= len(data) - end - 4
+            and _CHUNKED.search(data, 0, end) is None
+        )
 
     def _slice(self, data: memoryview) -> None:
         """Parse the first slice now, and the rest in later turns, unless it is of a long body."""

@@ -18,6 +18,7 @@ from fingerpost.registry.peer_answer import check_encoding, decode_answer
 __all__ = [
     "LOAD_HEADER",
     "MAX_LOAD_BYTES",
+    "ClassLoad",
     "LoadReport",
     "WorkerState",
     "decode_load_report",
@@ -35,6 +36,12 @@ _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 _Figure = Annotated[float, msgspec.Meta(ge=0.0, le=1e300)]
 
 
+# Before the name of a class in the names of its metrics.
+_CLASS: Final = "class_rif."
+_EXPECTED: Final = "class_expected_s."
+_MAX_CLASSES: Final = 16
+
+
 class WorkerState(enum.IntEnum):
     """The state of a worker process; the number is what the ORCA header carries."""
 
@@ -42,6 +49,18 @@ class WorkerState(enum.IntEnum):
     READY = 1
     DRAINING = 2
     FAILED = 3
+
+
+class ClassLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker's load is to images of one priority class.
+
+    Attributes:
+        rif: requests in flight of the class, and of those that go before it.
+        expected_s: seconds until the answer to an image of the class that came now.
+    """
+
+    rif: _Count
+    expected_s: _Figure = 0.0
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +79,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         seq: grows with every report, so that an older one never replaces a newer one.
         expected_s: seconds until the answer to an image that came now; 0 while unknown.
         alone_s: the same where it would be the only one there; 0 while unknown.
+        classes: by priority class, the one that goes first before the others; empty where all
+            images lately were of the first class.
     """
 
     rif: _Count
@@ -71,6 +92,24 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     latency_per_cost_s: _Figure = 0.0
     expected_s: _Figure = 0.0
     alone_s: _Figure = 0.0
+    classes: dict[str, ClassLoad] | msgspec.UnsetType = msgspec.UNSET
+
+    def of_class(self, name: str | None) -> LoadReport:
+        """The report as it concerns images of a class; None is the first one."""
+        if not self.classes:
+            return self
+        found = self.classes.get(name or next(iter(self.classes)))
+        if found is None:
+            return self
+        slots = max(1, self.slots)
+        return msgspec.structs.replace(
+            self,
+            rif=found.rif,
+            expected_s=found.expected_s,
+            latency_per_cost_s=self.latency_per_cost_s
+            / max(1.0, self.rif / slots)
+            * max(1.0, found.rif / slots),
+        )
 
     def to_header(self) -> str:
         """The value of the `endpoint-load-metrics` header, in ORCA's text form."""
@@ -83,6 +122,14 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             f"named_metrics.boot_id={self.boot_id},named_metrics.seq={self.seq},"
             f"named_metrics.expected_s={self.expected_s:.6g},"
             f"named_metrics.alone_s={self.alone_s:.6g}"
+            f"{self._classes_text() if self.classes else ''}"
+        )
+
+    def _classes_text(self) -> str:
+        return "".join(
+            f",named_metrics.{_CLASS}{name}={load.rif},"
+            f"named_metrics.{_EXPECTED}{name}={load.expected_s:.6g}"
+            for name, load in (self.classes or {}).items()
         )
 
     @classmethod
@@ -102,6 +149,16 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         try:
             if form != "TEXT":
                 raise ValueError(f"its form is {form[:20]!r}, not TEXT")
+            if _CLASS in text:
+                classes = [each for each in fields if each.startswith(_CLASS)]
+                values = {
+                    each.removeprefix(_CLASS): {
+                        "rif": fields[each],
+                        "expected_s": fields.get(each.replace(_CLASS, _EXPECTED, 1), "0"),
+                    }
+                    for each in classes[:_MAX_CLASSES]
+                }
+                return msgspec.convert({**fields, "classes": values}, cls, strict=False)
             # Metrics with other names are passed over, and a missing one is a ValueError.
             return msgspec.convert(fields, cls, strict=False)
         except ValueError as error:

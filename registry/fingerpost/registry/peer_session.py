@@ -168,6 +168,8 @@ def connection_problem(error: BaseException) -> str:
     aiohttp writes `Cannot connect to host h:1 ssl:default [Connect call failed ('10.0.0.7', 1)]`,
     which names the address again, and TLS where there is none.
     """
+    if isinstance(error, aiohttp.ClientResponseError):  # without its own status and URL
+        return f"not an HTTP answer: {' '.join(error.message.split())}"
     cause = getattr(error, "os_error", error)
     if isinstance(cause, OSError):
         numbers = {cause.errno} if cause.errno else set(map(int, _ERRNO.findall(str(cause))))

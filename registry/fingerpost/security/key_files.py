@@ -69,7 +69,17 @@ def load_public_keys(path: Path) -> PublicKeys:
 
 
 def save_public_keys(keys: PublicKeys, path: Path) -> None:
-    """Write public keys, mode 0644, at once or not at all. Raises `ConfigurationError`."""
+    """Write public keys, mode 0644, at once or not at all.
+
+    Raises:
+        ConfigurationError: the file cannot be written, or limits a key to services by hand
+            (`signing.trusted_keys`), which would be lost: the key could then sign for all.
+    """
+    if path.exists() and b'"services"' in _read(path)[0]:
+        raise ConfigurationError(
+            f"{path} limits keys to services, which would be lost: change this file by hand; "
+            "`fingerpost keys show --key FILE` prints a public key"
+        )
     _write(path, keys.encode(), 0o644)
 
 

@@ -202,6 +202,16 @@ def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
             read_policy(tmp_path / name)
 
 
+def test_a_file_that_everybody_may_change_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "callers.toml"
+    path.write_text(GOOD)
+    path.chmod(0o666)
+    with pytest.raises(ConfigurationError, match=r"\(mode 0666\).*run chmod o-w"):
+        read_policy(path)
+    path.chmod(0o664)
+    assert len(read_policy(path).entries) == 3
+
+
 def test_10_000_keys_cost_no_scan() -> None:
     hashes = [hash_key(str(number)) for number in range(10_000)]
     lines = [f'[[callers]]\nname = "c{n}"\nkeys = ["{each}"]\n' for n, each in enumerate(hashes)]

@@ -196,3 +196,15 @@ def test_labels(tmp_path: Path) -> None:
             read_labels(path)
     with pytest.raises(ConfigurationError, match="no labels file at"):
         read_labels(tmp_path / "missing.txt")
+
+
+def test_the_code_of_a_python_class_alone(tmp_path: Path) -> None:
+    """What is missing is told in the words that are to be written."""
+    code = tmp_path / "m" / "mine.py"
+    code.parent.mkdir()
+    code.write_text("class Model: ...\n")
+    for path in (code.parent, code):
+        with pytest.raises(
+            ConfigurationError, match='framework = "python" and class = "mine:CLASS"'
+        ):
+            find_model(path)

@@ -28,7 +28,11 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def send(port: int, path: str, headers: dict[str, str], body: bytes) -> int:
+# A request before it on the same connection.
+FIRST = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def send(port: int, path: str, headers: dict[str, str], body: bytes, *, first: bytes = b"") -> int:
     """Send a request, and return the status of its answer; 0 where the connection is closed."""
     fields = dict(headers)
     if "Transfer-Encoding" not in fields:
@@ -36,6 +40,9 @@ def send(port: int, path: str, headers: dict[str, str], body: bytes) -> int:
     lines = [f"POST {path} HTTP/1.1", "Host: x"] + [f"{key}: {fields[key]}" for key in fields]
     data = "\r\n".join([*lines, "", ""]).encode() + body
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        if first:
+            connection.sendall(first)
+            http.client.HTTPResponse(connection).begin()
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
         response = http.client.HTTPResponse(connection)
@@ -58,14 +65,34 @@ def load_answered(port: int, until: threading.Event) -> int:
     return answered
 
 
+AGAIN = {
+    "chunks of a byte": {},
+    "chunks of a byte, with a length": {"content-length": "200000"},
+    "chunks of a byte, with a length in a value": {"X": "a\r\nContent-Length: 900000"},
+}
+
+
+@pytest.mark.parametrize("more", AGAIN.values(), ids=AGAIN)
+def test_the_loop_goes_on_with_a_connection_s_second_request(
+    server: Server, more: dict[str, str]
+) -> None:
+    path, headers, body = REQUESTS["raw: chunks of a byte"]()
+    _check_the_loop(server, (path, headers | more, body), first=FIRST)
+
+
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_loop_goes_on(server: Server, name: str) -> None:
-    request = REQUESTS[name]()
+    _check_the_loop(server, REQUESTS[name]())
+
+
+def _check_the_loop(
+    server: Server, request: tuple[str, dict[str, str], bytes], *, first: bytes = b""
+) -> None:
     server.pauses()
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         answered = pool.submit(load_answered, server.port, done)
-        status = send(server.port, *request)
+        status = send(server.port, *request, first=first)
         pauses = server.pauses()
         done.set()
         assert answered.result(60) > 0

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from fingerpost.registry.access import CallersConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
@@ -51,12 +52,14 @@ async def serve(registry_url: str) -> AsyncIterator[Serve]:
             only: tuple[str, ...] = (),
             lease_s: float = 0.1,
             admin_token: str | None = TOKEN,
+            callers: CallersConfig | None = None,
         ) -> Worker:
             chosen = VersionPolicy.parse(policy)
             config = WorkerConfig(
                 registry=registry_url,
                 drain=DrainConfig(lease_s=lease_s),
                 models=ModelsConfig(poll_s=0.05, admin_token=admin_token),
+                callers=callers or CallersConfig(),
             )
             if not isinstance(folder, Path):
                 source = folder

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from fingerpost.errors import FingerpostError
+from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.config import RequestConfig, WorkerConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
@@ -32,7 +33,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[TestServer, list[objec
     uploads, seen = Uploads(config, BodyMemory(config.requests)), list[object]()
 
     async def answer(request: web.Request) -> web.Response:
-        held: Any = SimpleNamespace(body_bytes=0)
+        held: Any = SimpleNamespace(body_bytes=0, grant=NO_LIMITS)
         try:
             if request.path == "/body":
                 found: object = await uploads.read_body(request, held, 2_000_000)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.renames import renamed_fields
@@ -284,6 +285,8 @@ class WorkerConfig:
         models: how models are found, loaded and run.
         leases: who may send images.
         telemetry: what is written about each request.
+        callers: who may use the admin API beside those with its token, and where orders and
+            refusals are written down. Who may send images is the leases' to say.
 
     Raises:
         ConfigurationError: a value out of its range; the message names the field, the value and
@@ -305,6 +308,12 @@ class WorkerConfig:
     leases: LeasesConfig = field(default_factory=LeasesConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     tls: TlsConfig | None = None
+    callers: CallersConfig = field(default_factory=CallersConfig)
+
+    @property
+    def has_admin_api(self) -> bool:
+        """Whether somebody may use the admin API, which otherwise is not there."""
+        return bool(self.models.admin_token or self.callers.policy)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
+from msgspec import UNSET, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from fingerpost.errors import UnknownModel
 from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
 from fingerpost.registry.http_server import Handler, json_response, typed_errors
+from fingerpost.registry.load import ClassLoad
 from fingerpost.worker.protocols.classify import ClassifyProtocol
 from fingerpost.worker.protocols.stream import StreamProtocol
 from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
@@ -27,6 +29,7 @@ from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
+from fingerpost.worker.serving.tenancy import Tenancy
 from fingerpost.worker.serving.turns import Turns
 from fingerpost.worker.serving.uploads import Uploads
 from fingerpost.worker.telemetry.observer import Observer
@@ -76,6 +79,7 @@ class WorkerService:
         self._config = config
         self._slots = config.batching.max_batch
         self._expected_s = self._alone_s = 0.0
+        self._class_loads: dict[str, ClassLoad] | UnsetType = UNSET
         self._forecast_at = -math.inf
         self._stall_s = config.models.stall_s
         self._decode_threads = config.models.decode_threads
@@ -85,6 +89,7 @@ class WorkerService:
         self._seq = 0
         self._observer = observer or Observer(metrics)
         self._fast_path = FastPath(self.load)
+        self._tenancy = Tenancy(config, metrics)
         self.memory = BodyMemory(config.requests)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
 
@@ -114,6 +119,7 @@ class WorkerService:
             load=self.load,
             error_forms=forms,
             leases=self._leases,
+            tenancy=self._tenancy,
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
@@ -177,7 +183,20 @@ class WorkerService:
             latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
             expected_s=self._expected_s,
             alone_s=self._alone_s,
+            classes=self._class_loads,
         )
+
+    def _classes(self, engines: tuple[Engine, ...]) -> dict[str, ClassLoad] | UnsetType:
+        """The load by class, if there was another one than the first lately."""
+        in_flight = self._tenancy.in_flight(self.admission.rif)
+        if in_flight is None:
+            return UNSET
+        loads, rif = {}, 0
+        for rank, name in enumerate(self._tenancy.names):
+            rif += in_flight[rank]
+            expected_s = max([each.forecast(0, rank)[0] for each in engines], default=0.0)
+            loads[name] = ClassLoad(rif=rif, expected_s=expected_s)
+        return loads
 
     def _forecast(self, engines: tuple[Engine, ...]) -> None:
         """Ask the engines for their slots, and when an image that came now would be done."""
@@ -191,6 +210,7 @@ class WorkerService:
         # Before the first model is loaded, its places are those of the options.
         self._slots = slots or self._config.batching.max_batch
         self._expected_s, self._alone_s = expected_s, alone_s
+        self._class_loads = self._classes(engines)
 
     def _running_s(self) -> float:
         engines = self._manager.engines()

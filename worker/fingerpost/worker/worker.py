@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Self
 
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
+from fingerpost.registry.access import Callers
+from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.registry.http_server import bind, serve
 from fingerpost.registry.instance import SCHEME_KEY, address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
@@ -218,13 +220,16 @@ class Worker:
                 keys = await leaving.enter_async_context(_lease_keys(config, self._registry))
                 verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
                 leases = LeaseGate(verifier, metrics.lease_refused)
+            callers = await leaving.enter_async_context(
+                Callers(config.callers, AccessMetrics(metrics.registry))
+            )
             service = WorkerService(
                 repository,
                 boot_id=self._boot_id,
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=_admin_routes(repository, config, metrics),
+                extra=_admin_routes(repository, config, metrics, callers),
                 leases=leases,
             )
             runner = service.runner()
@@ -365,11 +370,11 @@ def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
 
 
 def _admin_routes(
-    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics
+    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics, callers: Callers
 ) -> Callable[[RouteContext], None] | None:
-    """Adds the admin API, which is there only with a token."""
-    if not config.models.admin_token:
+    """Adds the admin API, which is there only with a token or callers."""
+    if not config.has_admin_api:
         return None
     names = filter(None, (config.host, config.registration.advertise))
-    access = AdminAccess(config.models.admin_token, metrics.admin_denied, names)
+    access = AdminAccess(config.models.admin_token, callers, metrics.admin_denied, names)
     return AdminProtocol(repository, access).add_to

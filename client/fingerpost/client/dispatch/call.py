@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from fingerpost.errors import CallerError
+from fingerpost.client.wire import CLASS_HEADER
+from fingerpost.errors import CallerError, ConfigurationError
 from fingerpost.registry import ModelReference
 
 if TYPE_CHECKING:
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
     from fingerpost.registry import Instance
 
-__all__ = ["Call", "CallOptions"]
+__all__ = ["Call", "CallOptions", "check_priority"]
 
+_CLASS: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _NONE: Final[frozenset[str]] = frozenset()
 
 
@@ -28,13 +31,49 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     shrink: bool = False
     sticky: str | None = None
+    priority: str | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        reference: ModelReference,
+        *,
+        top: int,
+        timeout_s: float,
+        priority: str | None,
+        **more: Any,
+    ) -> CallOptions:
+        """The options, if they are valid.
+
+        Raises:
+            ConfigurationError: a value is not valid.
+        """
+        try:
+            if top < 1:
+                raise ConfigurationError(f"top={top}: use 1 or more")
+            if not 0 < timeout_s < float("inf"):
+                raise ConfigurationError(f"timeout_s={timeout_s}: use a number above 0")
+        except TypeError as error:
+            raise ConfigurationError(
+                f"top={top!r}, timeout_s={timeout_s!r}: use a whole number and a number"
+            ) from error
+        check_priority(priority)
+        return cls(reference=reference, top=top, timeout_s=timeout_s, priority=priority, **more)
+
+
+def check_priority(priority: str | None) -> None:
+    """Raise `ConfigurationError` where a text cannot be the name of a priority class."""
+    if priority is not None and not (isinstance(priority, str) and _CLASS.fullmatch(priority)):
+        raise ConfigurationError(
+            f"priority={priority!r} is not a valid class: use its name, such as 'batch'"
+        )
 
 
 class Call:
     """One image from the caller's request to its result; the dispatcher records its progress here.
 
     Attributes:
-        reference, top, shrink, sticky: see `Client.classify`.
+        reference, top, shrink, sticky, priority: see `Client.classify`.
         began: when the client began with the image, in the event loop's time.
         deadline: in the event loop's time.
         headers: sent with every attempt.
@@ -43,6 +82,7 @@ class Call:
         retried: the error codes of the failed attempts, in their order.
         last_error: the error of the last failed attempt.
         leave: ends the quarantine of a suspect image; None for others.
+        lease: the lease that the last attempt carried.
         silent: what was said of the workers that fell silent on the image.
         disowned: ids of the peers that are not what their entries say.
         unknown: the error of the last of them that does not serve the model.
@@ -61,8 +101,10 @@ class Call:
         "headers",
         "image_bytes",
         "last_error",
+        "lease",
         "leave",
         "peer",
+        "priority",
         "reference",
         "retried",
         "shrink",
@@ -74,34 +116,34 @@ class Call:
     )
 
     def __init__(
-        self,
-        reference: ModelReference,
-        *,
-        top: int,
-        began: float,
-        deadline: float,
-        shrink: bool = False,
-        sticky: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, options: CallOptions, *, began: float, headers: Mapping[str, str] | None = None
     ) -> None:
-        self.reference = reference
-        self.top = top
+        self.reference = options.reference
+        self.top = options.top
         self.began = began
-        self.deadline = deadline
-        self.shrink = shrink
-        self.sticky = sticky
-        self.headers = headers
+        self.deadline = began + options.timeout_s
+        self.shrink = options.shrink
+        self.sticky = options.sticky
+        self.priority = priority = options.priority
+        self.headers = headers if priority is None else {**(headers or {}), CLASS_HEADER: priority}
         self.attempts = 0
         self.failed = 0
         self.image_bytes = 0
         self.retried: tuple[str, ...] = ()
         self.leave: Callable[[], None] | None = None
+        self.lease = ""
         self.silent: tuple[str, ...] = ()
         self.peer: Instance | None = None
         self.worker = ""
         self.last_error: FingerpostError | None = None
         self.disowned: frozenset[str] = _NONE
         self.unknown: FingerpostError | None = None
+
+    @property
+    def service(self) -> str:
+        """Names the routing table: each class has its own, for its load reports and refusals."""
+        model = self.reference.model
+        return model if self.priority is None else f"{model} {self.priority}"
 
     def disown(self, peer_id: str, error: FingerpostError | None) -> None:
         """Record that a peer is not what its entry in the registry says."""

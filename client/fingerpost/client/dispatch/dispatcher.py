@@ -8,7 +8,14 @@ from collections.abc import Set as AbstractSet
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.client.dispatch.endings import check_served, too_late, unknown_service
+from fingerpost.client.dispatch.endings import (
+    check_served,
+    too_late,
+    unknown_service,
+    worth_another_entry,
+    worth_another_peer,
+)
+from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.dispatch.suspect import Quarantine, count_silence
 from fingerpost.client.images.load import load_image
@@ -19,7 +26,7 @@ from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
 from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER
 from fingerpost.errors import (
-    CallerError,
+    LeaseError,
     Overloaded,
     Unreachable,
 )
@@ -71,6 +78,7 @@ class Dispatcher:
         route: Route,
     ) -> None:
         self._route = route
+        self._leases = Leases(resolver, own_lease(config))
         self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
@@ -86,11 +94,12 @@ class Dispatcher:
         """End the background tasks."""
         for service in self._services.values():
             await service.aclose()
+        await self._leases.aclose()
 
     @property
     def lookups(self) -> int:
         """How many polls were made, for all services; may be read from another thread."""
-        return sum(service.watch.polls for service in list(self._services.values()))
+        return sum(watch.polls for watch in {each.watch for each in list(self._services.values())})
 
     def origin(self, call: Call) -> Origin:
         """What answered, or what was asked last."""
@@ -121,7 +130,7 @@ class Dispatcher:
             return await self._run(call, image)
         except asyncio.CancelledError:
             if scope.cancelled_caught():
-                service = self._services.get(call.reference.model)
+                service = self._services.get(call.service)
                 raise too_late(call, service) from call.last_error
             raise
         finally:
@@ -134,9 +143,9 @@ class Dispatcher:
             data: bytes | OneShot | None = image  # the common case, without a coroutine
         else:
             data = None if call.shrink else await load_image(image)
-        service = self._services.get(call.reference.model)
+        service = self._services.get(call.service)
         if service is None or service.watch.view is None:
-            service = await self._service(call.reference.model)
+            service = await self._service(call.reference.model, call.priority, call.service)
         if data is None:
             data = await self._shrunk(call, service, image)
         body_bytes = 0 if isinstance(data, OneShot) else len(data)
@@ -188,6 +197,10 @@ class Dispatcher:
                         self._budget.repay(self._clock(), answered=answered)
                 if reply.answer is not None:
                     return reply.answer
+                if isinstance(reply.error, LeaseError):
+                    begun = isinstance(data, OneShot) and data.begun
+                    await self._leases.renew(call, reply.error, begun=begun)
+                    continue
                 self._failed(call, service, reply, data)
                 if reply.silent:
                     await self._quarantine.enter(call)
@@ -276,6 +289,7 @@ class Dispatcher:
         call.attempts += 1
         call.peer = instance = pick.endpoint.instance
         call.worker = ""
+        call.lease = self._leases.of(call.reference.model) if self._route.own_load else ""
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
         headers = call.headers
@@ -297,6 +311,7 @@ class Dispatcher:
                 attempt,
                 headers,
                 boot_id=instance.boot_id,
+                lease=call.lease,
             )
             outcome = reply.outcome
             call.peer = instance
@@ -327,10 +342,10 @@ class Dispatcher:
         if reply.silent:
             count_silence(call, reply, data, self._stats)
         if reply.outcome is Outcome.STALE:
-            again = _worth_another_entry(call, service, self._clock())
+            again = worth_another_entry(call, service, self._clock())
             error = error if again else call.unknown or error
         else:
-            again = error.retryable or _worth_another_peer(call, service, reply)
+            again = error.retryable or worth_another_peer(call, service, reply)
         if not again or call.failed >= self._config.routing.retries.max_attempts:
             raise error
         if isinstance(data, OneShot) and data.begun:
@@ -361,39 +376,18 @@ class Dispatcher:
                 }
             )
 
-    async def _service(self, name: str) -> Service:
+    async def _service(self, name: str, priority: str | None = None, key: str = "") -> Service:
         """The service, once it has its first snapshot."""
-        service = self._services.get(name)
+        service = self._services.get(key or name)
         if service is None:
-            service = self._services[name] = Service(
+            service = self._services[key or name] = Service(
                 self._resolver.watch(name),
                 self._transport,
                 self._config,
                 self._rng,
                 self._stats,
                 self._route,
+                priority,
             )
         await service.watch.ready(self._config.wait_for_ready_s)
         return service
-
-
-def _worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
-    """Whether a `CallerError` may be due to this peer alone, so that another peer is worth asking.
-
-    Not any more once all peers have answered with the same error, and with nothing else.
-    """
-    error = reply.error
-    if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
-        return False
-    codes = {*call.retried, error.code}
-    return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
-
-
-def _worth_another_entry(call: Call, service: Service, now: float) -> bool:
-    """Whether to go on after a peer that is not what its entry says.
-
-    Not any more once all peers have said so, and one of them that it does not serve the model: then
-    no worker does. Where all are other processes, the entries of these are on their way.
-    """
-    peers = service.balancer.serving(call.reference, now)
-    return call.unknown is None or any(each.id not in call.disowned for each in peers)

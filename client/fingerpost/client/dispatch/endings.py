@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fingerpost.errors import DeadlineExceeded, NoWorker, UnknownModel, UnknownService
+from fingerpost.client.routing import Outcome
+from fingerpost.errors import CallerError, DeadlineExceeded, NoWorker, UnknownModel, UnknownService
 
 if TYPE_CHECKING:
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.dispatch.service import Service
+    from fingerpost.client.transport.transport import Reply
     from fingerpost.registry import Snapshot
 
-__all__ = ["check_served", "too_late", "unknown_service"]
+__all__ = [
+    "check_served",
+    "too_late",
+    "unknown_service",
+    "worth_another_entry",
+    "worth_another_peer",
+]
 
 
 def too_late(call: Call, service: Service | None) -> DeadlineExceeded:
@@ -67,3 +75,25 @@ def unknown_service(service: str) -> UnknownService:
     return UnknownService(
         f"no service {service!r}: the name is misspelled, or no worker of it has registered yet"
     )
+
+
+def worth_another_peer(call: Call, service: Service, reply: Reply) -> bool:
+    """Whether a `CallerError` may be due to this peer alone, so that another peer is worth asking.
+
+    Not any more once all peers have answered with the same error, and with nothing else.
+    """
+    error = reply.error
+    if not isinstance(error, CallerError) or reply.outcome is Outcome.ANSWERED:
+        return False
+    codes = {*call.retried, error.code}
+    return len(codes) > 1 or len(call.retried) + 1 < len(service.balancer.endpoints)
+
+
+def worth_another_entry(call: Call, service: Service, now: float) -> bool:
+    """Whether to go on after a peer that is not what its entry says.
+
+    Not any more once all peers have said so, and one of them that it does not serve the model: then
+    no worker does. Where all are other processes, the entries of these are on their way.
+    """
+    peers = service.balancer.serving(call.reference, now)
+    return call.unknown is None or any(each.id not in call.disowned for each in peers)

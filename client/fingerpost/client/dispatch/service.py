@@ -11,6 +11,7 @@ from fingerpost.client.dispatch.prober import Prober
 from fingerpost.client.dispatch.waiting import Waiting
 from fingerpost.client.images.shrink import wanted_size
 from fingerpost.client.routing import Balancer, HedgeDelay, Outcome, make_policy
+from fingerpost.client.wire import RATES
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LoadReport
 from fingerpost.registry.moving_average import ewma
@@ -33,7 +34,9 @@ _FAILURES: Final = frozenset({Outcome.FAILED, Outcome.REFUSED, Outcome.STALE})
 
 
 class Service:
-    """A watch of one service, and what it feeds. Make it inside a running event loop.
+    """A watch of one service, and what it feeds for images of one priority class.
+
+    Make it inside a running event loop.
 
     The workers of its routing table are the peers that images are sent to: see `Route.peers`.
     """
@@ -46,11 +49,14 @@ class Service:
         rng: Random,
         stats: Stats,
         route: Route,
+        priority: str | None = None,
     ) -> None:
         self.watch = watch
         self._route = route
         self._seen: Snapshot | None = None
-        self.balancer = Balancer(make_policy(config.routing), config.routing, config.client_id)
+        self.balancer = Balancer(
+            make_policy(config.routing), config.routing, config.client_id, priority
+        )
         self.prober = Prober(self.balancer, transport, config, rng, stats)
         self.hedge = HedgeDelay()
         self.lines: dict[ModelReference, Waiting] = {}
@@ -107,8 +113,10 @@ class Service:
         failed = outcome in _FAILURES
         was_usable = failed and endpoint.ejection.usable_from() <= now
         retry_after_s = worker_s = None
+        rate_limited = False
         if reply is not None and reply.error is not None:
             retry_after_s = reply.error.retry_after_s
+            rate_limited = reply.error.limit in RATES
         sent_mb = attempt.sent_bytes / 1e6
         if reply is not None and reply.answer is not None and attempt.sent_at is not None:
             timings = reply.answer.results[0].timings_ms
@@ -125,8 +133,8 @@ class Service:
             # Only an answer with predictions is a sample: a refusal is quick, and attracts nothing.
             sent_mb=sent_mb if reply is not None and reply.answer is not None else 0.0,
             worker_s=worker_s,
-            # Servers that limit rates send no load report.
-            backpressure=reply is not None and reply.report is not None,
+            # Servers that limit rates send no load report, or say so.
+            backpressure=reply is not None and reply.report is not None and not rate_limited,
         )
         if reply is not None and reply.report is not None and self._route.own_load:
             self._report(endpoint, reply.report, outcome, now)

@@ -13,6 +13,7 @@ from fingerpost.errors import (
     Draining,
     FingerpostError,
     Forbidden,
+    LeaseError,
     Misdirected,
     NoWorker,
     Overloaded,
@@ -101,6 +102,8 @@ class RelayRoute:
                 return Outcome.ABANDONED, error  # its snapshot may be older than another proxy's
             case Overloaded() | Draining() | Misdirected():
                 return Outcome.ABANDONED, error  # this is about one worker, not about the proxy
+            case LeaseError():
+                return Outcome.ANSWERED, error  # of a worker; the proxy attaches the lease itself
             case NoWorker() | RegistryError():
                 return Outcome.REFUSED, error
         if isinstance(error, Unauthenticated | Forbidden):

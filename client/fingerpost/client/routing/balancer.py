@@ -170,10 +170,19 @@ class Balancer:
         config: see `RoutingConfig`.
         client_id: names this client among many, each of which uses a subset of a large fleet;
             None for a lone client, which uses all workers.
+        priority: the class of the requests; None for the first one. Of each load report the figures
+            of that class count.
     """
 
-    def __init__(self, policy: Policy, config: RoutingConfig, client_id: str | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        config: RoutingConfig,
+        client_id: str | None = None,
+        priority: str | None = None,
+    ) -> None:
         self._policy = policy
+        self._priority = priority
         self._config = config
         self._client_id = client_id
         self._slow_start = SlowStart(config.slow_start)
@@ -235,6 +244,8 @@ class Balancer:
             probed: it is the answer to a probe, rather than a part of an image's answer.
             unseen: requests sent there while the probe was in flight, which it may not include.
         """
+        if load_report.classes:
+            load_report = load_report.of_class(self._priority)
         if endpoint.reported(load_report, now, unseen):
             self.regroup()
         if endpoint.load_report is load_report and self._endpoints.get(endpoint.id) is endpoint:

@@ -112,6 +112,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         *,
         boot_id: int = 0,
+        lease: str = "",
     ) -> Reply:
         """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
@@ -122,11 +123,12 @@ class Transport:
             attempt: holds the image.
             headers: more header fields of the request.
             boot_id: of the process that the image is meant for; 0 if any will do.
+            lease: the signed right to send it; empty where there is none.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._route.path, address, model, top, boot_id)
+        head = _head(self._route.path, address, model, top, boot_id, lease)
         if self._credential is not None:
             head += f"Authorization: {self._credential.header()}\r\n".encode()
         if headers:
@@ -242,11 +244,12 @@ _CHUNKED: Final = b"%%b%b: %%d\r\nTransfer-Encoding: chunked\r\n\r\n" % DEADLINE
 
 
 @lru_cache(maxsize=4096)
-def _head(path: str, address: str, model: str, top: int, boot_id: int) -> bytes:
+def _head(path: str, address: str, model: str, top: int, boot_id: int, lease: str) -> bytes:
     meant_for = f"{BOOT_ID_HEADER}: {boot_id}\r\n" if boot_id else ""
+    right = f"Authorization: Bearer {lease}\r\n" if lease else ""
     return (
-        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {split_target(address)[0]}\r\n{meant_for}"
-        "Content-Type: application/octet-stream\r\n"
+        f"POST {path}{model}?top={top} HTTP/1.1\r\nHost: {split_target(address)[0]}\r\n"
+        f"{meant_for}{right}Content-Type: application/octet-stream\r\n"
     ).encode()
 
 

@@ -82,6 +82,7 @@ def bench(
         ),
     ] = None,
     relay: options.Relay = False,
+    priority: options.Priority = None,
     wait_for_ready: options.WaitForReady = 5.0,
     json: Annotated[
         Path | None,
@@ -131,7 +132,7 @@ def bench(
         check_plot(plot)
     routing = RoutingConfig(policy=policy) if policy else RoutingConfig()
     config = ClientConfig(routing=routing, wait_for_ready_s=wait_for_ready)
-    client = cluster.client(config, relay=relay)
+    client = cluster.client(config, relay=relay, priority=priority)
     samples = read_images(images) if images else [drawn_image()]
 
     with err.status("looking up the workers") as status:

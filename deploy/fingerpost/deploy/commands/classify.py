@@ -52,6 +52,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     json: options.Json = False,
     relay: options.Relay = False,
+    priority: options.Priority = None,
     deadline: options.Deadline = 30.0,
     wait_for_ready: options.WaitForReady = 5.0,
     model_options: ModelOptions,
@@ -71,7 +72,7 @@ def classify(
         from fingerpost.client import ClientConfig
 
         config = ClientConfig(timeout_s=deadline, wait_for_ready_s=wait_for_ready)
-        client = cluster.client(config, relay=relay)
+        client = cluster.client(config, relay=relay, priority=priority)
         if is_path:
             model = _service_of(Path(model))
         try:
@@ -84,6 +85,8 @@ def classify(
                 f"ask for a model of that name: give --model DIR, or --proxy URL ({error})"
             ) from error
     else:
+        if priority is not None:
+            raise ConfigurationError("--class is for a cluster: a model loaded here has no queue")
         from fingerpost.worker.backends.base import LoadConfig
         from fingerpost.worker.backends.loading import load_backend
         from fingerpost.worker.tools.local import LocalModel

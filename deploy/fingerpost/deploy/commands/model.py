@@ -30,11 +30,12 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
     model = typer.Typer(
         name="model",
-        help="Show, check, export and benchmark models on disk.",
+        help="Show, check, sign, export and benchmark models on disk.",
         no_args_is_help=True,
     )
     for command in (show, check, export, bench):
         model.command()(takes_model_options(command))
+    model.command()(sign)
     app.add_typer(model)
 
 
@@ -165,6 +166,41 @@ def export(
     if not written:
         err.print(f"the tolerance is {tolerance:g}: raise --tolerance to export it anyway")
         raise typer.Exit(1)
+
+
+def sign(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A version's folder, or a folder of versions.")
+    ],
+    *,
+    key: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The private key (Ed25519), mode 0600."),
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's name, if not its folder's.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="N", help="The version, if not the highest.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Sign all files of a version, for workers with --require-signature.
+
+    The signature is the file model.sig in the version's folder. Sign what you have checked: it says
+    that these files may run with the workers' rights.
+    """
+    from fingerpost.security.key_files import load_signing_key
+    from fingerpost.worker.models.signature import sign_model
+
+    path, manifest = sign_model(model, load_signing_key(key), name=name, version=version)
+    if json:
+        print_json({"signature": str(path), "digest": manifest.digest, "manifest": manifest})
+        return
+    out.print(
+        f"wrote {path}: {manifest.model}@{manifest.version}, {len(manifest.files)} files, "
+        f"{manifest.digest}",
+    )
 
 
 def bench(

@@ -37,6 +37,7 @@ def registry(
             "May be repeated.",
         ),
     ] = None,
+    audit_log: options.AuditLogFile = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     follow_parent: options.FollowParent = False,
@@ -56,7 +57,12 @@ def registry(
         from fingerpost.registry.shutdown import ShutdownSignals
 
         embedded = EmbeddedRegistry(
-            host, port, allow_remote=allow_remote, allow_hosts=allow_host or (), tls=tls
+            host,
+            port,
+            allow_remote=allow_remote,
+            allow_hosts=allow_host or (),
+            audit_log=audit_log,
+            tls=tls,
         )
         async with embedded as serving:
             signals = ShutdownSignals(follow_parent=follow_parent)

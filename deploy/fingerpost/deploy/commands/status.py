@@ -40,6 +40,8 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _NUMBERS: Final = frozenset({"IN FLIGHT", "QUEUED MB", "AGE"})
 _ANY_WIDTH: Final = 100_000
+# `sha256:` and 12 digits; --json has all.
+_DIGEST_LETTERS: Final = 19
 
 
 def add_to(app: typer.Typer) -> None:
@@ -183,7 +185,7 @@ class _ClusterView:
                 yield (
                     snapshot.service,
                     each.address,
-                    ", ".join(versions(each)),
+                    ", ".join((*versions(each), *_short_digest(each))),
                     load.state.name.lower() if load else "no answer",
                     str(load.rif) if load else "",
                     f"{load.queued_cost:.1f}" if load else "",
@@ -227,6 +229,12 @@ class _ClusterView:
             if id_:
                 lines.append(f"  {id_}")
         return Text("\n".join(map(printable, lines)), overflow="fold")
+
+
+def _short_digest(instance: Instance) -> tuple[str, ...]:
+    """What is enough of the default version's digest to compare two workers."""
+    digest = instance.meta.get("digest", "")
+    return (digest[:_DIGEST_LETTERS],) if digest else ()
 
 
 async def _repeat(

@@ -61,6 +61,7 @@ def stream(
     ] = False,
     json: options.Json = False,
     relay: options.Relay = False,
+    priority: options.Priority = None,
     deadline: options.Deadline = 30.0,
     wait_for_ready: options.WaitForReady = 5.0,
     cluster: ClusterTarget,
@@ -85,7 +86,7 @@ def stream(
         skipped = log.done - (log.failed if retry_failed else set())
         names = _off_loop(name for name in found if name not in skipped)
         tally = _Tally()
-        client = cluster.client(config, relay=relay)
+        client = cluster.client(config, relay=relay, priority=priority)
         try:
             asyncio.run(_run(client, names, model, top, concurrency or "auto", shrink, log, tally))
         finally:

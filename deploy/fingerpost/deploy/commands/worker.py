@@ -120,7 +120,7 @@ def worker(
         Path | None,
         _option(
             _NETWORK,
-            "File with the private key that signs its registration (`fingerpost keys init`).",
+            "File with the private key (Ed25519) that signs its registration.",
             metavar="FILE",
             show_default=False,
         ),
@@ -160,6 +160,14 @@ def worker(
     ] = 0.0,
     cluster: options.Cluster = options.DEFAULT_CLUSTER,
     max_per_client: options.MaxPerClient = None,
+    classes: Annotated[
+        str,
+        _option(
+            _LIMITS,
+            "Priority classes, first served first, each with the least share of the images that "
+            "it gets (--classes urgent,interactive:0.2,batch:0.05).",
+        ),
+    ] = "interactive,batch:0.05",
     max_batch: Annotated[int, _option(_LIMITS, "Largest batch, in images.")] = 32,
     max_queue: Annotated[
         int, _option(_LIMITS, "Most images in the queue; further ones get 429.")
@@ -204,6 +212,8 @@ def worker(
     memory_fraction: options.MemoryFraction = None,
     devices: options.Devices = None,
     processes_per_device: options.ProcessesPerDevice = 1,
+    callers: options.CallersFile = None,
+    audit_log: options.AuditLogFile = None,
     access_log: options.AccessLogFile = None,
     tracing: options.Tracing = False,
     log_level: options.LogLevel = "info",
@@ -215,6 +225,7 @@ def worker(
 ) -> None:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
     from fingerpost.deploy.processes.device_workers import run_device_workers
+    from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.security.leases.config import LeaseRules
@@ -229,6 +240,7 @@ def worker(
         WorkerConfig,
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
+    from fingerpost.worker.engine.fairness.flow import parse_classes
     from fingerpost.worker.images import ImageConfig
 
     start_logging(log_level, log_format)
@@ -263,6 +275,7 @@ def worker(
             max_queue=max_queue,
             max_wait_s=max_wait_ms / 1000,
             latency_s=None if latency_ms is None else latency_ms / 1000,
+            classes=parse_classes(classes),
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         connections=ConnectionConfig(max_per_client=max_per_client),
@@ -279,6 +292,7 @@ def worker(
             keys_file=lease_keys,
             rules=LeaseRules(cluster=cluster, grace_s=lease_grace),
         ),
+        callers=CallersConfig(policy=callers, audit_log=audit_log),
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
         tls=tls,
     )
@@ -292,7 +306,7 @@ def worker(
                 f"{', '.join(given)} cannot be used with --models: write it into the version's "
                 "model.toml"
             )
-        source = _many(models, only, versions, follow_symlinks=model_options.follow_symlinks)
+        source = _many(models, only, versions, model_options)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
     from fingerpost.registry.descriptors import raise_descriptor_limit
@@ -315,7 +329,7 @@ def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
 
 def _one(path: Path, version: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     """The source of one model: a fixed version, or all versions in its folder."""
-    from fingerpost.worker.models.files import find_model, find_versions
+    from fingerpost.worker.models.files import find_versions
     from fingerpost.worker.models.manifest import MANIFEST
     from fingerpost.worker.repository.sources import FixedModel, ModelFolder
     from fingerpost.worker.repository.versions.policy import VersionPolicy
@@ -333,7 +347,7 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
         policy=VersionPolicy.parse(policy),
         labels=model_options.labels,
         find=partial(
-            find_model,
+            model_options.finder(),
             overrides=model_options.overrides(),
             follow_symlinks=model_options.follow_symlinks,
         ),
@@ -341,13 +355,17 @@ def _one(path: Path, version: str | None, policy: str, model_options: ModelOptio
     )
 
 
-def _many(folder: Path, only: str | None, policy: str, *, follow_symlinks: bool) -> ModelSource:
+def _many(folder: Path, only: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
     from fingerpost.worker.repository.sources import ModelRoot
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 
     names = [each.strip() for each in only.split(",")] if only else []
     return ModelRoot(
-        folder, only=names, policy=VersionPolicy.parse(policy), follow_symlinks=follow_symlinks
+        folder,
+        only=names,
+        policy=VersionPolicy.parse(policy),
+        find=model_options.finder(),
+        follow_symlinks=model_options.follow_symlinks,
     )
 
 

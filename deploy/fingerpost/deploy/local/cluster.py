@@ -11,6 +11,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError, NoWorker, RegistryError
 from fingerpost.registry import open_registry
+from fingerpost.registry.http_server import bind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -115,7 +116,9 @@ class LocalCluster:
 
     async def _start(self) -> None:
         config = self._config
+        _check_free("proxy", config.proxy_port, "--port")
         if config.registry is None:
+            _check_free("registry", config.registry_port, "--registry-port")
             await self._serve("registry", ["registry", "--port", str(config.registry_port)])
             await self._unless_failed(_wait_answer(f"{self.registry_url}/v1/status/leader"))
         proxy = ["proxy", "--port", str(config.proxy_port), "--registry", self.registry_url]
@@ -179,6 +182,17 @@ class LocalCluster:
         finally:
             await registry.aclose()
         raise RegistryError("the registry's watch has ended")
+
+
+def _check_free(name: str, port: int, option: str) -> None:
+    """Raise `ConfigurationError` if another process listens there: its answers would be taken."""
+    try:
+        bind("127.0.0.1", port).close()
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"the {name} cannot listen on 127.0.0.1:{port}, the address is in use: stop what runs "
+            f"there, such as another `fingerpost up`, or give another port ({option})"
+        ) from error
 
 
 async def _wait_answer(url: str) -> None:

@@ -16,8 +16,8 @@ CallersFile = Annotated[
         "--callers",
         envvar="FINGERPOST_CALLERS",
         metavar="FILE",
-        help="TOML file with the callers that may ask; `fingerpost caller add` writes it. Without, "
-        "everybody may.",
+        help="TOML file with the callers that may ask (a proxy) or send orders (a worker); "
+        "`fingerpost caller add` writes it.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

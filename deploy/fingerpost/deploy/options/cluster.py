@@ -39,6 +39,15 @@ ClusterRegistry = Annotated[
 ClusterConsul = Annotated[
     bool, typer.Option("--consul", help=f"Ask the Consul agent of this machine, {LOCAL_AGENT}.")
 ]
+ClusterLease = Annotated[
+    str | None,
+    typer.Option(
+        "--lease-file",
+        metavar="FILE",
+        help="Send the lease in this file, where a registry is asked and workers require leases; "
+        "see `fingerpost lease --watch`.",
+    ),
+]
 ApiKey = Annotated[
     str | None,
     typer.Option(
@@ -71,6 +80,7 @@ class ClusterTarget:
         registry: URL of a registry to ask instead.
         consul: whether to ask the Consul agent of this machine instead.
         registry_config: access to the registry.
+        lease_file: a file with a lease for the workers.
         tls: certificates for workers and proxies.
         api_key, token_file: what proxies are shown, see `Client`; a registry gets neither.
 
@@ -82,6 +92,7 @@ class ClusterTarget:
     registry: str | None
     consul: bool
     registry_config: RegistryConfig
+    lease_file: str | None = None
     tls: TlsConfig | None = None
     api_key: str | None = field(default=None, repr=False)
     token_file: str | None = None
@@ -100,12 +111,19 @@ class ClusterTarget:
         """The URL of the registry to ask; None where proxies are asked."""
         return self.registry or (LOCAL_AGENT if self.consul else None)
 
-    def client(self, config: ClientConfig | None = None, *, relay: bool = False) -> Client:
+    def client(
+        self,
+        config: ClientConfig | None = None,
+        *,
+        relay: bool = False,
+        priority: str | None = None,
+    ) -> Client:
         """A client of the cluster.
 
         Args:
             config: the client's settings.
             relay: send images through the proxies.
+            priority: the class of the images.
 
         Raises:
             ConfigurationError: `relay` is set, but a registry was named instead of proxies.
@@ -118,11 +136,14 @@ class ClusterTarget:
                     "--relay sends images through proxies: name them with --proxy URL"
                 )
             config = replace(config or ClientConfig(), relay=True)
+        if self.lease_file is not None:
+            config = replace(config or ClientConfig(), lease_file=self.lease_file)
         return Client(
             *self.proxies,
             registry=self.url,
             registry_config=self.registry_config,
             config=config,
+            priority=priority,
             tls=self.tls,
             api_key=self.api_key if self.url is None else None,
             token_file=self.token_file if self.url is None else None,
@@ -156,6 +177,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         proxy: ClusterProxy = None,
         registry: ClusterRegistry = None,
         consul: ClusterConsul = False,
+        lease_file: ClusterLease = None,
         api_key: ApiKey = None,
         token_file: TokenFile = None,
         registry_config: RegistryConfig,
@@ -170,6 +192,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
                 registry=registry,
                 consul=consul,
                 registry_config=registry_config,
+                lease_file=lease_file,
                 tls=tls,
                 api_key=api_key,
                 token_file=token_file,

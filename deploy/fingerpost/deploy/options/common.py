@@ -66,6 +66,14 @@ Deadline = Annotated[
         metavar="S", min=0.001, help="How many seconds an image may take, including retries."
     ),
 ]
+Priority = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Priority class of the images, such as batch for work that can wait.",
+    ),
+]
 WaitForReady = Annotated[
     float,
     typer.Option(

@@ -94,6 +94,15 @@ _OPTIONS: Final[tuple[Option, ...]] = (
         ],
         False,
     ),
+    (
+        "require_signature",
+        Annotated[
+            Path | None,
+            _option("Load only what a key in this file (JWKS) has signed by `model sign`.",
+                    "--require-signature", metavar="FILE"),
+        ],
+        None,
+    ),
 )  # fmt: skip
 
 
@@ -103,6 +112,7 @@ class ModelOptions:
 
     Attributes:
         name, labels, follow_symlinks: see `find_model`.
+        require_signature: the keys of which one must have signed the model: `find_signed_model`.
         all others: see `ManifestOverrides`.
     """
 
@@ -115,12 +125,11 @@ class ModelOptions:
     image_size: int | None = None
     input_layout: str | None = None
     follow_symlinks: bool = False
+    require_signature: Path | None = None
 
     def find(self, path: Path, *, version: str | None = None, served: bool = False) -> ModelFiles:
         """Find the model at `path` with these options; see `find_model`."""
-        from fingerpost.worker.models.files import find_model
-
-        return find_model(
+        return self.finder()(
             path,
             name=self.name,
             version=version,
@@ -129,6 +138,22 @@ class ModelOptions:
             follow_symlinks=self.follow_symlinks,
             served=served,
         )
+
+    def finder(self) -> Callable[..., ModelFiles]:
+        """`find_model`; where a signature is required, one that verifies it."""
+        from fingerpost.worker.models.files import find_model
+
+        keys = self.require_signature
+        if keys is None:
+            return find_model
+
+        def find(path: Path, **options: Any) -> ModelFiles:
+            from fingerpost.security.signing.trusted_keys import TrustedKeysFile
+            from fingerpost.worker.models.signature import find_signed_model
+
+            return find_signed_model(path, keys=TrustedKeysFile(keys).current(), **options)
+
+        return find
 
     def overrides(self) -> ManifestOverrides:
         """The options that take precedence over `model.toml`."""
@@ -148,13 +173,15 @@ class ModelOptions:
         values = {
             f"--{each.name.replace('_', '-')}": getattr(self, each.name)
             for each in fields(self)
-            if each.name != "follow_symlinks"
+            if each.name not in ("follow_symlinks", "require_signature")
         }
         return {option: value for option, value in values.items() if value is not None}
 
     def arguments(self) -> tuple[str, ...]:
         """These options as arguments of another command, such as `--image-size 224`."""
         given = [f"{option}={value}" for option, value in self.of_one_model().items()]
+        if self.require_signature is not None:
+            given.append(f"--require-signature={self.require_signature.absolute()}")
         return (*given, *(["--follow-symlinks"] if self.follow_symlinks else []))
 
 

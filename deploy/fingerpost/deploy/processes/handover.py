@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -77,9 +78,11 @@ async def start_successor(listener: socket.socket, timeout_s: float) -> int:
     ours, theirs = os.pipe()
     try:
         environ = {**os.environ, _LISTEN: str(listener.fileno()), _READY: str(theirs)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *sys.orig_argv[1:],
+        # asyncio's own processes are killed when their loop is gone: from Python 3.12 on that is
+        # when this process ends, and the successor must outlive it.
+        process = await asyncio.to_thread(
+            subprocess.Popen,
+            [sys.executable, *sys.orig_argv[1:]],
             env=environ,
             pass_fds=(listener.fileno(), theirs),
         )
@@ -91,9 +94,8 @@ async def start_successor(listener: socket.socket, timeout_s: float) -> int:
     except OSError as error:
         raise ConfigurationError(f"the successor could not be started: {error}") from error
     if not ready:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        process.kill()
+        await asyncio.to_thread(process.wait)
         raise ConfigurationError(f"the successor did not serve within {timeout_s:g} s")
     return process.pid
 

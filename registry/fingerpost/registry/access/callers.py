@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import hdrs
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Callers", "check_model", "may_see"]
 
 logger = logging.getLogger(__name__)
-
-_IDENTIFIED: Final = "fingerpost_identified"
 
 
 class Callers:
@@ -90,7 +89,7 @@ class Callers:
                 self._keys = IssuerKeys(self._keys_changed)
                 stack.push_async_callback(self._keys.aclose)
                 self._use_policy()
-                await self._keys.refresh_due()
+                self._keys.refresh_due()
             if self._file is not None or self.audit is not None:
                 follower = asyncio.create_task(supervise(self._follow, "callers"), name="callers")
                 stack.push_async_callback(_cancel, follower)
@@ -98,6 +97,7 @@ class Callers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Stop that, and write what is waiting for the audit log."""
         await self._stack.aclose()
 
     @property
@@ -110,12 +110,17 @@ class Callers:
             found.append(f"the keys of {issuer} cannot be read: {problem}")
         return found
 
-    async def identify(self, request: web.Request, action: str = "") -> Caller:
+    def find(self, request: web.Request) -> Caller | None:
+        """Who sends a request, where that is known at once; it counts and refuses nothing."""
+        found = self._known(request)
+        return None if found is None else found.caller
+
+    async def identify(self, request: web.Request, action: str = "", target: str = "") -> Caller:
         """Who sends a request; `ANYBODY` where no policy is configured.
 
         Args:
             request: its `Authorization`, and the client certificate of its connection, are used.
-            action: what is asked for, for the audit log.
+            action, target: what is asked for, and of what, for the audit log.
 
         Raises:
             NotIdentified: nobody whom the policy knows; 401.
@@ -129,18 +134,18 @@ class Callers:
         try:
             found = await self._identified(authenticator, request, address)
         except (NotIdentified, NotAllowed) as error:
-            self.refused(request, error.reason, error.detail, action=action)
+            self.refused(request, error.reason, error.detail, action=action, target=target)
             raise
         except Overloaded:
-            self.refused(request, Refusal.TOO_MANY, "too many wrong credentials", action=action)
+            text = "too many wrong credentials"
+            self.refused(request, Refusal.TOO_MANY, text, action=action, target=target)
             raise
-        request[_IDENTIFIED] = found
         return found.caller
 
     def seconds_left(self, request: web.Request) -> float:
         """How long what `identify` found holds."""
-        found: Identified | None = request.get(_IDENTIFIED)
-        return float("inf") if found is None else max(0.0, found.expires_at - time.time())
+        found = self._known(request)
+        return math.inf if found is None else max(0.0, found.expires_at - time.time())
 
     def require_model(self, request: web.Request, caller: Caller, model: str, action: str) -> None:
         """Check that a caller may use a model, which need not exist.
@@ -177,11 +182,12 @@ class Callers:
         action: str = "",
         target: str = "",
         caller: Caller = ANYBODY,
+        log: bool = True,
     ) -> None:
-        """Count, log and write down a refusal."""
+        """Count and write down a refusal; `log` says it in the log too."""
         self._metrics.refused(reason)
         address, path = request.remote or "", one_line(request.path, 200)
-        if count := self._log_limit.count(time.monotonic()):
+        if log and (count := self._log_limit.count(time.monotonic())):
             others = f" ({count - 1} others since the last such line)" if count > 1 else ""
             logger.warning(
                 "%s %s from %s is refused: %s%s",
@@ -217,6 +223,16 @@ class Callers:
                 source=request.remote or "",
                 detail=detail,
             )
+
+    def _known(self, request: web.Request) -> Identified | None:
+        if self._authenticator is None:
+            return None
+        try:
+            token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
+            names = () if token else _certificate_names(request)
+            return self._authenticator.find(token, names, time.time())
+        except (NotIdentified, NotAllowed):
+            return None
 
     async def _identified(
         self, authenticator: Authenticator, request: web.Request, address: str
@@ -266,7 +282,7 @@ class Callers:
             if file.changed() and await asyncio.to_thread(file.read_again):
                 self._use_policy()
                 self._on_change()
-            await keys.refresh_due()
+            keys.refresh_due()
             self._metrics.policy_broken.set(bool(file.problem))
             self._metrics.issuers_failing.set(len(keys.problems))
 

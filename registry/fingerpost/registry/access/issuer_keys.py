@@ -77,7 +77,7 @@ class IssuerKeys:
         known = self._keys.get(issuer)
         return None if known is None else known[1]
 
-    async def refresh_due(self) -> None:
+    def refresh_due(self) -> None:
         """Begin to fetch the keys that are old; returns at once."""
         now = asyncio.get_running_loop().time()
         for name in self._issuers:

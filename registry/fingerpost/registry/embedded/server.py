@@ -18,6 +18,7 @@ from fingerpost.errors import ConfigurationError, Unauthorized
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.connection import LimitedRunner
 from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.embedded.audit import RegistryAudit
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.documents import Documents
 from fingerpost.registry.embedded.requests import (
@@ -78,6 +79,7 @@ class EmbeddedRegistry:
             get 403, see `BrowserGuard`.
         connections: which connections are refused or closed; by default one address may have all
             of them, because all clients are on one machine.
+        audit_log: a file for registrations, removals and refusals; `-` is standard output.
         tls: with a certificate, it speaks TLS; and how it checks workers that speak TLS.
 
     Raises:
@@ -92,6 +94,7 @@ class EmbeddedRegistry:
         allow_remote: bool = False,
         allow_hosts: Iterable[str] = (),
         connections: ConnectionConfig | None = None,
+        audit_log: str | None = None,
         tls: TlsConfig | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
@@ -107,6 +110,7 @@ class EmbeddedRegistry:
         self._connections = connections or ConnectionConfig(max_per_client=0)
         self._metrics = CollectorRegistry()
         add_process_metrics(self._metrics)
+        self._audit = RegistryAudit(audit_log, self._metrics)
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked, tls)
@@ -132,7 +136,7 @@ class EmbeddedRegistry:
         """Listen, with no entries.
 
         Raises:
-            ConfigurationError: the port is in use, or cannot be listened on.
+            ConfigurationError: the port is in use or cannot be listened on, or no audit log can be.
         """
         self._store = Store()
         self._closing = False
@@ -142,9 +146,11 @@ class EmbeddedRegistry:
         )
         await runner.setup()
         try:
+            await self._audit.start()
             await serve(runner, bind(self._host, self._port), self._tls)
         except ConfigurationError:
             await runner.cleanup()
+            await self._audit.aclose()
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
@@ -165,6 +171,7 @@ class EmbeddedRegistry:
         if runner is not None:
             await runner.cleanup()
         await self._checker.aclose()
+        await self._audit.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -175,7 +182,7 @@ class EmbeddedRegistry:
     def _application(self) -> web.Application:
         app = web.Application(
             client_max_size=_MAX_BODY_BYTES,
-            middlewares=[unknown_paths, self._check_caller, bad_requests],
+            middlewares=[self._audit.middleware, unknown_paths, self._check_caller, bad_requests],
         )
         agent, check = "/v1/agent/service", "/v1/agent/check"
         app.add_routes(
@@ -217,8 +224,6 @@ class EmbeddedRegistry:
         """Not Consul's: the process, and the connections that it refused."""
         body = generate_latest(self._metrics)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
-
-    # Time
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from typing import TYPE_CHECKING
 
 from fingerpost.basics.config_file import read_config
@@ -25,11 +26,17 @@ def read_policy(path: Path) -> Policy:
     """
     try:
         content = read_config(path, most=MAX_POLICY_BYTES)
+        mode = path.stat().st_mode
     except FileNotFoundError as error:
         raise ConfigurationError(
             f"there is no file {path} with the callers: `fingerpost caller add NAME --callers "
             f"{path}` makes one"
         ) from error
+    if mode & stat.S_IWOTH:
+        raise ConfigurationError(
+            f"everybody on this machine may change {path} (mode {mode & 0o777:04o}), and so the "
+            f"rights in it: run chmod o-w {path}"
+        )
     return Policy.parse(content, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fingerpost.errors import ConfigurationError, InvalidRequest, Unauthorized
+from fingerpost.errors import ConfigurationError, Forbidden, InvalidRequest
 from fingerpost.security.grant import NO_LIMITS, Grant
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flows, parse_classes
 
@@ -30,13 +30,13 @@ def test_the_classes_of_a_grant_are_kept() -> None:
     flows = Flows()
     only_batch = Grant(tenant="nightly", classes=("batch",))
     assert flows.of(only_batch, None).rank == 1
-    with pytest.raises(Unauthorized, match=r"'nightly' may not use class 'interactive'.* batch"):
+    with pytest.raises(Forbidden, match=r"'nightly' may not use class 'interactive'.* batch"):
         flows.of(only_batch, "interactive")
     with pytest.raises(InvalidRequest, match=r"class 'urgent' is not known.* interactive, batch"):
         flows.of(only_batch, "urgent")
-    with pytest.raises(Unauthorized, match=r"may use the classes urgent.*--classes"):
+    with pytest.raises(Forbidden, match=r"may use the classes urgent.*--classes"):
         flows.of(Grant(tenant="a", classes=("urgent",)), None)
-    with pytest.raises(Unauthorized, match=r"may use the classes \(none\)"):
+    with pytest.raises(Forbidden, match=r"may use the classes \(none\)"):
         flows.of(Grant(tenant="a", classes=()), None)
 
 

@@ -28,12 +28,15 @@ from fingerpost.worker.models.unread import TorchArchive, torch_archive, why_not
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fingerpost.worker.models.private_copy import PrivateCopy
+
 __all__ = [
     "ManifestOverrides",
     "ModelFiles",
     "find_model",
     "find_versions",
     "is_keras",
+    "locate_model",
 ]
 
 _SAVED_MODEL: Final = "saved_model.pb"
@@ -76,6 +79,8 @@ class ModelFiles:
         inferred: whether there is no `model.toml`.
         labels: the names of the classes, in the order of the scores; empty without a labels file.
         labels_files: where they are read from: the first that exists. None of a Python object.
+        digest: of all files, where a signature was verified; see `signature`.
+        copy: keeps the verified copy of the files for as long as it is referred to.
     """
 
     name: str
@@ -87,6 +92,8 @@ class ModelFiles:
     labels_files: tuple[Path, ...] = ()
     weights: Path | None = None
     inferred: bool = False
+    digest: str = ""
+    copy: PrivateCopy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +178,34 @@ def find_model(
             not fit it, or a name that is not valid; a symlink that leads out of the folder, a
             special file, or an archive that unfolds to far more than it is.
     """
+    path, folder, own_name, version = locate_model(path, name=name, version=version, served=served)
+    _check_contents(folder, path, root, follow=follow_symlinks)
+    manifest, file, inferred = _read(folder)
+    folder = folder.parent if folder.is_file() else folder
+    weights = _weights(folder, file, manifest)
+    for each in (file, weights or file):
+        check_size(each)
+    return ModelFiles(
+        name=own_name,
+        version=version,
+        folder=folder,
+        path=file,
+        weights=weights,
+        manifest=(overrides or ManifestOverrides()).apply(manifest),
+        inferred=inferred,
+        labels=read_labels(labels) if labels else labels_in(folder, manifest.labels),
+        labels_files=(labels,) if labels else labels_files(folder, manifest.labels),
+    )
+
+
+def locate_model(
+    path: Path, *, name: str | None, version: str | None, served: bool = True
+) -> tuple[Path, Path, str, str]:
+    """The model's path, the folder or file of its version, its name and its version.
+
+    Raises:
+        ConfigurationError: see `find_model`.
+    """
     if not path.exists():
         raise ConfigurationError(f"no model at {path}: there is no such file or folder")
     if path.name == _SAVED_MODEL and path.is_file():
@@ -191,23 +226,7 @@ def find_model(
         version = check_version(version or "1")
     except InvalidName as error:
         raise ConfigurationError(f"{error}; choose one with --name") from error
-    _check_contents(folder, path, root, follow=follow_symlinks)
-    manifest, file, inferred = _read(folder)
-    folder = folder.parent if folder.is_file() else folder
-    weights = _weights(folder, file, manifest)
-    for each in (file, weights or file):
-        check_size(each)
-    return ModelFiles(
-        name=own_name,
-        version=version,
-        folder=folder,
-        path=file,
-        weights=weights,
-        manifest=(overrides or ManifestOverrides()).apply(manifest),
-        inferred=inferred,
-        labels=read_labels(labels) if labels else labels_in(folder, manifest.labels),
-        labels_files=(labels,) if labels else labels_files(folder, manifest.labels),
-    )
+    return path, folder, own_name, version
 
 
 def _check_contents(folder: Path, path: Path, root: Path | None, *, follow: bool) -> None:
@@ -300,8 +319,17 @@ def _file_in(folder: Path, framework: Framework | None) -> Path:
         for file in (folder, *content):
             if hint := why_not_read(file):
                 raise ConfigurationError(f"{folder} is not a model: {file.name} is {hint}")
+        if code := next((file for file in content if file.suffix == ".py"), None):
+            raise ConfigurationError(f"{folder} is not a model yet: {_python_class(code)}")
     found = ", ".join(file.name for file in files) or "none of these"
     raise ConfigurationError(f"{folder} is not a model: {_EXPECTED}; found {found}")
+
+
+def _python_class(code: Path) -> str:
+    return (
+        f"a Python class needs a {MANIFEST} beside it with two lines: "
+        f'framework = "python" and class = "{code.stem}:CLASS"'
+    )
 
 
 def _is_torch(file: Path) -> bool:
@@ -322,7 +350,7 @@ def _inferred(file: Path) -> Manifest:
         raise ConfigurationError(f"{file} is {hint}")
     if framework is None:
         kinds = ", ".join(_SUFFIXES)
-        hint = f"; a Python class needs a {MANIFEST}" if file.suffix == ".py" else ""
+        hint = f"; {_python_class(file)}" if file.suffix == ".py" else ""
         raise ConfigurationError(
             f"{file} is not a model: expected one of {kinds}, or a folder{hint}"
         )

@@ -27,8 +27,10 @@ class VersionStatus:
         state: what it is doing.
         error: why it could not be loaded, in state END; why its changed labels are not used, in
             state AVAILABLE; else empty.
+        digest: of the files of what is loaded, where its signature was verified; else empty.
     """
 
     version: str
     state: VersionState
     error: str = ""
+    digest: str = ""

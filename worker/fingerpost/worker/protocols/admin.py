@@ -1,22 +1,23 @@
 """The admin API: what is loaded, and commands to load, unload, roll back and move aliases.
 
-| request | does |
-|---|---|
-| `GET /v1/admin/models` | every model: its default version, aliases, versions and problems |
-| `POST /v1/admin/models/M/versions/V/load` | loads a version, against the policy if need be |
-| `POST /v1/admin/models/M/versions/V/unload` | unloads a version |
-| `POST /v1/admin/models/M/rollback` | serves the version below the default one |
-| `PUT /v1/admin/models/M/aliases/A` | `{"version": "3"}`: points an alias to a version |
-| `POST /v2/repository/models/M/load` | loads the versions of a model that its policy chooses |
-| `POST /v2/repository/models/M/unload` | unloads all versions of a model |
+| request | does | role |
+|---|---|---|
+| `GET /v1/admin/models` | shows every model: default version, aliases, versions, problems | view |
+| `POST /v1/admin/models/M/versions/V/load` | loads a version, against the policy too | operate |
+| `POST /v1/admin/models/M/versions/V/unload` | unloads a version | operate |
+| `POST /v1/admin/models/M/rollback` | serves the version below the default one | operate |
+| `PUT /v1/admin/models/M/aliases/A` | `{"version": "3"}`: points an alias to it | operate |
+| `POST /v2/repository/models/M/load` | loads the versions that the policy chooses | operate |
+| `POST /v2/repository/models/M/unload` | unloads all versions of a model | admin |
 
-Each needs `Authorization: Bearer TOKEN` (see `admin_access`), and is answered when it is done, with
-the model as `GET` shows it. A command holds until the worker ends, the version's folder is removed,
-or (for aliases) the model's `versions.toml` changes. The last two are Triton's, for its clients; a
-load with a configuration or files is refused, because models are loaded from the disk only.
+Each needs a caller with the role, or the admin token as `Authorization: Bearer TOKEN` (see
+`admin_access`), and is answered when it is done, with the model as `GET` shows it. A command holds
+until the worker ends, the version's folder is removed, or (for aliases) the model's `versions.toml`
+changes. The last two are Triton's, for its clients; a load with a configuration or files is
+refused, because models are loaded from the disk only.
 
-Without a token these paths do not exist: clients that classify may not switch models. Rejected: an
-answer before the work is done, for whose end every caller would have to poll.
+Without a token and callers these paths do not exist: clients that classify may not switch models.
+Rejected: an answer before the work is done, for whose end every caller would have to poll.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class _Load(msgspec.Struct, frozen=True):
 
 
 class AdminProtocol:
-    """Commands to a repository from callers with the token; `add_to` makes the routes."""
+    """Commands to a repository from those who may; `add_to` makes the routes."""
 
     def __init__(self, repository: ModelRepository, access: AdminAccess) -> None:
         self._repository = repository
@@ -72,22 +73,39 @@ class AdminProtocol:
         """Add the routes."""
         base, guarded = f"{_OWN}/models", self._guarded
         own = ProtocolRoutes(context, _OWN, typed_error)
-        own.get(base, guarded(self._list))
-        own.post(base + "/{model}/versions/{version}/load", guarded(self._load))
-        own.post(base + "/{model}/versions/{version}/unload", guarded(self._unload))
-        own.post(base + "/{model}/rollback", guarded(self._rollback))
-        own.put(base + "/{model}/aliases/{alias}", guarded(self._set_alias))
-        own.put(base + "/{model}/labels/{alias}", guarded(self._set_label))
+        version = base + "/{model}/versions/{version}"
+        own.get(base, guarded("view", "list models", self._list))
+        own.post(version + "/load", guarded("operate", "load", self._load))
+        own.post(version + "/unload", guarded("operate", "unload", self._unload))
+        own.post(base + "/{model}/rollback", guarded("operate", "rollback", self._rollback))
+        own.put(base + "/{model}/aliases/{alias}", guarded("operate", "alias", self._set_alias))
+        own.put(base + "/{model}/labels/{alias}", guarded("operate", "alias", self._set_label))
         triton = ProtocolRoutes(context, "/v2/repository", message_error)
-        triton.post("/v2/repository/models/{model}/load", guarded(self._load_model))
-        triton.post("/v2/repository/models/{model}/unload", guarded(self._unload_model))
+        model = "/v2/repository/models/{model}"
+        triton.post(model + "/load", guarded("operate", "load model", self._load_model))
+        triton.post(model + "/unload", guarded("admin", "unload model", self._unload_model))
 
-    def _guarded(self, handler: Handler) -> Handler:
+    def _guarded(self, role: str, action: str, handler: Handler) -> Handler:
+        """The handler for callers with a role; each order is written down with its result."""
+        access = self._access
+
         async def checked(request: web.Request) -> web.StreamResponse:
-            await self._access.check(request)
+            target = _target(request)
+            caller = await access.check(request, role, action, target)
             if request.path.startswith(_OWN):  # Triton's paths have Triton's rules
                 check_parameters(request.query, ())
-            return await handler(request)
+            if role == "view":
+                return await handler(request)
+            try:
+                response = await handler(request)
+            except asyncio.CancelledError:
+                access.ordered(request, caller, action, target, "the caller left, or the worker")
+                raise
+            except Exception as error:
+                access.ordered(request, caller, action, target, error)
+                raise
+            access.ordered(request, caller, action, target)
+            return response
 
         return checked
 
@@ -152,6 +170,14 @@ class AdminProtocol:
             ],
             "problems": repository.problems(name),
         }
+
+
+def _target(request: web.Request) -> str:
+    """What an order is for: `flowers`, `flowers@3`, `flowers@stable`."""
+    found = request.match_info
+    wanted = found.get("version") or found.get("alias")
+    model = found.get("model", "")
+    return f"{model}@{wanted}" if wanted else model
 
 
 async def _body(request: web.Request, kind: type[T], example: str) -> T:

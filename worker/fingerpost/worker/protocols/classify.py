@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.errors import FingerpostError, InvalidRequest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Labels, Outcome
+    from fingerpost.worker.repository.manager import ServedVersion
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
@@ -65,28 +67,38 @@ class ClassifyProtocol:
             )
         served = admitted.served
         outcome = await served.engine.classify(
-            images[0][1], deadline=admitted.deadline, alone=admitted.alone
+            images[0][1],
+            deadline=admitted.deadline,
+            alone=admitted.alone,
+            flow=admitted.flow,
         )
         self._metrics.of(served.model).images.inc()
         return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
 
     async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
-        top = labels_wanted(request)
+        top = labels_wanted(request, "digest")
         images = await self._uploads.read_images(request, admitted)
         served, images_counted = admitted.served, self._metrics.of(admitted.served.model).images
         if len(images) == 1:
             name, data = images[0]
             outcome = await served.engine.classify(
-                data, deadline=admitted.deadline, alone=admitted.alone
+                data, deadline=admitted.deadline, alone=admitted.alone, flow=admitted.flow
             )
             images_counted.inc()
             answer = image_answer(name, outcome, served.labels, top)
             return msgspec.json.encode(
-                ClassifyAnswer(model=served.model, version=served.version, results=(answer,))
+                ClassifyAnswer(
+                    model=served.model,
+                    version=served.version,
+                    results=(answer,),
+                    digest=_digest_wanted(request, served) if request.query_string else UNSET,
+                )
             )
+        admitted.images = len(images)
+        deadline, flow = admitted.deadline, admitted.flow
         outcomes = await asyncio.gather(
-            *(served.engine.classify(data, deadline=admitted.deadline) for _, data in images),
+            *(served.engine.classify(data, deadline=deadline, flow=flow) for _, data in images),
             return_exceptions=True,
         )
         results = []
@@ -96,9 +108,15 @@ class ClassifyProtocol:
             results.append(msgspec.Raw(msgspec.json.encode(answer)))
             if number % _ANSWERS_AT_A_TIME == 0:
                 await self._turns.next()
-        return msgspec.json.encode(
-            {"model": served.model, "version": served.version, "results": results}
-        )
+        whole: dict[str, object] = {
+            "model": served.model,
+            "version": served.version,
+            "results": results,
+            "digest": _digest_wanted(request, served),
+        }
+        if whole["digest"] is UNSET:
+            del whole["digest"]
+        return msgspec.json.encode(whole)
 
 
 def image_answer(
@@ -122,15 +140,34 @@ def image_answer(
     )
 
 
-def labels_wanted(request: web.Request) -> int:
+def _digest_wanted(request: web.Request, served: ServedVersion) -> str | UnsetType:
+    """The digest of the model, for `?digest=1`.
+
+    Raises:
+        InvalidRequest: another value, or this worker knows no digest.
+    """
+    text = request.query.get("digest")
+    if text is None:
+        return UNSET
+    if text != "1":
+        raise InvalidRequest(f"digest={text!r}: use digest=1")
+    if not served.digest:
+        raise InvalidRequest(
+            f"{served.model}@{served.version} has no digest: start the worker with "
+            "--require-signature"
+        )
+    return served.digest
+
+
+def labels_wanted(request: web.Request, *others: str) -> int:
     """The number of labels that `?top=` asks for, by default 5; 0 for all.
 
     Raises:
-        InvalidRequest: it is not a number, or there is another parameter.
+        InvalidRequest: it is not a number, or there is another parameter than `others`.
     """
     if not request.query_string:
         return _DEFAULT_TOP
-    check_parameters(request.query, ("top",))
+    check_parameters(request.query, ("top", *others))
     text = request.query.get("top", str(_DEFAULT_TOP))
     if not (text.isascii() and text.isdigit() and len(text) < 7):
         raise InvalidRequest(f"top={text!r}: give the number of labels, 0 for all")

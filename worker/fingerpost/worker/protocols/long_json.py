@@ -64,8 +64,6 @@ _FLAT: Final = bytes.maketrans(b"[]", b"  ")
 # Once spaces are gone and digits alike: what the decoder does not see when brackets are gone too.
 _MISPLACED: Final = (b",]", b"[,", b"]0", b"0[", b"[]", b"][")
 _OPENING: Final = re.compile(rb"[,\s]*\[[\[\s]*")
-# From the first of a run of brackets, and without a step back: a run takes as long as it is.
-_CLOSING: Final = re.compile(rb"(?<!\])\][\]\s]*+(?=[,\s]*\Z)")
 
 
 class LongJson:
@@ -229,16 +227,21 @@ def _list_in(text: memoryview, start: int, end: int) -> tuple[int, int] | None:
     """The list whose characters are within `text[start:end]`, if it is whole there."""
     head = _OPENING.match(bytes(text[start : start + _MIN_BYTES]))
     tail_at = max(start, end - _MIN_BYTES)
-    tail = _CLOSING.search(bytes(text[tail_at:end]))
-    if head is None or tail is None:
+    tail = bytes(text[tail_at:end])
+    closed = tail.rstrip(b"," + _SPACE)  # an expression would take a square of its length
+    ending = closed[len(closed.rstrip(b"]" + _SPACE)) :].lstrip(_SPACE)
+    if head is None or not ending:
         return None
     opening = [place for place, each in enumerate(head[0]) if each == ord("[")]
-    closing = [place for place, each in enumerate(tail[0]) if each == ord("]")]
+    closing = [place for place, each in enumerate(ending) if each == ord("]")]
     axes = min(len(opening), len(closing))  # other brackets are of a list that has other items, too
     if axes > _MAX_AXES:
         return None
-    begin, after = start + opening[-axes], tail_at + tail.start() + closing[axes - 1] + 1
-    if end < len(text) and text[end] == ord('"') and tail_at + tail.end() == end:
+    begin, after = (
+        start + opening[-axes],
+        tail_at + len(closed) - len(ending) + closing[axes - 1] + 1,
+    )
+    if end < len(text) and text[end] == ord('"') and b"," not in tail[len(closed) :]:
         return None  # within a string: a list is not followed by a quote
     return begin, after
 

@@ -46,11 +46,14 @@ from fingerpost.errors import (
 )
 from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
 from fingerpost.registry.http_server import internal_error
+from fingerpost.security.grant import NO_LIMITS, Grant
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
 from fingerpost.worker.protocols.classify import image_answer, labels_wanted
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S, Admission, deadline_s
 from fingerpost.worker.serving.errors import typed_error
 from fingerpost.worker.serving.reference import model_reference
 from fingerpost.worker.serving.routes import ProtocolRoutes
+from fingerpost.worker.serving.tenancy import flow_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.memory import BodyMemory
     from fingerpost.worker.serving.routes import RouteContext
+    from fingerpost.worker.serving.tenancy import Tenancy
     from fingerpost.worker.telemetry.metrics import UnlockedCounter, WorkerMetrics
     from fingerpost.worker.telemetry.request import RequestRecord
 
@@ -97,6 +101,7 @@ class StreamProtocol:
 
     def add_to(self, context: RouteContext) -> None:
         """Add the route."""
+        self._tenancy = context.tenancy
         routes = ProtocolRoutes(context, "/v1/stream", typed_error)
         routes.stream("/v1/stream/{model}", self._stream, check=_check_headers)
 
@@ -124,6 +129,8 @@ class StreamProtocol:
             memory=self._memory,
             images=self._metrics.of(reference.model).images,
             lease_ends_at=inf if permit is None else permit.ends_at,
+            tenancy=self._tenancy,
+            grant=NO_LIMITS if permit is None else permit.grant,
         ).run()
         return response
 
@@ -160,6 +167,8 @@ class _Stream:
         memory: BodyMemory,
         images: UnlockedCounter,
         lease_ends_at: float,
+        tenancy: Tenancy,
+        grant: Grant,
     ) -> None:
         self._request = request
         self._response = response
@@ -169,6 +178,9 @@ class _Stream:
         self._admission = admission
         self._memory = memory
         self._classified = images
+        self._tenancy = tenancy
+        self._grant = grant
+        self._flow = flow_of(request)
         self._stream_config = config.streams
         self._request_config = config.requests
         self._max_image_bytes = config.images.max_bytes
@@ -261,6 +273,10 @@ class _Stream:
             await self._room.wait()
         while self._memory.full:  # noqa: ASYNC110 - of the bodies of others, too
             await asyncio.sleep(_FULL_S)
+        if self._grant is not NO_LIMITS:
+            limits = self._tenancy.limits
+            while wait_s := limits.wait_s(self._grant, time.monotonic()):  # noqa: ASYNC110
+                await asyncio.sleep(min(wait_s, 1.0))
         while (frame := self._decoder.take()) is None:
             partial = self._decoder.partial
             pause_s = requests.body_timeout_s if partial else streams.idle_timeout_s
@@ -287,8 +303,14 @@ class _Stream:
         self._bytes += size
         self._memory.used += size
         self._images.add(task)
+        grant, flow = self._grant, self._flow
+        plain = flow is DEFAULT_FLOW and grant is NO_LIMITS
+        if not plain:  # it has waited for the limits before
+            self._tenancy.enter(grant, flow, size, checked=True)
 
         def done(_: object) -> None:
+            if not plain:
+                self._tenancy.leave(grant, flow, 1, 0)
             self._images.discard(task)
             self._bytes -= size
             self._memory.used -= size
@@ -309,10 +331,18 @@ class _Stream:
                 )
             left_s = DEFAULT_DEADLINE_S if wanted.deadline_ms is None else wanted.deadline_ms / 1000
             deadline = self._loop.time() + min(DEFAULT_DEADLINE_S, left_s)
+            most = self._grant.max_body_bytes
+            if most is not None and len(frame.body) > most:
+                raise ImageTooLarge(
+                    f"the image has {len(frame.body):,} bytes, over the limit of {most:,} of this "
+                    "lease: send a smaller one"
+                )
             with self._admission.count(), self._manager.acquire(self._reference) as served:
                 version = served.version
                 async with asyncio.timeout_at(deadline):
-                    outcome = await served.engine.classify(frame.body, deadline=deadline)
+                    outcome = await served.engine.classify(
+                        frame.body, deadline=deadline, flow=self._flow
+                    )
                 result = image_answer(name, outcome, served.labels, self._top)
             self._classified.inc()
         except TimeoutError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.engine.outcome import Outcome
     from fingerpost.worker.images import ImageConfig
-    from fingerpost.worker.repository.manager import ServedVersion
+    from fingerpost.worker.serving.routes import Admitted
     from fingerpost.worker.serving.turns import Turns
 
     Scores = NDArray[np.float32]
@@ -99,7 +99,7 @@ def tensor(data: memoryview, dtype: np.dtype[Any], shape: Sequence[int], what: s
 
 
 async def classify_all(
-    served: ServedVersion,
+    admitted: Admitted,
     items: Sequence[Item],
     *,
     deadline: float,
@@ -117,12 +117,13 @@ async def classify_all(
     Raises:
         FingerpostError: the engine's error, with the item's name before its message.
     """
-    engine = served.engine
+    engine, flow = admitted.served.engine, admitted.flow
+    admitted.images = len(items)
 
     async def one(item: Item) -> Outcome:
         if isinstance(item, np.ndarray):
-            return await engine.infer(item, deadline=deadline)
-        return await engine.classify(item, deadline=deadline)
+            return await engine.infer(item, deadline=deadline, flow=flow)
+        return await engine.classify(item, deadline=deadline, flow=flow)
 
     try:
         async with asyncio.timeout_at(deadline):

@@ -139,7 +139,7 @@ class TensorFlowServingProtocol:
     ) -> Scores:
         items = await self._items(text, listed, what)
         scores = await classify_all(
-            admitted.served,
+            admitted,
             items,
             deadline=admitted.deadline,
             name=lambda number: f"{what}[{number}]",
@@ -272,6 +272,7 @@ def _status(status: VersionStatus) -> dict[str, object]:
         "version": status.version,
         "state": status.state.value,
         "status": {"error_code": "UNKNOWN" if failed else "OK", "error_message": status.error},
+        **({"digest": status.digest} if status.digest else {}),
     }
 
 

@@ -17,6 +17,7 @@ import gc
 import importlib
 import logging
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -127,7 +128,10 @@ class EngineLoader:
             "framework": backend.framework,
             **self._config.models.placement.meta(backend.device),
             "image": "any" if wanted.encoded else size,
+            **({"digest": files.digest} if files.digest else {}),
         }
+        if files.copy is not None:  # it is removed with the engine
+            weakref.finalize(engine, files.copy.remove)
         return LoadedModel(engine=engine, labels=labels, own_labels=own, meta=meta)
 
     def _engine(self, backend: Backend, files: ModelFiles) -> Engine:

@@ -29,6 +29,7 @@ class ServedVersion:
         labels: the names of the classes, in the order of the scores.
         own_labels: those that the model itself has, for when its files have none.
         engine: runs it.
+        digest: of its files, where its signature was verified; else empty.
     """
 
     model: str
@@ -36,6 +37,7 @@ class ServedVersion:
     labels: Labels
     engine: Engine
     own_labels: tuple[str, ...] = ()
+    digest: str = ""
 
 
 class ModelManager(Protocol):

@@ -25,8 +25,14 @@ def relabelled(served: ServedVersion, files: ModelFiles) -> ServedVersion:
     """The version with the labels that its files have now; the same one if those did not change.
 
     Raises:
-        ConfigurationError: there are none any more, or not as many as scores.
+        ConfigurationError: there are none any more, or not as many as scores; or the model was
+            loaded from signed files, and these are others.
     """
+    if served.digest and files.digest != served.digest:
+        raise ConfigurationError(
+            "its signed files have changed, and what was loaded stays: publish them as another "
+            "version"
+        )
     where = f"{served.model}@{served.version}"
     count = len(served.labels)
     numbers = tuple(map(str, range(count)))

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
@@ -127,7 +128,12 @@ class ModelRepository:
 
     def statuses(self, model: str) -> tuple[VersionStatus, ...]:
         """See `ModelManager.statuses`."""
-        return self.lifecycle(model).statuses()
+        entries = self._entries.get(model, {})
+        digests = {str(version): each.served.digest for version, each in entries.items()}
+        return tuple(
+            replace(each, digest=digests.get(each.version, ""))
+            for each in self.lifecycle(model).statuses()
+        )
 
     def model_names(self) -> tuple[str, ...]:
         """See `ModelManager.model_names`."""
@@ -296,6 +302,7 @@ class ModelRepository:
                 labels=loaded.labels,
                 own_labels=loaded.own_labels,
                 engine=loaded.engine,
+                digest=loaded.meta.get("digest", ""),
             )
             self._entries.setdefault(name, {})[version] = VersionHandle(served, loaded.meta)
             self._engines += (loaded.engine,)

@@ -217,6 +217,7 @@ class ModelRoot:
         folder: the folder of the models.
         only: the models to serve; empty is all.
         policy: applies where a model's `versions.toml` names none.
+        find: makes a version's `ModelFiles` from its folder.
         follow_symlinks: whether symlinks of the models' files may lead out of `folder`.
     """
 
@@ -228,13 +229,14 @@ class ModelRoot:
         *,
         only: Collection[str] = (),
         policy: VersionPolicy,
+        find: Callable[..., ModelFiles] = find_model,
         follow_symlinks: bool = False,
     ) -> None:
         self._folder = folder
         self._only = frozenset(only)
         self._policy = policy
         self._follow_symlinks = follow_symlinks
-        self._find = partial(find_model, root=folder, follow_symlinks=follow_symlinks)
+        self._find = partial(find, root=folder, follow_symlinks=follow_symlinks)
         self._models: dict[str, ModelFolder] = {}
         self._ignored: set[str] = set()
         self._first = True

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WAITED_HEADER
 from fingerpost.errors import DeadlineExceeded, InvalidRequest, Misdirected, Overloaded
 from fingerpost.registry import WorkerState
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
 from fingerpost.worker.serving.oldest_first import OldestFirst
+from fingerpost.worker.serving.tenancy import flow_of
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -25,6 +27,8 @@ __all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "deadline_s"]
 # The deadline of a request that has none of its own, in seconds.
 DEFAULT_DEADLINE_S: Final = 600.0
 
+# Tenants and classes whose refusals are remembered.
+_MAX_FLOWS: Final = 1024
 # After a refusal, where too little is known of the model's times.
 _RETRY_AFTER_S: Final = 0.1
 
@@ -52,7 +56,7 @@ class Admission:
         self._idle.set()
         self._streams: set[Callable[[], object]] = set()
         self._state = WorkerState.STARTING
-        self._oldest_first = OldestFirst()
+        self._contended: dict[Flow, OldestFirst] = {}  # of the flows that were refused some
         self.rif = 0
         self.refusal: FingerpostError | None = None
 
@@ -81,12 +85,19 @@ class Admission:
                 f"this one is {self._boot_id}; look up the workers again"
             )
 
-    def admit(self, request: web.Request, served: ServedVersion, check: Check) -> float:
+    def admit(
+        self,
+        request: web.Request,
+        served: ServedVersion,
+        check: Check,
+        flow: Flow = DEFAULT_FLOW,
+    ) -> float:
         """Check the headers of a request; return the seconds until its deadline.
 
         Args:
             served: the version that will answer it.
             check: raises what else its headers give away.
+            flow: its tenant and class.
 
         Raises:
             Draining, Overloaded, DeadlineExceeded, InvalidRequest, and what `check` raises.
@@ -105,35 +116,44 @@ class Admission:
                 "or try again later",
                 retry_after_s=served.engine.expected_s() or _RETRY_AFTER_S,
             )
-        if self._oldest_first.contended(time.monotonic()):
-            self._defer(request, served)
-        served.engine.admit(left_s)
+        older = self._contended.get(flow)
+        if older is not None and older.contended(time.monotonic()):
+            self._defer(request, served, flow)
+        served.engine.admit(left_s, flow)
         return left_s
 
     def overloaded(self, request: web.Request, error: Overloaded) -> None:
         """Record that a request was refused; sets when it should come back.
 
-        `refusal`, which is raised for every request, stays as it was set.
+        `refusal`, which is raised for every request, stays as it was set, and so does the error of
+        a tenant's own limit.
         """
-        if error is self.refusal:
+        if error is self.refusal or error.limit:
             return
+        flow = flow_of(request)
         retry_after_s = _RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
-        error.retry_after_s = self._oldest_first.refused(
+        if flow not in self._contended and len(self._contended) >= _MAX_FLOWS:
+            self._contended.clear()
+        self._contended.setdefault(flow, OldestFirst())
+        error.retry_after_s = self._contended[flow].refused(
             _waited_s(request), retry_after_s, time.monotonic()
         )
 
-    def _defer(self, request: web.Request, served: ServedVersion) -> None:
-        """Refuse a request that would take the place of older ones."""
-        if served.engine.crowded() and self._oldest_first.defers(_waited_s(request)):
+    def _defer(self, request: web.Request, served: ServedVersion, flow: Flow) -> None:
+        """Refuse a request that would take the place of older ones of its tenant and class."""
+        older = self._contended[flow].defers(_waited_s(request))
+        if older and served.engine.crowded(flow):
             raise Overloaded(
                 "others have waited longer for this worker, which is overloaded: use another "
                 "worker, or try again later",
                 retry_after_s=served.engine.expected_s() or _RETRY_AFTER_S,
             )
 
-    def admit_stream(self, request: web.Request, served: ServedVersion, check: Check) -> None:
+    def admit_stream(
+        self, request: web.Request, served: ServedVersion, check: Check, flow: Flow = DEFAULT_FLOW
+    ) -> None:
         """Check the headers of a stream as `admit` does, and the number of open streams."""
-        self.admit(request, served, check)
+        self.admit(request, served, check, flow)
         if len(self._streams) >= self._max_in_flight:
             raise Overloaded(
                 f"{len(self._streams)} streams are open here already: use another worker",

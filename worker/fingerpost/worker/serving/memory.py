@@ -13,6 +13,7 @@ from fingerpost.errors import Overloaded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fingerpost.security.grant import Grant
     from fingerpost.worker.config import RequestConfig
 
 __all__ = ["BodyMemory", "Held", "machine_memory"]
@@ -28,9 +29,10 @@ _RETRY_AFTER_S: Final = 1.0
 
 
 class Held(Protocol):
-    """A request, and how many bytes of its body are held."""
+    """A request, how many bytes of its body are held, and what its tenant may do."""
 
     body_bytes: int
+    grant: Grant
 
 
 class BodyMemory:

@@ -15,6 +15,7 @@ from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest,
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.http_server import error_response, internal_error
 from fingerpost.security.grant import NO_LIMITS
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
 from fingerpost.worker.serving.fast_path import json_body
 from fingerpost.worker.serving.reference import model_reference
@@ -23,7 +24,9 @@ from fingerpost.worker.telemetry.request import CLIENT_LEFT
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
     from fingerpost.registry.http_server import ErrorForm, Handler
+    from fingerpost.security.grant import Grant
     from fingerpost.security.leases.verifier import Permit
+    from fingerpost.worker.engine.fairness.flow import Flow
     from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.admission import Admission, Check
     from fingerpost.worker.serving.errors import ErrorForms
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.lease_gate import LeaseGate
     from fingerpost.worker.serving.memory import BodyMemory
     from fingerpost.worker.serving.quarantine import Quarantine
+    from fingerpost.worker.serving.tenancy import Tenancy
     from fingerpost.worker.telemetry.observer import Observer
     from fingerpost.worker.telemetry.request import RequestRecord
 
@@ -40,14 +44,22 @@ logger = logging.getLogger(__name__)
 
 
 class Admitted:
-    """An admitted request: the version that answers it, and its deadline by the loop's clock."""
+    """An admitted request: the version that answers it, and its deadline by the loop's clock.
 
-    __slots__ = ("alone", "body_bytes", "deadline", "grant", "served")
+    Attributes:
+        grant: what its tenant may do here.
+        flow: its tenant and class.
+        images: how many images it has; whoever reads more than one says so.
+    """
 
-    def __init__(self, served: ServedVersion, deadline: float) -> None:
+    __slots__ = ("alone", "body_bytes", "deadline", "flow", "grant", "images", "served")
+
+    def __init__(self, served: ServedVersion, deadline: float, grant: Grant, flow: Flow) -> None:
         self.served = served
         self.deadline = deadline
-        self.grant = NO_LIMITS  # what its tenant may do here
+        self.grant = grant
+        self.flow = flow
+        self.images = 1
         self.alone = False  # its image is suspect, and it is its turn
         self.body_bytes = 0  # held of its body, see `BodyMemory`
 
@@ -69,6 +81,7 @@ class RouteContext:
         fast_path: learns the paths that were answered.
         load: makes this moment's load report.
         error_forms: learns how each protocol writes its errors.
+        tenancy: tells requests apart by tenant and class.
         leases: lets in only requests with a lease; None lets all in.
     """
 
@@ -81,7 +94,13 @@ class RouteContext:
     fast_path: FastPath
     load: Callable[[], LoadReport]
     error_forms: ErrorForms
+    tenancy: Tenancy
     leases: LeaseGate | None = None
+
+    def overloaded(self, request: web.Request, error: Overloaded) -> None:
+        """Record that a request was refused for overload; see `Admission.overloaded`."""
+        self.admission.overloaded(request, error)
+        self.tenancy.refused(request, error.limit)
 
 
 class ProtocolRoutes:
@@ -125,7 +144,7 @@ class ProtocolRoutes:
         """
         admission, manager = self._context.admission, self._context.manager
         memory, quarantine = self._context.memory, self._context.quarantine
-        leases = self._context.leases
+        leases, tenancy = self._context.leases, self._context.tenancy
 
         async def quarantined(request: web.Request, admitted: Admitted) -> Answer:
             limit_s = admitted.served.engine.alone_limit_s
@@ -139,9 +158,13 @@ class ProtocolRoutes:
             grant = NO_LIMITS if leases is None else leases.permit(request, reference.model).grant
             with manager.acquire(reference) as served:
                 record.served_by(served.model, served.version)
-                left_s = admission.admit(request, served, check)
-                admitted = Admitted(served, asyncio.get_running_loop().time() + left_s)
-                admitted.grant = grant
+                flow = tenancy.flow(request, grant)
+                left_s = admission.admit(request, served, check, flow)
+                deadline = asyncio.get_running_loop().time() + left_s
+                admitted = Admitted(served, deadline, grant, flow)
+                plain = flow is DEFAULT_FLOW and grant is NO_LIMITS
+                if not plain:
+                    tenancy.enter(grant, flow, request.content_length or 0)
                 admission.enter()
                 work = quarantined if SUSPECT_HEADER in request.headers else direct
                 try:
@@ -156,6 +179,9 @@ class ProtocolRoutes:
                         ) from None
                 finally:
                     admission.leave()
+                    if not plain:
+                        more = max(0, admitted.body_bytes - (request.content_length or 0))
+                        tenancy.leave(grant, flow, admitted.images, more)
                     memory.give(admitted)
 
         self._add(path, respond, check)
@@ -175,15 +201,17 @@ class ProtocolRoutes:
             check: raises where the headers show that it is not a valid stream.
         """
         admission, manager = self._context.admission, self._context.manager
-        leases = self._context.leases
+        leases, tenancy = self._context.leases, self._context.tenancy
 
         async def respond(
             request: web.Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
             admission.check_boot_id(request)
             permit = None if leases is None else leases.permit(request, reference.model)
+            grant = NO_LIMITS if permit is None else permit.grant
+            flow = tenancy.flow(request, grant)
             with manager.acquire(reference) as served:
-                admission.admit_stream(request, served, check)
+                admission.admit_stream(request, served, check, flow)
             return await work(request, record, permit)
 
         self._add(path, respond, check)
@@ -197,7 +225,7 @@ class ProtocolRoutes:
                     found = await respond(request, reference or self._reference(request), record)
                 except FingerpostError as error:
                     if isinstance(error, Overloaded):
-                        context.admission.overloaded(request, error)
+                        context.overloaded(request, error)
                     record.failed(error)
                     return error_response(error, form=error_form)
                 except ConnectionError:  # the client went away: this response is not sent
@@ -225,14 +253,15 @@ class ProtocolRoutes:
                 if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
                     raise InvalidRequest("Expect: only 100-continue is supported")
                 context.admission.check_boot_id(request)
-                reference = self._reference(request)
+                reference, grant = self._reference(request), NO_LIMITS
                 if context.leases is not None:
-                    context.leases.permit(request, reference.model)
+                    grant = context.leases.permit(request, reference.model).grant
+                flow = context.tenancy.flow(request, grant)
                 with context.manager.acquire(reference) as served:
-                    context.admission.admit(request, served, check)
+                    context.admission.admit(request, served, check, flow)
             except FingerpostError as error:
                 if isinstance(error, Overloaded):
-                    context.admission.overloaded(request, error)
+                    context.overloaded(request, error)
                 context.observer.refused(request, error)
                 response = error_response(error, form=error_form)
                 response.headers[LOAD_HEADER] = context.load().to_header()

@@ -80,6 +80,7 @@ class Uploads:
             InvalidRequest: an upload that stalls, is too slow, or ends early.
             Overloaded: no memory for it, or too many unfinished uploads of this client.
         """
+        limit = _allowed(request, held, limit)
         content = request.content
         if content.is_eof() and content.exception() is None:  # the whole body came with the headers
             _check_size(content.total_bytes, limit)
@@ -120,7 +121,7 @@ class Uploads:
         async def next_piece() -> bytes:
             return b"" if splitter.done else await request.content.readany()
 
-        limit = config.requests.max_bytes
+        limit = _allowed(request, held, config.requests.max_bytes)
         await self._receive(request, held, next_piece, splitter.feed, limit)
         splitter.finish()
         body = memoryview(splitter.body)
@@ -169,6 +170,12 @@ class Uploads:
             raise InvalidRequest(f"the body stalled: no byte came for {pause_s:g} s") from None
         except ClientPayloadError as error:
             raise InvalidRequest(f"the body ended before its announced length: {error}") from error
+
+
+def _allowed(request: web.Request, held: Held, limit: int) -> int:
+    """The limit of a body, or that of its lease: of one of known length that was checked before."""
+    most = held.grant.max_body_bytes
+    return limit if most is None or request.content_length is not None else min(limit, most)
 
 
 def _own(body: memoryview, part: Part) -> bytes | memoryview:

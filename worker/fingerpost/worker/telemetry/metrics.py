@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.models.status import VersionStatus
 
-__all__ = ["ModelMetrics", "UnlockedCounter", "UnlockedHistogram", "WorkerMetrics"]
+__all__ = ["ModelMetrics", "TenantMetrics", "UnlockedCounter", "UnlockedHistogram", "WorkerMetrics"]
 
 _SECONDS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -36,6 +36,7 @@ _SECONDS: Final = (
 )
 _IMAGES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _PREFIX: Final = "fingerpost_worker_"
+_MAX_TENANTS: Final = 100
 
 # Help texts, by the attribute of `ModelMetrics`.
 _COUNTERS: Final = {
@@ -112,6 +113,54 @@ class ModelMetrics:
         return found
 
 
+class TenantMetrics:
+    """Images and refusals by tenant and class, for the event loop alone.
+
+    The first 100 tenants have samples of their own; those of all others are together as `other`.
+    """
+
+    def __init__(self) -> None:
+        self.images: dict[tuple[str, str], int] = {}
+        self.refusals: dict[tuple[str, str, str], int] = {}
+        self._tenants: set[str] = set()
+
+    def answered(self, tenant: str, name: str, images: int) -> None:
+        """Count images of requests that have ended; `name` is their class."""
+        key = (self._known(tenant), name)
+        self.images[key] = self.images.get(key, 0) + images
+
+    def refused(self, tenant: str, name: str, limit: str) -> None:
+        """Count a refusal, by the tenant's limit; `queue` is the worker's own."""
+        key = (self._known(tenant), name, limit or "queue")
+        self.refusals[key] = self.refusals.get(key, 0) + 1
+
+    def collect(self) -> Iterable[Metric]:
+        """The samples; none where there was no request with a tenant or a class."""
+        if not self.images and not self.refusals:
+            return
+        images = CounterMetricFamily(
+            f"{_PREFIX}tenant_images", "Images by tenant and class", labels=["tenant", "class"]
+        )
+        for key, count in self.images.items():
+            images.add_metric(key, count)
+        yield images
+        refusals = CounterMetricFamily(
+            f"{_PREFIX}tenant_refused_requests",
+            "Requests refused for overload, by tenant, class and limit",
+            labels=["tenant", "class", "limit"],
+        )
+        for labels, count in self.refusals.items():
+            refusals.add_metric(labels, count)
+        yield refusals
+
+    def _known(self, tenant: str) -> str:
+        if tenant not in self._tenants:
+            if len(self._tenants) >= _MAX_TENANTS:
+                return "other"
+            self._tenants.add(tenant)
+        return tenant
+
+
 class WorkerMetrics(Collector):
     """The metrics of one worker, in a `CollectorRegistry` of their own."""
 
@@ -119,6 +168,7 @@ class WorkerMetrics(Collector):
         self.registry = CollectorRegistry()
         add_process_metrics(self.registry)
         self._models: dict[str, ModelMetrics] = {}
+        self.tenants = TenantMetrics()
         self.registry.register(self)
         self.in_flight = self._gauge("in_flight_requests", "Requests from their headers on")
         self._queued = self._gauge("queued_images", "Images waiting for the model", "model")
@@ -135,7 +185,7 @@ class WorkerMetrics(Collector):
         )
         self.admin_denied = Counter(
             f"{_PREFIX}admin_denied_requests",
-            "Requests to the admin API without its token, or with a wrong one",
+            "Requests to the admin API that were refused",
             registry=self.registry,
         )
         self.lease_refused = Counter(
@@ -168,6 +218,7 @@ class WorkerMetrics(Collector):
             for status, count in metrics.by_status.items():
                 requests.add_metric([model, str(status)], count.value)
         yield requests
+        yield from self.tenants.collect()
         for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(_PREFIX + name, text, labels=["model"])
             for model, metrics in self._models.items():

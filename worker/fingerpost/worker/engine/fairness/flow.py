@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import ConfigurationError, InvalidRequest, Unauthorized
+from fingerpost.errors import ConfigurationError, Forbidden, InvalidRequest
 from fingerpost.security.caller import BATCH, DEFAULT_TENANT, INTERACTIVE
 from fingerpost.security.grant import NO_LIMITS
 
@@ -123,7 +123,7 @@ class Flows:
 
         Raises:
             InvalidRequest: this worker has no such class.
-            Unauthorized: the tenant may not use it.
+            Forbidden: the tenant may not use it.
         """
         if name is None:
             if grant is NO_LIMITS:
@@ -131,7 +131,7 @@ class Flows:
             known = [each for each in grant.classes or () if each in self._ranks]
             rank = self._ranks[known[0]] if known else 0
             if grant.classes is not None and not known:
-                raise Unauthorized(
+                raise Forbidden(
                     f"tenant {grant.tenant!r} may use the classes "
                     f"{', '.join(grant.classes) or '(none)'}, and this worker has "
                     f"{', '.join(self.names)}: start it with --classes to match"
@@ -143,7 +143,7 @@ class Flows:
                     f"class {name[:64]!r} is not known here: use one of {', '.join(self.names)}"
                 )
             if grant.classes is not None and name not in grant.classes:
-                raise Unauthorized(
+                raise Forbidden(
                     f"tenant {grant.tenant!r} may not use class {name!r}: it may use "
                     f"{', '.join(grant.classes) or '(none)'}"
                 )

@@ -65,9 +65,7 @@ class OpenInferenceMetadata:
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
-                    "model_repository"
-                    if self._config.models.admin_token
-                    else "model_repository(index)",
+                    "model_repository" if self._config.has_admin_api else "model_repository(index)",
                 ],
             }
         )

@@ -152,7 +152,7 @@ class OpenInferenceProtocol:
             deadline = min(deadline, now + asked.parameters.timeout / 1e6)
         served = admitted.served
         scores = await classify_all(
-            served,
+            admitted,
             items,
             deadline=deadline,
             name=lambda number: f"{what}, image {number}",
