@@ -60,7 +60,7 @@ def test_all_commands_by_mutual_tls(
     assert run("resolve", "digits", *client).stdout == f"127.0.0.1:{ports[2]}\n"
     relayed = run("classify", digits.images[0], "--model", "digits", "--relay", *client)
     assert relayed.returncode == 0, relayed
-    results = ["--results", tmp_path / "results.jsonl"]
+    results = ["--out", tmp_path / "results.jsonl"]
     streamed = run("stream", digits.images[0].parent, "--model", "digits", *results, *client)
     assert streamed.returncode == 0, streamed
     without = run("resolve", "digits", "--proxy", proxy, *trust)
