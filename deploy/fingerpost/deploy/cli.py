@@ -80,6 +80,7 @@ _COMMANDS = (
     "drain",
     "ca",
     "keys",
+    "lease",
     "up",
     "demo",
 )

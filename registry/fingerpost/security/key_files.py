@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import tempfile
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.keys import PublicKeys, SigningKey
+from fingerpost.security.secret_file import write_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "PublicKeysFile",
@@ -53,7 +55,7 @@ def save_signing_key(key: SigningKey, path: Path, *, replace: bool = False) -> N
         raise ConfigurationError(
             f"{path} exists: a key is not overwritten; remove it, or run `fingerpost keys rotate`"
         )
-    _write(path, key.encode(), 0o600)
+    write_file(path, key.encode(), mode=0o600, replace=replace)
 
 
 def load_public_keys(path: Path) -> PublicKeys:
@@ -80,7 +82,7 @@ def save_public_keys(keys: PublicKeys, path: Path) -> None:
             f"{path} limits keys to services, which would be lost: change this file by hand; "
             "`fingerpost keys show --key FILE` prints a public key"
         )
-    _write(path, keys.encode(), 0o644)
+    write_file(path, keys.encode(), mode=0o644, replace=True)
 
 
 class _ReadAgain:
@@ -170,23 +172,6 @@ def _read(path: Path) -> tuple[bytes, int]:
     if len(content) > _MAX_BYTES:
         raise ConfigurationError(f"{path} has over {_MAX_BYTES:,} bytes: it is not a key file")
     return content, mode
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    temporary = None
-    try:
-        # Made with mode 0600, so that nobody can open it before the mode is set.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            os.fchmod(descriptor, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigurationError:
