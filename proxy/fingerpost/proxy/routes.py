@@ -131,7 +131,7 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return _shown(worker) if plain else self._identified(worker, ANYBODY)
+        return worker.location if plain else self._identified(worker, ANYBODY)
 
     def _identified(self, worker: Instance, caller: Caller) -> str:
         """`host:port` with a lease, if any, and the path that names the process.
@@ -141,12 +141,12 @@ class ProxyRoutes:
         if self._leases is not None:
             boot_id = self._probes.boot_ids.get(worker.id, 0)
             lease = self._leases.path(caller, worker)
-            return f"{_shown(worker)}{lease}{identity_prefix(worker, boot_id)}"
+            return f"{worker.location}{lease}{identity_prefix(worker, boot_id)}"
         boot_id = 0 if worker.boot_id else self._probes.boot_ids.get(worker.id, 0)
         known = self._texts.get(worker.id)
         if known is not None and known[0] is worker and known[1] == boot_id:
             return known[2]
-        text = f"{_shown(worker)}{identity_prefix(worker, boot_id)}"
+        text = f"{worker.location}{identity_prefix(worker, boot_id)}"
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         self._texts[worker.id] = worker, boot_id, text
@@ -175,7 +175,7 @@ class ProxyRoutes:
         self._metrics.addresses.inc()
         if not self._leaving and not self._callers.required:
             remember(request, plain=plain)
-        address = _shown(worker) if plain else self._identified(worker, caller)
+        address = worker.location if plain else self._identified(worker, caller)
         return web.Response(text=f"{address}\n", headers=self._secret())
 
     async def _default_of(self, request: web.Request, caller: Caller) -> Instance:
@@ -230,7 +230,7 @@ class ProxyRoutes:
         if self._leases is None and request.headers.get(hdrs.IF_NONE_MATCH) == tag:
             return web.Response(status=304, headers=headers)
         if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
-            text = "".join(f"{_shown(each)}\n" for each in instances)
+            text = "".join(f"{each.location}\n" for each in instances)
             return web.Response(text=text, headers=headers)
         return json_response(
             resolve_answer(
@@ -390,8 +390,3 @@ class ProxyRoutes:
             body=self._metrics.render(self._directory),
             headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
         )
-
-
-def _shown(worker: Instance) -> str:
-    """`host:port` for clients that keep a text; a URL where that would be taken for plain HTTP."""
-    return worker.url if worker.speaks_tls else worker.address
