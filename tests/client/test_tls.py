@@ -178,7 +178,7 @@ async def test_sessions_are_resumed(tmp_path):
             pool.evict_idle()
             await client.classify(IMAGE, "flowers")
             (connection,) = pool._idle
-            assert connection._socket._tls.session_reused
+            assert connection._socket.session_reused
 
 
 async def test_a_ca_rotated_under_load_loses_nothing(tmp_path, monkeypatch):
