@@ -142,6 +142,16 @@ class Callers:
             raise
         return found.caller
 
+    async def allow(self, request: web.Request, model: str, action: str) -> Caller:
+        """Who sends a request for a model that it may use, whether that exists or not.
+
+        Raises:
+            NotIdentified, NotAllowed, Overloaded: see `identify` and `require_model`.
+        """
+        caller = await self.identify(request, action)
+        self.require_model(request, caller, model, action)
+        return caller
+
     def seconds_left(self, request: web.Request) -> float:
         """How long what `identify` found holds."""
         found = self._known(request)
