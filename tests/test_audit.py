@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.optional import not_none
+
 AUDIT = Path(__file__).parents[1] / ".ci" / "audit"
 
 
@@ -18,7 +20,7 @@ AUDIT = Path(__file__).parents[1] / ".ci" / "audit"
 def audit(monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     loader = SourceFileLoader("audit", str(AUDIT))
-    module = module_from_spec(spec_from_loader("audit", loader))
+    module = module_from_spec(not_none(spec_from_loader("audit", loader)))
     loader.exec_module(module)
     return module
 

@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 from tests.support.processes import FINGERPOST
+from tests.support.python_models import write_python_model
 
 pytestmark = pytest.mark.system
 
 
 def write_model(folder: Path) -> Path:
-    model = folder / "m"
-    model.mkdir()
-    (model / "model.toml").write_text('framework = "python"\nclass = "mine:Model"\n')
-    (model / "mine.py").write_text(
-        "class Model:\n"
-        "    height = width = 1\n"
-        "    def __init__(self, folder): pass\n"
-        "    def predict(self, batch): return [[1.0]] * len(batch)\n"
-    )
-    return model
+    code = """
+class Model:
+    height = width = 1
+
+    def predict(self, batch):
+        return [[1.0]] * len(batch)
+"""
+    return write_python_model(folder / "m", code, "mine:Model")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.support.processes import FINGERPOST, get_json
+from tests.support.python_models import write_python_model
 
 from fingerpost.testing import sync_fake_cluster
 
@@ -118,17 +119,18 @@ def _register(registry: str, name: str, host: str, port: int) -> None:
 
 def _model(folder: Path) -> Path:
     """A model of two classes with hostile labels."""
-    model = folder / "tulips"
-    model.mkdir()
-    (model / "model.toml").write_text('framework = "python"\nclass = "light:Model"\n')
-    (model / "light.py").write_text(
-        "import numpy as np\n\n\nclass Model:\n    height = width = 8\n\n"
-        "    def __init__(self, folder):\n        pass\n\n"
-        "    def predict(self, batch):\n        return np.tile([0.9, 0.1], (len(batch), 1))\n"
-    )
+    code = """
+import numpy as np
+
+class Model:
+    height = width = 8
+
+    def predict(self, batch):
+        return np.tile([0.9, 0.1], (len(batch), 1))
+"""
     hostile = HOSTILE.replace("\n", "")
-    (model / "labels.txt").write_text(f"{hostile}\n{hostile}2\n")
-    return model
+    labels = (hostile, f"{hostile}2")
+    return write_python_model(folder / "tulips", code, "light:Model", labels=labels)
 
 
 def on_a_terminal(arguments: list[str], until: str | None = None) -> tuple[int, str]:

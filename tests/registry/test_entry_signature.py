@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from tests.support.optional import not_none
 
 from fingerpost.client.wire import ResolvedInstance
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.consul.schema.codec import encode_instance
+from fingerpost.registry.consul.schema.codec import decode_entries, encode_instance
 from fingerpost.registry.entry_signature import canonical_entry, entry_verdict, sign_entry
 from fingerpost.security.keys import SigningKey
 from fingerpost.security.signing.statement import Flaw
@@ -103,3 +104,23 @@ def test_models_that_consul_would_shorten_cannot_be_signed():
     assert encode_instance(many, CheckConfig())
     with pytest.raises(InvalidInstance, match="signature is of all"):
         encode_instance(sign_entry(many, KEY, expires=1000), CheckConfig())
+
+
+def test_readers_in_another_datacenter_get_the_other_address_and_believe_it():
+    signed = sign_entry(INSTANCE, KEY, expires=1000, wan_address="203.0.113.9")
+    written = encode_instance(signed, CheckConfig(), wan_address="203.0.113.9")
+    service = {
+        "ID": written["service_id"],
+        "Service": written["name"],
+        "Address": written["address"],
+        "Port": written["port"],
+        "Meta": written["meta"],
+        "Weights": written["weights"],
+        "TaggedAddresses": written["tagged_addresses"],
+    }
+    body = msgspec.json.encode([{"Node": {}, "Service": service, "Checks": []}])
+    for remote, host in ((False, "10.0.0.7"), (True, "203.0.113.9")):
+        (entry,) = decode_entries(body, "flowers", remote=remote)
+        read = not_none(entry.instance)
+        assert read.host == host
+        assert entry_verdict(read, KEYS).flaw is None

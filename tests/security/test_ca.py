@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.support.optional import not_none
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.ca import Authority, make_authority, spiffe_id
@@ -64,9 +65,15 @@ def test_a_worker_and_a_client_that_it_signed_trust_each_other(ca):
     worker = ca.issue("worker", "flowers", hosts=["localhost", "127.0.0.1"])
     client = ca.issue("client", "camera-7")
     seen = handshake(worker, ca.certificate, client=client)
-    assert ("URI", WORKER) in seen["subjectAltName"]
+    assert ("URI", WORKER) in list(not_none(seen)["subjectAltName"])
     assert handshake(worker, ca.certificate, client=client, host="127.0.0.1")
     assert client.names == ("spiffe://vision.example.org/fingerpost/client/camera-7",)
+
+
+def test_a_worker_of_several_models_has_the_id_of_each(ca):
+    made = ca.issue("worker", "flowers", also=["birds"], hosts=["localhost"])
+    again = ca.renew(made.certificate)
+    assert again.names == made.names == (WORKER, WORKER.replace("flowers", "birds"), "localhost")
 
 
 def test_keys_are_for_the_owner_alone(ca):

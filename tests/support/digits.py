@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.support.python_models import write_python_model
+
 __all__ = ["Digits", "write_digits"]
 
 _EACH = 25
@@ -40,11 +42,8 @@ class Digits:
 
 def write_digits(folder: Path) -> Digits:
     """Write the model to `folder/models/digits`, and 25 images of each digit."""
-    model = folder / "models" / "digits"
-    model.mkdir(parents=True)
-    (model / "model.toml").write_text('framework = "python"\nclass = "light:Digits"\n')
-    (model / "light.py").write_text(_CLASS)
-    (model / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+    place = folder / "models" / "digits"
+    model = write_python_model(place, _CLASS, "light:Digits", labels=map(str, range(10)))
     images = []
     for digit in range(10):
         (folder / "images" / str(digit)).mkdir(parents=True)

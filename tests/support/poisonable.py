@@ -7,19 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from tests.support.pictures import save
+from tests.support.python_models import write_python_model
 
 __all__ = ["POISON", "poisonable"]
 
 POISON = save(Image.new("RGB", (40, 30), "white"))
-
-_MODEL_TOML = """\
-framework = "python"
-class = "poisonable:Poisonable"
-
-[input]
-height = 16
-width = 16
-"""
 
 _CLASS = """\
 import os
@@ -43,8 +35,6 @@ class Poisonable:
 
 def poisonable(folder: Path) -> Path:
     """Make the model's folder, whose name is the model's; it tells red, green and blue apart."""
-    folder.mkdir(parents=True)
-    (folder / "model.toml").write_text(_MODEL_TOML)
-    (folder / "poisonable.py").write_text(_CLASS)
-    (folder / "labels.txt").write_text("red\ngreen\nblue\n")
-    return folder
+    return write_python_model(
+        folder, _CLASS, "poisonable:Poisonable", labels=("red", "green", "blue")
+    )

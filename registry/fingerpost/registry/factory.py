@@ -116,12 +116,15 @@ def _reader_arguments(registry_config: RegistryConfig) -> dict[str, Any]:
 
     address_policy = AddressPolicy.parse(registry_config.allow_networks)
     folder = registry_config.snapshot_folder
+    signatures = open_signatures(registry_config.registration_keys)
     store = (
-        SnapshotStore(Path(folder), address_policy=address_policy) if folder is not None else None
+        SnapshotStore(Path(folder), address_policy=address_policy, signatures=signatures)
+        if folder is not None
+        else None
     )
     return {
         "address_policy": address_policy,
-        "signatures": open_signatures(registry_config.registration_keys),
+        "signatures": signatures,
         "store": store,
     }
 

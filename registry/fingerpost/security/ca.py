@@ -188,6 +188,7 @@ class Authority:
         role: Role,
         name: str = "",
         *,
+        also: Sequence[str] = (),
         hosts: Sequence[str] = (),
         days: float = 7.0,
         folder: Path | None = None,
@@ -197,6 +198,7 @@ class Authority:
         Args:
             role: what the process is.
             name: a worker's service; otherwise the operator's choice, or empty.
+            also: further names: the other services of a worker that serves several models.
             hosts: host names and addresses that others reach it at; by default this machine's
                 loopback. A client needs none.
             days: its life; it ends with the authority's own at the latest.
@@ -206,8 +208,8 @@ class Authority:
             ConfigurationError: a value that is not valid, a host that the authority may not sign
                 for, an expired authority, or the files exist.
         """
-        uri = spiffe_id(self.domain, role, name)
-        names = general_names(uri, hosts or (() if role == "client" else _LOCAL))
+        ids = [spiffe_id(self.domain, role, each) for each in (name, *also)]
+        names = general_names(ids, hosts or (() if role == "client" else _LOCAL))
         folder = folder or self._folder
         stem = "-".join(filter(None, (role, name)))
         certificate, key = folder / f"{stem}.pem", folder / f"{stem}{_KEY_SUFFIX}"

@@ -64,15 +64,15 @@ def name_constraints(domain: str, allow: Sequence[str]) -> x509.NameConstraints:
     return x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None)
 
 
-def general_names(uri: str, hosts: Sequence[str]) -> list[x509.GeneralName]:
-    """The SAN of a certificate: a URI, and host names and addresses.
+def general_names(uris: Sequence[str], hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """The SAN of a certificate: URIs, and host names and addresses.
 
     Raises:
         ConfigurationError: a host that is neither.
     """
     from cryptography import x509
 
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(each) for each in uris]
     for host in hosts:
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(host)))

@@ -15,7 +15,10 @@ from fingerpost.errors import InvalidName, RegistryUnreachable
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.registry.entry_signature import sign_entry
+from fingerpost.registry.watching.signatures import open_signatures
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
+from fingerpost.security.keys import SigningKey
 
 MODELS = (ModelInfo(name="flowers", versions=("3", "2"), aliases={"stable": "2"}),)
 
@@ -240,3 +243,15 @@ async def test_the_list_of_services_is_that_on_disk_while_a_registry_is_away(
             await registry.catalog()  # asked for the registry's own word
     finally:
         await registry.aclose()
+
+
+async def test_what_was_stored_without_a_signature_is_not_believed(tmp_path):
+    """Such as before signatures were asked for. One that has ended will do: see `SnapshotStore`."""
+    key = SigningKey.generate()
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(key.public.encode())
+    signed = sign_entry(instance("a"), key, expires=1000)
+    await write(tmp_path / "snapshots", snapshot(signed, instance("b")))
+    signatures = open_signatures(str(keys))
+    read = await SnapshotStore(tmp_path / "snapshots", signatures=signatures).load("flowers")
+    assert not_none(read).instances == (signed,)

@@ -85,6 +85,14 @@ def issue(
             show_default=False,
         ),
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE",
+            help="Another service of a worker that serves several models; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     folder: Folder = Path("ca"),
     target: Annotated[
         Path | None,
@@ -97,7 +105,7 @@ def issue(
     from fingerpost.security.ca import Authority
 
     authority = Authority(folder)
-    made = authority.issue(role, name, hosts=host or (), days=days, folder=target)
+    made = authority.issue(role, name, also=also or (), hosts=host or (), days=days, folder=target)
     _print(made, json=json)
     if not json:
         out.print(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fingerpost.registry.address_policy import AddressPolicy
+    from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["SnapshotStore"]
 
@@ -77,6 +78,8 @@ class SnapshotStore:
     Args:
         folder: the folder of the files, with no others in it.
         address_policy: which instances may be read back; None allows all that are well formed.
+        signatures: likewise. A signature that has ended since will do: in a long outage nobody can
+            renew it.
         pause_s: seconds between two writes of one service. More writes less; a process that is
             killed loses that much.
         clock: monotonic seconds, from the same clock as `Snapshot.taken_at`.
@@ -88,12 +91,14 @@ class SnapshotStore:
         folder: Path,
         *,
         address_policy: AddressPolicy | None = None,
+        signatures: EntrySignatures | None = None,
         pause_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._address_policy = address_policy
+        self._signatures = signatures
         self._pause_s = pause_s
         self._clock = clock
         self._wall = wall
@@ -242,6 +247,8 @@ class SnapshotStore:
                 if self._address_policy is not None
                 else None
             )
+            if rejection is None and self._signatures is not None:
+                rejection = self._signatures.rejection(instance, ended=False)
             if rejection is None and instance.service == service:
                 instances[instance.id] = instance
             else:
