@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from benchmarks.client.__main__ import OneList
 from benchmarks.harness.environments import installed
 from benchmarks.harness.load import post
 from benchmarks.harness.pictures import photo
@@ -101,10 +100,10 @@ async def client_us(pairs: int, body: bytes) -> list[tuple[float, float]]:
             ports = [each.laddr.port for each in psutil.Process(process.pid).net_connections()]
             port = ports[0] if ports else 0
             await asyncio.sleep(0.05)
-        config = ClientConfig(lease=lease("digits"))
+        config, source = ClientConfig(lease=lease("digits")), f"static://127.0.0.1:{port}"
         async with (
-            Client(registry=OneList(port)) as without,
-            Client(registry=OneList(port), config=config) as carrying,
+            Client(source) as without,
+            Client(source, config=config) as carrying,
         ):
             for number in range(pairs + 1):
                 order = (without, carrying) if number % 2 else (carrying, without)
