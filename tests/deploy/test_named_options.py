@@ -28,6 +28,7 @@ CLUSTER = ("classify", "stream", "bench", "resolve", "status")
 # `module:--option` is for the messages about that option alone.
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/browser_guard.py": ("registry",),
+    "registry/consul/agent.py": ("worker",),
     "registry/consul/draining.py": ("drain", "undrain"),
     "registry/consul/http.py": ("classify", "stream", "bench"),
     "registry/consul/registration.py": ("worker",),
