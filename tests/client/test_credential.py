@@ -46,6 +46,7 @@ async def test_a_client_shows_its_key(guarded: Guarded) -> None:
 async def test_a_client_of_threads_shows_it_too(guarded: Guarded) -> None:
     def ask() -> tuple[str, ...]:
         with SyncClient(guarded.world.proxy.url, config=QUICK, api_key=ALL) as client:
+            assert ALL not in repr(vars(client))
             copy = pickle.loads(pickle.dumps(client))  # noqa: S301 - our own
             with copy:
                 assert copy.services() == ("cats", "digits")

@@ -16,6 +16,8 @@ from fingerpost.deploy import cli
 ROOT = Path(__file__).parents[2]
 ROOMS = ("registry", "client", "proxy", "worker", "deploy")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+# A command that a text says to run: its options are looked for on it.
+COMMAND = re.compile(r"`fingerpost ((?:model|ca|caller|keys) [a-z]+|[a-z]+)([^`]*)`")
 
 MODEL = ("model show", "model check", "model export", "model bench")
 LOADS = ("worker", "classify", "up", *MODEL)
@@ -26,6 +28,7 @@ CLUSTER = ("classify", "stream", "bench", "resolve", "status")
 # `module:--option` is for the messages about that option alone.
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/browser_guard.py": ("registry",),
+    "registry/consul/agent.py": ("worker",),
     "registry/consul/draining.py": ("drain", "undrain"),
     "registry/consul/http.py": ("classify", "stream", "bench"),
     "registry/consul/registration.py": ("worker",),
@@ -62,7 +65,23 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "deploy/options/cluster.py": CLUSTER,
     "deploy/options/cluster.py:--relay": ("classify", "stream", "bench"),
     "deploy/results_log.py": ("stream",),
+    "deploy/without_tls.py": ("worker", "proxy"),
+    "deploy/key_rotation.py": ("keys rotate",),
+    "deploy/options/model.py": LOADS,
+    "client/dispatch/leases.py": ("classify", "stream", "bench"),
+    "client/dispatch/leases.py:--lease-key": ("proxy",),
+    "registry/tls_server.py": ("worker", "proxy", "registry"),
+    "registry/tls_server.py:--tls-ca": ("proxy", "registry"),
+    "worker/address_check.py": ("worker",),
+    "worker/engine/fairness/flow.py": ("worker",),
+    "worker/protocols/classify.py": ("worker",),
     # Of other commands.
+    "deploy/commands/ca.py:--tls-cert": ("proxy",),
+    "deploy/commands/ca.py:--tls-key": ("proxy",),
+    "deploy/commands/ca.py:--tls-ca": ("proxy",),
+    "deploy/commands/keys.py:--lease-key": ("proxy",),
+    "deploy/commands/keys.py:--require-lease": ("worker",),
+    "deploy/commands/lease.py:--lease-key": ("proxy",),
     "deploy/commands/model.py:--threads": ("model bench", "worker"),
     "deploy/commands/demo.py:--proxy": ("classify",),
     "deploy/commands/status.py:--advertise": ("worker",),
@@ -70,6 +89,15 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "deploy/commands/status.py:--model": ("worker",),
     "deploy/commands/train.py:--model": ("up",),
     "deploy/commands/up.py:--proxy": ("classify", "status"),
+}
+# Options of another command, in the help of one that has to do with it.
+OF_ANOTHER = {
+    "worker:--lease-key": "proxy",
+    "proxy:--require-lease": "worker",
+    "model sign:--require-signature": "worker",
+    "keys rotate:--lease-life": "proxy",
+    "keys rotate:--lease-grace": "worker",
+    **{f"keys {each}:--lease-keys": "worker" for each in ("init", "publish", "rotate", "show")},
 }
 # Arguments of other programs.
 OTHERS = (
@@ -103,22 +131,34 @@ def commands() -> dict[str, tuple[set[str], str]]:
     return found
 
 
-def messages() -> Iterator[tuple[str, str, str]]:
-    """The module, the function and the option of each text in the source that names an option."""
+def options_in(text: str) -> Iterator[tuple[str, str]]:
+    """Each option of a text, and the command that it is said to belong to, if one is named."""
+    text = re.sub(r"\bcurl .*", "", text)
+    for found in COMMAND.finditer(text):
+        yield from ((option, found[1]) for option in OPTION.findall(found[2]))
+    yield from ((option, "") for option in OPTION.findall(COMMAND.sub("", text)))
+
+
+def messages() -> Iterator[tuple[str, str, str, str]]:
+    """The module, function, option and named command of each text that names an option."""
     for room in ROOMS:
         for path in sorted((ROOT / room / "fingerpost" / room).rglob("*.py")):
             module = path.relative_to(ROOT / room / "fingerpost").as_posix()
             for part in ast.parse(path.read_text("utf-8")).body:
                 silent = set(_not_shown(part))
                 for node in ast.walk(part):
+                    if isinstance(node, ast.JoinedStr):
+                        silent.update(map(id, node.values))
                     text = _text(node)
                     if id(node) not in silent and not OPTION.fullmatch(text):
-                        for option in OPTION.findall(text):
-                            yield module, getattr(part, "name", ""), option
+                        for option, command in options_in(text):
+                            yield module, getattr(part, "name", ""), option, command
 
 
 def _text(node: ast.AST) -> str:
-    """The text of a string, also of a part of an f-string; else nothing."""
+    """The text of a string or an f-string, whose values are `?`; else nothing."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) or "?" for part in node.values)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return ""
@@ -147,17 +187,19 @@ def shown_by(module: str, function: str, option: str) -> tuple[str, ...]:
     name = own[1]
     if name == "ca":
         return (f"ca {function}",)
-    return {"model": (f"model {function}",), "drain": ("drain", "undrain")}.get(name, (name,))
+    if name in ("model", "ca", "caller", "keys"):
+        return (f"{name} {function}",)
+    return ("drain", "undrain") if name == "drain" else (name,)
 
 
 def test_every_option_in_a_message_exists_on_the_command_that_shows_it() -> None:
     options = options_of_commands()
     seen = set()
-    for module, function, option in messages():
+    for module, function, option, command in messages():
         if module in OTHERS:
             continue
         seen.add(module)
-        shown = shown_by(module, function, option)
+        shown = (command,) if command else shown_by(module, function, option)
         assert shown, (
             f"{module} has a message with {option}: say in SHOWN_BY which commands show it"
         )
@@ -177,9 +219,11 @@ def test_the_tensors_of_a_message_are_options(end: str) -> None:
 
 def test_every_option_in_a_help_text_exists_on_that_command() -> None:
     found = commands()
-    assert len(found) == 17
+    assert len(found) >= 17
     for name, (options, text) in found.items():
-        assert set(OPTION.findall(text)) <= options, name
+        for option, command in options_in(text):
+            other = command or OF_ANOTHER.get(f"{name}:{option}", "")
+            assert option in (found[other][0] if other else options), (name, option, other)
 
 
 def test_every_command_that_loads_a_model_has_the_same_options_for_it() -> None:
@@ -188,5 +232,6 @@ def test_every_command_that_loads_a_model_has_the_same_options_for_it() -> None:
         "--name", "--labels", "--input-layer", "--output-layer", "--input-mean", "--input-std",
         "--image-size", "--input-layout", "--follow-symlinks",
     }  # fmt: skip
-    assert {name for name, own in options.items() if own & described} == {*LOADS, "train"}
+    others = {"train", "model sign"}
+    assert {name for name, own in options.items() if own & described} == {*LOADS, *others}
     assert not [name for name in LOADS if not described <= options[name]]

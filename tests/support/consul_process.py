@@ -26,6 +26,7 @@ class ConsulProcess:
         log: the file its log goes to.
         datacenter: its datacenter's name.
         joining: an agent of another datacenter, already started, to join over the WAN.
+        config: a file with more of its configuration.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class ConsulProcess:
         *,
         datacenter: str = "dc1",
         joining: ConsulProcess | None = None,
+        config: Path | None = None,
     ) -> None:
+        self._config = config
         self._binary = binary
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,6 +66,7 @@ class ConsulProcess:
                     "-grpc-port=-1",
                     f"-datacenter={self._datacenter}",
                     f"-node=node-{self._datacenter}",
+                    *([f"-config-file={self._config}"] if self._config else []),
                     *(
                         [f"-retry-join-wan=127.0.0.1:{self._joining._wan_port}"]
                         if self._joining

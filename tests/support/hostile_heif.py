@@ -54,7 +54,8 @@ def tiled(tile: int, size: tuple[int, int], *, times: int, deep: bool = False) -
     Args:
         deep: that picture is laid over itself, which makes it as often again.
     """
-    picture = heic_of(Image.new("RGB", (tile, tile)))
+    # The usual preset takes 6 s for a tile of 16 megapixels, this one 1.5 s.
+    picture = heic_of(Image.new("RGB", (tile, tile)), enc_params={"preset": "ultrafast"})
     at = picture.index(b"hvcC") - 4
     settings = picture[at : at + struct.unpack_from(">I", picture, at)[0]]
     coded = picture[picture.rindex(b"mdat") + 4 :]

@@ -32,6 +32,12 @@ class OneWatch:
     async def list(self, service: str) -> Snapshot:
         raise NotImplementedError
 
+    async def document(self, name: str) -> bytes | None:
+        raise NotImplementedError
+
+    async def publish(self, name: str, content: bytes) -> None:
+        raise NotImplementedError
+
     def watch(self, service: str) -> Watch[Snapshot]:
         if service not in self.watches:
             self.watches[service] = Watch(self._poll, name=service).start()

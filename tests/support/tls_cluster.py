@@ -20,7 +20,7 @@ from fingerpost.worker import Worker, WorkerConfig
 from fingerpost.worker.config import DrainConfig
 from tests.support.certificates import TRUST_DOMAIN, Authority, Pair
 
-__all__ = ["IMAGE", "Secure", "proxied", "secure_cluster", "serve_with"]
+__all__ = ["IMAGE", "Flowers", "Secure", "proxied", "secure_cluster", "serve_with"]
 
 
 def _image() -> bytes:
@@ -32,7 +32,9 @@ def _image() -> bytes:
 IMAGE = _image()
 
 
-class _Flowers:
+class Flowers:
+    """A model that sees a rose in everything."""
+
     labels = ("rose", "daisy")
     height = width = 16
 
@@ -67,7 +69,7 @@ class Secure:
             drain=DrainConfig(lease_s=0.1),
             tls=tls,
         )
-        worker = Worker.for_object(_Flowers(), name=name, config=config)
+        worker = Worker.for_object(Flowers(), name=name, config=config)
         await self.stack.enter_async_context(worker)
         await worker.register()
         return worker
@@ -94,7 +96,7 @@ async def secure_cluster(folder: Path, *, mutual: bool = False) -> AsyncIterator
     ca = Authority(folder)
     own = ca.issue("registry")
     given = ca.issue("client")
-    trust = {"ca": str(ca.file), "trust_domain": TRUST_DOMAIN}
+    trust: dict[str, Any] = {"ca": str(ca.file), "trust_domain": TRUST_DOMAIN}
     tls = serve_with(own, client_ca=str(ca.file) if mutual else None, **trust)
     client = TlsConfig(cert=str(given.cert), key=str(given.key), **trust)
     async with EmbeddedRegistry(port=0, tls=tls) as registry:

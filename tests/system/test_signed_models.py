@@ -57,7 +57,7 @@ def test_only_signed_versions_are_served(
     shutil.copytree(digits.model, tmp_path / "new")
     (tmp_path / "new").rename(second)
     refused = until_blocking(lambda: (state(2) or {}).get("error"))
-    assert "digits@2 is not signed" in refused
+    assert refused.startswith("untrusted_model: digits@2 is not signed")
     assert classify()["version"] == "1"
     assert "digest" not in classify()
     assert classify("?digest=1")["digest"] == signed["digest"]

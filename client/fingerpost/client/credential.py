@@ -14,9 +14,18 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-__all__ = ["Credential"]
+__all__ = ["Credential", "Secret"]
 
 logger = logging.getLogger(__name__)
+
+
+class Secret(str):
+    """A text whose representation does not show it, for arguments that are kept."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 class Credential:

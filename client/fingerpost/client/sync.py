@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fingerpost.client.client import Client
+from fingerpost.client.credential import Secret
 from fingerpost.client.streaming.concurrency import LimitSemaphore
 from fingerpost.client.streaming.options import check_images, keyed
 from fingerpost.client.streaming.window import StreamWindow
@@ -83,8 +84,8 @@ class SyncClient:
             tls=tls,
             tracing=tracing,
             priority=priority,
-            api_key=api_key,
-            token=token,
+            api_key=None if api_key is None else Secret(api_key),
+            token=None if token is None else Secret(token),
             token_file=token_file,
         )
         self._client = self._make()

@@ -59,11 +59,12 @@ class LoadProbes:
         self.boot_ids: dict[str, int] = {}
         self.verified: frozenset[str] = frozenset()
         self._tls = ClientTls(config.tls)
+        self._verifies = bool(self._interval_s) and self._tls.requires
         self._log = LogLimit(_LOG_EVERY_S)
 
     def accepting_instances(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
         """The instances that did not refuse the last probe; all of them if all did."""
-        if self._interval_s and self._tls.requires:
+        if self._verifies:
             instances = tuple(each for each in instances if each.id in self.verified)
         if not self.refusing:
             return instances

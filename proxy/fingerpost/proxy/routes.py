@@ -66,6 +66,7 @@ class ProxyRoutes:
         self._probes = probes
         self._relay = relay
         self._callers = callers
+        self._guarded = callers.required  # read for each lookup, and fixed
         self._leases = leases
         self._config = config
         self._metrics = metrics
@@ -131,7 +132,7 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return _shown(worker) if plain else self._identified(worker, ANYBODY)
+        return worker.location if plain else self._identified(worker, ANYBODY)
 
     def _identified(self, worker: Instance, caller: Caller) -> str:
         """`host:port` with a lease, if any, and the path that names the process.
@@ -141,12 +142,12 @@ class ProxyRoutes:
         if self._leases is not None:
             boot_id = self._probes.boot_ids.get(worker.id, 0)
             lease = self._leases.path(caller, worker)
-            return f"{_shown(worker)}{lease}{identity_prefix(worker, boot_id)}"
+            return f"{worker.location}{lease}{identity_prefix(worker, boot_id)}"
         boot_id = 0 if worker.boot_id else self._probes.boot_ids.get(worker.id, 0)
         known = self._texts.get(worker.id)
         if known is not None and known[0] is worker and known[1] == boot_id:
             return known[2]
-        text = f"{_shown(worker)}{identity_prefix(worker, boot_id)}"
+        text = f"{worker.location}{identity_prefix(worker, boot_id)}"
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         self._texts[worker.id] = worker, boot_id, text
@@ -167,15 +168,18 @@ class ProxyRoutes:
         plain = "*/*" not in request.headers.get(hdrs.ACCEPT, "")
         check_parameters(request.query, ())
         try:
-            caller = await self._callers.identify(request, "address")
-            worker = await self._default_of(request, caller)
+            if self._guarded:
+                caller = await self._callers.identify(request, "address")
+                worker = await self._default_of(request, caller)
+            else:
+                caller, worker = ANYBODY, await self._picker.default()
         except FingerpostError:
             self._metrics.failures["address"].inc()
             raise
         self._metrics.addresses.inc()
-        if not self._leaving and not self._callers.required:
+        if not self._leaving and not self._guarded:
             remember(request, plain=plain)
-        address = _shown(worker) if plain else self._identified(worker, caller)
+        address = worker.location if plain else self._identified(worker, caller)
         return web.Response(text=f"{address}\n", headers=self._secret())
 
     async def _default_of(self, request: web.Request, caller: Caller) -> Instance:
@@ -196,13 +200,13 @@ class ProxyRoutes:
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
-        index = 0
+        index = 0 if self._guarded else self._directory.catalog_index
         try:
-            caller = await self._callers.identify(request, "resolve")
-            index = self._directory.catalog_index
             query = ResolveQuery.parse(request.match_info["service"], request.query)
-            service = query.reference.model
-            self._callers.require_model(request, caller, service, "resolve")
+            service, caller = query.reference.model, ANYBODY
+            if self._guarded:
+                caller = await self._callers.allow(request, service, "resolve")
+                index = self._directory.catalog_index
             if query.index == 0:
                 snapshot = await self._directory.resolve(service)
             else:
@@ -211,8 +215,7 @@ class ProxyRoutes:
                     wait_s = min(wait_s, self._leases.held_s)
                 snapshot = await self._blocking.resolve(service, index=query.index, wait_s=wait_s)
                 # Who was held for minutes may have lost the right meanwhile.
-                caller = await self._callers.identify(request, "resolve")
-                self._callers.require_model(request, caller, service, "resolve")
+                caller = await self._callers.allow(request, service, "resolve")
             index = snapshot.index
             instances = matching(snapshot, query.reference)
         except FingerpostError as error:
@@ -222,7 +225,9 @@ class ProxyRoutes:
             return response
         if query.zone:
             instances = tuple(sorted(instances, key=lambda each: each.zone != query.zone))
-        instances = only_allowed_models(caller, instances[: query.count or None])
+        instances = instances[: query.count or None]
+        if self._guarded:
+            instances = only_allowed_models(caller, instances)
         self._metrics.resolves.inc()
         # The index alone does not tell one representation from another, so the tag is weak.
         tag = f'W/"{index}"'
@@ -230,7 +235,7 @@ class ProxyRoutes:
         if self._leases is None and request.headers.get(hdrs.IF_NONE_MATCH) == tag:
             return web.Response(status=304, headers=headers)
         if "text/plain" in request.headers.get(hdrs.ACCEPT, ""):
-            text = "".join(f"{_shown(each)}\n" for each in instances)
+            text = "".join(f"{each.location}\n" for each in instances)
             return web.Response(text=text, headers=headers)
         return json_response(
             resolve_answer(
@@ -333,10 +338,8 @@ class ProxyRoutes:
             InvalidName: it is not a valid name.
             Unauthenticated, Forbidden: nobody known, or somebody who may not use it.
         """
-        caller = await self._callers.identify(request, action)
         reference = ModelReference.parse(request.match_info["service"])
-        self._callers.require_model(request, caller, reference.model, action)
-        return caller, reference
+        return await self._callers.allow(request, reference.model, action), reference
 
     def _secret(self) -> dict[str, str]:
         """Headers of an answer with a lease: nobody keeps it or passes it on."""
@@ -390,8 +393,3 @@ class ProxyRoutes:
             body=self._metrics.render(self._directory),
             headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
         )
-
-
-def _shown(worker: Instance) -> str:
-    """`host:port` for clients that keep a text; a URL where that would be taken for plain HTTP."""
-    return worker.url if worker.speaks_tls else worker.address

@@ -186,6 +186,14 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return f"https://{self.address}" if self.speaks_tls else f"http://{self.address}"
 
     @cached_property
+    def location(self) -> str:
+        """What a client without a library is given: `host:port`, or a URL with TLS.
+
+        curl takes `host:port` for plain HTTP.
+        """
+        return self.url if self.speaks_tls else self.address
+
+    @cached_property
     def target(self) -> str:
         """What clients connect to: `host:port`, or `https://host:port#service`.
 

@@ -171,6 +171,9 @@ def connection_problem(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientResponseError):  # without its own status and URL
         return f"not an HTTP answer: {' '.join(error.message.split())}"
     cause = getattr(error, "os_error", error)
+    if isinstance(cause, OSError) and "[SSL" in str(cause):
+        # Its number is OpenSSL's: as the system's, 1 would be `Operation not permitted`.
+        return cause.strerror or str(cause)
     if isinstance(cause, OSError):
         numbers = {cause.errno} if cause.errno else set(map(int, _ERRNO.findall(str(cause))))
         known = sorted(os.strerror(each) for each in numbers if each and each > 0)

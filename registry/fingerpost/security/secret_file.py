@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["read_file", "write_file"]
 
 
-def write_file(path: Path, content: bytes, *, mode: int, replace: bool = False) -> None:
+def write_file(
+    path: Path,
+    content: bytes,
+    *,
+    mode: int,
+    replace: bool = False,
+    like: os.stat_result | None = None,
+) -> None:
     """Write a file so that a reader sees either all of it or what was there before.
 
     Args:
@@ -23,6 +30,8 @@ def write_file(path: Path, content: bytes, *, mode: int, replace: bool = False) 
         content: all of it.
         mode: the permission bits, which it has from the beginning: 0o600 for a key.
         replace: whether a file of that name is replaced; otherwise it is an error.
+        like: the owner and the permission bits of the file that is replaced, which stay as they
+            are; the owner only as far as this process may give files away.
 
     Raises:
         ConfigurationError: it exists, or cannot be written.
@@ -30,6 +39,10 @@ def write_file(path: Path, content: bytes, *, mode: int, replace: bool = False) 
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            if like is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(file.fileno(), like.st_uid, like.st_gid)
+                os.fchmod(file.fileno(), like.st_mode & 0o777)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # or the new name may be an empty file after a power failure

@@ -12,6 +12,8 @@ from sklearn.utils import Bunch
 
 from fingerpost.deploy.demo.digits import SIDE, write_digits
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.training import FitConfig, NetworkConfig
+from fingerpost.worker.training.dataset import scan, split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,13 @@ def test_every_digit_is_written_once_and_every_class_is_split_alike(tmp_path: Pa
     for digit in range(10):
         sides = [sum(name.startswith(f"{digit}/") for name in side) for side in (train, held_out)]
         assert sides[1] / sum(sides) == pytest.approx(0.2, abs=0.003)
+
+
+def test_an_epoch_of_the_demo_is_one_pass(tmp_path: Path) -> None:
+    """With the least steps of an epoch one higher than its batches, it took two."""
+    training, _ = split(scan(write_digits(tmp_path).train), share=0.15, seed=0)
+    batches = -(-len(training) // FitConfig().batch_size)
+    assert batches == NetworkConfig(backbone="small").min_epoch_steps
 
 
 def test_the_enlarged_png_gives_the_original_back(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,19 @@ def test_lines_after_a_full_disk_are_whole(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened(tmp_path: Path, dropped: Counter) -> None:
     with pytest.raises(ConfigurationError, match="the audit log .* cannot be opened: No such file"):
         AuditLog(str(tmp_path / "missing" / "audit.log"), dropped=dropped)
+
+
+def test_two_writers_of_one_file_rotate_it_without_loss(tmp_path: Path, dropped: Counter) -> None:
+    file = tmp_path / "audit.log"
+    logs = [AuditLog(str(file), dropped=dropped, max_bytes=20_000) for _ in range(2)]
+    for number in range(200):
+        for which, log in enumerate(logs):
+            log.write("load", f"{which}-{number}", "done")
+        if number % 10 == 0:
+            time.sleep(0.002)  # so that they write in turn
+    for log in logs:
+        log.close()
+    files = list(tmp_path.iterdir())
+    assert len(files) > 1
+    found = sorted(each["target"] for each in lines(*files))
+    assert found == sorted(f"{which}-{number}" for which in range(2) for number in range(200))

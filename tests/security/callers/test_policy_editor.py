@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,5 +70,30 @@ def test_a_broken_file_is_not_made_worse(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="callers.toml"):
         add_caller(path, "one", tenant="a", role="")
     assert path.read_text() == "[[callers\n"
-    with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
+    with pytest.raises(ConfigurationError, match="cannot be opened: No such file"):
         add_caller(tmp_path / "no" / "callers.toml", "one", tenant="a", role="")
+
+
+@pytest.mark.shell
+def test_two_commands_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "callers.toml"
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from fingerpost.security.callers.policy_editor import add_caller\n"
+        "path, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "for n in range(5): add_caller(path, name + str(n), tenant='t', role='')"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in ("a", "b", "c")
+    ]
+    assert [each.wait(60) for each in running] == [0, 0, 0]
+    assert len(read_policy(path).entries) == 15
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    path, link = tmp_path / "callers.toml", tmp_path / "link.toml"
+    add_caller(path, "one", tenant="a", role="")
+    link.symlink_to(path)
+    add_caller(link, "two", tenant="a", role="")
+    assert link.is_symlink()
+    assert len(read_policy(path).entries) == 2

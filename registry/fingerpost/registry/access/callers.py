@@ -14,7 +14,7 @@ from aiohttp import hdrs
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.basics.printable import one_line
-from fingerpost.errors import Overloaded
+from fingerpost.errors import ConfigurationError, Overloaded
 from fingerpost.registry.access.issuer_keys import IssuerKeys
 from fingerpost.registry.supervision import supervise
 from fingerpost.security.attempts import Attempts
@@ -141,6 +141,16 @@ class Callers:
             self.refused(request, Refusal.TOO_MANY, text, action=action, target=target)
             raise
         return found.caller
+
+    async def allow(self, request: web.Request, model: str, action: str) -> Caller:
+        """Who sends a request for a model that it may use, whether that exists or not.
+
+        Raises:
+            NotIdentified, NotAllowed, Overloaded: see `identify` and `require_model`.
+        """
+        caller = await self.identify(request, action)
+        self.require_model(request, caller, model, action)
+        return caller
 
     def seconds_left(self, request: web.Request) -> float:
         """How long what `identify` found holds."""
@@ -280,8 +290,12 @@ class Callers:
                 continue
             # In a thread: a file with 10,000 callers takes a second.
             if file.changed() and await asyncio.to_thread(file.read_again):
-                self._use_policy()
-                self._on_change()
+                try:
+                    self._use_policy()
+                    self._on_change()
+                except ConfigurationError as error:  # it has issuers, and joserfc is missing
+                    file.problem = error.message
+                    logger.error("%s; the last good policy stays in use", error)  # noqa: TRY400
             keys.refresh_due()
             self._metrics.policy_broken.set(bool(file.problem))
             self._metrics.issuers_failing.set(len(keys.problems))
@@ -290,8 +304,8 @@ class Callers:
         if self._file is None or self._keys is None:
             return
         policy = self._file.policy
-        self._keys.follow(policy.issuers)
         self._authenticator = Authenticator(policy, self._keys.get)
+        self._keys.follow(policy.issuers)
         self._metrics.policy_callers.set(len(policy.entries))
 
     def _keys_changed(self) -> None:

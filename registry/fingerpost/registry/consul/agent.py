@@ -7,7 +7,12 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.errors import RegistryDenied, RegistryError, RegistryUnreachable
+from fingerpost.errors import (
+    InvalidInstance,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnreachable,
+)
 from fingerpost.registry.consul.acl import check_acl
 from fingerpost.registry.consul.schema.checks import check_name, format_duration
 from fingerpost.registry.consul.schema.codec import (
@@ -211,12 +216,19 @@ class ConsulAgent:
 
 @contextlib.contextmanager
 def _naming_rule(instance: Instance) -> Iterator[None]:
-    """Add the missing rule to the error of a denied call."""
+    """Say more of an error: the rule that is missing, or what an old Consul cannot check."""
     try:
         yield
     except RegistryDenied as error:
         rule = f'service "{instance.service}" {{ policy = "write" }}'
         raise RegistryDenied(f"{error}; the token needs {rule}") from error
+    except RegistryError as error:
+        if "TLSServerName" not in error.message:
+            raise
+        raise InvalidInstance(
+            f"instance {instance.id}: Consul before 1.10 cannot check a certificate that has not "
+            f"the address {instance.host}: issue one that has it, or use --check ttl"
+        ) from error
 
 
 def _is_listed(entry: Entry | None) -> bool:

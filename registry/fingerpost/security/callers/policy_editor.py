@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import tempfile
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fingerpost.basics.config_file import read_config
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.callers.api_keys import hash_key, make_key
 from fingerpost.security.callers.policy import MAX_POLICY_BYTES, Policy, check_caller_name
+from fingerpost.security.secret_file import write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["Added", "add_caller"]
 
@@ -29,7 +34,7 @@ def add_caller(path: Path, name: str, *, tenant: str, role: str) -> Added:
     """Make a key for a new caller, and append the caller to the file.
 
     The file is replaced as a whole, so servers that read it at the same time see the old or the new
-    one. A new file is 0600; an existing one keeps its rights.
+    one. A new file is 0600; an existing one keeps its owner and its rights.
 
     Raises:
         ConfigurationError: the name is in use or not valid, or the file is not valid or cannot be
@@ -37,40 +42,46 @@ def add_caller(path: Path, name: str, *, tenant: str, role: str) -> Added:
     """
     check_caller_name(name)
     check_caller_name(tenant)
-    try:
-        content, mode = read_config(path, most=MAX_POLICY_BYTES), path.stat().st_mode & 0o777
-    except FileNotFoundError:
-        content, mode = b"", 0o600
-    policy = Policy.parse(content, path)
-    if any(each.caller.identity == name for each in policy.entries):
-        raise ConfigurationError(f"{path} has a caller {name!r} already: choose another name")
-    key, made_tenant = make_key(), tenant not in policy.tenants
-    lines = ["" if content.endswith(b"\n") or not content else "\n"]
-    if made_tenant:
-        lines += [f'\n[tenants."{tenant}"]\n']
-    lines += [f'\n[[callers]]\nname = "{name}"\ntenant = "{tenant}"\n']
-    if role:
-        lines += [f'role = "{role}"\n']
-    lines += [f'keys = ["{hash_key(key)}"]\n']
-    changed = content + "".join(lines).encode()
-    Policy.parse(changed, path)  # never leaves a file that servers would refuse
-    _replace(path, changed, mode)
+    path = path.resolve()  # what a link leads to is replaced, not the link
+    with _alone(path.parent):
+        try:
+            content, before = read_config(path, most=MAX_POLICY_BYTES), path.stat()
+        except FileNotFoundError:
+            content, before = b"", None
+        policy = Policy.parse(content, path)
+        if any(each.caller.identity == name for each in policy.entries):
+            raise ConfigurationError(f"{path} has a caller {name!r} already: choose another name")
+        key, made_tenant = make_key(), tenant not in policy.tenants
+        changed = content + _added(
+            name, tenant, role, hash_key(key), made_tenant=made_tenant, after=content
+        )
+        Policy.parse(changed, path)  # never leaves a file that servers would refuse
+        write_file(path, changed, mode=0o600, replace=True, like=before)
     return Added(key, made_tenant)
 
 
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    target = path.resolve()
+def _added(
+    name: str, tenant: str, role: str, hashed: str, *, made_tenant: bool, after: bytes
+) -> bytes:
+    """The tables to append to a file's content."""
+    text = "" if after.endswith(b"\n") or not after else "\n"
+    if made_tenant:
+        text += f'\n[tenants."{tenant}"]\n'
+    text += f'\n[[callers]]\nname = "{name}"\ntenant = "{tenant}"\n'
+    if role:
+        text += f'role = "{role}"\n'
+    return f'{text}keys = ["{hashed}"]\n'.encode()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock of the folder, so that of two commands at once neither loses what it adds."""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+        raise ConfigurationError(f"{folder} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

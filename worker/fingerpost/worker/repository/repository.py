@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
+from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel, UntrustedModel
 from fingerpost.worker.repository.handle import VersionHandle
 from fingerpost.worker.repository.manager import ServedVersion
 from fingerpost.worker.repository.relabelling import relabelled
@@ -290,6 +290,8 @@ class ModelRepository:
         except Exception as error:
             known = isinstance(error, ConfigurationError)
             text = str(error) if known else f"{type(error).__name__}: {error}"
+            if isinstance(error, UntrustedModel):
+                text = f"{error.code}: {text}"  # for programs that watch it
             if self._started or not known:  # else `start` raises it
                 trace = None if known else error
                 logger.error("%s@%d cannot be loaded: %s", name, version, text, exc_info=trace)  # noqa: TRY400

@@ -50,7 +50,10 @@ class LeaseGate:
         token = field[len(_SCHEME) :] if field[: len(_SCHEME)].lower() == _SCHEME else ""
         try:
             permit = self._verifier.permit(
-                token, service, thumbprint_of(request.transport), sender=request.remote or ""
+                token,
+                service,
+                lambda: thumbprint_of(request.transport),
+                lambda: request.remote or "",
             )
         except FingerpostError as error:
             self._refused.labels(error.code).inc()

@@ -78,7 +78,7 @@ class NetworkConfig:
     @property
     def min_epoch_steps(self) -> int:
         """The default of `FitConfig.min_epoch_steps` for this network."""
-        return 40 if self.starting_weights == NO_WEIGHTS else 10
+        return 39 if self.starting_weights == NO_WEIGHTS else 10
 
     @property
     def weights_file(self) -> Path | None:
@@ -97,9 +97,10 @@ class FitConfig:
         min_epoch_steps: the least steps of an epoch: fewer batches are passed again until the epoch
             has so many. A network learns by steps, so that an epoch of two steps (60 images) says
             nothing about progress. Raising it trains longer on few images; 1 makes an epoch a
-            single pass. None is 40 for a network that is trained from scratch, as the digits have
-            (60 of them then need 240 steps without progress to stop; with 120 one seed of four
-            stopped at 60 %), and 10 where a frozen backbone needs only its last layer trained.
+            single pass. None is 39 for a network that is trained from scratch, as many as a pass
+            over the digits has (60 of them then need 240 steps without progress to stop; with 120
+            one seed of four stopped at 60 %), and 10 where a frozen backbone needs only its last
+            layer trained.
         batch_size: images per step. Raising it fills a GPU better and takes more memory; 32 is
             Keras' own default, and fits anywhere.
         learning_rate: step size of the optimizer Adam. Raising it learns faster until it no longer
