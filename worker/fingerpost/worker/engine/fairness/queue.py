@@ -257,9 +257,11 @@ class FairQueue(OrderedDict[Q, None]):
         """Remove and return the item that goes next; there must be one."""
         if self._order.only is not None:
             return self.popitem(last=False)[0]
-        rank = self._order.due(self, 1)
-        item = self._sorted[0 if self.keys_[0][0] == rank else self._from(rank)]
-        self.remove(item)
+        keys, items, at = self.keys_, self._sorted, 0
+        if keys[0][0] != keys[-1][0]:
+            at = self._from(self._order.due(self, 1))
+        item = items[at]
+        del self[item], keys[at], items[at]
         return item
 
     def next_class(self, batch: int) -> tuple[int, Iterator[Q]]:
