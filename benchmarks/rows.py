@@ -67,6 +67,17 @@ ROWS = (
         smoke=("--rounds", "3", "--seconds", "1"),
     ),
     Row(
+        name="tls",
+        module="benchmarks.tls",
+        results=("tls",),
+        title="TLS",
+        claim="What TLS leaves of the rate of plain HTTP, on kept connections, with a model that "
+        "does nothing: with one that takes time, less is lost. *OpenSSL alone* is what the library "
+        "takes to encrypt and to decrypt 640 KB in memory; *possible share of plain* is what would "
+        "be left if nothing else were added, where client and worker share the processors. The "
+        "first goal is for processors that encrypt faster than this one (2.3 GB/s).",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),
