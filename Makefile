@@ -84,7 +84,7 @@ fuzz: $(STAMP)
 	@$(BIN)/python -m tests.client.fuzz_peers --seconds 60
 
 fuzz-leases: $(STAMP)
-	@FINGERPOST_MUTATIONS=1000000 $(BIN)/python -m pytest -q --timeout 3600 tests/security/leases/test_verifier.py -k mutated
+	@FINGERPOST_MUTATIONS=1000000 $(BIN)/python -m pytest -q --timeout 3600 -o faulthandler_timeout=0 tests/security/leases/test_verifier.py -k mutated
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
