@@ -34,6 +34,7 @@ help:
 	@echo "make docs         the documentation as a site in site/; a dead link fails"
 	@echo "make fuzz         hostile requests to every endpoint of a worker, and hostile answers of peers, for six minutes;"
 	@echo "                  bounds processor time, memory and the pauses of the event loop"
+	@echo "make fuzz-leases  a million changed leases, of which none may be accepted"
 	@echo ""
 	@echo "make bench        measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."

@@ -67,6 +67,17 @@ ROWS = (
         smoke=("--rounds", "3", "--seconds", "1"),
     ),
     Row(
+        name="tls",
+        module="benchmarks.tls",
+        results=("tls",),
+        title="TLS",
+        claim="What TLS leaves of the rate of plain HTTP, on kept connections, with a model that "
+        "does nothing: with one that takes time, less is lost. *OpenSSL alone* is what the library "
+        "takes to encrypt and to decrypt 640 KB in memory; *possible share of plain* is what would "
+        "be left if nothing else were added, where client and worker share the processors. The "
+        "first goal is for processors that encrypt faster than this one (2.3 GB/s).",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),
@@ -105,6 +116,20 @@ ROWS = (
         claim="To load and warm up a new version of one model, and to switch to it, has little "
         "effect on the other models of the same worker.",
         options=("--rounds", "2", "--seconds", "40"),
+    ),
+    Row(
+        name="leases",
+        module="benchmarks.worker.leases",
+        results=("leases",),
+        title="Signed leases",
+        claim="Carrying and verifying a [lease](security.md#leases) costs a few microseconds for "
+        "each image, as a signature is verified once. A JPEG of 20 KB, 16 connections, the worker "
+        "of *a model that does nothing*; the client against a worker that costs next to nothing. "
+        "All figures are processor time, measured in short slices in turn; the difference is the "
+        "median of the pairs. The flood: a sender of forged leases, all different, as fast as it "
+        "can, and an honest client of another address beside it, which sends 50 images a second.",
+        smoke=("--pairs", "3", "--seconds", "3"),
+        slack=3,
     ),
     Row(
         name="lookups",

@@ -21,6 +21,7 @@ if body then
   wrk.method = "POST"
   wrk.body = file:read("*all")
   wrk.headers["Content-Type"] = os.getenv("CONTENT_TYPE")
+  wrk.headers["Authorization"] = os.getenv("AUTHORIZATION")
   file:close()
 end
 function done(summary, latency)
@@ -57,14 +58,17 @@ def post(
     seconds: float,
     content_type: str = "image/jpeg",
     least: int = 1,
+    bearer: str | None = None,
 ) -> Load:
-    """POST `body` again and again over so many connections.
+    """POST `body` again and again over so many connections, with `bearer` as its token if any.
 
     Raises:
         RuntimeError: a request failed, or fewer than `least` were answered in the time, so that the
             figure would mean nothing.
     """
     environ = {"BODY": str(body), "CONTENT_TYPE": content_type}
+    if bearer is not None:
+        environ["AUTHORIZATION"] = f"Bearer {bearer}"
     return _wrk(url, connections, seconds, environ, least)
 
 

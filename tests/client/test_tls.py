@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from typing import Any
 
 import pytest
 from tests.support.certificates import TRUST_DOMAIN, Authority
+from tests.support.optional import not_none
 from tests.support.tls_cluster import IMAGE, proxied, secure_cluster, serve_with
 from tests.support.waiting import until
 
@@ -96,7 +98,7 @@ async def _register_impostor(cluster, **meta):
         RegistryConfig(ca_file=str(cluster.ca.file), check=CheckConfig(mode="ttl")),
     )
     cluster.stack.push_async_callback(registry.aclose)
-    registration = await registry.register(entry, healthy=lambda: True)
+    registration: Any = await registry.register(entry, healthy=lambda: True)
     cluster.stack.push_async_callback(registration.stop)
     return got
 
@@ -173,12 +175,12 @@ async def test_sessions_are_resumed(tmp_path):
         await cluster.worker(serve_with(cluster.ca.worker("flowers")))
         async with _by_registry(cluster) as client:
             await client.classify(IMAGE, "flowers")
-            pools = client._transport._pools._pools
+            pools = not_none(client._transport)._pools._pools
             (pool,) = pools.values()
             pool.evict_idle()
             await client.classify(IMAGE, "flowers")
-            (connection,) = pool._idle
-            assert connection._socket._tls.session_reused
+            socket: Any = pool._idle[0]._socket
+            assert socket.session_reused
 
 
 async def test_a_ca_rotated_under_load_loses_nothing(tmp_path, monkeypatch):
@@ -201,7 +203,7 @@ async def test_a_ca_rotated_under_load_loses_nothing(tmp_path, monkeypatch):
 
         async with _by_registry(cluster, connections_per_worker=2) as client:
             await client.classify(IMAGE, "flowers")
-            pools = client._transport
+            pools = not_none(client._transport)
             async with asyncio.TaskGroup() as group:
                 for _ in range(4):
                     group.create_task(load(client))

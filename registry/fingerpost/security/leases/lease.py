@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from fingerpost.security.caller import DEFAULT_TENANT, Rights
-from fingerpost.security.grant import Grant
+from fingerpost.security.grant import NO_LIMITS, Grant
 
 __all__ = ["Confirmation", "Lease"]
 
@@ -84,7 +84,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def grant(self) -> Grant:
         """What one worker grants for it: its share of the limits, at least one image at once."""
         in_flight = self.max_in_flight
-        return Grant(
+        grant = Grant(
             tenant=self.tenant,
             classes=self.classes,
             weight=self.weight,
@@ -93,6 +93,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             max_in_flight=None if in_flight is None else math.ceil(in_flight * self.share),
             max_body_bytes=self.max_body_bytes,
         )
+        # The object tells the worker at a glance that there is nothing to count.
+        return NO_LIMITS if grant == NO_LIMITS else grant
 
 
 def _part(rate: float | None, share: float) -> float | None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from fingerpost.errors import ConfigurationError, UntrustedModel
+from fingerpost.security.secret_file import write_file
 from fingerpost.security.signing.statement import Flaw, Statement, sign_statement
 from fingerpost.worker.models.files import ModelFiles, find_model, locate_model
 from fingerpost.worker.models.private_copy import PrivateCopy
@@ -100,22 +101,23 @@ def sign_model(
     files: dict[str, _File] = {}
     for relative in _listed(folder):
         digest, size = hashlib.sha256(), 0
-        for chunk in _content(folder / relative):
-            digest.update(chunk)
-            size += len(chunk)
+        try:
+            for chunk in _content(folder / relative):
+                digest.update(chunk)
+                size += len(chunk)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{folder / relative} cannot be read: {error.strerror}"
+            ) from error
         files[relative] = _File(size, digest.hexdigest())
     if not files:
         raise ConfigurationError(f"{folder} has no files: there is nothing to sign")
     manifest = SignedManifest(model=name, version=version, files=files)
     signature = sign_statement(key, purpose=_PURPOSE, data=manifest.data)
     content = msgspec.json.encode(_SignatureFile(manifest=manifest, signature=signature))
-    target, beside = folder / SIGNATURE_FILE, folder.parent / f".{SIGNATURE_FILE}.{os.getpid()}"
-    try:
-        beside.write_bytes(msgspec.json.format(content, indent=1) + b"\n")
-        beside.replace(target)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ConfigurationError(f"{target} cannot be written: {error.strerror}") from error
+    target = folder / SIGNATURE_FILE
+    text = msgspec.json.format(content, indent=1) + b"\n"
+    write_file(target, text, mode=0o644, replace=True)
     return target, manifest
 
 
@@ -183,6 +185,8 @@ def _verified(folder: Path, keys: TrustedKeys, name: str, version: str) -> Signe
             f"{name}@{version} is not signed: there is no {path}; sign it by "
             f"`fingerpost model sign {folder} --key KEY`"
         ) from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     try:
         read = msgspec.json.decode(content, type=_SignatureFile)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -226,10 +230,20 @@ def _listed(folder: Path) -> Iterator[str]:
             relative = Path(root, each).relative_to(folder).as_posix()
             if relative == SIGNATURE_FILE:
                 continue
+            if not _is_text(relative):
+                raise UntrustedModel(f"{folder}: the file name {relative!r} is not UTF-8")
             count += 1
             if count > _MAX_FILES:
                 raise UntrustedModel(f"{folder} has over {_MAX_FILES:,} files")
             yield relative
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _copy(folder: Path, relative: str, into: Path, expected: _File) -> None:

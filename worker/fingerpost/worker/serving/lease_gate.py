@@ -10,7 +10,7 @@ from aiohttp import hdrs
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import FingerpostError, ImageTooLarge, LeaseExpired, LeaseInvalid
-from fingerpost.security.certificate_thumbprint import thumbprint_of
+from fingerpost.security.tls import peer_certificate
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -50,7 +50,10 @@ class LeaseGate:
         token = field[len(_SCHEME) :] if field[: len(_SCHEME)].lower() == _SCHEME else ""
         try:
             permit = self._verifier.permit(
-                token, service, thumbprint_of(request.transport), sender=request.remote or ""
+                token,
+                service,
+                lambda: _thumbprint(request),
+                lambda: request.remote or "",
             )
         except FingerpostError as error:
             self._refused.labels(error.code).inc()
@@ -74,3 +77,8 @@ class LeaseGate:
             count = self._said.count(time.monotonic())
             if count:
                 logger.warning("refused (%d in the last minute): %s", count, error)
+
+
+def _thumbprint(request: web.Request) -> str | None:
+    certificate = peer_certificate(request.transport)
+    return None if certificate is None else certificate.thumbprint
