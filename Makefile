@@ -13,7 +13,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
-# Processes that `make test` runs tests in.
+# Processes that `make test` and `make quick` run tests in.
 JOBS ?= 2
 # The tests start hundreds of processes, and pytest rewrites each test module: compile them once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -60,7 +60,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore tests/faults -n $(JOBS)
 
 quick: $(STAMP)
-	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick
+	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick -n $(JOBS)
 
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest $(FAULTS) -s
