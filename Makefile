@@ -13,7 +13,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FAULTS ?= tests/faults
-# Processes that `make test` runs tests in.
+# Processes that `make test` and `make quick` run tests in.
 JOBS ?= 2
 # The tests start hundreds of processes, and pytest rewrites each test module: compile them once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,6 +34,7 @@ help:
 	@echo "make docs         the documentation as a site in site/; a dead link fails"
 	@echo "make fuzz         hostile requests to every endpoint of a worker, and hostile answers of peers, for six minutes;"
 	@echo "                  bounds processor time, memory and the pauses of the event loop"
+	@echo "make fuzz-leases  a million changed leases, of which none may be accepted"
 	@echo ""
 	@echo "make bench        measure every claim of docs/benchmarks.md, and write it anew (an hour; as root)"
 	@echo "make bench-NAME   one of them: bandwidth, client, worker, lookups, ..."
@@ -59,7 +60,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore tests/faults -n $(JOBS)
 
 quick: $(STAMP)
-	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick
+	@$(BIN)/python -m pytest -m "core and not slow" --hypothesis-profile quick -n $(JOBS)
 
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest $(FAULTS) -s
@@ -83,7 +84,7 @@ fuzz: $(STAMP)
 	@$(BIN)/python -m tests.client.fuzz_peers --seconds 60
 
 fuzz-leases: $(STAMP)
-	@FINGERPOST_MUTATIONS=1000000 $(BIN)/python -m pytest -q --timeout 3600 tests/security/leases/test_verifier.py -k mutated
+	@FINGERPOST_MUTATIONS=1000000 $(BIN)/python -m pytest -q --timeout 3600 -o faulthandler_timeout=0 tests/security/leases/test_verifier.py -k mutated
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

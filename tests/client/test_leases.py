@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.proxy.test_leases import IMAGE, place
 from tests.support.leases import lease, signed
+from tests.support.optional import not_none
 
 from fingerpost.client import Client, ClientConfig, SyncClient
 from fingerpost.errors import (
@@ -49,7 +50,7 @@ async def test_it_is_renewed_before_it_ends(tmp_path: Path) -> None:
     signing = LeaseConfig(life_s=10.0)
     async with place(tmp_path, signing=signing) as here, Client(here.proxy.url) as client:
         await client.classify(IMAGE, "colours")
-        verifier = here.rig.service._leases._verifier
+        verifier = not_none(here.rig.service._leases)._verifier
         verifier._rules = dataclasses.replace(verifier._rules, skew_s=0.0)
         end = time.monotonic() + 14
         while time.monotonic() < end:
@@ -63,7 +64,7 @@ async def test_in_an_outage_it_goes_on_until_the_lease_ends_and_comes_back_by_it
     tmp_path: Path,
 ) -> None:
     async with place(tmp_path) as here:
-        verifier = here.rig.service._leases._verifier
+        verifier = not_none(here.rig.service._leases)._verifier
         clock = verifier._clock
         async with Client(here.proxy.url) as client:
             await client.classify(IMAGE, "colours")

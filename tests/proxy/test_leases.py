@@ -93,6 +93,7 @@ async def test_the_one_liner_stays_a_complete_client(
     image = tmp_path / "image.png"
     image.write_bytes(IMAGE)
     async with place(tmp_path) as here:
+        url = ""
         for _ in range(2):  # the second answer comes by the fast path
             url = (await curl(here.proxy.url)).strip()
             assert "/lease/" in url

@@ -107,3 +107,17 @@ def test_a_bad_list_is_refused_with_its_value(url, problem):
         StaticRegistry(url)
     assert problem in str(caught.value)
     assert url in str(caught.value)
+
+
+async def test_workers_that_speak_tls():
+    registry = StaticRegistry("static://10.0.0.1:80?model=flowers&scheme=https")
+    (worker,) = (await registry.list("flowers")).instances
+    assert (worker.url, worker.target) == ("https://10.0.0.1:80", "https://10.0.0.1:80#flowers")
+    (plain,) = (await StaticRegistry("static://10.0.0.1:80").list("flowers")).instances
+    assert (plain.url, plain.target, plain.location) == (
+        "http://10.0.0.1:80",
+        "10.0.0.1:80",
+        "10.0.0.1:80",
+    )
+    with pytest.raises(ConfigurationError, match="use http or https"):
+        StaticRegistry("static://10.0.0.1:80?scheme=ftp")

@@ -11,10 +11,10 @@ from fingerpost.client.wire import LEASE_PATH, is_foreign
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry.documents import LEASE_KEYS
 from fingerpost.registry.supervision import supervise
-from fingerpost.security.certificate_thumbprint import thumbprint_of
 from fingerpost.security.key_files import SigningKeyFile
 from fingerpost.security.keys import PublicKeys
 from fingerpost.security.leases.signer import LeaseSigner
+from fingerpost.security.tls import peer_certificate
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -90,11 +90,14 @@ class ProxyLeases:
         Args:
             request: whose certificate it is bound to, where that is wanted; None binds it to none.
         """
+        bound = None
+        if request is not None and self._config.bind:
+            bound = peer_certificate(request.transport)
         return self._signer.sign(
             caller,
             service,
             workers=self._workers(service),
-            thumbprint=thumbprint_of(request.transport) if request and self._config.bind else None,
+            thumbprint=None if bound is None else bound.thumbprint,
         ).token
 
     def path(self, caller: Caller, worker: Instance) -> str:

@@ -262,7 +262,7 @@ def test_wrong_leases_of_one_sender_are_checked_at_a_limited_rate() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     clock = Clock()
-    checked = verifier(clock, max_known=10, failures_per_s=1e9)
+    checked, lease = verifier(clock, max_known=10, failures_per_s=1e9), ""
     for number in range(50):
         lease = signer().sign(Caller(tenant=f"t{number}"), "flowers").token
         checked.verify(lease, "flowers")

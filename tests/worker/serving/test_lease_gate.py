@@ -160,7 +160,7 @@ async def test_a_stream_ends_with_its_lease_and_what_was_taken_is_answered() -> 
 async def test_a_clock_that_is_wrong_is_said_once_in_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    token = lease(ahead_s=600)
+    token, message = lease(ahead_s=600), ""
     async with serving(leases=verifier()) as rig, aiohttp.ClientSession(rig.url) as http:
         for _ in range(5):
             async with http.post("/", data=IMAGE, headers=bearer(token)) as response:

@@ -10,7 +10,7 @@ from aiohttp import hdrs
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import FingerpostError, ImageTooLarge, LeaseExpired, LeaseInvalid
-from fingerpost.security.certificate_thumbprint import thumbprint_of
+from fingerpost.security.tls import peer_certificate
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -52,7 +52,7 @@ class LeaseGate:
             permit = self._verifier.permit(
                 token,
                 service,
-                lambda: thumbprint_of(request.transport),
+                lambda: _thumbprint(request),
                 lambda: request.remote or "",
             )
         except FingerpostError as error:
@@ -77,3 +77,8 @@ class LeaseGate:
             count = self._said.count(time.monotonic())
             if count:
                 logger.warning("refused (%d in the last minute): %s", count, error)
+
+
+def _thumbprint(request: web.Request) -> str | None:
+    certificate = peer_certificate(request.transport)
+    return None if certificate is None else certificate.thumbprint
