@@ -8,6 +8,7 @@ import pickle
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -153,7 +154,7 @@ async def test_a_relay_gets_it_with_each_image(guarded: Guarded) -> None:
         ({"token_file": "/dev/zero"}, "is a device, not a regular file"),
     ],
 )
-def test_bad_credentials(given: dict[str, str], says: str) -> None:
+def test_bad_credentials(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         Client("http://127.0.0.1:1", **given)
     assert "X: y" not in str(caught.value)

@@ -64,7 +64,7 @@ async def test_the_class_is_the_clients_or_the_calls_and_none_by_default(cluster
 async def test_what_cannot_be_a_class_is_said_at_once(cluster, wrong):
     for kind in (Client, SyncClient):
         with pytest.raises(ConfigurationError, match="is not a valid class"):
-            kind("http://127.0.0.1:9", priority=wrong).close()
+            kind("http://127.0.0.1:9", priority=wrong)
     [worker] = await cluster.workers("one")
     client = await cluster.client(worker)
     with pytest.raises(ConfigurationError, match="is not a valid class"):

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -19,7 +20,7 @@ from fingerpost.security.callers.schema import IssuerTable
 
 
 def key(kid: str) -> dict[str, object]:
-    return jwk.ECKey.generate_key("P-256", {"kid": kid}).as_dict(private=False)
+    return {**jwk.ECKey.generate_key("P-256", {"kid": kid}).as_dict(private=False)}
 
 
 FIRST, SECOND = key("k1"), key("k2")
@@ -55,7 +56,7 @@ class Issuer:
             return web.json_response(self.discovered)
         return self.answer or web.json_response(self.keys)
 
-    def table(self, **more: str) -> IssuerTable:
+    def table(self, **more: Any) -> IssuerTable:
         return IssuerTable(issuer=self.url, audience="fp", jwks_url=f"{self.url}/keys", **more)
 
 

@@ -163,7 +163,7 @@ def test_one_flow_is_served_in_the_order_of_arrival(events: list[str]) -> None:
         assert queue.items.ahead(flow) == len(waiting)
 
 
-def served(queue: FairQueue[Item], count: int) -> Counter[str]:
+def served(queue: Queue, count: int) -> Counter[str]:
     """The tenants of the next items, each of which is replaced by another one at once."""
     found: Counter[str] = Counter()
     for _ in range(count):
