@@ -77,7 +77,11 @@ async def test_each_order_needs_its_role(worker, ask_as, method, path, needed, r
         assert f"this needs the role {needed}" in text
 
 
-@pytest.mark.parametrize("key", ["", UNKNOWN, "eyJhbGciOiJub25lIn0.e30.", "wrong"])
+@pytest.mark.parametrize(
+    "key",
+    ["", UNKNOWN, "eyJhbGciOiJub25lIn0.e30.", "wrong"],
+    ids=["none", "unknown", "no algorithm", "wrong"],
+)
 async def test_nobody_known_is_401(worker, ask_as, key):
     status, text, headers = await ask_as(worker, "GET", "/v1/admin/models", key)
     assert (status, json.loads(text)["error"]["code"]) == (401, "unauthorized")
