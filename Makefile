@@ -27,7 +27,7 @@ help:
 	@echo ""
 	@echo "make quick        the tests of decisions and values: no server, no framework; half a minute"
 	@echo "make test         all tests but those of faults: real Consul, real workers, real curl;"
-	@echo "                  some fifteen minutes in two processes, less with more cores: JOBS=4"
+	@echo "                  some twenty minutes in two processes, less with more cores: JOBS=4"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
 	@echo "make check        ruff, mypy --strict, pyright, import contracts"
 	@echo "make audit        known vulnerabilities of the installed packages, by pip-audit; needs the network"

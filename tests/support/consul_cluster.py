@@ -109,7 +109,7 @@ class ConsulCluster:
         return str(self._folder / "pki" / "dc1-cli-consul-0-key.pem")
 
     def token_file(self, name: str) -> str:
-        """With `secured`: the file of a token, `reader`, `worker-SERVICE` or `management`."""
+        """With `secured`: the file of a token: `reader`, `worker-SERVICE`, `keys`, `management`."""
         return str(self._folder / "tokens" / name)
 
     def start(self) -> None:

@@ -8,3 +8,8 @@ service "SERVICE" {
 node_prefix "" {
   policy = "read"
 }
+
+# The public keys of leases; see docs/security.md.
+key "fingerpost/lease-keys" {
+  policy = "read"
+}

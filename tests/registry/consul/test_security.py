@@ -21,6 +21,7 @@ from fingerpost.registry import open_registry as open_
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.consul.tls import make_context
 from fingerpost.registry.credentials import Token
+from fingerpost.registry.documents import LEASE_KEYS
 
 # Options
 
@@ -246,6 +247,17 @@ async def test_a_worker_can_do_nothing_else(let_in, worker, consul_api):
         status, text = await consul_api(method, path, "worker-digits")
         assert status == 403, f"{method} {path}: {status} {text}"
     await cats.deregister()
+
+
+async def test_only_who_may_publishes_the_keys_of_leases(let_in) -> None:
+    readers = let_in("reader"), let_in("worker-digits")
+    for each in readers:
+        assert await each.document(LEASE_KEYS) is None
+        with pytest.raises(RegistryDenied):
+            await each.publish(LEASE_KEYS, b"mine")
+    await let_in("keys").publish(LEASE_KEYS, b"theirs")
+    for each in readers:
+        assert await each.document(LEASE_KEYS) == b"theirs"
 
 
 async def test_a_reader_changes_nothing(let_in, worker, consul_api):
