@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.consul_process import ConsulProcess
 from tests.support.kinds import QUICK, forbid_the_world, has_quick_tests, kinds_of
-from tests.support.parallel import ByGroup, Turns, place_of
+from tests.support.parallel import ByGroup, Turns, folder_of, place_of
+from tests.support.warm import install
 
 # How long an example takes says nothing on a busy machine: limits on time are the tests' own.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,6 +25,11 @@ settings.load_profile("tests")
 
 _TURNS = pytest.StashKey[Turns]()
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-kubernetes` runs the tests of that registry against a real API server."""
+    parser.addoption("--kubernetes", choices=("fake", "real"), default="fake")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,9 +60,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    one_of_several = hasattr(session.config, "workerinput")
-    made = session.config._tmp_path_factory  # type: ignore[attr-defined]
-    session.config.stash[_TURNS] = Turns(made.getbasetemp().parent if one_of_several else None)
+    install()
+    folder, several = folder_of(session.config)
+    session.config.stash[_TURNS] = Turns(folder if several else None)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -20,7 +20,7 @@ _PATH = re.compile(
     r"`((?:registry|client|proxy|worker|deploy|tests|benchmarks|docs|examples)/[\w./-]+)`"
 )
 _MAKE = re.compile(r"(?:^    |`)make ([a-z][a-z-]+)", re.MULTILINE)
-_COMMAND = re.compile(r"(?:^    |`)fingerpost ([a-z]+)", re.MULTILINE)
+_COMMAND = re.compile(r"(?:^    |`)fingerpost ([a-z]+(?:-[a-z]+)*)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -36,6 +36,12 @@ def test_paths_exist(page):
         and not (ROOT / path.partition("/")[0] / "fingerpost" / path).exists()
     ]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_conflict_of_a_merge_is_left(page):
+    text = (ROOT / page).read_text("utf-8")
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)

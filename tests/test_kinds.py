@@ -68,4 +68,6 @@ def test_collecting_the_quick_tests_imports_no_framework() -> None:
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr
     assert run.stdout.splitlines()[-1] == "loaded:"
     assert "::" in run.stdout
-    assert f'-m "{QUICK}"' in (_ROOT / "Makefile").read_text()
+    makefile = (_ROOT / "Makefile").read_text()
+    assert f"QUICK := {QUICK}\n" in makefile
+    assert '-m "$(QUICK)"' in makefile

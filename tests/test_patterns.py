@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_source import ROOMS, sources
+from tests.test_source import ROOMS, ROOT, sources
 
 _LENGTH = 4096
 # What is linear takes under a millisecond; the square of this length takes 50 and more.
@@ -25,9 +25,11 @@ def _uses() -> list[Any]:
     found = []
     for path in sources(*ROOMS):
         source = path.read_text("utf-8")
-        if "re.compile(" not in source:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        # Build hooks, and filters of Ansible, are not in the package; they read what is ours.
+        packaged = "fingerpost" in parts and "ansible_collections" not in parts
+        if "re.compile(" not in source or not packaged:
             continue
-        parts = path.with_suffix("").parts
         module = ".".join(parts[parts.index("fingerpost") :])
         for name, each in vars(importlib.import_module(module)).items():
             if isinstance(each, re.Pattern) and f"{module}.{name}" not in _GUARDED:

@@ -90,20 +90,28 @@ def classes(seconds: float) -> None:
     print(f"  a batch takes {1000 * run_s(MAX_BATCH):.0f} ms")
 
 
-def per_image_us(flows: list[Flow]) -> float:
-    """Processor time of an image in a batcher in which 64 wait, in microseconds."""
-    queue: Batcher[int] = Batcher(BatchingConfig(max_batch=MAX_BATCH))
+def per_image_us(flows: list[Flow], *, decoded: bool) -> float:
+    """Processor time of an image in a batcher in which 64 wait, in microseconds.
+
+    Args:
+        decoded: the images need no decoder; otherwise they pass two queues.
+    """
+    queue: Batcher[int] = Batcher(BatchingConfig(max_batch=MAX_BATCH), max_preparing=2)
     for number in range(64):
-        queue.submit(number, cost=0.1, now=0.0, flow=flows[number % len(flows)])
+        flow = flows[number % len(flows)]
+        queue.submit(number, cost=0.1, now=0.0, flow=flow, prepared=decoded)
     began, done, now = time.process_time(), 0, 0.0
     while done < _IMAGES:
+        for _ in range(0 if decoded else MAX_BATCH):
+            if (pending := queue.prepare()) is not None:
+                queue.prepared(pending, now=now, took_s=0.005)
         batch = queue.poll(now)
         if batch is None:
             raise RuntimeError("images wait and none runs")
         now += 0.01
         queue.complete(now)
         for number, pending in enumerate(batch.items):
-            queue.submit(number, cost=0.1, now=now, flow=pending.flow)
+            queue.submit(number, cost=0.1, now=now, flow=pending.flow, prepared=decoded)
         done += len(batch.items)
     return (time.process_time() - began) / done * 1e6
 
@@ -111,9 +119,21 @@ def per_image_us(flows: list[Flow]) -> float:
 def cost() -> None:
     """Microseconds of the fair queue for an image: the least of several rounds, in turn."""
     one, many = [DEFAULT_FLOW], [Flow(str(number)) for number in range(16)]
-    rounds = [(per_image_us(one), per_image_us(many)) for _ in range(_ROUNDS)]
-    alone, shared = (min(each) for each in zip(*rounds, strict=True))
-    print(f"  one tenant {alone:.1f} us, 16 tenants {shared:.1f} us: {shared - alone:.1f} us more")
+    for title, decoded in (("arrays", True), ("images that are decoded", False)):
+        alone, shared = (
+            min(each)
+            for each in zip(
+                *(
+                    [per_image_us(flows, decoded=decoded) for flows in (one, many)]
+                    for _ in range(_ROUNDS)
+                ),
+                strict=True,
+            )
+        )
+        print(
+            f"  {title}: one tenant {alone:.1f} us, 16 tenants {shared:.1f} us: "
+            f"{shared - alone:.1f} us more"
+        )
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """A simulated cluster that tenants share: production's balancers, batchers and fair queues.
 
 Images come as Poisson processes, or each client keeps some under way. A client picks a worker by
-its own `Balancer`; a message takes half a round trip; a run of a batch takes `run_s`, within 10 %.
+its own `Balancer`, after asking some for their load where that is worth it; a message takes half a
+round trip; a run of a batch takes `run_s`, within 10 %.
 What a worker refuses waits in its client, the oldest first, until the worker has said to come back.
 Seeded; times are virtual.
 """
@@ -16,6 +17,8 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
+from msgspec import UNSET
+
 from fingerpost.client.routing import Balancer, Endpoint, Outcome, Pick, RoutingConfig, make_policy
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry import (
@@ -27,6 +30,7 @@ from fingerpost.registry import (
     WorkerState,
 )
 from fingerpost.registry.load import ClassLoad
+from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
@@ -40,6 +44,7 @@ _RTT_S: Final = 0.001
 _IMAGE_MB: Final = 0.1
 _DEADLINE_S: Final = 3.0
 _MODEL: Final = ModelReference("m")
+_PROBES: Final = RoutingConfig().probing
 _CLASSES: Final = ("interactive", "batch")
 
 
@@ -74,10 +79,17 @@ class Tenant:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What came of a tenant's images, of those that came after the warm-up."""
+    """What came of a tenant's images after the warm-up.
+
+    Attributes:
+        latencies: seconds to the answer.
+        failed: images without one.
+        run_s: seconds of the workers' runs, each shared out among its images.
+    """
 
     latencies: list[float] = field(default_factory=list)
     failed: int = 0
+    run_s: float = 0.0
 
     def quantile(self, share: float) -> float:
         """A quantile of the seconds to the answer."""
@@ -85,11 +97,13 @@ class Outcomes:
 
 
 class _Image:
-    __slots__ = ("born", "client", "pick")
+    __slots__ = ("answers", "begun", "born", "client", "pick")
 
     def __init__(self, client: _Client, born: float) -> None:
         self.client = client
         self.born = born
+        self.answers = 0  # of probes that it still waits for
+        self.begun = False
         self.pick: Pick | None = None
 
 
@@ -102,6 +116,8 @@ class _Client:
         self.balancer.update(snapshot, 0.0)
         self.waiting: deque[_Image] = deque()
         self.wakes_at = inf
+        self.reported_at = -inf
+        self.answer_s = 0.0
 
 
 class _Worker:
@@ -111,11 +127,23 @@ class _Worker:
         self.by_rank = [0, 0]
         self.seq = 0
 
-    def report(self, now: float) -> LoadReport:
+    def report(self, now: float, flow: Flow) -> LoadReport:
+        """The load as it concerns a flow, as `WorkerService.load` makes it."""
         self.seq += 1
         slots = max(1, round(self.batcher.sizes.capacity))
         expected_s, alone_s = self.batcher.forecast(now, 0)
-        report = LoadReport(
+        waiting = self.batcher.order.tenants()
+        shared = bool(waiting) and waiting != {flow.tenant}
+        if shared and alone_s:
+            expected_s = max(alone_s, self.batcher.expected_s(now, flow=flow))
+        loads: dict[str, ClassLoad] = {}
+        rif = 0
+        for rank, name in enumerate(_CLASSES if self.by_rank[1] else ()):
+            rif += self.by_rank[rank]
+            of_class_s = self.batcher.forecast(now, 0, rank)[0]
+            own = shared and rank == flow.rank
+            loads[name] = ClassLoad(rif=rif, expected_s=expected_s if own else of_class_s)
+        return LoadReport(
             rif=sum(self.by_rank),
             slots=slots,
             state=WorkerState.READY,
@@ -123,20 +151,8 @@ class _Worker:
             seq=self.seq,
             expected_s=expected_s,
             alone_s=alone_s,
-        )
-        if not self.by_rank[1]:
-            return report
-        loads, rif = {}, 0
-        for rank, name in enumerate(_CLASSES):
-            rif += self.by_rank[rank]
-            loads[name] = ClassLoad(rif=rif, expected_s=self.batcher.forecast(now, 0, rank)[0])
-        return LoadReport(
-            **{
-                name: getattr(report, name)
-                for name in report.__struct_fields__
-                if name != "classes"
-            },
-            classes=loads,
+            tenants=len(waiting | {flow.tenant}) if shared else UNSET,
+            classes=loads or UNSET,
         )
 
 
@@ -190,25 +206,46 @@ class _Simulation:
         self.begin(self.rng.choice(clients))
 
     def begin(self, client: _Client) -> None:
-        image = _Image(client, self.now)
+        image, probing = _Image(client, self.now), client.balancer.probing
+        if probing.worth_waiting(client.answer_s, client.reported_at, self.now):
+            image.answers = min(2, self.probe(client, probing.ahead(self.now), image))
+        self.probe(client, probing.on_request(self.now))
+        if image.answers:
+            self.at(self.now + _PROBES.sync_timeout_s, self.queue, image)
+        else:
+            self.queue(image)
+
+    def queue(self, image: _Image) -> None:
+        """Send an image as soon as there is a place; once, after its probes."""
+        client = image.client
+        if image.begun:
+            return
+        image.begun = True
         client.waiting.append(image)
-        self.probe(client)
         if len(client.waiting) == 1 or client.wakes_at == inf:
             self.send(client)
 
-    def probe(self, client: _Client) -> None:
-        """Ask some workers for their load, as `Prober` does with each request."""
-        balancer = client.balancer
-        count = balancer.probing.on_request(self.now)
-        for endpoint in balancer.to_probe(_MODEL, count, self.now, self.rng):
-            self.at(self.now + _RTT_S / 2, self.probed, client, endpoint)
+    def probe(self, client: _Client, count: int, image: _Image | None = None) -> int:
+        """Ask some workers for their load, as `Prober` does; return how many."""
+        found = client.balancer.to_probe(_MODEL, count, self.now, self.rng)
+        for endpoint in found:
+            self.at(self.now + _RTT_S / 2, self.probed, client, endpoint, image)
+        return len(found)
 
-    def probed(self, client: _Client, endpoint: Endpoint) -> None:
-        report = self.workers[int(endpoint.id)].report(self.now)
-        self.at(self.now + _RTT_S / 2, self.reported, client, endpoint, report)
+    def probed(self, client: _Client, endpoint: Endpoint, image: _Image | None) -> None:
+        report = self.workers[int(endpoint.id)].report(self.now, client.flow)
+        self.at(self.now + _RTT_S / 2, self.reported, client, endpoint, report, image)
 
-    def reported(self, client: _Client, endpoint: Endpoint, report: LoadReport) -> None:
+    def reported(
+        self, client: _Client, endpoint: Endpoint, report: LoadReport, image: _Image | None
+    ) -> None:
+        client.balancer.probing.answered(_RTT_S)
         client.balancer.reported(endpoint, report, self.now, probed=True)
+        client.reported_at = self.now
+        if image is not None:
+            image.answers -= 1
+            if not image.answers:
+                self.at(self.now, self.queue, image)
 
     def send(self, client: _Client) -> None:
         """Send images that wait, the oldest first, as long as there is a place."""
@@ -246,6 +283,7 @@ class _Simulation:
             backpressure=True,
         )
         if outcome is Outcome.ANSWERED:
+            client.answer_s = ewma(client.answer_s, self.now - pick.at, 0.1)
             self.done(image, answered=True)
         else:
             client.waiting.appendleft(image)
@@ -282,6 +320,10 @@ class _Simulation:
         if batch is not None and batch.items:
             took_s = run_s(batch.size) * self.rng.uniform(0.9, 1.1)
             self.at(self.now + took_s, self.ran, worker, batch)
+            if self.now >= self.warm_up_s:
+                for pending in batch.items:
+                    tenant = pending.item.client.tenant.name
+                    self.outcomes[tenant].run_s += took_s / len(batch.items)
 
     def ran(self, worker: _Worker, batch: Any) -> None:
         worker.batcher.complete(self.now, batch)
@@ -292,7 +334,7 @@ class _Simulation:
             self.reply(pending.item, worker, Outcome.ANSWERED, 0.0)
 
     def reply(self, image: _Image, worker: _Worker, outcome: Outcome, retry_s: float) -> None:
-        report = worker.report(self.now)
+        report = worker.report(self.now, image.client.flow)
         self.at(self.now + _RTT_S / 2, self.answered, image, outcome, report, retry_s)
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+__all__ = ["fingerpost", "models"]
+
 _BOUNDARY = "benchmark"
 _TENSORFLOW, _ONNX = "Fingerpost, TensorFlow", "Fingerpost, ONNX"
 
@@ -65,7 +67,8 @@ def _limit(model: Path, image: Path, seconds: float) -> dict[str, float]:
 
 
 @contextmanager
-def _fingerpost(model: Path) -> Iterator[str]:
+def fingerpost(model: Path) -> Iterator[str]:
+    """A worker with this model; the URL that classifies."""
     with worker("--model", model, "--lease", 0) as url:
         yield f"{url}/v1/classify/{model.parent.name}"
 
@@ -101,9 +104,9 @@ def main() -> int:
         multipart = (form, seconds, f"multipart/form-data; boundary={_BOUNDARY}")
         contestants: dict[str, Callable[[], dict[str, float]]] = {
             "limit, TensorFlow": partial(_limit, saved, image, seconds),
-            _TENSORFLOW: partial(_measure, partial(_fingerpost, saved), *raw),
+            _TENSORFLOW: partial(_measure, partial(fingerpost, saved), *raw),
             "limit, ONNX": partial(_limit, onnx, image, seconds),
-            _ONNX: partial(_measure, partial(_fingerpost, onnx), *raw),
+            _ONNX: partial(_measure, partial(fingerpost, onnx), *raw),
         } | {
             name: partial(
                 _measure, partial(peer.serve, saved), *(multipart if peer.multipart else raw)

@@ -27,7 +27,11 @@ ELSEWHERE: Final = {
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "SECURITY.md": "security-policy.md",  # security.md would be the same file on macOS
+    "deploy/ansible/README.md": "deploy/ansible.md",
+    "deploy/ansible/ansible_collections/fingerpost/cluster/README.md": "deploy/collection.md",
     "deploy/consul/README.md": "deploy/consul.md",
+    "deploy/monitoring/README.md": "deploy/monitoring.md",
+    "deploy/systemd/README.md": "deploy/systemd.md",
     "deploy/zookeeper/README.md": "deploy/zookeeper.md",
 }
 # Folders that a text may link to.

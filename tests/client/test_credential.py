@@ -174,6 +174,10 @@ def test_it_is_said_where_a_key_goes_in_clear(caplog: pytest.LogCaptureFixture) 
     (record,) = caplog.records
     assert "sent to http://10.0.0.7:1, http://proxy:2 without TLS" in record.getMessage()
     assert ALL not in record.getMessage()
+    Client("http://10.0.0.7:1", "http://proxy:3", api_key=ALL)
+    Client("http://10.0.0.7:1", token=ALL)  # said already
+    _, record = caplog.records
+    assert "sent to http://proxy:3 without TLS" in record.getMessage()
 
 
 def test_a_credential_costs_little() -> None:

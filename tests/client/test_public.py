@@ -23,7 +23,9 @@ MODULES = [
     "fingerpost.client",
     "fingerpost.client.routing",
     "fingerpost.client.tracing",
+    "fingerpost.client.adapters.aiohttp",
     "fingerpost.client.adapters.batch",
+    "fingerpost.client.adapters.httpx",
     pytest.param("fingerpost.client.adapters.torch", marks=pytest.mark.frameworks),
 ]
 
@@ -39,6 +41,15 @@ def test_public_names_of_the_room():
     room = importlib.import_module("fingerpost.client")
     assert set(room.__all__) - set(errors.__all__) == {
         "DEFAULT_PROXY",
+        "Box",
+        "Classification",
+        "Detection",
+        "Embedding",
+        "Multilabel",
+        "Regression",
+        "Segmentation",
+        "TaskResult",
+        "Tensors",
         "CheckConfig",
         "Client",
         "ClientConfig",
@@ -46,6 +57,8 @@ def test_public_names_of_the_room():
         "Concurrency",
         "ImageSource",
         "Instance",
+        "JsonAnswer",
+        "ConnectedWorker",
         "LoadReport",
         "ModelInfo",
         "ModelReference",

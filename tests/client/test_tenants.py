@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 from aiohttp import web
+from tests.support.waiting import until
 
 from fingerpost.client import Client, SyncClient
 from fingerpost.errors import ConfigurationError, DeadlineExceeded, Overloaded
@@ -156,3 +157,27 @@ async def test_interactive_images_are_routed_past_queued_batch_work(cluster):
             await client.classify(b"1", "digits", priority=priority)
         results = [await client.classify(b"1", "digits", priority=priority) for _ in range(40)]
         assert sum(each.worker == best for each in results) >= 30, priority
+
+
+async def test_a_probe_carries_the_lease_and_the_class_of_its_images(cluster):
+    """So that the report is about that tenant's images."""
+    one, two = await cluster.workers("one", "two")
+    seen = set()
+    for worker in (one, two):
+
+        async def note(request: web.Request, answer=worker._answer_load) -> web.StreamResponse:
+            lease = request.headers.get("Authorization")
+            seen.add((lease, request.headers.get("Fingerpost-Class")))
+            return await answer(request)
+
+        worker.answer_load = note
+    client = await cluster.client(one, two, lease="a.b.c")
+    for priority in (None, "batch"):
+        await client.classify(b"1", "digits", priority=priority)
+    await until(lambda: len(seen) == 2)
+    assert seen == {("Bearer a.b.c", None), ("Bearer a.b.c", "batch")}
+    plain = await cluster.client(one, two)
+    seen.clear()
+    await plain.classify(b"1", "digits", priority="batch")
+    await until(lambda: bool(seen))
+    assert seen == {(None, None)}

@@ -56,6 +56,22 @@ def test_results_are_not_lost_in_silence(tmp_path: Path, command: str) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--hold-for-start soon", "'soon' is not a valid time"),
+        ("--hold-for-start 11m", "hold_for_start_s is 660: give 600 s at most"),
+        ("--expect flowers,../x", "'../x' is not a valid service name"),
+    ],
+    ids=["time", "too long", "name"],
+)
+def test_a_wrong_hold_is_named(given: str, message: str) -> None:
+    proxy = ["proxy", "--registry", "http://127.0.0.1:1", "--port", "0", *given.split()]
+    done = subprocess.run([*FINGERPOST, *proxy], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
 # Presses Ctrl-C when a module of that name is imported; Python starts with `sitecustomize`.
 _INTERRUPT = """
 import os, signal, sys

@@ -223,6 +223,9 @@ COMMANDS: dict[str, tuple[Arguments, int, str]] = {
     "model export": (
         lambda at: ["model", "export", at.folder, "--out", at.folder / "new"], 1, SHOWN,
     ),
+    "model quantize": (
+        lambda at: ["model", "quantize", at.folder, "--images", at.folder], 1, SHOWN,
+    ),
     "train": (
         lambda at: ["train", "--images", at.folder / "none", "--out", at.folder / "new"],
         1,

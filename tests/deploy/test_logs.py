@@ -5,11 +5,20 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from fingerpost.deploy.logs import BURST, INTERVAL_S, MAX_MESSAGE, LogHandler, start_logging
+from fingerpost.deploy.logs import (
+    BURST,
+    INTERVAL_S,
+    MAX_MESSAGE,
+    LogHandler,
+    goes_to_journal,
+    start_logging,
+)
 from fingerpost.errors import ConfigurationError
 
 
@@ -39,6 +48,31 @@ def test_a_request_cannot_forge_a_line_or_reach_the_terminal(log: Log) -> None:
     log.logger.info("GET %s", "/\n2026-01-01 00:00:00 INFO all is well \x1b[2J\u202e")
     (line,) = log.lines()
     assert line.endswith(r"INFO test: GET /\n2026-01-01 00:00:00 INFO all is well \x1b[2J\u202e")
+
+
+def test_the_journal_gets_the_priority_of_each_line() -> None:
+    log = Log("journal")
+    log.logger.info("ready\n<0>forged")
+    log.logger.warning("late")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        log.logger.exception("it failed")
+    info, warning, *failed = log.lines()
+    assert (info, warning) == (r"<6>test: ready\n<0>forged", "<4>test: late")
+    assert failed[0] == "<3>test: it failed"
+    assert all(line.startswith("<3>    ") for line in failed[1:])
+
+
+def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("w") as file:
+        state = os.fstat(file.fileno())
+        stream = f"{state.st_dev}:{state.st_ino}"
+        assert goes_to_journal({"JOURNAL_STREAM": stream}, file.fileno())
+        assert not goes_to_journal({"JOURNAL_STREAM": f"{stream}0"}, file.fileno())
+        assert not goes_to_journal({}, file.fileno())
+    with pytest.raises(ConfigurationError, match="use text or json"):
+        start_logging("info", "journal")  # which is found out, and not chosen
 
 
 def test_a_message_is_cut(log: Log) -> None:

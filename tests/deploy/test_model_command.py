@@ -119,10 +119,32 @@ def test_export_then_bench(tmp_path: Path) -> None:
 
     quick = ("--seconds", 0.3, "--batch-sizes", "1,2", "--threads", 1, "--device", "cpu")
     table = run("bench", out.parent, *quick).stdout.splitlines()
-    assert table[0].split()[:5] == ["model", "framework", "device", "threads", "batch"]
-    assert [line.split()[0] for line in table[1:3]] == ["colours@2"] * 2
-    assert "For throughput: colours@2 (onnxruntime" in table[-1]
-    found = json.loads(run("bench", out.parent, *quick, "--json").stdout)
-    assert [each["batch"] for each in found["measurements"]] == [1, 2]
+    assert table[0].split()[:5] == ["model", "framework", "device", "agreement", "threads"]
+    assert [line.split()[0] for line in table[1:5]] == ["colours@2"] * 4
+    assert "For throughput: colours@2 (o" in table[-1]
+    found = json.loads(run("bench", out.parent, *quick, "--json", "--accuracy", 0.99).stdout)
+    assert [each["batch"] for each in found["measurements"]] == [1, 2, 1, 2]
+    assert [each["candidate"]["agreement"] for each in found["measurements"]] == [1.0] * 4
     assert found["best_latency"]["batch"] == 1
     assert "--batch-sizes 0,x: give" in run("bench", out, "--batch-sizes", "0,x", code=1).stderr
+
+
+def test_quantize(tmp_path: Path) -> None:
+    first = tmp_path / "models" / "colours" / "1"
+    first.mkdir(parents=True)
+    channels_first(first)
+    (tmp_path / "images" / "red").mkdir(parents=True)
+    for number in range(4):
+        (tmp_path / "images" / "red" / f"{number}.png").write_bytes(encoded("red", (20, 20)))
+    given = (first.parent, "--images", tmp_path / "images")
+    said = run("quantize", *given, "--method", "percentile").stdout
+    assert said.startswith(
+        f"wrote {first.parent / '2'}: 0.0 MB instead of 0.0; the same best label"
+    )
+    assert said.endswith("accuracy 100.00% instead of 100.00% on 2 images\n")
+    assert (
+        "report.json: accuracy 100.00% (100.00% before it was" in run("check", first.parent).stdout
+    )
+    found = json.loads(run("quantize", *given, "--to", tmp_path / "int8", "--json").stdout)
+    assert (found["out"], found["images"], found["agreement"]) == (str(tmp_path / "int8"), 2, 1.0)
+    assert "exists already" in run("quantize", *given, "--to", tmp_path / "int8", code=1).stderr

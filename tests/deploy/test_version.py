@@ -81,3 +81,8 @@ def test_the_commit_of_an_installation(
     monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "c" / "commit.py"))
     monkeypatch.setattr(module, "distribution", lambda name: PathDistribution(tmp_path))
     assert commit() == wanted
+    # What the build wrote comes first.
+    built = tmp_path / "a" / "b" / "c" / "commit.txt"
+    built.parent.mkdir(parents=True)
+    built.write_text("fedcba987654\n")
+    assert commit() == "fedcba987654"

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +23,20 @@ _TABLE = pytest.StashKey[Table]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = Table()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the rows to the process that shows them, where tests run in several."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = session.config.stash[_TABLE].encode()
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node: Any) -> None:
+    """Take the rows of a process that has ended."""
+    if rows := getattr(node, "workeroutput", {}).get("faults"):
+        node.config.stash[_TABLE].add(rows)
 
 
 def pytest_terminal_summary(

@@ -25,7 +25,7 @@ from tests.support.waiting import until
 
 __all__ = ["Field", "Standby", "Worker", "exit_code", "http"]
 
-_READY = re.compile(r"ready at http://(\S+) as (\S+)")
+_READY = re.compile(r"ready at https?://(\S+) as (\S+)")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from fingerpost.client import Client, RetryConfig
+from fingerpost.registry.instance import split_target
 from tests.support.colours import encoded
 from tests.support.optional import not_none
 from tests.support.waiting import until
@@ -201,11 +202,12 @@ class Load:
         return sorted(late)
 
     def _recorded(self, name: str, classify: Callable[..., Any]) -> Callable[..., Any]:
-        async def recorded(address: str, *arguments, **named):
+        async def recorded(target: str, *arguments, **named):
             began = time.monotonic()
             outcome = "cancelled"
+            address, _ = split_target(target)
             try:
-                reply = await classify(address, *arguments, **named)
+                reply = await classify(target, *arguments, **named)
                 outcome = reply.outcome.name
             finally:
                 self.attempts.append(Attempt(name, address, began, time.monotonic(), outcome))

@@ -9,7 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from tests.faults.load import Load
+from tests.support.page_sections import others
 
 __all__ = ["Row", "Table"]
 
@@ -124,6 +127,16 @@ class Table:
         self.rows.append(row)
         return row
 
+    def encode(self) -> str:
+        """All of it, for `add` in another process."""
+        return msgspec.json.encode((self.consul, self.rows)).decode()
+
+    def add(self, encoded: str) -> None:
+        """Add the rows of another process."""
+        consul, rows = msgspec.json.decode(encoded, type=tuple[str, list[Row]])
+        self.consul = self.consul or consul
+        self.rows += rows
+
     def lines(self) -> list[str]:
         """For a terminal."""
         lines = []
@@ -145,6 +158,7 @@ class Table:
             "restarted. The table has the measured values and, in parentheses, the most that is",
             "allowed. `make test-faults` runs all tests; with `FAULTS_REPORT=docs/faults.md`",
             "before it in the same line, it writes this page.",
+            "[Kubernetes](faults-kubernetes.md) has a page of its own.",
             "",
             f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} on {_machine()}, "
             f"Consul {self.consul or 'unknown'}.",
@@ -169,7 +183,8 @@ class Table:
         return "\n".join(head) + "\n"
 
     def write(self, path: Path) -> None:
-        path.write_text(self.markdown())
+        """Write the page; sections that other commands have written there stay."""
+        path.write_text(self.markdown() + others(path, ("What was done",)))
 
     def _sorted(self) -> list[Row]:
         return sorted(self.rows, key=lambda row: (int(row.number.rstrip("abc")), row.number))

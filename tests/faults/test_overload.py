@@ -16,6 +16,9 @@ from tests.faults.table import Table
 from tests.support.processes import Processes
 from tests.support.sleeper import SECONDS, Sleeper
 
+# It compares latencies, which another scene beside it would change.
+pytestmark = pytest.mark.alone
+
 _WORKERS = 2
 _QUEUE = 4
 _PLACES = _WORKERS * (1 + _QUEUE)

@@ -17,6 +17,9 @@ from tests.faults.table import Table
 from tests.support.processes import Processes
 from tests.support.sleeper import SECONDS, Sleeper
 
+# It compares latencies, which another scene beside it would change.
+pytestmark = pytest.mark.alone
+
 _WORKERS = 4
 _SLOWER = 10
 _MEASURED_S = 10.0

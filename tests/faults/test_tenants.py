@@ -19,6 +19,9 @@ from tests.support.leases import KEY
 from tests.support.processes import Processes
 from tests.support.sleeper import Sleeper
 
+# It compares latencies, which another scene beside it would change.
+pytestmark = pytest.mark.alone
+
 _WORKERS = 2
 _QUEUE = 16
 _HONEST = 3

@@ -53,6 +53,8 @@ async def test_who_says_nothing_gets_nothing(guarded: Guarded, method: str, path
 async def test_a_disabled_caller_gets_nothing(guarded: Guarded, method: str, path: str) -> None:
     status, text, _ = await guarded.ask(method, path, OFF)
     assert (status, json.loads(text)["error"]["code"]) == (403, "forbidden")
+    await until(guarded.lines, "a line")
+    assert [line["who"] for line in guarded.lines()] == ["off"]
 
 
 @pytest.mark.parametrize("path", OPEN)
@@ -193,7 +195,7 @@ async def test_the_audit_log_has_every_refusal_in_bounded_lines(guarded: Guarded
     assert guarded.audit.stat().st_mode & 0o777 == 0o600
     for _ in range(40):
         await guarded.status("GET", "/v1/resolve/cats", ONE)
-    assert len(guarded.lines()) <= 5  # of one address in 10 s
+    assert len(guarded.lines()) <= 5  # of one caller in 10 s
     assert ALL not in guarded.audit.read_text()
     assert await guarded.world.measured('fingerpost_audit_events_total{result="refused"} 41.0')
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import logging
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 from tests.proxy.world import instance
+from tests.support.certificates import Authority, Pair
 from tests.support.colours import encoded
 from tests.support.leases import KEY, OTHER, claims_of
 from tests.support.rig import Rig, serving
 from tests.support.waiting import until
 
+from fingerpost.client import Client
 from fingerpost.client.wire import INDEX_HEADER
-from fingerpost.errors import ConfigurationError
+from fingerpost.errors import ConfigurationError, LeaseError, RegistryDenied
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.proxy.config import ProxyLeasesConfig
+from fingerpost.proxy.leases import ProxyLeases
 from fingerpost.registry import Registry, open_registry
 from fingerpost.registry.documents import LEASE_KEYS
 from fingerpost.registry.embedded import EmbeddedRegistry
@@ -30,6 +37,7 @@ from fingerpost.security.key_files import save_signing_key
 from fingerpost.security.keys import PublicKeys
 from fingerpost.security.leases.config import LeaseConfig, LeaseRules
 from fingerpost.security.leases.verifier import LeaseVerifier
+from fingerpost.security.tls import TlsConfig
 from fingerpost.worker.serving.lease_keys import LeaseKeys
 
 IMAGE = encoded("red")
@@ -147,6 +155,26 @@ async def test_the_relay_attaches_the_lease_itself(tmp_path: Path) -> None:
             assert response.status == 200, await response.text()
 
 
+@pytest.mark.parametrize("off_s", [600.0, -600.0], ids=["ahead", "behind"])
+async def test_a_proxy_whose_clock_is_ten_minutes_off_is_said_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    wrong = SimpleNamespace(time=lambda: time.time() + off_s)
+    monkeypatch.setattr("fingerpost.proxy.leases.time", wrong)
+    errors: list[LeaseError] = []
+    async with place(tmp_path) as here, Client(here.proxy.url) as client:
+        for _ in range(3):
+            with pytest.raises(LeaseError) as raised:
+                await client.classify(IMAGE, "colours", timeout_s=5.0)
+            errors.append(raised.value)
+    assert {each.code for each in errors} == {"lease_invalid" if off_s > 0 else "lease_expired"}
+    lines = [each for each in caplog.messages if "clock" in each]
+    for text in (*(each.message for each in errors), *lines):
+        assert "compare the clocks of the proxy and of this worker" in text
+        assert "NTP" in text
+    assert len(lines) == 1
+
+
 async def test_its_keys_are_published_where_there_are_none(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         async with here.http.get("/.well-known/jwks.json") as response:
@@ -181,6 +209,26 @@ async def test_a_key_that_nobody_believes_is_said(
     assert published == OTHER.public.encode()  # it is not the proxy's to change
 
 
+async def test_a_proxy_that_may_not_publish_says_who_must(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on Kubernetes, where proxies can write nothing."""
+    key_file = tmp_path / "lease.key"
+    save_signing_key(KEY, key_file)
+
+    class ReadOnly:
+        async def document(self, name: str) -> bytes | None:
+            return None
+
+        async def publish(self, name: str, content: bytes) -> None:
+            raise RegistryDenied("Missing right: the verb 'patch' on 'configmaps'")
+
+    config, directory = ProxyLeasesConfig(key_file=key_file), SimpleNamespace()
+    async with ProxyLeases(config, ReadOnly(), directory):  # type: ignore[arg-type]
+        await until(lambda: "fingerpost keys publish" in caplog.text)
+        assert "the verb 'patch'" in caplog.text
+
+
 async def test_a_key_file_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
     key_file = tmp_path / "lease.key"
     save_signing_key(KEY, key_file)
@@ -205,3 +253,72 @@ async def test_without_a_key_nothing_is_different(tmp_path: Path) -> None:
             async with http.get("/.well-known/jwks.json") as response:
                 assert await response.json() == {"keys": []}
         await registry.aclose()
+
+
+async def test_with_bind_every_lease_is_bound_to_the_certificate_that_was_shown(
+    tmp_path: Path,
+) -> None:
+    ca = Authority(tmp_path)
+    server, *clients = (ca.issue(name) for name in ("server", "anna", "bob"))
+    key_file = tmp_path / "lease.key"
+    save_signing_key(KEY, key_file)
+    async with EmbeddedRegistry(port=0) as embedded, contextlib.AsyncExitStack() as stack:
+        registry = open_registry(embedded.url)
+        stack.push_async_callback(registry.aclose)
+        rig = await stack.enter_async_context(serving())
+        worker = instance("w", rig.port, service="colours", boot_id=1, meta={"fingerpost": "0.2.0"})
+        await registry.register(worker)
+        config = ProxyConfig(
+            registry=embedded.url,
+            port=0,
+            tls=TlsConfig(cert=str(server.cert), key=str(server.key), client_ca=str(ca.file)),
+            leases=ProxyLeasesConfig(key_file=key_file, bind=True),
+        )
+        proxy = await stack.enter_async_context(Proxy(config))
+        await until(lambda: leases_for(proxy, ca, clients[0]))
+        for client in (*clients, *clients):  # `GET /` of everybody may be answered from memory
+            found = await leases_for(proxy, ca, client)
+            pem = client.cert.read_text()
+            digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
+            thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+            assert [claims_of(token)["cnf"]["x5t#S256"] for token in found] == [thumbprint] * 3
+
+
+async def leases_for(proxy: Proxy, ca: Authority, client: Pair) -> list[str]:
+    """The leases of a lookup, of `GET /` and of a redirect; none while no worker is listed."""
+    context = ssl.create_default_context(cafile=str(ca.file))
+    await asyncio.to_thread(context.load_cert_chain, client.cert, client.key)
+    connector = aiohttp.TCPConnector(ssl=context)
+    async with aiohttp.ClientSession(proxy.url, connector=connector) as http:
+        async with http.get("/v1/resolve/colours") as answer:
+            if answer.status != 200:
+                return []
+            found = [json.loads(await answer.text())["lease"]]
+        async with http.get("/") as answer:
+            found.append((await answer.text()).split("/lease/")[1].split("/")[0])
+        async with http.post("/v1/classify/colours", allow_redirects=False) as answer:
+            found.append(answer.headers["Location"].split("/lease/")[1].split("/")[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("leases", "says"),
+    [
+        (lambda: ProxyLeasesConfig(bind=True), "bind has an effect only with leases.key_file"),
+        (
+            lambda: ProxyLeasesConfig(signing=LeaseConfig(life_s=60)),
+            "signing has an effect only with leases.key_file",
+        ),
+        (
+            lambda: ProxyConfig(
+                registry="http://127.0.0.1:9",
+                leases=ProxyLeasesConfig(key_file=Path("key"), bind=True),
+            ),
+            "give --tls-client-ca",
+        ),
+    ],
+    ids=["bind", "life", "no certificates"],
+)
+def test_a_setting_without_effect_is_an_error(leases: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        leases()

@@ -33,6 +33,7 @@ class FakeWorker:
         self.paths: list[str] = []
         self.port = 0
         self.boot_id = 0
+        self.state = WorkerState.READY
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> None:
@@ -51,7 +52,7 @@ class FakeWorker:
 
     async def _load(self, request: web.Request) -> web.Response:
         self.probes += 1
-        report = LoadReport(rif=3, slots=8, state=WorkerState.READY, boot_id=self.boot_id, seq=1)
+        report = LoadReport(rif=3, slots=8, state=self.state, boot_id=self.boot_id, seq=1)
         return web.Response(body=msgspec.json.encode(report))
 
     async def _well(self, request: web.Request) -> web.Response:

@@ -77,6 +77,7 @@ def test_other_registries():
         ("zookeeper://10.0.0.1/x", {"ca_file": "x"}),
         ("zookeeper://10.0.0.1/x", {"datacenters": ("dc1",)}),
         ("zookeeper://10.0.0.1/x", {"check": CheckConfig(mode="ttl")}),
+        ("kubernetes://x", {"check": CheckConfig(mode="ttl")}),
     ],
     ids=str,
 )

@@ -98,7 +98,6 @@ def test_names_are_checked(fields):
     ("fields", "error"),
     [
         ({"name": "Flowers", "versions": ("1",)}, InvalidName),
-        ({"name": "flowers", "versions": ()}, InvalidInstance),
         ({"name": "flowers", "versions": ("v1",)}, InvalidName),
         ({"name": "flowers", "versions": ("1",), "aliases": {"Stable": "1"}}, InvalidName),
         ({"name": "flowers", "versions": ("1",), "aliases": {"stable": "2"}}, InvalidInstance),

@@ -58,6 +58,15 @@ def test_a_report_says_what_is_there_for_each_class_and_older_clients_pass_over_
     assert b"classes" not in msgspec.json.encode(REPORT)  # as before
 
 
+def test_a_report_of_a_shared_worker_says_so():
+    report = msgspec.structs.replace(REPORT, tenants=3)
+    assert report.to_header().endswith(",named_metrics.tenants=3")
+    assert LoadReport.from_header(report.to_header()) == report
+    assert decode_load_report(msgspec.json.encode(report), "a:1") == report
+    assert not REPORT.tenants
+    assert b"tenants" not in msgspec.json.encode(REPORT)
+
+
 @pytest.mark.parametrize("more", ["class_rif.a=-1", "class_rif.a=x", "class_expected_s.a=-1"])
 def test_a_class_that_is_not_valid_is_a_bad_answer(more):
     header = f"{REPORT.to_header()},named_metrics.class_rif.a=1,named_metrics.{more}"

@@ -64,6 +64,16 @@ async def test_no_compression_is_asked_for(client):
     assert b"accept-encoding: identity" in requests[0].lower()
 
 
+async def test_a_probe_says_when_it_was_sent(client):
+    before = time.time()
+    async with serving(answer()) as (instance, requests):
+        await client.get(instance)
+    (line,) = (
+        each for each in requests[0].splitlines() if each.startswith(b"Fingerpost-Probe-Time")
+    )
+    assert before - 0.001 <= float(line.split()[1]) <= time.time()
+
+
 @pytest.mark.parametrize(
     "reply",
     [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 150\r\n\r\n{"],

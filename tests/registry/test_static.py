@@ -109,6 +109,17 @@ def test_a_bad_list_is_refused_with_its_value(url, problem):
     assert url in str(caught.value)
 
 
+async def test_foreign_workers():
+    registry = StaticRegistry("static://10.0.0.2:80?model=flowers&protocol=v2&size=224x224")
+    (found,) = (await registry.list("flowers")).instances
+    assert (found.foreign, found.protocol, found.meta["size"]) == (True, "v2", "224x224")
+    assert found.models[0].versions == ()
+    with pytest.raises(ConfigurationError, match="protocol='grpc': use fingerpost, v2"):
+        StaticRegistry("static://10.0.0.2:80?protocol=grpc")
+    with pytest.raises(ConfigurationError, match="only options"):
+        StaticRegistry("static://10.0.0.2:80?protocol=v2&color=red")
+
+
 async def test_workers_that_speak_tls():
     registry = StaticRegistry("static://10.0.0.1:80?model=flowers&scheme=https")
     (worker,) = (await registry.list("flowers")).instances

@@ -45,3 +45,13 @@ def test_memory_is_bounded() -> None:
         attempts.failed(str(number), 100.0)
     assert len(attempts._addresses) == 10_000
     assert attempts.wait_s("19999", 100.0) > 0
+
+
+def test_the_addresses_of_an_ipv6_network_are_one() -> None:
+    attempts = Attempts()
+    for number in range(4):
+        attempts.failed(f"2001:db8::{number}", 100.0)
+    assert attempts.wait_s("2001:db8::99", 100.0) == pytest.approx(2)
+    assert attempts.wait_s("2001:db8:0:1::99", 100.0) == 0
+    attempts.succeeded("2001:db8::5")
+    assert attempts.wait_s("2001:db8::99", 100.0) == 0

@@ -252,3 +252,38 @@ def test_no_authority_and_no_certificate(tmp_path, ca):
     (tmp_path / "x.pem").write_text("hello")
     with pytest.raises(ConfigurationError, match="not a certificate"):
         ca.renew(tmp_path / "x.pem")
+
+
+def test_the_authority_is_not_renewed_as_one_of_its_certificates(ca):
+    with pytest.raises(ConfigurationError, match="the authority itself: renew it by"):
+        ca.renew(ca.certificate)
+
+
+def test_an_old_key_is_not_retired_while_certificates_depend_on_it(ca):
+    old, moved = ca.issue("worker", "flowers"), ca.issue("proxy")
+    after = ca.renew_itself(new_key=True)
+    after.renew(moved.certificate)
+    with pytest.raises(ConfigurationError, match=r"worker-flowers\.pem\. Renew") as told:
+        after.renew_itself(retire_old=True)
+    assert "proxy" not in str(told.value)
+    assert handshake(old, ca.certificate)
+    after.renew(old.certificate)
+    retired = after.renew_itself(retire_old=True)
+    assert handshake(old, retired.certificate)
+
+
+def test_a_certificate_of_a_key_that_was_retired_is_to_be_issued_again(ca, tmp_path):
+    old = ca.issue("worker", "flowers", folder=tmp_path / "elsewhere")
+    after = ca.renew_itself(new_key=True).renew_itself(retire_old=True)
+    with pytest.raises(ConfigurationError, match="an earlier key of that name: .* issue it again"):
+        after.renew(old.certificate)
+
+
+def test_a_file_where_a_folder_should_be(ca, tmp_path):
+    (tmp_path / "file").write_text("hello")
+    for attempt in (
+        lambda: make_authority(tmp_path / "file", "vision.example.org"),
+        lambda: ca.issue("proxy", folder=tmp_path / "file" / "x"),
+    ):
+        with pytest.raises(ConfigurationError, match="the folder .* cannot be made"):
+            attempt()

@@ -18,6 +18,7 @@ from fingerpost.security.key_files import (
     save_signing_key,
 )
 from fingerpost.security.keys import PublicKeys, SigningKey
+from fingerpost.security.secret_file import others_may_read
 
 KEY = SigningKey.generate()
 OTHER = SigningKey.generate()
@@ -46,6 +47,26 @@ def test_a_private_key_that_others_can_reach_is_refused(tmp_path: Path, mode: in
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         load_signing_key(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "process", "others"),
+    [
+        (0o600, 1000, 1000, False),
+        (0o640, 1000, 1000, True),
+        (0o440, 0, 65532, False),  # a Secret in a container that is not root
+        (0o640, 0, 65532, False),
+        (0o444, 0, 65532, True),
+        (0o460, 0, 65532, True),
+        (0o440, 0, 0, True),
+        (0o440, 1000, 65532, True),
+    ],
+)
+def test_a_group_may_read_only_a_file_of_root(
+    mode: int, owner: int, process: int, others: bool
+) -> None:
+    state = os.stat_result((0o100000 | mode, 1, 1, 1, owner, 65532, 9, 0, 0, 0))
+    assert others_may_read(state, process) is others
 
 
 def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fingerpost.security.leases.config import LeaseConfig, LeaseRules
 from fingerpost.security.leases.signer import LeaseSigner
 from fingerpost.security.leases.verifier import LeaseVerifier
 
-__all__ = ["KEY", "OTHER", "claims_of", "lease", "signed", "verifier", "wrong_leases"]
+__all__ = ["KEY", "OTHER", "claims_of", "header_of", "lease", "signed", "verifier", "wrong_leases"]
 
 KEY = SigningKey.generate()
 OTHER = SigningKey.generate()
@@ -39,7 +39,15 @@ def b64(data: bytes) -> str:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    part = token.split(".")[1]
+    return _part(token, 1)
+
+
+def header_of(token: str) -> dict[str, Any]:
+    return _part(token, 0)
+
+
+def _part(token: str, number: int) -> dict[str, Any]:
+    part = token.split(".")[number]
     found: dict[str, Any] = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return found
 

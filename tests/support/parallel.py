@@ -1,8 +1,8 @@
 """Tests in several processes: which go together, and which have the machine to themselves.
 
-`make test` runs two processes (pytest-xdist). All tests of a module run in the same one, and so do
-all modules that share a fixture which takes long, so that it is made once. What measures speed is
-marked `alone`, and waits until the test beside it has ended.
+`make test` runs three processes (pytest-xdist). All tests of a module run in the same one, and so
+do all modules that share a fixture which takes long, so that it is made once. What measures speed
+is marked `alone`, and waits until the tests beside it have ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.kinds import takes_long
 
-__all__ = ["ByGroup", "Turns", "place_of"]
+__all__ = ["ByGroup", "Turns", "folder_of", "place_of"]
 
 _ROOT = Path(__file__).parents[2]
 # Fixtures that take 5 to 60 s, those first whose tests take longest.
@@ -31,6 +31,13 @@ _USES = {
 }
 
 
+def folder_of(config: pytest.Config) -> tuple[Path, bool]:
+    """A folder that all processes of this run have in common; and whether there are several."""
+    several = hasattr(config, "workerinput")
+    base: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return (base.parent if several else base), several
+
+
 @functools.cache
 def _group_of(module: str) -> str:
     """The modules that must run in one process with this one, which is a path: a name of them."""
@@ -39,7 +46,12 @@ def _group_of(module: str) -> str:
 
 
 def place_of(module: Path) -> int:
-    """Where in the order a module stands: what takes longest is begun first."""
+    """Where in the order a module stands: what takes longest is begun first.
+
+    What simulates comes last: the simulations run in the background from the beginning.
+    """
+    if "@simulates(" in module.read_text("utf-8"):
+        return len(_SHARED) + 2
     group = _group_of(module.relative_to(_ROOT).as_posix())
     if group in _SHARED:
         return _SHARED.index(group)

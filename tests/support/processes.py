@@ -13,13 +13,17 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from tests.support.ports import free_port
 from tests.support.waiting import until_blocking
 
-__all__ = ["FINGERPOST", "Process", "Processes", "get_json"]
+__all__ = ["COLD", "FINGERPOST", "Process", "Processes", "get_json", "marked_processes"]
 
-# The command that a user calls, by this Python.
+# The command that a user calls, by this Python. Commands that begin exactly so are started from a
+# process that has imported them already, see `warm.py`; `COLD` is as a user starts it.
 FINGERPOST = (sys.executable, "-m", "fingerpost.deploy.cli")
+COLD = (sys.executable, "-m", "fingerpost")
 
 
 def get_json(url: str) -> Any:
@@ -125,4 +129,17 @@ class Processes:
             found = self.workers_now(proxy, service)
             return found if len(found) == count else None
 
-        return list(until_blocking(told))
+        # Three workers that import TensorFlow at once take half a minute where two cores are busy.
+        return list(until_blocking(told, within_s=60.0))
+
+
+def marked_processes(value: str) -> list[str]:
+    """Command lines of running processes that inherited our mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FINGERPOST_TEST_RUN") == value:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found

@@ -16,6 +16,7 @@ import numpy as np
 
 from fingerpost.registry import WorkerState
 from fingerpost.registry.http_server import bind, serve
+from fingerpost.security.audit.audit_log import AuditLog
 from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.config import WorkerConfig
@@ -70,6 +71,7 @@ class Rig:
     service: WorkerService
     backend: ColourBackend
     engine: Engine
+    grpc_port: int = 0
 
     @property
     def rif(self) -> int:
@@ -83,9 +85,11 @@ async def serving(
     labels: tuple[str, ...] | None = None,
     leases: LeaseVerifier | None = None,
     access_log: Callable[[WorkerMetrics], AccessLog] | None = None,
+    audit: AuditLog | None = None,
+    grpc: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve model `colours`, version 7."""
+    """Serve model `colours`, version 7; over gRPC too, where that is wanted."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
@@ -106,7 +110,7 @@ async def serving(
         config=config,
         metrics=metrics,
         observer=Observer(metrics, access_log=access_log(metrics)) if access_log else None,
-        leases=None if leases is None else LeaseGate(leases, metrics.lease_refused),
+        leases=None if leases is None else LeaseGate(leases, metrics.lease_refused, audit),
     )
     runner = service.runner()
     listener = bind("127.0.0.1", 0)
@@ -114,12 +118,18 @@ async def serving(
     await runner.setup()
     await serve(runner, listener)
     service.admission.state = WorkerState.READY
-    try:
-        yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine)
-    finally:
-        backend.gate.set()
-        await runner.cleanup()
-        await engine.aclose()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(engine.aclose)
+        stack.push_async_callback(runner.cleanup)
+        grpc_port = 0
+        if grpc:
+            from fingerpost.worker.grpc.server import GrpcServer
+
+            server = GrpcServer(service.context, config, metrics)
+            stack.push_async_callback(server.aclose)
+            grpc_port = await server.start("127.0.0.1", 0)
+        stack.callback(backend.gate.set)
+        yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port)
 
 
 def float_pixels(colour: str) -> np.ndarray:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from tests.support.waiting import until
 
-__all__ = ["close_server", "open_sockets", "received"]
+__all__ = ["KEPT", "close_server", "open_sockets", "received"]
+
+KEPT: set[int] = set()
+"""Descriptors of sockets that the tests keep from one to the next; no test's own."""
 
 
 async def close_server(server: asyncio.Server) -> None:
@@ -26,10 +29,12 @@ async def close_server(server: asyncio.Server) -> None:
 
 
 def open_sockets() -> int:
-    """How many sockets this process holds; 0 where the system does not tell."""
+    """How many sockets this process holds, without `KEPT`; 0 where the system does not tell."""
     folder = Path("/proc/self/fd")
     count = 0
     for each in folder.iterdir() if folder.exists() else ():
+        if int(each.name) in KEPT:
+            continue
         try:
             count += each.readlink().name.startswith("socket:")
         except FileNotFoundError:

@@ -61,13 +61,14 @@ class Secure:
     client: TlsConfig
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
-    async def worker(self, tls: TlsConfig | None, *, name: str = "flowers") -> Worker:
-        """A worker that has registered."""
+    async def worker(self, tls: TlsConfig | None, *, name: str = "flowers", **more: Any) -> Worker:
+        """A worker that has registered; `more` is of its `WorkerConfig`."""
         config = WorkerConfig(
             registry=self.registry.url,
             registry_config=RegistryConfig(ca_file=self._ca_file),
             drain=DrainConfig(lease_s=0.1),
             tls=tls,
+            **more,
         )
         worker = Worker.for_object(Flowers(), name=name, config=config)
         await self.stack.enter_async_context(worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -11,14 +12,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ML = {"tensorflow", "tensorflow_cpu", "keras", "torch", "onnxruntime", "numpy", "scikit_learn"}
+# What only workers need.
+ML = {
+    "tensorflow",
+    "tensorflow_cpu",
+    "keras",
+    "torch",
+    "onnxruntime",
+    "numpy",
+    "scikit_learn",
+    "uvloop",
+}
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder)
-    pip(folder / "bin", "install", "--quiet", ROOT)
+    # What is imported here is compiled then, which is little of what is installed.
+    pip(folder / "bin", "install", "--quiet", "--no-compile", ROOT)
     return folder / "bin"
 
 
@@ -72,7 +84,10 @@ def test_the_version_of_a_wheel(bare: Path) -> None:
     )
     (version,) = set(run(bare / "python", "-c", code).stdout.split())
     for command in ([bare / "fingerpost"], [bare / "python", "-P", "-m", "fingerpost"]):
-        assert run(*command, "--version").stdout == f"fingerpost {version}\n"
+        said = run(*command, "--version").stdout
+        assert re.fullmatch(
+            rf"fingerpost {re.escape(version)} \(commit [0-9a-f]{{12}}(-dirty)?\)\n", said
+        ), said
 
 
 def test_what_needs_one_says_how_to_get_it(bare: Path, tmp_path: Path) -> None:
@@ -88,3 +103,15 @@ def test_what_needs_one_says_how_to_get_it(bare: Path, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "pip install 'fingerpost[" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_join_finds_its_units(bare: Path) -> None:
+    code = (
+        "from pathlib import Path;"
+        "from fingerpost.deploy.join.plan import JoinPlan;"
+        "plan = JoinPlan.make(registry='embedded', models=Path('/srv/m'), options=[],"
+        " command=Path('/opt/f'), credentials={});"
+        "print(plan.files[-1].content)"
+    )
+    done = run(bare / "python", "-c", code)
+    assert "ExecStart=/opt/f worker --models" in done.stdout, done.stderr

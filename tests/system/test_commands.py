@@ -169,7 +169,7 @@ def test_classify_by_name_asks_the_proxy_on_this_machine(digits: Digits, tmp_pat
 
 
 def test_train_on_a_bad_folder(tmp_path: Path) -> None:
-    """The others are in tests/worker/training/test_dataset.py: each try imports TensorFlow."""
+    """The others are in tests/worker/training/test_dataset.py."""
     (tmp_path / "images").mkdir()
     line = one_line("train", "--images", tmp_path / "images", "--out", tmp_path / "m")
     assert "class" in line

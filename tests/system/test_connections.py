@@ -93,6 +93,15 @@ MALFORMED = {
     "a length of words": b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
     "a header without a colon": b"PUT /x HTTP/1.1\r\nHost: 127.0.0.1\r\nbad\r\n\r\n",
     "ESC in the method": b"\x1b[31mGET / HTTP/1.1\r\n\r\n",
+    "a key with a control character": b"GET / HTTP/1.1\r\nAuthorization: Bearer SECRET\x01\r\n\r\n",
+    "a key after a space": b"GET / HTTP/1.1\r\nAuthorization : Bearer SECRET\r\n\r\n",
+    "a key on a line of its own": b"GET / HTTP/1.1\r\nAuthorization:\r\n SECRET\r\n\r\n",
+    "a key that is too long": b"GET / HTTP/1.1\r\nAuthorization: SECRET"
+    + b"x" * 9000
+    + b"\r\n\r\n",
+    "a URL of another version": b"GET /lease/SECRET/ HTTP/9.9\r\n\r\n",
+    "a URL with a control character": b"GET /lease/SECRET/\x01 HTTP/1.1\r\n\r\n",
+    "a long URL": b"GET /lease/SECRET" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
 }
 
 
@@ -102,7 +111,7 @@ async def test_what_is_not_http_gets_a_typed_error_and_leaves_no_traceback(
     serve: Serve, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(ConnectionConfig()) as port, raw_connection(port) as (reader, writer):
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.DEBUG):
             writer.write(MALFORMED[name])
             status, headers, body = await read_answer(reader)
         assert (status, headers["content-type"]) == (400, "application/json")
@@ -110,6 +119,9 @@ async def test_what_is_not_http_gets_a_typed_error_and_leaves_no_traceback(
         assert (error["code"], error["retryable"]) == ("invalid_request", False)
         assert "not a valid HTTP request" in error["message"]
         assert len(error["message"]) < 300
+        assert "SECRET" not in error["message"] + caplog.text
+        if name == "a key with a control character":
+            assert error["message"].endswith("in the header Authorization")
     assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
 
 
@@ -127,7 +139,7 @@ async def test_refused_connections_are_counted_by_the_limit(serve: Serve, reason
                 assert (await read_answer(reader))[0] == 429
         after = await refused(*mine[0])
         assert after == {**before, reason: before[reason] + 3}
-        assert set(after) == {"max_connections", "max_per_client", "descriptors"}
+        assert set(after) == {"max_connections", "max_per_client", "descriptors", "tls_handshake"}
 
 
 async def refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, float]:

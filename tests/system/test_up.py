@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fingerpost.security.ca import make_authority
+from fingerpost.security.callers.api_keys import make_key
+from fingerpost.security.callers.policy_editor import add_caller
+from fingerpost.security.key_files import save_public_keys, save_signing_key
+from fingerpost.security.keys import SigningKey
 from tests.support.digits import Digits
 from tests.support.ports import free_port
-from tests.support.processes import Processes, get_json
+from tests.support.processes import FINGERPOST, Processes, get_json
 from tests.support.repository import write_version
 from tests.support.waiting import until_blocking
 
@@ -113,3 +120,56 @@ def test_up_ends_when_no_model_can_be_served(processes: Processes, tmp_path: Pat
         )  # fmt: skip
         assert up.wait() == 1
         assert says in up.output().splitlines()[-1]
+
+
+def test_up_with_everything_on(processes: Processes, digits: Digits, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "ca", "example.org")
+    own = authority.issue("worker", "digits")
+    client = authority.issue("client", "camera")
+    callers = tmp_path / "callers.toml"
+    key = add_caller(callers, "camera", tenant="plant", role="").key
+    signing = SigningKey.generate()
+    save_signing_key(signing, tmp_path / "registration.key")
+    save_public_keys(signing.public, tmp_path / "registration.json")
+    save_signing_key(SigningKey.generate(), tmp_path / "lease.key")
+    port = free_port()
+    up = processes.start(
+        "up", "--model", digits.model, "--workers", 1, "--port", port,
+        "--registry-port", free_port(), "--threads", 1,
+        "--tls-cert", own.certificate, "--tls-key", own.key, "--tls-ca", authority.certificate,
+        "--tls-client-ca", authority.certificate, "--trust-domain", "example.org",
+        "--callers", callers, "--audit-log", tmp_path / "audit.log",
+        "--lease-key", tmp_path / "lease.key", "--lease-bind",
+        "--registration-key", tmp_path / "registration.key",
+        "--registration-keys", tmp_path / "registration.json",
+    )  # fmt: skip
+    until_blocking(lambda: "Ctrl-C stops it" in up.output(), within_s=60.0)
+    (line,) = [line for line in up.output().splitlines() if "--model digits" in line]
+    # The command that it says to try, with the user's own files.
+    command = line.strip().replace("FINGERPOST_API_KEY=$KEY fingerpost", "")
+    for shown, real in (
+        ("client.pem", client.certificate),
+        ("client-key.pem", client.key),
+        ("image.png", digits.images[0]),
+    ):
+        command = command.replace(f" {shown}", f" {real}")
+
+    def classify(key: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*FINGERPOST, *command.split()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "FINGERPOST_API_KEY": key},
+        )
+
+    done = classify(key)
+    assert done.returncode == 0, (command, done.stderr, up.output())
+    refused = classify(make_key())
+    assert refused.returncode == 1
+    assert "not known here" in refused.stderr
+    assert '"who":"","tenant":""' in (tmp_path / "audit.log").read_text()
+    up.signal(signal.SIGINT)
+    assert up.wait() == 0
+    assert key not in up.output()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.config import (
     DrainConfig,
+    LeasesConfig,
     ModelsConfig,
     RegistrationConfig,
     RequestConfig,
@@ -20,6 +23,7 @@ from fingerpost.worker.config import (
 
 WRONG = {
     "port": lambda: WorkerConfig(port=65536),
+    "grpc_port": lambda: WorkerConfig(grpc_port=-1),
     "registration.weight": lambda: RegistrationConfig(weight=0),
     "registration.timeout_s": lambda: RegistrationConfig(timeout_s=-1),
     "requests.max_in_flight": lambda: RequestConfig(max_in_flight=0),
@@ -50,6 +54,12 @@ def test_a_value_out_of_its_range_is_an_error_that_names_the_field(field: str) -
         WRONG[field]()
 
 
+def test_http_and_grpc_have_a_port_each() -> None:
+    with pytest.raises(ConfigurationError, match="grpc_port 8500 is the port of HTTP too"):
+        WorkerConfig(port=8500, grpc_port=8500)
+    assert WorkerConfig(port=0, grpc_port=0).grpc_port == 0
+
+
 OLD = {
     "access": "registry_config",
     "limits": "images",
@@ -77,3 +87,14 @@ def test_the_token_is_not_shown_and_nothing_can_be_changed() -> None:
     assert "aaaa" not in repr(config)
     with pytest.raises(FrozenInstanceError):
         config.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"keys_file": Path("keys.json")}, {"rules": LeaseRules(grace_s=5)}],
+    ids=["keys", "grace"],
+)
+def test_settings_of_leases_without_leases_are_errors(settings: dict[str, Any]) -> None:
+    LeasesConfig(required=True, **settings)
+    with pytest.raises(ConfigurationError, match="give --require-lease too"):
+        LeasesConfig(**settings)

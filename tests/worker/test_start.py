@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry import Instance, ModelInfo, RegistryConfig, open_registry
+from fingerpost.registry.access import CallersConfig
 from fingerpost.registry.config import CheckConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.config import DrainConfig, RegistrationConfig, WorkerConfig
+from fingerpost.worker.config import DrainConfig, LeasesConfig, RegistrationConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.worker import Worker
 from tests.support.colours import Models
@@ -132,3 +136,39 @@ async def test_the_check_is_of_the_process_that_the_entry_names(
     async with http.get("/health/engine?boot_id=7") as response:
         assert await response.json() == {"status": "another process", "boot_id": boot_id}
     await http.close()
+
+
+class Loaded:
+    """A model that notes that it was loaded, which takes minutes for a large one."""
+
+    height = width = 8
+
+    def __init__(self) -> None:
+        self.loaded = False
+
+    def load(self) -> None:
+        self.loaded = True
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        return np.ones((len(images), 2))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"leases": LeasesConfig(required=True, keys_file=Path("missing"))},
+        {"callers": CallersConfig(policy="missing")},
+    ],
+    ids=["lease keys", "policy"],
+)
+async def test_a_file_that_is_wrong_is_told_before_a_model_is_loaded(
+    registry_url: str, settings: dict[str, Any]
+) -> None:
+    model = Loaded()
+    config = WorkerConfig(registry=registry_url, **settings)
+    with pytest.raises(ConfigurationError, match="missing"):
+        async with Worker.for_object(model, name="slow", config=config):
+            pass
+    assert not model.loaded
+    async with Worker.for_object(model, name="slow", config=WorkerConfig(registry=registry_url)):
+        assert model.loaded

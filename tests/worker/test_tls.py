@@ -13,6 +13,7 @@ import pytest
 from fingerpost.client import Client
 from fingerpost.errors import ConfigurationError, InvalidInstance
 from fingerpost.registry.config import CheckConfig, RegistryConfig
+from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.security.tls import TlsConfig
 from fingerpost.worker import Worker, WorkerConfig
 from fingerpost.worker.config import DrainConfig
@@ -148,3 +149,17 @@ async def test_beside_zookeeper_a_worker_checks_itself(zookeeper_url, ca, mutual
 def test_a_worker_needs_a_certificate(ca):
     with pytest.raises(ConfigurationError, match="no certificate to serve with"):
         WorkerConfig(tls=TlsConfig(ca=str(ca.file)))
+
+
+async def test_a_worker_with_the_certificate_of_another_service_says_so(ca, caplog):
+    async with EmbeddedRegistry(port=0) as registry:
+        async with _registered(registry.url, serve_with(ca.worker("cats"))):
+            pass
+        assert "clients and proxies with --trust-domain send nothing here: " in caplog.text
+        assert f"issue it one with the URI spiffe://{TRUST_DOMAIN}/fingerpost/worker/flowers" in (
+            caplog.text
+        )
+        caplog.clear()
+        async with _registered(registry.url, serve_with(ca.worker("flowers"))):
+            pass
+        assert "--trust-domain" not in caplog.text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost import errors as _errors
 from fingerpost.client.client import Client
 from fingerpost.client.config import ClientConfig
+from fingerpost.client.dispatch.connect import ConnectedWorker
 from fingerpost.client.images.load import ImageSource
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.routing import (
@@ -40,34 +41,57 @@ from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:
     from fingerpost.client.metrics import ClientMetrics
+    from fingerpost.client.tasks.results import (
+        Box,
+        Classification,
+        Detection,
+        Embedding,
+        JsonAnswer,
+        Multilabel,
+        Regression,
+        Segmentation,
+        TaskResult,
+        Tensors,
+    )
     from fingerpost.client.tracing import Tracing
 
 __all__ = [
     "DEFAULT_PROXY",
+    "Box",
     "CheckConfig",
+    "Classification",
     "Client",
     "ClientConfig",
     "ClientMetrics",
     "Concurrency",
+    "ConnectedWorker",
+    "Detection",
     "EjectionConfig",
+    "Embedding",
     "HotColdConfig",
     "ImageSource",
     "Instance",
+    "JsonAnswer",
     "LoadReport",
     "ModelInfo",
     "ModelReference",
+    "Multilabel",
     "OnError",
     "Prediction",
     "ProbingConfig",
     "Registry",
     "RegistryConfig",
+    "Regression",
     "Result",
     "RetryConfig",
     "RoutingConfig",
+    "Segmentation",
     "SlowStartConfig",
     "Snapshot",
     "Stats",
     "SyncClient",
+    "TaskResult",
+    "Tensors",
     "TimingsMs",
     "Tracing",
     "__version__",
@@ -75,10 +99,26 @@ __all__ = [
 __all__ += _errors.__all__
 
 
-# These import prometheus-client and parts of the standard library that take a while.
+# These import prometheus-client and parts of the standard library that take a while, or are needed
+# by few.
 _LAZY: Final = {
     "ClientMetrics": "fingerpost.client.metrics",
     "Tracing": "fingerpost.client.tracing",
+    **dict.fromkeys(
+        (
+            "Box",
+            "Classification",
+            "Detection",
+            "Embedding",
+            "JsonAnswer",
+            "Multilabel",
+            "Regression",
+            "Segmentation",
+            "TaskResult",
+            "Tensors",
+        ),
+        "fingerpost.client.tasks.results",
+    ),
 }
 
 

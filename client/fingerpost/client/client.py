@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from fingerpost.client.config import ClientConfig
+from fingerpost.client.connect import ConnectMixin
 from fingerpost.client.credential import Credential
 from fingerpost.client.dispatch.call import Call, CallOptions, check_priority
 from fingerpost.client.dispatch.dispatcher import Dispatcher
 from fingerpost.client.images.load import image_key
+from fingerpost.client.infer import InferMixin
 from fingerpost.client.result import Result, Stats
 from fingerpost.client.routing.policies.catalog import check_policy
 from fingerpost.client.source import Source
@@ -50,7 +52,7 @@ __all__ = ["Client"]
 _parse: Final = lru_cache(maxsize=256)(ModelReference.parse)
 
 
-class Client:
+class Client(InferMixin, ConnectMixin):
     """Finds the workers that serve a model, and sends images straight to them.
 
     ::
@@ -369,6 +371,7 @@ class Client:
             retried=call.retried,
             image_bytes=call.image_bytes,
             timings_ms=one.timings_ms,
+            answer=answer.typed,
         )
 
     def _open(self) -> Dispatcher:

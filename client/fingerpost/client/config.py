@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,7 +34,9 @@ class ClientConfig:
             value survives longer outages. 30 s is several attempts even over a slow link.
         wait_for_ready_s: how many seconds to wait for the first answer of a proxy or registry, and
             for a worker of a known service that has none. A higher value survives a restart of the
-            last worker; a lower one reports sooner that something is wrong.
+            last worker; a lower one reports sooner that something is wrong. A proxy that holds
+            lookups for workers that start (`--hold-for-start`) is waited for as long as it holds
+            them, if that is longer; `timeout_s` limits it.
         connect_timeout_s: how many seconds opening a connection may take before another worker is
             asked. Raise it above the slowest handshake of a link with much loss.
         upload_stall_timeout_s: how many seconds an upload may make no progress before another
@@ -63,6 +66,9 @@ class ClientConfig:
         client_id: identifies this client where there are many clients and more workers than
             `routing.subset_size`, so that each client uses only some of the workers. None: it uses
             all of them, as the only client of a cluster must.
+        labels: the labels of foreign workers' models, by service: a list, or the path of a text
+            file with one label a line, in the order of the scores. They outrank those of a worker's
+            metadata. None for answers that have labels.
         lease: a signed lease (`fingerpost lease MODEL` prints one), for a client that asks a
             registry instead of a proxy while the workers require leases. None, the default, uses
             those that proxies give, which are renewed by themselves.
@@ -85,6 +91,7 @@ class ClientConfig:
     hedge: bool = False
     relay: bool = False
     client_id: str | None = None
+    labels: Mapping[str, str | Sequence[str]] | None = None
     lease: str | None = field(default=None, repr=False)
     lease_file: str | None = None
     routing: RoutingConfig = field(default_factory=RoutingConfig)
@@ -108,6 +115,7 @@ _KINDS = {
     "hedge": bool,
     "relay": bool,
     "client_id": str | None,
+    "labels": Mapping | None,
     "lease": str | None,
     "lease_file": str | None,
     "routing": RoutingConfig,

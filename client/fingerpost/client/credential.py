@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.credentials import Token
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Credential", "Secret"]
 
 logger = logging.getLogger(__name__)
+
+# Proxies of which this process has said that a credential goes to them in clear.
+_WARNED: Final[set[str]] = set()
 
 
 class Secret(str):
@@ -79,9 +82,15 @@ class Credential:
         return self._field
 
     def warn_in_clear(self, proxies: Iterable[URL]) -> None:
-        """Say it where a credential goes over a network without TLS."""
+        """Log it where a credential goes over a network without TLS; once for each proxy.
+
+        A warning, where gRPC and kubectl refuse: within a network that is encrypted otherwise (a
+        mesh, WireGuard) plain HTTP is right, and the client cannot see that.
+        """
         open_ = [str(each) for each in proxies if each.scheme == "http" and not _is_local(each)]
+        open_ = [each for each in open_ if each not in _WARNED]
         if open_:
+            _WARNED.update(open_)
             logger.warning(
                 "the API key or token is sent to %s without TLS: whoever is on the way can read "
                 "it; use https://",

@@ -173,6 +173,11 @@ class FrameDecoder:
         """Whether the bytes so far end in the middle of a frame."""
         return bool(self._buffer) or self._skipped is not None
 
+    @property
+    def buffered(self) -> int:
+        """How many bytes it holds."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Add received bytes."""
         if self._skip:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
 from yarl import URL
 
 from fingerpost.client.proxy_answers import ProxyAnswers, Unlisted
-from fingerpost.client.wire import INDEX_HEADER
+from fingerpost.client.proxy_poll import SLACK_S, ProxyPoll, none_answered, not_a_proxy
+from fingerpost.client.start_requests import StartRequests
 from fingerpost.errors import (
     BadAnswer,
     ConfigurationError,
     FingerpostError,
-    Forbidden,
-    NoWorker,
-    RegistryUnreachable,
-    Unauthenticated,
-    UnknownService,
     Unreachable,
     error_from_json,
 )
-from fingerpost.registry import Snapshot, Watch
+from fingerpost.registry import Watch
 from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_session import PeerSession, peer_error
@@ -33,25 +27,20 @@ from fingerpost.registry.watching.shared import SharedWatches
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fingerpost.client.credential import Credential
-    from fingerpost.registry import Registry
+    from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["ProxyResolver", "RegistryResolver", "Resolver", "proxy_url"]
 
-# How much longer than the requested wait a proxy may take. The watch allows 5 s, so that there is
-# time to ask the next proxy within the same poll if one hangs.
-_SLACK_S: Final = 2.0
 _KEEP_ALIVE_S: Final = 15.0
 # An instance has some 700 bytes, so this is 20,000 of one service.
 _MAX_BYTES: Final = 16 * 1024 * 1024
-_MAX_REASON_LETTERS: Final = 400
 # A stop for programs that never release a watch; each holds a connection to a proxy.
 _MAX_WATCHES: Final = 10_000
 _LISTS_AT_ONCE: Final = 8
-_INDEX: Final = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Resolver(Protocol):
@@ -98,6 +87,13 @@ class Resolver(Protocol):
     @property
     def problems(self) -> tuple[str, ...]:
         """What the proxy that answered last said is wrong with it, to callers with a role."""
+        ...
+
+    def request_start(self, service: str) -> float:
+        """Say that images wait for the first worker of a service, and how long that may take.
+
+        Returns the seconds that a proxy holds lookups for it; 0 where none does.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -154,6 +150,10 @@ class RegistryResolver:
 
     async def renew_lease(self, service: str) -> None:
         """A registry gives no leases."""
+
+    def request_start(self, service: str) -> float:
+        """A registry starts no worker."""
+        return 0.0
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -216,6 +216,7 @@ class ProxyResolver:
         self._overviewed: dict[str, Watch[Snapshot]] = {}
         self._connect_timeout_s = connect_timeout_s
         self._answers = ProxyAnswers(address_policy or AddressPolicy(), signatures)
+        self.starts = StartRequests(self._held)
         # Each watch holds a connection, so their number is not limited.
         self._session = PeerSession(max_bytes=_MAX_BYTES, keep_alive_s=_KEEP_ALIVE_S, workers=False)
 
@@ -233,7 +234,7 @@ class ProxyResolver:
         await self._watches.release(service)
 
     def _new_watch(self, service: str) -> Watch[Snapshot]:
-        return Watch(_ProxyPoll(self, self._answers, service), name=f"{service} by proxy")
+        return Watch(ProxyPoll(self, self._answers, service), name=f"{service} by proxy")
 
     async def services(self) -> tuple[str, ...]:
         """The names of all services. Raises `RegistryError`."""
@@ -257,16 +258,16 @@ class ProxyResolver:
         failures: list[tuple[URL, FingerpostError]] = []
         for proxy in self._proxies:
             try:
-                status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=_SLACK_S)
+                status, _, body = await self.get(proxy, "/v1/services", {}, timeout_s=SLACK_S)
                 if status != 200:
                     error = error_from_json(body, status=status, peer=str(proxy))
                     if type(error) is BadAnswer:
-                        error = _not_a_proxy(proxy, f"HTTP {status}", body)
+                        error = not_a_proxy(proxy, f"HTTP {status}", body)
                     raise error
                 return self._answers.services(body, str(proxy))
             except FingerpostError as failure:
                 failures.append((proxy, failure))
-        raise _none_answered(failures)
+        raise none_answered(failures)
 
     gives_leases = True
 
@@ -276,7 +277,7 @@ class ProxyResolver:
 
     async def renew_lease(self, service: str) -> None:
         """See `Resolver.renew_lease`."""
-        await _ProxyPoll(self, self._answers, check_service(service))(0, 0.0)
+        await ProxyPoll(self, self._answers, check_service(service))(0, 0.0)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -285,8 +286,22 @@ class ProxyResolver:
 
     async def aclose(self) -> None:
         """End the watches and close the connections."""
+        await self.starts.aclose()
         await self._watches.aclose()
         await self._session.aclose()
+
+    def request_start(self, service: str) -> float:
+        """See `Resolver.request_start`."""
+        return self.starts.request(service)
+
+    async def _held(self, service: str, hold_s: float) -> None:
+        """A lookup that is held for `hold_s` seconds, or until there is a worker."""
+        for proxy in self._proxies:
+            query = {"wait": f"{hold_s:g}s"}
+            with contextlib.suppress(FingerpostError):
+                path = f"/v1/resolve/{service}"
+                await self.get(proxy, path, query, timeout_s=hold_s + SLACK_S)
+                return
 
     @property
     def proxies(self) -> tuple[URL, ...]:
@@ -295,8 +310,8 @@ class ProxyResolver:
 
     async def get(
         self, proxy: URL, path: str, query: dict[str, str], *, timeout_s: float
-    ) -> tuple[int, str | None, bytes]:
-        """Status, index header and body of one answer.
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of one answer.
 
         Raises:
             Unreachable, BadAnswer, TlsFailed: see `peer_error`.
@@ -310,88 +325,8 @@ class ProxyResolver:
         try:
             async with asyncio.timeout(timeout_s), asked as response:
                 body = await self._session.read(response, str(proxy))
-                return response.status, response.headers.get(INDEX_HEADER), body
+                return response.status, response.headers, body
         except TimeoutError as error:
             raise Unreachable(f"{proxy}: no answer within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise peer_error(error, str(proxy)) from error
-
-
-class _ProxyPoll:
-    """The poll of one service's watch. It remembers which proxy answered last.
-
-    After a failure it asks the next proxy with index 0: an index is valid at one proxy only.
-    """
-
-    def __init__(self, resolver: ProxyResolver, answers: ProxyAnswers, service: str) -> None:
-        self._resolver = resolver
-        self._answers = answers
-        self._service = service
-        self._at = 0
-
-    async def __call__(self, index: int, wait_s: float) -> tuple[Snapshot, int]:
-        """See `fingerpost.registry.watching.watch.Poll`."""
-        proxies = self._resolver.proxies
-        failures: list[tuple[URL, FingerpostError]] = []
-        for at in range(self._at, self._at + len(proxies)):
-            # Set before it has answered, so that a cancelled poll goes on with the next one too.
-            self._at = (at + 1) % len(proxies)
-            proxy = proxies[at % len(proxies)]
-            try:
-                answer = await self._ask(proxy, index, wait_s)
-            except FingerpostError as error:
-                failures.append((proxy, error))
-                index = 0
-            else:
-                self._at = at % len(proxies)
-                return answer
-        raise _none_answered(failures)
-
-    async def _ask(self, proxy: URL, index: int, wait_s: float) -> tuple[Snapshot, int]:
-        held = {"index": str(index), "wait": f"{wait_s:g}s"} if index else {}
-        # Consul's rule: a held answer may come wait/16 later, so that clients do not synchronize.
-        timeout_s = _SLACK_S + (wait_s * 17 / 16 if index else 0.0)
-        path = f"/v1/resolve/{self._service}"
-        status, header, body = await self._resolver.get(proxy, path, held, timeout_s=timeout_s)
-        if header is None or not _INDEX.fullmatch(header):
-            raise _not_a_proxy(proxy, f"HTTP {status} with {INDEX_HEADER} {header!r}", body)
-        next_index = max(1, int(header))
-        if status == 200:
-            await self._answers.verify(body, self._service, str(proxy))
-            snapshot = self._answers.snapshot(body, self._service, str(proxy), time.monotonic())
-            return snapshot, next_index
-        error = error_from_json(body, status=status, peer=str(proxy))
-        if not isinstance(error, NoWorker | UnknownService):
-            raise error
-        known = isinstance(error, NoWorker)
-        empty = Snapshot(
-            service=self._service,
-            instances=(),
-            known=known,
-            index=next_index,
-            taken_at=time.monotonic(),
-        )
-        return empty, next_index
-
-
-def _named(error: FingerpostError, proxy: URL) -> str:
-    """The error's message with the proxy's URL, of a length for one line."""
-    text = error.message[:_MAX_REASON_LETTERS]
-    return text if str(proxy) in text else f"{proxy}: {text}"
-
-
-def _not_a_proxy(proxy: URL, answer: str, body: bytes) -> BadAnswer:
-    start = body[:80].decode("utf-8", "replace")
-    return BadAnswer(
-        f"{proxy}: {answer}, and {start!r}: this is not a Fingerpost proxy. If it is a "
-        "registry, give its URL as --registry (in Python: registry=)"
-    )
-
-
-def _none_answered(failures: Sequence[tuple[URL, FingerpostError]]) -> FingerpostError:
-    """The error where all proxies failed: that of one which does not let the caller in, if any."""
-    for proxy, error in failures:
-        if isinstance(error, Unauthenticated | Forbidden):
-            return type(error)(_named(error, proxy))
-    reasons = "; ".join(_named(error, proxy) for proxy, error in failures)
-    return RegistryUnreachable(f"no proxy answered; start one or use another one: {reasons}")

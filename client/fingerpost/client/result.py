@@ -12,6 +12,8 @@ from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import FingerpostError
 
 if TYPE_CHECKING:
+    # Not needed to make or encode one, and few use it.
+    from fingerpost.client.tasks.results import TaskResult  # noqa: TC004
     from fingerpost.registry.address_policy import RejectionReason
 
 __all__ = ["Result", "Stats"]
@@ -38,6 +40,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         retried: the error codes of the failed attempts, in their order.
         image_bytes: the size of what was sent; 0 if nothing was.
         timings_ms: the times that the worker measured; None if it sent none.
+        answer: what `Client.infer` returns; None of `classify` and `stream`.
     """
 
     index: int
@@ -54,6 +57,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     retried: tuple[str, ...] = ()
     image_bytes: int = 0
     timings_ms: TimingsMs | None = None
+    answer: TaskResult | None = None
 
     @property
     def label(self) -> str:

@@ -9,6 +9,7 @@ from fingerpost.client.route.relay import RelayRoute
 from fingerpost.client.route.route import DIRECT
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.address_policy import AddressPolicy
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.factory import open_registry
 from fingerpost.registry.watching.signatures import EntrySignatures, open_signatures
 from fingerpost.security.tls import ClientTls
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.route.route import Route
     from fingerpost.registry import Registry
-    from fingerpost.registry.config import RegistryConfig
     from fingerpost.security.tls import TlsConfig
 
 __all__ = ["DEFAULT_PROXY", "Source"]
@@ -87,16 +87,13 @@ class Source(NamedTuple):
             proxies = tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,))
             if credential is not None:
                 credential.warn_in_clear(proxies)
+            access = RegistryConfig() if registry_config is None else registry_config
             return cls(
                 proxies=proxies,
                 credential=credential,
-                address_policy=AddressPolicy.parse(
-                    () if registry_config is None else registry_config.allow_networks
-                ),
+                address_policy=access.address_policy(tls),
                 tls=tls,
-                signatures=open_signatures(
-                    None if registry_config is None else registry_config.registration_keys
-                ),
+                signatures=open_signatures(access.registration_keys),
             )
         if len(named) > 1:
             raise ConfigurationError(

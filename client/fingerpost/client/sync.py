@@ -17,6 +17,7 @@ from fingerpost.client.credential import Secret
 from fingerpost.client.streaming.concurrency import LimitSemaphore
 from fingerpost.client.streaming.options import check_images, keyed
 from fingerpost.client.streaming.window import StreamWindow
+from fingerpost.client.sync_connect import SyncConnectMixin
 from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fingerpost.client.result import Result, Stats
     from fingerpost.client.streaming.concurrency import Concurrency
     from fingerpost.client.streaming.options import Item, OnError, StreamOptions
+    from fingerpost.client.tasks.inputs import InferSource
+    from fingerpost.client.tasks.results import TaskResult
     from fingerpost.client.tracing import Tracing
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
@@ -42,7 +45,7 @@ _END: Final[Any] = object()
 _CLOSED: Final = "this client was closed: make a new one"
 
 
-class SyncClient:
+class SyncClient(SyncConnectMixin):
     """`Client` for threads: the same arguments, methods and errors, without `async`.
 
     ::
@@ -152,6 +155,10 @@ class SyncClient:
                 priority=priority,
             )
         )
+
+    def infer(self, image: InferSource, model: str, *, top: int = 5, **options: Any) -> TaskResult:
+        """The answer of a model's task for one image; the options are those of `Client.infer`."""
+        return self._call(lambda: self._client.infer(image, model, top=top, **options))
 
     def resolve(self, model: str) -> Snapshot:
         """The healthy workers that serve `model` now; see `Client.resolve`."""

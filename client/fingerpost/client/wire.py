@@ -7,7 +7,7 @@ Errors are written by `fingerpost.errors.FingerpostError.to_json`, and load repo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,6 +22,7 @@ __all__ = [
     "BOOT_ID_HEADER",
     "CLASS_HEADER",
     "DEADLINE_HEADER",
+    "HOLD_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
     "LEASE_PATH",
@@ -72,6 +73,9 @@ WAITED_HEADER: Final = "Fingerpost-Waited-Ms"
 SUSPECT_HEADER: Final = "Fingerpost-Suspect"
 # The snapshot's index for the next `index=`, on every answer to a resolve, including errors.
 INDEX_HEADER: Final = "Fingerpost-Index"
+# On a 503 `no_worker` to a resolve: for how many whole seconds this proxy holds a lookup of a model
+# without a worker, until the first one is up. Absent where it does not.
+HOLD_HEADER: Final = "Fingerpost-Hold-S"
 # On an answer through the relay: id and `host:port` of the worker that answered.
 WORKER_HEADER: Final = "Fingerpost-Worker"
 
@@ -152,8 +156,9 @@ class ReceivedImage(ImageAnswer, frozen=True, kw_only=True):
 
 
 class ReceivedAnswer(ClassifyAnswer, frozen=True, kw_only=True):
-    """A `ClassifyAnswer` as the client reads it."""
+    """A `ClassifyAnswer` as the client reads it; only an inference has a `typed` result."""
 
+    typed: ClassVar[None] = None
     results: tuple[ReceivedImage, ...]
 
 
@@ -281,6 +286,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
             output, for people. Of 100 workers at most, 300 characters each, without control
             characters. Proxies before release 0.2 do not have it.
         rejected: why an entry is left out, by its id, in the same form; only where one is.
+        foreign: how many of the instances are not Fingerpost workers; only where one is not.
         labels: the same as `aliases`, under their name in release 0.1.0, for one more release: a
             client of that release requires it, and a proxy of that release writes only it.
     """
@@ -295,6 +301,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     aliases: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
     rejected: Mapping[str, str] | UnsetType = UNSET
+    foreign: int | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.labels and not self.aliases:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from fingerpost.basics.printable import printable
 from fingerpost.deploy.command_help import make_readable
 from fingerpost.deploy.commit import commit
 from fingerpost.deploy.console import err, out
+from fingerpost.deploy.credentials import use_credentials
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.renamed_options import check_renamed_options
 from fingerpost.deploy.standard_streams import check_output, discard_output, open_standard_streams
@@ -68,16 +70,22 @@ app = typer.Typer(
 _COMMANDS = (
     "train",
     "classify",
+    "infer",
     "stream",
     "bench",
+    "evaluate",
     "model",
     "worker",
     "proxy",
     "registry",
+    "register",
     "caller",
     "resolve",
+    "xds_bootstrap",
     "status",
     "drain",
+    "doctor",
+    "join",
     "ca",
     "keys",
     "lease",
@@ -86,25 +94,38 @@ _COMMANDS = (
 )
 
 # Those that do nothing but print.
-_PRINTING = ("classify", "model", "resolve", "status")
+_PRINTING = (
+    "classify",
+    "doctor",
+    "evaluate",
+    "infer",
+    "model",
+    "resolve",
+    "status",
+    "xds-bootstrap",
+)
 
 # Modules that the bare install does not bring, and the extra that does.
 _EXTRAS = {
-    "numpy": "tensorflow",
+    "numpy": "python",  # all workers need it; an error of its own names the model's framework
     "tensorflow": "tensorflow",
     "keras": "tensorflow",
     "matplotlib": "bench",
     "onnxruntime": "onnx",
-    "onnx": "export",
+    "onnx": "quantize",
     "tf2onnx": "export",
+    "openvino": "openvino",
+    "ai_edge_litert": "litert",
     "torch": "torch",
     "cv2": "caffe",
     "opentelemetry": "otel",
     "pynvml": "gpu",
+    "pycocotools": "evaluate",
     "sklearn": "demo",
     "kazoo": "zookeeper",
     "cryptography": "security",
     "joserfc": "security",
+    "grpc": "xds",
 }
 
 # What a full disk says, also that of standard output: nothing is wrong with this program.
@@ -145,6 +166,7 @@ def main() -> None:
     try:
         _raise_on_interrupt()
         check_renamed_options(sys.argv[1:])
+        use_credentials(os.environ)
         app()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -156,7 +178,8 @@ def main() -> None:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        _fail(f"this needs {error.name}, which is not installed: pip install 'fingerpost[{extra}]'")
+        remedy = f"pip install 'fingerpost[{extra}]', or take the image that has it"
+        _fail(f"this needs {error.name}, which is not installed: {remedy}")
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -9,23 +9,34 @@ once and then one in two seconds, and the next line says how many were left out.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from fingerpost.basics.printable import printable, printable_json
+from fingerpost.deploy.variables import warn_of_unknown
 from fingerpost.errors import ConfigurationError
 
-__all__ = ["JsonFormatter", "LineFormatter", "LogHandler", "start_logging"]
+__all__ = [
+    "JournalFormatter",
+    "JsonFormatter",
+    "LineFormatter",
+    "LogHandler",
+    "goes_to_journal",
+    "start_logging",
+]
 
 MAX_MESSAGE: Final = 4000  # characters
 MAX_TRACEBACK: Final = 8000
 # One fault writes at most 30 lines and then one in 2 s: 120 KB at once, and 2 KB a second.
 BURST: Final = 30
 INTERVAL_S: Final = 2.0
+# Of syslog(3), for the levels from there on.
+_PRIORITIES: Final = ((50, 2), (40, 3), (30, 4), (20, 6), (0, 7))
 
 
 class LineFormatter(logging.Formatter):
@@ -75,11 +86,36 @@ class JsonFormatter(logging.Formatter):
         return printable_json(msgspec.json.encode(line).decode())
 
 
+class JournalFormatter(LineFormatter):
+    """Makes one line of a record for systemd's journal, which knows the time by itself.
+
+    `<3>` before it is its priority, see sd-daemon(3).
+    """
+
+    def __init__(self) -> None:
+        super(LineFormatter, self).__init__("%(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with its priority; so is each line of a traceback."""
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
+
+
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
 
-FORMATTERS: Final = {"text": LineFormatter, "json": JsonFormatter}
+FORMATTERS: Final = {"text": LineFormatter, "json": JsonFormatter, "journal": JournalFormatter}
+
+
+def goes_to_journal(environ: Mapping[str, str], descriptor: int = 2) -> bool:
+    """Whether standard error is the stream of systemd's journal that `environ` names."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        state = os.fstat(descriptor)
+    except OSError:
+        return False
+    return (device, inode) == (str(state.st_dev), str(state.st_ino))
 
 
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic only in the stubs
@@ -123,11 +159,18 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic onl
 def start_logging(level: str, form: str = "text") -> None:
     """Log messages of this level and above to standard error, one line each: text, or JSON.
 
+    The first are of environment variables that are misspelt.
+
+    Text for systemd's journal has each message's priority instead of its level and time.
+
     Raises:
         ConfigurationError: `level` or `form` is not a valid name.
     """
-    if form not in FORMATTERS:
+    if form not in ("text", "json"):
         raise ConfigurationError(f"--log-format {form}: use text or json")
     if level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(f"--log-level {level}: use debug, info, warning or error")
+    if form == "text" and goes_to_journal(os.environ):
+        form = "journal"
     logging.basicConfig(level=level.upper(), handlers=[LogHandler(form=form)], force=True)
+    warn_of_unknown(os.environ)

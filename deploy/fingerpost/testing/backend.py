@@ -143,6 +143,7 @@ class FakeSource:
     """Fake models as the worker's model repository finds them: a `ModelSource`."""
 
     single_model = False
+    place = None
 
     def __init__(self, models: FakeModels) -> None:
         self._models = models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,20 +16,28 @@ from fingerpost.client.wire import (
     ServiceEntry,
     is_foreign,
 )
+from fingerpost.errors import Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fingerpost.registry import Instance, LoadReport, Snapshot
+    from yarl import URL
+
+    from fingerpost.registry import Instance, LoadReport, ModelReference, Snapshot
     from fingerpost.security.caller import Caller
 
 __all__ = [
     "RETRY_AFTER_S",
+    "foreign_path",
     "identity_prefix",
     "only_allowed_models",
+    "relayable",
     "resolve_answer",
     "service_entry",
 ]
+
+# Of a URL (RFC 3986, pchar and `/`), so that it can end no header and no line.
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", re.ASCII)
 
 RETRY_AFTER_S: Final = 1.0
 """When a client may ask again that got no worker, in seconds."""
@@ -46,10 +55,39 @@ def identity_prefix(worker: Instance, probed_boot_id: int = 0) -> str:
     Args:
         probed_boot_id: of a worker whose entry has none, see `LoadProbes.boot_ids`; 0 if unknown.
     """
-    if worker.boot_id and is_foreign(worker):
+    if worker.foreign or (worker.boot_id and is_foreign(worker)):
         return ""
     boot_id = worker.boot_id or probed_boot_id
     return f"{INSTANCE_PATH}{boot_id}/{worker.service}" if boot_id else ""
+
+
+def foreign_path(worker: Instance, asked: URL | None = None) -> str:
+    """The path at which a foreign worker takes images, by its metadata.
+
+    Where that says none, it is the path of the request that is redirected, or else empty.
+    """
+    path = worker.meta.get("path", "")
+    known = path if _PATH.fullmatch(path) else ""
+    if asked is None:
+        return known
+    return (
+        f"{known or asked.raw_path}{'?' if asked.raw_query_string else ''}{asked.raw_query_string}"
+    )
+
+
+def relayable(workers: Iterable[Instance], reference: ModelReference) -> list[Instance]:
+    """The workers to which the proxy relays; foreign ones speak another protocol.
+
+    Raises:
+        Unauthorized: there are only foreign ones.
+    """
+    ours = [each for each in workers if not each.foreign]
+    if not ours:
+        raise Unauthorized(
+            f"{reference} is served by foreign workers, to which this proxy does not relay: send "
+            "images straight to them"
+        )
+    return ours
 
 
 def resolve_answer(
@@ -116,6 +154,7 @@ def service_entry(snapshot: Snapshot, now: float) -> ServiceEntry:
         withdrawn=snapshot.withdrawn,
         failing=_reasons(snapshot.failing),
         rejected=_reasons(snapshot.rejected) or UNSET,
+        foreign=sum(1 for each in snapshot.instances if each.foreign) or UNSET,
     )
 
 

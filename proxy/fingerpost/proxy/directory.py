@@ -34,6 +34,9 @@ _LOOK_EVERY_S: Final = 0.5
 class Directory:
     """Watches the catalog and each service in it, and answers lookups from memory.
 
+    A service of foreign workers that the catalog does not list (`Catalog.unlisted`) is watched from
+    its first lookup on. Without any other service, the only one of these is the default.
+
     A service that leaves the catalog stays watched for a while, so that its clients get "no worker,
     try again" rather than "no such service" while its last worker restarts. It is *vanished* once
     the registry neither lists it nor has an instance of it, and none of its workers is retained.
@@ -47,6 +50,7 @@ class Directory:
         registry: the registry to watch; the caller closes it.
         default: a service that is watched even if the catalog does not list it, and that answers
             lookups without a service; None for the only service there is.
+        expected: services that are watched likewise, and never forgotten: they may have no worker.
         first_snapshot_timeout_s: how long a lookup waits for a first snapshot, in seconds.
         forget_after_s: how long a vanished service stays watched, in seconds.
     """
@@ -56,11 +60,13 @@ class Directory:
         registry: Registry,
         *,
         default: str | None,
+        expected: tuple[str, ...] = (),
         first_snapshot_timeout_s: float,
         forget_after_s: float,
     ) -> None:
         self._registry = registry
         self._default = default
+        self._kept = dict.fromkeys((*(() if default is None else (default,)), *expected))
         self._first_snapshot_timeout_s = first_snapshot_timeout_s
         self._watches: dict[str, Watch[Snapshot]] = {}
         self._catalog: Watch[Catalog] | None = None
@@ -72,8 +78,8 @@ class Directory:
     async def __aenter__(self) -> Self:
         """Start the watches; returns at once."""
         self._catalog = self._registry.watch_catalog()
-        if self._default is not None:
-            self._watches[self._default] = self._registry.watch(self._default)
+        for service in self._kept:
+            self._watches[service] = self._registry.watch(service)
         self._follower = asyncio.create_task(
             supervise(functools.partial(self._follow, self._catalog), "catalog"), name="catalog"
         )
@@ -127,11 +133,18 @@ class Directory:
         if self._default is not None:
             return self._default
         names = self._watches if len(self._watches) == 1 else self._present()
+        if len(names) > 1:  # one that was only asked for by its name does not count beside others
+            names = [each for each in names if each not in self._unlisted()]
         return next(iter(names)) if len(names) == 1 else None
+
+    def _unlisted(self) -> tuple[str, ...]:
+        """The services that are found by their name only: `Catalog.unlisted`."""
+        return self._catalog.view.unlisted if self._catalog and self._catalog.view else ()
 
     def _present(self) -> list[str]:
         """The services that the registry lists, or that have a worker; the others vanished."""
-        listed = set(self._catalog.view.services) if self._catalog and self._catalog.view else set()
+        view = self._catalog.view if self._catalog else None
+        listed = {*view.services, *view.unlisted} if view else set()
         return [
             name
             for name, watch in self._watches.items()
@@ -158,9 +171,11 @@ class Directory:
         """
         if not self._watches:
             await self._first_catalog()
+            if not self._watches and len(self._unlisted()) == 1:
+                return self._unlisted()[0]
         if (service := self.default_service) is not None:
             return service
-        if names := sorted(self._present()):
+        if names := sorted(self._present()) or self._unlisted():
             raise InvalidRequest(
                 f"there are {len(names)} services ({', '.join(names[:5])}): name one, as in "
                 f"/v1/resolve/{names[0]}, or start the proxy with --service"
@@ -183,7 +198,8 @@ class Directory:
         if service not in self._watches:
             await self._first_catalog()
             catalog = self._catalog
-            if catalog is not None and catalog.view and service in catalog.view.services:
+            view = None if catalog is None else catalog.view
+            if catalog is not None and view and service in (*view.services, *view.unlisted):
                 await self._watch(service, catalog)
         if service not in self._watches:
             raise UnknownService(f"no service is called {service!r}; GET /v1/services lists them")
@@ -281,7 +297,7 @@ class Directory:
         listed = catalog.view
         if listed is None or listed.from_disk or catalog.error is not None:
             return  # an outage is no news about any service
-        present = {*self._present(), self._default}
+        present = {*self._present(), *self._kept}
         self._only_on_disk -= set(listed.services)
         vanished = [
             name

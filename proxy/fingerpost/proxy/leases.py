@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.client.wire import LEASE_PATH, is_foreign
-from fingerpost.errors import ConfigurationError, FingerpostError
+from fingerpost.errors import ConfigurationError, FingerpostError, RegistryDenied
 from fingerpost.registry.documents import LEASE_KEYS
 from fingerpost.registry.supervision import supervise
 from fingerpost.security.key_files import SigningKeyFile
@@ -90,27 +90,35 @@ class ProxyLeases:
         Args:
             request: whose certificate it is bound to, where that is wanted; None binds it to none.
         """
-        bound = None
-        if request is not None and self._config.bind:
-            bound = peer_certificate(request.transport)
         return self._signer.sign(
             caller,
             service,
             workers=self._workers(service),
-            thumbprint=None if bound is None else bound.thumbprint,
+            thumbprint=self._thumbprint(request),
         ).token
 
-    def path(self, caller: Caller, worker: Instance) -> str:
-        """`/lease/TOKEN`, for a URL that is used once; empty for a server that is not ours."""
+    def path(self, caller: Caller, worker: Instance, request: web.Request | None) -> str:
+        """`/lease/TOKEN`, for a URL that is used once; empty for a server that is not ours.
+
+        Args:
+            request: see `token`.
+        """
         if worker.boot_id and is_foreign(worker):
             return ""
         signed = self._signer.sign(
             caller,
             worker.service,
             workers=self._workers(worker.service),
+            thumbprint=self._thumbprint(request),
             life_s=self._config.signing.url_life_s,
         )
         return f"{LEASE_PATH}{signed.token}"
+
+    def _thumbprint(self, request: web.Request | None) -> str | None:
+        if request is None or not self._config.bind:
+            return None
+        shown = peer_certificate(request.transport)
+        return None if shown is None else shown.thumbprint
 
     def _workers(self, service: str) -> int:
         snapshot = self._directory.snapshot(service)
@@ -135,7 +143,15 @@ class ProxyLeases:
     async def _read_published(self) -> None:
         document = await self._registry.document(LEASE_KEYS)
         if document is None:
-            await self._registry.publish(LEASE_KEYS, self._key.public.encode())
+            try:
+                await self._registry.publish(LEASE_KEYS, self._key.public.encode())
+            except RegistryDenied as error:
+                self._tell(
+                    f"no public key of leases is published, so workers refuse those that this "
+                    f"proxy signs with {self._key.kid}: run `fingerpost keys publish`, which this "
+                    f"proxy may not do: {error}"
+                )
+                return
             logger.info("published the public key of leases, %s: there was none", self._key.kid)
             self._published = self._key.public
         else:

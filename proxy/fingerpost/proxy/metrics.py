@@ -8,28 +8,35 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from fingerpost.proxy.xds_metrics import XdsMetrics
 from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.registry.process_metrics import add_process_metrics
 from fingerpost.registry.supervision import UNEXPECTED_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.proxy.directory import Directory
+    from fingerpost.proxy.holds import StartHolds
+    from fingerpost.security.tls import ServerTls
 
 __all__ = ["ProxyMetrics"]
 
 
 class ProxyMetrics:
-    """The metrics of one proxy, in a Prometheus registry of their own."""
+    """The metrics of one proxy, in a Prometheus registry of their own.
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        add_process_metrics(self._registry)
-        self.access = AccessMetrics(self._registry)
+    Args:
+        tls: the certificate that the proxy serves with.
+    """
+
+    def __init__(self, tls: ServerTls | None = None) -> None:
+        self.registry = CollectorRegistry()
+        add_process_metrics(self.registry, tls)
+        self.access = AccessMetrics(self.registry)
         lookups = Counter(
             "fingerpost_proxy_lookups",
             "Lookups answered, by kind and outcome",
             ["kind", "outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )
         # Labelled once here: to do that for each lookup would cost more than the lookup itself.
         self.addresses = lookups.labels("address", "ok")
@@ -41,23 +48,49 @@ class ProxyMetrics:
         self.body_bytes = Counter(
             "fingerpost_proxy_body_bytes",
             "Image bytes that clients sent to this proxy instead of straight to a worker",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.relayed_bytes = Counter(
             "fingerpost_proxy_relayed_bytes",
             "Image bytes that the relay sent on to workers",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.relayed = Counter(
             "fingerpost_proxy_relayed_requests",
             "Requests that the relay sent on, by HTTP status of the answer",
             ["status"],
-            registry=self._registry,
+            registry=self.registry,
         )
+        self.xds = XdsMetrics(self.registry)
         self.waiting = self._gauge(
             "waiting_lookups", "Blocking queries held until their service changes"
         )
+        self._held = self._gauge(
+            "held_lookups", "Lookups held until the first worker of their model is up", "service"
+        )
+        self._on_demand = self._gauge(
+            "starts_on_demand", "1 for a model that may have no worker (--expect)", "service"
+        )
+        self._held_refused = Counter(
+            "fingerpost_proxy_refused_holds",
+            "Lookups of a model without a worker that were refused, as too many were held",
+            registry=self.registry,
+        )
+        self._ready = self._gauge(
+            "ready", "1 once the list of services and the workers of each are known"
+        )
         self._instances = self._gauge("instances", "Healthy workers", "service")
+        self._foreign = self._gauge(
+            "foreign_instances", "Healthy workers that are not Fingerpost's", "service"
+        )
+        self._failing = self._gauge(
+            "failing_instances",
+            "Workers that the registry lists, and whose check fails without a drain",
+            "service",
+        )
+        self._rejected = self._gauge(
+            "rejected_instances", "Entries of the registry that are not used now", "service"
+        )
         self._age = self._gauge(
             "snapshot_age_seconds", "Since the registry last confirmed the snapshot", "service"
         )
@@ -84,7 +117,12 @@ class ProxyMetrics:
             "unexpected_errors", "Exceptions that a background task survived", "task"
         )
         self._by_service: tuple[Counter | Gauge, ...] = (
+            self._held,
+            self._on_demand,
             self._instances,
+            self._foreign,
+            self._failing,
+            self._rejected,
             self._age,
             self._retained,
             self._polls,
@@ -93,14 +131,20 @@ class ProxyMetrics:
             self._suspicions,
             self._probes,
         )
+        self._refusals = 0
         self._services: set[str] = set()
         self._counted: dict[tuple[Counter, str], int] = {}
 
-    def render(self, directory: Directory) -> bytes:
+    def render(self, directory: Directory, holds: StartHolds) -> bytes:
         """The metrics in Prometheus' text format."""
         now = time.monotonic()
         self._remove_forgotten(directory)
+        self._ready.set(directory.ready)
+        self._held_refused.inc(holds.refused - self._refusals)
+        self._refusals = holds.refused
         for service, watch in directory.watches().items():
+            self._held.labels(service).set(holds.held.get(service, 0))
+            self._on_demand.labels(service).set(holds.starts_on_demand(service))
             self._count(self._polls, service, watch.polls)
             self._count(self._errors, service, watch.errors)
             self._count(self._changes, service, watch.changes)
@@ -108,13 +152,16 @@ class ProxyMetrics:
             self._count(self._probes, service, watch.probes)
             if watch.view is not None:
                 self._instances.labels(service).set(len(watch.view.instances))
+                self._foreign.labels(service).set(sum(e.foreign for e in watch.view.instances))
+                self._failing.labels(service).set(len(watch.view.failing))
+                self._rejected.labels(service).set(len(watch.view.rejected))
                 self._retained.labels(service).set(len(watch.view.retained))
                 self._age.labels(service).set(watch.view.age_s(now))
         for reason, count in directory.rejected_entries.by_reason.items():
             self._count(self._refused, reason.value, count)
         for kind, count in UNEXPECTED_ERRORS.items():
             self._count(self._unexpected, kind, count)
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def _remove_forgotten(self, directory: Directory) -> None:
         """Remove the series of services that are not known any more."""
@@ -138,7 +185,7 @@ class ProxyMetrics:
         self._counted[counter, label] = value
 
     def _counter(self, name: str, text: str, label: str) -> Counter:
-        return Counter(f"fingerpost_proxy_{name}", text, [label], registry=self._registry)
+        return Counter(f"fingerpost_proxy_{name}", text, [label], registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"fingerpost_proxy_{name}", text, labels, registry=self._registry)
+        return Gauge(f"fingerpost_proxy_{name}", text, labels, registry=self.registry)

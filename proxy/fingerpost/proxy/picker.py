@@ -37,7 +37,7 @@ class WorkerPicker:
     def default_from_memory(self) -> Instance | None:
         """The next worker of the default service; the one decision behind `GET /`.
 
-        None where the answer is not in memory or is an error; `default` then waits, or says why.
+        None where the answer is not in memory or is an error, which `pick` raises.
         """
         service = self._directory.default_service
         snapshot = None if service is None else self._directory.snapshot(service)
@@ -47,18 +47,6 @@ class WorkerPicker:
             return self._next(snapshot.instances, ModelReference(service))
         except NoWorker:
             return None
-
-    async def default(self) -> Instance:
-        """The next worker of the default service.
-
-        Raises:
-            InvalidRequest, UnknownService, RegistryUnreachable: see `wait_default_service`.
-            NoWorker: the service has no healthy instance.
-        """
-        instance = self.default_from_memory()
-        if instance is not None:
-            return instance
-        return await self.pick(ModelReference(await self._directory.wait_default_service()))
 
     async def pick(self, reference: ModelReference) -> Instance:
         """The next worker of a model. Raises as `Directory.resolve` and `matching` do."""
@@ -106,7 +94,7 @@ def matching(snapshot: Snapshot, reference: ModelReference) -> tuple[Instance, .
         return instances
     if snapshot.instances:
         entry = service_entry(snapshot, 0.0)
-        known = ", ".join([*entry.versions, *entry.aliases])
+        known = ", ".join([*entry.versions, *entry.aliases]) or "no known version"
         raise UnknownModel(f"no worker serves {reference}; there is {known}")
     raise NoWorker(
         f"no healthy worker serves {snapshot.service!r} now: try again in a second",

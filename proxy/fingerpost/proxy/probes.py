@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.client.wire import INSTANCE_PATH
 from fingerpost.errors import ConnectionRefused, PeerError, TlsFailed
+from fingerpost.proxy.demand import Demand
 from fingerpost.registry.load_client import LoadClient
 from fingerpost.registry.supervision import count_unexpected
 from fingerpost.security.tls import ClientTls
@@ -47,7 +48,9 @@ class LoadProbes:
         boot_ids: by id, of the instances whose entry has none, such as those of a static list: the
             process that answered last there, if it serves requests that name it.
         verified: ids of the instances whose certificate was accepted at the last probe that
-            reached them. No other one is named, where `ca` is configured.
+            reached them. No other one is named, where `ca` is configured. Foreign ones show none:
+            they are named because the operator names their service.
+        demand: how much each service was used lately.
     """
 
     def __init__(self, directory: Directory, config: ProxyConfig) -> None:
@@ -58,6 +61,7 @@ class LoadProbes:
         self.refusing: frozenset[str] = frozenset()
         self.boot_ids: dict[str, int] = {}
         self.verified: frozenset[str] = frozenset()
+        self.demand = Demand()
         self._tls = ClientTls(config.tls)
         self._verifies = bool(self._interval_s) and self._tls.requires
         self._log = LogLimit(_LOG_EVERY_S)
@@ -88,6 +92,7 @@ class LoadProbes:
                     each for snapshot in self._directory.snapshots() for each in snapshot.instances
                 ]
                 await self._round(client, instances)
+                self.demand.probed(self._directory.snapshots(), self.reports, time.monotonic())
                 pause_s = max(self._interval_s, len(instances) / self._max_per_s)
                 await asyncio.sleep(pause_s)
 
@@ -97,6 +102,13 @@ class LoadProbes:
 
         async def probe(instance: Instance) -> None:
             try:
+                if instance.foreign:
+                    if instance.load_target:
+                        self.reports[instance.id] = await client.get(instance)
+                    else:
+                        await client.connect(instance)
+                    verified.add(instance.id)
+                    return
                 report = await client.get(instance)
                 verified.add(instance.id)
                 if instance.boot_id in (0, report.boot_id):

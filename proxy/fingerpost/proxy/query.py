@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ class ResolveQuery(msgspec.Struct, frozen=True, kw_only=True):
         reference: the service, and the version or alias if one was asked for.
         index: the index of the caller's last answer; 0 asks for an answer at once.
         wait_s: how long to wait for another index, in seconds.
+        start_wait_s: how long the lookup may be held for the first worker, in seconds: `wait`
+            without an index, else as long as the proxy does.
         count: most instances wanted; 0 for all.
         zone: the zone whose instances come first; empty for no preference.
     """
@@ -37,6 +40,7 @@ class ResolveQuery(msgspec.Struct, frozen=True, kw_only=True):
     reference: ModelReference
     index: int = 0
     wait_s: float = 20.0
+    start_wait_s: float = math.inf
     count: int = 0
     zone: str = ""
 
@@ -55,6 +59,7 @@ class ResolveQuery(msgspec.Struct, frozen=True, kw_only=True):
             reference=_reference(service, query),
             index=_number(query, "index", digits=19, what="the index of an earlier answer"),
             wait_s=_duration_s(query.get("wait", "20s")),
+            start_wait_s=_duration_s(query["wait"]) if "wait" in query else math.inf,
             count=_number(query, "n", digits=6, what="the number of instances wanted, 0 for all"),
             zone=query.get("zone", ""),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientError, ClientTimeout, hdrs, web
 
+from fingerpost.client.tasks.wire import HEADER_LENGTH
 from fingerpost.client.wire import (
     BOOT_ID_HEADER,
     CLASS_HEADER,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Relay"]
 
 _FORWARDED: Final = (
+    hdrs.ACCEPT,
     hdrs.CONTENT_TYPE,
     hdrs.CONTENT_LENGTH,
     hdrs.CONTENT_ENCODING,
@@ -54,9 +56,10 @@ _FORWARDED: Final = (
     DEADLINE_HEADER,
     WAITED_HEADER,
     SUSPECT_HEADER,
+    HEADER_LENGTH,
     "traceparent",
 )
-_RETURNED: Final = (LOAD_HEADER,)
+_RETURNED: Final = (LOAD_HEADER, HEADER_LENGTH)
 _CONTENT_TYPES: Final = frozenset({"application/json", "text/plain"})
 # Workers to try. Only a connection that was never made is tried again elsewhere, because then no
 # byte of the body has been used.

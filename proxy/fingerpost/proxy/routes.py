@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -10,21 +11,20 @@ from aiohttp import hdrs, web
 from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from fingerpost.client.wire import INDEX_HEADER, ServicesAnswer
-from fingerpost.errors import FingerpostError, InvalidRequest, Unauthorized
+from fingerpost.client.wire import HOLD_HEADER, INDEX_HEADER
+from fingerpost.errors import FingerpostError, InvalidRequest, NoWorker, Unauthorized
 from fingerpost.proxy.answers import (
+    foreign_path,
     identity_prefix,
     only_allowed_models,
+    relayable,
     resolve_answer,
-    service_entry,
 )
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
-from fingerpost.proxy.prometheus import target_groups
 from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.server import remember
 from fingerpost.registry import LoadReport, ModelReference, WorkerState
-from fingerpost.registry.access.callers import may_see
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
 from fingerpost.registry.query_parameters import check_parameters
@@ -34,6 +34,7 @@ from fingerpost.security.keys import PublicKeys
 if TYPE_CHECKING:
     from fingerpost.proxy.config import ProxyConfig
     from fingerpost.proxy.directory import Directory
+    from fingerpost.proxy.holds import StartHolds
     from fingerpost.proxy.leases import ProxyLeases
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.proxy.probes import LoadProbes
@@ -46,6 +47,7 @@ __all__ = ["ProxyRoutes"]
 
 # Far more than the workers of one service.
 _MAX_TEXTS: Final = 4096
+_SECRET: Final = {hdrs.CACHE_CONTROL: "no-store", "Referrer-Policy": "no-referrer"}
 
 
 class ProxyRoutes:
@@ -57,6 +59,7 @@ class ProxyRoutes:
         probes: LoadProbes,
         relay: Relay,
         callers: Callers,
+        holds: StartHolds,
         leases: ProxyLeases | None = None,
         *,
         config: ProxyConfig,
@@ -66,6 +69,7 @@ class ProxyRoutes:
         self._probes = probes
         self._relay = relay
         self._callers = callers
+        self._holds = holds
         self._guarded = callers.required  # read for each lookup, and fixed
         self._leases = leases
         self._config = config
@@ -87,9 +91,8 @@ class ProxyRoutes:
             [
                 web.get("/", self._get_address),
                 web.get("/v1/resolve/{service}", self._get_resolve),
-                web.get("/v1/services", self._get_services),
-                web.get("/v1/prometheus/targets", self._get_targets),
                 web.post("/v1/relay/{service}", self._post_relay),
+                web.post("/v1/relay/infer/{service}", self._post_relay),
                 web.get("/.well-known/jwks.json", self._get_keys),
                 web.get("/load", self._get_load),
                 web.get("/health/live", self._get_live),
@@ -97,9 +100,8 @@ class ProxyRoutes:
                 web.get("/metrics", self._get_metrics),
             ]
         )
-        app.router.add_post(
-            "/v1/classify/{service}", self._redirect, expect_handler=self._redirect_early
-        )
+        for path in ("/v1/classify/{service}", "/v1/infer/{service}"):
+            app.router.add_post(path, self._redirect, expect_handler=self._redirect_early)
         return app
 
     async def leave(self, grace_s: float) -> None:
@@ -132,16 +134,18 @@ class ProxyRoutes:
         if worker is None:
             return None
         self._metrics.addresses.inc()
-        return worker.location if plain else self._identified(worker, ANYBODY)
+        return worker.location if plain else self._identified(worker, ANYBODY, None)
 
-    def _identified(self, worker: Instance, caller: Caller) -> str:
+    def _identified(self, worker: Instance, caller: Caller, request: web.Request | None) -> str:
         """`host:port` with a lease, if any, and the path that names the process.
 
         Without a lease it is kept, as making it takes 2 us.
         """
+        if worker.foreign:  # it knows neither processes nor leases
+            return f"{worker.location}{foreign_path(worker)}"
         if self._leases is not None:
             boot_id = self._probes.boot_ids.get(worker.id, 0)
-            lease = self._leases.path(caller, worker)
+            lease = self._leases.path(caller, worker, request)
             return f"{worker.location}{lease}{identity_prefix(worker, boot_id)}"
         boot_id = 0 if worker.boot_id else self._probes.boot_ids.get(worker.id, 0)
         known = self._texts.get(worker.id)
@@ -160,8 +164,7 @@ class ProxyRoutes:
         Where leases are signed, `/lease/TOKEN` is before that path: whoever has this URL may
         send images to this service for a short time.
 
-        Remembered only where everybody may ask, see `ProxyRunner`.
-
+        Remembered only where everybody may ask and gets the same, see `ProxyRunner`.
         For curl and the like, which accept `*/*`: the worker's successor refuses it. For those that
         accept plain text, or say nothing, it is `host:port`, as in release 0.1.
         """
@@ -172,21 +175,24 @@ class ProxyRoutes:
                 caller = await self._callers.identify(request, "address")
                 worker = await self._default_of(request, caller)
             else:
-                caller, worker = ANYBODY, await self._picker.default()
+                caller = ANYBODY
+                worker = self._picker.default_from_memory() or await self._started(
+                    request, await self._directory.wait_default_service()
+                )
         except FingerpostError:
             self._metrics.failures["address"].inc()
             raise
         self._metrics.addresses.inc()
-        if not self._leaving and not self._guarded:
+        if not self._leaving and not self._guarded and not self._config.leases.bind:
             remember(request, plain=plain)
-        address = worker.location if plain else self._identified(worker, caller)
+        address = worker.location if plain else self._identified(worker, caller, request)
         return web.Response(text=f"{address}\n", headers=self._secret())
 
     async def _default_of(self, request: web.Request, caller: Caller) -> Instance:
         """A worker of the default service; where a caller may use one model only, of that."""
         models = caller.rights.models
         if models is None:
-            return await self._picker.default()
+            return await self._started(request, await self._directory.wait_default_service())
         await self._directory.services()
         service = self._directory.default_service
         if service not in models and len(models) == 1:
@@ -196,7 +202,24 @@ class ProxyRoutes:
                 "there are several services: name one that you may use, as in /v1/resolve/NAME"
             )
         self._callers.require_model(request, caller, service, "address")
+        return await self._started(request, service)
+
+    async def _started(self, request: web.Request, service: str) -> Instance:
+        """The next worker of a service, held until there is one. Raises as `WorkerPicker.pick`."""
+        if await self._held(request, service):
+            await self._callers.allow(request, service, "address")
         return await self._picker.pick(ModelReference(service))
+
+    async def _held(self, request: web.Request, service: str, within_s: float = math.inf) -> bool:
+        """Hold a lookup of a model without a worker; returns whether that took time.
+
+        Who was held for minutes may have lost the right meanwhile: ask again.
+        """
+        if not self._holds.waits_for(service):
+            return False
+        within_s = min(within_s, self._callers.seconds_left(request))
+        await self._holds.first_worker(service, request, within_s)
+        return True
 
     async def _get_resolve(self, request: web.Request) -> web.Response:
         """`GET /v1/resolve/{service}`: instances, the index, the lease and the snapshot's age."""
@@ -208,6 +231,8 @@ class ProxyRoutes:
                 caller = await self._callers.allow(request, service, "resolve")
                 index = self._directory.catalog_index
             if query.index == 0:
+                if query.start_wait_s and await self._held(request, service, query.start_wait_s):
+                    caller = await self._callers.allow(request, service, "resolve")
                 snapshot = await self._directory.resolve(service)
             else:
                 wait_s = min(query.wait_s, self._callers.seconds_left(request))
@@ -222,9 +247,11 @@ class ProxyRoutes:
             self._metrics.failures["resolve"].inc()
             response = error_response(error)
             response.headers[INDEX_HEADER] = str(index)
+            if self._holds.hold_s and isinstance(error, NoWorker):
+                response.headers[HOLD_HEADER] = str(math.ceil(self._holds.hold_s))
             return response
-        if query.zone:
-            instances = tuple(sorted(instances, key=lambda each: each.zone != query.zone))
+        if zone := query.zone:
+            instances = tuple(sorted(instances, key=lambda each: each.zone != zone))
         instances = instances[: query.count or None]
         if self._guarded:
             instances = only_allowed_models(caller, instances)
@@ -251,35 +278,8 @@ class ProxyRoutes:
             headers=headers,
         )
 
-    async def _get_services(self, request: web.Request) -> web.Response:
-        """`GET /v1/services`: every service, its versions, aliases and number of instances.
-
-        Without those that the caller may not use. Callers with a role also get what is wrong here.
-        """
-        check_parameters(request.query, ())
-        now = time.monotonic()
-        caller = await self._callers.identify(request, "services")
-        snapshots = await self._directory.services()
-        entries = tuple(
-            service_entry(each, now) for each in snapshots if may_see(caller, each.service)
-        )
-        problems = tuple(self._callers.problems) if caller.role else ()
-        return json_response(ServicesAnswer(services=entries, problems=problems))
-
-    async def _get_targets(self, request: web.Request) -> web.Response:
-        """`GET /v1/prometheus/targets`: the workers for Prometheus' `http_sd_configs`.
-
-        An error where no list is known yet: Prometheus then keeps the targets that it has.
-        """
-        check_parameters(request.query, ())
-        caller = await self._callers.identify(request, "targets")
-        snapshots = await self._directory.services()
-        return json_response(
-            target_groups(each for each in snapshots if may_see(caller, each.service))
-        )
-
     async def _redirect(self, request: web.Request) -> web.Response:
-        """`POST /v1/classify/{service}`: 307 with a worker's URL.
+        """`POST /v1/classify/{service}` and `/v1/infer/{service}`: 307 with a worker's URL.
 
         The connection is closed afterwards, because a client that did not wait for an answer
         continues to send a body that this proxy will not read.
@@ -292,10 +292,13 @@ class ProxyRoutes:
             self._metrics.failures["redirect"].inc()
             response = error_response(error)
         else:
+            if worker.foreign:
+                location = f"{worker.url}{foreign_path(worker, request.rel_url)}"
+            else:
+                prefix = identity_prefix(worker, self._probes.boot_ids.get(worker.id, 0))
+                lease = "" if self._leases is None else self._leases.path(caller, worker, request)
+                location = f"{worker.url}{lease}{prefix}{request.rel_url}"
             self._metrics.redirects.inc()
-            prefix = identity_prefix(worker, self._probes.boot_ids.get(worker.id, 0))
-            lease = "" if self._leases is None else self._leases.path(caller, worker)
-            location = f"{worker.url}{lease}{prefix}{request.rel_url}"
             headers = {hdrs.LOCATION: location, **self._secret()}
             response = web.Response(status=307, text=f"{location}\n", headers=headers)
         self._metrics.body_bytes.inc(request.content.total_bytes)
@@ -305,7 +308,7 @@ class ProxyRoutes:
     async def _redirect_early(self, request: web.Request) -> web.Response:
         """The redirect for `Expect: 100-continue`: the client has sent no body, and will not.
 
-        So the connection can be closed at once; aiohttp would wait ten seconds for the body.
+        So the connection is closed at once; aiohttp would wait ten seconds for the body.
         """
         response = await self._redirect(request)
         await response.prepare(request)
@@ -315,7 +318,7 @@ class ProxyRoutes:
         return response
 
     async def _post_relay(self, request: web.Request) -> web.Response:
-        """`POST /v1/relay/{service}`: carry the image through, where that is enabled."""
+        """`POST /v1/relay/[infer/]{service}`: carry the image through, where that is enabled."""
         self._check_upload(request)
         if not self._config.relay:
             raise Unauthorized(
@@ -323,12 +326,11 @@ class ProxyRoutes:
                 "--relay"
             )
         caller, reference = await self._allowed(request, "relay")
-        workers = await self._picker.candidates(reference)
+        workers = relayable(await self._picker.candidates(reference), reference)
         query = f"?{request.query_string}" if request.query_string else ""
-        path = f"/v1/classify/{reference}{query}"
-        lease = ""
-        if self._leases is not None:
-            lease = self._leases.token(caller, reference.model, None)
+        kind = "infer" if request.path.startswith("/v1/relay/infer/") else "classify"
+        path = f"/v1/{kind}/{reference}{query}"
+        lease = "" if self._leases is None else self._leases.token(caller, reference.model, None)
         return await self._relay.forward(request, path, workers, lease)
 
     async def _allowed(self, request: web.Request, action: str) -> tuple[Caller, ModelReference]:
@@ -339,13 +341,14 @@ class ProxyRoutes:
             Unauthenticated, Forbidden: nobody known, or somebody who may not use it.
         """
         reference = ModelReference.parse(request.match_info["service"])
-        return await self._callers.allow(request, reference.model, action), reference
+        caller = await self._callers.allow(request, reference.model, action)
+        if await self._held(request, reference.model):
+            caller = await self._callers.allow(request, reference.model, action)
+        return caller, reference
 
     def _secret(self) -> dict[str, str]:
         """Headers of an answer with a lease: nobody keeps it or passes it on."""
-        if self._leases is None:
-            return {}
-        return {hdrs.CACHE_CONTROL: "no-store", "Referrer-Policy": "no-referrer"}
+        return {} if self._leases is None else dict(_SECRET)
 
     async def _get_keys(self, request: web.Request) -> web.Response:
         """`GET /.well-known/jwks.json`: the public keys of leases (RFC 7517); none are secret."""
@@ -361,7 +364,7 @@ class ProxyRoutes:
         """
         check_parameters(request.query, ("top",))
         problem = self._guard.check_origin(request.headers)
-        if problem is not None:
+        if problem is not None and not self._config.cors.allows(request.headers):
             raise Unauthorized(problem)
 
     async def _get_load(self, request: web.Request) -> web.Response:
@@ -382,14 +385,15 @@ class ProxyRoutes:
     async def _get_ready(self, request: web.Request) -> web.Response:
         """Ready once there is a snapshot; an outage of the registry does not change that."""
         error = self._directory.error
-        body = {"status": "ready" if self._directory.ready else "no snapshot yet"}
+        ready = self._directory.ready
+        body = {"status": "ready" if ready else "no snapshot yet"}
         if error is not None:
             body["registry"] = str(error)
-        return json_response(body, status=200 if self._directory.ready else 503)
+        return json_response(body, status=200 if ready else 503)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         self._metrics.waiting.set(self._blocking.waiting)
         return web.Response(
-            body=self._metrics.render(self._directory),
+            body=self._metrics.render(self._directory, self._holds),
             headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST},
         )

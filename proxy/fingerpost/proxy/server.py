@@ -17,6 +17,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from aiohttp import hdrs
 from aiohttp.http import SERVER_SOFTWARE
 
 from fingerpost.registry.connection import LimitedConnection, LimitedRunner, LimitedServer
@@ -73,7 +74,9 @@ def remember(request: web.Request, *, plain: bool) -> None:
     `plain` is which form of the answer they get.
     """
     connection = request.protocol
-    if isinstance(connection, _Connection) and request.keep_alive and not request.can_read_body:
+    plainly = request.keep_alive and not request.can_read_body
+    # What a web page gets names the page, see `fingerpost.registry.cors`.
+    if isinstance(connection, _Connection) and plainly and hdrs.ORIGIN not in request.headers:
         connection.remember(plain=plain)
 
 

@@ -83,9 +83,10 @@ class LineLog:
         try:
             self._descriptor = self._open(self._path) if self._path else sys.stdout.fileno()
         except OSError as error:
-            raise ConfigurationError(
-                f"the {name} {target} cannot be opened: {error.strerror}"
-            ) from error
+            why = error.strerror
+            if error.errno == errno.ENXIO:
+                why = "it is a named pipe that nobody reads; start its reader first, or name a file"
+            raise ConfigurationError(f"the {name} {target} cannot be opened: {why}") from error
         self._waiting: queue.Queue[Any] = queue.Queue(max_waiting)
         self._writer = threading.Thread(target=self._write_all, name=name, daemon=True)
         self._writer.start()
@@ -173,5 +174,8 @@ class LineLog:
         return True
 
     def _open(self, path: Path) -> int:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        return os.open(path, flags, self._mode)
+        # Without O_NONBLOCK, a named pipe that nobody reads would hold the start for ever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, self._mode)
+        os.set_blocking(descriptor, True)  # the thread that writes may wait
+        return descriptor

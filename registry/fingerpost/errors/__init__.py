@@ -8,10 +8,12 @@ raises the class with that code.
     FingerpostError                     500 internal
     +-- CallerError                     the caller must change something
     |   +-- InvalidRequest              400 invalid_request      malformed query or multipart
+    |   +-- WrongTask                   400 wrong_task           the model answers another task
     |   +-- InvalidName                 400 invalid_name         a name or id outside the allow-list
     |   +-- InvalidInstance             400 invalid_instance     a registration that is not valid
     |   +-- ConfigurationError          400 configuration        a wrong setting, file or folder
     |   |   +-- UntrustedModel          403 untrusted_model      not signed by a trusted key
+    |   |   +-- AccuracyLost            400 accuracy_lost        more than the limit given
     |   +-- Unauthorized                403 unauthorized
     |   |   +-- Unauthenticated         401 unauthorized         no credential, or not a valid one
     |   +-- Forbidden                   403 forbidden            known, but not allowed this
@@ -46,6 +48,7 @@ raises the class with that code.
     |   |   +-- NotARegistry                                     another server answers there
     |   +-- DeadlineExceeded            504 deadline             no time left; not retryable
     +-- ModelFailed                     500 model_failed         our model raised
+        +-- BadOutput                   500 bad_output           its task cannot read its output
 """
 
 from __future__ import annotations
@@ -68,7 +71,9 @@ from fingerpost.errors.access import (
 from fingerpost.errors.base import CallerError, FingerpostError, PeerError
 
 __all__ = [
+    "AccuracyLost",
     "BadAnswer",
+    "BadOutput",
     "BrokenImage",
     "CallerError",
     "ConfigurationError",
@@ -109,6 +114,7 @@ __all__ = [
     "Unreachable",
     "UnsupportedImage",
     "UntrustedModel",
+    "WrongTask",
     "error_from_json",
 ]
 
@@ -117,6 +123,12 @@ class InvalidRequest(CallerError):
     """A query, header or multipart body that cannot be understood."""
 
     code = "invalid_request"
+
+
+class WrongTask(CallerError):
+    """The model answers another task than the one that the request is for."""
+
+    code = "wrong_task"
 
 
 class InvalidName(CallerError):
@@ -142,6 +154,12 @@ class UntrustedModel(ConfigurationError):
 
     status = 403
     code = "untrusted_model"
+
+
+class AccuracyLost(ConfigurationError):
+    """A converted model is right less often than its original, by more than the limit given."""
+
+    code = "accuracy_lost"
 
 
 class UnknownService(CallerError):
@@ -310,6 +328,12 @@ class ModelFailed(FingerpostError):
     """The model raised while it ran; the message names the model and the cause."""
 
     code = "model_failed"
+
+
+class BadOutput(ModelFailed):
+    """The model's task cannot read its output: the message names the tensor and its shape."""
+
+    code = "bad_output"
 
 
 def _tree(cls: type[FingerpostError]) -> list[type[FingerpostError]]:

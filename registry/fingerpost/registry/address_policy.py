@@ -20,6 +20,7 @@ is checked here:
    the connection only (every user of an address would have to, TensorFlow's clients and curl
    included). Fingerpost's own connections check rule 1 once more when a name was resolved.
    `metadata.google.internal` is always rejected.
+5. A foreign worker is used if its service is one of `foreign_services`; see `foreign`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class RejectionReason(enum.StrEnum):
     WRONG_SIGNATURE = "wrong_signature"
     KEY_NOT_ALLOWED = "key_not_allowed"
     SIGNATURE_EXPIRED = "signature_expired"
+    FOREIGN = "foreign"
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -79,12 +81,14 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         networks: the networks of all workers. Every address outside them and every host name is
             rejected. Empty, the default, allows every address that rule 1 does not reject.
+        foreign_services: the services of which foreign workers are used; None allows all.
     """
 
     networks: tuple[_Network, ...] = ()
+    foreign_services: frozenset[str] | None = None
 
     @classmethod
-    def parse(cls, networks: Iterable[str]) -> Self:
+    def parse(cls, networks: Iterable[str], foreign_services: Iterable[str] | None = None) -> Self:
         """A policy from networks as text, such as `10.0.0.0/8` and `2001:db8::/32`.
 
         Raises:
@@ -99,7 +103,20 @@ class AddressPolicy(msgspec.Struct, frozen=True, kw_only=True):
                     f"allowed network {text!r}: {error}; give an address and a prefix length, "
                     "such as 10.0.0.0/8 or 192.168.7.9/32"
                 ) from error
-        return cls(networks=tuple(parsed))
+        return cls(
+            networks=tuple(parsed),
+            foreign_services=None if foreign_services is None else frozenset(foreign_services),
+        )
+
+    def takes_foreign(self, service: str, *, unnamed: bool = True) -> bool:
+        """Whether foreign workers of a service are used.
+
+        Args:
+            unnamed: whether None means all services; where entries are signed, it means none.
+        """
+        if self.foreign_services is None:
+            return unnamed
+        return service in self.foreign_services
 
     def rejection(self, instance: Instance) -> Rejection | None:
         """Why `instance` is rejected, or None where it is allowed."""

@@ -11,7 +11,9 @@ import re
 from typing import TYPE_CHECKING, Final, Literal
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.instance import is_host
+from fingerpost.registry.names import check_service
 
 if TYPE_CHECKING:
     from fingerpost.security.tls import TlsConfig
@@ -114,11 +116,16 @@ class RegistryConfig:
             see `AddressPolicy`.
         registration_keys: a file of public keys (JWKS), read again when it changes: entries that
             none of them has signed are left out. None takes unsigned ones; see `entry_signature`.
+        foreign_services: the services of which foreign workers are used, which are entries without
+            Fingerpost's metadata; see `foreign`. None is all of them, or none where anything proves
+            who a worker is (`registration_keys`, `workers_tls.ca`; in a proxy, leases or callers).
         snapshot_folder: a folder for the last good snapshot of every service, so that a process
             that starts during an outage of the registry knows the workers. None stores none.
         check: how the registry checks an instance that is registered here; see `CheckConfig`.
         wan_address: host name or IP address at which readers in other datacenters reach what is
             registered here, where it differs from the instance's own.
+        registries: of several registries, `merged` uses the instances of all, and `failover` those
+            of the first that has a healthy one.
         workers_tls: how workers are asked that vanished from the registry; and how a worker asks
             itself, where the registry has no checks. `Client`, `Proxy` and `Worker` set it.
 
@@ -136,9 +143,11 @@ class RegistryConfig:
     namespace: str | None = None
     allow_networks: tuple[str, ...] = ()
     registration_keys: str | None = None
+    foreign_services: tuple[str, ...] | None = None
     snapshot_folder: str | None = None
     check: CheckConfig = dataclasses.field(default_factory=CheckConfig)
     wan_address: str | None = None
+    registries: Literal["merged", "failover"] = "merged"
     workers_tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
@@ -161,6 +170,10 @@ class RegistryConfig:
             raise ConfigurationError(
                 f"ca_file={self.ca_file!r} has no effect with verify=False; leave one of them out"
             )
+        for name in self.foreign_services or ():
+            check_service(name)
+        if self.registries not in ("merged", "failover"):
+            raise ConfigurationError(f"registries={self.registries!r}: use 'merged' or 'failover'")
         for name in self.datacenters:
             _check_name("datacenter", name)
         if len(set(self.datacenters)) != len(self.datacenters):
@@ -173,6 +186,20 @@ class RegistryConfig:
             raise ConfigurationError(
                 f"wan_address={self.wan_address!r} is neither an IP address nor a host name"
             )
+
+    def address_policy(self, tls: TlsConfig | None = None) -> AddressPolicy:
+        """Which entries are used by their address, and which foreign ones.
+
+        Args:
+            tls: how the reader asks workers.
+
+        Raises:
+            ConfigurationError: a network is not valid.
+        """
+        foreign = self.foreign_services
+        if foreign is None and tls is not None and tls.ca is not None and not tls.allow_plain:
+            foreign = ()
+        return AddressPolicy.parse(self.allow_networks, foreign)
 
     @property
     def uses_tls(self) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp import hdrs, web
 
 from fingerpost.basics.log_limit import LogLimit
+from fingerpost.basics.remote_network import remote_network
 from fingerpost.errors import InvalidRequest, Overloaded
 from fingerpost.registry.descriptors import descriptor_limit
 from fingerpost.registry.http_server import error_response
@@ -39,6 +40,12 @@ _MAX_SIZED_HEAD: Final = 1 << 10
 _SIZED: Final = re.compile(rb"\r\ncontent-length: ?([0-9]{1,12})\r\n", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"transfer-encoding", re.IGNORECASE)
 _MAX_MESSAGE: Final = 200
+# What aiohttp quotes of a request, `b'Authorization: Bearer ...'`: a header's name may be shown,
+# and the rest never, because it may be a key, a lease or a URL with one.
+_QUOTED: Final = re.compile(
+    r"""(?:(?<=[\s(])|^)(?:bytearray\()?b?["'](?P<name>[A-Za-z0-9-]{1,40}(?=\s*:))?.*""",
+    re.DOTALL,
+)
 
 
 class ConnectionGuard:
@@ -60,16 +67,17 @@ class ConnectionGuard:
 
     def enter(self, client: str) -> bool:
         """Count a connection of a client's address; False if it must be refused."""
+        network = remote_network(client)
         if self.open >= self._most:
             why = f"{self.open} are open, the most there may be"
             self._refuse(client, "max_connections", why)
             return False
         if self._most_per_client and client:
-            if self._clients[client] >= self._most_per_client:
-                why = f"it has {self._most_per_client}, the most of one address"
+            if self._clients[network] >= self._most_per_client:
+                why = f"{network} has {self._most_per_client}, the most of one address or IPv6 /64"
                 self._refuse(client, "max_per_client", why)
                 return False
-            self._clients[client] += 1
+            self._clients[network] += 1
         self.open += 1
         return True
 
@@ -77,9 +85,10 @@ class ConnectionGuard:
         """Count one connection less."""
         self.open -= 1
         if self._most_per_client and client:
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
+            network = remote_network(client)
+            self._clients[network] -= 1
+            if not self._clients[network]:
+                del self._clients[network]
 
     def _refuse(self, client: str, reason: str, why: str) -> None:
         REFUSED_CONNECTIONS[reason] += 1
@@ -166,7 +175,7 @@ class LimitedConnection(web.RequestHandler):
         """Answer what is not HTTP as every other error is answered, without a traceback."""
         if status != 400 or request.writer.output_size:
             return super().handle_error(request, status, exc, message)
-        why = " ".join((message or "").split())[:_MAX_MESSAGE]
+        why = _QUOTED.sub(_without_values, " ".join((message or "").split()))[:_MAX_MESSAGE]
         logger.debug("%s sent what is not valid HTTP: %s", request.remote, why)
         response = error_response(InvalidRequest(f"this is not a valid HTTP request: {why}"))
         response.force_close()
@@ -324,3 +333,8 @@ def _refusal() -> bytes:
 
 
 _REFUSAL: Final = _refusal()
+
+
+def _without_values(quoted: re.Match[str]) -> str:
+    name = quoted["name"]
+    return f"in the header {name}" if name else "(what was sent is not shown)"

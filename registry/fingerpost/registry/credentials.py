@@ -79,7 +79,7 @@ class Token:
     @staticmethod
     def _state(path: Path) -> tuple[int, int, int]:
         state = path.stat()
-        return state.st_mtime_ns, state.st_ino, state.st_size
+        return state.st_ctime_ns, state.st_ino, state.st_size
 
 
 def mask_password(url: str) -> str:

@@ -17,7 +17,12 @@ from fingerpost.registry.refusals import REFUSED_CONNECTIONS
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["SpareDescriptor", "descriptor_limit", "raise_descriptor_limit"]
+__all__ = [
+    "SpareDescriptor",
+    "descriptor_limit",
+    "hard_descriptor_limit",
+    "raise_descriptor_limit",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,16 @@ def descriptor_limit() -> int:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _ENOUGH if soft == resource.RLIM_INFINITY else min(soft, _ENOUGH)
+
+
+def hard_descriptor_limit() -> int:
+    """How many descriptors this process could have, see `raise_descriptor_limit`."""
+    if sys.platform == "win32":
+        return _ENOUGH
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENOUGH if hard == resource.RLIM_INFINITY else hard
 
 
 class SpareDescriptor:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import math
+import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +42,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024
+# A lease in a path, see `LEASE_PATH` in fingerpost.client.wire.
+_LEASE: Final = re.compile("/lease/[^/?]*")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # Makes of an error the body of its response, which is JSON.
@@ -197,19 +200,26 @@ def typed_errors(hint: str, *, form_of: Callable[[str], ErrorForm] | None = None
         except FingerpostError as error:
             return respond(request, error)
         except web.HTTPNotFound:
-            return respond(request, UnknownPath(f"there is nothing at {request.path}: {hint}"))
+            return respond(request, UnknownPath(f"there is nothing at {_shown(request)}: {hint}"))
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             response = respond(
                 request,
-                MethodNotAllowed(f"{request.method} {request.path} is not allowed: use {allowed}"),
+                MethodNotAllowed(
+                    f"{request.method} {_shown(request)} is not allowed: use {allowed}"
+                ),
             )
             response.headers[hdrs.ALLOW] = allowed
             return response
         except (web.HTTPException, asyncio.CancelledError):
             raise
         except Exception:
-            logger.exception("%s %s failed", request.method, request.path)
+            logger.exception("%s %s failed", request.method, _shown(request))
             return respond(request, internal_error())
 
     return middleware
+
+
+def _shown(request: web.Request) -> str:
+    """A request's path for people: without a lease, wherever in it that stands."""
+    return _LEASE.sub("/lease/...", request.path)

@@ -22,6 +22,8 @@ from fingerpost.registry.names import (
 from fingerpost.registry.old_spellings import warn_old_spelling
 
 __all__ = [
+    "PROTOCOLS",
+    "PROTOCOL_KEY",
     "SCHEME_KEY",
     "Instance",
     "ModelInfo",
@@ -29,12 +31,16 @@ __all__ = [
     "address_in_id",
     "format_address",
     "identity_path",
+    "is_address",
     "is_host",
     "split_target",
 ]
 
 # The key of `Instance.meta` that says `https` of a worker that speaks TLS.
 SCHEME_KEY: Final = "scheme"
+# The key of `Instance.meta` that makes a worker a foreign one, and says what it speaks.
+PROTOCOL_KEY: Final = "protocol"
+PROTOCOLS: Final = ("fingerpost", "v2", "tfserving", "torchserve", "form")
 
 _HOSTNAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
@@ -73,7 +79,10 @@ class ModelReference(msgspec.Struct, frozen=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """A model that an instance serves: its versions, newest first, and the aliases on them."""
+    """A model that an instance serves: its versions, newest first, and the aliases on them.
+
+    Only a foreign worker may have no versions: what it serves is not known.
+    """
 
     name: str
     versions: tuple[str, ...]
@@ -88,8 +97,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tr
         elif self._labels is not UNSET:
             msgspec.structs.force_setattr(self, "_labels", UNSET)
         check_service(self.name)
-        if not self.versions:
-            raise InvalidInstance(f"model {self.name!r} lists no version")
         for version in self.versions:
             check_version(version)
         for alias, version in self.aliases.items():
@@ -124,7 +131,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         boot_id: the random number of this process, also in its load reports; 0 when unknown.
         meta: framework, device, wanted image size and the like, for people and tools; keys of
             letters, digits, `_` and `-`. `scheme` is `https` where the worker speaks TLS: there,
-            because every registry, and every proxy of an earlier release, passes it on.
+            because every registry, and every proxy of an earlier release, passes it on. `protocol`
+            is there for the same reason, of a foreign worker only: see `foreign`.
         signature: of everything else, by a registration key; see `entry_signature`.
     """
 
@@ -159,6 +167,18 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InvalidInstance(f"instance {self.id}: no model is listed")
         if any(model._labels for model in self.models):
             self._take_off_labels()
+        self._check_foreign()
+
+    def _check_foreign(self) -> None:
+        if PROTOCOL_KEY not in self.meta:
+            for model in self.models:
+                if not model.versions:
+                    raise InvalidInstance(f"model {model.name!r} lists no version")
+        elif self.protocol not in PROTOCOLS:
+            raise InvalidInstance(
+                f"instance {self.id}: its metadata says protocol={self.protocol[:40]!r}: use "
+                f"{', '.join(PROTOCOLS)}"
+            )
 
     def _take_off_labels(self) -> None:
         models = tuple(msgspec.structs.replace(model, _labels=UNSET) for model in self.models)
@@ -180,6 +200,16 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Whether its HTTP transport is HTTPS."""
         return self.meta.get(SCHEME_KEY) == "https"
 
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether it is not a Fingerpost process: it knows neither boot ids nor leases."""
+        return PROTOCOL_KEY in self.meta
+
+    @property
+    def protocol(self) -> str:
+        """What it speaks: `fingerpost`, or for a foreign worker one of `PROTOCOLS`."""
+        return self.meta.get(PROTOCOL_KEY, "fingerpost")
+
     @property
     def url(self) -> str:
         """`http://host:port`, or `https://host:port`."""
@@ -197,9 +227,25 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def target(self) -> str:
         """What clients connect to: `host:port`, or `https://host:port#service`.
 
-        With the service, because a certificate names it. See `split_target`.
+        With the service, because a certificate names it. A foreign worker has its plain URL: it has
+        no certificate of ours. See `split_target`.
         """
+        if self.foreign:
+            return self.url
         return f"https://{self.address}#{self.service}" if self.speaks_tls else self.address
+
+    @cached_property
+    def load_target(self) -> str:
+        """What answers `GET /load`, in the form of `target`; empty where nothing does.
+
+        That is the worker itself; of a foreign one, what listens at its port `load`.
+        """
+        if not self.foreign:
+            return self.target
+        port = self.ports.get("load", 0)
+        if port == self.ports["http"]:
+            return self.target
+        return f"http://{format_address(self.host, port)}" if port else ""
 
     def serves(self, reference: ModelReference) -> bool:
         """Whether one of its models has the version or alias asked for."""
@@ -207,12 +253,15 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def split_target(target: str) -> tuple[str, str | None]:
-    """The `host:port` of an `Instance.target`, and the service of one that speaks TLS."""
-    rest = target.removeprefix("https://")
-    if rest is target:
+    """The `host:port` of an `Instance.target`, and the service of one that speaks TLS.
+
+    The service is empty for a foreign worker with TLS, of which the host name is checked.
+    """
+    scheme, separator, rest = target.partition("://")
+    if not separator:
         return target, None
     address, _, service = rest.partition("#")
-    return address, service
+    return address, service if scheme == "https" else None
 
 
 def identity_path(path: str, instance: Instance) -> str:
@@ -225,6 +274,15 @@ def identity_path(path: str, instance: Instance) -> str:
     if not instance.boot_id:
         return path
     return f"{path}{'&' if '?' in path else '?'}boot_id={instance.boot_id}"
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_host(host: str) -> bool:

@@ -18,6 +18,7 @@ from fingerpost.registry.peer_answer import check_encoding, decode_answer
 __all__ = [
     "LOAD_HEADER",
     "MAX_LOAD_BYTES",
+    "PROBE_TIME_HEADER",
     "ClassLoad",
     "LoadReport",
     "WorkerState",
@@ -27,6 +28,9 @@ __all__ = [
 
 LOAD_HEADER: Final = "endpoint-load-metrics"
 """The response header that carries a load report, as ORCA names it."""
+
+PROBE_TIME_HEADER: Final = "Fingerpost-Probe-Time"
+"""The header of a probe with the sender's clock, in seconds since 1970."""
 
 MAX_LOAD_BYTES: Final = 64 * 1024
 """The longest body of an answer to `GET /load`; a load report has some 150 bytes."""
@@ -79,8 +83,12 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         seq: grows with every report, so that an older one never replaces a newer one.
         expected_s: seconds until the answer to an image that came now; 0 while unknown.
         alone_s: the same where it would be the only one there; 0 while unknown.
+        tenants: how many tenants have images that wait, where it is more than one. The expected
+            time is then that of an image of the receiver's tenant, if the worker knows it.
         classes: by priority class, the one that goes first before the others; empty where all
             images lately were of the first class.
+        images: images that this process has answered since it started; in answers to `GET /load`
+            alone, not in the header.
     """
 
     rif: _Count
@@ -92,7 +100,9 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     latency_per_cost_s: _Figure = 0.0
     expected_s: _Figure = 0.0
     alone_s: _Figure = 0.0
+    tenants: _Count | msgspec.UnsetType = msgspec.UNSET
     classes: dict[str, ClassLoad] | msgspec.UnsetType = msgspec.UNSET
+    images: _Count | msgspec.UnsetType = msgspec.UNSET
 
     def of_class(self, name: str | None) -> LoadReport:
         """The report as it concerns images of a class; None is the first one."""
@@ -122,6 +132,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             f"named_metrics.boot_id={self.boot_id},named_metrics.seq={self.seq},"
             f"named_metrics.expected_s={self.expected_s:.6g},"
             f"named_metrics.alone_s={self.alone_s:.6g}"
+            f"{f',named_metrics.tenants={self.tenants}' if self.tenants else ''}"
             f"{self._classes_text() if self.classes else ''}"
         )
 

@@ -9,13 +9,16 @@ by the same `read_load_answer`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from aiohttp import hdrs
 
-from fingerpost.errors import Unreachable
-from fingerpost.registry.load import MAX_LOAD_BYTES, read_load_answer
+from fingerpost.errors import BadAnswer, ConnectionRefused, Unreachable
+from fingerpost.registry.instance import is_address
+from fingerpost.registry.load import MAX_LOAD_BYTES, PROBE_TIME_HEADER, read_load_answer
 from fingerpost.registry.peer_session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
@@ -69,7 +72,7 @@ class LoadClient:
         Args:
             prefix: of the path, which says for which process the question is meant.
 
-        Every failure is a retryable `PeerError`.
+        Every failure is a retryable `PeerError`. A foreign worker that has none is not asked.
 
         Raises:
             ConnectionRefused: no process accepts connections at its address.
@@ -78,6 +81,8 @@ class LoadClient:
             TlsFailed: it has no certificate that is accepted.
             PeerError: a status of 500 or more; also the base of the others.
         """
+        if not instance.load_target:
+            raise BadAnswer(f"{instance.address}: a foreign worker has no load reports")
         async with self._limit:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -89,11 +94,38 @@ class LoadClient:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise peer_error(error, f"{instance.address}/load") from error
 
+    async def connect(self, instance: Instance) -> None:
+        """Open a connection to a worker that answers no questions, and close it.
+
+        A host name is not tried, because it may resolve to any address.
+
+        Raises:
+            ConnectionRefused: no process accepts connections at its address.
+        """
+        if not is_address(instance.host):
+            return
+        async with self._limit:
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(self._timeout_s):
+                    try:
+                        _, writer = await asyncio.open_connection(
+                            instance.host, instance.ports["http"]
+                        )
+                    except ConnectionRefusedError as error:
+                        raise ConnectionRefused(f"{instance.address}: {error}") from error
+                    writer.close()
+                    await writer.wait_closed()
+
     async def _get(self, instance: Instance, prefix: str) -> LoadReport:
         peer = instance.address
-        url = f"{instance.url}{prefix}/load"
-        tls = self._tls.for_worker(instance.service, speaks_tls=instance.speaks_tls, peer=peer)
-        async with self._session.request("GET", url, tls=tls) as response:
+        if instance.foreign:
+            url = f"{instance.load_target}/load"
+            tls = self._tls.for_host() if url.startswith("https:") else None
+        else:
+            url = f"{instance.url}{prefix}/load"
+            tls = self._tls.for_worker(instance.service, speaks_tls=instance.speaks_tls, peer=peer)
+        headers = {PROBE_TIME_HEADER: f"{time.time():.3f}"}
+        async with self._session.request("GET", url, headers=headers, tls=tls) as response:
             body = b""
             if response.status == 200:
                 body = await self._session.read(response, f"{peer}/load")

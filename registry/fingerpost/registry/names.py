@@ -18,6 +18,7 @@ __all__ = [
     "check_id_or_address",
     "check_service",
     "check_version",
+    "is_service",
     "split_reference",
 ]
 
@@ -39,6 +40,11 @@ def check_service(name: str) -> str:
             "hyphens, with no hyphen at either end"
         )
     return name
+
+
+def is_service(name: str) -> bool:
+    """Whether it is a valid name of a service."""
+    return _SERVICE.fullmatch(name) is not None
 
 
 def check_id(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Connections that this process did not take, counted by the limit that was reached."""
+"""Connections that this process did not take, counted by the cause."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["REFUSED_CONNECTIONS", "RefusedConnections"]
 
 REFUSED_CONNECTIONS: Final[Counter[str]] = Counter()
-"""How many there were: too many in all (`max_connections`) or of one address (`max_per_client`), or
-no descriptor was left (`descriptors`)."""
+"""How many there were: too many in all (`max_connections`) or of one address (`max_per_client`), no
+descriptor was left (`descriptors`), or the TLS handshake failed (`tls_handshake`)."""
 
-_REASONS: Final = ("max_connections", "max_per_client", "descriptors")
+_REASONS: Final = ("max_connections", "max_per_client", "descriptors", "tls_handshake")
 
 
 class RefusedConnections(Collector):
@@ -29,7 +29,7 @@ class RefusedConnections(Collector):
         """One sample for each reason, also where it is 0."""
         refused = CounterMetricFamily(
             "fingerpost_refused_connections",
-            "Connections that were closed at once, by the limit that was reached",
+            "Connections that were closed at once, by the cause",
             labels=["reason"],
         )
         for reason in _REASONS:

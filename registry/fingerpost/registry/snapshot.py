@@ -64,6 +64,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """The names of all Fingerpost services, sorted; `index` and `taken_at` as in `Snapshot`.
 
+    `unlisted` are the names of other services that may have foreign workers, sorted: a registry
+    such as Consul has all services of a company. They are found by their name only.
+
     With `from_disk`, they are those of which a `SnapshotStore` has a snapshot, because the registry
     has not answered since this process started; there may be others.
     """
@@ -72,6 +75,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     taken_at: float
     from_disk: bool = False
+    unlisted: tuple[str, ...] = ()
 
     def same_content(self, other: Self) -> bool:
         """Whether both list the same services from the same source, whenever they were taken.
@@ -79,4 +83,5 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         The registry's first list counts as a change even if it equals the one on disk: see
         `Directory` in the proxy.
         """
-        return (self.services, self.from_disk) == (other.services, other.from_disk)
+        mine = self.services, self.from_disk, self.unlisted
+        return mine == (other.services, other.from_disk, other.unlisted)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.documents import check_document
+from fingerpost.registry.foreign import FOREIGN_KEYS
 from fingerpost.registry.instance import (
+    PROTOCOL_KEY,
     SCHEME_KEY,
     Instance,
     ModelInfo,
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["StaticRegistry"]
 
 _FORM: Final = (
-    "static://HOST:PORT,HOST:PORT, optionally with ?model=NAME or ?model=NAME@VERSION, and "
-    "&scheme=https of workers that speak TLS"
+    "static://HOST:PORT,HOST:PORT, optionally with ?model=NAME or ?model=NAME@VERSION, "
+    "&scheme=https of workers that speak TLS, and &protocol=PROTOCOL of foreign ones"
 )
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})", re.ASCII)
 MAX_WATCHES: Final = 1000
@@ -48,11 +50,13 @@ class StaticRegistry(WatchingRegistry):
     watch has one view, which never changes.
 
     An instance's id is `static-HOST-PORT`. Its model is named like the service, with version `1`;
-    with `?model=flowers@3` it has version `3`, for clients that ask for `flowers@3`.
+    with `?model=flowers@3` it has version `3`, for clients that ask for `flowers@3`. With
+    `?protocol=form` they are foreign workers, and the other options that `foreign.FOREIGN_KEYS`
+    names are their metadata; a version is known then only if it is given.
 
     Args:
         url: `static://HOST:PORT,HOST:PORT`, an IPv6 host in brackets; `?model=NAME[@VERSION]`;
-            `?scheme=https` where all of them speak TLS.
+            `?scheme=https` where all of them speak TLS; `?protocol=` of foreign workers.
         watch_config: see `WatchConfig`.
 
     Raises:
@@ -162,8 +166,12 @@ class StaticRegistry(WatchingRegistry):
 
     def _instances(self, service: str) -> tuple[Instance, ...]:
         version = self._model.version if self._model else None
-        model = ModelInfo(name=service, versions=(version or "1",))
         try:
+            if PROTOCOL_KEY in self._meta:
+                versions = () if version is None else (version,)
+            else:
+                versions = (version or "1",)
+            model = ModelInfo(name=service, versions=versions)
             instances = [
                 Instance(
                     id=check_id(f"static-{host.replace(':', '-').strip('-')}-{port}"),
@@ -191,16 +199,18 @@ def _options(query: str, url: str) -> tuple[ModelReference | None, dict[str, str
         if scheme not in ("http", "https"):
             raise ValueError(f"scheme={scheme!r}: use http or https")
         model = options.pop("model", None)
-        if options or len(dict(given)) != len(given):
+        foreign = options if PROTOCOL_KEY in options and options.keys() <= FOREIGN_KEYS else {}
+        if options.keys() != foreign.keys() or len(dict(given)) != len(given):
             raise ValueError(
-                "the only options are one ?model=NAME or ?model=NAME@VERSION, and one ?scheme=https"
+                "the only options are one ?model=NAME or ?model=NAME@VERSION, one ?scheme=https, "
+                "and ?protocol=PROTOCOL with what it needs"
             )
         reference = None if model is None else ModelReference.parse(model)
         if reference is not None and reference.alias is not None:
             raise ValueError(f"{reference} names an alias; give a version, such as @3")
     except (ValueError, InvalidName) as error:
         raise ConfigurationError(f"registry URL {url!r}: {error}") from error
-    return reference, {SCHEME_KEY: "https"} if scheme == "https" else {}
+    return reference, foreign | ({SCHEME_KEY: "https"} if scheme == "https" else {})
 
 
 def _address(text: str, url: str) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import Misdirected
+from fingerpost.registry.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:
     from fingerpost.registry.connection_config import ConnectionConfig
@@ -83,7 +84,8 @@ class TlsConnections:
         return _TlsConnection(self._make(), self._tls.current(), self._guard, self._failed)
 
     def _failed(self, client: str, error: ssl.SSLError) -> None:
-        """Say that handshakes fail, once a minute."""
+        """Count a handshake that failed, and say so once a minute."""
+        REFUSED_CONNECTIONS["tls_handshake"] += 1
         if count := self._log.count(time.monotonic()):
             reason = str(getattr(error, "reason", "") or error)
             logger.warning(

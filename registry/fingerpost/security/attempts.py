@@ -1,4 +1,4 @@
-"""How fast one address may try credentials, of whatever kind; pure.
+"""How fast one address, or one /64 of IPv6, may try credentials, of whatever kind; pure.
 
 Each failure doubles the time that the address's next attempts take, from 0.25 s to 5 s each, one
 after the other, also attempts with the right credential, so that the time says nothing about it. A
@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from fingerpost.basics.remote_network import remote_network
 from fingerpost.errors import Overloaded
 
 __all__ = ["Attempts"]
@@ -41,6 +42,7 @@ class Attempts:
         Raises:
             Overloaded: too many wait already.
         """
+        address = remote_network(address)
         each = self._addresses.get(address)
         if each is None:
             return 0.0
@@ -56,6 +58,7 @@ class Attempts:
 
     def failed(self, address: str, now: float) -> None:
         """Count a wrong credential."""
+        address = remote_network(address)
         each = self._addresses.setdefault(address, _Address())
         self._addresses.move_to_end(address)
         each.failures += 1
@@ -66,4 +69,4 @@ class Attempts:
 
     def succeeded(self, address: str) -> None:
         """Forget the failures of an address."""
-        self._addresses.pop(address, None)
+        self._addresses.pop(remote_network(address), None)

@@ -27,7 +27,9 @@ import msgspec
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.certificate_builder import (
+    alternative_names,
     check_days,
+    dependents,
     general_names,
     is_signed_by,
     key_pem,
@@ -38,7 +40,7 @@ from fingerpost.security.certificate_builder import (
     sign_itself,
     sign_leaf,
 )
-from fingerpost.security.secret_file import read_file, write_file
+from fingerpost.security.secret_file import make_folder, read_file, write_file
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -115,7 +117,7 @@ def make_authority(
     """
     spiffe_id(domain, "proxy")  # is the domain valid?
     check_days(days)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder)
     if (folder / _CERTIFICATE).exists():
         raise ConfigurationError(
             f"{folder} holds an authority already, which is not overwritten: everything that it "
@@ -221,7 +223,7 @@ class Authority:
                 )
         made = new_key_pair()
         signed = self._sign(made, f"{role} {name}".strip(), names, days)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         write_file(key, key_pem(made), mode=0o600)
         write_file(certificate, pem(signed), mode=0o644)
         return _issued(certificate, key, signed)
@@ -243,10 +245,21 @@ class Authority:
             old = x509.load_pem_x509_certificate(read_file(certificate, "the certificate"))
         except ValueError as error:
             raise ConfigurationError(f"{certificate} is not a certificate (PEM)") from error
-        if not any(is_signed_by(old, each) for each in self._certificates):
+        if old in self._certificates:
             raise ConfigurationError(
-                f"{certificate} was not signed by the authority in {self._folder}, but by "
-                f"{old.issuer.rfc4514_string()!r}: name that authority's folder by --dir"
+                f"{certificate} is the authority itself: renew it by `fingerpost ca renew --dir "
+                f"{self._folder}`, without a file"
+            )
+        if not any(is_signed_by(old, each) for each in self._certificates):
+            signer = old.issuer.rfc4514_string()
+            why = (
+                "but by another or an earlier key of that name: remove its two files and issue it "
+                "again by `fingerpost ca issue`, or name the right folder by --dir"
+                if old.issuer == self._certificate.subject
+                else f"but by {signer!r}: name that authority's folder by --dir"
+            )
+            raise ConfigurationError(
+                f"{certificate} was not signed by the authority in {self._folder}, {why}"
             )
         key = load_key(key_path, "the certificate's key")
         if old.public_key() != key.public_key():
@@ -255,7 +268,7 @@ class Authority:
                 "together, or issue another certificate"
             )
         common = old.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        names = list(old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        names = alternative_names(old, certificate)
         if new_key:
             key = new_key_pair()
         signed = self._sign(key, str(common[0].value) if common else "", names, days)
@@ -273,10 +286,19 @@ class Authority:
         new certificate and the old ones, until `retire_old` leaves only the first.
 
         Raises:
-            ConfigurationError: a value that is not valid, or a file that cannot be written.
+            ConfigurationError: a value that is not valid, a file that cannot be written, or a
+                certificate in the folder that an old key has signed, so that everybody would refuse
+                it.
         """
         check_days(days)
         if retire_old:
+            current, *retired = self._certificates
+            if depending := dependents(self._folder, current, retired):
+                raise ConfigurationError(
+                    f"what the old key has signed would be refused: {', '.join(depending)}. Renew "
+                    f"each by `fingerpost ca renew CERTIFICATE --dir {self._folder}`, or remove "
+                    "those that nobody uses; and renew those in other folders, too"
+                )
             kept = self._certificates[:1]
         else:
             key = new_key_pair() if new_key else self._key

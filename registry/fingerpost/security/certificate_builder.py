@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 __all__ = [
+    "alternative_names",
     "check_days",
+    "dependents",
     "general_names",
     "is_signed_by",
     "key_pem",
@@ -151,6 +153,43 @@ def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True
+
+
+def alternative_names(certificate: x509.Certificate, path: Path) -> list[x509.GeneralName]:
+    """The hosts and ids that a certificate names.
+
+    Raises:
+        ConfigurationError: none; `path` is its file.
+    """
+    from cryptography import x509
+
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound as error:
+        raise ConfigurationError(
+            f"{path} names no host and no SPIFFE id: issue another one by `fingerpost ca issue`"
+        ) from error
+    return list(found.value)
+
+
+def dependents(
+    folder: Path, current: x509.Certificate, retired: Sequence[x509.Certificate]
+) -> list[str]:
+    """The certificates in a folder that nobody trusts without the retired authorities."""
+    from cryptography import x509
+
+    now = datetime.datetime.now(datetime.UTC)
+    found = []
+    for path in sorted(folder.glob("*.pem")):
+        try:
+            each = x509.load_pem_x509_certificate(read_file(path, "the certificate"))
+        except (ValueError, ConfigurationError):  # a key, or another file
+            continue
+        if each.not_valid_after_utc <= now or is_signed_by(each, current):
+            continue
+        if any(is_signed_by(each, old) for old in retired):
+            found.append(str(path))
+    return found
 
 
 def new_key_pair() -> EllipticCurvePrivateKey:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.keys import PublicKeys, SigningKey
-from fingerpost.security.secret_file import write_file
+from fingerpost.security.secret_file import others_may_read, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,9 @@ def load_signing_key(path: Path) -> SigningKey:
         ConfigurationError: the file is missing, not a regular one, can be read by others than its
             owner, or does not hold a key.
     """
-    content, mode = _read(path)
-    if mode & 0o077:
+    content, state = _read(path)
+    if others_may_read(state, os.geteuid()):
+        mode = stat.S_IMODE(state.st_mode)
         raise ConfigurationError(
             f"others may read or change the private key {path} (mode {mode:04o}): run "
             f"`chmod 600 {path}`, and if somebody else has used this machine, make another key"
@@ -155,23 +156,23 @@ def _state(path: Path) -> _State:
         state = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
-    return state.st_mtime_ns, state.st_ino, state.st_size
+    return state.st_ctime_ns, state.st_ino, state.st_size
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """The content and the permission bits of a regular file; a pipe or device is not opened."""
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    """The content and the state of a regular file; a pipe or device is not opened."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigurationError(f"{path} is not a regular file: put a key file there")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            state = os.fstat(descriptor)
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(content) > _MAX_BYTES:
         raise ConfigurationError(f"{path} has over {_MAX_BYTES:,} bytes: it is not a key file")
-    return content, mode
+    return content, state
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigurationError:

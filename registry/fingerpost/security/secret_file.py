@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from fingerpost.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_file", "write_file"]
+__all__ = ["make_folder", "others_may_read", "read_file", "warn_if_public", "write_file"]
+
+logger = logging.getLogger(__name__)
 
 
 def write_file(
@@ -62,6 +65,44 @@ def write_file(
             beside.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of its owner alone, unless it exists.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        why = "a file has this name" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigurationError(f"the folder {folder} cannot be made: {why}") from error
+
+
+def others_may_read(state: os.stat_result, own_uid: int) -> bool:
+    """Whether others than a process and root can read or change a file.
+
+    A group may read root's file: so Kubernetes hands a Secret to a container that is not root, by
+    its `fsGroup`. PostgreSQL takes its TLS key by the same rule.
+    """
+    if own_uid != 0 and state.st_uid == 0:
+        return bool(state.st_mode & 0o037)
+    return bool(state.st_mode & 0o077)
+
+
+def warn_if_public(path: Path, what: str) -> None:
+    """Say that everybody on this machine can read a secret, which is not refused.
+
+    Secrets that a container gets are often mounted so (mode 0644 in Kubernetes).
+    """
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o004:
+            logger.warning(
+                "everybody on this machine can read %s, %s (mode %04o): run `chmod o-r %s`, or "
+                "mount it with another mode", what, path, mode, path,
+            )  # fmt: skip
+
+
 def read_file(path: Path, what: str, *, private: bool = False, most: int = 65_536) -> bytes:
     """The content of a small file.
 
@@ -76,15 +117,15 @@ def read_file(path: Path, what: str, *, private: bool = False, most: int = 65_53
     """
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            state = os.fstat(file.fileno())
             content = file.read(most + 1)
     except OSError as error:
         raise ConfigurationError(f"{what}, {path}, cannot be read: {error.strerror}") from error
     if len(content) > most:
         raise ConfigurationError(f"{what}, {path}, has more than {most:,} bytes")
-    if private and mode & 0o077:
+    if private and others_may_read(state, os.geteuid()):
         raise ConfigurationError(
-            f"{what}, {path}, can be read by others (mode {mode & 0o777:04o}): "
+            f"{what}, {path}, can be read by others (mode {state.st_mode & 0o777:04o}): "
             f"run `chmod 600 {path}`; whoever read it before can use it"
         )
     return content

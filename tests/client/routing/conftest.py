@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 from benchmarks.routing.scenario import Result, Scenario
+from tests.support.parallel import folder_of
 from tests.support.simulations import Simulations
+
+_SIMULATIONS = pytest.StashKey[Simulations]()
 
 
 def _scenarios(item: pytest.Item) -> Iterable[Scenario]:
@@ -18,18 +21,23 @@ def _scenarios(item: pytest.Item) -> Iterable[Scenario]:
     return scenarios
 
 
-@pytest.fixture(scope="module")
-def simulations(request: pytest.FixtureRequest) -> Iterator[Simulations]:
-    """Simulates in other processes; what the module's selected tests need is begun at once."""
-    with Simulations() as simulations:
-        for item in request.session.items:
-            if getattr(item, "module", None) is request.module:
-                for each in _scenarios(item):
-                    simulations.begin(each)
-        yield simulations
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin at once what the selected tests simulate: it runs while other tests wait."""
+    scenarios = [each for item in session.items for each in _scenarios(item)]
+    if scenarios and not session.config.option.collectonly:
+        folder, several = folder_of(session.config)
+        simulations = session.config.stash[_SIMULATIONS] = Simulations(folder, several=several)
+        simulations.begin(scenarios)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave no process behind."""
+    if _SIMULATIONS in session.config.stash:
+        session.config.stash[_SIMULATIONS].close()
 
 
 @pytest.fixture
-def results(request: pytest.FixtureRequest, simulations: Simulations) -> list[Result]:
+def results(request: pytest.FixtureRequest) -> list[Result]:
     """The results of what the test simulates."""
-    return [simulations.begin(each).result() for each in _scenarios(request.node)]
+    simulations = request.config.stash[_SIMULATIONS]
+    return [simulations.result(each) for each in _scenarios(request.node)]

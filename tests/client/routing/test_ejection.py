@@ -185,6 +185,12 @@ def test_a_draining_worker_is_ejected_and_tried_again_later(by_report):
     assert pick(balancer, 10.0, but={"b"}).trial
 
 
+def test_a_worker_that_has_just_registered_is_used_though_it_says_starting():
+    balancer = balancer_of("a", "b")
+    send(balancer, "a", Outcome.ANSWERED, load_report=report(state=WorkerState.STARTING))
+    assert usable(balancer, 0.1) == {"a", "b"}
+
+
 @given(st.integers(0, 60), st.integers())
 def test_backoff_is_within_its_ceiling(rounds, seed):
     wait_s = RetryConfig().backoff_s(rounds, random.Random(seed))

@@ -51,9 +51,25 @@ def test_options_that_only_begin_alike_are_kept() -> None:
     assert arguments == ["worker", *given, "--device", "cpu", "--port", "0"]
 
 
+def test_a_process_has_a_grpc_port_of_its_own() -> None:
+    given = ["--model", "m", "--grpc-port", "9100"]
+    assert process_arguments(given, CPU, 9001, 9101) == [
+        *("worker", "--model", "m", "--device", "cpu", "--port", "9001", "--grpc-port", "9101")
+    ]
+
+
 def test_ports_end_where_they_end() -> None:
     with pytest.raises(ConfigurationError, match="65535"):
         DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, on_line=print)
+    with pytest.raises(ConfigurationError, match="--grpc-port 65535"):
+        DeviceWorkers([CPU, CPU], [], port=0, grpc_port=65535, grace_s=1.0, on_line=print)
+
+
+def test_the_ports_of_two_processes_do_not_meet() -> None:
+    with pytest.raises(ConfigurationError, match="put 2 between them"):
+        DeviceWorkers([CPU, CPU], [], port=8500, grpc_port=8501, grace_s=1.0, on_line=print)
+    workers = DeviceWorkers([CPU, CPU], [], port=8500, grpc_port=8502, grace_s=1.0, on_line=print)
+    assert len(workers.processes) == 2
 
 
 MODEL = """
@@ -169,6 +185,8 @@ async def test_one_that_was_killed_or_failed_comes_back_while_the_other_serves(
     )
     async with running(workers) as task:
         await asyncio.to_thread(until_blocking, lambda: len(healthy(registry)) == 2)
+        for name in ("0.cpu", "1.cpu"):  # which each says only after its registration
+            await asyncio.to_thread(until_blocking, lambda name=name: ready_lines(lines, name))
         other = workers.processes[1].pid
 
         (model / "broken").touch()

@@ -10,7 +10,7 @@ import pytest
 
 from fingerpost.errors import ConfigurationError, InvalidInstance
 from fingerpost.registry import Instance, ModelInfo
-from fingerpost.registry.zookeeper.check import HttpCheckConfig
+from fingerpost.registry.engine_check import HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import (
     Node,
     decode_instance,

@@ -32,8 +32,24 @@ for _name, _test in (
     | vars(test_identity_contract)
     | vars(test_signed_contract)
 ).items():
-    if _name.startswith("test_"):
+    # What is foreign stands outside the root node here, or beside the services: it is not found.
+    if _name.startswith("test_") and not _name.endswith("_others_are_found_by_their_name"):
         globals()[_name] = _test
+
+
+async def test_the_catalog_lists_fingerposts_services(registry, worker, service, raw, url):
+    watch = registry.watch_catalog()
+    assert service not in (await watch.ready(5)).services
+    registration = await registry.register(worker.instance(service))
+    foreign = f"other-{service}"
+    await test_contract._put(
+        raw, url, "/v1/agent/service/register", json={"Name": foreign, "Port": 80}
+    )
+    catalog = await registry.catalog()
+    assert service in catalog.services
+    assert foreign not in (*catalog.services, *catalog.unlisted)
+    await registration.deregister()
+
 
 # A fixture.
 keys = test_signed_contract.keys

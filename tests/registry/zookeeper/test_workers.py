@@ -12,7 +12,7 @@ import pytest
 from tests.support.optional import not_none
 from tests.support.waiting import until
 
-from fingerpost.registry.zookeeper.check import HttpCheckConfig
+from fingerpost.registry.engine_check import HttpCheckConfig
 
 PROGRAM = """
 import asyncio, sys, time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -63,14 +64,48 @@ def test_a_flood_writes_bounded_lines_and_the_number_of_the_others(
 ) -> None:
     file = tmp_path / "audit.log"
     log = AuditLog(str(file), dropped=dropped)
-    for _ in range(10_000):
+    for number in range(5000):
         log.write("resolve", "/", "refused", source="10.0.0.7")
+        log.write("resolve", "/", "refused", source=f"2001:db8::{number:x}")
     for _ in range(50):
         log.write("rollback", "flowers", "done", caller=ANNA)  # orders are never left out
     log.close()
     found = lines(file)
-    assert len(found) == 5 + 50 + 1
-    assert (found[-1]["action"], found[-1]["detail"]) == ("left_out", "9995 more refusals")
+    assert len(found) == 2 * 5 + 50 + 1
+    assert (found[-1]["action"], found[-1]["detail"]) == ("left_out", "9990 more refusals")
+
+
+def test_what_nobody_known_tries_hides_no_refusal_of_a_known_caller(
+    tmp_path: Path, dropped: Counter
+) -> None:
+    file = tmp_path / "audit.log"
+    log = AuditLog(str(file), dropped=dropped)
+    for number in range(1000):
+        log.write("resolve", "/", "refused", source=f"10.0.0.{number % 250}")
+    for _ in range(7):
+        log.write("unload", "flowers", "refused", caller=ANNA, source="10.0.0.7")
+    log.write("unload", "flowers", "refused", caller=Caller(identity="bob"), source="10.0.0.7")
+    log.close()
+    found = lines(file)
+    assert [each["who"] for each in found if each["who"]] == ["anna"] * 5 + ["bob"]
+    assert [each["detail"] for each in found if each["action"] == "left_out"] == [
+        "900 more refusals",
+        "2 more refusals of known callers",
+    ]
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_the_start(tmp_path: Path, dropped: Counter) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="a named pipe that nobody reads"):
+        AuditLog(str(tmp_path / "pipe"), dropped=dropped)
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log = AuditLog(str(tmp_path / "pipe"), dropped=dropped)
+        log.write("rollback", "flowers", "done", caller=ANNA)
+        log.close()
+        assert b'"who":"anna"' in os.read(reader, 1000)
+    finally:
+        os.close(reader)
 
 
 def test_a_large_file_is_rotated(tmp_path: Path, dropped: Counter) -> None:

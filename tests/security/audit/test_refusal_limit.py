@@ -18,5 +18,5 @@ def test_a_flood_from_one_address_hides_nobody_else() -> None:
 def test_a_flood_from_everywhere_is_bounded() -> None:
     limit = RefusalLimit()
     assert sum(limit.admit(str(number), 100.0) for number in range(20_000)) == 100
-    assert len(limit._addresses) <= 1000
+    assert len(limit._sources) <= 1000
     assert limit.take_rest() == 19_900

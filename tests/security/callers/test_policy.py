@@ -175,6 +175,16 @@ BAD = {
         "keys cannot be fetched from",
     ),
     "no audience": ('[[issuers]]\nissuer = "https://x.org"\naudience = ""\n', "audience is empty"),
+    "a tenant's models without brackets": (
+        '[tenants.a]\nweight = 2\n[tenants.b]\nmodels = "cats"\n',
+        r"got `str`.*in \[tenants.b\], line 3",
+    ),
+    "a tenant's key that is not known": (
+        "[tenants.a]\nimages_per_sec = 2\n",
+        r"unknown field `images_per_sec`.*in \[tenants.a\], line 1",
+    ),
+    "tenants that are no tables": ("tenants = 3\n", "callers.toml: Expected `object`"),
+    "a tenant that is no table": ("tenants = {a = 3}\n", r"in \[tenants.a\]"),
     "not TOML": ("[[callers]\n", "line 1"),
     "not UTF-8": (b'[[callers]]\nname = "\xff"\n', "byte 0xff at offset 20, in line 2"),
     "nested": ("a = " + "[" * 5000, "nested too deep|callers.toml"),
@@ -250,3 +260,31 @@ def test_a_broken_file_keeps_the_last_good_policy(tmp_path: Path) -> None:
     assert file.read_again()
     assert (file.problem, file.reads, file.failures) == ("", 2, 2)
     assert file.policy.by_key(hash_key(KEY)) is None
+
+
+def test_a_policy_without_callers_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "callers.toml"
+    path.write_text("")
+    with pytest.raises(ConfigurationError, match=r"has no \[\[callers\]\]"):
+        PolicyFile(path)
+    path.write_text(GOOD)
+    file = PolicyFile(path)
+    path.write_text("")  # as an editor does before it writes
+    assert file.changed()
+    assert not file.read_again()
+    assert file.policy.by_key(hash_key(KEY)) is not None
+
+
+def test_rights_of_the_file_that_are_put_right_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "callers.toml"
+    path.write_text(GOOD)
+    path.chmod(0o600)
+    file = PolicyFile(path)
+    path.chmod(0o606)
+    assert file.changed()
+    assert not file.read_again()
+    assert f"run chmod o-w {path}" in file.problem
+    path.chmod(0o600)
+    assert file.changed()
+    assert file.read_again()
+    assert file.problem == ""

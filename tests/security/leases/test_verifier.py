@@ -243,21 +243,55 @@ def test_a_withdrawn_key_is_not_believed_any_more() -> None:
         checked.verify(old, "flowers")
 
 
-def test_wrong_leases_of_one_sender_are_checked_at_a_limited_rate() -> None:
+@pytest.mark.parametrize(
+    ("senders", "other"),
+    [
+        (["10.0.0.7"] * 1000, "10.0.0.8"),
+        ([f"2001:db8::{number:x}" for number in range(1000)], "2001:db8:0:1::1"),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_wrong_leases_of_one_sender_are_checked_at_a_limited_rate(
+    senders: list[str], other: str
+) -> None:
     clock = Clock()
     checked = verifier(clock, failures_per_s=20.0)
     good = token()
-    checked.verify(good, "flowers", sender="10.0.0.7")
+    checked.verify(good, "flowers", sender=senders[0])
     refused = 0
-    for _ in range(1000):
+    for sender in senders:
         with pytest.raises((LeaseInvalid, Overloaded)) as raised:
-            checked.verify(made(key=OTHER), "flowers", sender="10.0.0.7")
+            checked.verify(made(key=OTHER), "flowers", sender=sender)
         refused += raised.type is Overloaded
-        checked.verify(good, "flowers", sender="10.0.0.7")  # a known one, from the same address
+        checked.verify(good, "flowers", sender=sender)  # a known one, from the same address
     assert refused == 980
-    checked.verify(token(), "flowers", sender="10.0.0.8")
+    checked.verify(token(), "flowers", sender=other)
     clock.now += 0.1
-    checked.verify(token(), "flowers", sender="10.0.0.7")
+    checked.verify(token(), "flowers", sender=senders[-1])
+
+
+def test_an_honest_client_behind_an_attacker_s_address_gets_its_next_lease_verified() -> None:
+    clock = Clock()
+    checked = verifier(clock, failures_per_s=20.0)
+
+    def attack(connection: str, times: int) -> int:
+        """How many of so many forged leases were checked."""
+        refused = 0
+        for _ in range(times):
+            with pytest.raises((LeaseInvalid, Overloaded)) as raised:
+                checked.verify(made(key=OTHER), "flowers", sender="10.0.0.7", connection=connection)
+            refused += raised.type is Overloaded
+        return times - refused
+
+    # What its address has left, and one more for the connection.
+    assert attack("one", 1000) == 21
+    assert attack("another", 1000) == 1
+    for number in range(5):  # a right one costs nothing
+        fresh = signer().sign(Caller(tenant=f"t{number}"), "flowers").token
+        checked.verify(fresh, "flowers", sender="10.0.0.7", connection="honest")
+    clock.now += 0.01
+    assert attack("one", 100) == 0
+    assert attack("third", 100) == 1
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -274,7 +308,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(5000):
         with pytest.raises(LeaseInvalid):
             many.verify("wrong", "flowers", sender=str(number))
-    assert len(many._failures) == 4096
+    assert len(many._senders) == 4096
 
 
 def test_no_mutated_lease_passes() -> None:

@@ -181,6 +181,17 @@ async def test_a_client_reads_its_authorities_again(ca, tmp_path, monkeypatch):
         await _ask(port, client.for_host())
 
 
+def test_a_key_that_everybody_can_read_is_told(ca, caplog):
+    pair = ca.issue("server")
+    ServerTls(_server(pair))
+    assert not caplog.records
+    pair.key.chmod(0o644)
+    ServerTls(_server(pair))
+    (record,) = caplog.records
+    assert "everybody on this machine can read the TLS key" in record.getMessage()
+    assert f"(mode 0644): run `chmod o-r {pair.key}`" in record.getMessage()
+
+
 def test_expiry_while_serving_is_told_once(ca, caplog):
     pair = ca.issue("short", valid_to_s=100)
     now = time.time()

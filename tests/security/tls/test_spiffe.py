@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fingerpost.security.tls.spiffe import spiffe_ids, worker_id, worker_problem
+from fingerpost.security.tls.spiffe import (
+    spiffe_ids,
+    worker_id,
+    worker_problem,
+    wrong_identity,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +54,29 @@ def test_a_worker_s_certificate_names_its_service(ids, good):
     problem = worker_problem(ids, "example.org", "flowers")
     assert (problem == "") is good
     assert good or "spiffe://example.org/fingerpost/worker/flowers" in problem
+
+
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [
+        ((), ""),
+        (("spiffe://example.org/host-7",), ""),
+        (("spiffe://example.org/fingerpost/worker/flowers",), ""),
+        (("spiffe://a/fingerpost/worker/cats", "spiffe://b/fingerpost/worker/flowers"), ""),
+        (
+            ("spiffe://example.org/fingerpost/worker/cats",),
+            "issue it one with the URI spiffe://example.org/fingerpost/worker/flowers",
+        ),
+        (("spiffe://example.org/fingerpost/proxy",), "it names spiffe://example.org/finger"),
+    ],
+)
+def test_a_worker_sees_by_itself_that_nobody_takes_it_for_one_of_its_service(ids, says):
+    problem = wrong_identity(ids, "flowers")
+    assert (problem != "") is (says != "")
+    assert says in problem
+
+
+def test_any_service_is_not_told_as_a_star():
+    problem = worker_problem(("spiffe://example.org/fingerpost/proxy",), "example.org", "*")
+    assert "*" not in problem
+    assert problem.endswith("spiffe://example.org/fingerpost/worker/SERVICE")

@@ -101,7 +101,7 @@ def test_encoded_inputs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "device is 'gpu': it must be auto, cpu or cuda:N"),
+        ({"device": "tpu"}, "device is 'tpu': it must be auto, cpu, cuda:N, gpu, gpu:N or npu"),
         ({"device": "cuda"}, "device is 'cuda'"),
         ({"memory_fraction": 0.0}, "memory_fraction is 0.0"),
         ({"memory_fraction": float("nan")}, "memory_fraction is nan"),

@@ -25,6 +25,7 @@ from fingerpost.worker.models.files import find_model
 
 files = find_model(Path(sys.argv[2]))
 frameworks = {"tensorflow", "keras", "torch", "onnxruntime", "cv2", "numpy"}
+frameworks |= {"openvino", "ai_edge_litert"}
 assert not frameworks & set(sys.modules), "a framework before its time"
 try:
     load_backend(files, LoadConfig())
@@ -39,14 +40,16 @@ except ConfigurationError as error:
     [
         ("tensorflow", "m.keras", "tensorflow"),
         ("onnxruntime", "m.onnx", "onnx"),
+        ("openvino", "m.xml", "openvino"),
+        ("ai_edge_litert", "m.tflite", "litert"),
         ("torch", "m.pt2", "torch"),
         ("cv2", "m.prototxt", "caffe"),
         ("numpy", "m.onnx", "onnx"),
     ],
 )
 def test_a_missing_framework(tmp_path: Path, module: str, file: str, extra: str) -> None:
-    for name in (file, "m.caffemodel"):
-        (tmp_path / name).write_bytes(b"-")
+    for name in (file, "m.caffemodel", "m.bin"):
+        (tmp_path / name).write_bytes(b"<net >")
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, module, str(tmp_path / file)],
         capture_output=True,

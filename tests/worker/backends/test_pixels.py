@@ -97,6 +97,9 @@ def test_scores() -> None:
     assert to_scores(rows.reshape(3, 2, 1, 1), Activation.NONE, 3).dtype == np.float32
     soft = to_scores(rows.reshape(3, 1, 1, 2), Activation.SOFTMAX, 3)
     assert soft == pytest.approx(np.array([[0.268941, 0.731059], [0, 1], [0.5, 0.5]]), abs=1e-6)
+    assert to_scores([5, 6], Activation.NONE, 2, flat=True).tolist() == [[5.0], [6.0]]
+    with pytest.raises(ValueError, match=r"the output is \[3\] for 2 images"):
+        to_scores([5, 6, 7], Activation.NONE, 2, flat=True)
     assert to_scores([[5]], Activation.SOFTMAX, 1).tolist() == [[1.0]]
 
 

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadConfig
+from fingerpost.worker.backends.base import ImageInput, LoadConfig
+from fingerpost.worker.backends.pixels import is_pixels, stack
 from fingerpost.worker.backends.torch import TorchBackend, load
+from fingerpost.worker.backends.torch_pixels import DevicePixels
 from fingerpost.worker.models.files import find_model
+from fingerpost.worker.models.manifest import ChannelOrder, Layout, Preprocessing
 from tests.support.builders.torch import Colours, example, exported, torchscript
 from tests.support.colours import SIDE
 
@@ -130,3 +133,24 @@ def test_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text('framework = "torch"\ninput.name = "x"\n')
     with pytest.raises(ConfigurationError, match="input.name is 'x', but .* leave it out"):
         load_from(tmp_path)
+
+
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("order", ChannelOrder)
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("mean", [0.0, 127.5, (123.7, 116.3, 103.5)])
+def test_pixels_scaled_on_the_device_are_those_scaled_before(
+    layout: Layout, order: ChannelOrder, dtype: str, mean: float | tuple[float, ...]
+) -> None:
+    scaled = {} if dtype == "uint8" else {"mean": mean, "std": (58.4, 57.1, 57.4)}
+    preprocessing = Preprocessing(order=order, **scaled)
+    wanted = ImageInput(height=5, width=4, layout=layout, dtype=dtype, preprocessing=preprocessing)
+    images = list(np.random.default_rng(1).integers(0, 256, (3, 5, 4, 3), np.uint8))
+    pixels = DevicePixels(wanted, torch.device("cpu"))
+    assert np.array_equal(pixels.scaled(stack(images, pixels.wanted)), stack(images, wanted))
+
+
+def test_only_decoded_images_are_scaled_on_the_device() -> None:
+    assert is_pixels(RED)
+    assert not is_pixels(RED.astype(np.float32))
+    assert not is_pixels(b"a JPEG")

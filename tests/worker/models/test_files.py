@@ -168,7 +168,7 @@ def test_clear_errors(tmp_path: Path) -> None:
         ): "'x.pt', .* does not exist",
         folder_of(tmp_path / "none", "a.onnx", manifest=torch): "found none of these",
         folder_of(tmp_path / "other", "a.onnx", manifest=torch + '\nfile = "a.onnx"'): (
-            "a.onnx is a model of framework 'onnx', but its model.toml names 'torch'"
+            "a.onnx is a model for framework 'onnx' or 'openvino', but its model.toml names 'torch'"
         ),
         folder_of(tmp_path / "light", "a.prototxt"): "needs one .caffemodel .*found none",
         folder_of(tmp_path / "heavy", "a.prototxt", "a.caffemodel", "b.caffemodel"): (

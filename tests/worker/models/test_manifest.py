@@ -27,6 +27,7 @@ from fingerpost.worker.models.manifest import (
     read_manifest,
     write_manifest,
 )
+from fingerpost.worker.models.tasks import Task
 from tests.support.optional import not_none
 
 _name = st.none() | st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable())
@@ -40,14 +41,18 @@ def _one_or_three(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[object
     return numbers | st.tuples(numbers) | st.tuples(numbers, numbers, numbers)
 
 
+_TASKS = {Activation.SOFTMAX: Task.CLASSIFICATION, Activation.SIGMOID: Task.MULTILABEL}
 _sizes = st.lists(st.integers(1, 64), unique=True, max_size=4).map(lambda some: tuple(sorted(some)))
 _manifests = st.builds(
-    lambda framework, **rest: Manifest(
+    lambda framework, activation_name, **rest: Manifest(
         framework=framework,
+        task=_TASKS.get(activation_name[0], Task.EMBEDDING),
+        output=OutputSpec(name=activation_name[1], activation=activation_name[0]),
         python_class="my.module:Class" if framework is Framework.PYTHON else None,
         **rest,
     ),
     framework=st.sampled_from(Framework),
+    activation_name=st.tuples(st.sampled_from(Activation), _name),
     file=_file,
     weights=_file,
     labels=_file,
@@ -69,7 +74,6 @@ _manifests = st.builds(
         mean=_one_or_three(_number),
         std=_one_or_three(_divisor),
     ),
-    output=st.builds(OutputSpec, name=_name, activation=st.sampled_from(Activation)),
     batch=st.builds(
         BatchSpec,
         sizes=_sizes,
@@ -91,7 +95,8 @@ def test_what_is_written_is_read(
 def test_defaults_are_written_out_and_nothing_empty(tmp_path: Path) -> None:
     write_manifest(tmp_path / MANIFEST, Manifest(framework=Framework.ONNX))
     assert (tmp_path / MANIFEST).read_text() == (
-        'framework = "onnx"\n\n[preprocessing]\nresize = "stretch"\nfilter = "bilinear"\n'
+        'framework = "onnx"\ntask = "classification"\n\n'
+        '[preprocessing]\nresize = "stretch"\nfilter = "bilinear"\n'
         'crop_fraction = 1.0\norder = "RGB"\nmean = 0.0\nstd = 1.0\n\n'
         '[output]\nactivation = "none"\n'
     )
@@ -104,6 +109,31 @@ def test_defaults_are_written_out_and_nothing_empty(tmp_path: Path) -> None:
         ("framework =", "Invalid"),
         ("\xff", "UTF-8"),
         ('framework = "theano"', r"Invalid enum value 'theano' - at `\$.framework`"),
+        ('framework = "onnx"\ntask = "segment"', r"Invalid enum value 'segment' - at `\$.task`"),
+        (
+            'framework = "onnx"\ntask = "detection"',
+            r"needs \[detection\] with layout, one of torch",
+        ),
+        (
+            'framework = "onnx"\n[detection]\nlayout = "detr"',
+            r"\[detection\] is for task 'detection', but task is 'classification'",
+        ),
+        (
+            'framework = "onnx"\ntask = "detection"\n[detection]\nlayout = "detr"\nmin_score = 2',
+            "detection.min_score is 2.0: it must be 0 to 1",
+        ),
+        (
+            'framework = "onnx"\n[output]\nactivation = "sigmoid"',
+            "is for task 'multilabel', but task is 'classification'",
+        ),
+        (
+            'framework = "onnx"\ntask = "embedding"\n[output]\nthreshold = 0.5',
+            "output.threshold is for task 'multilabel', but task is 'embedding'",
+        ),
+        (
+            'framework = "onnx"\ntask = "multilabel"\n[output]\nthreshold = 1.5',
+            "output.threshold is 1.5: it must be 0 to 1",
+        ),
         ('framework = "onnx"\ncolour = 1', "unknown field `colour`"),
         ('framework = "onnx"\nfile = "/etc/passwd"', "inside the model's folder"),
         ('framework = "onnx"\nfile = "../x.onnx"', "inside the model's folder"),
@@ -139,6 +169,8 @@ def test_the_examples_in_the_documentation(tmp_path: Path) -> None:
     assert {not_none(re.search('"([a-z]+)"', block))[1] for block in blocks} == {
         "tensorflow",
         "onnx",
+        "openvino",
+        "torch",
         "caffe",
         "python",
     }

@@ -37,14 +37,14 @@ def why(path: Path) -> str:
         ("model.ckpt.meta", "a checkpoint of TensorFlow", "tf2onnx.convert --checkpoint"),
         ("variables.data-00000-of-00001", "a checkpoint of TensorFlow", "model.export"),
         ("checkpoint", "a checkpoint of TensorFlow", "model.export"),
-        ("model.tflite", "a TensorFlow Lite model", "tf2onnx.convert --tflite"),
+        ("model.lite", "a TensorFlow Lite model under another name", "name it model.tflite"),
         ("model.mlmodel", "a Core ML model", "ONNX"),
         ("model.engine", "a TensorRT engine, compiled for one kind of GPU", "ONNX file"),
         ("MODEL.PLAN", "a TensorRT engine", "ONNX file"),
         ("model.joblib", "a pickle, as of scikit-learn", 'framework = "python"'),
         ("pytorch_model.bin", "a pickle of PyTorch", "torch.export.save"),
         ("pytorch_model-00001-of-00002.bin", "a pickle of PyTorch", "torch.export.save"),
-        ("model.xml", "an OpenVINO model", "ONNX"),
+        ("model.xml", "an XML file that is not an OpenVINO model", "save_model(model"),
         ("model.caffemodel", "the weights of a Caffe model", ".prototxt"),
         ("model.pdmodel", "not built in", 'framework = "python"'),
         ("model.mar", "an archive", "unpack"),
@@ -104,7 +104,7 @@ def test_folders_of_other_formats(tmp_path: Path) -> None:
     openvino.mkdir()
     for name in ("model.bin", "model.xml"):
         (openvino / name).write_bytes(b"-")
-    assert "model.bin is an OpenVINO model" in why(openvino)
+    assert "model.bin is the weights of an OpenVINO model" in why(openvino)
     tfjs = tmp_path / "tfjs"
     tfjs.mkdir()
     for name in ("group1-shard1of2.bin", "model.json"):
@@ -136,6 +136,10 @@ def test_the_file_of_a_saved_model_is_its_folder(tmp_path: Path) -> None:
         ("onnxruntime", Framework.ONNX),
         ("onnxruntime_onnx", Framework.ONNX),
         ("ONNX", Framework.ONNX),
+        ("OpenVINO", Framework.OPENVINO),
+        ("tflite", Framework.LITERT),
+        ("TensorFlow Lite", Framework.LITERT),
+        ("ai-edge-litert", Framework.LITERT),
     ],
 )
 def test_other_names_of_a_framework(tmp_path: Path, written: str, meant: Framework) -> None:
@@ -147,14 +151,11 @@ def test_other_names_of_a_framework(tmp_path: Path, written: str, meant: Framewo
 @pytest.mark.parametrize(
     ("written", "hint"),
     [
-        (
-            "tflite",
-            "python; tflite is not read here. Convert it: python -m tf2onnx.convert --tflite ",
-        ),
+        ("tfjs", "python; tfjs is not read here. Convert it: tensorflowjs_converter "),
         ("TensorRT", "TensorRT is not read here. Serve the ONNX file that it was built from"),
         ("scikit-learn", "scikit-learn is not read here. Write a Python class"),
         ("jax", 'framework = "python"'),
-        ("tensorlfow", "expected tensorflow, onnx, torch, caffe or python"),
+        ("tensorlfow", "expected tensorflow, onnx, openvino, litert, torch, caffe or python"),
     ],
 )
 def test_frameworks_that_are_not_read(tmp_path: Path, written: str, hint: str) -> None:

@@ -18,6 +18,7 @@ EXAMPLES = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE.read_text(), re.MULTI
 # What each prints, in the order of the page.
 EXPECTED = (
     ('[["red",', '"results":[{"name":"cat.jpg","predictions":[["red"', '"version":"7"'),
+    ('"task":"classification"', '{"name":"data","predictions":[["red",', '"cat.jpg"'),
     ('"type":"opened"', '"seq":2', '{"type":"ended","taken":3,"reason":"done"}'),
     ("Opened(", "StreamAnswer(seq=9", "Ended(taken=10"),
     ('{"predictions":[[0.9', '{"outputs":[[0.9', '{"result":[[["red"', "AVAILABLE", "DT_STRING"),

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from prometheus_client import Counter
+from yarl import URL
 
 from fingerpost.client.frames import STREAM_TYPE, Ended, FrameDecoder, read_server_head
 from fingerpost.errors import BadAnswer
+from fingerpost.security.audit.audit_log import AuditLog
 from fingerpost.security.caller import Caller, Rights
 from fingerpost.security.leases.config import LeaseConfig
 from fingerpost.security.leases.signer import LeaseSigner
@@ -104,11 +107,23 @@ async def test_a_url_carries_a_lease_and_no_log_shows_it(
                 async with http.post(bad, data=IMAGE) as response:
                     assert response.status == 401
                     assert token[-60:] not in await response.text()
-            async with http.post(f"/lease/{token}/nothing/here", data=IMAGE) as response:
-                assert response.status == 404
-                assert token not in await response.text()
-            async with http.get("/metrics") as response:
-                metrics = await response.text()
+            lost = ("/lease/{}/nothing/here", "/lease/x/lease/{}/", "/%6cease/{}/", "//lease/{}/")
+            for each in lost:
+                url = URL(rig.url + each.format(token), encoded=True)
+                async with http.post(url, data=IMAGE) as response:
+                    assert response.status == 404, each
+                    assert token[-60:] not in await response.text(), each
+        for bad in (
+            b"POST /lease/%b/ HTTP/9.9\r\n\r\n",
+            b"POST / HTTP/1.1\r\nA: Bearer %b\x01\r\n\r\n",
+        ):
+            async with raw_connection(int(rig.url.rpartition(":")[2])) as (reader, writer):
+                writer.write(bad % token.encode())
+                status, _, body = await read_answer(reader)
+                assert status == 400
+                assert token[-60:].encode() not in body
+        async with aiohttp.ClientSession(rig.url) as http, http.get("/metrics") as response:
+            metrics = await response.text()
         await rig.service._observer.aclose()
     logged = path.read_text()
     assert logged.count("\n") == 9
@@ -170,3 +185,50 @@ async def test_a_clock_that_is_wrong_is_said_once_in_one_line(
     said = [each for each in caplog.messages if "clocks" in each]
     assert len(said) == 1
     assert token not in said[0]
+
+
+async def test_a_flood_of_forged_leases_is_no_load_that_others_wait_for() -> None:
+    forged = signed()[:-4]
+    found: dict[str, object] = {}
+    async with serving(leases=verifier()) as rig, aiohttp.ClientSession(rig.url) as http:
+        for number in range(400):
+            headers = bearer(f"{forged}{number:03}A")
+            async with http.post("/", data=IMAGE, headers=headers) as response:
+                found = (await response.json())["error"]
+                if response.status == 429:
+                    break
+        assert (found["code"], found.get("limit")) == ("overloaded", "wrong_leases")
+        assert found["retry_after_s"] == 1.0
+        assert rig.service.admission._contended == {}
+
+
+async def test_refusals_are_in_the_audit_log_without_the_lease(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    audit = AuditLog(str(file), dropped=Counter("dropped", "dropped", registry=None))
+    wrong = signed(key=OTHER)
+    async with (
+        serving(leases=verifier(), audit=audit) as rig,
+        aiohttp.ClientSession(rig.url) as http,
+    ):
+        for token in ("", *[wrong] * 10, lease("flowers"), lease()):
+            async with http.post("/v1/classify/colours", data=IMAGE, headers=bearer(token)):
+                pass
+    audit.write("rollback", "flowers", "refused", source="127.0.0.1")  # not hidden by the images
+    audit.close()
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert wrong[-60:] not in file.read_text()
+    assert [each["detail"].partition(":")[0] for each in found] == [
+        "lease_required",
+        *["lease_invalid"] * 4,
+        "",
+        "7 more refusals of images",
+    ]
+    assert (
+        found[0].items()
+        >= {
+            "action": "image",
+            "target": "colours",
+            "result": "refused",
+            "from": "127.0.0.1",
+        }.items()
+    )

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from fingerpost.errors import Overloaded
 from fingerpost.worker.config import RequestConfig
 from fingerpost.worker.serving import uploads
 from fingerpost.worker.serving.memory import BodyMemory, machine_memory
@@ -67,6 +68,19 @@ async def test_one_address_has_so_many_unfinished_uploads_and_others_go_on() -> 
         assert status == 429
         assert "3 uploads from 127.0.0.1 are unfinished" in json.loads(body)["error"]["message"]
         assert (await status_of(rig))[0] == 200  # bodies that come at once are not unfinished
+
+
+def test_the_addresses_of_an_ipv6_network_have_the_uploads_of_one() -> None:
+    memory = BodyMemory(RequestConfig(max_uploads_per_client=2))
+    with memory.upload("2001:db8::1"), memory.upload("2001:db8::2"):
+        with (
+            pytest.raises(Overloaded, match="2 uploads from 2001:db8::/64 are"),
+            memory.upload("2001:db8::3"),
+        ):
+            pass
+        with memory.upload("2001:db8:0:1::3"):
+            pass
+    assert not memory._uploads
 
 
 async def test_an_upload_that_drips_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -276,6 +277,8 @@ async def test_a_collector_that_is_away_delays_neither_requests_nor_the_end(
         started = time.monotonic()
         await observer.aclose()
         assert time.monotonic() - started < 5
+        left = [each.name for each in threading.enumerate() if each.name.lower().startswith("otel")]
+        assert not left, "a thread tries on that nobody waits for"
 
 
 OFF = {

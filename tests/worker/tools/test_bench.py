@@ -15,6 +15,7 @@ from fingerpost.worker.tools.bench import (
     BenchConfig,
     Candidate,
     Measurement,
+    accurate,
     best_latency,
     best_throughput,
     measure,
@@ -22,6 +23,7 @@ from fingerpost.worker.tools.bench import (
 )
 from tests.support.builders.onnx import channels_first
 from tests.support.builders.python import write_class
+from tests.support.colours import LABELS, encoded
 
 
 def result(name: str, batch: int, images_s: float, p50_ms: float) -> Measurement:
@@ -76,7 +78,7 @@ class Colours:
     def predict(self, batch):
         if len(batch) > 2:
             raise ValueError("two at most")
-        return batch.mean(axis=(1, 2))
+        return batch.mean(axis=(1, 2)) * [1, 0, 0]  # it sees only red
 """
 
 
@@ -92,17 +94,26 @@ def test_models_are_measured_in_processes_of_their_own(tmp_path: Path) -> None:
         model(tmp_path / "picky", lambda folder: write_class(folder, _PICKY)),
     ]
     told: list[str] = []
-    config = BenchConfig(batch_sizes=(1, 4), threads=(1,), seconds=0.4, device="cpu")
+    images = (*map(encoded, LABELS), b"no image")
+    config = BenchConfig(batch_sizes=(1, 4), threads=(1,), seconds=0.4, device="cpu", images=images)
     found = measure(models, config, progress=told.append)
-    assert [(each.candidate.model, each.batch) for each in found] == [
-        ("onnx@1", 1),
-        ("onnx@1", 4),
-        ("picky@1", 1),
+    runtimes = [each.candidate.framework.partition(" ")[0] for each in found]
+    rows = [(each.candidate.model, each.batch, each.candidate.agreement) for each in found]
+    assert list(zip(runtimes[:4], rows[:4], strict=True)) == [
+        ("onnxruntime", ("onnx@1", 1, 1.0)),
+        ("onnxruntime", ("onnx@1", 4, 1.0)),
+        ("openvino", ("onnx@1", 1, 1.0)),  # which reads the same file
+        ("openvino", ("onnx@1", 4, 1.0)),
     ]
+    assert rows[4:] == [("picky@1", 1, 0.5)]  # right on red, and on the broken image as all are
+    assert [each.candidate.setting for each in found] == [
+        "", "", 'framework = "openvino"', 'framework = "openvino"', "",
+    ]  # fmt: skip
+    assert accurate(found, 0.99) == found[:4]
     for each in found:
         assert each.images_s > 0
         assert 0 < each.p50_ms <= each.p99_ms
-    assert found[0].candidate.framework.startswith("onnxruntime ")
+        assert each.cpu_ms > 0
     assert any("batch of 4: model picky cannot run it: two at most" in line for line in told)
     assert multiprocessing.active_children() == []
 

@@ -78,7 +78,9 @@ def test_scores_of_several_labels(tmp_path: Path) -> None:
     problems, lines = found(tmp_path)
     (message,) = (each.message for each in problems)
     assert message.startswith("the scores are between 0 and 1, but those of an image sum to ")
-    assert lines == []
+    assert lines == ['framework = "onnx"', 'task = "multilabel"']
+    (tmp_path / "model.toml").write_text("\n".join(lines))
+    assert found(tmp_path) == ([], [])
 
 
 def test_an_embedding(tmp_path: Path) -> None:
@@ -86,8 +88,11 @@ def test_an_embedding(tmp_path: Path) -> None:
     problems, lines = found(tmp_path)
     (message,) = (each.message for each in problems)
     assert "a vector of length 1, which is an embedding" in message
-    assert "/v2/models/NAME/infer" in message
-    assert lines == []
+    assert "/v1/infer/NAME returns all of it" in message
+    assert lines == ['framework = "onnx"', 'task = "embedding"']
+    (tmp_path / "model.toml").write_text("\n".join(lines))
+    (tmp_path / "labels.txt").unlink()
+    assert found(tmp_path) == ([], [])
 
 
 def test_a_softmax_twice(tmp_path: Path) -> None:

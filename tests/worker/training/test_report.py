@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from fingerpost.worker.training.report import Evaluation, draw_confusion, write_report
+from fingerpost.worker.training.report import (
+    Evaluation,
+    described_accuracy,
+    draw_confusion,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,3 +67,19 @@ def test_the_picture_grows_with_the_classes(tmp_path: Path, classes: int, pixels
     draw_confusion(tmp_path / "c.png", Evaluation.of(tuple(labels), truth, truth[::-1]))
     with Image.open(tmp_path / "c.png") as image:
         assert image.height >= pixels
+
+
+def test_an_accuracy_in_words(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    assert described_accuracy(report) is None
+    report.write_text("{")
+    assert described_accuracy(report) is None
+    write_report(report, None, {"accuracy": None})
+    assert described_accuracy(report) is None
+    trained = Evaluation.of(("a", "b"), truth=[0, 0, 1], predicted=[0, 1, 1])
+    write_report(report, trained, {"accuracy_of": "some images"})
+    assert described_accuracy(report) == "accuracy 66.67% on some images"
+    facts = {"accuracy": 0.5, "accuracy_of_original": 0.75, "accuracy_of": "the images of photos"}
+    write_report(report, None, facts)
+    said = "accuracy 50.00% (75.00% before it was quantized) on the images of photos"
+    assert described_accuracy(report) == said

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import resource
 import shutil
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.support.small_disk import small_disk
 from tests.support.training import train_config
 
 from fingerpost.deploy.demo.digits import write_digits
@@ -27,7 +23,6 @@ from fingerpost.worker.training.network import build_network, find_backbone
 from fingerpost.worker.training.versions import check_room
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 # NumPy 2.4 says so of TensorFlow 2.21's variables, whenever Keras saves or loads weights.
@@ -161,11 +156,8 @@ def test_keras_and_the_saved_model_answer_alike(digits: Path, tmp_path: Path) ->
 def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     digits: Path, tmp_path: Path
 ) -> None:
-    source = keras.applications.MobileNetV2(
-        weights=None,  # pyright: ignore[reportArgumentType]  # keras gives no types; this is allowed
-        include_top=False,
-        input_shape=(32, 32, 3),
-    )
+    """With the small network: a large one takes half a minute and runs the same code."""
+    source = _small()
     source.save_weights(tmp_path / "own.weights.h5")
     images = _part(digits, tmp_path / "images", labels="07", each=6)
     out = tmp_path / "models" / "digits"
@@ -173,6 +165,7 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     config = train_config(
         images=images,
         out=out,
+        backbone="small",
         weights=tmp_path / "own.weights.h5",
         image_size=32,
         epochs=1,
@@ -184,7 +177,7 @@ def test_transfer_from_a_weights_file_keeps_the_backbone_and_adds_a_version(
     pixels = np.stack([read_image(path, 32) for path in sorted((digits / "7").iterdir())[:4]])
     (scores,) = served.signatures["serving_default"](tf.constant(pixels)).values()
     assert scores.shape == (4, 2)
-    kernel = source.get_layer("Conv1").kernel.numpy()
+    kernel = source.weights[0].numpy()
     kept = [v.numpy() for v in served.variables if v.shape == kernel.shape]
     assert any(np.array_equal(kernel, value) for value in kept)
 
@@ -194,8 +187,8 @@ def test_a_backbone_without_weights_is_trained_whole(weights: str, tmp_path: Pat
     """With weights, its last layer alone."""
     backbone = find_backbone("mobile-net")
     own = tmp_path / "own.weights.h5"
-    if weights == "own":
-        backbone.build(weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(own)
+    source = backbone.build(weights=None, include_top=False, input_shape=(32, 32, 3))
+    source.save_weights(own)
     config = train_config(
         images=tmp_path / "images",
         out=tmp_path / "digits",
@@ -206,9 +199,12 @@ def test_a_backbone_without_weights_is_trained_whole(weights: str, tmp_path: Pat
     network = build_network(config, backbone, image_size=32, classes=2)
     top = [(1024, 2), (2,)]
     trained = [tuple(each.shape) for each in network.training.trainable_weights]
+    loaded = map(np.array_equal, network.backbone.get_weights(), source.get_weights())
     if weights == "own":
         assert trained == top
+        assert all(loaded)
     else:
+        assert not all(loaded)
         assert (3, 3, 3, 32) in trained
         assert len(trained) == len(network.backbone.trainable_weights) + len(top)
 
@@ -260,33 +256,12 @@ def test_sixty_images_are_enough_for_ten_digits(digits: Path, tmp_path: Path) ->
     assert result.accuracy >= 0.9
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A disk of that size at `folder`; for others than root, who cannot mount one, small files."""
-    folder.mkdir()
-    if os.geteuid() == 0:
-        subprocess.run(
-            ["/bin/mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], check=True
-        )
-        try:
-            yield
-        finally:
-            subprocess.run(["/bin/umount", folder], check=True)
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024 // 4, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_one_line(digits: Path, tmp_path: Path) -> None:
     images = _part(digits, tmp_path / "images", labels="01", each=4)
     out = tmp_path / "disk" / "digits"
     config = train_config(images=images, out=out, backbone="small", epochs=1, min_epoch_steps=1)
     with (
-        _small_disk(tmp_path / "disk", 1600),
+        small_disk(tmp_path / "disk", 1600),
         pytest.raises(ConfigurationError, match="cannot be written to .*: nothing was left") as it,
     ):
         train(config)
@@ -297,6 +272,17 @@ def test_a_full_disk_is_one_line(digits: Path, tmp_path: Path) -> None:
 def test_too_little_room_is_said_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"and the model needs 1,000,000,000,000\.0 MB"):
         check_room(tmp_path, 10**18)
+
+
+def test_a_mistyped_folder_is_said_before_keras_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def imported() -> None:
+        raise AssertionError("Keras is imported, which takes seconds")
+
+    monkeypatch.setattr("fingerpost.worker.training.trainer.import_keras", imported)
+    with pytest.raises(ConfigurationError, match="no folder"):
+        train(train_config(images=tmp_path / "none", out=tmp_path / "x"))
 
 
 def test_an_interrupt_leaves_no_version(digits: Path, tmp_path: Path) -> None:

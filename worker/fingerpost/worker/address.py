@@ -137,6 +137,8 @@ async def is_own_address(instance: Instance, tls: TlsConfig | None = None) -> bo
 
 
 def _registry_host(registry: str) -> str:
+    if registry.startswith("kubernetes:"):  # of a pod, whose default route is the cluster's network
+        return "localhost"
     match = _FIRST_HOST.match(registry)
     return match[1].strip("[]") if match else "localhost"
 

@@ -1,4 +1,4 @@
-"""How Consul checks a worker that speaks TLS, which depends on the worker's certificate."""
+"""What depends on a worker's own certificate: how Consul checks it, and whether clients take it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import logging
 from typing import TYPE_CHECKING
 
+from fingerpost.security.tls.spiffe import wrong_identity
 from fingerpost.worker.address import advertised_host
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fingerpost.security.tls.certificate import OwnCertificate
     from fingerpost.worker.config import WorkerConfig
 
-__all__ = ["check_for_tls"]
+__all__ = ["check_for_tls", "warn_of_identity"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def check_for_tls(config: WorkerConfig, tls: ServerTls | None) -> RegistryConfig
     agent itself instead (TTL). The agent never skips the check of the certificate.
     """
     registry, check = config.registry_config, config.registry_config.check
-    if tls is None or config.registry.startswith(("zookeeper:", "static:")) or check.mode == "ttl":
+    others = ("zookeeper:", "kubernetes:", "static:")
+    if tls is None or config.registry.startswith(others) or check.mode == "ttl":
         return registry
     host = advertised_host(config)
     name = _expected_name(tls.certificate, host)
@@ -44,6 +46,15 @@ def check_for_tls(config: WorkerConfig, tls: ServerTls | None) -> RegistryConfig
         return dataclasses.replace(registry, check=given)
     logger.warning("this worker reports to Consul's agent, and is not checked by it: %s", why)
     return dataclasses.replace(registry, check=dataclasses.replace(check, mode="ttl"))
+
+
+def warn_of_identity(tls: ServerTls | None, service: str) -> None:
+    """Say that clients which check SPIFFE ids will not take this worker for one of a service.
+
+    A certificate without an id of Fingerpost's form is not meant for such clients.
+    """
+    if tls is not None and (problem := wrong_identity(tls.certificate.spiffe_ids, service)):
+        logger.warning("clients and proxies with --trust-domain send nothing here: %s", problem)
 
 
 def _expected_name(cert: OwnCertificate, host: str) -> str | None:

@@ -11,6 +11,7 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.cors_config import CorsConfig
 from fingerpost.registry.renames import renamed_fields
 from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
@@ -90,9 +91,10 @@ class RequestConfig:
         min_upload_rate: fewest bytes of a body in a second, on average of each 20 s; a slower
             upload is closed. More frees the memory of slow uploads sooner; 0 is no limit. 500 is
             Apache's default, too, and any modem's rate is higher.
-        max_uploads_per_client: most unfinished bodies of one address, which the next is answered
-            with 429; 0 is no limit. More lets one client hold more of `max_in_flight`; the default
-            is a quarter of its default. A load balancer has one address: use 0 behind one.
+        max_uploads_per_client: most unfinished bodies of one address, or of one /64 of IPv6; the
+            next is answered with 429; 0 is no limit. More lets one client hold more of
+            `max_in_flight`; the default is a quarter of its default. A load balancer has one
+            address: use 0 behind one.
         max_memory_bytes: most bytes of bodies in the whole process, from their arrival to their
             answer; what exceeds it is answered with 429. More absorbs larger bursts. None, the
             default, is an eighth of the memory of the machine or the control group, and at least
@@ -217,6 +219,11 @@ class LeasesConfig:
                 f"leases.keys_file {str(self.keys_file)!r} is of use only with leases.required: "
                 "give --require-lease too, or leave out --lease-keys"
             )
+        if self.rules.grace_s and not self.required:
+            raise ConfigurationError(
+                f"leases.rules.grace_s {self.rules.grace_s!r} is of use only with leases.required: "
+                "give --require-lease too, or leave out --lease-grace"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,10 +281,13 @@ class WorkerConfig:
             `0.0.0.0` serves other machines.
         port: the port to listen on, 0 to 65535. 0, the default, lets the system pick a free one,
             so that many workers fit on one machine.
+        grpc_port: the port for gRPC, likewise, which needs the extra `grpc`. None, the default,
+            serves none.
         batching: how images are gathered into batches; a model's own `model.toml` overrides it.
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
         connections: which connections are refused or closed.
+        cors: which web pages may use this worker from their scripts; by default none.
         tls: the certificate to serve with, and whether clients must show one; see `TlsConfig`.
             None serves plain HTTP.
         streams: how image streams are served.
@@ -298,10 +308,12 @@ class WorkerConfig:
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     host: str = "127.0.0.1"
     port: int = 0
+    grpc_port: int | None = None
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     requests: RequestConfig = field(default_factory=RequestConfig)
     connections: ConnectionConfig = field(default_factory=ConnectionConfig)
+    cors: CorsConfig = field(default_factory=CorsConfig)
     streams: StreamConfig = field(default_factory=StreamConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
@@ -318,6 +330,15 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port {self.port} is not in 0..65535 (0 picks a free one)")
+        if self.grpc_port is not None:
+            if not 0 <= self.grpc_port <= 65535:
+                raise ConfigurationError(
+                    f"grpc_port {self.grpc_port} is not in 0..65535 (0 picks a free one)"
+                )
+            if self.port and self.grpc_port == self.port:
+                raise ConfigurationError(
+                    f"grpc_port {self.grpc_port} is the port of HTTP too: give each its own"
+                )
         if self.tls is not None and not self.tls.serves:
             raise ConfigurationError(
                 "tls has no certificate to serve with: give --tls-cert and --tls-key"

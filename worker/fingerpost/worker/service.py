@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from fingerpost.errors import UnknownModel
+from fingerpost.errors import FingerpostError, UnknownModel
 from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
+from fingerpost.registry.cors import allow_pages
 from fingerpost.registry.http_server import Handler, json_response, typed_errors
-from fingerpost.registry.load import ClassLoad
+from fingerpost.registry.load import PROBE_TIME_HEADER, ClassLoad
 from fingerpost.worker.protocols.classify import ClassifyProtocol
+from fingerpost.worker.protocols.infer import InferProtocol
 from fingerpost.worker.protocols.stream import StreamProtocol
 from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
 from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
@@ -29,14 +32,17 @@ from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
 from fingerpost.worker.serving.routes import RouteContext
 from fingerpost.worker.serving.server import WorkerRunner
-from fingerpost.worker.serving.tenancy import Tenancy
+from fingerpost.worker.serving.tenancy import Tenancy, flow_of
 from fingerpost.worker.serving.turns import Turns
 from fingerpost.worker.serving.uploads import Uploads
 from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.telemetry.probe_watch import ProbeWatch
 
 if TYPE_CHECKING:
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.engine import Engine
+    from fingerpost.worker.engine.fairness.flow import Flow
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.lease_gate import LeaseGate
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -80,6 +86,8 @@ class WorkerService:
         self._slots = config.batching.max_batch
         self._expected_s = self._alone_s = 0.0
         self._class_loads: dict[str, ClassLoad] | UnsetType = UNSET
+        self._tenants: set[str] = set()
+        self._flow_s: dict[Flow, float] = {}
         self._forecast_at = -math.inf
         self._stall_s = config.models.stall_s
         self._decode_threads = config.models.decode_threads
@@ -88,10 +96,19 @@ class WorkerService:
         self._leases = leases
         self._seq = 0
         self._observer = observer or Observer(metrics)
-        self._fast_path = FastPath(self.load)
+        self._fast_path = FastPath(self.load, pages=bool(config.cors.allow_origins))
+        self._probes = ProbeWatch()
         self._tenancy = Tenancy(config, metrics)
         self.memory = BodyMemory(config.requests)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
+        self._context: RouteContext | None = None
+
+    @property
+    def context(self) -> RouteContext:
+        """What other protocols share with HTTP; only after `app`."""
+        if self._context is None:
+            raise RuntimeError("the application was not made yet")
+        return self._context
 
     def app(self) -> web.Application:
         """The application; its routes for images check the headers before the body is sent."""
@@ -108,7 +125,7 @@ class WorkerService:
             ]
         )
         memory = self.memory
-        context = RouteContext(
+        context = self._context = RouteContext(
             app=app,
             memory=memory,
             quarantine=Quarantine(),
@@ -125,13 +142,16 @@ class WorkerService:
         config, metrics = self._config, self._metrics
         uploads, turns = Uploads(config, memory), Turns()
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
+        InferProtocol(config, metrics, uploads, turns).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
         TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
         OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
+        allow_pages(app, config.cors)
         app.cleanup_ctx.append(trim_regularly)
+        app.cleanup_ctx.append(self._probes.watch_silence)
         return app
 
     def runner(self) -> web.AppRunner:
@@ -153,8 +173,14 @@ class WorkerService:
         """Whether neither a model nor all decoders have been at the same for over `stall_s`."""
         return self._running_s() <= self._stall_s
 
-    def load(self) -> LoadReport:
-        """The current load report; its sequence number is higher than that of all before it."""
+    def load(self, request: RequestHead | None = None) -> LoadReport:
+        """The current load report; its sequence number is higher than that of all before it.
+
+        Args:
+            request: whose sender gets it: while images of other tenants wait, the expected time is
+                that of an image of the sender's tenant and class. By default it is that of an image
+                behind all others.
+        """
         self._seq += 1
         rif = self.admission.rif
         decoding: list[float] = []
@@ -172,7 +198,13 @@ class WorkerService:
             queued_cost += engine.queued_cost
             latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
         stalled = stalled or self._decoding_s(decoding) > self._stall_s
-        slots = self._slots
+        slots, expected_s, classes = self._slots, self._expected_s, self._class_loads
+        tenants: int | UnsetType = UNSET
+        if self._tenants and request is not None:
+            flow = flow_of(request)
+            if self._tenants != {flow.tenant}:
+                tenants = len(self._tenants | {flow.tenant})
+                expected_s, classes = self._forecast_flow(flow, engines)
         return LoadReport(
             rif=rif,
             slots=slots,
@@ -181,9 +213,10 @@ class WorkerService:
             seq=self._seq,
             queued_cost=queued_cost,
             latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
-            expected_s=self._expected_s,
+            expected_s=expected_s,
             alone_s=self._alone_s,
-            classes=self._class_loads,
+            classes=classes,
+            tenants=tenants,
         )
 
     def _classes(self, engines: tuple[Engine, ...]) -> dict[str, ClassLoad] | UnsetType:
@@ -211,6 +244,23 @@ class WorkerService:
         self._slots = slots or self._config.batching.max_batch
         self._expected_s, self._alone_s = expected_s, alone_s
         self._class_loads = self._classes(engines)
+        if self._leases is not None:  # else there is one tenant
+            self._tenants = {tenant for engine in engines for tenant in engine.tenants()}
+        self._flow_s.clear()
+
+    def _forecast_flow(
+        self, flow: Flow, engines: tuple[Engine, ...]
+    ) -> tuple[float, dict[str, ClassLoad] | UnsetType]:
+        """The expected time of an image of one tenant and class, and the load by class with it."""
+        expected_s = self._flow_s.get(flow)
+        if expected_s is None:
+            expected_s = max([engine.expected_s(flow) for engine in engines], default=0.0)
+            expected_s = self._flow_s[flow] = max(expected_s, self._alone_s)
+        if not self._class_loads:
+            return expected_s, UNSET
+        name = self._tenancy.names[flow.rank]
+        own = ClassLoad(rif=self._class_loads[name].rif, expected_s=expected_s)
+        return expected_s, {**self._class_loads, name: own}
 
     def _running_s(self) -> float:
         engines = self._manager.engines()
@@ -228,7 +278,7 @@ class WorkerService:
         """Add the load report to every response."""
         response = await handler(request)
         if not response.prepared:
-            response.headers[LOAD_HEADER] = self.load().to_header()
+            response.headers[LOAD_HEADER] = self.load(request).to_header()
         return response
 
     @web.middleware
@@ -239,7 +289,20 @@ class WorkerService:
         return await handler(request)
 
     async def _get_load(self, request: web.Request) -> web.Response:
-        return json_response(self.load())
+        """The load: to whoever shows a lease, as it concerns that tenant.
+
+        A lease that no image came with yet is not verified for that; it counts as a new tenant's.
+        Else a client that has renewed its lease would take every worker for full.
+        """
+        if (sent_at := request.headers.get(PROBE_TIME_HEADER)) is not None:
+            self._probes.note(sent_at, request.remote)
+        if self._leases is None or hdrs.AUTHORIZATION not in request.headers:
+            return json_response(replace(self.load(), images=self._metrics.images))
+        permit = self._leases.known(request)
+        if permit is not None:
+            with contextlib.suppress(FingerpostError):  # a class that is not valid here
+                self._tenancy.flow(request, permit.grant)
+        return json_response(replace(self.load(request), images=self._metrics.images))
 
     async def _get_live(self, request: web.Request) -> web.Response:
         return json_response({"status": "live"})

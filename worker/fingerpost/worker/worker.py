@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from fingerpost.basics.service_manager import ServiceManager
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
 from fingerpost.registry.access import Callers
@@ -23,13 +24,15 @@ from fingerpost.registry.version import __version__
 from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.security.tls import ServerTls
 from fingerpost.worker.address import advertised_host, is_own_address
-from fingerpost.worker.address_check import check_for_tls
+from fingerpost.worker.address_check import check_for_tls, warn_of_identity
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.grpc_transport import grpc_ports
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.protocols.admin_access import AdminAccess
 from fingerpost.worker.registrations import Registrations, wait_for_registry
+from fingerpost.worker.repository.control import ModelControl
 from fingerpost.worker.repository.loader import EngineLoader, check_labels
 from fingerpost.worker.repository.repository import ModelRepository
 from fingerpost.worker.repository.sources import FixedModel
@@ -38,6 +41,7 @@ from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.signed_instances import signed_instances
+from fingerpost.worker.status_line import status_line
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
@@ -47,11 +51,9 @@ from fingerpost.worker.threads import decode_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fingerpost.registry import Registry
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
     from fingerpost.worker.repository.sources import ModelSource
-    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["Worker", "check_labels"]
 
@@ -80,7 +82,7 @@ class Worker:
         models: where the models are; or the files of the only one. See `for_object` for a Python
             object.
         load: makes the backend from a version's files; called in a thread. Mostly
-            `load_backend`.
+            `load_model`.
         config: see `WorkerConfig`.
     """
 
@@ -98,9 +100,10 @@ class Worker:
             config.registry, check_for_tls(config, self._tls), tls=config.tls
         )
         self._signed = signed_instances(config)
-        self._metrics = WorkerMetrics()
+        self._metrics = WorkerMetrics(self._tls)
         self._boot_id = secrets.randbits(53)
         self._nonce = secrets.token_hex(4)
+        self._service_manager = ServiceManager()
         self._running: _Running | None = None
         self._leaving = AsyncExitStack()
 
@@ -154,7 +157,7 @@ class Worker:
         Only after the start.
         """
         running, config = self._require_running(), self._config
-        address = address_in_id(running.host, running.port)
+        address = address_in_id(running.host, running.ports["http"])
         own_meta = {"fingerpost": __version__}
         if self._tls is not None:
             own_meta[SCHEME_KEY] = "https"
@@ -163,7 +166,7 @@ class Worker:
                 id=f"{info.name}-{address}-{self._nonce}",
                 service=info.name,
                 host=running.host,
-                ports={"http": running.port},
+                ports=running.ports,
                 models=(info,),
                 weight=config.registration.weight,
                 zone=config.registration.zone,
@@ -194,6 +197,7 @@ class Worker:
             host = advertised_host(config)
             listener = bind(config.host, config.port)
             leaving.callback(listener.close)
+            self._service_manager.status("waiting for the registry")
             await wait_for_registry(
                 self._registry,
                 config.registration.registry_wait_s,
@@ -201,6 +205,16 @@ class Worker:
                 if config.registry == "embedded"
                 else "",
             )
+            callers = await leaving.enter_async_context(
+                Callers(config.callers, AccessMetrics(metrics.registry))
+            )
+            leases = None
+            if config.leases.required:
+                keys = await leaving.enter_async_context(
+                    LeaseKeys.configured(config.leases, self._registry)
+                )
+                verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
+                leases = LeaseGate(verifier, metrics.lease_refused, callers.audit)
             observer = _observer(config, metrics)
             leaving.push_async_callback(observer.aclose)
             decoders = decode_pool(config.models.decode_threads)
@@ -214,29 +228,27 @@ class Worker:
                 announce=self._announce,
             )
             leaving.push_async_callback(repository.aclose)
+            self._service_manager.status("loading and warming up the models")
             await repository.start()
-            leases = None
-            if config.leases.required:
-                keys = await leaving.enter_async_context(_lease_keys(config, self._registry))
-                verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
-                leases = LeaseGate(verifier, metrics.lease_refused)
-            callers = await leaving.enter_async_context(
-                Callers(config.callers, AccessMetrics(metrics.registry))
-            )
+            access = _admin_access(config, metrics, callers)
             service = WorkerService(
                 repository,
                 boot_id=self._boot_id,
                 config=config,
                 metrics=metrics,
                 observer=observer,
-                extra=_admin_routes(repository, config, metrics, callers),
+                extra=None if access is None else AdminProtocol(repository, access).add_to,
                 leases=leases,
             )
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
             await runner.setup()
-            port = listener.getsockname()[1]
+            ports = {"http": listener.getsockname()[1]}
             await serve(runner, listener, self._tls)
+            control = ModelControl(repository)
+            ports |= await leaving.enter_async_context(
+                grpc_ports(service, config, metrics, control, access)
+            )
             registrations = Registrations(
                 self._registry,
                 self._registered,
@@ -249,7 +261,7 @@ class Worker:
                 leaving.push_async_callback(_end, renewal)
             self._running = _Running(
                 host=host,
-                port=port,
+                ports=ports,
                 repository=repository,
                 service=service,
                 registrations=registrations,
@@ -276,6 +288,7 @@ class Worker:
         running.service.admission.state = WorkerState.READY
         for instance in self.instances:
             logger.info("ready at %s as %s", instance.url, instance.id)
+            warn_of_identity(self._tls, instance.service)
 
     async def leave(self) -> None:
         """Drain: tell the registry, accept requests for the lease, finish those in flight."""
@@ -293,25 +306,39 @@ class Worker:
                 config.drain.timeout_s,
             )
 
-    async def run_until_signal(self, *, follow_parent: bool = False) -> None:
+    async def run_until_signal(
+        self, *, follow_parent: bool = False, service_manager: ServiceManager | None = None
+    ) -> None:
         """Start, register, serve until SIGTERM or SIGINT, then drain and stop.
 
         A second signal ends the process at once. Only in the main thread, which gets the signals.
 
         Args:
             follow_parent: see `ShutdownSignals`.
+            service_manager: is told when the worker is registered, what it does, and when it
+                drains. Its watchdog is fed while no model and no decoder stalls.
 
         Raises:
             ConfigurationError, RegistryError: see `__aenter__` and `register`.
         """
         if follow_parent:
             end_with_parent()
+        self._service_manager = manager = service_manager or ServiceManager()
         async with self:
             # Before this line a signal ends the process at once: no client knows of it yet.
             signals = ShutdownSignals(follow_parent=follow_parent)
+            service = self._require_running().service
+            manager.status("registering")
             await signals.cancel_on_signal(self.register())  # a registry in trouble takes minutes
-            await signals.wait()
-            await self.leave()
+            async with manager.informed(self._status_line, service.engine_healthy):
+                if service.admission.state is WorkerState.READY:
+                    manager.ready(self._status_line())
+                await signals.wait()
+                manager.stopping("draining")
+                await self.leave()
+
+    def _status_line(self) -> str:
+        return status_line(self.instances, self._require_running().service.load())
 
     async def _remove_stale_entries(self) -> None:
         """Remove what is left of processes that had this address before; it is not necessary."""
@@ -343,7 +370,7 @@ class _Running:
     """The parts of a worker that has started, and the address that clients are given."""
 
     host: str
-    port: int
+    ports: dict[str, int]
     repository: ModelRepository
     service: WorkerService
     registrations: Registrations
@@ -363,18 +390,11 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _lease_keys(config: WorkerConfig, registry: Registry) -> LeaseKeys:
-    if config.leases.keys_file is not None:
-        return LeaseKeys.from_file(config.leases.keys_file)
-    return LeaseKeys.from_registry(registry)
-
-
-def _admin_routes(
-    repository: ModelRepository, config: WorkerConfig, metrics: WorkerMetrics, callers: Callers
-) -> Callable[[RouteContext], None] | None:
-    """Adds the admin API, which is there only with a token or callers."""
+def _admin_access(
+    config: WorkerConfig, metrics: WorkerMetrics, callers: Callers
+) -> AdminAccess | None:
+    """Who may use the admin API, which is there only with a token or callers."""
     if not config.has_admin_api:
         return None
     names = filter(None, (config.host, config.registration.advertise))
-    access = AdminAccess(config.models.admin_token, callers, metrics.admin_denied, names)
-    return AdminProtocol(repository, access).add_to
+    return AdminAccess(config.models.admin_token, callers, metrics.admin_denied, names)

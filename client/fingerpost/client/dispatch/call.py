@@ -14,6 +14,8 @@ from fingerpost.registry import ModelReference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fingerpost.client.foreign.metadata import ForeignModel
+    from fingerpost.client.foreign.requests import ForeignBody
     from fingerpost.errors import FingerpostError
     from fingerpost.registry import Instance
 
@@ -32,6 +34,8 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     shrink: bool = False
     sticky: str | None = None
     priority: str | None = None
+    infer: bool = False
+    head_bytes: int = 0
 
     @classmethod
     def checked(
@@ -74,6 +78,8 @@ class Call:
 
     Attributes:
         reference, top, shrink, sticky, priority: see `Client.classify`.
+        infer: see `Client.infer`.
+        head_bytes: of named inputs, the length of the JSON before the arrays; 0 for an image.
         began: when the client began with the image, in the event loop's time.
         deadline: in the event loop's time.
         headers: sent with every attempt.
@@ -84,6 +90,7 @@ class Call:
         leave: ends the quarantine of a suspect image; None for others.
         lease: the lease that the last attempt carried.
         silent: what was said of the workers that fell silent on the image.
+        foreign: the request for foreign workers with some metadata, made at the first attempt.
         disowned: ids of the peers that are not what their entries say.
         unknown: the error of the last of them that does not serve the model.
         image_bytes: how many bytes the encoded image has; for an image that is sent while it is
@@ -98,8 +105,11 @@ class Call:
         "deadline",
         "disowned",
         "failed",
+        "foreign",
+        "head_bytes",
         "headers",
         "image_bytes",
+        "infer",
         "last_error",
         "lease",
         "leave",
@@ -124,8 +134,15 @@ class Call:
         self.deadline = began + options.timeout_s
         self.shrink = options.shrink
         self.sticky = options.sticky
+        self.infer = options.infer
         self.priority = priority = options.priority
         self.headers = headers if priority is None else {**(headers or {}), CLASS_HEADER: priority}
+        self.head_bytes = options.head_bytes
+        if self.head_bytes:
+            # Not at the top: most clients only classify.
+            from fingerpost.client.tasks.wire import HEADER_LENGTH
+
+            self.headers = {**(self.headers or {}), HEADER_LENGTH: str(self.head_bytes)}
         self.attempts = 0
         self.failed = 0
         self.image_bytes = 0
@@ -138,6 +155,7 @@ class Call:
         self.last_error: FingerpostError | None = None
         self.disowned: frozenset[str] = _NONE
         self.unknown: FingerpostError | None = None
+        self.foreign: tuple[ForeignModel, ForeignBody] | None = None
 
     @property
     def service(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Set as AbstractSet
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from fingerpost.client.dispatch.endings import (
     worth_another_entry,
     worth_another_peer,
 )
+from fingerpost.client.dispatch.foreign import ForeignSender
 from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.dispatch.suspect import Quarantine, count_silence
@@ -25,11 +27,7 @@ from fingerpost.client.route.route import Origin
 from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
 from fingerpost.client.transport.deadlines import CancelScope
 from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER
-from fingerpost.errors import (
-    LeaseError,
-    Overloaded,
-    Unreachable,
-)
+from fingerpost.errors import LeaseError, Overloaded, Unreachable
 
 if TYPE_CHECKING:
     from fingerpost.client.config import ClientConfig
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.result import Stats
     from fingerpost.client.route.route import Route
+    from fingerpost.client.tasks.inference import Inference
     from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.transport import Reply, Transport
@@ -82,6 +81,7 @@ class Dispatcher:
         self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
+        self._foreign = ForeignSender(transport, config.labels)
         self._config = config
         self._stats = stats
         self._budget = Budget(config.routing.retries)
@@ -118,7 +118,7 @@ class Dispatcher:
             raise unknown_service(service)
         return view
 
-    async def run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
+    async def run(self, call: Call, image: ImageSource) -> ReceivedAnswer | Inference:
         """Load the image and classify it on any worker that answers before the deadline.
 
         Raises:
@@ -138,7 +138,7 @@ class Dispatcher:
             if call.leave is not None:
                 call.leave()
 
-    async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer:
+    async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer | Inference:
         if type(image) is bytes and image and not call.shrink:
             data: bytes | OneShot | None = image  # the common case, without a coroutine
         else:
@@ -212,7 +212,7 @@ class Dispatcher:
                 no_worker_until = None
             elif pick is None:
                 if no_worker_until is None:
-                    no_worker_until = now + self._config.wait_for_ready_s
+                    no_worker_until = now + service.wait_for_worker_s()
                 check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
             elif pick.until >= call.deadline and not pick.full:
@@ -289,7 +289,8 @@ class Dispatcher:
         call.attempts += 1
         call.peer = instance = pick.endpoint.instance
         call.worker = ""
-        call.lease = self._leases.of(call.reference.model) if self._route.own_load else ""
+        ours = self._route.own_load and not instance.foreign
+        call.lease = self._leases.of(call.reference.model) if ours else ""
         report = pick.endpoint.load_report
         attempt.boot_id = instance.boot_id if report is None else report.boot_id
         headers = call.headers
@@ -299,20 +300,23 @@ class Dispatcher:
             headers = {**(headers or {}), WAITED_HEADER: str(waited_ms)}
         if call.silent:
             headers = {**(headers or {}), SUSPECT_HEADER: "1"}
-        stats = self._stats
-        stats.attempts += 1
+        (stats := self._stats).attempts += 1
         outcome = Outcome.ABANDONED
         reply: Reply | None = None
         try:
-            reply = await self._transport.classify(
-                instance.target,
-                str(call.reference),
-                call.top,
-                attempt,
-                headers,
-                boot_id=instance.boot_id,
-                lease=call.lease,
-            )
+            if not ours and instance.protocol != "fingerpost":
+                reply = await self._foreign.classify(instance, call, attempt)
+            else:
+                reply = await self._transport.classify(
+                    instance.target,
+                    str(call.reference),
+                    call.top,
+                    attempt,
+                    headers,
+                    boot_id=instance.boot_id,
+                    lease=call.lease,
+                    infer=call.infer,
+                )
             outcome = reply.outcome
             call.peer = instance
             call.worker = reply.worker
@@ -370,9 +374,10 @@ class Dispatcher:
         if service.refresh(now):
             self._transport.retain(
                 {
-                    each.instance.target
+                    target
                     for one in self._services.values()
                     for each in one.balancer.endpoints
+                    for target in (each.instance.target, each.instance.load_target)
                 }
             )
 
@@ -387,6 +392,8 @@ class Dispatcher:
                 self._rng,
                 self._stats,
                 self._route,
+                partial(self._leases.of, name),
+                partial(self._resolver.request_start, name),
                 priority,
             )
         await service.watch.ready(self._config.wait_for_ready_s)

@@ -9,6 +9,7 @@ from fingerpost.errors import PeerError, Unreachable
 from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from fingerpost.client.config import ClientConfig
@@ -30,6 +31,10 @@ class Prober:
     `ProbingConfig.max_rtt_s` is too old to be used, but its connection is kept. A worker that
     has not answered within `ClientConfig.probe_timeout_s` counts as stopped: the attempts that wait
     there are aborted, if there is another worker.
+
+    Args:
+        lease: returns the lease that images carry now; a report is about that tenant's images.
+        priority: the class of the images.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class Prober:
         config: ClientConfig,
         rng: Random,
         stats: Stats,
+        lease: Callable[[], str],
+        priority: str | None = None,
     ) -> None:
         self._balancer = balancer
         self._transport = transport
@@ -47,6 +54,8 @@ class Prober:
         self._sync_timeout_s = config.routing.probing.sync_timeout_s
         self._rng = rng
         self._stats = stats
+        self._lease = lease
+        self._priority = priority
         self._clock = asyncio.get_running_loop().time
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -134,8 +143,8 @@ class Prober:
     async def _probe(self, endpoint: Endpoint) -> None:
         self._stats.probes += 1
         asked_at, before = self._clock(), endpoint.in_flight
-        address = endpoint.instance.target
-        question = asyncio.create_task(self._transport.load(address))
+        address = endpoint.instance.load_target
+        question = asyncio.create_task(self._transport.load(address, self._lease(), self._priority))
         try:
             while not await self._answered(question):
                 self._timed_out(endpoint)
@@ -177,7 +186,9 @@ class Prober:
     def _timed_out(self, endpoint: Endpoint) -> None:
         self._stats.probes_lost += 1
         endpoint.suspect(self._clock())
-        if self._choice():
+        target = endpoint.instance.target
+        # What reports the load of a foreign worker may be another process than the worker.
+        if self._choice() and endpoint.instance.load_target == target:
             self._stats.unresponsive += 1
             reason = f"no answer to /load for {self._config.probe_timeout_s:g} s (probe_timeout_s)"
-            self._transport.abort(endpoint.instance.target, reason)
+            self._transport.abort(target, reason)

@@ -17,6 +17,7 @@ from fingerpost.registry import LoadReport
 from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from fingerpost.client.config import ClientConfig
@@ -49,15 +50,19 @@ class Service:
         rng: Random,
         stats: Stats,
         route: Route,
+        lease: Callable[[], str],
+        request_start: Callable[[], float],
         priority: str | None = None,
     ) -> None:
         self.watch = watch
+        self._request_start = request_start
+        self._wait_for_ready_s = config.wait_for_ready_s
         self._route = route
         self._seen: Snapshot | None = None
         self.balancer = Balancer(
             make_policy(config.routing), config.routing, config.client_id, priority
         )
-        self.prober = Prober(self.balancer, transport, config, rng, stats)
+        self.prober = Prober(self.balancer, transport, config, rng, stats, lease, priority)
         self.hedge = HedgeDelay()
         self.lines: dict[ModelReference, Waiting] = {}
         self._rng = rng
@@ -78,6 +83,16 @@ class Service:
         self._seen = view
         self.balancer.update(self._route.peers(view), now)
         return True
+
+    def wait_for_worker_s(self) -> float:
+        """How many seconds to wait for a worker: `wait_for_ready_s`, or what a start may take.
+
+        Where there is none, a proxy that holds lookups for its start is told that images wait.
+        """
+        view = self.watch.view
+        if view is None or view.instances or not view.known:
+            return self._wait_for_ready_s
+        return max(self._wait_for_ready_s, self._request_start())
 
     async def changed(self, within_s: float) -> None:
         """Wait for a change of the snapshot, `within_s` seconds at most."""
@@ -142,6 +157,22 @@ class Service:
             for each in self.lines.values():
                 each.wake()
         if failed and (was_usable or pick.trial) and endpoint.ejection.usable_from() > now:
+            self._stats.ejections += 1
+
+    def released(
+        self,
+        pick: Pick,
+        outcome: Outcome,
+        *,
+        sent_mb: float,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Record how a request ended that the caller sent by himself."""
+        now, ejection = self._clock(), pick.endpoint.ejection
+        was_usable = ejection.usable_from() <= now
+        pick.release(outcome, now=now, rng=self._rng, retry_after_s=retry_after_s, sent_mb=sent_mb)
+        failed = outcome in _FAILURES
+        if failed and (was_usable or pick.trial) and ejection.usable_from() > now:
             self._stats.ejections += 1
 
     def waiting(self, reference: ModelReference) -> Waiting:

@@ -60,6 +60,7 @@ class RelayRoute:
     """
 
     path = "/v1/relay/"
+    infer_path = "/v1/relay/infer/"
     own_load = False
 
     def __init__(self, proxies: Sequence[URL], credential: Credential | None = None) -> None:

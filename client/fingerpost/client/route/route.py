@@ -57,6 +57,11 @@ class Route(Protocol):
         ...
 
     @property
+    def infer_path(self) -> str:
+        """The same for models of any task."""
+        ...
+
+    @property
     def own_load(self) -> bool:
         """Whether a peer's load reports are about the peer itself, so that it can be probed."""
         ...
@@ -96,6 +101,7 @@ class DirectRoute:
     """The client connects to the workers."""
 
     path = "/v1/classify/"
+    infer_path = "/v1/infer/"
     own_load = True
     credential = None
 
@@ -126,6 +132,8 @@ class DirectRoute:
     def context(self, tls: ClientTls, target: str) -> SSLContext | None:
         """See `Route.context`. Raises `TlsFailed` where the worker speaks no TLS, and must."""
         service = split_target(target)[1]
+        if service == "" or target.startswith("http://"):  # foreign: its entry was accepted
+            return None if service is None else tls.for_host()
         return tls.for_worker(service or "", speaks_tls=service is not None, peer=target)
 
     def origin(self, peer: Instance, worker: str) -> Origin:

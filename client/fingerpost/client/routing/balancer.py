@@ -332,14 +332,17 @@ class Balancer:
     ) -> list[Endpoint]:
         """Draw up to `count` different endpoints to ask for a load report now.
 
-        Without those whose last report is not older than `ProbingConfig.worker_min_interval_s`.
+        Without foreign ones that have none, and without those whose last report is not older than
+        `ProbingConfig.worker_min_interval_s`.
         """
         group = self._group(reference, now)
         if group is None:
             return []
         oldest = now - self._min_interval_s
         drawn = self.probing.draw(group.usable, count, rng)
-        return [each for each in drawn if each.load_report_at <= oldest]
+        return [
+            each for each in drawn if each.load_report_at <= oldest and each.instance.load_target
+        ]
 
     def _group(self, reference: ModelReference, now: float) -> _Group | None:
         group = self._groups.get(reference)

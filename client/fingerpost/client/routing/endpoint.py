@@ -242,7 +242,8 @@ class Endpoint:
         else:
             self.backlog = _backlog(self.requests_per_slot)
         self._expect(now)
-        if load_report.state is WorkerState.READY:
+        # One that has just registered says STARTING until it knows of it; it serves by then.
+        if load_report.state in (WorkerState.READY, WorkerState.STARTING):
             return restarted
         self.ejection.drain(now)
         return True

@@ -60,9 +60,9 @@ class Attempt:
         clock: PhaseClock,
         liveness: Liveness | None = None,
     ) -> None:
-        self.data: Final = data
+        self.data = data
         self.clock: Final = clock
-        self.liveness: Final = liveness
+        self.liveness = liveness
         self.boot_id = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None

@@ -15,7 +15,13 @@ from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.liveness import LivenessChecks
 from fingerpost.client.transport.pool import Pools
-from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WORKER_HEADER, ReceivedAnswer
+from fingerpost.client.wire import (
+    BOOT_ID_HEADER,
+    CLASS_HEADER,
+    DEADLINE_HEADER,
+    WORKER_HEADER,
+    ReceivedAnswer,
+)
 from fingerpost.errors import BadAnswer, FingerpostError, TlsFailed, Unreachable, error_from_json
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.instance import split_target
@@ -25,15 +31,17 @@ from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from ssl import SSLContext
 
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.route.route import Route
+    from fingerpost.client.tasks.inference import Inference  # noqa: TC004 - never decoded
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.pool import Pool
     from fingerpost.registry import LoadReport
 
-__all__ = ["Reply", "Transport"]
+__all__ = ["Reply", "Transport", "retry_after_s"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
@@ -43,6 +51,9 @@ _MAX_RETRY_AFTER_S: Final = 60.0
 # A label and its score have some 50 bytes; the rest of an answer has less than 1,000.
 _ANSWER_BYTES: Final = 1 << 18
 _LABEL_BYTES: Final = 1 << 10
+# Ten masks of 12 megapixels as PNG, or the tensors of a large model.
+_INFERENCE_BYTES: Final = 1 << 26
+_ACCEPT: Final = b"Accept: application/octet-stream\r\n"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +68,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     outcome: Outcome
-    answer: ReceivedAnswer | None = None
+    answer: ReceivedAnswer | Inference | None = None
     error: FingerpostError | None = None
     report: str | None = None
     worker: str = ""
@@ -80,7 +91,8 @@ class Transport:
         self._credential = route.credential
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
-        self._pools = Pools(config, partial(route.context, tls or ClientTls()))
+        self._context = partial(route.context, tls or ClientTls())
+        self._pools = Pools(config, self._context)
         self._liveness = LivenessChecks(config, self.load)
 
     async def aclose(self) -> None:
@@ -113,6 +125,7 @@ class Transport:
         *,
         boot_id: int = 0,
         lease: str = "",
+        infer: bool = False,
     ) -> Reply:
         """Send one image to the peer at `address`. A failure is returned as a `Reply` too.
 
@@ -124,40 +137,53 @@ class Transport:
             headers: more header fields of the request.
             boot_id: of the process that the image is meant for; 0 if any will do.
             lease: the signed right to send it; empty where there is none.
+            infer: ask for the answer of the model's task, whatever that is.
 
         Raises:
             ImageError: the source of a one-shot image failed.
         """
-        head = _head(self._route.path, address, model, top, boot_id, lease)
+        path = self._route.infer_path if infer else self._route.path
+        head = _head(path, address, model, top, boot_id, lease)
         if self._credential is not None:
             head += f"Authorization: {self._credential.header()}\r\n".encode()
         if headers:
             head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
         attempt.max_answer_bytes = _ANSWER_BYTES + _LABEL_BYTES * top
+        if infer:
+            head += _ACCEPT
+            attempt.max_answer_bytes = _INFERENCE_BYTES
         pool = self._pools.acquire(address)
         try:
             answer = await self._exchange(pool, head, attempt)
-        except OSError as error:
-            # Refused, unknown host, no route, a timeout; also after an idle connection closed.
-            silent = attempt.sent_at is not None
-            return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error), silent=silent)
-        except Unreachable as error:
-            return Reply(
-                outcome=Outcome.FAILED,
-                error=error,
-                silent=attempt.sent_at is not None,
-                informed=attempt.informed,
-            )
-        except TlsFailed as error:
-            return Reply(outcome=Outcome.REFUSED, error=error)
-        except BadAnswer as error:
-            return Reply(outcome=Outcome.FAILED, error=error)
+        except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
+            return _failed(error, address, attempt)
         finally:
             self._pools.release(address, pool)
-        return self._read(address, answer)
+        return self._read(address, answer, infer=infer)
 
-    async def load(self, address: str) -> LoadReport:
+    async def send(self, address: str, head: bytes, attempt: Attempt) -> Answer | Reply:
+        """Send a request of another protocol; the reply is that of an attempt without an answer.
+
+        Args:
+            address: see `Instance.target`.
+            head: the request line and header fields, without those for length and deadline.
+            attempt: holds the body.
+        """
+        pool = self._pools.acquire(address)
+        try:
+            return await self._exchange(pool, head, attempt)
+        except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
+            return _failed(error, address, attempt)
+        finally:
+            self._pools.release(address, pool)
+
+    async def load(self, address: str, lease: str = "", priority: str | None = None) -> LoadReport:
         """Ask a worker for its load report; the caller limits the time.
+
+        Args:
+            address: of the worker.
+            lease: whose tenant's images the report is to be about; empty for any.
+            priority: the class of these images; None is the first one.
 
         Raises:
             Unreachable: the connection failed.
@@ -165,13 +191,17 @@ class Transport:
         """
         pool = self._pools.acquire(address)
         try:
-            answer = await self._exchange(pool, _load_head(address), None)
+            answer = await self._exchange(pool, _load_head(address, lease, priority), None)
         except OSError as error:
             raise _unreachable(address, error) from error
         finally:
             self._pools.release(address, pool)
         encoding = answer.fields.get(b"content-encoding", b"").decode("latin-1")
         return read_load_answer(answer.status, encoding, answer.body, address)
+
+    def context(self, target: str) -> SSLContext | None:
+        """The TLS context for a peer; None for one without. Raises `TlsFailed`, if it must."""
+        return self._context(target)
 
     def abort(self, address: str, reason: str) -> None:
         """Abort the attempts that have sent their image there and wait for the answer."""
@@ -203,7 +233,7 @@ class Transport:
             return _CHUNKED % (head, left_ms)
         return _SIZED % (head, left_ms, len(attempt.data))
 
-    def _read(self, address: str, raw: Answer) -> Reply:
+    def _read(self, address: str, raw: Answer, *, infer: bool = False) -> Reply:
         status, fields, body = raw
         load = fields.get(_LOAD_FIELD)
         report = None if load is None else load.decode("latin-1")
@@ -211,7 +241,7 @@ class Transport:
         worker = "" if named is None else named.decode("ascii", "replace")
         if status != 200:
             error = error_from_json(
-                body, status=status, peer=address, retry_after_s=_retry_after_s(fields)
+                body, status=status, peer=address, retry_after_s=retry_after_s(fields)
             )
             outcome, error = self._route.classify_error(address, status, error)
             silent = bool(worker) and isinstance(error, Unreachable)
@@ -219,11 +249,35 @@ class Transport:
                 outcome = Outcome.ABANDONED
             return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
         try:
-            answer = decode_answer(_decoder, body, address, "answer to a classification")
-            _check_one_image(answer, body, address)
+            if infer:
+                # Not at the top: most clients only classify.
+                from fingerpost.client.tasks.inference import HEADER_FIELD, read_inference
+
+                found: ReceivedAnswer | Inference = read_inference(
+                    fields.get(HEADER_FIELD), body, address
+                )
+            else:
+                found = answer = decode_answer(
+                    _decoder, body, address, "answer to a classification"
+                )
+                _check_one_image(answer, body, address)
         except BadAnswer as bad:
             return Reply(outcome=Outcome.FAILED, error=bad, report=report, worker=worker)
-        return Reply(outcome=Outcome.ANSWERED, answer=answer, report=report, worker=worker)
+        return Reply(outcome=Outcome.ANSWERED, answer=found, report=report, worker=worker)
+
+
+def _failed(error: Exception, address: str, attempt: Attempt) -> Reply:
+    """The reply of an attempt without an answer."""
+    if isinstance(error, TlsFailed):
+        return Reply(outcome=Outcome.REFUSED, error=error)
+    if isinstance(error, BadAnswer):
+        return Reply(outcome=Outcome.FAILED, error=error)
+    silent = attempt.sent_at is not None
+    if isinstance(error, Unreachable):
+        informed = attempt.informed
+        return Reply(outcome=Outcome.FAILED, error=error, silent=silent, informed=informed)
+    # Refused, unknown host, no route, a timeout; also after an idle connection closed.
+    return Reply(outcome=Outcome.REFUSED, error=_unreachable(address, error), silent=silent)
 
 
 def _check_one_image(answer: ReceivedAnswer, body: bytes, address: str) -> None:
@@ -253,15 +307,19 @@ def _head(path: str, address: str, model: str, top: int, boot_id: int, lease: st
     ).encode()
 
 
-def _load_head(address: str) -> bytes:
-    return f"GET /load HTTP/1.1\r\nHost: {split_target(address)[0]}\r\n".encode()
+@lru_cache(maxsize=4096)
+def _load_head(address: str, lease: str, priority: str | None) -> bytes:
+    right = f"Authorization: Bearer {lease}\r\n" if lease else ""
+    named = f"{CLASS_HEADER}: {priority}\r\n" if lease and priority else ""
+    return (f"GET /load HTTP/1.1\r\nHost: {split_target(address)[0]}\r\n{right}{named}").encode()
 
 
 def _unreachable(address: str, error: Exception) -> Unreachable:
     return Unreachable(f"{address}: {error or type(error).__name__}")
 
 
-def _retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
+def retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
+    """The seconds of an answer's `Retry-After`; None where it has none."""
     # RFC 9110 also allows a date, but Fingerpost's workers send seconds.
     value = fields.get(b"retry-after", b"")
     return min(float(value), _MAX_RETRY_AFTER_S) if value.isdigit() else None

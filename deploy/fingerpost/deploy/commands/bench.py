@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +13,7 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
+from fingerpost.deploy.output_files import check_writable
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def bench(
         expected_interval_s=expected_interval,
     )
     for path in filter(None, (json, plot)):
-        _check_writable(path)
+        check_writable(path)
     if plot is not None:
         check_plot(plot)
     routing = RoutingConfig(policy=policy) if policy else RoutingConfig()
@@ -167,14 +167,6 @@ def _check_loop(
         if value is not None:
             one, other = ("closed", "without") if rate is not None else ("open", "with")
             raise ConfigurationError(f"{option} is for the {one} loop, {other} --rate")
-
-
-def _check_writable(path: Path) -> None:
-    target = path if path.exists() else path.parent
-    if path != Path("-") and (path.is_dir() or not os.access(target, os.W_OK)):
-        raise ConfigurationError(
-            f"{path} cannot be written: give a file in a folder that you may write to"
-        )
 
 
 def _show(report: Report) -> None:

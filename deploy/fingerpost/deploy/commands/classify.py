@@ -14,6 +14,7 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.deploy.file_names import name_to_json, stdin_names
+from fingerpost.deploy.model_argument import is_path, service_of
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.setting_names import with_options
@@ -67,14 +68,14 @@ def classify(
     if relay and not cluster.named:
         raise ConfigurationError("--relay sends images through proxies: name them with --proxy URL")
     show = _print_json if json else _print_line
-    is_path = "/" in model or Path(model).exists()
-    if cluster.named or not is_path:
+    on_disk = is_path(model)
+    if cluster.named or not on_disk:
         from fingerpost.client import ClientConfig
 
         config = ClientConfig(timeout_s=deadline, wait_for_ready_s=wait_for_ready)
         client = cluster.client(config, relay=relay, priority=priority)
-        if is_path:
-            model = _service_of(Path(model))
+        if on_disk:
+            model = service_of(Path(model))
         try:
             failed = asyncio.run(_with_cluster(client, images, model, top, show))
         except RegistryUnreachable as error:
@@ -142,12 +143,6 @@ async def _with_cluster(
                     },
                 )
     return failed
-
-
-def _service_of(path: Path) -> str:
-    """The service of a model's folder: `digits` for `models/digits`."""
-    path = path.resolve()
-    return f"{path.parent.name}@{path.name}" if path.name.isdigit() else path.stem
 
 
 def _names(images: list[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import json as jsonlib
 import shutil
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,22 +27,93 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
+    task: Annotated[
+        Literal["classification", "detection"],
+        typer.Option(help="detection: find drawn shapes, print mAP, and draw boxes on an image."),
+    ] = "classification",
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder to write the digits to.")
-    ] = Path("data/digits"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write the images to.",
+            show_default="data/digits or data/shapes",
+        ),
+    ] = None,
     out_: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder to write the model to.")
-    ] = Path("models/digits"),
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder to write the model to.",
+            show_default="models/digits or models/shapes",
+        ),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the cluster running until Ctrl-C.")
+    ] = False,
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure",
+            help="Serve with all security on: mutual TLS, callers, leases, signed registrations; "
+            "and show that attackers are refused.",
+        ),
+    ] = False,
+    consul: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --secure: the program `consul`, if not the one on PATH. Without any, the "
+            "registry is the embedded one.",
+            show_default=False,
+        ),
+    ] = None,
+    trained: Annotated[
+        bool,
+        typer.Option("--trained", help="Use the model in --out, if there is one: do not train."),
     ] = False,
     json: options.Json = False,
 ) -> None:
     """Train on 1,797 handwritten digits, serve them from three workers, and stream images.
 
-    One worker is killed during the stream. The exit status is 1 if an image was lost.
+    One worker is killed during the stream. The exit status is 1 if an image was lost; with
+    --secure also if an attacker was not refused. With --task detection a tiny detector is trained
+    on drawn shapes; its boxes are judged, and drawn on an image.
     """
-    from fingerpost.deploy.demo.demo import cluster_config, train_digits
+    if consul is not None and not secure:
+        raise typer.BadParameter("--consul is for --secure")
+    name = "digits" if task == "classification" else "shapes"
+    data, out_ = data or Path("data", name), out_ or Path("models", name)
+    if task == "detection":
+        if secure:
+            raise typer.BadParameter("--secure is for --task classification")
+        from fingerpost.deploy.demo.shapes.show import run_detection_demo
+
+        kept = _keep if keep else None
+        report = run_detection_demo(data, out_, trained=trained, json=json, keep=kept)
+        if report.failed:
+            raise typer.Exit(1)
+        return
+    files = _trained_model(data, out_, reuse=trained)
+    if secure:
+        from fingerpost.deploy.demo.secure.show import run_secure_demo
+
+        if not run_secure_demo(out_, files, consul=consul, keep=keep, json=json).safe:
+            raise typer.Exit(1)
+        return
+    _run_demo(out_, files, keep=keep, json=json)
+
+
+def _trained_model(data: Path, out_: Path, *, reuse: bool) -> list[Path]:
+    """Train the model, unless there is one and it is to be used; return the held-out images."""
+    from fingerpost.deploy.demo.demo import train_digits
+    from fingerpost.deploy.demo.digits import write_digits
+    from fingerpost.worker.models.files import find_versions
+
+    if reuse and find_versions(out_):
+        err.rule("1  The model is trained already", align="left")
+        err.print(f"{out_}")
+        return sorted(write_digits(data).held_out.glob("*/*.png"))
     from fingerpost.worker.training import RichProgress
 
     err.rule("1  Train on handwritten digits", align="left")
@@ -52,8 +123,13 @@ def demo(
         f"{trained.folder}: {trained.accuracy:.1%} of {trained.validation_images} validation "
         f"images right, trained on {trained.training_images} images in {trained.seconds:.0f} s",
     )
-    config = cluster_config(out_)
-    files = sorted(held_out.glob("*/*.png"))
+    return sorted(held_out.glob("*/*.png"))
+
+
+def _run_demo(model: Path, files: list[Path], *, keep: bool, json: bool) -> None:
+    from fingerpost.deploy.demo.demo import cluster_config
+
+    config = cluster_config(model)
     log: deque[str] = deque(maxlen=100)
 
     async def run() -> DemoResult:

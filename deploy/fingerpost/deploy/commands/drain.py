@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.deploy import options
 from fingerpost.deploy.console import out
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.registry.config import RegistryConfig
@@ -33,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 def drain(
     *,
     instance: InstanceId,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     reason: Annotated[
         str, typer.Option(help="The reason that Consul shows beside the worker.")
     ] = "drained",
@@ -47,7 +46,7 @@ def drain(
 def undrain(
     *,
     instance: InstanceId,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     registry_config: RegistryConfig,
 ) -> None:
     """Put a drained worker back into service."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fingerpost.deploy import options
 from fingerpost.deploy.console import out
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.registry.config import RegistryConfig
@@ -45,7 +44,7 @@ def init(
     *,
     key: KeyFile = Path("lease.key"),
     keys_file: KeysFile = None,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     registry_config: RegistryConfig,
 ) -> None:
     """Make a first key, and publish its public part; an existing file is not overwritten."""
@@ -53,7 +52,18 @@ def init(
     async def work(rotation: KeyRotation, _: PublishedKeys) -> None:
         made = await rotation.init()
         out.print(f"wrote {key} and published {made.kid}")
-        out.print(f"Next: `fingerpost proxy --lease-key {key}`, then workers with --require-lease")
+        if keys_file is None:
+            out.print(
+                f"Next: `fingerpost proxy --lease-key {key}`, then workers with --require-lease"
+            )
+        else:
+            out.print(
+                f"Next, for leases: `fingerpost proxy --lease-key {key}`, then workers with "
+                f"--require-lease --lease-keys {keys_file}. For registrations: `fingerpost worker "
+                f"--registration-key {key}`, then proxies and clients with --registration-keys "
+                f"{keys_file}. For models: `fingerpost model sign --key {key}`, then workers with "
+                f"--require-signature {keys_file}. Use another key for each"
+            )
 
     _run(work, key, keys_file, registry, registry_config)
 
@@ -62,7 +72,7 @@ def publish(
     *,
     key: KeyFile = Path("lease.key"),
     keys_file: KeysFile = None,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     registry_config: RegistryConfig,
 ) -> None:
     """Publish the public part of a key beside the published ones."""
@@ -98,7 +108,7 @@ def rotate(
         ),
     ] = 300.0,
     keys_file: KeysFile = None,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     registry_config: RegistryConfig,
 ) -> None:
     """Sign with another key: publish it, sign with it, withdraw the old one. Nothing is refused.
@@ -139,7 +149,7 @@ def show(
         ),
     ] = None,
     keys_file: KeysFile = None,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     registry_config: RegistryConfig,
 ) -> None:
     """Print public keys as a JWKS document."""

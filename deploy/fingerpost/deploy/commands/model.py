@@ -1,23 +1,19 @@
-"""`fingerpost model`: show, check, export and benchmark models on disk."""
+"""`fingerpost model`: show, check, sign, export, quantize and benchmark models on disk."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 
 from fingerpost.deploy import options
+from fingerpost.deploy.commands.model_bench import bench
+from fingerpost.deploy.commands.quantize import quantize
 from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.options.devices import load_config
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
-from fingerpost.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from fingerpost.worker.backends.base import LoadConfig
-    from fingerpost.worker.tools.bench import Measurement
 
 __all__ = ["add_to"]
 
@@ -30,10 +26,10 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
     model = typer.Typer(
         name="model",
-        help="Show, check, sign, export and benchmark models on disk.",
+        help="Show, check, sign, export, quantize and benchmark models on disk.",
         no_args_is_help=True,
     )
-    for command in (show, check, export, bench):
+    for command in (show, check, export, quantize, bench):
         model.command()(takes_model_options(command))
     model.command()(sign)
     app.add_typer(model)
@@ -49,11 +45,11 @@ def show(
     It includes what the model's own file says, and can be saved as the model's model.toml.
     """
     from fingerpost.worker.backends.base import completed
-    from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.models.manifest import InputSpec, encode_manifest
+    from fingerpost.worker.tasks.loading import load_model
 
     files = model_options.find(model)
-    backend = load_backend(files, _load_config("cpu"))
+    backend = load_model(files, load_config("cpu"))
     files = completed(files, backend)
     found = backend.input
     batch = "any number of images" if found.batch is None else f"{found.batch} images"
@@ -90,21 +86,32 @@ def check(
     probabilities, pixels that go in unscaled, or scaled twice, labels that are missing.
     """
     from fingerpost.worker.backends.base import completed
-    from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.engine.inference import warm_up
     from fingerpost.worker.models.manifest import MANIFEST
+    from fingerpost.worker.tasks.backend import TaskBackend
+    from fingerpost.worker.tasks.loading import load_model
     from fingerpost.worker.tools.findings import find_problems, manifest_lines
+    from fingerpost.worker.training.report import described_accuracy
     from fingerpost.worker.worker import check_labels
 
     files = model_options.find(model)
-    backend = load_backend(files, _load_config(device))
+    backend = load_model(files, load_config(device))
     files = completed(files, backend)
     most = min(max_batch, files.manifest.batch.max or max_batch)
+    if isinstance(backend, TaskBackend):
+        backend.warm_up_items(most, files.manifest.batch.sizes)
+        out.print(
+            f"OK: {files.name}@{files.version}, {backend.framework} on {backend.device}, "
+            f"{files.manifest.task.value}; {backend.described()}",
+        )
+        return
     classes = len(check_labels(files, warm_up(backend, most)))
     out.print(
         f"OK: {files.name}@{files.version}, {backend.framework} on {backend.device}, "
         f"{classes} classes, batches of 1 to {most}",
     )
+    if accuracy := described_accuracy(files.folder / "report.json"):
+        out.print(f"Its report.json: {accuracy}.")
     scaling_given = (model_options.input_mean, model_options.input_std) != (None, None)
     found = find_problems(files, backend, scaling_given=scaling_given)
     for each in found:
@@ -201,106 +208,3 @@ def sign(
         f"wrote {path}: {manifest.model}@{manifest.version}, {len(manifest.files)} files, "
         f"{manifest.digest}",
     )
-
-
-def bench(
-    models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Models' folders or files.")
-    ],
-    *,
-    seconds: Annotated[
-        float, typer.Option(help="How long to measure in all, without loading.")
-    ] = 60.0,
-    batch_sizes: Annotated[
-        str, typer.Option(metavar="N,...", help="Batch sizes to measure.")
-    ] = "1,2,4,8,16,32",
-    threads: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,...",
-            help="Numbers of threads; by default one, half of the cores, and all.",
-            show_default=False,
-        ),
-    ] = None,
-    model_options: ModelOptions,
-    device: options.Device = "auto",
-    json: options.Json = False,
-) -> None:
-    """Measure images/s and latency of models on this machine, and name the best.
-
-    Only the backends are measured, from decoded pixels to scores: all models in turn, in several
-    rounds, of which the median counts.
-    """
-    from fingerpost.worker.tools.bench import BenchConfig, best_latency, best_throughput, measure
-
-    placed = _load_config(device)
-    config = BenchConfig(
-        seconds=seconds,
-        batch_sizes=_numbers("--batch-sizes", batch_sizes),
-        threads=_numbers("--threads", threads) if threads else (),
-        device=placed.device,
-    )
-    with err.status("measuring") as status:
-        found = measure(
-            [model_options.find(model) for model in models],
-            config,
-            progress=lambda text: status.update(text),
-        )
-    fastest, quickest = best_throughput(found), best_latency(found)
-    if json:
-        print_json({"measurements": found, "best_throughput": fastest, "best_latency": quickest})
-        return
-    _print_table(found)
-    out.print(
-        f"For throughput: {_named(fastest)}, batches of {fastest.batch}: "
-        f"{fastest.images_s:,.0f} images/s. "
-        f"For latency: {_named(quickest)}: {quickest.batch} in {quickest.p50_ms:.1f} ms.",
-    )
-
-
-def _print_table(found: Sequence[Measurement]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "framework", "device"):
-        table.add_column(column)
-    for column in ("threads", "batch", "images/s", "p50 ms", "p99 ms"):
-        table.add_column(column, justify="right")
-    for each in found:
-        about = each.candidate
-        table.add_row(
-            about.model,
-            about.framework,
-            about.device,
-            str(about.threads),
-            str(each.batch),
-            f"{each.images_s:,.1f}",
-            f"{each.p50_ms:,.1f}",
-            f"{each.p99_ms:,.1f}",
-        )
-    out.print(table)
-
-
-def _named(best: Measurement) -> str:
-    about = best.candidate
-    threads = f", --threads {about.threads}" if about.device == "cpu" else ""
-    return f"{about.model} ({about.framework}{threads})"
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        numbers = ()
-    if not numbers or numbers[0] < 1:
-        raise ConfigurationError(f"{option} {text}: give whole numbers of 1 or more, such as 1,2,4")
-    return numbers
-
-
-def _load_config(device: str) -> LoadConfig:
-    """The settings for `--device`; limits this process and its children to that device."""
-    from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
-
-    placement = place(device, visible_gpus(find_gpus(), os.environ))
-    os.environ.update(placement.environment())
-    return placement.load_config()

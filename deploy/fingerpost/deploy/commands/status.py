@@ -186,7 +186,7 @@ class _ClusterView:
                     snapshot.service,
                     each.address,
                     ", ".join((*versions(each), *_short_digest(each))),
-                    load.state.name.lower() if load else "no answer",
+                    _state(each, load),
                     str(load.rif) if load else "",
                     f"{load.queued_cost:.1f}" if load else "",
                     age,
@@ -229,6 +229,12 @@ class _ClusterView:
             if id_:
                 lines.append(f"  {id_}")
         return Text("\n".join(map(printable, lines)), overflow="fold")
+
+
+def _state(instance: Instance, load: LoadReport | None) -> str:
+    if instance.foreign:
+        return f"foreign ({instance.protocol})"
+    return load.state.name.lower() if load else "no answer"
 
 
 def _short_digest(instance: Instance) -> tuple[str, ...]:

@@ -13,13 +13,18 @@ import typer
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
+from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.tls import takes_server_tls_options
+from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.tls.config import TlsConfig
 
 __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    app.command()(takes_model_options(up))
+    command = takes_server_tls_options(takes_model_options(up), asks_workers=True)
+    app.command()(takes_registry_options(command))
 
 
 def up(
@@ -43,13 +48,44 @@ def up(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads for each worker's model; 0 is one for each core.")
     ] = 0,
+    callers: options.CallersFile = None,
+    audit_log: options.AuditLogFile = None,
+    lease_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FINGERPOST_LEASE_KEY",
+            metavar="FILE",
+            help="The proxy signs leases with this private key, and workers require them.",
+            show_default=False,
+        ),
+    ] = None,
+    lease_bind: Annotated[
+        bool,
+        typer.Option("--lease-bind", help="Bind the lease of a client to its certificate."),
+    ] = False,
+    registration_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FINGERPOST_REGISTRATION_KEY",
+            metavar="FILE",
+            help="The private key (Ed25519) with which workers sign their registration.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     *,
     model_options: ModelOptions,
+    registry_config: RegistryConfig,
+    tls: TlsConfig | None,
 ) -> None:
-    """Run a registry, a proxy and workers on this machine, restart what dies, stop on Ctrl-C."""
+    """Run a registry, a proxy and workers on this machine, restart what dies, stop on Ctrl-C.
+
+    The options of security are passed on to all processes; they share one certificate.
+    """
     from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
+    from fingerpost.deploy.local.hints import hints
+    from fingerpost.deploy.local.security import ClusterSecurity
     from fingerpost.errors import ConfigurationError
     from fingerpost.registry.shutdown import ShutdownSignals
     from fingerpost.worker.repository.sources import ModelRoot
@@ -78,6 +114,16 @@ def up(
             )
     else:
         names = [model_options.find(path, served=True).name for path in model or ()]
+    security = ClusterSecurity(
+        embedded=registry is None,
+        tls=tls,
+        registry_config=registry_config,
+        callers=callers,
+        audit_log=audit_log,
+        lease_key=lease_key,
+        lease_bind=lease_bind,
+        registration_key=registration_key,
+    )
     config = LocalClusterConfig(
         models=tuple(model or ()),
         repository=models,
@@ -86,13 +132,20 @@ def up(
         proxy_port=port,
         registry_port=registry_port,
         registry=registry,
+        registry_config=security.access,
+        tls=tls,
+        registry_options=tuple(security.registry_options),
+        proxy_options=tuple(security.proxy_options),
         worker_options=(
             *("--threads", str(threads), "--log-level", log_level),
             *model_options.arguments(),
+            *security.worker_options,
         ),
     )
 
     os.environ["FINGERPOST_LOG_FORMAT"] = log_format  # for every process
+    if registry_config.token is not None:
+        os.environ["FINGERPOST_REGISTRY_TOKEN"] = registry_config.token
 
     def print_line(name: str, line: str) -> None:
         err.print(_json_line(name, line) if log_format == "json" else f"{name:>10} | {line}")
@@ -108,18 +161,10 @@ def up(
         for name, why in broken.items():
             err.print(f"{name} is not served: {why}")
         served = [name for name in names if name not in broken]
-        service = served[0]
-        ask = cluster.proxy_url.removeprefix("http://")
-        if len(served) > 1:  # GET / answers for the only service there is
-            ask += f"/v1/resolve/{service}?n=1 -H 'Accept: text/plain'"
-        for line in (
-            "The cluster is up. Try:",
-            f'  curl -F data=@image.png "$(curl -s {ask})"',
-            f"  fingerpost classify --model {service} --proxy {cluster.proxy_url} image.png",
-            f"  fingerpost status --proxy {cluster.proxy_url}",
-            "Ctrl-C stops it.",
-        ):
-            out.print(line)
+        out.print("The cluster is up. Try:")
+        for line in hints(security, served[0], cluster.proxy_url, only=len(served) == 1):
+            out.print(f"  {line}")
+        out.print("Ctrl-C stops it.")
         await cluster.run()
 
     asyncio.run(run())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from fingerpost.basics.config_file import read_text
+from fingerpost.basics.service_manager import ServiceManager
 from fingerpost.deploy import options
 from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
@@ -23,6 +24,7 @@ from fingerpost.deploy.options.tls import takes_server_tls_options
 from fingerpost.deploy.without_tls import warn_without_tls
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
+from fingerpost.security.secret_file import warn_if_public
 from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
@@ -77,17 +79,22 @@ def worker(
         _option(
             _MODELS,
             "File with the token for /v1/admin, or FINGERPOST_ADMIN_TOKEN; off without.",
+            envvar="FINGERPOST_ADMIN_TOKEN_FILE",
             metavar="FILE",
             show_default=False,
         ),
     ] = None,
-    registry: options.RegistryUrl = options.DEFAULT_REGISTRY,
+    registry: str,
     version: Annotated[
         str | None,
         _option(_MODEL, "Version to serve; by default the highest, also a new one.", metavar="N"),
     ] = None,
     host: options.Host = "127.0.0.1",
     port: Annotated[int, _option(_NETWORK, "Port to listen on; 0 picks a free one.")] = 0,
+    grpc_port: Annotated[
+        int | None,
+        _option(_NETWORK, "Port for gRPC, which is off without; 0: a free one.", metavar="PORT"),
+    ] = None,
     advertise: Annotated[
         str | None,
         _option(_NETWORK, "Address that clients are given, if not --host.", metavar="HOST"),
@@ -121,6 +128,7 @@ def worker(
         _option(
             _NETWORK,
             "File with the private key (Ed25519) that signs its registration.",
+            envvar="FINGERPOST_REGISTRATION_KEY",
             metavar="FILE",
             show_default=False,
         ),
@@ -146,6 +154,7 @@ def worker(
         _option(
             _NETWORK,
             "File with the public keys of leases (JWKS); by default those in the registry.",
+            envvar="FINGERPOST_LEASE_KEYS",
             metavar="FILE",
             show_default=False,
         ),
@@ -160,6 +169,7 @@ def worker(
     ] = 0.0,
     cluster: options.Cluster = options.DEFAULT_CLUSTER,
     max_per_client: options.MaxPerClient = None,
+    allow_origin: options.AllowOrigins = None,
     classes: Annotated[
         str,
         _option(
@@ -228,8 +238,8 @@ def worker(
     from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.cors_config import CorsConfig
     from fingerpost.security.leases.config import LeaseRules
-    from fingerpost.worker.backends.loading import load_backend
     from fingerpost.worker.config import (
         DrainConfig,
         LeasesConfig,
@@ -242,8 +252,10 @@ def worker(
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.fairness.flow import parse_classes
     from fingerpost.worker.images import ImageConfig
+    from fingerpost.worker.tasks.loading import load_model
 
     start_logging(log_level, log_format)
+    service_manager = ServiceManager.take(os.environ)
     placement, *others = placements(device, devices, processes_per_device, memory_fraction)
     if others:
         chosen = (placement, *others)
@@ -251,8 +263,10 @@ def worker(
             chosen,
             _process_arguments(chosen, threads),
             port=port,
+            grpc_port=grpc_port,
             grace_s=lease + 40,
             follow_parent=follow_parent,
+            service_manager=service_manager,
         )
         return
     os.environ.update(placement.environment())
@@ -270,6 +284,7 @@ def worker(
         ),
         host=host,
         port=port,
+        grpc_port=grpc_port,
         batching=BatchingConfig(
             max_batch=max_batch,
             max_queue=max_queue,
@@ -279,6 +294,7 @@ def worker(
         ),
         images=ImageConfig(max_bytes=max_bytes, max_pixels=int(max_megapixels * 1e6)),
         connections=ConnectionConfig(max_per_client=max_per_client),
+        cors=CorsConfig(allow_origins=tuple(allow_origin or ())),
         requests=RequestConfig(
             max_bytes=max_request_bytes,
             max_memory_bytes=None if max_memory is None else max_memory * 1_000_000,
@@ -314,9 +330,9 @@ def worker(
     from fingerpost.worker.worker import Worker
 
     loading = placement.load_config(threads)
-    serving = Worker(source, lambda files: load_backend(files, loading), config)
+    serving = Worker(source, lambda files: load_model(files, loading), config)
     raise_descriptor_limit()
-    run_main(serving.run_until_signal(follow_parent=follow_parent))
+    run_main(serving.run_until_signal(follow_parent=follow_parent, service_manager=service_manager))
 
 
 def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
@@ -372,6 +388,7 @@ def _many(folder: Path, only: str | None, policy: str, model_options: ModelOptio
 def _admin_token(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get("FINGERPOST_ADMIN_TOKEN") or None
+    warn_if_public(file, "the admin token")
     try:
         return read_text(file).strip()
     except FileNotFoundError as error:

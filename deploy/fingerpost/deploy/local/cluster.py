@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
@@ -11,11 +11,15 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError, NoWorker, RegistryError
 from fingerpost.registry import open_registry
+from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.http_server import bind
+from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
+
+    from fingerpost.security.tls import TlsConfig
 
 __all__ = ["LocalCluster", "LocalClusterConfig"]
 
@@ -38,6 +42,11 @@ class LocalClusterConfig:
         proxy_port: port of the proxy on loopback; clients look at 12480 by default.
         registry_port: port of the embedded registry on loopback; commands use 12481 by default.
         registry: URL of an existing registry, instead of the embedded one.
+        registry_config: access to the registry, for this process; see `tls` for the others.
+        tls: what this process shows the others, and believes of them. None is a cluster without
+            TLS. The processes get theirs by the options below.
+        registry_options: further options for `fingerpost registry`, the embedded one.
+        proxy_options: further options for `fingerpost proxy`.
         worker_options: further options for every `fingerpost worker`.
     """
 
@@ -48,6 +57,10 @@ class LocalClusterConfig:
     proxy_port: int = 12480
     registry_port: int = 12481
     registry: str | None = None
+    registry_config: RegistryConfig = field(default_factory=RegistryConfig)
+    tls: TlsConfig | None = None
+    registry_options: tuple[str, ...] = ()
+    proxy_options: tuple[str, ...] = ()
     worker_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -68,8 +81,10 @@ class LocalCluster:
     def __init__(self, config: LocalClusterConfig, on_line: Callable[[str, str], None]) -> None:
         self._config = config
         self._on_line = on_line
-        self.registry_url = config.registry or f"http://127.0.0.1:{config.registry_port}"
-        self.proxy_url = f"http://127.0.0.1:{config.proxy_port}"
+        scheme = "http" if config.tls is None else "https"
+        self.registry_url = config.registry or f"{scheme}://127.0.0.1:{config.registry_port}"
+        self.proxy_url = f"{scheme}://127.0.0.1:{config.proxy_port}"
+        self._tls = ClientTls(config.tls) if config.tls is not None else None
         self.workers: list[SupervisedProcess] = []
         self._servers: list[SupervisedProcess] = []
 
@@ -119,11 +134,12 @@ class LocalCluster:
         _check_free("proxy", config.proxy_port, "--port")
         if config.registry is None:
             _check_free("registry", config.registry_port, "--registry-port")
-            await self._serve("registry", ["registry", "--port", str(config.registry_port)])
-            await self._unless_failed(_wait_answer(f"{self.registry_url}/v1/status/leader"))
+            registry = ["registry", "--port", str(config.registry_port), *config.registry_options]
+            await self._serve("registry", registry)
+            await self._unless_failed(self._wait_answer(f"{self.registry_url}/v1/status/leader"))
         proxy = ["proxy", "--port", str(config.proxy_port), "--registry", self.registry_url]
-        await self._serve("proxy", proxy)
-        await self._unless_failed(_wait_answer(f"{self.proxy_url}/health/live"))
+        await self._serve("proxy", [*proxy, *config.proxy_options])
+        await self._unless_failed(self._wait_answer(f"{self.proxy_url}/health/live"))
         sources = [("--model", path) for path in config.models]
         if config.repository is not None:
             sources.append(("--models", config.repository))
@@ -161,7 +177,9 @@ class LocalCluster:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _all_registered(self) -> dict[str, str]:
-        registry = open_registry(self.registry_url)
+        registry = open_registry(
+            self.registry_url, self._config.registry_config, tls=self._config.tls
+        )
         wanted = set(self._config.services)
         try:
             async for catalog in registry.watch_catalog():
@@ -176,12 +194,45 @@ class LocalCluster:
                 broken: dict[str, str] = {}
                 if missing and url and self._config.repository is not None:
                     # A worker registers when it has loaded, or failed to, all that it should.
-                    broken = await _broken(url, missing)
+                    broken = await self._broken(url, missing)
                 if missing <= broken.keys():
                     return broken
         finally:
             await registry.aclose()
         raise RegistryError("the registry's watch has ended")
+
+    async def _wait_answer(self, url: str) -> None:
+        """Ask until there is an answer, whatever its status."""
+        tls = None if self._tls is None else self._tls.for_host()
+        async with _session(1.0) as session:
+            while True:
+                try:
+                    async with session.get(url, allow_redirects=False, ssl=tls or True):
+                        return
+                except (ClientError, TimeoutError):
+                    await asyncio.sleep(0.05)
+
+    async def _broken(self, url: str, models: Iterable[str]) -> dict[str, str]:
+        """The models of which a worker can load no version, each with the reason."""
+        tls = None if self._tls is None else self._tls.for_any_worker()
+        async with (
+            _session(10.0) as session,
+            session.post(
+                f"{url}/v2/repository/index", allow_redirects=False, ssl=tls or True
+            ) as response,
+        ):
+            index = await response.json()
+        broken = {}
+        for model in sorted(models):
+            versions = [each for each in index if each["name"] == model]
+            if all(each["state"] == _UNAVAILABLE for each in versions):
+                reasons = [f"version {each['version']}: {each['reason']}" for each in versions]
+                broken[model] = "; ".join(reasons) or "none of its versions is to be served"
+        return broken
+
+
+def _session(timeout_s: float) -> ClientSession:
+    return ClientSession(timeout=ClientTimeout(total=timeout_s))
 
 
 def _check_free(name: str, port: int, option: str) -> None:
@@ -193,30 +244,3 @@ def _check_free(name: str, port: int, option: str) -> None:
             f"the {name} cannot listen on 127.0.0.1:{port}, the address is in use: stop what runs "
             f"there, such as another `fingerpost up`, or give another port ({option})"
         ) from error
-
-
-async def _wait_answer(url: str) -> None:
-    """Ask until there is an answer, whatever its status."""
-    async with ClientSession(timeout=ClientTimeout(total=1.0)) as session:
-        while True:
-            try:
-                async with session.get(url, allow_redirects=False):
-                    return
-            except (ClientError, TimeoutError):
-                await asyncio.sleep(0.05)
-
-
-async def _broken(url: str, models: Iterable[str]) -> dict[str, str]:
-    """The models of which a worker can load no version, each with the reason."""
-    async with (
-        ClientSession(timeout=ClientTimeout(total=10.0)) as session,
-        session.post(f"{url}/v2/repository/index", allow_redirects=False) as response,
-    ):
-        index = await response.json()
-    broken = {}
-    for model in sorted(models):
-        versions = [each for each in index if each["name"] == model]
-        if all(each["state"] == _UNAVAILABLE for each in versions):
-            reasons = [f"version {each['version']}: {each['reason']}" for each in versions]
-            broken[model] = "; ".join(reasons) or "none of its versions is to be served"
-    return broken

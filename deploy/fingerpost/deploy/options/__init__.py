@@ -6,7 +6,7 @@
 from fingerpost.deploy.options.callers import AuditLogFile, CallersFile
 from fingerpost.deploy.options.common import (
     DEFAULT_CLUSTER,
-    DEFAULT_REGISTRY,
+    AllowOrigins,
     Cluster,
     Deadline,
     FollowParent,
@@ -17,7 +17,6 @@ from fingerpost.deploy.options.common import (
     LogLevel,
     MaxPerClient,
     Priority,
-    RegistryUrl,
     Relay,
     WaitForReady,
 )
@@ -31,8 +30,8 @@ from fingerpost.deploy.options.telemetry import AccessLogFile, Tracing
 
 __all__ = [
     "DEFAULT_CLUSTER",
-    "DEFAULT_REGISTRY",
     "AccessLogFile",
+    "AllowOrigins",
     "AuditLogFile",
     "CallersFile",
     "Cluster",
@@ -49,7 +48,6 @@ __all__ = [
     "MemoryFraction",
     "Priority",
     "ProcessesPerDevice",
-    "RegistryUrl",
     "Relay",
     "Tracing",
     "WaitForReady",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fingerpost.client import Client, ClientConfig
     from fingerpost.client.resolver import Resolver
 
-__all__ = ["LOCAL_AGENT", "ClusterTarget", "takes_cluster_options"]
+__all__ = ["LOCAL_AGENT", "ApiKey", "ClusterTarget", "TokenFile", "takes_cluster_options"]
 
 LOCAL_AGENT: Final = "consul://127.0.0.1:8500"
 """The Consul agent of this machine, at Consul's own port."""
@@ -33,8 +33,12 @@ ClusterProxy = Annotated[
     ),
 ]
 ClusterRegistry = Annotated[
-    str | None,
-    typer.Option("--registry", metavar="URL", help="Ask this registry instead of a proxy."),
+    list[str] | None,
+    typer.Option(
+        "--registry",
+        metavar="URL",
+        help="Ask this registry instead of a proxy; repeatable.",
+    ),
 ]
 ClusterConsul = Annotated[
     bool, typer.Option("--consul", help=f"Ask the Consul agent of this machine, {LOCAL_AGENT}.")
@@ -77,7 +81,7 @@ class ClusterTarget:
 
     Attributes:
         proxies: URLs of proxies to ask.
-        registry: URL of a registry to ask instead.
+        registry: URL of a registry to ask instead, or of several, separated by spaces.
         consul: whether to ask the Consul agent of this machine instead.
         registry_config: access to the registry.
         lease_file: a file with a lease for the workers.
@@ -189,7 +193,7 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
             **given,
             cluster=ClusterTarget(
                 proxies=proxies,
-                registry=registry,
+                registry=" ".join(registry) if registry else None,
                 consul=consul,
                 registry_config=registry_config,
                 lease_file=lease_file,

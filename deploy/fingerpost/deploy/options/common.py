@@ -8,7 +8,7 @@ import typer
 
 __all__ = [
     "DEFAULT_CLUSTER",
-    "DEFAULT_REGISTRY",
+    "AllowOrigins",
     "Cluster",
     "Deadline",
     "FollowParent",
@@ -18,23 +18,12 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "MaxPerClient",
-    "RegistryUrl",
     "Relay",
     "WaitForReady",
 ]
 
-DEFAULT_REGISTRY: Final = "http://127.0.0.1:12481"
 DEFAULT_CLUSTER: Final = "fingerpost"
 
-RegistryUrl = Annotated[
-    str,
-    typer.Option(
-        "--registry",
-        envvar="FINGERPOST_REGISTRY",
-        metavar="URL",
-        help="The registry: a Consul agent, as consul://HOST:8500, or `fingerpost registry`.",
-    ),
-]
 Host = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 for clients on other machines.")
 ]
@@ -84,6 +73,16 @@ WaitForReady = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+AllowOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        show_default=False,
+        help="Let web pages of this origin send images by their scripts (CORS), such as "
+        "https://app.example; * for all pages. May be given several times.",
+    ),
+]
 MaxPerClient = Annotated[
     int | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 if TYPE_CHECKING:
+    from fingerpost.worker.backends.base import LoadConfig
     from fingerpost.worker.backends.devices import Placement
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Devices",
     "MemoryFraction",
     "ProcessesPerDevice",
+    "load_config",
     "placements",
 ]
 
@@ -23,8 +25,9 @@ _DEVICES: Final = "Devices"
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda:N|UUID",
-        help="Device for the model; auto is the first GPU, or the CPU.",
+        metavar="auto|cpu|cuda:N|UUID|gpu:N|npu",
+        help="Device for the model; auto is the first GPU, or the CPU. "
+        "gpu:N and npu are OpenVINO's.",
         rich_help_panel=_DEVICES,
     ),
 ]
@@ -75,3 +78,12 @@ def placements(
         processes=processes_per_device,
         memory_fraction=memory_fraction,
     )
+
+
+def load_config(device: str) -> LoadConfig:
+    """The settings for `--device`; limits this process and its children to that device."""
+    from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
+
+    placement = place(device, visible_gpus(find_gpus(), os.environ))
+    os.environ.update(placement.environment())
+    return placement.load_config()

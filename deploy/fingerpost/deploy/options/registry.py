@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from fingerpost.deploy.options.group import Option, takes_group
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 
-__all__ = ["takes_registry_options"]
+__all__ = ["registry_arguments", "takes_registry_options"]
 
 _PANEL: Final = "Registry access"
 
@@ -27,6 +29,23 @@ def _option(name: str, text: str, *, env: str | None = None, metavar: str | None
     )
 
 
+_DEFAULT: Final = "http://127.0.0.1:12481"
+_REGISTRIES: Final[tuple[Option, ...]] = (
+    (
+        "registry",
+        Annotated[
+            list[str],
+            typer.Option(
+                "--registry",
+                envvar="FINGERPOST_REGISTRY",
+                metavar="URL",
+                help="The registry: a Consul agent, as consul://HOST:8500, kubernetes://NAMESPACE, "
+                "or `fingerpost registry`. Repeatable; see --registries.",
+            ),
+        ],
+        [_DEFAULT],
+    ),
+)
 _OPTIONS: Final[tuple[Option, ...]] = (
     (
         "registry_token",
@@ -114,6 +133,32 @@ _OPTIONS: Final[tuple[Option, ...]] = (
         None,
     ),
     (
+        "foreign_service",
+        Annotated[
+            list[str] | None,
+            _option("foreign-service", "Use foreign workers of this service only; repeatable.",
+                    metavar="NAME"),
+        ],
+        None,
+    ),
+    (
+        "no_foreign_services",
+        Annotated[
+            bool,
+            _option("no-foreign-services", "Use no worker that is not Fingerpost's."),
+        ],
+        False,
+    ),
+    (
+        "registries",
+        Annotated[
+            Literal["merged", "failover"],
+            _option("registries", "Of several: the workers of all (merged), or those of the first "
+                    "that has a healthy one (failover)."),
+        ],
+        "merged",
+    ),
+    (
         "snapshots",
         Annotated[
             Path | None,
@@ -126,8 +171,43 @@ _OPTIONS: Final[tuple[Option, ...]] = (
 
 
 def takes_registry_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a subcommand these options; it gets a `RegistryConfig` as argument `registry_config`."""
+    """Give a subcommand these options; it gets a `RegistryConfig` as argument `registry_config`.
+
+    An argument `registry`, if it has one, is the URL, or several of them separated by spaces.
+    """
+    given = inspect.signature(command, eval_str=True).parameters.get("registry")
+    if given is not None and given.annotation is str:
+        command = takes_group(command, "registry", _REGISTRIES, _joined)
     return takes_group(command, "registry_config", _OPTIONS, _registry_config)
+
+
+def _joined(*, registry: list[str]) -> str:
+    return " ".join(registry)
+
+
+def registry_arguments(config: RegistryConfig) -> list[str]:
+    """The arguments that give another subcommand the same access, but for the token itself.
+
+    Other users of the machine see arguments: a token is passed on by `FINGERPOST_REGISTRY_TOKEN`.
+    """
+    given = {
+        "--registry-token-file": config.token_file,
+        "--registry-ca-file": config.ca_file,
+        "--registry-cert-file": config.cert_file,
+        "--registry-key-file": config.key_file,
+        "--namespace": config.namespace,
+        "--registration-keys": config.registration_keys,
+        "--snapshots": config.snapshot_folder,
+    }
+    return [
+        *(f"{option}={value}" for option, value in given.items() if value is not None),
+        *(["--registry-insecure"] if not config.verify else []),
+        *([f"--registries={config.registries}"] if config.registries != "merged" else []),
+        *(f"--datacenter={each}" for each in config.datacenters),
+        *(f"--allow-network={each}" for each in config.allow_networks),
+        *(f"--foreign-service={each}" for each in config.foreign_services or ()),
+        *(["--no-foreign-services"] if config.foreign_services == () else []),
+    ]
 
 
 def _registry_config(**values: Any) -> RegistryConfig:
@@ -141,9 +221,21 @@ def _registry_config(**values: Any) -> RegistryConfig:
         datacenters=tuple(values["datacenter"] or ()),
         namespace=values["namespace"],
         allow_networks=tuple(values["allow_network"] or ()),
+        foreign_services=_foreign(**values),
         registration_keys=_text(values["registration_keys"]),
         snapshot_folder=_text(values["snapshots"]),
+        registries=values["registries"],
     )
+
+
+def _foreign(
+    *, foreign_service: list[str] | None, no_foreign_services: bool, **_: Any
+) -> tuple[str, ...] | None:
+    if no_foreign_services and foreign_service:
+        raise ConfigurationError(
+            f"--no-foreign-services and --foreign-service {foreign_service[0]}: leave one out"
+        )
+    return tuple(foreign_service) if foreign_service else () if no_foreign_services else None
 
 
 def _text(path: Path | None) -> str | None:

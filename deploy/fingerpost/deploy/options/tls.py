@@ -13,7 +13,7 @@ from fingerpost.deploy.options.group import Option, takes_group
 if TYPE_CHECKING:
     from fingerpost.security.tls import TlsConfig
 
-__all__ = ["takes_client_tls_options", "takes_server_tls_options"]
+__all__ = ["server_tls_arguments", "takes_client_tls_options", "takes_server_tls_options"]
 
 _PANEL: Final = "TLS"
 
@@ -81,6 +81,17 @@ def takes_server_tls_options(
     """Give a subcommand the options of a server, which also asks workers if `asks_workers`."""
     options = (*_SERVER, _CA, _DOMAIN, _ALLOW_PLAIN) if asks_workers else _SERVER
     return takes_group(command, "tls", options, _config)
+
+
+def server_tls_arguments(tls: TlsConfig | None, *, asks_workers: bool) -> list[str]:
+    """The arguments that give another subcommand the same; see `takes_server_tls_options`."""
+    if tls is None:
+        return []
+    files = {_CERT: tls.cert, "--tls-key": tls.key, "--tls-client-ca": tls.client_ca}
+    if asks_workers:
+        files |= {"--tls-ca": tls.ca, "--trust-domain": tls.trust_domain}
+    given = [f"{option}={value}" for option, value in files.items() if value is not None]
+    return given + (["--tls-allow-plain"] if asks_workers and tls.allow_plain else [])
 
 
 def _config(**values: Any) -> TlsConfig | None:

@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.basics.printable import printable_json
+from fingerpost.basics.service_manager import ServiceManager
 from fingerpost.deploy.console import err
+from fingerpost.deploy.processes.notify_socket import NotifySocket
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.shutdown import ShutdownSignals
@@ -26,7 +28,10 @@ _PER_PROCESS: Final = (
     "--memory-fraction",
     "--processes-per-device",
     "--port",
+    "--grpc-port",
 )
+# How often what the processes have told is looked at.
+_LOOK_S: Final = 0.25
 
 
 class DeviceWorkers:
@@ -44,9 +49,13 @@ class DeviceWorkers:
         arguments: arguments of `fingerpost worker` for all of them; see `process_arguments`.
         port: the port of the first process; the next ones count up from it. 0 picks a free port
             for each.
+        grpc_port: likewise for gRPC; None serves none.
         grace_s: how long a process may take to drain, in seconds.
         on_line: called with a process's name and each line that it writes.
         retry_s: pause before a process that failed is restarted, in seconds.
+        service_manager: is told when all processes are registered that have not failed, and what
+            they do. A process whose engine or event loop stalls for its `watchdog_s` is killed and
+            started again, while the others go on.
     """
 
     def __init__(
@@ -58,7 +67,12 @@ class DeviceWorkers:
         grace_s: float,
         on_line: Callable[[str, str], None],
         retry_s: float = 60.0,
+        service_manager: ServiceManager | None = None,
+        grpc_port: int | None = None,
     ) -> None:
+        self._service_manager = service_manager or ServiceManager()
+        self._reports = NotifySocket(watchdog_s=self._service_manager.watchdog_s)
+        self._was_ready = False
         self._grace_s = grace_s
         self._on_line = on_line
         self._retry_s = retry_s
@@ -66,18 +80,29 @@ class DeviceWorkers:
         self.processes = [
             SupervisedProcess(
                 f"{number}.{placement.option[:12]}",
-                process_arguments(arguments, placement, port and port + number),
+                process_arguments(
+                    arguments, placement, port and port + number, grpc_port and grpc_port + number
+                ),
                 on_line,
+                environment=lambda: self._reports.environment,
             )
             for number, placement in enumerate(placements)
         ]
-        if port + len(self.processes) > 65536:
+        count = len(self.processes)
+        for option, first in (("--port", port), ("--grpc-port", grpc_port or 0)):
+            if first + count > 65536:
+                raise ConfigurationError(
+                    f"{option} {first}: {count} processes from there on end above 65535"
+                )
+        if port and grpc_port and abs(port - grpc_port) < count:
             raise ConfigurationError(
-                f"--port {port}: {len(self.processes)} processes from there on end above 65535"
+                f"--port {port} and --grpc-port {grpc_port}: {count} processes count up from each, "
+                f"so put {count} between them"
             )
 
     async def __aenter__(self) -> Self:
         """Start all processes."""
+        await self._reports.__aenter__()
         try:
             for process in self.processes:
                 await process.start()
@@ -88,7 +113,9 @@ class DeviceWorkers:
 
     async def __aexit__(self, *_: object) -> None:
         """Drain all processes at once."""
+        self._service_manager.stopping(f"draining {len(self.processes)} processes")
         await asyncio.gather(*(process.stop(self._grace_s) for process in self.processes))
+        await self._reports.__aexit__()
 
     async def run(self) -> None:
         """Keep the processes running until cancelled.
@@ -100,12 +127,47 @@ class DeviceWorkers:
             asyncio.create_task(self._keep(number, process), name=f"keep {process.name}")
             for number, process in enumerate(self.processes)
         ]
+        informing = [
+            asyncio.create_task(self._watch_processes(), name="reports"),
+            asyncio.create_task(
+                self._service_manager.keep_informed(self.status_line, lambda: True), name="systemd"
+            ),
+        ]
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
+            for task in (*tasks, *informing):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *informing, return_exceptions=True)
+
+    def status_line(self) -> str:
+        """What the processes do, on one line."""
+        reports = [(each.name, self._reports.report(each.pid)) for each in self.processes]
+        ready = sum(report.ready for _, report in reports)
+        each = "; ".join(f"{name}: {report.status}" for name, report in reports)
+        return f"{ready} of {len(reports)} processes ready; {each}"
+
+    async def _watch_processes(self) -> None:
+        """Tell when the processes are ready, and kill one that stalls."""
+        limit_s = self._reports.watchdog_s
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._reports.forget_others({each.pid for each in self.processes if each.pid})
+            for process in self.processes:
+                silent_s = self._reports.silent_s(process.pid)
+                if limit_s is not None and silent_s > limit_s:
+                    self._on_line(
+                        process.name,
+                        f"has stalled for {silent_s:.0f} s: it is killed and started again",
+                    )
+                    process.kill()
+            waiting = any(
+                number not in self._failed and not self._reports.report(process.pid).ready
+                for number, process in enumerate(self.processes)
+            )
+            if not waiting and not self._was_ready:
+                self._was_ready = True
+                self._service_manager.ready(self.status_line())
 
     async def _keep(self, number: int, process: SupervisedProcess) -> None:
         while True:
@@ -123,13 +185,16 @@ class DeviceWorkers:
             del self._failed[number]
 
 
-def process_arguments(arguments: Sequence[str], placement: Placement, port: int) -> list[str]:
+def process_arguments(
+    arguments: Sequence[str], placement: Placement, port: int, grpc_port: int | None = None
+) -> list[str]:
     """The command line of one process, made from that of `fingerpost worker` for all devices.
 
     Args:
         arguments: the arguments after `worker`.
         placement: the process's device and its share of the device's memory.
         port: the port for this process; 0 picks a free one.
+        grpc_port: likewise for gRPC; None serves none.
     """
     kept = ["worker"]
     skip = False
@@ -141,6 +206,8 @@ def process_arguments(arguments: Sequence[str], placement: Placement, port: int)
         elif not argument.startswith(tuple(f"{each}=" for each in _PER_PROCESS)):
             kept.append(argument)
     kept += ["--device", placement.option, "--port", str(port)]
+    if grpc_port is not None:
+        kept += ["--grpc-port", str(grpc_port)]
     if placement.memory_fraction is not None:
         kept += ["--memory-fraction", f"{placement.memory_fraction:g}"]
     return kept
@@ -153,11 +220,13 @@ def run_device_workers(
     port: int,
     grace_s: float,
     follow_parent: bool,
+    service_manager: ServiceManager,
+    grpc_port: int | None = None,
 ) -> None:
     """Run `fingerpost worker` for each placement, until SIGTERM; then drain all of them.
 
     Args:
-        placements, arguments, port, grace_s: see `DeviceWorkers`.
+        placements, arguments, port, grpc_port, grace_s, service_manager: see `DeviceWorkers`.
         follow_parent: see `ShutdownSignals`.
 
     Raises:
@@ -167,7 +236,13 @@ def run_device_workers(
     async def run() -> None:
         signals = ShutdownSignals(follow_parent=follow_parent)
         workers = DeviceWorkers(
-            placements, arguments, port=port, grace_s=grace_s, on_line=_print_line
+            placements,
+            arguments,
+            port=port,
+            grace_s=grace_s,
+            on_line=_print_line,
+            service_manager=service_manager,
+            grpc_port=grpc_port,
         )
         async with workers:
             await signals.cancel_on_signal(workers.run())

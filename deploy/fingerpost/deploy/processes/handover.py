@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
-__all__ = ["inherited_listener", "notify_predecessor", "start_successor"]
+__all__ = ["inherited_listener", "is_successor", "notify_predecessor", "start_successor"]
 
 _LISTEN: Final = "FINGERPOST_LISTEN_FD"
 _READY: Final = "FINGERPOST_READY_FD"
@@ -37,12 +37,13 @@ def inherited_listener(environ: MutableMapping[str, str]) -> socket.socket | Non
     Removes the variables from `environ`, so that child processes do not inherit them.
 
     Raises:
-        ConfigurationError: the descriptor is not a listening TCP socket.
+        ConfigurationError: the descriptor is not a listening TCP socket, or systemd passes several.
     """
     number = environ.pop(_LISTEN, None)
     if number is None and environ.get("LISTEN_PID") == str(os.getpid()):
         del environ["LISTEN_PID"]
-        number = str(_SYSTEMD_FD) if environ.pop("LISTEN_FDS", "0") != "0" else None
+        environ.pop("LISTEN_FDNAMES", None)
+        number = str(_SYSTEMD_FD) if _passed(environ.pop("LISTEN_FDS", "0")) else None
     if number is None:
         return None
     try:
@@ -57,6 +58,25 @@ def inherited_listener(environ: MutableMapping[str, str]) -> socket.socket | Non
     return listener
 
 
+def _passed(count: str) -> bool:
+    """Whether systemd passes a socket.
+
+    Raises:
+        ConfigurationError: it passes more than one; the others would be left without answers.
+    """
+    if count not in ("0", "1"):
+        raise ConfigurationError(
+            f"LISTEN_FDS={count}: the proxy listens on one socket. Keep one ListenStream= in the "
+            "socket unit; `ListenStream=12480` is both IPv4 and IPv6"
+        )
+    return count == "1"
+
+
+def is_successor(environ: Mapping[str, str]) -> bool:
+    """Whether a predecessor waits for `notify_predecessor`."""
+    return _READY in environ
+
+
 def notify_predecessor(environ: MutableMapping[str, str]) -> None:
     """Tell the predecessor, if there is one, that this process serves now."""
     number = environ.pop(_READY, None)
@@ -65,8 +85,15 @@ def notify_predecessor(environ: MutableMapping[str, str]) -> None:
         os.close(int(number))
 
 
-async def start_successor(listener: socket.socket, timeout_s: float) -> int:
+async def start_successor(
+    listener: socket.socket, timeout_s: float, more: Mapping[str, str] | None = None
+) -> int:
     """Start this command again with the same arguments and socket, and wait until it serves.
+
+    Args:
+        listener: the socket.
+        timeout_s: how long it may take, in seconds.
+        more: environment variables for it, beside those of this process.
 
     Returns:
         The process id of the successor.
@@ -77,7 +104,12 @@ async def start_successor(listener: socket.socket, timeout_s: float) -> int:
     """
     ours, theirs = os.pipe()
     try:
-        environ = {**os.environ, _LISTEN: str(listener.fileno()), _READY: str(theirs)}
+        environ = {
+            **os.environ,
+            **(more or {}),
+            _LISTEN: str(listener.fileno()),
+            _READY: str(theirs),
+        }
         # asyncio's own processes are killed when their loop is gone: from Python 3.12 on that is
         # when this process ends, and the successor must outlive it.
         process = await asyncio.to_thread(

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fingerpost.errors import ConfigurationError
@@ -34,12 +34,19 @@ class SupervisedProcess:
         name: the name that `on_line` gets with each line.
         arguments: the subcommand and its options.
         on_line: called with the name and each line that the process writes.
+        environment: returns variables for it, beside those of this process.
     """
 
     def __init__(
-        self, name: str, arguments: list[str], on_line: Callable[[str, str], None]
+        self,
+        name: str,
+        arguments: list[str],
+        on_line: Callable[[str, str], None],
+        *,
+        environment: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.name = name
+        self._environment = environment
         self.restarts = 0
         self._arguments = arguments
         self._on_line = on_line
@@ -102,6 +109,7 @@ class SupervisedProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**20,  # the longest line
+            env={**os.environ, **self._environment()},
             start_new_session=True,
         )
 

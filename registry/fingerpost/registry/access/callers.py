@@ -30,10 +30,9 @@ from fingerpost.security.tls import peer_certificate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aiohttp import web
-
     from fingerpost.registry.access.config import CallersConfig
     from fingerpost.registry.access.metrics import AccessMetrics
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.security.audit.audit_log import Result
 
 __all__ = ["Callers", "check_model", "may_see"]
@@ -110,12 +109,12 @@ class Callers:
             found.append(f"the keys of {issuer} cannot be read: {problem}")
         return found
 
-    def find(self, request: web.Request) -> Caller | None:
+    def find(self, request: RequestHead) -> Caller | None:
         """Who sends a request, where that is known at once; it counts and refuses nothing."""
         found = self._known(request)
         return None if found is None else found.caller
 
-    async def identify(self, request: web.Request, action: str = "", target: str = "") -> Caller:
+    async def identify(self, request: RequestHead, action: str = "", target: str = "") -> Caller:
         """Who sends a request; `ANYBODY` where no policy is configured.
 
         Args:
@@ -134,7 +133,10 @@ class Callers:
         try:
             found = await self._identified(authenticator, request, address)
         except (NotIdentified, NotAllowed) as error:
-            self.refused(request, error.reason, error.detail, action=action, target=target)
+            who = error.caller if isinstance(error, NotAllowed) else ANYBODY
+            self.refused(
+                request, error.reason, error.detail, action=action, target=target, caller=who
+            )
             raise
         except Overloaded:
             text = "too many wrong credentials"
@@ -142,7 +144,7 @@ class Callers:
             raise
         return found.caller
 
-    async def allow(self, request: web.Request, model: str, action: str) -> Caller:
+    async def allow(self, request: RequestHead, model: str, action: str) -> Caller:
         """Who sends a request for a model that it may use, whether that exists or not.
 
         Raises:
@@ -152,12 +154,12 @@ class Callers:
         self.require_model(request, caller, model, action)
         return caller
 
-    def seconds_left(self, request: web.Request) -> float:
+    def seconds_left(self, request: RequestHead) -> float:
         """How long what `identify` found holds."""
         found = self._known(request)
         return math.inf if found is None else max(0.0, found.expires_at - time.time())
 
-    def require_model(self, request: web.Request, caller: Caller, model: str, action: str) -> None:
+    def require_model(self, request: RequestHead, caller: Caller, model: str, action: str) -> None:
         """Check that a caller may use a model, which need not exist.
 
         Raises:
@@ -170,7 +172,7 @@ class Callers:
             raise
 
     def require_role(
-        self, request: web.Request, caller: Caller, role: str, action: str, target: str = ""
+        self, request: RequestHead, caller: Caller, role: str, action: str, target: str = ""
     ) -> None:
         """Check that a caller has a role, or one that may more.
 
@@ -185,7 +187,7 @@ class Callers:
 
     def refused(
         self,
-        request: web.Request,
+        request: RequestHead,
         reason: Refusal,
         detail: str,
         *,
@@ -215,7 +217,7 @@ class Callers:
 
     def ordered(
         self,
-        request: web.Request,
+        request: RequestHead,
         caller: Caller,
         action: str,
         target: str,
@@ -234,7 +236,7 @@ class Callers:
                 detail=detail,
             )
 
-    def _known(self, request: web.Request) -> Identified | None:
+    def _known(self, request: RequestHead) -> Identified | None:
         if self._authenticator is None:
             return None
         try:
@@ -245,7 +247,7 @@ class Callers:
             return None
 
     async def _identified(
-        self, authenticator: Authenticator, request: web.Request, address: str
+        self, authenticator: Authenticator, request: RequestHead, address: str
     ) -> Identified:
         try:
             token = bearer(request.headers.getall(hdrs.AUTHORIZATION, ()))
@@ -326,7 +328,7 @@ def may_see(caller: Caller, model: str) -> bool:
     return models is None or model in models
 
 
-def _certificate_names(request: web.Request) -> Sequence[str]:
+def _certificate_names(request: RequestHead) -> Sequence[str]:
     """SPIFFE ids and subject of the verified client certificate of a request's connection."""
     found = peer_certificate(request.transport)
     if found is None:

@@ -14,6 +14,7 @@ from fingerpost.errors import (
     RegistryUnreachable,
 )
 from fingerpost.registry.consul.acl import check_acl
+from fingerpost.registry.consul.node_name import name_taken
 from fingerpost.registry.consul.schema.checks import check_name, format_duration
 from fingerpost.registry.consul.schema.codec import (
     TAG,
@@ -103,6 +104,8 @@ class ConsulAgent:
             if seen and not decode_entries(seen[-1].body, instance.service):
                 async with deadline(self._call_timeout_s, what):
                     await check_acl(self._http, seen[-1], instance.service, params={}, pool="calls")
+                    if problem := await name_taken(self._http):
+                        raise RegistryUnreachable(f"{what}: {problem}") from None
             raise
 
     async def _until(

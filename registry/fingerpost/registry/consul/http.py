@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
 import urllib.parse
-import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -23,9 +19,10 @@ from fingerpost.errors import (
     RegistryUnreachable,
     error_from_json,
 )
+from fingerpost.registry.connection_pools import ConnectionPools, Pool
 from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
-from fingerpost.registry.peer_session import LimitedConnector, connection_problem
+from fingerpost.registry.peer_session import connection_problem
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.tls import Tls
@@ -33,12 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "ConsulHttp", "Pool"]
 
-# Watches hold their connections for as long as they wait, so that heartbeats need a pool of their
-# own: in a shared pool of two, a third call was seen to wait behind two watches.
-Pool = Literal["calls", "watches"]
-
-_CALL_CONNECTIONS: Final = 8
-_CLOSING_ROUNDS: Final = 100
 # What a registry has for every caller; one answers there with another status, or fails.
 _ALWAYS_THERE: Final = ("/v1/catalog/", "/v1/health/service/")
 _REGISTRY_URL: Final = (
@@ -108,8 +99,7 @@ class ConsulHttp:
         self._namespace = namespace
         self._params = {} if namespace is None else {"ns": namespace}
         self._tls = tls
-        self._sessions: dict[Pool, aiohttp.ClientSession] = {}
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._pools = ConnectionPools(_MAX_BODY_BYTES, tls=tls is not None)
 
     def at(self, host: str) -> ConsulHttp:
         """The same settings for the agent at another host; the caller closes the connections."""
@@ -148,7 +138,7 @@ class ConsulHttp:
         headers = {} if token is None else {"X-Consul-Token": token}
         params = self._params | dict(params or {})
         try:
-            async with self._session(pool).request(
+            async with self._pools.session(pool).request(
                 method,
                 url,
                 params=params,
@@ -205,45 +195,9 @@ class ConsulHttp:
             raise RegistryDenied(f"{what}: HTTP {status}: {text}; check the token's policy")
         raise RegistryError(f"{what}: HTTP {status}: {text}")
 
-    def _session(self, pool: Pool) -> aiohttp.ClientSession:
-        session = self._sessions.get(pool)
-        if session is None:
-            connector = LimitedConnector(
-                _MAX_BODY_BYTES,
-                # The number of watches is bounded by the registry, that of calls by the pool.
-                limit=_CALL_CONNECTIONS if pool == "calls" else 0,
-                socket_factory=self._new_socket,
-            )
-            session = self._sessions[pool] = aiohttp.ClientSession(
-                connector=connector,
-                # Deadlines are the callers' own; aiohttp's default of 300 s would cut in.
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return session
-
     async def aclose(self) -> None:
         """Close all connections. A later call opens new ones."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
-        if self._tls is None:
-            return
-        # A call cancelled while it waits leaves its connection in TLS's closing handshake, for up
-        # to 30 s where the peer is frozen. That handshake is not needed, and is cut short.
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for _ in range(_CLOSING_ROUNDS):
-            if all(each.fileno() == -1 for each in self._sockets):
-                break
-            await asyncio.sleep(0)  # each step of the closing takes a round of the loop
-
-    def _new_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
-        self._sockets.add(made)
-        return made
+        await self._pools.aclose()
 
 
 def _check_registry(answer: Answer, what: str) -> None:

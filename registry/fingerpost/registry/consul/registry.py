@@ -29,9 +29,8 @@ from fingerpost.registry.consul.draining import set_draining
 from fingerpost.registry.consul.http import Answer, ConsulHttp, Pool
 from fingerpost.registry.consul.registration import ConsulRegistration
 from fingerpost.registry.consul.schema.checks import format_duration
-from fingerpost.registry.consul.schema.codec import TAG, decode_catalog, decode_entries
+from fingerpost.registry.consul.schema.codec import decode_catalog, decode_entries
 from fingerpost.registry.consul.schema.url import parse_base_url
-from fingerpost.registry.consul.selection import EntrySelection
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.deadline import deadline
@@ -40,6 +39,7 @@ from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig
+from fingerpost.registry.watching.selection import EntrySelection
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store
 from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.watch import Watch
@@ -68,7 +68,8 @@ class ConsulRegistry(WatchingRegistry):
     and in every later poll, any server may answer (`?stale`), with or without a leader; the answer
     may be some milliseconds old. Reads ask for all entries of a service and evaluate their checks
     here, because Consul's own `?passing` does not distinguish an unknown service from one without
-    healthy instances. A service is Fingerpost's if it has the tag `fingerpost`. With several
+    healthy instances. A service is Fingerpost's if it has the tag `fingerpost`; of the others,
+    those with foreign workers are found by their name (`Catalog.unlisted`). With several
     datacenters, a service is read from the first that has a healthy instance (see `datacenters`);
     the list of services is that of the first that answers.
 
@@ -204,16 +205,19 @@ class ConsulRegistry(WatchingRegistry):
         """
         check_id_or_address(instance_id)
         found = False
-        for service in (await self.catalog()).services:
+        catalog = await self.catalog()
+        for service in (*catalog.services, *catalog.unlisted):
+            if found and service in catalog.unlisted:
+                break
             path = f"/v1/health/service/{service}"
-            answer = await self._read(path, {"tag": TAG} | self._where(0), 0, 0.0, pool="calls")
+            answer = await self._read(path, self._where(0), 0, 0.0, pool="calls")
             for entry in decode_entries(answer.body, service):
                 instance = entry.instance
                 if instance is not None and instance_id in (entry.id, instance.address):
                     found = True
                     await set_draining(
                         entry,
-                        instance,
+                        msgspec.structs.replace(instance, id=entry.own_id),
                         reason,
                         http=self._http,
                         address_policy=self._address_policy,
@@ -304,7 +308,7 @@ class ConsulRegistry(WatchingRegistry):
     ) -> tuple[Snapshot, int]:
         path = f"/v1/health/service/{service}"
         where = self._where(position)
-        answer = await self._read(path, {"tag": TAG} | where, index, wait_s, pool=pool)
+        answer = await self._read(path, where, index, wait_s, pool=pool)
         entries = decode_entries(answer.body, service, remote=position > 0)
         if not entries:
             await self._verify_empty(answer, service, where, pool=pool)
@@ -334,7 +338,7 @@ class ConsulRegistry(WatchingRegistry):
             try:
                 answer = await self._read("/v1/catalog/services", where, index, wait_s, pool=pool)
                 answer.index  # noqa: B018  # another server's answer has none: say that first
-                services = decode_catalog(answer.body)
+                services, others = decode_catalog(answer.body)
                 if not services:
                     await self._verify_empty(answer, None, where, pool=pool)
             except RegistryDenied:
@@ -343,9 +347,20 @@ class ConsulRegistry(WatchingRegistry):
                 failure = failure or error
                 index = 0  # the next datacenter counts otherwise
                 continue
-            catalog = Catalog(services=services, index=answer.index, taken_at=self._clock())
+            services, others = self._found(services, others)
+            now = self._clock()
+            catalog = Catalog(services=services, index=answer.index, taken_at=now, unlisted=others)
             return catalog, answer.index
         raise failure or RegistryError(f"{self.url} did not answer")
+
+    def _found(
+        self, services: tuple[str, ...], others: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The services that are listed, as named ones are, and those found by their name only."""
+        named = self._address_policy.foreign_services
+        if named is None:
+            return services, others if self._selection.signatures is None else ()
+        return tuple(sorted({*services, *named.intersection(others)})), ()
 
     def _where(self, position: int) -> dict[str, str]:
         return {"dc": self._datacenters[position]} if self._datacenters else {}

@@ -1,16 +1,14 @@
 """The embedded registry's audit log: who registered and removed what, and who was refused.
 
-There is no access control, so nobody has a name here; the log has the address that asked. Checks
-and reads are not orders, and are not written.
+There is no access control, so nobody has a name here; the log has the address that asked, and its
+certificate where one is asked for. Checks and reads are not orders, and are not written.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from aiohttp import web
 
 from fingerpost.registry.access.callers import Callers
@@ -18,22 +16,21 @@ from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.security.caller import ANYBODY
 from fingerpost.security.callers.refusal import Refusal
+from fingerpost.security.tls import peer_certificate
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from fingerpost.registry.http_server import Handler
 
-__all__ = ["RegistryAudit"]
+__all__ = ["REGISTERED", "RegistryAudit"]
+
+# The id of a registration, which stands in its body: the handler that reads it says so.
+REGISTERED: Final = web.RequestKey("fingerpost.registered", str)
 
 _ORDER: Final = re.compile(
     r"/v1/agent/service/(register|deregister|maintenance)(?:/(.+))?", re.DOTALL
 )
-
-
-class _Registered(msgspec.Struct):
-    ID: str = ""
-    Name: str = ""
 
 
 class RegistryAudit:
@@ -66,22 +63,20 @@ class RegistryAudit:
             self._callers.refused(request, Refusal.ORIGIN, detail, log=False)
         order = _ORDER.fullmatch(request.path) if request.method == "PUT" else None
         if order is not None and response.status != 403:
-            action, id_ = order[1], order[2] or await _registered(request)
+            action, id_ = order[1], order[2] or request.get(REGISTERED, "")
             if action == "maintenance":
                 action += " on" if request.query.get("enable") == "true" else " off"
             if response.status == 200:
-                self._callers.ordered(request, ANYBODY, action, id_, "done")
+                self._callers.ordered(request, ANYBODY, action, id_, "done", _shown(request))
             else:
-                detail = f"HTTP {response.status}"
+                detail = ", ".join(filter(None, (f"HTTP {response.status}", _shown(request))))
                 self._callers.ordered(request, ANYBODY, action, id_, "failed", detail)
         return response
 
 
-async def _registered(request: web.Request) -> str:
-    """The id in the body of a registration, which the handler has read."""
-    try:
-        async with asyncio.timeout(0):
-            found = msgspec.json.decode(await request.read(), type=_Registered)
-    except (TimeoutError, msgspec.MsgspecError, web.HTTPException, ValueError):
+def _shown(request: web.Request) -> str:
+    """The certificate that whoever asked has shown, where certificates are asked for."""
+    found = peer_certificate(request.transport)
+    if found is None:
         return ""
-    return found.ID or found.Name
+    return f"certificate of {', '.join(found.spiffe_ids) or found.subject}"

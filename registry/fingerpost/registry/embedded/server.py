@@ -18,7 +18,7 @@ from fingerpost.errors import ConfigurationError, Unauthorized
 from fingerpost.registry.browser_guard import BrowserGuard
 from fingerpost.registry.connection import LimitedRunner
 from fingerpost.registry.connection_config import ConnectionConfig
-from fingerpost.registry.embedded.audit import RegistryAudit
+from fingerpost.registry.embedded.audit import REGISTERED, RegistryAudit
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.documents import Documents
 from fingerpost.registry.embedded.requests import (
@@ -109,12 +109,12 @@ class EmbeddedRegistry:
         self._guard = BrowserGuard.of((*own, *allow_hosts))
         self._connections = connections or ConnectionConfig(max_per_client=0)
         self._metrics = CollectorRegistry()
-        add_process_metrics(self._metrics)
+        self._tls = ServerTls(tls) if tls is not None and tls.serves else None
+        add_process_metrics(self._metrics, self._tls)
         self._audit = RegistryAudit(audit_log, self._metrics)
         self._store = Store()
         self._rng = random.Random()
         self._checker = Checker(self._checked, tls)
-        self._tls = ServerTls(tls) if tls is not None and tls.serves else None
         self._changed = asyncio.Event()
         self._waiting = 0
         self._closing = False
@@ -259,6 +259,7 @@ class EmbeddedRegistry:
     async def _register(self, request: web.Request) -> web.Response:
         replace = request.query.get("replace-existing-checks") in ("", "true")
         definition = parse_service(await whole_body(request))
+        request[REGISTERED] = definition.id
         self._store.register(definition, now=self._now(), replace_checks=replace)
         self._announce()
         return web.Response()

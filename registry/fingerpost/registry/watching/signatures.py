@@ -35,6 +35,10 @@ _REASONS: Final = {
     Flaw.UNKNOWN_KEY: RejectionReason.UNKNOWN_KEY,
     Flaw.NOT_ALLOWED: RejectionReason.KEY_NOT_ALLOWED,
 }
+_FOREIGN: Final = (
+    "it is not a Fingerpost worker, and nothing proves who it is: name the service "
+    "(--foreign-service {service}) if it is to be used all the same"
+)
 _REMEDIES: Final = {
     Flaw.UNSIGNED: "it is not signed: start the worker with --registration-key, if it is yours",
     Flaw.MALFORMED: "its signature is not valid",
@@ -59,13 +63,26 @@ def open_signatures(path: str | None) -> EntrySignatures | None:
 
 
 def entry_rejection(
-    instance: Instance, address_policy: AddressPolicy, signatures: EntrySignatures | None
+    instance: Instance,
+    address_policy: AddressPolicy,
+    signatures: EntrySignatures | None,
+    *,
+    ended: bool = True,
 ) -> Rejection | None:
-    """Why an entry is not used, by its address or its signature; None where it is."""
+    """Why an entry is not used, by its address or its signature; None where it is.
+
+    With `ended` false, a signature that has ended is as good as another.
+    """
     rejection = address_policy.rejection(instance)
-    if rejection is None and signatures is not None:
-        rejection = signatures.rejection(instance)
-    return rejection
+    if rejection is not None:
+        return rejection
+    if instance.foreign:
+        signed = signatures is not None and bool(instance.signature)
+        if not address_policy.takes_foreign(instance.service, unnamed=signatures is None or signed):
+            return Rejection(RejectionReason.FOREIGN, _FOREIGN.format(service=instance.service))
+        if not signed:
+            return None
+    return None if signatures is None else signatures.rejection(instance, ended=ended)
 
 
 class EntrySignatures:

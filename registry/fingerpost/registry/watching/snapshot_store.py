@@ -34,15 +34,16 @@ import msgspec
 
 from fingerpost.basics.config_file import read_config
 from fingerpost.errors import FingerpostError, InvalidName
+from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.supervision import supervise
+from fingerpost.registry.watching.signatures import entry_rejection
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fingerpost.registry.address_policy import AddressPolicy
     from fingerpost.registry.watching.signatures import EntrySignatures
 
 __all__ = ["SnapshotStore"]
@@ -77,7 +78,7 @@ class SnapshotStore:
 
     Args:
         folder: the folder of the files, with no others in it.
-        address_policy: which instances may be read back; None allows all that are well formed.
+        address_policy: which instances may be read back; by default as `AddressPolicy`.
         signatures: likewise. A signature that has ended since will do: in a long outage nobody can
             renew it.
         pause_s: seconds between two writes of one service. More writes less; a process that is
@@ -97,7 +98,7 @@ class SnapshotStore:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
-        self._address_policy = address_policy
+        self._address_policy = address_policy or AddressPolicy()
         self._signatures = signatures
         self._pause_s = pause_s
         self._clock = clock
@@ -242,13 +243,9 @@ class SnapshotStore:
             except (msgspec.MsgspecError, ValueError, FingerpostError) as bad:
                 logger.warning("snapshot %s: an instance is ignored: %s", path, bad)
                 continue
-            rejection = (
-                self._address_policy.rejection(instance)
-                if self._address_policy is not None
-                else None
+            rejection = entry_rejection(
+                instance, self._address_policy, self._signatures, ended=False
             )
-            if rejection is None and self._signatures is not None:
-                rejection = self._signatures.rejection(instance, ended=False)
             if rejection is None and instance.service == service:
                 instances[instance.id] = instance
             else:

@@ -25,8 +25,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fingerpost.errors import InvalidInstance, InvalidName
+from fingerpost.registry.foreign import decode_plain
 from fingerpost.registry.instance import Instance
-from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.names import check_id
 from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "Node",
     "decode_instance",
     "encode_instance",
-    "is_service",
     "read_service",
     "sort_children",
 ]
@@ -116,6 +116,8 @@ def encode_instance(instance: Instance) -> bytes:
 def decode_instance(entry_id: str, service: str, node: Node) -> Instance | str:
     """The instance in one entry's content, or the reason why it is malformed."""
     try:
+        if (plain := decode_plain(node.data[:MAX_BYTES], entry_id, service)) is not None:
+            return plain
         if not node.owner:
             raise InvalidInstance("its node is not ephemeral, so it would outlive its worker")
         if len(node.data) > MAX_BYTES:
@@ -153,15 +155,6 @@ def read_service(
         else:
             instances.append(read)
     return instances, problems
-
-
-def is_service(name: str) -> bool:
-    """Whether it is a valid name of a service's node."""
-    try:
-        check_service(name)
-    except InvalidName:
-        return False
-    return True
 
 
 def _is_id(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fingerpost.errors import RegistryError, RegistryUnreachable
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.instance import Instance, address_in_id
-from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.names import check_id, check_service, is_service
 from fingerpost.registry.zookeeper.codec import (
     DRAIN,
     SICK,
@@ -17,7 +17,6 @@ from fingerpost.registry.zookeeper.codec import (
     Node,
     decode_instance,
     encode_instance,
-    is_service,
     sort_children,
 )
 

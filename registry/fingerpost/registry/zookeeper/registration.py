@@ -8,8 +8,8 @@ import logging
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.errors import RegistryUnreachable
+from fingerpost.registry.engine_check import EngineCheck, HttpCheckConfig
 from fingerpost.registry.registration import HeartbeatRegistration
-from fingerpost.registry.zookeeper.check import EngineCheck, HttpCheckConfig
 from fingerpost.registry.zookeeper.codec import SICK
 
 if TYPE_CHECKING:

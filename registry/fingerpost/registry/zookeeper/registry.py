@@ -19,7 +19,8 @@ from fingerpost.registry.address_policy import (
 )
 from fingerpost.registry.deadline import deadline
 from fingerpost.registry.documents import check_document
-from fingerpost.registry.names import check_id_or_address, check_service
+from fingerpost.registry.engine_check import HttpCheckConfig
+from fingerpost.registry.names import check_id_or_address, check_service, is_service
 from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
@@ -27,8 +28,7 @@ from fingerpost.registry.watching.service_watch import ServiceWatch, Store
 from fingerpost.registry.watching.shared import WatchingRegistry
 from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 from fingerpost.registry.watching.watch import Poll, V, Watch
-from fingerpost.registry.zookeeper.check import HttpCheckConfig
-from fingerpost.registry.zookeeper.codec import is_service, read_service, sort_children
+from fingerpost.registry.zookeeper.codec import read_service, sort_children
 from fingerpost.registry.zookeeper.entries import KnownNodes, ZooKeeperEntries
 from fingerpost.registry.zookeeper.registration import ZooKeeperRegistration
 from fingerpost.registry.zookeeper.session import ZooKeeperSession

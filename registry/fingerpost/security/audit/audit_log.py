@@ -6,8 +6,10 @@
      "from":"10.0.0.7","action":"rollback","target":"flowers","result":"done","detail":""}
 
 `result` is `done`, `failed` (the order was allowed and could not be carried out) or `refused`.
-Refusals are limited, see `RefusalLimit`; a line with `action` `left_out` says how many were not
-written. Orders are never left out: what a full disk loses is counted and logged.
+Refusals are limited, see `RefusalLimit`: those of known callers by name, those of images by
+address, and all others by address; each apart, so that requests without a credential, or a flood of
+wrong leases, cannot hide what a known caller tried. A line with `action` `left_out` says how many
+were not written. Orders are never left out: what a full disk loses is counted and logged.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import msgspec
 
 from fingerpost.basics.line_log import LineLog
 from fingerpost.basics.printable import one_line
+from fingerpost.basics.remote_network import remote_network
 from fingerpost.security.audit.refusal_limit import RefusalLimit
 from fingerpost.security.caller import ANYBODY
 
@@ -26,11 +29,18 @@ if TYPE_CHECKING:
     from fingerpost.basics.line_log import Counts
     from fingerpost.security.caller import Caller
 
-__all__ = ["AuditEntry", "AuditLog", "Result"]
+__all__ = ["IMAGE", "AuditEntry", "AuditLog", "Result"]
+
+IMAGE: Final = "image"
+"""The action of an image that is refused, for want of a lease."""
 
 Result = Literal["done", "failed", "refused"]
 
 _MAX_LETTERS: Final = 300
+# What is limited apart, and how its line `left_out` ends.
+_OTHERS: Final = ""
+_OF_KNOWN: Final = " of known callers"
+_OF_IMAGES: Final = " of images"
 MAX_FILE_BYTES: Final = 100_000_000
 
 
@@ -74,7 +84,7 @@ class AuditLog:
         self._lines = LineLog(
             target, name="audit log", dropped=dropped, mode=0o600, max_bytes=max_bytes
         )
-        self._limit = RefusalLimit()
+        self._limits = {kind: RefusalLimit() for kind in (_OTHERS, _OF_KNOWN, _OF_IMAGES)}
 
     def write(
         self,
@@ -89,8 +99,11 @@ class AuditLog:
         """Queue a line; never waits. A refusal may be counted instead."""
         now = time.monotonic()
         self.tick(now)
-        if result == "refused" and not self._limit.admit(source, now):
-            return
+        if result == "refused":
+            kind = _OF_IMAGES if action == IMAGE else _OTHERS
+            limit = self._limits[_OF_KNOWN if caller.identity else kind]
+            if not limit.admit(caller.identity or remote_network(source), now):
+                return
         self._lines.write(
             AuditEntry(
                 time=_utc(),
@@ -111,14 +124,16 @@ class AuditLog:
         Args:
             now: seconds of the monotonic clock.
         """
-        self._left_out(self._limit.take_left_out(now))
+        for kind, limit in self._limits.items():
+            self._left_out(limit.take_left_out(now), kind)
 
     def close(self) -> None:
         """Write what is waiting, for at most 4 s, and close the file."""
-        self._left_out(self._limit.take_rest())
+        for kind, limit in self._limits.items():
+            self._left_out(limit.take_rest(), kind)
         self._lines.close()
 
-    def _left_out(self, count: int) -> None:
+    def _left_out(self, count: int, of: str) -> None:
         if count:
             self._lines.write(
                 AuditEntry(
@@ -130,7 +145,7 @@ class AuditLog:
                     action="left_out",
                     target="",
                     result="refused",
-                    detail=f"{count} more refusals",
+                    detail=f"{count} more refusals{of}",
                 )
             )
 

@@ -7,38 +7,38 @@ from typing import Final
 
 __all__ = ["RefusalLimit"]
 
-_PER_ADDRESS: Final = 5
+_PER_SOURCE: Final = 5
 _IN_ALL: Final = 100
 _WINDOW_S: Final = 10.0
-_MAX_ADDRESSES: Final = 1000
+_MAX_SOURCES: Final = 1000
 
 
 class RefusalLimit:
-    """Lets 5 refusals of each address and 100 in all through in 10 s, and counts the others.
+    """Lets 5 refusals of each source and 100 in all through in 10 s, and counts the others.
 
-    So a flood from one address hides nobody else's refusals, and one from everywhere writes at most
-    100 lines in 10 s, which is 20 MB a day.
+    A source is an address, a /64 of IPv6, or a caller's name. So a flood from one hides nobody
+    else's refusals, and one from everywhere writes at most 100 lines in 10 s, which is 20 MB a day.
     """
 
     def __init__(self) -> None:
-        self._addresses: OrderedDict[str, int] = OrderedDict()
+        self._sources: OrderedDict[str, int] = OrderedDict()
         self._window_ends_at = float("-inf")
         self._admitted = 0
         self._left_out = 0
 
-    def admit(self, address: str, now: float) -> bool:
+    def admit(self, source: str, now: float) -> bool:
         """Whether a refusal is written; `now` in seconds of any clock."""
         if now >= self._window_ends_at:
             self._window_ends_at = now + _WINDOW_S
-            self._addresses.clear()
+            self._sources.clear()
             self._admitted = 0
-        count = self._addresses.get(address, 0)
-        if count >= _PER_ADDRESS or self._admitted >= _IN_ALL:
+        count = self._sources.get(source, 0)
+        if count >= _PER_SOURCE or self._admitted >= _IN_ALL:
             self._left_out += 1
             return False
-        self._addresses[address] = count + 1
-        if len(self._addresses) > _MAX_ADDRESSES:
-            self._addresses.popitem(last=False)
+        self._sources[source] = count + 1
+        if len(self._sources) > _MAX_SOURCES:
+            self._sources.popitem(last=False)
         self._admitted += 1
         return True
 

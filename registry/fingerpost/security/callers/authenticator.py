@@ -136,7 +136,8 @@ def bearer(fields: Sequence[str]) -> str:
 
 def _enabled(entry: Entry) -> Caller:
     if entry.disabled:
-        raise NotAllowed(Refusal.DISABLED, f"{entry.caller.identity} is disabled")
+        problem = f"{entry.caller.identity} is disabled"
+        raise NotAllowed(Refusal.DISABLED, problem, entry.caller)
     return entry.caller
 
 

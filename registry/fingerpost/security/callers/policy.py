@@ -29,10 +29,13 @@ Each error names the file, the line of the table and what to write instead.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NoReturn, TypeVar
+
+import msgspec
 
 from fingerpost.basics.config_file import decode_text, decode_toml
 from fingerpost.errors import ConfigurationError
@@ -65,7 +68,7 @@ _MODEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _CLASS: Final = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _URL: Final = re.compile(r"https://[^\s/]+|http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
-_PATH: Final = re.compile(r"`\$\.(callers|issuers)\[(\d+)\]|`\$\.(tenants)")
+_PATH: Final = re.compile(r"`\$\.(callers|issuers)\[(\d+)\]|`\$\.(tenants)\[")
 _LIMITS: Final = ("images_per_s", "bytes_per_s", "max_in_flight", "max_body_bytes")
 
 
@@ -368,9 +371,20 @@ def _line(text: str, table: str, index: int | None) -> int:
 
 
 def _with_line(message: str, text: str) -> str:
-    """The decoder's message, with the line of the table that it names as `$.callers[3]`."""
+    """The decoder's message, with the line of the table that it names as `$.callers[3]`.
+
+    It names no tenant: `$.tenants[...]`.
+    """
     found = _PATH.search(message)
-    if found is None or found[1] is None:
+    if found is None:
+        return message
+    if found[1] is None:
+        for name, table in tomllib.loads(text)["tenants"].items():
+            try:
+                msgspec.convert(table, TenantTable)
+            except msgspec.ValidationError:
+                line = _line(text, f"tenants.{name}", None)
+                return f"{message}, in [tenants.{name}]" + (f", line {line}" if line else "")
         return message
     index = int(found[2])
     line = _line(text, found[1], index)

@@ -59,7 +59,7 @@ class PolicyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen = _state(path)
-        self.policy = read_policy(path)
+        self.policy = _with_callers(read_policy(path), path)
         self.problem = ""
         self.reads = 1
         self.failures = 0
@@ -75,7 +75,7 @@ class PolicyFile:
         """
         seen = _state(self._path)
         try:
-            policy = read_policy(self._path)
+            policy = _with_callers(read_policy(self._path), self._path)
         except ConfigurationError as error:
             self.failures += 1
             if error.message != self.problem:
@@ -91,9 +91,20 @@ class PolicyFile:
             self._seen = seen
 
 
+def _with_callers(policy: Policy, path: Path) -> Policy:
+    """A policy that lets somebody in: a file that is being written may be empty for a moment."""
+    if not policy.entries:
+        raise ConfigurationError(
+            f"{path} has no [[callers]], so that nobody could ask: `fingerpost caller add NAME "
+            f"--callers {path}` adds one"
+        )
+    return policy
+
+
 def _state(path: Path) -> tuple[int, int, int] | None:
+    """Values that change with the file; ctime also changes with its rights and its owner."""
     try:
         state = path.stat()
     except OSError:
         return None
-    return state.st_mtime_ns, state.st_ino, state.st_size
+    return state.st_ctime_ns, state.st_ino, state.st_size

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from fingerpost.errors import Forbidden, Unauthenticated
+from fingerpost.security.caller import ANYBODY, Caller
 
 __all__ = ["NotAllowed", "NotIdentified", "Refusal"]
 
@@ -60,9 +61,11 @@ class NotAllowed(Forbidden):
     Attributes:
         reason: the cause.
         detail: what was wrong, for the log.
+        caller: who it is.
     """
 
-    def __init__(self, reason: Refusal, message: str) -> None:
+    def __init__(self, reason: Refusal, message: str, caller: Caller = ANYBODY) -> None:
         super().__init__(message)
         self.reason = reason
         self.detail = self.message
+        self.caller = caller

@@ -124,4 +124,4 @@ def _state(path: Path) -> tuple[int, int, int]:
         state = path.stat()
     except OSError as error:
         raise ConfigurationError(f"{_WHAT}, {path}, cannot be read: {error.strerror}") from error
-    return state.st_mtime_ns, state.st_ino, state.st_size
+    return state.st_ctime_ns, state.st_ino, state.st_size

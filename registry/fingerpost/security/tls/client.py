@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from fingerpost.errors import ConfigurationError, TlsFailed
 from fingerpost.security.tls.config import TlsConfig
@@ -15,8 +15,6 @@ from fingerpost.security.tls.spiffe import spiffe_ids, worker_problem
 __all__ = ["ClientTls", "OwnServerTls"]
 
 logger = logging.getLogger(__name__)
-
-_MAX_SESSIONS: Final = 1024
 
 
 class ClientTls:

@@ -7,9 +7,11 @@ import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.security.secret_file import warn_if_public
 from fingerpost.security.tls.certificate import own_certificate
 from fingerpost.security.tls.files import ChangingFiles, load_authorities, load_pair
 
@@ -47,6 +49,7 @@ class ServerTls:
         # First: a write after it is seen at the next call.
         self._files = ChangingFiles((config.cert, config.key, config.client_ca))
         self._context, self.certificate = _load(config)
+        warn_if_public(Path(config.key or ""), "the TLS key")
         now = clock()
         if self.certificate.not_after <= now:
             raise ConfigurationError(f"{self._expired()}: {_REMEDY}")

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["spiffe_ids", "worker_id", "worker_problem"]
+__all__ = ["spiffe_ids", "worker_id", "worker_problem", "wrong_identity"]
 
 _SCHEME: Final = "spiffe://"
 _ID: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*", re.ASCII)
 _MAX_ID_BYTES: Final = 2048
 _WORKER: Final = "/fingerpost/worker/"
+_OURS: Final = re.compile(r"spiffe://([^/]+)/fingerpost/")
 
 
 def worker_id(trust_domain: str, service: str) -> str:
@@ -46,10 +47,23 @@ def worker_problem(ids: Iterable[str], trust_domain: str, service: str) -> str:
     if service == "*" and any(each.startswith(wanted[:-1]) for each in shown):
         return ""
     named = f"it names {', '.join(shown[:5])}" if shown else "it has no SPIFFE id"
+    whose = "any service" if service == "*" else repr(service)
+    uri = worker_id(trust_domain, "SERVICE") if service == "*" else wanted
     return (
-        f"its certificate is not one of a worker of {service!r}: {named}; issue it one with the "
-        f"URI {wanted}"
+        f"its certificate is not one of a worker of {whose}: {named}; issue it one with the URI "
+        f"{uri}"
     )
+
+
+def wrong_identity(ids: Iterable[str], service: str) -> str:
+    """Why no trust domain takes a certificate with these ids for one of a worker of `service`.
+
+    Empty if one does, and where none of the ids is one of Fingerpost's form.
+    """
+    shown = tuple(ids)
+    domains = [match[1] for each in shown if (match := _OURS.match(each))]
+    problems = [worker_problem(shown, each, service) for each in domains]
+    return problems[0] if problems and all(problems) else ""
 
 
 def _is_id(text: str) -> bool:

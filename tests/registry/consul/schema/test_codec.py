@@ -197,7 +197,6 @@ META = entry()["Service"]["Meta"]
         {"Weights": None},
         {"Weights": {"Passing": 0}},
         {"Weights": {"Passing": 70000}},
-        {"Meta": None},
         {"Meta": []},
         {"Meta": {"fingerpost-models-1": "[]"}},
         {"Meta": META | {"fingerpost-models-0": "null"}},
@@ -242,7 +241,9 @@ def test_the_catalog_holds_tagged_services_with_possible_names_only():
         "Bad Name": ["fingerpost"],
         "../x": ["fingerpost"],
     }
-    assert decode_catalog(json.dumps(body).encode()) == ("cats", "flowers")
+    ours, others = decode_catalog(json.dumps(body).encode())
+    assert ours == ("cats", "flowers")
+    assert "consul" not in others
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"a": 7}', b"\xff"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -149,6 +150,8 @@ def test_every_item_has_one_end_and_every_bound_holds(
         assert queue.queued_cost == pytest.approx(0.1 * len(waiting), abs=1e-9)
         assert queue.queued_cost >= 0
         assert len(queue) or not queue.queued_cost
+        if queue.order.only is None:
+            assert queue.order.counts == Counter(pending.flow for pending in waiting)
     if len(flows) == 1:
         assert ran == [item for item in ready_order if item in set(ran)]  # first come, first served
     open_ends = {p.item for p in known if p.stage is not Stage.DONE}

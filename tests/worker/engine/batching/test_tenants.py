@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
 
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.worker.engine.batching.batcher import Batcher
-from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
-from tests.support.batchers import batcher, items, taught
+from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow, PriorityClass
+from tests.support.batchers import batcher, items, taught, ten_and_two
 
 GREEDY, HONEST, HEAVY = Flow("greedy"), Flow("honest"), Flow("heavy", 0, 3.0)
 BATCH = Flow("greedy", 1)
+CLASSES = (PriorityClass("interactive"), PriorityClass("batch", 0.2))
 
 
 def fill(queue: Batcher[int], flow: Flow, count: int, *, prepared: bool = True) -> None:
@@ -115,6 +117,64 @@ def test_interactive_work_waits_for_the_run_under_way_and_no_other() -> None:
     assert items(queue.poll(2)) == [4, 5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "left_s", "expected"),
+    [
+        (0.0, math.inf, [99, *range(8, 15)]),
+        (0.013, math.inf, [99, *range(8, 14)]),
+        (0.026, math.inf, [99]),
+        (1.0, math.inf, [99]),
+        (0.013, 0.0165, [99, 8, 9]),
+        (0.0, 0.0125, [99]),
+    ],
+)
+def test_batch_work_has_the_places_left_within_a_full_runs_time_and_the_deadline(
+    waited_s: float, left_s: float, expected: list[int]
+) -> None:
+    """A run of one takes 12 ms, a full one 26."""
+    queue = taught(batcher(max_batch=8, max_queue=64), ten_and_two)
+    fill(queue, BATCH, 40)
+    assert items(queue.poll(100.0)) == [*range(8)]
+    done = 100.0 + max(0.026, waited_s)
+    queue.submit(99, cost=1, now=done - waited_s, deadline=done + left_s, flow=HONEST)
+    queue.complete(done)
+    assert items(queue.poll(done)) == expected
+
+
+def test_batch_work_has_no_places_where_larger_batches_answer_no_more_images() -> None:
+    queue = batcher(max_batch=8, max_queue=64)
+    for size in (1, 8) * 20:
+        queue._latency.observe(size, 0.01 * size)
+    fill(queue, BATCH, 40)
+    queue.complete(100.0, queue.poll(99.99))
+    queue.submit(99, cost=1, now=100.0, flow=HONEST)
+    assert items(queue.poll(100.0)) == [99]
+
+
+def test_two_batches_at_once_share_what_is_ready_of_all_classes() -> None:
+    queue = batcher(max_batch=8, max_queue=64, concurrent_batches=2)
+    for size in (1, 8) * 20:
+        queue._latency.observe(size, ten_and_two(size))
+    queue.submit(99, cost=1, now=99.9, flow=HONEST)
+    queue.complete(100.0, queue.poll(99.9), learn=False)
+    fill(queue, BATCH, 7)
+    queue.submit(99, cost=1, now=100.0, flow=HONEST)
+    assert items(queue.poll(100.0)) == [99, 0, 1, 2]
+
+
+def test_interactive_work_has_the_places_that_a_floor_leaves() -> None:
+    queue = taught(batcher(max_batch=8, max_queue=64, classes=CLASSES), ten_and_two)
+    queue.submit(0, cost=1, now=0.0, flow=BATCH)
+    fill(queue, HONEST, 40)
+    runs = []
+    for _ in range(2):
+        batch = queue.poll(100.0)
+        assert batch is not None
+        runs.append([pending.flow.rank for pending in batch.items])
+        queue.complete(100.0, batch, learn=False)
+    assert runs == [[0] * 8, [1, *[0] * 7]]
+
+
 def test_places_that_would_be_padding_are_for_batch_work() -> None:
     queue = batcher(max_batch=4, max_queue=64, sizes=(2, 4))
     fill(queue, BATCH, 10)
@@ -136,4 +196,36 @@ def test_one_flow_after_another_is_first_come_first_served() -> None:
         fill(queue, flow, 3)
         for now in range(2):
             queue.complete(now, queue.poll(now))
-        assert queue._order.only is flow
+        assert queue.order.only is flow
+
+
+def test_all_that_is_ready_may_be_too_late_while_more_is_to_come() -> None:
+    queue = taught(batcher(max_queue=64), ten_and_two)
+    for flow in (GREEDY, HONEST):
+        queue.submit(1, cost=1, now=100.0, deadline=100.02, flow=flow)
+    queue.submit(2, cost=1, now=100.0, flow=HONEST, prepared=False)
+    batch = queue.poll(100.5)
+    assert batch is not None
+    assert (len(batch.items), len(batch.dropped), len(queue)) == (0, 2, 1)
+    pending = queue.prepare()
+    assert pending is not None
+    queue.prepared(pending, now=100.5, took_s=0.01)
+    assert items(queue.poll(100.5)) == [2]
+    assert queue.order.only is HONEST
+
+
+def test_what_was_cancelled_in_the_decoder_is_not_counted_once_there_are_several_tenants() -> None:
+    queue = batcher(max_queue=64)
+    fill(queue, GREEDY, 1, prepared=False)
+    cancelled = queue.prepare()
+    assert cancelled is not None
+    queue.cancel(cancelled)
+    fill(queue, GREEDY, 1, prepared=False)
+    fill(queue, HONEST, 2, prepared=False)
+    assert queue.order.counts == {GREEDY: 1, HONEST: 2}
+    queue.prepared(cancelled, now=0, took_s=0.01)
+    while (pending := queue.prepare()) is not None:
+        queue.prepared(pending, now=0, took_s=0.01)
+    queue.complete(1, queue.poll(0))
+    assert (queue.order.counts, len(queue), queue.abandoned) == ({}, 0, 0)
+    assert queue.order.only is not None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     # those; or float32 of the model's own input shape without its batch, which goes in as it is.
     Item = NDArray[np.uint8] | NDArray[np.float32] | bytes
 
-__all__ = ["Backend", "ImageInput", "LoadConfig", "SelfDescribing", "completed"]
+__all__ = [
+    "INTEL",
+    "Backend",
+    "ImageInput",
+    "ItemRunner",
+    "LoadConfig",
+    "SelfDescribing",
+    "completed",
+]
+
+
+INTEL: Final = re.compile(r"gpu(:[0-9]{1,3})?|npu")
+"""Devices that only OpenVINO uses, by the names of `--device`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +55,7 @@ class ImageInput:
             changes of threads would cost more than the call.
         concurrent_batches: how many calls may run at once, each in a thread of its own. More than
             one pays where a call leaves processors idle at its end that the next could use.
+        multiple: of a model without a size, each side is filled up to a multiple of this.
         preprocessing: how images are resized (`resize`, `filter`, `crop_fraction`), and how the
             backend scales the pixels then (`order`, `mean`, `std`).
     """
@@ -57,6 +70,7 @@ class ImageInput:
     batch: int | None = None
     inline: bool = False
     concurrent_batches: int = 1
+    multiple: int = 1
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
@@ -74,7 +88,8 @@ class LoadConfig:
     """How a model is loaded on this machine.
 
     Attributes:
-        device: `auto` (a GPU where the framework finds one, the default), `cpu`, or `cuda:N`.
+        device: `auto` (a GPU where the framework finds one, the default), `cpu`, `cuda:N`; for
+            OpenVINO also `gpu`, `gpu:N` (of Intel) and `npu`.
         memory_fraction: the share of the GPU's memory that this process may take, above 0 to 1.
             More leaves less to other processes; None, the default, takes what is needed.
         threads: threads for one operation on the CPU, 0 to 1024. More than the cores only switch
@@ -86,14 +101,21 @@ class LoadConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|cpu|cuda:[0-9]{1,3}", self.device):
-            raise ConfigurationError(f"device is {self.device!r}: it must be auto, cpu or cuda:N")
+        if not re.fullmatch(r"auto|cpu|cuda:[0-9]{1,3}", self.device) and not self.intel:
+            raise ConfigurationError(
+                f"device is {self.device!r}: it must be auto, cpu, cuda:N, gpu, gpu:N or npu"
+            )
         if self.memory_fraction is not None and not 0 < self.memory_fraction <= 1:
             raise ConfigurationError(
                 f"memory_fraction is {self.memory_fraction}: it must be above 0, to 1"
             )
         if not 0 <= self.threads <= 1024:
             raise ConfigurationError(f"threads is {self.threads}: it must be 0 to 1024")
+
+    @property
+    def intel(self) -> bool:
+        """Whether the device is one that only OpenVINO uses."""
+        return INTEL.fullmatch(self.device) is not None
 
 
 class Backend(Protocol):
@@ -134,6 +156,26 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free memory and devices; `predict` is not called afterwards."""
+        ...
+
+
+@runtime_checkable
+class ItemRunner(Protocol):
+    """A backend whose items and outcomes are of its own kind: it runs its batches by itself."""
+
+    def run_items(
+        self, items: list[Any], padded_size: Callable[[int], int]
+    ) -> tuple[list[Any], bool]:
+        """Run a batch; an outcome for each item, and whether no run had to be repeated.
+
+        Args:
+            items: 1 or more.
+            padded_size: the size to which a smaller batch is filled up.
+        """
+        ...
+
+    def warm_up_items(self, max_batch: int, sizes: tuple[int, ...]) -> None:
+        """Run real inferences. Raises `ConfigurationError` where they fail."""
         ...
 
 

@@ -13,7 +13,7 @@ import cv2
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.inputs import image_input
-from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.pixels import predict_in_batches, score_reader
 from fingerpost.worker.models.manifest import Layout
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
+    from fingerpost.worker.backends.pixels import ToScores
     from fingerpost.worker.models.files import ModelFiles
-    from fingerpost.worker.models.manifest import Activation
 
 __all__ = ["CaffeBackend", "load"]
 
@@ -33,11 +33,11 @@ class CaffeBackend:
     platform = "opencv_caffe"
 
     def __init__(
-        self, net: Any, wanted: ImageInput, *, source: str, result: str, activation: Activation
+        self, net: Any, wanted: ImageInput, *, source: str, result: str, to_scores: ToScores
     ) -> None:
         self._net = net
         self._source, self._result = source, result
-        self._activation = activation
+        self._to_scores = to_scores
         self.input = wanted
         self.device = "cpu"
         self.framework = f"opencv {cv2.__version__}"
@@ -53,7 +53,7 @@ class CaffeBackend:
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         self._net.setInput(batch, self._source)
         # A copy: OpenCV reuses the output's memory in the next run.
-        return to_scores(self._net.forward(self._result).copy(), self._activation, len(batch))
+        return self._to_scores(self._net.forward(self._result).copy(), len(batch))
 
 
 def load(files: ModelFiles, config: LoadConfig) -> CaffeBackend:
@@ -87,7 +87,7 @@ def load(files: ModelFiles, config: LoadConfig) -> CaffeBackend:
         image_input(files, shape, "float32", layout=Layout.NCHW, name=f"input {source!r}"),
         source=source,
         result=_output(files, net),
-        activation=files.manifest.output.activation,
+        to_scores=score_reader(files.manifest),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.base import LoadConfig
+from fingerpost.worker.backends.base import INTEL, LoadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +56,8 @@ class Placement:
     """The device on which one worker process runs its models.
 
     Attributes:
-        device: for the framework: `auto`, `cpu` or `cuda:N` among the devices that it sees.
+        device: for the framework: `auto`, `cpu`, `cuda:N` among the devices that it sees, or
+            OpenVINO's `gpu:N` and `npu`.
         gpu: the GPU; None for the CPU, and where there is no NVML.
         memory_fraction: the share of the GPU's memory that the process may take, above 0 to 1;
             None takes what is needed.
@@ -73,7 +74,7 @@ class Placement:
 
     def environment(self) -> dict[str, str]:
         """Environment variables to set before a framework is imported."""
-        if self.device == "cpu":
+        if self.device == "cpu" or INTEL.fullmatch(self.device):
             return {VISIBLE: "-1"}  # or TensorFlow takes memory on GPUs that it does not use
         return {} if self.gpu is None else {VISIBLE: self.gpu.uuid}
 
@@ -150,7 +151,8 @@ def place(device: str, gpus: tuple[Gpu, ...], *, memory_fraction: float | None =
     """The device of a process that was started with `--device`.
 
     Args:
-        device: `auto` (the first GPU, or the CPU), `cpu`, `cuda:N`, or a GPU's UUID.
+        device: `auto` (the first GPU, or the CPU), `cpu`, `cuda:N`, or a GPU's UUID; for
+            OpenVINO `gpu`, `gpu:N` or `npu`, which it looks for itself.
         gpus: those that are visible.
 
     Raises:
@@ -164,6 +166,8 @@ def place(device: str, gpus: tuple[Gpu, ...], *, memory_fraction: float | None =
         )
     if device == "cpu":
         return Placement(device="cpu")
+    if INTEL.fullmatch(device):
+        return Placement(device=device)
     if device == "auto":
         gpu = gpus[0] if gpus else None
         return Placement(device="auto", gpu=gpu, memory_fraction=memory_fraction)
@@ -174,7 +178,8 @@ def place(device: str, gpus: tuple[Gpu, ...], *, memory_fraction: float | None =
         gpu = _find(gpus, device)
     else:
         raise ConfigurationError(
-            f"--device {device}: use auto, cpu, cuda:N or a GPU's UUID (nvidia-smi -L)"
+            f"--device {device}: use auto, cpu, cuda:N or a GPU's UUID (nvidia-smi -L), or gpu, "
+            "gpu:N or npu with OpenVINO"
         )
     if gpu is None:
         raise ConfigurationError(f"--device {device}: there is no such GPU here; {_list(gpus)}")

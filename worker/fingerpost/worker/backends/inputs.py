@@ -27,6 +27,7 @@ def image_input(
     *,
     layout: Layout | None,
     name: str = "input",
+    free: bool = False,
 ) -> ImageInput:
     """The input of a model that takes pixels.
 
@@ -40,6 +41,7 @@ def image_input(
         dtype: NumPy's name of its type.
         layout: the default of the framework; None where it has none and the manifest must name it.
         name: the name of the input in error messages.
+        free: whether images may keep their own size, where neither says one: then it is 0 x 0.
 
     Raises:
         ConfigurationError: the model does not take images, or its file and its manifest
@@ -78,19 +80,22 @@ def image_input(
                 f"image_size=), but the model takes {own}"
             )
         sides[key] = own or wanted
-    if not sides["height"] or not sides["width"]:
+    if free and not sides["height"] and not sides["width"]:
+        sides["height"] = sides["width"] = 0
+    elif not sides["height"] or not sides["width"]:
         raise ConfigurationError(
             f"{where} does not say which image size it takes: choose one with --image-size, with "
             "input.height and input.width in model.toml, or with image_size= for a Python object"
         )
     channels = sides["channels"] or 3
     return ImageInput(
-        height=sides["height"],
-        width=sides["width"],
+        height=sides["height"] or 0,
+        width=sides["width"] or 0,
         channels=channels,
         layout=found,
         dtype=dtype,
         batch=batch,
+        multiple=declared.multiple or 1,
         preprocessing=_preprocessing(files, channels, scaled=dtype != "uint8"),
     )
 

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import onnxruntime as ort
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.devices import find_gpus, visible_gpus
+from fingerpost.worker.backends.ends import only_input, output_name
 from fingerpost.worker.backends.inputs import image_input
-from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.parts import CONCURRENT_BATCHES, PartedRunner
+from fingerpost.worker.backends.pixels import score_reader
 from fingerpost.worker.backends.reasons import reason
-from fingerpost.worker.threads import lower_priority
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
+    from fingerpost.worker.backends.pixels import ToScores
     from fingerpost.worker.models.files import ModelFiles
-    from fingerpost.worker.models.manifest import Activation
 
-__all__ = ["OnnxBackend", "load"]
+__all__ = ["OnnxBackend", "load", "numpy_dtype", "open_session"]
 
 _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
 
 # NumPy's names for ONNX's element types, where they differ.
-_DTYPES: Final[dict[str, str]] = {"tensor(float)": "float32", "tensor(double)": "float64"}
+_DTYPES: Final[dict[str, str]] = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(string)": "object",
+}
 
 _FATAL: Final = 4
 """A log level of ONNX Runtime; errors are raised as exceptions, too, and logged once by us."""
-
-_PART_BYTES: Final = 1_250_000
-_PART_LEAST: Final = 2
-"""What a thread runs at a time: this many bytes of input (two images of 224 x 224), or two images.
-The values between two operators then stay in the cache: on one thread MobileNetV2 takes 7.1 ms an
-image so, 7.2 with four images, 7.5 with eight, and 7.5 with one."""
-
-_CONCURRENT_BATCHES: Final = 2
-"""Batches at once on a CPU. Not all threads end a batch at the same time, and with one batch those
-that are early wait: 2 processors were idle for 4 % beside decoders and a server, with two 1 %."""
 
 
 class OnnxBackend:
@@ -56,12 +48,10 @@ class OnnxBackend:
     Args:
         session: runs each operator on several threads.
         wanted: the model's input.
-        single: a session with one thread. A batch with at least one image for each thread is run
-            there in parts, so that no thread waits for the others at each operator: beside
-            decoders, 2 cores run 1.13 times as many images.
+        single: a session with one thread, for the parts of a batch (see `PartedRunner`).
         threads: the threads, which are divided among the batches that run.
         source, result: the names of the input and the output.
-        activation: applied to the output.
+        to_scores: makes scores of the output.
         device: where it runs.
     """
 
@@ -76,49 +66,35 @@ class OnnxBackend:
         threads: int,
         source: str,
         result: str,
-        activation: Activation,
+        to_scores: ToScores,
         device: str,
     ) -> None:
-        self._session, self._single = session, single
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "onnx", lower_priority)  # start at first use
-        self._calls, self._lock = 0, threading.Lock()
-        self._source, self._results = source, [result]
-        self._activation = activation
-        self.input = replace(wanted, concurrent_batches=_CONCURRENT_BATCHES) if single else wanted
+        run = partial(_scores, source, [result])
+        self._runner = PartedRunner(
+            partial(run, session),
+            None if single is None else partial(run, single),
+            threads=threads,
+            name="onnx",
+        )
+        self._to_scores = to_scores
+        self.input = replace(wanted, concurrent_batches=CONCURRENT_BATCHES) if single else wanted
         self.device = device
         self.framework = f"onnxruntime {ort.__version__}"
 
     def predict(self, images: Sequence[Item]) -> NDArray[np.float32]:
         """See `Backend.predict`."""
-        with self._lock:
-            self._calls += 1
-            threads = max(1, self._threads // self._calls)
-        try:
-            return predict_in_batches(images, self.input, partial(self._run, threads))
-        finally:
-            with self._lock:
-                self._calls -= 1
+        return self._runner.predict(images, self.input, self._to_scores)
 
     def close(self) -> None:
         """Free the model's memory."""
-        self._pool.shutdown()
-        del self._session, self._single
+        self._runner.close()
 
-    def _run(self, threads: int, batch: NDArray[Any]) -> NDArray[np.float32]:
-        count = len(batch)
-        if self._single is None or count < threads:
-            output = self._scores(self._session, batch)
-        else:
-            part = max(_PART_LEAST, _PART_BYTES // batch[0].nbytes)
-            parts = np.array_split(batch, min(count, threads * math.ceil(count / (threads * part))))
-            run = partial(self._scores, self._single)
-            output = np.concatenate(list((map if threads == 1 else self._pool.map)(run, parts)))
-        return to_scores(output, self._activation, count)
 
-    def _scores(self, session: ort.InferenceSession, batch: NDArray[Any]) -> Any:
-        (output,) = session.run(self._results, {self._source: batch})
-        return output
+def _scores(
+    source: str, results: list[str], session: ort.InferenceSession, batch: NDArray[Any]
+) -> Any:
+    (output,) = session.run(results, {source: batch})
+    return output
 
 
 def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
@@ -129,20 +105,14 @@ def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
             the device does not exist, or the model does not map one image input to one row of
             scores.
     """
-    session, device = _session(files, config, config.threads)
-    inputs = session.get_inputs()
-    if len(inputs) > 1:
-        raise ConfigurationError(
-            f"model {files.name} takes {', '.join(node.name for node in inputs)}: "
-            "it must take images only"
-        )
-    source = _one(files, "input", inputs)
-    result = _one(files, "output", session.get_outputs())
+    session, device = open_session(files, config, config.threads)
+    inputs = {node.name: node for node in session.get_inputs()}
+    source = inputs[only_input(files, inputs)]
     wanted = image_input(
         files,
         # An input of unknown rank has no axes here.
         [side if isinstance(side, int) and side > 0 else None for side in source.shape] or None,
-        _dtype(source.type),
+        numpy_dtype(source.type),
         layout=None,
         name=f"input {source.name!r}",
     )
@@ -151,19 +121,23 @@ def load(files: ModelFiles, config: LoadConfig) -> OnnxBackend:
     return OnnxBackend(
         session,
         wanted,
-        single=_session(files, config, 1)[0] if divisible else None,
+        single=open_session(files, config, 1)[0] if divisible else None,
         threads=threads,
         source=source.name,
-        result=result.name,
-        activation=files.manifest.output.activation,
+        result=output_name(files, [node.name for node in session.get_outputs()]),
+        to_scores=score_reader(files.manifest),
         device=device,
     )
 
 
-def _session(
+def open_session(
     files: ModelFiles, config: LoadConfig, threads: int
 ) -> tuple[ort.InferenceSession, str]:
-    """The model with that many threads (0: ONNX Runtime's choice), and where it runs."""
+    """The model with that many threads (0: ONNX Runtime's choice), and where it runs.
+
+    Raises:
+        ConfigurationError: the file is damaged, or the device does not exist.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = threads
@@ -218,23 +192,6 @@ def _index(config: LoadConfig) -> int:
     return int(config.device.partition(":")[2] or 0)
 
 
-def _dtype(onnx_type: str) -> str:
+def numpy_dtype(onnx_type: str) -> str:
     """NumPy's name of an element type: `float32` of `tensor(float)`."""
     return _DTYPES.get(onnx_type, onnx_type.removeprefix("tensor(").removesuffix(")"))
-
-
-def _one(files: ModelFiles, end: str, nodes: Sequence[Any]) -> Any:
-    """The input or output that the manifest names, or the only one."""
-    wanted = getattr(files.manifest, end).name
-    fitting = [node for node in nodes if wanted in (None, node.name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    names = ", ".join(node.name for node in nodes)
-    if fitting:
-        raise ConfigurationError(
-            f"model {files.name} has {len(nodes)} {end}s ({names}): "
-            f"name one as {end}.name in model.toml"
-        )
-    raise ConfigurationError(
-        f"model {files.name} has no {end} {wanted!r} ({end}.name); it has {names}"
-    )

@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout
+from fingerpost.worker.models.tasks import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item
+    from fingerpost.worker.models.manifest import Manifest
 
-__all__ = ["predict_in_batches", "stack", "to_scores"]
+__all__ = ["ToScores", "is_pixels", "predict_in_batches", "score_reader", "stack", "to_scores"]
+
+# A vector of zeros stays one.
+_SHORTEST: Final = np.float32(1e-12)
+
+Empty = Callable[[tuple[int, ...], str], "NDArray[Any]"]
+"""Memory for a batch of a shape and a type, as `numpy.empty` gives it."""
+ToScores = Callable[[Any, int], "NDArray[np.float32]"]
+"""Makes the scores of a model's output for so many images."""
 
 
-def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None) -> NDArray[Any]:
+def stack(
+    images: Sequence[Item], wanted: ImageInput, *, size: int | None = None, empty: Empty = np.empty
+) -> NDArray[Any]:
     """One contiguous batch, `[N, *wanted.tensor_shape]` of `wanted.dtype`.
 
     Pixels are put into the model's order of channels and its layout, and scaled by
@@ -36,6 +48,7 @@ def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None
         images: 1 or more, as `Backend.predict` gets them.
         wanted: the model's input.
         size: N, where it is larger than the number of images: the last image is repeated.
+        empty: where the batch is made.
 
     Raises:
         InvalidRequest: an item does not have the shape or the type that the model takes.
@@ -48,7 +61,7 @@ def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None
                 raise InvalidRequest("the model decodes images itself: send encoded images")
             batch[place] = bytes(image)  # no copy of what is bytes already
     else:
-        batch = np.empty((size or count, *wanted.tensor_shape), wanted.dtype)
+        batch = empty((size or count, *wanted.tensor_shape), wanted.dtype)
         scale = _scaler(wanted)
         for slot, image in zip(batch, images, strict=False):
             _put(slot, image, wanted, scale)
@@ -57,34 +70,57 @@ def stack(images: Sequence[Item], wanted: ImageInput, *, size: int | None = None
 
 
 def predict_in_batches(
-    images: Sequence[Item], wanted: ImageInput, run: Callable[[NDArray[Any]], NDArray[np.float32]]
+    images: Sequence[Item],
+    wanted: ImageInput,
+    run: Callable[[NDArray[Any]], NDArray[np.float32]],
+    *,
+    empty: Empty = np.empty,
 ) -> NDArray[np.float32]:
     """Stack images and run them; a model with a fixed batch runs several times, padded.
 
     Args:
-        images, wanted: see `stack`.
+        images, wanted, empty: see `stack`.
         run: maps a batch to its scores `[N, classes]`.
     """
     size, count = wanted.batch, len(images)
     if size is None or size == count:
-        return run(stack(images, wanted))
+        return run(stack(images, wanted, empty=empty))
     parts = [
-        run(stack(images[start : start + size], wanted, size=size))
+        run(stack(images[start : start + size], wanted, size=size, empty=empty))
         for start in range(0, count, size)
     ]
     return np.concatenate(parts)[:count]
 
 
-def to_scores(output: Any, activation: Activation, count: int) -> NDArray[np.float32]:
+def is_pixels(item: Item) -> bool:
+    """Whether it is an image as it was decoded, and not a tensor or an encoded image."""
+    return isinstance(item, np.ndarray) and item.dtype == np.uint8
+
+
+def score_reader(manifest: Manifest) -> ToScores:
+    """What makes scores of the output that a model gives for so many images; see `to_scores`."""
+    activation, flat = manifest.output.activation, manifest.task is Task.REGRESSION
+    return lambda output, count: to_scores(output, activation, count, flat=flat)
+
+
+def to_scores(
+    output: Any, activation: Activation, count: int, *, flat: bool = False
+) -> NDArray[np.float32]:
     """Scores, float32 `[count, classes]`, of a model's output for `count` images or more.
 
-    Further axes of length 1, which fully convolutional classifiers leave, are dropped. Softmax is
-    applied where the manifest sets it.
+    Further axes of length 1, which fully convolutional classifiers leave, are dropped. The
+    manifest's activation is applied.
+
+    Args:
+        flat: whether `[count]` is one number for each image. Of a classifier it would be the
+            numbers of classes, or a row without its batch.
 
     Raises:
         ValueError: the output has another shape.
     """
     scores = np.asarray(output, dtype=np.float32)
+    if flat and scores.shape == (count,):
+        scores = scores[:, None]
     classes = math.prod(scores.shape[1:])
     if scores.ndim < 2 or len(scores) < count or not classes or classes != max(scores.shape[1:]):
         raise ValueError(
@@ -95,6 +131,10 @@ def to_scores(output: Any, activation: Activation, count: int) -> NDArray[np.flo
     if activation is Activation.SOFTMAX:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
+    elif activation is Activation.SIGMOID:
+        scores = np.asarray(1 / (1 + np.exp(-np.clip(scores, -80, 80))), np.float32)
+    elif activation is Activation.L2:
+        scores = scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), _SHORTEST)
     return scores
 
 

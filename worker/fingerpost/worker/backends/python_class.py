@@ -7,19 +7,23 @@ import inspect
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.import_order import load_triton_first
-from fingerpost.worker.backends.python_object import load_object
+from fingerpost.worker.backends.python_object import call_load, load_object
 from fingerpost.worker.backends.raised import is_the_models, type_and_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fingerpost.worker.backends.base import LoadConfig
     from fingerpost.worker.backends.python_object import PythonBackend
     from fingerpost.worker.models.files import ModelFiles
 
-__all__ = ["load"]
+__all__ = ["construct", "load"]
+
+T = TypeVar("T")
 
 _POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -43,11 +47,25 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
     Raises:
         ConfigurationError: the import or the constructor raises, or the object cannot be served.
     """
+    return _made(files, config, lambda found: load_object(found, files))
+
+
+def construct(files: ModelFiles, config: LoadConfig) -> Any:
+    """The object of a model's class, after its own `load()`; see `load`."""
+
+    def finish(found: Any) -> Any:
+        call_load(found, files)
+        return found
+
+    return _made(files, config, finish)
+
+
+def _made(files: ModelFiles, config: LoadConfig, finish: Callable[[Any], T]) -> T:
     load_triton_first()  # the class may import TensorFlow
     target = files.manifest.python_class or ""
     try:
         with _importing:
-            return _loaded(target, files, config)
+            return _loaded(target, files, config, finish)
     except ConfigurationError:
         raise
     except BaseException as error:
@@ -58,7 +76,7 @@ def load(files: ModelFiles, config: LoadConfig) -> PythonBackend:
         ) from error
 
 
-def _loaded(target: str, files: ModelFiles, config: LoadConfig) -> PythonBackend:
+def _loaded(target: str, files: ModelFiles, config: LoadConfig, finish: Callable[[Any], T]) -> T:
     folder = files.folder.resolve()
     module_name, _, class_name = target.partition(":")
     top = module_name.partition(".")[0]
@@ -86,7 +104,7 @@ def _loaded(target: str, files: ModelFiles, config: LoadConfig) -> PythonBackend
         found = getattr(module, class_name)
         if inspect.isclass(found) or not hasattr(found, "predict"):
             found = _constructed(found, target, folder, config)
-        return load_object(found, files)
+        return finish(found)
     finally:
         sys.dont_write_bytecode = bytecode
         sys.path = [place for place in sys.path if place != str(folder)]

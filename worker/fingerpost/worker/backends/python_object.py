@@ -15,7 +15,7 @@ import numpy as np
 from fingerpost.errors import ConfigurationError, InvalidName, InvalidRequest
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.pixels import predict_in_batches, score_reader
 from fingerpost.worker.backends.raised import is_the_models, type_and_text
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.models.manifest import BatchSpec, Framework, InputSpec, Layout, Manifest
@@ -24,9 +24,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item
-    from fingerpost.worker.models.manifest import Activation
+    from fingerpost.worker.backends.pixels import ToScores
 
-__all__ = ["PythonBackend", "PythonModel", "describe_object", "load_object", "wrap_object"]
+__all__ = [
+    "PythonBackend",
+    "PythonModel",
+    "call_load",
+    "describe_object",
+    "load_object",
+    "wrap_object",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +81,14 @@ class PythonBackend:
         self,
         model: PythonModel,
         wanted: ImageInput,
-        activation: Activation,
+        to_scores: ToScores,
         device: str,
         *,
         labels: tuple[str, ...] = (),
         max_batch: int | None = None,
     ) -> None:
         self._model = model
-        self._activation = activation
+        self._to_scores = to_scores
         self.input = wanted
         self.framework = f"python {platform.python_version()}"
         self.device = device
@@ -103,7 +110,7 @@ class PythonBackend:
             close()
 
     def _scores(self, batch: NDArray[Any] | list[bytes]) -> NDArray[np.float32]:
-        return to_scores(self._model.predict(batch), self._activation, len(batch))
+        return self._to_scores(self._model.predict(batch), len(batch))
 
 
 def describe_object(
@@ -150,12 +157,22 @@ def describe_object(
 
 
 def load_object(model: PythonModel, files: ModelFiles) -> PythonBackend:
-    """Call the object's own `load()`, if it has one, and wrap it.
+    """Call the object's own `load()`, and wrap it.
+
+    Raises:
+        ConfigurationError: `load` raises, or the object cannot be served.
+    """
+    call_load(model, files)
+    return wrap_object(model, files)
+
+
+def call_load(model: Any, files: ModelFiles) -> None:
+    """Call the object's own `load()`, if it has one.
 
     A `load` that needs arguments is the object's own affair, and is not called.
 
     Raises:
-        ConfigurationError: `load` raises, or the object cannot be served.
+        ConfigurationError: `load` raises.
     """
     load = getattr(model, "load", None)
     if callable(load) and _needs_nothing(load):
@@ -168,7 +185,6 @@ def load_object(model: PythonModel, files: ModelFiles) -> PythonBackend:
             raise ConfigurationError(
                 f"model {files.name}: its load() fails: {type_and_text(error)}"
             ) from error
-    return wrap_object(model, files)
 
 
 def wrap_object(model: Any, files: ModelFiles) -> PythonBackend:
@@ -186,7 +202,7 @@ def wrap_object(model: Any, files: ModelFiles) -> PythonBackend:
     return PythonBackend(
         model,
         wanted,
-        files.manifest.output.activation,
+        score_reader(files.manifest),
         str(getattr(model, "device", "cpu")),
         labels=_own_labels(files.name, getattr(model, "labels", None)),
         max_batch=_own_max_batch(files.name, getattr(model, "max_batch", None)),

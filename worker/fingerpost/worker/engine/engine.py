@@ -19,7 +19,7 @@ from fingerpost.errors import (
     Overloaded,
 )
 from fingerpost.worker.engine.arrays import preparation
-from fingerpost.worker.engine.batching.batcher import Batcher
+from fingerpost.worker.engine.batching.buckets import new_batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.batching.job import Job
 from fingerpost.worker.engine.decoding import Decoding
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from fingerpost.worker.backends.base import Backend, Item
     from fingerpost.worker.engine.batching.batch import Pending
+    from fingerpost.worker.engine.batching.batcher import Batcher
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["Engine"]
@@ -52,12 +53,12 @@ _LONG_S: Final = 60.0
 class Engine:
     """Runs a backend without ever blocking the event loop; `aclose` closes it.
 
-    Three parties share one `Batcher` under one lock, which each holds for microseconds: the event
-    loop submits and cancels; `decode_threads` at most decode images (Pillow releases the
-    interpreter lock); a single thread runs the model, so that a backend need not be thread-safe, or
-    one for each of its concurrent batches. It takes its next batch by itself, so the model does not
-    wait for an event loop that is busy with bodies; the loop is called once a batch. An image that
-    needs no decoding changes threads once.
+    Three parties share a `Batcher` under a lock, which each holds for microseconds: the event loop
+    submits and cancels; `decode_threads` at most decode images (Pillow releases the interpreter
+    lock); a single thread runs the model, so that a backend need not be thread-safe, or one for
+    each of its concurrent batches. It takes its next batch by itself, so the model does not wait
+    for a loop that is busy with bodies, which is called once a batch. An image that needs no
+    decoding changes threads once.
 
     Args:
         backend: the model; closed by `aclose`.
@@ -69,6 +70,7 @@ class Engine:
         model: the model's name in the metrics.
 
     Attributes:
+        signature: of a SavedModel, where it is not the usual one.
         inside: images that were submitted and whose outcome is not with their caller yet.
     """
 
@@ -84,6 +86,7 @@ class Engine:
         model: str = "",
     ) -> None:
         self._backend = backend
+        self.signature: str = getattr(backend, "signature", "")
         self._input = backend.input
         self._images = images
         self._metrics = metrics.of(model)
@@ -93,12 +96,10 @@ class Engine:
         if self._input.inline:
             config = replace(config, max_wait_s=0.0)  # nothing would wake the loop
         self._config = config
-        few = min(config.max_batch, config.max_queue - 1)
-        self._short_queue = few if config.latency_s is None else 0
+        self._short_queue = min(config.max_batch, config.max_queue - 1) * (config.latency_s is None)
         self.inside = 0
-        self._batcher: Batcher[Job] = Batcher(
-            config, max_preparing=decode_threads, concurrent_batches=self._input.concurrent_batches
-        )
+        batcher: Batcher[Job] = new_batcher(backend, config, max_preparing=decode_threads)
+        self._batcher = batcher
         self._lock = threading.Lock()
         self._decode_threads = decode_threads
         self._own_decoders = decoders is None
@@ -118,10 +119,7 @@ class Engine:
 
     @property
     def latency_per_cost_s(self) -> float:
-        """Seconds for a megabyte of image that is here alone; 0 before the first image.
-
-        A run's time, times what a lone image takes of such a batch: of the model, not of the load.
-        """
+        """Seconds for a megabyte of image that is here alone; 0 before the first image."""
         return self._latency.s_per_mb
 
     @property
@@ -158,6 +156,11 @@ class Engine:
         with self._lock:
             return self._batcher.forecast(time.monotonic(), ahead, rank)
 
+    def tenants(self) -> set[str]:
+        """Whose images wait."""
+        with self._lock:
+            return self._batcher.order.tenants()
+
     def expected_s(self, flow: Flow | None = None) -> float:
         """Seconds until an image that came now would be answered; 0 while too little is known."""
         with self._lock:
@@ -184,8 +187,6 @@ class Engine:
 
     def admit(self, left_s: float, flow: Flow = DEFAULT_FLOW) -> None:
         """Check by its remaining time whether an image that is still to come would be accepted.
-
-        While too little is known of the model's times, every image would.
 
         Args:
             left_s: seconds until the image's deadline.
@@ -244,8 +245,7 @@ class Engine:
         Args:
             image: uint8 `[height, width, channels]` in 0..255, RGB, of any size, which is resized
                 to the model's; or float32 `input.tensor_shape`, which goes in as it is.
-            deadline: the latest time, by the loop's clock, at which the answer is of use.
-            flow: its tenant and class.
+            deadline, flow: see `classify`.
 
         Raises:
             InvalidRequest: an array of another shape or type, or float values for which the model

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
+from fingerpost.worker.backends.base import ItemRunner
 from fingerpost.worker.backends.raised import is_the_models, type_and_text
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.outcome import Scores
 
-__all__ = ["run", "warm_up"]
+__all__ = ["failure_of", "run", "warm_up"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def run(
         if not is_the_models(error):
             raise
         if count == 1:
-            return [_failure(error)], False
+            return [failure_of(error)], False
     else:
         if np.isfinite(scores[:count]).all():
             return list(scores[:count]), True
@@ -60,6 +61,8 @@ def run(
 def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> int:
     """Run real inferences on gray images, blocking; return the number of classes.
 
+    That is 0 of a backend that runs its items by itself.
+
     Both the smallest and the largest batch run, or every one of `sizes`, because frameworks plan
     memory and choose kernels when they first see a shape (a graph that decodes images itself runs
     them one by one, so two are enough).
@@ -68,6 +71,9 @@ def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> in
         ConfigurationError: the model raises, or gives something other than one row of finite
             scores an image.
     """
+    if isinstance(backend, ItemRunner):
+        backend.warm_up_items(max_batch, sizes)
+        return 0
     wanted = backend.input
     blank: Item
     if wanted.encoded:
@@ -93,7 +99,8 @@ def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> in
     return classes
 
 
-def _failure(error: BaseException) -> FingerpostError:
+def failure_of(error: BaseException) -> FingerpostError:
+    """What a model raised on one image, as the outcome of that image; it is logged."""
     if isinstance(error, FingerpostError):
         return error
     text = _text(error)

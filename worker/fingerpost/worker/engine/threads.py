@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from fingerpost.worker.backends.base import ItemRunner
 from fingerpost.worker.engine.inference import run
 from fingerpost.worker.threads import lower_priority
 
@@ -28,6 +30,7 @@ __all__ = ["BatchResult", "ModelThreads"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Run = Callable[[list[Any], "BatchingConfig"], tuple[list[Any], bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,11 @@ class ModelThreads:
         on_dropped: Callable[[Job], None],
     ) -> None:
         self._backend = backend
+        if isinstance(backend, ItemRunner):
+            run_items = backend.run_items
+            self._run_items: _Run = lambda items, config: run_items(items, config.padded_size)
+        else:
+            self._run_items = partial(run, backend)
         self._config = config
         self._batcher = batcher
         self._lock = lock
@@ -133,7 +141,7 @@ class ModelThreads:
     def _run(self, batch: Batch[Job]) -> BatchResult:
         began = time.monotonic()
         jobs = [pending.item for pending in batch.items]
-        outcomes, clean = run(self._backend, [job.item for job in jobs], self._config)
+        outcomes, clean = self._run_items([job.item for job in jobs], self._config)
         ended = time.monotonic()
         with self._lock:
             self._batcher.complete(ended, batch, learn=clean)

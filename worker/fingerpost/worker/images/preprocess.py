@@ -18,7 +18,8 @@ from fingerpost.client.images.decoding import (
 )
 from fingerpost.errors import InvalidRequest
 from fingerpost.worker.backends.base import ImageInput
-from fingerpost.worker.images.resize import reduction, resize
+from fingerpost.worker.images.placement import Placement, place
+from fingerpost.worker.images.resize import GRAY, reduction, resize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.images.decoding.opening import Encoded
 
-__all__ = ["decode", "fit", "prepare", "reencode"]
+__all__ = ["decode", "fit", "fit_placed", "prepare", "prepare_placed", "reencode"]
 
 
 def prepare(data: Encoded, wanted: ImageInput, config: ImageConfig) -> NDArray[np.uint8] | bytes:
@@ -46,6 +47,30 @@ def prepare(data: Encoded, wanted: ImageInput, config: ImageConfig) -> NDArray[n
     if wanted.encoded:
         return reencode(data, config)
     return guarded(lambda: _fitted(open_image(data, config), wanted))
+
+
+def prepare_placed(
+    data: Encoded, wanted: ImageInput, config: ImageConfig
+) -> tuple[NDArray[np.uint8], Placement]:
+    """Convert an encoded image as `prepare` does, and say where it lies in the model's input.
+
+    Of a model without a size the image keeps its own; right and below it is filled up to
+    `wanted.multiple`.
+
+    Raises:
+        ImageError, Overloaded: see `prepare`.
+    """
+
+    def work() -> tuple[NDArray[np.uint8], Placement]:
+        image = open_image(data, config)
+        size = image.size  # a JPEG that is decoded smaller has another one then
+        if wanted.height:
+            pixels = _fitted(image, wanted)
+        else:
+            pixels = _filled(_whole(image, wanted.channels), wanted.multiple)
+        return pixels, place(size, turn_of(image), wanted)
+
+    return guarded(work)
 
 
 def decode(
@@ -94,6 +119,16 @@ def fit(pixels: NDArray[np.uint8], wanted: ImageInput) -> NDArray[np.uint8]:
     return _array(resize(image, wanted), wanted.channels)
 
 
+def fit_placed(
+    pixels: NDArray[np.uint8], wanted: ImageInput
+) -> tuple[NDArray[np.uint8], Placement]:
+    """Resize pixels as `fit` does, and say where they lie; see `prepare_placed`."""
+    placement = place((pixels.shape[1], pixels.shape[0]), None, wanted)
+    if wanted.height:
+        return fit(pixels, wanted), placement
+    return _filled(pixels, wanted.multiple), placement
+
+
 def reencode(data: Encoded, config: ImageConfig) -> bytes:
     """Check an image by decoding it; return bytes for a graph that decodes JPEG itself.
 
@@ -116,6 +151,14 @@ def _fitted(image: ImageFile, wanted: ImageInput) -> NDArray[np.uint8]:
     # Not a variable for the pixels: `resize` frees them before the result needs memory.
     fitted = resize(load(image), wanted, extent=extent, turn=turn_of(image))
     return _array(fitted, wanted.channels)
+
+
+def _filled(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    """The pixels with gray to the right and below, so that each side is a multiple."""
+    missing = [-side % multiple for side in pixels.shape[:2]]
+    if not any(missing):
+        return pixels
+    return np.pad(pixels, [*((0, more) for more in missing), (0, 0)], constant_values=GRAY)
 
 
 def _whole(image: ImageFile, channels: int) -> NDArray[np.uint8]:

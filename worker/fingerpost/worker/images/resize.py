@@ -12,7 +12,7 @@ from fingerpost.worker.models.manifest import Filter, Resize
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import ImageInput
 
-__all__ = ["reduction", "resize"]
+__all__ = ["GRAY", "plan", "reduction", "resize"]
 
 _FILTERS: Final = {
     Filter.NEAREST: Image.Resampling.NEAREST,
@@ -22,7 +22,7 @@ _FILTERS: Final = {
 }
 
 # The gray that `pad` fills with: that of YOLO's letterbox, with which detectors are trained.
-_GRAY: Final = 114
+GRAY: Final = 114
 
 # A JPEG is decoded with at least this many pixels for each of the model's, on each side. For top-1
 # and times with 1.25 and 2 see docs/decisions/0010-decoding.md.
@@ -69,11 +69,37 @@ def resize(
     """
     rule = wanted.preprocessing
     mode = "RGB" if wanted.channels == 3 else "L"
-    width, height = extent or image.size
+    box, size = plan(extent or image.size, wanted, turn)
+    if image.size != size or box != (0, 0, *image.size):
+        image = image.resize(size, _FILTERS[rule.filter], box=box, reducing_gap=_REDUCING_GAP)
+    image = to_mode(image, mode)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.size == (wanted.width, wanted.height):
+        return image
+    canvas = Image.new(mode, (wanted.width, wanted.height), (GRAY,) * len(mode))
+    canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
+    return canvas
+
+
+def plan(
+    size: tuple[float, float], wanted: ImageInput, turn: Image.Transpose | None
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """The part of an image that a model sees, and the width and height that it becomes.
+
+    Both are those of the image as it lies in memory, before it is turned upright.
+
+    Args:
+        size: width and height of the image.
+        wanted: the model's input.
+        turn: the transposition that turns the image upright.
+    """
+    rule = wanted.preprocessing
+    width, height = size
     across, down = wanted.width, wanted.height
     if turn in SIDEWAYS:
         across, down = down, across
-    scale = _scale((width, height), (across, down), rule.resize, rule.crop_fraction)
+    scale = _scale(size, (across, down), rule.resize, rule.crop_fraction)
     box = (0.0, 0.0, width, height)
     if rule.resize is Resize.CROP:
         left, top = (width - across * scale) / 2, (height - down * scale) / 2
@@ -81,18 +107,7 @@ def resize(
     elif rule.resize is Resize.PAD:
         across = min(across, max(1, round(width / scale)))
         down = min(down, max(1, round(height / scale)))
-    if image.size != (across, down) or box != (0, 0, *image.size):
-        image = image.resize(
-            (across, down), _FILTERS[rule.filter], box=box, reducing_gap=_REDUCING_GAP
-        )
-    image = to_mode(image, mode)
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.size == (wanted.width, wanted.height):
-        return image
-    canvas = Image.new(mode, (wanted.width, wanted.height), (_GRAY,) * len(mode))
-    canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
-    return canvas
+    return box, (across, down)
 
 
 def _scale(

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Bounds", "check_size"]
 
-# Protocol buffers, which these are, have 31-bit lengths; of larger models the weights are apart.
-_MAX_PROTOBUF_BYTES: Final = (1 << 31) - 1
-_PROTOBUFS: Final = frozenset({".caffemodel", ".onnx", ".pb", ".prototxt"})
+# Protocol buffers and flatbuffers, which these are, have 31-bit lengths; weights of larger models
+# are apart.
+_MAX_BYTES: Final = (1 << 31) - 1
+_BOUNDED: Final = frozenset({".caffemodel", ".onnx", ".pb", ".prototxt", ".tflite"})
 
 
 def check_size(path: Path) -> None:
@@ -48,9 +49,9 @@ def check_size(path: Path) -> None:
         raise ConfigurationError(
             f"{path} has {size:,} bytes, more than the {memory:,} of this machine's memory"
         )
-    if path.suffix in _PROTOBUFS and size > _MAX_PROTOBUF_BYTES:
+    if path.suffix in _BOUNDED and size > _MAX_BYTES:
         raise ConfigurationError(
-            f"{path} has {size:,} bytes; a {path.suffix} file has at most {_MAX_PROTOBUF_BYTES:,}"
+            f"{path} has {size:,} bytes; a {path.suffix} file has at most {_MAX_BYTES:,}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,17 +13,20 @@ from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service, check_version
 from fingerpost.worker.models.archives import check_archive, is_archive
 from fingerpost.worker.models.contents import Bounds, check_size
+from fingerpost.worker.models.formats import (
+    SAVED_MODEL,
+    check_format,
+    file_in,
+    inferred_manifest,
+)
 from fingerpost.worker.models.labels import LABEL_FILES, labels_files, labels_in, read_labels
 from fingerpost.worker.models.manifest import (
     MANIFEST,
-    ChannelOrder,
     Framework,
     Layout,
     Manifest,
-    Preprocessing,
     read_manifest,
 )
-from fingerpost.worker.models.unread import TorchArchive, torch_archive, why_not_read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,35 +38,8 @@ __all__ = [
     "ModelFiles",
     "find_model",
     "find_versions",
-    "is_keras",
     "locate_model",
 ]
-
-_SAVED_MODEL: Final = "saved_model.pb"
-_SUFFIXES: Final = {
-    ".keras": Framework.TENSORFLOW,
-    ".h5": Framework.TENSORFLOW,
-    ".hdf5": Framework.TENSORFLOW,
-    ".pb": Framework.TENSORFLOW,
-    ".onnx": Framework.ONNX,
-    ".pt2": Framework.TORCH,
-    ".pt": Framework.TORCH,
-    ".torchscript": Framework.TORCH,
-    ".prototxt": Framework.CAFFE,
-}
-# Models of Keras 2, or weights that lie beside a model: they count where there is nothing else.
-_HDF5: Final = frozenset({".h5", ".hdf5"})
-# The default preprocessing of a format: that of `label_image` in TensorFlow's retraining tutorial,
-# and that of Caffe, which reads images through OpenCV.
-_PREPROCESSING: Final = {
-    ".pb": Preprocessing(std=255.0),
-    ".prototxt": Preprocessing(order=ChannelOrder.BGR),
-}
-_EXPECTED: Final = (
-    f"expected {_SAVED_MODEL}, one .keras or .h5 file, one frozen graph (.pb), one .onnx, .pt2, "
-    f".pt or .torchscript file, one .prototxt with one .caffemodel, a {MANIFEST}, or numbered "
-    "version folders"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +50,7 @@ class ModelFiles:
         name, version: what it is served as.
         folder: the folder that the manifest's paths are relative to.
         path: the model's file; the folder itself for a SavedModel and for a Python class.
-        weights: Caffe's `.caffemodel`.
+        weights: Caffe's `.caffemodel`, OpenVINO's `.bin`.
         manifest: `model.toml`, or what the files imply, with the operator's overrides.
         inferred: whether there is no `model.toml`.
         labels: the names of the classes, in the order of the scores; empty without a labels file.
@@ -208,7 +184,7 @@ def locate_model(
     """
     if not path.exists():
         raise ConfigurationError(f"no model at {path}: there is no such file or folder")
-    if path.name == _SAVED_MODEL and path.is_file():
+    if path.name == SAVED_MODEL and path.is_file():
         path = path.parent
     if not path.is_dir():
         check_regular(path, path.stat().st_mode)
@@ -258,11 +234,6 @@ def find_versions(folder: Path) -> dict[int, Path]:
     }
 
 
-def is_keras(path: Path) -> bool:
-    """Whether a model's file is read by Keras."""
-    return path.suffix == ".keras" or path.suffix in _HDF5
-
-
 def _chosen(path: Path, numbered: dict[int, Path], version: str | None) -> int:
     if version is None:
         return max(numbered)
@@ -279,107 +250,42 @@ def _read(path: Path) -> tuple[Manifest, Path, bool]:
         if beside.is_file():
             manifest = read_manifest(beside)
             if manifest.file in (None, path.name):
-                return _checked(manifest, path), path, False
-        return _inferred(path), path, True
+                check_format(manifest, path)
+                return manifest, path, False
+        return inferred_manifest(path), path, True
     if not (path / MANIFEST).is_file():
-        file = _file_in(path, None)
-        return _inferred(file), file, True
+        file = file_in(path, None)
+        return inferred_manifest(file), file, True
     manifest = read_manifest(path / MANIFEST)
     if manifest.framework is Framework.PYTHON:
         return manifest, path, False
-    file = path / manifest.file if manifest.file else _file_in(path, manifest.framework)
+    file = path / manifest.file if manifest.file else file_in(path, manifest.framework)
     if not file.exists():
         raise ConfigurationError(
             f"{path / MANIFEST} names the file {manifest.file!r}, which does not exist"
         )
-    return _checked(manifest, file), file, False
-
-
-def _file_in(folder: Path, framework: Framework | None) -> Path:
-    """The only model file in a folder, of one framework or of any."""
-    if (folder / _SAVED_MODEL).is_file() and framework in (None, Framework.TENSORFLOW):
-        return folder
-    content = sorted(folder.iterdir())
-    fitting = [
-        file
-        for file in content
-        if file.is_file() and framework in (None, _SUFFIXES.get(file.suffix))
-        if file.suffix in _SUFFIXES
-    ]
-    # A torch file only where nothing else is a model: beside one it is what that was made of.
-    files = fitting or [
-        file for file in content if framework in (None, Framework.TORCH) and _is_torch(file)
-    ]
-    # Models before weights, and weights alone at last, so that the error is about those.
-    models = [file for file in files if file.suffix not in _HDF5]
-    models = models or [file for file in files if not file.stem.endswith(".weights")] or files
-    if len(models) == 1:
-        return models[0]
-    if not files:
-        for file in (folder, *content):
-            if hint := why_not_read(file):
-                raise ConfigurationError(f"{folder} is not a model: {file.name} is {hint}")
-        if code := next((file for file in content if file.suffix == ".py"), None):
-            raise ConfigurationError(f"{folder} is not a model yet: {_python_class(code)}")
-    found = ", ".join(file.name for file in files) or "none of these"
-    raise ConfigurationError(f"{folder} is not a model: {_EXPECTED}; found {found}")
-
-
-def _python_class(code: Path) -> str:
-    return (
-        f"a Python class needs a {MANIFEST} beside it with two lines: "
-        f'framework = "python" and class = "{code.stem}:CLASS"'
-    )
-
-
-def _is_torch(file: Path) -> bool:
-    """Whether a `.pth` is a model: mostly it is a pickle of weights."""
-    return (
-        file.suffix == ".pth"
-        and file.is_file()
-        and torch_archive(file) in (TorchArchive.EXPORTED, TorchArchive.SCRIPT)
-    )
-
-
-def _inferred(file: Path) -> Manifest:
-    if file.is_dir():
-        return Manifest(framework=Framework.TENSORFLOW)
-    framework = Framework.TORCH if _is_torch(file) else _SUFFIXES.get(file.suffix)
-    hint = why_not_read(file)
-    if hint is not None:
-        raise ConfigurationError(f"{file} is {hint}")
-    if framework is None:
-        kinds = ", ".join(_SUFFIXES)
-        hint = f"; {_python_class(file)}" if file.suffix == ".py" else ""
-        raise ConfigurationError(
-            f"{file} is not a model: expected one of {kinds}, or a folder{hint}"
-        )
-    preprocessing = _PREPROCESSING.get(file.suffix, Preprocessing())
-    return Manifest(framework=framework, file=file.name, preprocessing=preprocessing)
-
-
-def _checked(manifest: Manifest, file: Path) -> Manifest:
-    hint = why_not_read(file)
-    if hint is not None:
-        raise ConfigurationError(f"{file} is {hint}")
-    kind = Framework.TENSORFLOW if file.is_dir() else _SUFFIXES.get(file.suffix)
-    if kind not in (None, manifest.framework):
-        raise ConfigurationError(
-            f"{file} is a model of framework {kind.value!r}, but its {MANIFEST} names "
-            f"{manifest.framework.value!r}"
-        )
-    return manifest
+    check_format(manifest, file)
+    return manifest, file, False
 
 
 def _weights(folder: Path, file: Path, manifest: Manifest) -> Path | None:
-    """Caffe's second file: the one that the manifest names, or the only one."""
-    if manifest.framework is not Framework.CAFFE:
+    """The second file of Caffe and of OpenVINO: the one that the manifest names, or the only one.
+
+    OpenVINO's has the name of the first.
+    """
+    if manifest.framework is Framework.CAFFE:
+        kind, found = ".caffemodel", sorted(folder.glob("*.caffemodel"))
+    elif file.suffix == ".xml":
+        kind, found = ".bin", [file.with_suffix(".bin")]
+    else:
         return None
-    found = [folder / manifest.weights] if manifest.weights else sorted(folder.glob("*.caffemodel"))
-    if len(found) != 1 or not found[0].is_file():
-        names = ", ".join(each.name for each in found) or "none"
+    if manifest.weights:
+        found = [folder / manifest.weights]
+    found = [each for each in found if each.is_file()]
+    if len(found) != 1:
+        names = ", ".join(each.name for each in found) or manifest.weights or "none"
         raise ConfigurationError(
-            f"{file} needs one .caffemodel beside it, or weights in {MANIFEST}; found {names}"
+            f"{file} needs one {kind} beside it, or weights in {MANIFEST}; found {names}"
         )
     return found[0]
 

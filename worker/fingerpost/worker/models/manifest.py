@@ -2,7 +2,8 @@
 
 ::
 
-    framework = "tensorflow"          # tensorflow, onnx, torch, caffe or python
+    framework = "tensorflow"          # one of `Framework`
+    task = "classification"           # what it answers; see `tasks`
     file = "model.keras"              # relative to the folder; a SavedModel needs none
     labels = "labels.txt"             # one label a line, in the order of the scores
 
@@ -39,6 +40,15 @@ import msgspec
 
 from fingerpost.basics.config_file import decode_toml, read_config
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.models.framework import FRAMEWORK_NAMES, Framework
+from fingerpost.worker.models.runtime import RuntimeSpec
+from fingerpost.worker.models.tasks import (
+    DetectionLayout,
+    DetectionSpec,
+    InputTensor,
+    SegmentationSpec,
+    Task,
+)
 from fingerpost.worker.models.unread import why_not_read_framework
 
 if TYPE_CHECKING:
@@ -63,39 +73,6 @@ __all__ = [
 ]
 
 MANIFEST: Final = "model.toml"
-
-
-class Framework(Enum):
-    """The framework that runs the model; also read by its other names, such as `pytorch`."""
-
-    TENSORFLOW = "tensorflow"
-    ONNX = "onnx"
-    TORCH = "torch"
-    CAFFE = "caffe"
-    PYTHON = "python"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Framework | None:
-        name = re.sub(r"[^a-z0-9]", "", value.casefold()) if isinstance(value, str) else ""
-        known = _OTHER_NAMES.get(name, name)
-        return next((each for each in cls if each.value == known), None)
-
-
-_FRAMEWORKS: Final = " or ".join(
-    [", ".join(each.value for each in list(Framework)[:-1]), list(Framework)[-1].value]
-)
-# Without case, hyphens and dots; Triton's platforms are among them.
-_OTHER_NAMES: Final = {
-    **dict.fromkeys(
-        ("keras", "keras2", "keras3", "savedmodel", "tensorflow1", "tensorflow2",
-         "tensorflowgraphdef", "tensorflowkeras", "tensorflowsavedmodel", "tf", "tf1", "tf2",
-         "tfkeras"),
-        "tensorflow",
-    ),
-    **dict.fromkeys(("onnxruntime", "onnxruntimeonnx", "ort"), "onnx"),
-    **dict.fromkeys(("libtorch", "pytorch", "pytorchlibtorch", "torchscript"), "torch"),
-    "opencvcaffe": "caffe",
-}  # fmt: skip
 
 
 class Layout(Enum):
@@ -135,10 +112,16 @@ class Filter(Enum):
 
 
 class Activation(Enum):
-    """The function that is applied to the model's output."""
+    """The function that is applied to the model's output, to each image's row.
+
+    `softmax` makes probabilities of logits of which one counts, `sigmoid` of logits that each count
+    by themselves, and `l2` a vector of length 1 of an embedding.
+    """
 
     NONE = "none"
     SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    L2 = "l2"
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,6 +133,9 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         channels: 3 (colour) or 1 (gray).
         layout: the order of the axes.
         encoded: the model takes encoded images and decodes them itself.
+        multiple: where the model takes images of any size, each side is filled up to a multiple of
+            this, 1 to 1024; images of equal sides run in one batch.
+        signature: of a SavedModel; by default the only one, or `serving_default`.
     """
 
     name: str | None = None
@@ -158,8 +144,12 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     channels: int | None = None
     layout: Layout | None = None
     encoded: bool | None = None
+    multiple: int | None = None
+    signature: str | None = None
 
     def __post_init__(self) -> None:
+        if self.multiple is not None and not 1 <= self.multiple <= 1024:
+            raise ValueError(f"input.multiple is {self.multiple}: it must be 1 to 1024")
         for key in ("height", "width"):
             side = getattr(self, key)
             if side is not None and not 1 <= side <= 16384:
@@ -204,10 +194,22 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class OutputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The model's output: `name` is the tensor of scores, where the model has several."""
+    """The model's output.
+
+    Attributes:
+        name: the tensor of scores, where the model has several.
+        activation: see `Activation`.
+        threshold: from which score on a label of a `multilabel` model is given, 0 to 1; by default
+            0.5.
+    """
 
     name: str | None = None
     activation: Activation = Activation.NONE
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"output.threshold is {self.threshold}: it must be 0 to 1")
 
 
 class BatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -218,6 +220,8 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         sizes: the only batch sizes that run, ascending; a smaller batch is padded to the next one.
             For compiled graphs, which are slow at every new shape.
         max_wait_ms: how many milliseconds an image may wait for others.
+        axis: whether the first axis of a model's tensors is the items; for the tasks detection,
+            segmentation and tensors. By default it is, unless its image has three axes.
         latency_ms: keep the milliseconds from submission to result under this, by smaller batches.
     """
 
@@ -225,6 +229,7 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sizes: tuple[int, ...] = ()
     max_wait_ms: float | None = None
     latency_ms: float | None = None
+    axis: bool | None = None
 
     def __post_init__(self) -> None:
         if self.max is not None and not 1 <= self.max <= 4096:
@@ -244,13 +249,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         framework: the framework that runs the model.
+        task: what it answers.
         file: the model's file; by default the folder itself, or the one file of a known kind.
-        weights: Caffe's `.caffemodel`, where `file` is the prototxt.
+        weights: Caffe's `.caffemodel`, where `file` is the prototxt, or OpenVINO's `.bin`.
         python_class: `package.module:Class`, called `class` in the file.
         labels: the labels file; by default `labels.txt` where it exists.
+        inputs: what the model's file does not say of its inputs, by their names.
+        runtime: how it is run.
     """
 
     framework: Framework
+    task: Task = Task.CLASSIFICATION
     file: str | None = None
     weights: str | None = None
     python_class: str | None = msgspec.field(default=None, name="class")
@@ -259,8 +268,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     preprocessing: Preprocessing = Preprocessing()
     output: OutputSpec = OutputSpec()
     batch: BatchSpec = BatchSpec()
+    inputs: dict[str, InputTensor] = {}
+    detection: DetectionSpec | None = None
+    segmentation: SegmentationSpec | None = None
+    runtime: RuntimeSpec = RuntimeSpec()
 
     def __post_init__(self) -> None:
+        self._check_task()
+        self.runtime.check(self.framework)
         for key in ("file", "weights", "labels"):
             value = getattr(self, key)
             if value is None:
@@ -272,6 +287,38 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(
                 "class is required with framework 'python', and only there: 'package.module:Class'"
             )
+
+    def _check_task(self) -> None:
+        """Raise `ValueError` for settings that belong to another task."""
+        output = self.output
+        wanted = _ACTIVATIONS.get(output.activation, self.task)
+        if wanted is not self.task:
+            raise ValueError(
+                f"output.activation is {output.activation.value!r}, which is for task "
+                f"{wanted.value!r}, but task is {self.task.value!r}"
+            )
+        for key, given, owner in (
+            ("output.threshold", output.threshold, Task.MULTILABEL),
+            ("[detection]", self.detection, Task.DETECTION),
+            ("[segmentation]", self.segmentation, Task.SEGMENTATION),
+        ):
+            if given is not None and self.task is not owner:
+                raise ValueError(
+                    f"{key} is for task {owner.value!r}, but task is {self.task.value!r}"
+                )
+        if self.task is Task.DETECTION and self.detection is None:
+            layouts = ", ".join(each.value for each in DetectionLayout)
+            raise ValueError(
+                f"task 'detection' needs [detection] with layout, one of {layouts}: how the "
+                "model's boxes, scores and classes lie"
+            )
+
+
+_ACTIVATIONS: Final = {
+    Activation.SOFTMAX: Task.CLASSIFICATION,
+    Activation.SIGMOID: Task.MULTILABEL,
+    Activation.L2: Task.EMBEDDING,
+}
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -293,7 +340,8 @@ def read_manifest(path: Path) -> Manifest:
             raise
         hint = why_not_read_framework(wrong[1])
         raise ConfigurationError(
-            f"{error.message}: expected {_FRAMEWORKS}" + (f"; {wrong[1]} is {hint}" if hint else "")
+            f"{error.message}: expected {FRAMEWORK_NAMES}"
+            + (f"; {wrong[1]} is {hint}" if hint else "")
         ) from error
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TORCH_EXPORT",
     "TorchArchive",
+    "is_openvino",
     "torch_archive",
     "why_not_read",
     "why_not_read_framework",
@@ -64,10 +65,7 @@ _CHECKPOINT: Final = _Format(
     "python -m tf2onnx.convert --checkpoint model.ckpt.meta --inputs IMAGES:0 --outputs SCORES:0 "
     "--output model.onnx",
 )
-_TFLITE: Final = _Format(
-    "a TensorFlow Lite model",
-    "convert it: python -m tf2onnx.convert --tflite model.tflite --output model.onnx",
-)
+_TFLITE: Final = _Format("a TensorFlow Lite model under another name", "name it model.tflite")
 _CORE_ML: Final = _Format(
     "a Core ML model, for Apple's devices",
     "export the model that it was made from to ONNX or as a SavedModel",
@@ -76,7 +74,11 @@ _TENSORRT: Final = _Format(
     "a TensorRT engine, compiled for one kind of GPU", "serve the ONNX file that it was built from"
 )
 _OPENVINO: Final = _Format(
-    "an OpenVINO model", "serve the ONNX file or SavedModel that it was made from"
+    "the weights of an OpenVINO model", "give the .xml beside it, or the folder"
+)
+_XML: Final = _Format(
+    "an XML file that is not an OpenVINO model",
+    "give the model.xml that openvino.save_model(model, 'model.xml') wrote, with its .bin",
 )
 _ANY_PICKLE: Final = _Format(
     "a pickle, as of scikit-learn: reading it would run its code",
@@ -105,14 +107,12 @@ _FORMATS: Final = {
     ".index": _CHECKPOINT,
     ".meta": _CHECKPOINT,
     ".safetensors": _WEIGHTS,
-    ".tflite": _TFLITE,
     ".lite": _TFLITE,
     ".mlmodel": _CORE_ML,
     ".mlpackage": _CORE_ML,
     ".engine": _TENSORRT,
     ".plan": _TENSORRT,
     ".trt": _TENSORRT,
-    ".xml": _OPENVINO,
     ".pkl": _ANY_PICKLE,
     ".pickle": _ANY_PICKLE,
     ".joblib": _ANY_PICKLE,
@@ -136,13 +136,9 @@ _TORCH_SUFFIXES: Final = frozenset(
     {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pt2", ".pth", ".torchscript"}
 )
 _FRAMEWORKS: Final = {
-    "tflite": _TFLITE,
-    "tensorflowlite": _TFLITE,
-    "litert": _TFLITE,
     "tensorrt": _TENSORRT,
     "tensorrtplan": _TENSORRT,
     "trt": _TENSORRT,
-    "openvino": _OPENVINO,
     "coreml": _CORE_ML,
     "safetensors": _WEIGHTS,
     "tensorflowjs": _TFJS,
@@ -189,6 +185,16 @@ def torch_archive(path: Path) -> TorchArchive:
     return TorchArchive.PICKLE if "data.pkl" in names else TorchArchive.OTHER
 
 
+def is_openvino(path: Path) -> bool:
+    """Whether an XML file is a model in OpenVINO's format (IR): its root is `net`."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(1000)
+    except OSError:
+        return False
+    return re.search(rb"<net[\s>]", begin) is not None
+
+
 def _format_of(path: Path) -> _Format | None:
     suffix = path.suffix.casefold()
     if path.is_dir():
@@ -200,6 +206,8 @@ def _format_of(path: Path) -> _Format | None:
             return _PICKLE
         if held in (TorchArchive.EXPORTED, TorchArchive.SCRIPT):
             return None
+    if suffix == ".xml":
+        return None if is_openvino(path) else _XML
     if suffix == ".bin" and path.with_suffix(".xml").exists():
         return _OPENVINO
     if path.name.startswith("pytorch_model") and suffix == ".bin":

@@ -24,10 +24,10 @@ from fingerpost.security.callers.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiohttp import web
     from prometheus_client import Counter
 
     from fingerpost.registry.access import Callers
+    from fingerpost.registry.request_head import RequestHead
 
 __all__ = ["AdminAccess"]
 
@@ -55,7 +55,7 @@ class AdminAccess:
         self._guard = BrowserGuard.of(names)
         self._attempts = Attempts()
 
-    async def check(self, request: web.Request, role: str, action: str, target: str) -> Caller:
+    async def check(self, request: RequestHead, role: str, action: str, target: str) -> Caller:
         """Return who it is, once it is known to be allowed to.
 
         Args:
@@ -84,7 +84,7 @@ class AdminAccess:
         return caller
 
     def ordered(
-        self, request: web.Request, caller: Caller, action: str, target: str, error: object = None
+        self, request: RequestHead, caller: Caller, action: str, target: str, error: object = None
     ) -> None:
         """Write down an order that was carried out, or failed by `error`."""
         if error is None:
@@ -92,7 +92,7 @@ class AdminAccess:
         else:
             self._callers.ordered(request, caller, action, target, "failed", str(error))
 
-    async def _identified(self, request: web.Request, action: str, target: str) -> Caller:
+    async def _identified(self, request: RequestHead, action: str, target: str) -> Caller:
         callers = self._callers
         known = callers.find(request)
         if known is not None:

@@ -9,9 +9,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
-from fingerpost.errors import FingerpostError, InvalidRequest
+from fingerpost.errors import FingerpostError, InvalidRequest, WrongTask
 from fingerpost.registry.query_parameters import check_parameters
 from fingerpost.worker.engine.outcome import top_labels
+from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.serving.errors import typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
 from fingerpost.worker.serving.uploads import check_image_headers
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.uploads import Uploads
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
-__all__ = ["ClassifyProtocol", "image_answer", "labels_wanted"]
+__all__ = ["ClassifyProtocol", "image_answer", "labels_wanted", "wrong_task"]
 
 _DEFAULT_TOP: Final = 5
 # Of 1,000 labels each: a millisecond or two.
@@ -59,13 +60,15 @@ class ClassifyProtocol:
     async def _one(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /`: one image in, `[[label, score], ...]` out."""
         top = labels_wanted(request)
+        served = admitted.served
+        if served.task is not Task.CLASSIFICATION:
+            raise wrong_task(served)
         images = await self._uploads.read_images(request, admitted)
         if len(images) != 1:
             raise InvalidRequest(
                 f"POST / takes one image, this body has {len(images)}: "
                 "POST /v1/classify/MODEL takes several"
             )
-        served = admitted.served
         outcome = await served.engine.classify(
             images[0][1],
             deadline=admitted.deadline,
@@ -78,8 +81,11 @@ class ClassifyProtocol:
     async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
         top = labels_wanted(request, "digest")
+        served = admitted.served
+        if served.task is not Task.CLASSIFICATION:
+            raise wrong_task(served)
         images = await self._uploads.read_images(request, admitted)
-        served, images_counted = admitted.served, self._metrics.of(admitted.served.model).images
+        images_counted = self._metrics.of(served.model).images
         if len(images) == 1:
             name, data = images[0]
             outcome = await served.engine.classify(
@@ -137,6 +143,14 @@ def image_answer(
         name=name,
         predictions=top_labels(outcome.scores, labels, top),
         timings_ms=outcome.timings,
+    )
+
+
+def wrong_task(served: ServedVersion) -> WrongTask:
+    """The error for a request to classify, of a model that answers another task."""
+    return WrongTask(
+        f"{served.model}@{served.version} answers {served.task.value}, not classification: use "
+        f"POST /v1/infer/{served.model} (client.infer, fingerpost infer)"
     )
 
 

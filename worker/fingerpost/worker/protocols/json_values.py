@@ -52,6 +52,9 @@ def numbers(values: object, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     """
     try:
         with np.errstate(over="raise"):
-            return np.asarray(values, dtype=dtype)
+            array = np.asarray(values, dtype=dtype)
     except (ValueError, TypeError, OverflowError, FloatingPointError, RecursionError) as error:
         raise InvalidRequest(f"{what} cannot be read as {dtype.name}: {error}") from error
+    if dtype.kind == "f" and np.isnan(array).any():  # NumPy makes it of null; JSON has none
+        raise InvalidRequest(f"{what} cannot be read as {dtype.name}: null is not a number")
+    return array

@@ -21,7 +21,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
+from aiohttp import ClientPayloadError, hdrs, web
 
 from fingerpost.client.frames import (
     HEARTBEAT,
@@ -42,18 +42,21 @@ from fingerpost.errors import (
     ImageTooLarge,
     InvalidRequest,
     LeaseExpired,
-    UnsupportedImage,
+    Overloaded,
 )
 from fingerpost.registry import LOAD_HEADER, ModelReference, WorkerState
 from fingerpost.registry.http_server import internal_error
 from fingerpost.security.grant import NO_LIMITS, Grant
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
+from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.protocols.classify import image_answer, labels_wanted
+from fingerpost.worker.protocols.stream_result import task_result
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S, Admission, deadline_s
 from fingerpost.worker.serving.errors import typed_error
 from fingerpost.worker.serving.reference import model_reference
 from fingerpost.worker.serving.routes import ProtocolRoutes
 from fingerpost.worker.serving.tenancy import flow_of
+from fingerpost.worker.serving.uploads import check_stream_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +92,7 @@ class StreamProtocol:
         admission: Admission,
         config: WorkerConfig,
         metrics: WorkerMetrics,
-        load: Callable[[], LoadReport],
+        load: Callable[[web.Request], LoadReport],
         memory: BodyMemory,
     ) -> None:
         self._manager = manager
@@ -103,7 +106,7 @@ class StreamProtocol:
         """Add the route."""
         self._tenancy = context.tenancy
         routes = ProtocolRoutes(context, "/v1/stream", typed_error)
-        routes.stream("/v1/stream/{model}", self._stream, check=_check_headers)
+        routes.stream("/v1/stream/{model}", self._stream, check=check_stream_headers)
 
     async def _stream(
         self, request: web.Request, record: RequestRecord, permit: Permit | None
@@ -113,7 +116,7 @@ class StreamProtocol:
         with self._manager.acquire(reference) as served:
             record.served_by(served.model, served.version)
         response = web.StreamResponse(
-            headers={hdrs.CONTENT_TYPE: STREAM_TYPE, LOAD_HEADER: self._load().to_header()}
+            headers={hdrs.CONTENT_TYPE: STREAM_TYPE, LOAD_HEADER: self._load(request).to_header()}
         )
         response.enable_chunked_encoding()
         response.force_close()  # what a client sends after the end is not a request
@@ -133,18 +136,6 @@ class StreamProtocol:
             grant=NO_LIMITS if permit is None else permit.grant,
         ).run()
         return response
-
-
-def _check_headers(request: web.Request) -> None:
-    """Raise where the headers are not those of a stream."""
-    if request.content_type != STREAM_TYPE:
-        raise UnsupportedImage(
-            f"Content-Type {request.content_type!r} is not a stream: send {STREAM_TYPE}"
-        )
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise UnsupportedImage("a stream's body is sent as it is, without Content-Encoding")
-    if request.version < HttpVersion11:
-        raise InvalidRequest("a stream needs HTTP/1.1 or later")
 
 
 class _Stream:
@@ -192,6 +183,7 @@ class _Stream:
         self._scope = asyncio.timeout(lease_s if self._by_lease else left_s)
         self._images: set[asyncio.Task[None]] = set()
         self._bytes = 0
+        self._unfinished = 0  # bytes of the next image
         self._room = asyncio.Event()
         self._writing = asyncio.Lock()
         self._written_at = self._loop.time()
@@ -224,6 +216,7 @@ class _Stream:
                     raise self._lost
                 await self._response.write_eof()
         finally:
+            self._memory.hold(self._grant, -self._unfinished)
             tasks = [beat, *self._images]
             for task in tasks:
                 task.cancel()
@@ -271,8 +264,6 @@ class _Stream:
         while len(self._images) >= streams.window or self._bytes >= requests.max_bytes:
             self._room.clear()
             await self._room.wait()
-        while self._memory.full:  # noqa: ASYNC110 - of the bodies of others, too
-            await asyncio.sleep(_FULL_S)
         if self._grant is not NO_LIMITS:
             limits = self._tenancy.limits
             while wait_s := limits.wait_s(self._grant, time.monotonic()):  # noqa: ASYNC110
@@ -282,10 +273,14 @@ class _Stream:
             pause_s = requests.body_timeout_s if partial else streams.idle_timeout_s
             try:
                 async with asyncio.timeout(pause_s):
+                    while not self._memory.has_room(self._grant):  # noqa: ASYNC110 - others' bodies
+                        await asyncio.sleep(_FULL_S)
                     chunk = await self._request.content.readany()
             except TimeoutError:
                 if self._images and not partial:
                     continue  # the client waits for its answers
+                if not self._memory.has_room(self._grant):
+                    raise Overloaded("no memory for the image: use another worker") from None
                 raise InvalidRequest(f"the stream stalled: no byte for {pause_s:g} s") from None
             except ClientPayloadError as error:
                 raise InvalidRequest(f"the stream broke off: {error}") from error
@@ -294,14 +289,21 @@ class _Stream:
                     raise InvalidRequest("the stream ended within a frame")
                 return None
             self._decoder.feed(chunk)
+            self._hold_unfinished()
+        self._hold_unfinished()
         return frame
+
+    def _hold_unfinished(self) -> None:
+        """Count what has arrived of the next image."""
+        more, self._unfinished = self._decoder.buffered - self._unfinished, self._decoder.buffered
+        self._memory.hold(self._grant, more)
 
     def _start(self, frame: Frame) -> None:
         size = len(frame.body)
         task = asyncio.create_task(self._answer(self._taken, frame))
         self._taken += 1
         self._bytes += size
-        self._memory.used += size
+        self._memory.hold(self._grant, size)
         self._images.add(task)
         grant, flow = self._grant, self._flow
         plain = flow is DEFAULT_FLOW and grant is NO_LIMITS
@@ -313,7 +315,7 @@ class _Stream:
                 self._tenancy.leave(grant, flow, 1, 0)
             self._images.discard(task)
             self._bytes -= size
-            self._memory.used -= size
+            self._memory.hold(grant, -size)
             self._room.set()
 
         task.add_done_callback(done)
@@ -339,11 +341,13 @@ class _Stream:
                 )
             with self._admission.count(), self._manager.acquire(self._reference) as served:
                 version = served.version
+                body, flow, top = frame.body, self._flow, self._top
                 async with asyncio.timeout_at(deadline):
-                    outcome = await served.engine.classify(
-                        frame.body, deadline=deadline, flow=self._flow
-                    )
-                result = image_answer(name, outcome, served.labels, self._top)
+                    if served.task is Task.CLASSIFICATION:
+                        outcome = await served.engine.classify(body, deadline=deadline, flow=flow)
+                        result = image_answer(name, outcome, served.labels, top)
+                    else:
+                        result = await task_result(served, name, body, deadline, flow, top)
             self._classified.inc()
         except TimeoutError:
             result = ImageAnswer(

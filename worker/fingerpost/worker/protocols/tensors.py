@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Item = bytes | memoryview | NDArray[Any]
     T = TypeVar("T")
 
-__all__ = ["classify_all", "each_row", "scores_json", "split_batch", "tensor"]
+__all__ = ["classify_all", "each_row", "scores_json", "split_batch", "split_items", "tensor"]
 
 _FLOAT32: Final = np.dtype("<f4")
 # From here on the numbers of a request are checked in a thread: 1 ms.
@@ -79,6 +79,11 @@ async def split_batch(
         if not finite:
             raise InvalidRequest(f"{what} has numbers that are not finite as float32")
     return [array] if array.ndim == 3 else list(array)
+
+
+def split_items(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """The items along the first axis, also where they are single numbers."""
+    return list(array) if array.ndim > 1 else [array[at, ...] for at in range(len(array))]
 
 
 def _floats(array: NDArray[Any]) -> tuple[NDArray[np.float32], bool]:

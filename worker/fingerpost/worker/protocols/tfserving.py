@@ -1,12 +1,14 @@
 """TensorFlow Serving's REST API, so that its clients work unmodified.
 
-Written after https://www.tensorflow.org/tfx/serving/api_rest. A model has one input and one output,
-so their names in a request do not matter. The input is encoded images, `{"b64": ...}`, which are
-decoded, resized and preprocessed here; or numbers, which the model gets unchanged, as float32.
+Written after https://www.tensorflow.org/tfx/serving/api_rest. A model whose answer is one row has
+one input and one output, so their names in a request do not matter; the others have all of them by
+their names. An image is encoded, `{"b64": ...}`, and is decoded, resized and preprocessed here; or
+numbers, which the model gets unchanged.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -16,18 +18,24 @@ from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
 from fingerpost.registry.http_server import json_response
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.status import VersionState, VersionStatus
+from fingerpost.worker.models.tasks import Task
+from fingerpost.worker.protocols.classify import wrong_task
 from fingerpost.worker.protocols.json_values import decode_json, from_base64, numbers
 from fingerpost.worker.protocols.long_json import read_base64, read_json, read_numbers
+from fingerpost.worker.protocols.named_values import NamedValues
 from fingerpost.worker.protocols.tensors import (
     classify_all,
     each_row,
     scores_json,
     split_batch,
 )
+from fingerpost.worker.protocols.v2.tensors import run_items, stacked
 from fingerpost.worker.serving.errors import message_error
 from fingerpost.worker.serving.reference import model_reference
 from fingerpost.worker.serving.routes import ProtocolRoutes
 from fingerpost.worker.serving.uploads import check_tensor_headers
+from fingerpost.worker.tasks.answer import datatype_of, lists_of
+from fingerpost.worker.tasks.engine import TaskEngine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item, Scores
-    from fingerpost.worker.repository.manager import ModelManager
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
@@ -46,13 +54,21 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", bound="_Predict | _Classify")
 
-__all__ = ["TensorFlowServingProtocol"]
+__all__ = ["TensorFlowServingProtocol", "tensor_infos"]
 
 _SIGNATURE: Final = "serving_default"
 _FLOAT32: Final = np.dtype(np.float32)
 _ABSENT: Final = msgspec.Raw()
+_TF_TYPES: Final = {
+    "BYTES": "DT_STRING",
+    "FP16": "DT_HALF",
+    "FP32": "DT_FLOAT",
+    "FP64": "DT_DOUBLE",
+}
 # A row of numbers of this length takes a millisecond.
 _LONG_ROW_BYTES: Final = 1 << 13
+# From here on numbers are written as JSON in a thread: a millisecond.
+_MANY_NUMBERS: Final = 1 << 14
 
 
 class _Predict(msgspec.Struct):
@@ -82,6 +98,7 @@ class TensorFlowServingProtocol:
         self._metrics = metrics
         self._uploads = uploads
         self._turns = turns
+        self._values = NamedValues(config, turns)
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
@@ -102,17 +119,55 @@ class TensorFlowServingProtocol:
         text, asked = await self._read(request, admitted, _Predict)
         if (asked.instances == _ABSENT) == (asked.inputs == _ABSENT):
             raise InvalidRequest("give exactly one of 'instances' (rows) and 'inputs' (columns)")
+        if isinstance(admitted.served.engine, TaskEngine):
+            return await self._named(admitted, admitted.served.engine, text, asked)
         if asked.inputs == _ABSENT:
             scores = await self._run(text, asked.instances, "instances", admitted)
             return b'{"predictions":%b}' % await scores_json(scores, self._turns)
         scores = await self._run(text, _column(text, asked.inputs), "inputs", admitted)
         return b'{"outputs":%b}' % await scores_json(scores, self._turns)
 
+    async def _named(
+        self, admitted: Admitted, engine: TaskEngine, text: LongJson, asked: _Predict
+    ) -> bytes:
+        """Answer a model of several inputs or outputs; a single output has no name."""
+        inputs = engine.backend.inputs
+        rows = asked.inputs == _ABSENT
+        if rows:
+            items = await self._values.rows(text, asked.instances, inputs, "instances")
+        else:
+            items = await self._values.columns(text, asked.inputs, inputs, "inputs")
+        found = await run_items(admitted, engine, items, deadline=admitted.deadline)
+        self._metrics.of(admitted.served.model).images.inc(len(items))
+        if rows:
+            written = [
+                await self._members({name: np.asarray(a) for name, a in each.arrays.items()})
+                for each in found
+            ]
+            return b'{"predictions":[%b]}' % b",".join(written)
+        whole = {name: stacked(name, found) for name in found[0].arrays}
+        return b'{"outputs":%b}' % await self._members(whole)
+
+    async def _members(self, outputs: dict[str, NDArray[Any]]) -> bytes:
+        """Outputs by their names, or the only one alone."""
+        values = []
+        for name, each in outputs.items():
+            if each.size > _MANY_NUMBERS:  # a millisecond
+                value = msgspec.json.encode(await asyncio.to_thread(lists_of, each))
+                await self._turns.next()
+            else:
+                value = msgspec.json.encode(lists_of(each))
+            values.append(value if len(outputs) == 1 else b"%b:%b" % (_name(name), value))
+        return values[0] if len(outputs) == 1 else b"{%b}" % b",".join(values)
+
     async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
         """Answer each example, whose one feature is an image, by all labels with their scores."""
+        served = admitted.served
+        if served.task not in (Task.CLASSIFICATION, Task.MULTILABEL):
+            raise wrong_task(served)
         text, asked = await self._read(request, admitted, _Classify)
         scores = await self._run(text, asked.examples, "examples", admitted)
-        labels = admitted.served.labels
+        labels = served.labels
         rows = await each_row(
             scores,
             lambda row: msgspec.Raw(msgspec.json.encode(top_labels(row, labels, 0))),
@@ -131,7 +186,12 @@ class TensorFlowServingProtocol:
             what="the body",
         )
         asked = text.decode(kind, "the body")
-        _check_signature(asked.signature_name)
+        own = admitted.served.engine.signature
+        if asked.signature_name not in ("", own or _SIGNATURE):
+            raise InvalidRequest(
+                f"signature_name {asked.signature_name[:100]!r} is not known: leave it out, or "
+                f"{own or _SIGNATURE!r}"
+            )
         return text, asked
 
     async def _run(
@@ -218,17 +278,18 @@ class TensorFlowServingProtocol:
 
     async def _metadata(self, request: web.Request) -> web.Response:
         with self._manager.acquire(model_reference(request, self._manager)) as served:
-            classes = len(served.labels)
             model, version = served.model, served.version
+            inputs, outputs = tensor_infos(served)
+            name = served.engine.signature or _SIGNATURE
         signature = {
-            "inputs": {"image": _tensor_info("image", "DT_STRING", [-1])},
-            "outputs": {"scores": _tensor_info("scores", "DT_FLOAT", [-1, classes])},
+            "inputs": inputs,
+            "outputs": outputs,
             "method_name": "tensorflow/serving/predict",
         }
         return json_response(
             {
                 "model_spec": {"name": model, "signature_name": "", "version": version},
-                "metadata": {"signature_def": {"signature_def": {_SIGNATURE: signature}}},
+                "metadata": {"signature_def": {"signature_def": {name: signature}}},
             }
         )
 
@@ -259,11 +320,31 @@ def _is_object(value: msgspec.Raw) -> bool:
     return bytes(memoryview(value)[:1]) == b"{"
 
 
-def _check_signature(name: str) -> None:
-    if name not in ("", _SIGNATURE):
-        raise InvalidRequest(
-            f"signature_name {name!r} is not known: leave it out, or {_SIGNATURE!r}"
-        )
+def _name(name: str) -> bytes:
+    return msgspec.json.encode(name)
+
+
+def tensor_infos(served: ServedVersion) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs and the outputs by their names."""
+    if not isinstance(served.engine, TaskEngine):
+        scores = _tensor_info("scores", "DT_FLOAT", [-1, served.width])
+        return {"image": _tensor_info("image", "DT_STRING", [-1])}, {"scores": scores}
+    backend = served.engine.backend
+    inputs = {name: _tensor_info(name, "DT_STRING", [-1]) for name in backend.inputs.images}
+    for name, spec in backend.inputs.numbers.items():
+        sides = [-1 if side is None else side for side in (spec.shape or (None, None))[1:]]
+        inputs[name] = _tensor_info(name, _tf_type(spec.dtype), [-1, *sides])
+    outputs = {
+        name: _tensor_info(name, _tf_type(dtype), [-1, *shape])
+        for name, (dtype, shape) in backend.outputs.items()
+    }
+    return inputs, outputs
+
+
+def _tf_type(dtype: np.dtype[Any] | str) -> str:
+    """TensorFlow's name of a type of NumPy."""
+    name = datatype_of(dtype)
+    return _TF_TYPES.get(name) or f"DT_{name}"
 
 
 def _status(status: VersionStatus) -> dict[str, object]:

@@ -24,9 +24,14 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import completed
+from fingerpost.worker.backends.needed import NEEDED
 from fingerpost.worker.engine.engine import Engine
-from fingerpost.worker.models.files import is_keras
+from fingerpost.worker.models.formats import is_keras
 from fingerpost.worker.models.manifest import Framework
+from fingerpost.worker.models.tasks import Task
+from fingerpost.worker.tasks.backend import TaskBackend
+from fingerpost.worker.tasks.engine import TaskEngine
+from fingerpost.worker.tasks.readers import row_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.models.files import ModelFiles
+    from fingerpost.worker.tasks.readers import RowReader
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["EngineLoader", "LoadedModel", "check_labels"]
@@ -43,11 +49,6 @@ __all__ = ["EngineLoader", "LoadedModel", "check_labels"]
 logger = logging.getLogger(__name__)
 
 _SWITCH_S: Final = 0.0005
-_IMPORTS: Final = {
-    Framework.ONNX: "onnxruntime",
-    Framework.TORCH: "torch",
-    Framework.CAFFE: "cv2",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +60,15 @@ class LoadedModel:
         labels: the names of the classes, in the order of the scores.
         own_labels: those that the model itself has, for when its files have none.
         meta: facts about it for the registration.
+        task, reader: see `ServedVersion`.
     """
 
     engine: Engine
     labels: Labels
     own_labels: tuple[str, ...] = ()
     meta: dict[str, str] = field(default_factory=dict)
+    task: Task = Task.CLASSIFICATION
+    reader: RowReader | None = None
 
 
 class EngineLoader:
@@ -122,21 +126,30 @@ class EngineLoader:
         except BaseException:
             asyncio.run(engine.aclose())
             raise
-        wanted = backend.input
+        wanted, task = backend.input, files.manifest.task
         size = f"{wanted.height}x{wanted.width}x{wanted.channels}"
         meta = {
             "framework": backend.framework,
             **self._config.models.placement.meta(backend.device),
             "image": "any" if wanted.encoded else size,
+            **({} if task is Task.CLASSIFICATION else {"task": task.value}),
             **({"digest": files.digest} if files.digest else {}),
         }
         if files.copy is not None:  # it is removed with the engine
             weakref.finalize(engine, files.copy.remove)
-        return LoadedModel(engine=engine, labels=labels, own_labels=own, meta=meta)
+        return LoadedModel(
+            engine=engine,
+            labels=labels,
+            own_labels=own,
+            meta=meta,
+            task=task,
+            reader=row_reader(task, files.manifest.output, classes),
+        )
 
     def _engine(self, backend: Backend, files: ModelFiles) -> Engine:
         config = self._config
-        return Engine(
+        make = TaskEngine if isinstance(backend, TaskBackend) else Engine
+        return make(
             backend,
             images=config.images,
             batching=config.batching.override(files.manifest.batch),
@@ -174,8 +187,8 @@ def _import_framework(files: ModelFiles) -> None:
             from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 
             import_tensorflow(keras=is_keras(files.path))
-        elif framework in _IMPORTS:
-            importlib.import_module(_IMPORTS[framework])
+        else:
+            importlib.import_module(NEEDED[framework].module)
 
 
 def _warn_of_teachable_machine(files: ModelFiles) -> None:
@@ -200,9 +213,16 @@ def _warn_of_teachable_machine(files: ModelFiles) -> None:
 def check_labels(files: ModelFiles, classes: int) -> tuple[str, ...]:
     """The names of a model's classes: its labels, or where it has none the classes' numbers.
 
+    An embedding has none, and the numbers of a regression need none.
+
     Raises:
         ConfigurationError: there are not as many labels as scores.
     """
+    task = files.manifest.task
+    if not task.one_row:
+        return files.labels
+    if task is Task.EMBEDDING or (task is Task.REGRESSION and not files.labels):
+        return ()
     if not files.labels:
         logger.warning(
             "model %s has no labels: answers name classes 0 to %d", files.name, classes - 1

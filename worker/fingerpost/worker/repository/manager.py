@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from fingerpost.worker.models.tasks import Task
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.models.status import VersionStatus
+    from fingerpost.worker.tasks.readers import RowReader
 
 __all__ = ["ModelManager", "ServedVersion"]
 
@@ -30,6 +33,9 @@ class ServedVersion:
         own_labels: those that the model itself has, for when its files have none.
         engine: runs it.
         digest: of its files, where its signature was verified; else empty.
+        task: what it answers.
+        reader: makes the answers of its rows; None for a classifier, and where the engine makes
+            them.
     """
 
     model: str
@@ -38,6 +44,13 @@ class ServedVersion:
     engine: Engine
     own_labels: tuple[str, ...] = ()
     digest: str = ""
+    task: Task = Task.CLASSIFICATION
+    reader: RowReader | None = None
+
+    @property
+    def width(self) -> int:
+        """How many numbers the model gives for an image."""
+        return len(self.labels) if self.reader is None else self.reader.width
 
 
 class ModelManager(Protocol):

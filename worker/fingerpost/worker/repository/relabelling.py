@@ -33,6 +33,11 @@ def relabelled(served: ServedVersion, files: ModelFiles) -> ServedVersion:
             "its signed files have changed, and what was loaded stays: publish them as another "
             "version"
         )
+    if not served.task.one_row and files.labels != served.labels:
+        raise ConfigurationError(
+            f"its labels have changed, and a model of task {served.task.value!r} keeps those "
+            "that it was loaded with: publish them as another version"
+        )
     where = f"{served.model}@{served.version}"
     count = len(served.labels)
     numbers = tuple(map(str, range(count)))

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel, UntrustedModel
+from fingerpost.errors import ConfigurationError, InvalidRequest, UnknownModel
 from fingerpost.worker.repository.handle import VersionHandle
+from fingerpost.worker.repository.load_failure import LoadFailure, too_little_room
 from fingerpost.worker.repository.manager import ServedVersion
 from fingerpost.worker.repository.relabelling import relabelled
 from fingerpost.worker.repository.versions.lifecycle import Lifecycle
@@ -189,6 +190,8 @@ class ModelRepository:
             ConfigurationError: nothing can be served.
         """
         await self.scan()
+        if problem := too_little_room(self._source.place):
+            logger.warning("%s", problem)
         self._advance()
         await self.wait_until(lambda: all(each.idle for each in self._models.values()))
         problems = [
@@ -288,15 +291,14 @@ class ModelRepository:
         try:
             loaded = await self._loaded(name, version, files)
         except Exception as error:
-            known = isinstance(error, ConfigurationError)
-            text = str(error) if known else f"{type(error).__name__}: {error}"
-            if isinstance(error, UntrustedModel):
-                text = f"{error.code}: {text}"  # for programs that watch it
-            if self._started or not known:  # else `start` raises it
-                trace = None if known else error
+            failure = LoadFailure.of(error, self._source.place)
+            if self._started or failure.unforeseen:  # else `start` raises it
+                text, trace = failure.text, error if failure.unforeseen else None
                 logger.error("%s@%d cannot be loaded: %s", name, version, text, exc_info=trace)  # noqa: TRY400
             self._metrics.of(name).load_failures.inc()
-            lifecycle.failed(version, text[:_MAX_ERROR], files=files, now=now())
+            # At the start the next lower version is loaded instead, and nothing is waited for.
+            tried = None if failure.passing and self._started else files
+            lifecycle.failed(version, failure.text[:_MAX_ERROR], files=tried, now=now())
         else:
             served = ServedVersion(
                 model=name,
@@ -305,6 +307,8 @@ class ModelRepository:
                 own_labels=loaded.own_labels,
                 engine=loaded.engine,
                 digest=loaded.meta.get("digest", ""),
+                task=loaded.task,
+                reader=loaded.reader,
             )
             self._entries.setdefault(name, {})[version] = VersionHandle(served, loaded.meta)
             self._engines += (loaded.engine,)

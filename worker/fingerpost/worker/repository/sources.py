@@ -72,6 +72,11 @@ class ModelSource(Protocol):
         """Whether the source is for one model only."""
         ...
 
+    @property
+    def place(self) -> Path | None:
+        """A folder on the disk of the models; None where they are on none."""
+        ...
+
     def scan(self) -> dict[str, FoundModel]:
         """The models that exist now, by name.
 
@@ -100,6 +105,7 @@ class FixedModel:
     single_model = True
 
     def __init__(self, files: ModelFiles, find: Callable[[], ModelFiles] | None = None) -> None:
+        self.place = files.folder
         self._files = files
         self._find = find
         self._seen = ""
@@ -150,7 +156,7 @@ class ModelFolder:
         root: Path | None = None,
         follow_symlinks: bool = False,
     ) -> None:
-        self._folder = folder
+        self.place = self._folder = folder
         self._around = (folder, *([root] if root else []))
         self._follow_symlinks = follow_symlinks
         self._seen: dict[int, str] = {}
@@ -232,7 +238,7 @@ class ModelRoot:
         find: Callable[..., ModelFiles] = find_model,
         follow_symlinks: bool = False,
     ) -> None:
-        self._folder = folder
+        self.place = self._folder = folder
         self._only = frozenset(only)
         self._policy = policy
         self._follow_symlinks = follow_symlinks

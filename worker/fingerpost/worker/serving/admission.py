@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.errors import FingerpostError
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.repository.manager import ServedVersion
 
 __all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "deadline_s"]
@@ -45,6 +46,7 @@ class Admission:
 
     Attributes:
         rif: requests in flight, from their headers on; of streams, the images.
+        uploads: requests whose body is to name the model, and has not arrived.
         refusal: what all new work is refused with, by its headers; None lets it in. A draining
             worker sets it only when no client can hold its address any more.
     """
@@ -56,8 +58,10 @@ class Admission:
         self._idle.set()
         self._streams: set[Callable[[], object]] = set()
         self._state = WorkerState.STARTING
+        self._followers: list[Callable[[], object]] = []
         self._contended: dict[Flow, OldestFirst] = {}  # of the flows that were refused some
         self.rif = 0
+        self.uploads = 0
         self.refusal: FingerpostError | None = None
 
     @property
@@ -68,11 +72,17 @@ class Admission:
     @state.setter
     def state(self, state: WorkerState) -> None:
         self._state = state
+        for follower in self._followers:
+            follower()
         if state is WorkerState.DRAINING:
             for end in tuple(self._streams):
                 end()
 
-    def check_boot_id(self, request: web.Request) -> None:
+    def follow_state(self, follower: Callable[[], object]) -> None:
+        """Call `follower` whenever the state is set."""
+        self._followers.append(follower)
+
+    def check_boot_id(self, request: RequestHead) -> None:
         """Refuse a request that is meant for another process.
 
         Raises:
@@ -122,7 +132,52 @@ class Admission:
         served.engine.admit(left_s, flow)
         return left_s
 
-    def overloaded(self, request: web.Request, error: Overloaded) -> None:
+    def admit_head(self, request: RequestHead) -> float:
+        """Check what `admit` does that needs no model, for protocols that name it in the body.
+
+        Raises:
+            Draining, Overloaded, DeadlineExceeded, InvalidRequest.
+        """
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)
+        left_s = deadline_s(request)
+        if left_s is not None and left_s <= 0:
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        if self.rif + self.uploads >= self._max_in_flight:
+            raise Overloaded(
+                f"{self.rif + self.uploads} requests are in flight here already: use another "
+                "worker, or try again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        return DEFAULT_DEADLINE_S if left_s is None else left_s
+
+    @contextlib.contextmanager
+    def uploading(self) -> Iterator[None]:
+        """Count a request whose model is not known yet inside the `with` block."""
+        self.uploads += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.uploads -= 1
+            self._update_idle()
+
+    def admit_body(
+        self, request: RequestHead, served: ServedVersion, left_s: float, flow: Flow
+    ) -> None:
+        """Check the rest of what `admit` does, once the model is known.
+
+        A request that began before this worker drained is still answered.
+
+        Raises:
+            Overloaded, DeadlineExceeded.
+        """
+        older = self._contended.get(flow)
+        if older is not None and older.contended(time.monotonic()):
+            self._defer(request, served, flow)
+        served.engine.admit(left_s, flow)
+
+    def overloaded(self, request: RequestHead, error: Overloaded) -> None:
         """Record that a request was refused; sets when it should come back.
 
         `refusal`, which is raised for every request, stays as it was set, and so does the error of
@@ -139,7 +194,7 @@ class Admission:
             _waited_s(request), retry_after_s, time.monotonic()
         )
 
-    def _defer(self, request: web.Request, served: ServedVersion, flow: Flow) -> None:
+    def _defer(self, request: RequestHead, served: ServedVersion, flow: Flow) -> None:
         """Refuse a request that would take the place of older ones of its tenant and class."""
         older = self._contended[flow].defers(_waited_s(request))
         if older and served.engine.crowded(flow):
@@ -207,11 +262,11 @@ class Admission:
         return True
 
     def _update_idle(self) -> None:
-        if not self.rif and not self._streams:
+        if not self.rif and not self._streams and not self.uploads:
             self._idle.set()
 
 
-def deadline_s(request: web.Request) -> float | None:
+def deadline_s(request: RequestHead) -> float | None:
     """Seconds until the deadline of a request; None where it has none.
 
     Raises:
@@ -229,7 +284,7 @@ def deadline_s(request: web.Request) -> float | None:
     return left_ms / 1000
 
 
-def _waited_s(request: web.Request) -> float:
+def _waited_s(request: RequestHead) -> float:
     """For how many seconds its client has waited with this request; 0 where it does not say."""
     text = request.headers.get(WAITED_HEADER, "")
     return int(text) / 1000 if text.isdecimal() and len(text) < 10 else 0.0

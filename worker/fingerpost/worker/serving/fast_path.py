@@ -35,11 +35,13 @@ class FastPath:
     """Finds the handler of a path that was answered before.
 
     Args:
-        load: makes this moment's load report, for every response.
+        load: makes this moment's load report for the sender of a request, for every response.
+        pages: whether web pages may ask, whose answers the application has to mark.
     """
 
-    def __init__(self, load: Callable[[], LoadReport]) -> None:
+    def __init__(self, load: Callable[[web.Request], LoadReport], *, pages: bool = False) -> None:
         self._load = load
+        self._pages = pages
         self._handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
 
     def handle(self, request: web.Request) -> Awaitable[web.StreamResponse] | None:
@@ -50,7 +52,8 @@ class FastPath:
         if request.method != hdrs.METH_POST:
             return None
         handler = self._handlers.get(request.raw_path.partition("?")[0])
-        if handler is None or hdrs.EXPECT in request.headers:
+        headers = request.headers
+        if handler is None or hdrs.EXPECT in headers or (self._pages and hdrs.ORIGIN in headers):
             return None
         return handler(request)
 
@@ -72,7 +75,7 @@ class FastPath:
 
         async def handler(request: web.Request) -> web.StreamResponse:
             found = await answer(request, reference)
-            load = self._load().to_header()
+            load = self._load(request).to_header()
             if isinstance(found, bytes):
                 if request.keep_alive and request.version == HttpVersion11:
                     return FastJsonResponse(request, found, load)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fingerpost.registry import Registry
+    from fingerpost.worker.config import LeasesConfig
 
 __all__ = ["LeaseKeys"]
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # How often keys are read again, in seconds. `fingerpost keys rotate` waits for several of these.
 POLL_S: Final = 5.0
+# While there are none.
+_NONE_S: Final = 1.0
 
 
 class LeaseKeys:
@@ -50,6 +53,13 @@ class LeaseKeys:
         self._keys = PublicKeys()
         self._failing = False
         self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def configured(cls, config: LeasesConfig, registry: Registry) -> LeaseKeys:
+        """Keys from where the settings say. Raises `ConfigurationError`, see `from_file`."""
+        if config.keys_file is not None:
+            return cls.from_file(config.keys_file)
+        return cls.from_registry(registry)
 
     @classmethod
     def from_file(cls, path: Path) -> LeaseKeys:
@@ -92,7 +102,8 @@ class LeaseKeys:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(self._poll_s)
+            # The first proxy publishes its key when it starts, perhaps just now.
+            await asyncio.sleep(self._poll_s if len(self._keys) else min(self._poll_s, _NONE_S))
             await self._update()
 
     async def _update(self) -> None:

@@ -1,4 +1,12 @@
-"""The memory for the bodies of all requests in flight in this process."""
+"""The memory for the bodies of all requests in flight in this process.
+
+Tenants share it by dynamic thresholds (Choudhury and Hahne, 1998): each has twice what is free, at
+most. So one alone has two thirds, one more finds two thirds of the rest, and some is always free
+for the next, however slowly the bodies of the others arrive: none of theirs has to be thrown away.
+Rejected: a fixed part for each tenant, which leaves most of it empty; and the end of the uploads of
+whoever has the most, as in the queue, which has received their bytes in vain. Requests without a
+lease are not told apart, and have all.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fingerpost.basics.remote_network import remote_network
 from fingerpost.errors import Overloaded
+from fingerpost.security.grant import NO_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +36,8 @@ _CGROUP_LIMITS: Final = (
 # Of the machine's memory: models, decoded images and the frameworks have the rest.
 _SHARE: Final = 8
 _RETRY_AFTER_S: Final = 1.0
+# Most bytes of a tenant, in parts of those that are free.
+_TIMES_FREE: Final = 2
 
 
 class Held(Protocol):
@@ -49,13 +61,22 @@ class BodyMemory:
         derived = max(machine_memory() // _SHARE, 2 * config.max_bytes)
         self.most = config.max_memory_bytes or derived
         self.used = 0
+        self._tenants: Counter[str] = Counter()  # bytes of those with a lease
         self._most_uploads = config.max_uploads_per_client
         self._uploads: Counter[str] = Counter()
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing more can be held now."""
-        return self.used >= self.most
+    def has_room(self, grant: Grant, count: int = 1) -> bool:
+        """Whether so many more bytes of a tenant can be held now."""
+        free = self.most - self.used - count
+        return free >= 0 and (grant is NO_LIMITS or self._may_have(grant, count, free))
+
+    def hold(self, grant: Grant, count: int) -> None:
+        """Count more bytes of a tenant, or fewer; whether there is room is not checked."""
+        self.used += count
+        if grant is not NO_LIMITS:
+            self._tenants[grant.tenant] += count
+            if not self._tenants[grant.tenant]:
+                del self._tenants[grant.tenant]
 
     def take(self, held: Held, count: int) -> None:
         """Hold more bytes of a request's body; `give` them back when it is answered.
@@ -63,19 +84,35 @@ class BodyMemory:
         Raises:
             Overloaded: there is no room for them.
         """
-        if self.used + count > self.most:
-            raise Overloaded(
-                f"the bodies of all requests here have {self.used:,} bytes, and {self.most:,} is "
-                "the most (--max-memory): use another worker, or try again in a second",
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        self.used += count
+        used, grant = self.used + count, held.grant
+        if used > self.most:
+            raise self._overloaded("")
+        if grant is NO_LIMITS:
+            self.used = used
+        elif self._may_have(grant, count, self.most - used):
+            self.hold(grant, count)
+        else:
+            raise self._overloaded(f"tenant {grant.tenant!r} has its share: ", "share_of_memory")
         held.body_bytes += count
 
     def give(self, held: Held) -> None:
         """Hold nothing of a request's body any more."""
-        self.used -= held.body_bytes
+        if held.grant is NO_LIMITS:
+            self.used -= held.body_bytes
+        else:
+            self.hold(held.grant, -held.body_bytes)
         held.body_bytes = 0
+
+    def _may_have(self, grant: Grant, count: int, free: int) -> bool:
+        return self._tenants[grant.tenant] + count <= _TIMES_FREE * free
+
+    def _overloaded(self, why: str, limit: str = "") -> Overloaded:
+        return Overloaded(
+            f"{why}the bodies of all requests here have {self.used:,} bytes, and {self.most:,} is "
+            "the most (--max-memory): use another worker, or try again in a second",
+            retry_after_s=_RETRY_AFTER_S,
+            limit=limit,
+        )
 
     @contextmanager
     def upload(self, client: str) -> Iterator[None]:
@@ -87,6 +124,7 @@ class BodyMemory:
         if not self._most_uploads or not client:
             yield
             return
+        client = remote_network(client)
         if self._uploads[client] >= self._most_uploads:
             raise Overloaded(
                 f"{self._most_uploads} uploads from {client} are unfinished here: finish some of "

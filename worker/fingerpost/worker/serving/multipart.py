@@ -48,14 +48,19 @@ class MultipartSplitter:
         boundary: see `boundary_of`.
         max_images: most parts that are images.
         max_image_bytes: most bytes of any part.
+        whole: whether fields that are no files are kept too, as named inputs.
 
     Attributes:
         body: all bytes so far, after two of its own.
-        images: the parts so far that have a file name or are called `data`; others are ignored.
+        images: the parts so far that have a file name or are called `data`; others are ignored,
+            unless `whole`.
         done: whether the last delimiter has arrived; what follows is ignored.
     """
 
-    def __init__(self, boundary: str, *, max_images: int, max_image_bytes: int) -> None:
+    def __init__(
+        self, boundary: str, *, max_images: int, max_image_bytes: int, whole: bool = False
+    ) -> None:
+        self._whole = whole
         self._delimiter = f"\r\n--{boundary}".encode("utf-8", "surrogateescape")
         self._max_images = max_images
         self._max_image_bytes = max_image_bytes
@@ -134,7 +139,7 @@ class MultipartSplitter:
         return True
 
     def _take(self, part: Part) -> None:
-        if part.filename is None and part.name != "data":
+        if not self._whole and part.filename is None and part.name != "data":
             self._fields += 1
             if self._fields > _MAX_FIELDS:
                 raise ImageTooLarge(

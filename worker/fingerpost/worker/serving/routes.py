@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import hdrs, web
 
@@ -24,6 +24,7 @@ from fingerpost.worker.telemetry.request import CLIENT_LEFT
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
     from fingerpost.registry.http_server import ErrorForm, Handler
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.security.grant import Grant
     from fingerpost.security.leases.verifier import Permit
     from fingerpost.worker.engine.fairness.flow import Flow
@@ -64,6 +65,10 @@ class Admitted:
         self.body_bytes = 0  # held of its body, see `BodyMemory`
 
 
+class _Load(Protocol):
+    def __call__(self, request: RequestHead | None = None, /) -> LoadReport: ...
+
+
 _Respond = Callable[[web.Request, "ModelReference", "RequestRecord"], Awaitable["Answer"]]
 
 
@@ -79,7 +84,7 @@ class RouteContext:
         quarantine: takes suspect images one at a time.
         observer: counts, logs and traces every request for a model.
         fast_path: learns the paths that were answered.
-        load: makes this moment's load report.
+        load: makes this moment's load report, for the sender of a request where one is given.
         error_forms: learns how each protocol writes its errors.
         tenancy: tells requests apart by tenant and class.
         leases: lets in only requests with a lease; None lets all in.
@@ -92,12 +97,12 @@ class RouteContext:
     quarantine: Quarantine
     observer: Observer
     fast_path: FastPath
-    load: Callable[[], LoadReport]
+    load: _Load
     error_forms: ErrorForms
     tenancy: Tenancy
     leases: LeaseGate | None = None
 
-    def overloaded(self, request: web.Request, error: Overloaded) -> None:
+    def overloaded(self, request: RequestHead, error: Overloaded) -> None:
         """Record that a request was refused for overload; see `Admission.overloaded`."""
         self.admission.overloaded(request, error)
         self.tenancy.refused(request, error.limit)
@@ -264,7 +269,7 @@ class ProtocolRoutes:
                     context.overloaded(request, error)
                 context.observer.refused(request, error)
                 response = error_response(error, form=error_form)
-                response.headers[LOAD_HEADER] = context.load().to_header()
+                response.headers[LOAD_HEADER] = context.load(request).to_header()
                 response.force_close()  # the body will not be read
                 return response
             if request.transport is not None:  # else the client went away already

@@ -13,6 +13,7 @@ from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow, Flows
 from fingerpost.worker.engine.fairness.limits import TenantLimits
 
 if TYPE_CHECKING:
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -43,7 +44,7 @@ class Tenancy:
         self._in_flight = [0] * len(classes)
         self._seen_at = float("-inf")
 
-    def flow(self, request: web.Request, grant: Grant) -> Flow:
+    def flow(self, request: RequestHead, grant: Grant) -> Flow:
         """The flow of a request.
 
         Raises:
@@ -90,7 +91,7 @@ class Tenancy:
         later = self._in_flight[1:]
         return [max(0, rif - sum(later)), *later]
 
-    def refused(self, request: web.Request, limit: str) -> None:
+    def refused(self, request: RequestHead, limit: str) -> None:
         """Count a refusal for overload."""
         flow = flow_of(request)
         if flow is not DEFAULT_FLOW:
@@ -98,7 +99,7 @@ class Tenancy:
             self._metrics.tenants.refused(flow.tenant, name, limit)
 
 
-def flow_of(request: web.Request) -> Flow:
+def flow_of(request: RequestHead) -> Flow:
     """The flow that was found for a request."""
     found: Flow = request.get(_FLOW, DEFAULT_FLOW)
     return found

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 
+from fingerpost.client.frames import STREAM_TYPE
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnsupportedImage
 from fingerpost.worker.serving.multipart import MultipartSplitter, boundary_of
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.memory import BodyMemory, Held
     from fingerpost.worker.serving.multipart import Part
 
-__all__ = ["Uploads", "check_image_headers", "check_tensor_headers"]
+__all__ = ["Uploads", "check_image_headers", "check_stream_headers", "check_tensor_headers"]
 
 # From here on a body is used where it was gathered.
 _COPY_BYTES: Final = 1 << 21
@@ -56,6 +57,23 @@ def check_tensor_headers(request: web.Request, config: WorkerConfig) -> None:
     """
     _check_encoding(request, "the request")
     _check_length(request, config.requests.max_bytes, "send fewer images at a time")
+
+
+def check_stream_headers(request: web.Request) -> None:
+    """Check the headers of a stream.
+
+    Raises:
+        UnsupportedImage: another Content-Type, or a Content-Encoding.
+        InvalidRequest: HTTP/1.0.
+    """
+    if request.content_type != STREAM_TYPE:
+        raise UnsupportedImage(
+            f"Content-Type {request.content_type!r} is not a stream: send {STREAM_TYPE}"
+        )
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnsupportedImage("a stream's body is sent as it is, without Content-Encoding")
+    if request.version < HttpVersion11:
+        raise InvalidRequest("a stream needs HTTP/1.1 or later")
 
 
 class Uploads:
@@ -117,18 +135,48 @@ class Uploads:
             max_images=config.batching.max_queue,
             max_image_bytes=config.images.max_bytes,
         )
-
-        async def next_piece() -> bytes:
-            return b"" if splitter.done else await request.content.readany()
-
-        limit = _allowed(request, held, config.requests.max_bytes)
-        await self._receive(request, held, next_piece, splitter.feed, limit)
-        splitter.finish()
-        body = memoryview(splitter.body)
+        body = await self._split(request, held, splitter)
         return [
             ("data" if part.filename is None else part.filename or "data", _own(body, part))
             for part in splitter.images
         ]
+
+    async def read_fields(
+        self, request: web.Request, held: Held, *, inputs: int
+    ) -> list[tuple[str, bytes | memoryview]]:
+        """Read a multipart body and return `(field, bytes)` of all its parts, in order.
+
+        Args:
+            inputs: how many parts an item has at most.
+
+        Raises:
+            ImageTooLarge, InvalidRequest, Overloaded: see `read_images`.
+        """
+        config = self._config
+        boundary = boundary_of(request.headers.get(hdrs.CONTENT_TYPE, ""))
+        if boundary is None:
+            raise InvalidRequest("the body is not multipart")
+        splitter = MultipartSplitter(
+            boundary,
+            max_images=config.batching.max_queue * inputs,
+            max_image_bytes=config.images.max_bytes,
+            whole=True,
+        )
+        body = await self._split(request, held, splitter)
+        return [(part.name or "", _own(body, part)) for part in splitter.images]
+
+    async def _split(
+        self, request: web.Request, held: Held, splitter: MultipartSplitter
+    ) -> memoryview:
+        """Read a multipart body into its parts."""
+
+        async def next_piece() -> bytes:
+            return b"" if splitter.done else await request.content.readany()
+
+        limit = _allowed(request, held, self._config.requests.max_bytes)
+        await self._receive(request, held, next_piece, splitter.feed, limit)
+        splitter.finish()
+        return memoryview(splitter.body)
 
     async def _receive(
         self,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from fingerpost.security.tls import ServerTls
     from fingerpost.worker.models.status import VersionStatus
 
 __all__ = ["ModelMetrics", "TenantMetrics", "UnlockedCounter", "UnlockedHistogram", "WorkerMetrics"]
@@ -162,11 +163,15 @@ class TenantMetrics:
 
 
 class WorkerMetrics(Collector):
-    """The metrics of one worker, in a `CollectorRegistry` of their own."""
+    """The metrics of one worker, in a `CollectorRegistry` of their own.
 
-    def __init__(self) -> None:
+    Args:
+        tls: the certificate that the worker serves with.
+    """
+
+    def __init__(self, tls: ServerTls | None = None) -> None:
         self.registry = CollectorRegistry()
-        add_process_metrics(self.registry)
+        add_process_metrics(self.registry, tls)
         self._models: dict[str, ModelMetrics] = {}
         self.tenants = TenantMetrics()
         self.registry.register(self)
@@ -199,6 +204,11 @@ class WorkerMetrics(Collector):
             "Access log lines that could not be written in time",
             registry=self.registry,
         )
+
+    @property
+    def images(self) -> int:
+        """How many images were classified since the start, of all models."""
+        return sum(each.images.value for each in self._models.values())
 
     def of(self, model: str) -> ModelMetrics:
         """The metrics of a model; the same object each time."""

@@ -15,9 +15,8 @@ from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 from fingerpost.worker.telemetry.request import RequestRecord
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from fingerpost.errors import FingerpostError
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
     from fingerpost.worker.telemetry.tracing import Tracing
 
@@ -46,14 +45,14 @@ class Observer:
         self._log = access_log
         self._tracing = tracing
 
-    def request(self, request: web.Request) -> RequestRecord:
+    def request(self, request: RequestHead) -> RequestRecord:
         """Open the record of a request; use it in a `with` statement."""
         record = RequestRecord(request, time.monotonic(), self.metrics, self._ended)
         if self._tracing is not None:
             record.span = self._tracing.begin(request, record.started)
         return record
 
-    def refused(self, request: web.Request, error: FingerpostError) -> None:
+    def refused(self, request: RequestHead, error: FingerpostError) -> None:
         """Record a request that was refused before its handler ran."""
         with self.request(request) as record:
             record.failed(error)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from aiohttp import web
     from opentelemetry.trace import Span
 
     from fingerpost.client.wire import TimingsMs
     from fingerpost.errors import FingerpostError
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 __all__ = ["CLIENT_LEFT", "MAX_TRACED_IMAGES", "RequestRecord", "current_request"]
@@ -83,7 +83,7 @@ class RequestRecord:
 
     def __init__(
         self,
-        request: web.Request,
+        request: RequestHead,
         started: float,
         metrics: WorkerMetrics,
         ended: Callable[[RequestRecord], None],

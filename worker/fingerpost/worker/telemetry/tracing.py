@@ -29,10 +29,11 @@ from fingerpost.registry.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import web
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.telemetry.request import RequestRecord
 
 __all__ = ["Tracing", "start_tracing"]
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 # How many seconds the end of the process waits for spans that were not sent yet.
 _FLUSH_S: Final = 2.0
 
+# How many seconds the exporter has to end when it was told to give up.
+_GIVE_UP_S: Final = 0.5
+
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
@@ -49,18 +53,19 @@ _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_P
 class Tracing:
     """Makes spans with a tracer provider of OpenTelemetry's SDK."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, exporter: SpanExporter | None = None) -> None:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
+        self._exporter = exporter
         self._tracer = provider.get_tracer("fingerpost.worker", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._trace = trace
         # Added to monotonic times to get nanoseconds since 1970.
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
 
-    def begin(self, request: web.Request, started: float) -> Span:
+    def begin(self, request: RequestHead, started: float) -> Span:
         """Start the span of a request, within the caller's trace if it sent one."""
         return self._tracer.start_span(
             "worker.request",
@@ -97,11 +102,15 @@ class Tracing:
         span.end(self._ns(ended))
 
     async def aclose(self) -> None:
-        """Send the waiting spans, for at most 2 s."""
+        """Send the waiting spans, for at most 2 s; then they are lost."""
         # In a thread, because the SDK waits up to 30 s for a collector that does not answer.
         closing = threading.Thread(target=self._provider.shutdown, name="otel", daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, _FLUSH_S)
+        if closing.is_alive() and self._exporter is not None:
+            # It would try on in its thread, when nobody waits for it any more.
+            self._exporter.shutdown()
+            await asyncio.to_thread(closing.join, _GIVE_UP_S)
 
     def _ns(self, seconds: float) -> int:
         return self._epoch_ns + int(seconds * 1e9)
@@ -151,5 +160,6 @@ def _over_otlp(environment: Mapping[str, str], exporter: str) -> Tracing:
     provider = TracerProvider(
         resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracing(provider)
+    sender = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(sender))
+    return Tracing(provider, sender)

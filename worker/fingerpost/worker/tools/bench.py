@@ -2,8 +2,10 @@
 
 Every combination of a model and a number of threads runs in a process of its own, because
 frameworks set their threads once per process. They are measured in turn, one short turn for each
-batch size of each, round after round (A B A B), so that other load on the machine affects all
-alike; the median of the rounds counts.
+batch size of each, round after round and every second one backwards (A B B A), so that other load
+on the machine affects all alike; the median of the rounds counts.
+
+Each also classifies the same images, which shows how often it agrees with the first.
 
 Only the backend is measured, from decoded pixels to scores. A worker also decodes, in parallel, and
 speaks HTTP.
@@ -12,19 +14,22 @@ speaks HTTP.
 from __future__ import annotations
 
 import contextlib
-import functools
+import importlib.util
 import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.errors import ConfigurationError, FingerpostError
+import msgspec
+
+from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadConfig
-from fingerpost.worker.backends.loading import load_backend
-from fingerpost.worker.images import ImageConfig, prepare
+from fingerpost.worker.models.formats import frameworks_of
+from fingerpost.worker.models.manifest import Framework
+from fingerpost.worker.tools.bench_process import Candidate, serve
 from fingerpost.worker.tools.sample_images import sample_images
 
 if TYPE_CHECKING:
@@ -37,14 +42,23 @@ __all__ = [
     "BenchConfig",
     "Candidate",
     "Measurement",
+    "accurate",
     "best_latency",
     "best_throughput",
     "measure",
+    "readings",
     "threads_worth_trying",
 ]
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
-_ROUNDS: Final = 3
+_IMAGES: Final = 16
+# Those that run files which others run, too.
+_PACKAGES: Final = {
+    Framework.ONNX: "onnxruntime",
+    Framework.OPENVINO: "openvino",
+    Framework.LITERT: "ai_edge_litert",
+}
+_ROUNDS: Final = 6
 _LOAD_S: Final = 600.0
 _TURN_S: Final = 120.0
 """Longest wait for one turn beyond its time: a batch of 32 on a large network and a busy CPU."""
@@ -65,12 +79,15 @@ class BenchConfig:
             started is not cut off. Raising it gives more rounds, so that other load on the machine
             matters less. 60 s is some rounds of two models with six batch sizes.
         device: see `LoadConfig`.
+        images: encoded images that all models classify, to see how often they agree. More of them
+            make the agreement more exact, and loading longer. Some generated ones by default.
     """
 
     batch_sizes: tuple[int, ...] = BATCH_SIZES
     threads: tuple[int, ...] = ()
     seconds: float = 60.0
     device: str = "auto"
+    images: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or not all(1 <= size <= 4096 for size in self.batch_sizes):
@@ -82,25 +99,6 @@ class BenchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A model with a number of threads.
-
-    Attributes:
-        model: name and version.
-        framework: name and version.
-        device: where it runs.
-        threads: CPU threads; 0 is the framework's choice.
-        load_s: seconds for loading and the first run.
-    """
-
-    model: str
-    framework: str
-    device: str
-    threads: int
-    load_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """The speed of one candidate at one batch size.
 
@@ -109,6 +107,8 @@ class Measurement:
         batch: images in one batch.
         images_s: images per second, the median of the rounds.
         p50_ms, p99_ms: milliseconds for one batch, over all rounds.
+        cpu_ms: milliseconds of processor time for an image, all threads together, the median of the
+            rounds. It hardly depends on other load, and is what a worker cannot decode in.
     """
 
     candidate: Candidate
@@ -116,6 +116,7 @@ class Measurement:
     images_s: float
     p50_ms: float
     p99_ms: float
+    cpu_ms: float = 0.0
 
 
 def threads_worth_trying(cores: int) -> tuple[int, ...]:
@@ -136,6 +137,26 @@ def best_latency(found: Sequence[Measurement]) -> Measurement:
     return min((each for each in found if each.batch == smallest), key=lambda each: each.p50_ms)
 
 
+def readings(files: ModelFiles) -> list[ModelFiles]:
+    """The model itself, and as other runtimes would run its file that are installed here."""
+    found = [files]
+    for framework in frameworks_of(files.path):
+        own = framework is files.manifest.framework
+        if not own and importlib.util.find_spec(_PACKAGES[framework]):
+            manifest = msgspec.structs.replace(
+                files.manifest,
+                framework=framework,
+                runtime=files.manifest.runtime.fit(framework),
+            )
+            found.append(replace(files, manifest=manifest))
+    return found
+
+
+def accurate(found: Sequence[Measurement], agreement: float) -> list[Measurement]:
+    """Those that agree with the first candidate on that share of the images, or more."""
+    return [each for each in found if each.candidate.agreement >= agreement]
+
+
 def measure(
     models: Sequence[ModelFiles],
     config: BenchConfig,
@@ -144,18 +165,30 @@ def measure(
 ) -> list[Measurement]:
     """Measure; blocks. The results are in the order of the models, threads and batch sizes.
 
-    A batch size that a model cannot run is left out, and `progress` gets the reason.
+    A batch size that a model cannot run is left out, and `progress` gets the reason. So is a
+    runtime that does not read a model's file, where it is not the model's own.
 
     Raises:
         ConfigurationError: a model cannot be loaded, or can run none of the batch sizes.
     """
     threads = config.threads or threads_worth_trying(os.cpu_count() or 1)
     with contextlib.ExitStack() as stack:
-        runners = []
-        for files in models:
+        images = config.images or tuple(sample_images(_IMAGES, seed=2))
+        runners: list[_Runner] = []
+        for files in [each for model in models for each in readings(model)]:
             for count in threads:
                 options = LoadConfig(device=config.device, threads=count)
-                runners.append(stack.enter_context(_process(files, options)))
+                try:
+                    runner = stack.enter_context(_process(files, options, images))
+                except ConfigurationError as error:
+                    if files in models:
+                        raise
+                    progress(f"{files.name} by {files.manifest.framework.value}: {error}")
+                    break
+                if files not in models:
+                    setting = f'framework = "{files.manifest.framework.value}"'
+                    runner.candidate = replace(runner.candidate, setting=setting)
+                runners.append(_compared(runner, runners))
                 facts = runners[-1].candidate
                 progress(f"{facts.model}, {count} threads: loaded in {facts.load_s:.1f} s")
                 if facts.device != "cpu":
@@ -170,15 +203,25 @@ def measure(
 
 @dataclass(slots=True, eq=False)
 class _Runner:
-    """A process that runs one candidate, as its parent sees it."""
+    """A process that runs one candidate, as its parent sees it.
+
+    `best` is the best label of each image, empty for one that cannot be decoded.
+    """
 
     candidate: Candidate
     pipe: Connection
+    best: list[str]
 
-    def run(self, batch: int, seconds: float) -> list[float]:
-        """The seconds of each run. Raises `ConfigurationError` where the model fails."""
+    def run(self, batch: int, seconds: float) -> tuple[list[float], float]:
+        """The seconds of each run, and of processor time in all.
+
+        Raises:
+            ConfigurationError: the model fails.
+        """
         self.pipe.send((batch, seconds))
-        answer: list[float] = _receive(self.pipe, self.candidate.model, seconds + _TURN_S)
+        answer: tuple[list[float], float] = _receive(
+            self.pipe, self.candidate.model, seconds + _TURN_S
+        )
         return answer
 
 
@@ -189,11 +232,13 @@ class _Series:
     runner: _Runner
     batch: int
     rates: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
     runs: list[float] = field(default_factory=list)
 
     def turn(self, seconds: float) -> None:
-        runs = self.runner.run(self.batch, seconds)
+        runs, cpu_s = self.runner.run(self.batch, seconds)
         self.rates.append(self.batch * len(runs) / sum(runs))
+        self.costs.append(cpu_s / (self.batch * len(runs)))
         self.runs += runs
 
     def measurement(self) -> Measurement:
@@ -204,6 +249,7 @@ class _Series:
             images_s=round(statistics.median(self.rates), 2),
             p50_ms=round(statistics.median(runs) * 1000, 3),
             p99_ms=round(runs[min(len(runs) - 1, int(0.99 * len(runs)))] * 1000, 3),
+            cpu_ms=round(statistics.median(self.costs) * 1000, 3),
         )
 
 
@@ -216,7 +262,7 @@ def _rounds(series: list[_Series], seconds: float, progress: Callable[[str], Non
         number += 1
         progress(f"round {number}")
         began = time.monotonic()
-        for each in list(series):
+        for each in series[:: 1 if number % 2 else -1]:
             try:
                 each.turn(turn_s)
             except ConfigurationError as error:
@@ -228,21 +274,33 @@ def _rounds(series: list[_Series], seconds: float, progress: Callable[[str], Non
 
 
 @contextlib.contextmanager
-def _process(files: ModelFiles, options: LoadConfig) -> Iterator[_Runner]:
+def _process(
+    files: ModelFiles, options: LoadConfig, images: tuple[bytes, ...]
+) -> Iterator[_Runner]:
     context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
     pipes: tuple[Any, Any] = context.Pipe()
     near, far = pipes
-    process = context.Process(target=_serve, args=(far, files, options), daemon=True)
+    process = context.Process(target=serve, args=(far, files, options, images), daemon=True)
     process.start()
     far.close()
     try:
-        yield _Runner(_receive(near, files.name, _LOAD_S), near)
+        candidate, best = _receive(near, files.name, _LOAD_S)
+        yield _Runner(candidate, near, best)
     finally:
         near.close()  # which ends the process, if it is idle
         process.join(1.0)
         process.kill()
         process.join()
         process.close()
+
+
+def _compared(runner: _Runner, others: Sequence[_Runner]) -> _Runner:
+    """The runner, whose candidate says how often it agrees with the first of the others."""
+    if others and runner.best:
+        pairs = list(zip(others[0].best, runner.best, strict=True))
+        agreement = sum(first == second for first, second in pairs) / len(pairs)
+        runner.candidate = replace(runner.candidate, agreement=round(agreement, 4))
+    return runner
 
 
 def _receive(pipe: Connection, model: str, timeout_s: float) -> Any:
@@ -257,54 +315,3 @@ def _receive(pipe: Connection, model: str, timeout_s: float) -> Any:
     if isinstance(answer, str):
         raise ConfigurationError(answer)
     return answer
-
-
-def _serve(pipe: Connection, files: ModelFiles, options: LoadConfig) -> None:
-    """The main function of the process: load, send the candidate, then run batches on request.
-
-    It ends when the pipe closes. An answer that is a string is an error message.
-    """
-    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        began = time.monotonic()
-        try:
-            backend = load_backend(files, options)
-            samples = [
-                prepare(data, backend.input, ImageConfig()) for data in sample_images(8, seed=1)
-            ]
-            backend.predict(samples[:1])
-        except FingerpostError as error:
-            pipe.send(str(error))
-            return
-        except Exception as error:  # of any kind, from the model
-            pipe.send(f"model {files.name} fails on an image: {error}"[:500])
-            return
-        pipe.send(
-            Candidate(
-                model=f"{files.name}@{files.version}",
-                framework=backend.framework,
-                device=backend.device,
-                threads=options.threads,
-                load_s=round(time.monotonic() - began, 2),
-            )
-        )
-        warm: set[int] = set()
-        while True:
-            batch, seconds = pipe.recv()
-            images = [samples[index % len(samples)] for index in range(batch)]
-            try:
-                if batch not in warm:  # a shape's first run plans memory and chooses kernels
-                    backend.predict(images)
-                    warm.add(batch)
-                pipe.send(_run(functools.partial(backend.predict, images), seconds))
-            except Exception as error:  # as above
-                pipe.send(f"model {files.name} cannot run it: {error}"[:500])
-
-
-def _run(call: Callable[[], object], seconds: float) -> list[float]:
-    runs: list[float] = []
-    until = time.perf_counter() + seconds
-    while not runs or time.perf_counter() < until:
-        began = time.perf_counter()
-        call()
-        runs.append(time.perf_counter() - began)
-    return runs

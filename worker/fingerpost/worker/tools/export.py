@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from fingerpost.worker.backends.tensorflow.backend import TensorFlowBackend
     from fingerpost.worker.models.files import ModelFiles
 
-__all__ = ["OPSET", "Comparison", "compare", "export_onnx"]
+__all__ = ["LABELS", "MODEL", "OPSET", "Comparison", "compare", "export_onnx", "write_labels"]
 
 OPSET: Final = 18
 """The ONNX opset (2022): all that tf2onnx 1.17 needs, and old enough for all current runtimes."""
 
-_MODEL: Final = "model.onnx"
-_LABELS: Final = "labels.txt"
+MODEL: Final = "model.onnx"
+LABELS: Final = "labels.txt"
 _BATCH: Final = 8
 
 
@@ -108,16 +108,21 @@ def export_onnx(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        (folder / _MODEL).write_bytes(model)
-        if files.labels:
-            text = "".join(f"{label}\n" for label in files.labels)
-            (folder / _LABELS).write_text(text, encoding="utf-8")
+        (folder / MODEL).write_bytes(model)
+        write_labels(folder, files.labels)
         write_manifest(folder / MANIFEST, _manifest(files, original.input))
         made = find_model(folder, version=files.version, served=False)
         found = compare(original, load_backend(made, options), images)
         if found.difference <= tolerance:
             folder.rename(out)
     return found
+
+
+def write_labels(folder: Path, labels: Sequence[str]) -> None:
+    """Write `labels.txt`; nothing where there are none."""
+    if labels:
+        text = "".join(f"{label}\n" for label in labels)
+        (folder / LABELS).write_text(text, encoding="utf-8")
 
 
 def compare(first: Backend, second: Backend, images: Iterable[bytes]) -> Comparison:
@@ -197,8 +202,8 @@ def _erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
 def _manifest(files: ModelFiles, wanted: ImageInput) -> Manifest:
     return Manifest(
         framework=Framework.ONNX,
-        file=_MODEL,
-        labels=_LABELS if files.labels else None,
+        file=MODEL,
+        labels=LABELS if files.labels else None,
         input=InputSpec(
             height=wanted.height,
             width=wanted.width,

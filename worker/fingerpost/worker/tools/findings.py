@@ -29,6 +29,7 @@ from fingerpost.worker.models.manifest import (
     Layout,
     Preprocessing,
 )
+from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.tools.sample_images import sample_images
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ __all__ = ["Finding", "find_problems", "manifest_lines"]
 _IMAGES: Final = 12
 # float16 and tables of activations are that exact.
 _ROUNDING: Final = 0.02
+# Quantized to 8 bits, probabilities are multiples of 1/256, each rounded by up to half of that.
+_STEPS: Final = 256
 # How far a score, after a softmax, moves from its value for black if the model sees the image.
 _SEES: Final = 0.1
 # And if it does not: 0..1 are then the darkest of 256 steps.
@@ -68,7 +71,7 @@ class Finding:
 
 def manifest_lines(files: ModelFiles, findings: Sequence[Finding]) -> list[str]:
     """What to write in `model.toml` for these findings; the whole file where there is none yet."""
-    tables: dict[str, tuple[str, ...]] = {}
+    tables: dict[str, tuple[str, ...]] = {}  # "" for the keys above all tables
     if files.inferred and files.manifest.preprocessing != Preprocessing():
         # It was implied by the file's kind, which it is not any more beside a `model.toml`.
         implied = files.manifest.preprocessing
@@ -78,6 +81,7 @@ def manifest_lines(files: ModelFiles, findings: Sequence[Finding]) -> list[str]:
     if not found:
         return []
     lines = [f'framework = "{files.manifest.framework.value}"'] if files.inferred else []
+    lines += found.pop("", ())
     for table, keys in (tables | found).items():
         lines += [table, *keys]
     return lines
@@ -98,7 +102,7 @@ def find_problems(
     except Exception as error:  # of a model's own code, of any kind
         reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
         found = [Finding(message=f"the model fails on a generated image: {reason}")]
-    if not files.labels:
+    if not files.labels and files.manifest.task in (Task.CLASSIFICATION, Task.MULTILABEL):
         found.append(
             Finding(
                 message="there are no labels, so answers name the classes by their numbers: write "
@@ -114,7 +118,9 @@ def _of_answers(files: ModelFiles, backend: Backend, *, scaling_given: bool) -> 
     scores = np.concatenate([backend.predict([image]) for image in images])
     if not np.isfinite(scores).all():
         return [Finding(message="some scores are not finite, of which images get an error")]
-    found = [_of_scores(scores, files.manifest.output.activation)]
+    found = []
+    if files.manifest.task is Task.CLASSIFICATION:
+        found.append(_of_scores(scores, files.manifest.output.activation))
     if not wanted.encoded and wanted.dtype != "uint8":
         pixels = [np.asarray(each) for each in images]
         given = scaling_given or _is_scaling_written(files)
@@ -129,7 +135,8 @@ def _of_scores(scores: Scores, activation: Activation) -> Finding | None:
     if scores.shape[1] == 1:
         return Finding(
             message=f"there is one score for an image ({span}), not one for each class: if it is "
-            "that of the second of two classes, let the model return both (1 - score, score)"
+            "that of the second of two classes, let the model return both (1 - score, score); if "
+            'it is a quantity, such as an age, write task = "regression"'
         )
     if _are_probabilities(scores):
         if activation is Activation.SOFTMAX and _is_twice(scores):
@@ -144,21 +151,23 @@ def _of_scores(scores: Scores, activation: Activation) -> Finding | None:
     if _have_length_1(scores):
         return Finding(
             message=f"the scores ({span}) are a vector of length 1, which is an embedding, not a "
-            "classification: labels say nothing about it, and /v2/models/NAME/infer returns all "
-            "of it"
+            "classification: labels say nothing about it, and /v1/infer/NAME returns all of it",
+            toml=("", 'task = "embedding"'),
         )
     if low >= -_ROUNDING and high <= 1 + _ROUNDING:
         return Finding(
             message="the scores are between 0 and 1, but those of an image sum to "
             f"{sums.min():.3g} to {sums.max():.3g}, not to 1: right for a model whose images have "
-            "several labels (sigmoid), and nothing to write then; else the model is not a "
-            "classifier, or not trained"
+            "several labels (sigmoid), for which this is written; else the model is not a "
+            "classifier, or not trained",
+            toml=("", 'task = "multilabel"'),
         )
     return Finding(
         message=f"the scores are not probabilities: they go {span}, and those of an image sum to "
         f"{sums.min():.3g} to {sums.max():.3g}. If they are logits (a classifier without a softmax "
         "at its end), this makes probabilities of them; if they are features or an embedding, "
-        "leave it out, and use /v2/models/NAME/infer, which returns all of them",
+        'write task = "embedding" instead, and use /v1/infer/NAME, which returns all of them; of a '
+        'model whose images have several labels, task = "multilabel" and activation = "sigmoid"',
         toml=softmax,
     )
 
@@ -227,7 +236,10 @@ def _tensor(backend: Backend, image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _are_probabilities(scores: Scores) -> bool:
-    return bool(scores.min() >= -_ROUNDING and np.abs(scores.sum(axis=1) - 1).max() <= _ROUNDING)
+    steps = scores * _STEPS
+    quantized = np.array_equal(steps, np.rint(steps))
+    rounding = scores.shape[1] / _STEPS / 2 if quantized else _ROUNDING
+    return bool(scores.min() >= -_ROUNDING and np.abs(scores.sum(axis=1) - 1).max() <= rounding)
 
 
 def _have_length_1(scores: Scores) -> bool:

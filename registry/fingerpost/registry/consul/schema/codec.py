@@ -20,18 +20,21 @@ What goes where:
 other ``Meta``                ``Instance.meta`` as it is, for people and Consul's filters
 ============================  ==================================================================
 
+An entry without any ``Meta[fingerpost-...]`` is a foreign worker's; see `foreign`.
+
 Load reports are not part of it: each change would be a write to Consul's Raft log.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
 
-from fingerpost.errors import InvalidInstance, InvalidName, RegistryError
+from fingerpost.errors import InvalidInstance, RegistryError
 from fingerpost.registry.consul.schema.checks import encode_check
 from fingerpost.registry.consul.schema.health import HealthCheck
 from fingerpost.registry.consul.schema.models import (
@@ -41,8 +44,9 @@ from fingerpost.registry.consul.schema.models import (
     decode_models,
     encode_models,
 )
+from fingerpost.registry.foreign import foreign_instance
 from fingerpost.registry.instance import Instance
-from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.names import check_id, check_service, is_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ __all__ = [
 ]
 
 TAG: Final = "fingerpost"
+_CONSUL: Final = "consul"  # its servers, which it lists as a service
 
 # Consul's limit on a key of Meta, in bytes; `models` has the others.
 MAX_KEY_BYTES: Final = 128
@@ -226,6 +231,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         in_maintenance: whether it is in maintenance mode itself (not its whole node).
         problem: the output of a check that fails, other than maintenance; empty if none does.
         node: the name of the machine whose agent has it.
+        own_id: its id at that agent; a foreign instance has another one.
         node_address: that machine's address as the registry has it; not checked.
     """
 
@@ -238,6 +244,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     node: str = ""
     node_address: str = ""
+    own_id: str = ""
 
 
 def decode_entries(body: bytes, service: str, *, remote: bool = False) -> list[Entry]:
@@ -274,25 +281,23 @@ def _decode_entry(raw: msgspec.Raw, service: str, budget: Budget, *, remote: boo
         healthy=all(check.passing for check in entry.checks),
         withdrawn=any(check.withdraws for check in entry.checks),
         in_maintenance=any(check.is_service_maintenance for check in entry.checks),
-        problem=next(
-            (
-                check.output[:300] or "no output yet"
-                for check in entry.checks
-                if not (check.passing or check.is_service_maintenance)
-            ),
-            "",
-        ),
+        problem=_problem(entry.checks),
         node=entry.node.node,
         node_address=entry.node.address,
+        own_id=entry.service.id,
     )
+
+
+def _problem(checks: list[HealthCheck]) -> str:
+    failing = (each for each in checks if not (each.passing or each.is_service_maintenance))
+    return next((each.output[:300] or "no output yet" for each in failing), "")
 
 
 def _id_of(raw: msgspec.Raw) -> str:
     """The id of an entry that cannot be read otherwise, at most 128 characters of it."""
-    try:
+    with contextlib.suppress(*DECODE_ERRORS):
         return msgspec.json.decode(raw, type=_OnlyId).service.id[:MAX_KEY_BYTES]
-    except DECODE_ERRORS:
-        return "?"
+    return "?"
 
 
 def _decode_instance(entry: _Entry, budget: Budget, *, remote: bool) -> Instance:
@@ -308,6 +313,15 @@ def _decode_instance(entry: _Entry, budget: Budget, *, remote: bool) -> Instance
     host, ports["http"] = entry.service.address or entry.node.address, entry.service.port
     if remote and (wan := (entry.service.tagged_addresses or {}).get("wan")) is not None:
         host, ports["http"] = wan.address, wan.port
+    if len(own) == len(meta):  # none of ours
+        return foreign_instance(
+            entry.service.service,
+            host=host,
+            port=ports["http"],
+            entry_id=entry.service.id,
+            meta=own,
+            weight=max(1, entry.service.weights.passing),
+        )
     boot_id = _number(_BOOT_ID, meta.get(_BOOT_ID, "0"))
     if boot_id >= _MAX_BOOT_ID:
         raise InvalidInstance(f"boot id {boot_id} is not below 2**53")
@@ -351,17 +365,15 @@ def decode_stale(body: bytes, instance: Instance) -> list[tuple[str, str]]:
     """
     try:
         raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RegistryError(
-            f"the agent's list of its services cannot be read: {body[:100]!r}"
-        ) from error
+    except DECODE_ERRORS as error:
+        raise RegistryError(f"the agent's services cannot be read: {body[:100]!r}") from error
     stale = []
     for each in raw.values():
         try:
             entry = msgspec.json.decode(each, type=_AgentService)
             check_id(entry.id)
             check_service(entry.service)
-        except (msgspec.MsgspecError, InvalidName, ValueError, RecursionError):
+        except DECODE_ERRORS:
             continue
         boot_id = (entry.meta or {}).get(_BOOT_ID, "0")
         same = (entry.address, entry.port) == (instance.host, instance.ports["http"])
@@ -370,10 +382,11 @@ def decode_stale(body: bytes, instance: Instance) -> list[tuple[str, str]]:
     return stale
 
 
-def decode_catalog(body: bytes) -> tuple[str, ...]:
-    """The names of Fingerpost's services in the answer of `/v1/catalog/services`, sorted.
+def decode_catalog(body: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Fingerpost's services in the answer of `/v1/catalog/services`, and the others, sorted.
 
-    A service is Fingerpost's if it has the tag and a valid name.
+    A service is Fingerpost's if it has the tag. Names that are not valid, and Consul's own service,
+    are left out.
 
     Raises:
         RegistryError: the answer is not a JSON object of tag lists.
@@ -381,15 +394,7 @@ def decode_catalog(body: bytes) -> tuple[str, ...]:
     try:
         tags_by_name = msgspec.json.decode(body, type=dict[str, list[str] | None])
     except DECODE_ERRORS as error:
-        raise RegistryError(
-            f"the registry's list of services cannot be read: {body[:100]!r}"
-        ) from error
-    return tuple(sorted(name for name, tags in tags_by_name.items() if _is_ours(name, tags)))
-
-
-def _is_ours(name: str, tags: list[str] | None) -> bool:
-    try:
-        check_service(name)
-    except InvalidName:
-        return False
-    return TAG in (tags or ())
+        raise RegistryError(f"the list of services cannot be read: {body[:100]!r}") from error
+    valid = {name: tags or () for name, tags in tags_by_name.items() if is_service(name)}
+    ours = {name for name, tags in valid.items() if TAG in tags}
+    return tuple(sorted(ours)), tuple(sorted(valid.keys() - ours - {_CONSUL}))

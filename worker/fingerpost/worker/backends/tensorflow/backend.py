@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.worker.backends.ends import only_input, output_name
 from fingerpost.worker.backends.inputs import encoded_input, image_input
-from fingerpost.worker.backends.pixels import predict_in_batches, to_scores
+from fingerpost.worker.backends.pixels import predict_in_batches, score_reader
 from fingerpost.worker.backends.reasons import reason
 from fingerpost.worker.backends.tensorflow.constants import constant_graph, imported, needed
 from fingerpost.worker.backends.tensorflow.device import claim_device
-from fingerpost.worker.backends.tensorflow.ends import only_input, output_name
 from fingerpost.worker.backends.tensorflow.keras_model import open_keras
 from fingerpost.worker.backends.tensorflow.load import import_tensorflow
 from fingerpost.worker.models.manifest import Layout
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.base import ImageInput, Item, LoadConfig
+    from fingerpost.worker.backends.pixels import ToScores
     from fingerpost.worker.models.files import ModelFiles
-    from fingerpost.worker.models.manifest import Activation
 
     # From one input tensor to the scores, and what it takes (a `tf.TensorSpec`).
     Traceable = tuple[Callable[[Any], Any], Any]
@@ -65,13 +65,15 @@ class TensorFlowBackend:
         *,
         platform: str,
         device: str,
-        activation: Activation,
+        to_scores: ToScores,
         scalar: bool = False,
+        signature: str = "",
     ) -> None:
+        self.signature = signature
         self._tf = tf
         self._run: Callable[[Any], Any] | None = run
         self._scalar = scalar
-        self._activation = activation
+        self._to_scores = to_scores
         self.input = wanted
         self.framework = f"tensorflow {tf.__version__}"
         self.platform = platform
@@ -96,7 +98,7 @@ class TensorFlowBackend:
     def _scores(self, value: Any) -> NDArray[np.float32]:
         assert self._run is not None, "the model is closed"  # noqa: S101
         output = self._run(self._tf.constant(value)).numpy()
-        return to_scores(output, self._activation, 1 if self._scalar else len(value))
+        return self._to_scores(output, 1 if self._scalar else len(value))
 
 
 def load(files: ModelFiles, config: LoadConfig) -> TensorFlowBackend:
@@ -130,8 +132,9 @@ def load(files: ModelFiles, config: LoadConfig) -> TensorFlowBackend:
         wanted,
         platform=_PLATFORMS.get(opener, "tensorflow_savedmodel"),
         device=device,
-        activation=files.manifest.output.activation,
+        to_scores=score_reader(files.manifest),
         scalar=scalar,
+        signature=files.manifest.input.signature or "",
     )
 
 
@@ -140,7 +143,13 @@ def _open_saved_model(tf: Any, files: ModelFiles) -> Traceable:
     if weights <= _MOST_CONSTANTS:
         manifest = files.manifest
         try:
-            return constant_graph(tf, files.path, manifest.input.name, manifest.output.name)
+            return constant_graph(
+                tf,
+                files.path,
+                manifest.input.name,
+                manifest.output.name,
+                manifest.input.signature,
+            )
         except Exception as error:  # a table and the like; a damaged model fails below
             logger.info("the model is loaded by tf.saved_model: %s", reason(error))
     try:
@@ -150,12 +159,12 @@ def _open_saved_model(tf: Any, files: ModelFiles) -> Traceable:
             f"SavedModel {files.path} cannot be loaded: {reason(error)}"
         ) from error
     names = list(loaded.signatures)
-    name = names[0] if len(names) == 1 else "serving_default"
+    name = files.manifest.input.signature or (names[0] if len(names) == 1 else "serving_default")
     if name not in names:
         known = ", ".join(names) or "none"
         raise ConfigurationError(
-            f"SavedModel {files.path} has no signature 'serving_default' (it has: {known}); "
-            "export it with Keras' model.export()"
+            f"SavedModel {files.path} has no signature {name!r} (it has: {known}): name one by "
+            "input.signature in model.toml, or export it with Keras' model.export()"
         )
     function = loaded.signatures[name]
     inputs = function.structured_input_signature[1]

@@ -24,13 +24,14 @@ _TAG: Final = "serve"
 
 
 def constant_graph(
-    tf: Any, folder: Path, source: str | None, result: str | None
+    tf: Any, folder: Path, source: str | None, result: str | None, wanted: str | None = None
 ) -> tuple[Callable[[Any], Any], Any]:
     """A function from the signature's input to its output, for tracing; and its `tf.TensorSpec`.
 
     Args:
         folder: the SavedModel.
         source, result: the signature's names for them; None where it has only one.
+        wanted: the signature; `serving_default` if None.
 
     Raises:
         Exception: it is not possible, for any reason; then use `tf.saved_model.load`.
@@ -39,15 +40,15 @@ def constant_graph(
 
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     (meta,) = (each for each in saved.meta_graphs if _TAG in each.meta_info_def.tags)
-    signature = meta.signature_def[_SIGNATURE]
+    signature = meta.signature_def[wanted or _SIGNATURE]
     (name,) = signature.inputs
     (output,) = signature.outputs if result is None else (result,)
     if source not in (None, name) or output not in signature.outputs:
-        raise ValueError(f"{_SIGNATURE} has no {source!r} or no {output!r}")
+        raise ValueError(f"{wanted or _SIGNATURE} has no {source!r} or no {output!r}")
     takes, gives = signature.inputs[name], signature.outputs[output].name
     restoring = meta.saver_def.restore_op_name
-    wanted = [takes.name, gives, *([f"{restoring}:0"] if restoring else [])]
-    graph = _inlined(meta.graph_def, wanted)
+    ends = [takes.name, gives, *([f"{restoring}:0"] if restoring else [])]
+    graph = _inlined(meta.graph_def, ends)
     _write_constants(tf, graph, _variables(tf, graph, folder))
     graph = needed(graph, [gives])
     _check_stateless(tf, graph)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends.tensorflow.ends import only_input, output_name
+from fingerpost.worker.backends.ends import only_input, output_name
 from fingerpost.worker.backends.tensorflow.keras_file import read_keras
 
 if TYPE_CHECKING:

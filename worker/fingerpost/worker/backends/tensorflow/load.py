@@ -7,10 +7,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.import_order import load_triton_first
+from fingerpost.worker.backends.needed import NEEDED
+from fingerpost.worker.models.manifest import Framework
 
 __all__ = ["import_tensorflow"]
 
@@ -38,7 +40,7 @@ def import_tensorflow(*, keras: bool = False) -> Any:
             import tensorflow as tf
     except ImportError as error:
         raise ConfigurationError(
-            f"TensorFlow cannot be imported ({error}): pip install 'fingerpost[tensorflow]'"
+            f"TensorFlow cannot be imported ({error}): {NEEDED[Framework.TENSORFLOW].remedy}"
         ) from error
     finally:
         if before is None:
@@ -60,7 +62,7 @@ def _without_banner() -> Iterator[None]:
         return
     os.environ[_LOG_LEVEL] = "3"
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with _held() as held:
         stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
@@ -73,3 +75,10 @@ def _without_banner() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             del os.environ[_LOG_LEVEL]  # TensorFlow has read it, and child processes decide anew
+
+
+def _held() -> BinaryIO:
+    """A file without a name, in memory where the system can: no disk needs to have room for it."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return cast("BinaryIO", tempfile.TemporaryFile())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow
+
+if TYPE_CHECKING:
+    from fingerpost.worker.engine.fairness.queue import Account
 
 __all__ = ["Batch", "Pending", "Stage"]
 
@@ -34,7 +37,8 @@ class Pending(Generic[T]):
         since: when it was submitted, or became ready for the model.
         flow: its tenant and class.
         work: its cost, in units of a usual image, until it is prepared.
-        key: its place in the order of all, where there are several flows; see `FairOrder`.
+        key, account: its place in the order of all, and what is known of its flow, where there are
+            several; see `FairOrder`.
     """
 
     item: T
@@ -44,6 +48,7 @@ class Pending(Generic[T]):
     flow: Flow = DEFAULT_FLOW
     work: float = 1.0
     key: tuple[int, float, int] = (0, 0.0, 0)
+    account: Account | None = None
     stage: Stage = Stage.WAITING
 
 

@@ -125,9 +125,18 @@ class BatchSizes:
         if size < ready and self._batches >= _LARGER_EVERY:
             self._batches = 0
             size = min(2 * size, self.limit)
-        if self._concurrent_batches > 1:
-            size = min(size, max(_MIN_SHARE, math.ceil(ready / self._concurrent_batches)))
+        size = self._shared(size, ready)
         return self._config.padded_size(min(size, ready)) if self._config.sizes else size
+
+    def full(self, ready: int) -> int:
+        """The useful size of a batch of images of any class, of which so many are ready."""
+        return self._shared(self.useful(ready), ready) if ready else 0
+
+    def _shared(self, size: int, ready: int) -> int:
+        """The part of one of several concurrent batches."""
+        if self._concurrent_batches == 1:
+            return size
+        return min(size, max(_MIN_SHARE, math.ceil(ready / self._concurrent_batches)))
 
     def _limit(self) -> int:
         """Most images in the next batch, as the objective allows."""

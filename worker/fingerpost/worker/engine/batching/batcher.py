@@ -29,7 +29,8 @@ the model can answer is refused: `Overloaded` where the expected time is above t
 wrong estimate that would refuse everything is corrected by the next image.
 
 **Tenants** and priority classes share both queues, that before the decoders and that before the
-model: see `FairOrder`. The longest wait above is for one of them alone.
+model: see `FairOrder`. The longest wait above is for one of them alone. Later classes add the time
+of one full run to it, at most: see `choice`.
 
 While an item is `alone`, nothing else is prepared or started, and it waits for what was. Rejected:
 see decision 9 (`docs/decisions/0009-batching.md`).
@@ -81,6 +82,7 @@ class Batcher(Generic[T]):
     Attributes:
         queued_cost: the costs of all items that wait, added up.
         sizes: how large its batches may be and should be.
+        order: what waits, in the order in which it goes.
         abandoned: items that are being prepared, and were cancelled meanwhile.
         pushed_out: items that gave way to others; whoever calls `submit` refuses and removes them.
         alone: an item that is prepared and run with nothing beside it; set after its `submit`, and
@@ -94,10 +96,10 @@ class Batcher(Generic[T]):
         self._config = config
         self._max_preparing = max_preparing
         self._concurrent_batches = concurrent_batches
-        self._order: FairOrder[Pending[T]] = FairOrder(config.floors, self._waiting)
-        self._unprepared = self._order.queue()
+        self.order: FairOrder[Pending[T]] = FairOrder(config.floors, self._waiting)
+        self._unprepared = self.order.queue()
         self._preparing: set[Pending[T]] = set()
-        self._ready = self._order.queue()
+        self._ready = self.order.queue()
         self._running: dict[Batch[T], float] = {}  # with their start, the oldest first
         self._latency = LatencyModel()
         self.sizes = BatchSizes(config, self._latency, concurrent_batches)
@@ -133,13 +135,13 @@ class Batcher(Generic[T]):
             DeadlineExceeded: the deadline passes before the items in front of it are done.
         """
         config = self._config
-        full = len(self) >= config.max_queue and self._order.giver(flow, config.max_queue) is None
+        full = len(self) >= config.max_queue and self.order.giver(flow, config.max_queue) is None
         if not full and config.latency_s is None and deadline - now > self._longest_s(now):
             return  # without the estimate below, which takes longer than the rest of this method
         expected_s = self.expected_s(now, flow=flow)
         if full:
             waiting = f"{len(self)} images wait for the model already"
-            if self._order.only is not flow:
+            if self.order.only is not flow:
                 waiting += f", and tenant {flow.tenant!r} has its share of the places (max_queue)"
             raise Overloaded(
                 f"{waiting}: try another worker, or this one later",
@@ -181,7 +183,7 @@ class Batcher(Generic[T]):
         unprepared, ready = len(self._unprepared), len(self._ready)
         if rank is not None:
             unprepared, ready = self._unprepared.up_to(rank), self._ready.up_to(rank)
-        elif flow is not None and flow is not self._order.only:
+        elif flow is not None and flow is not self.order.only:
             unprepared, ready = self._unprepared.ahead(flow), self._ready.ahead(flow)
         ahead += unprepared + len(self._preparing) + ready
         predict, size = self._latency.predict, self._config.padded_size
@@ -230,19 +232,19 @@ class Batcher(Generic[T]):
         """
         self.admit(now, deadline, flow)
         if len(self) >= self._config.max_queue:
-            giving = self._order.giving(flow, self._config.max_queue)
+            giving = self.order.giving(flow, self._config.max_queue)
             if giving is not None:
                 self.cancel(giving)
                 self.pushed_out.append(giving)
         pending = Pending(item, cost, deadline, now, flow)
-        if flow is not self._order.only:
-            self._order.enter(pending)
+        if flow is not self.order.only:
+            self.order.enter(pending)
         self.queued_cost += cost
         queue = self._unprepared
         if prepared:
             pending.stage, queue = Stage.READY, self._ready
         queue[pending] = None
-        if self._order.only is None:
+        if self.order.only is None:
             queue.place(pending)
         return pending
 
@@ -264,13 +266,13 @@ class Batcher(Generic[T]):
     def prepared(self, pending: Pending[T], *, now: float, took_s: float) -> None:
         """Note that an item of `prepare` is done: it is ready now, unless it was cancelled."""
         self._prepare_s = ewma(self._prepare_s or took_s, took_s, _SMOOTHING)
-        if self._order.only is None:
-            self._order.prepared(pending, took_s)
+        if self.order.only is None:
+            self.order.prepared(pending, took_s)
         self._preparing.discard(pending)
         if pending.stage is Stage.PREPARING:
             pending.stage, pending.since = Stage.READY, now
             self._ready[pending] = None
-            if self._order.only is None:
+            if self.order.only is None:
                 self._ready.place(pending)
         else:
             self.abandoned -= 1
@@ -286,7 +288,7 @@ class Batcher(Generic[T]):
             self.abandoned += 1
         else:
             return
-        self._leave(pending, Stage.DONE)
+        self._leave(pending)
         self._remove_drift()
 
     def next_wake(self, now: float) -> float | None:
@@ -301,7 +303,7 @@ class Batcher(Generic[T]):
         config = self._config
         if not config.max_wait_s or len(self._ready) >= self.sizes.limit:
             return now
-        run_s = self._run_s(config.padded_size(len(self._ready)), now)
+        run_s = self._run_s(len(self._ready), now)
         last_start = min(pending.deadline for pending in self._ready) - run_s - _START_MARGIN_S
         return max(now, min(next(iter(self._ready)).since + config.max_wait_s, last_start))
 
@@ -312,13 +314,17 @@ class Batcher(Generic[T]):
             return None
         items, dropped = self._choose(now)
         for pending in dropped:
-            self._take(pending, Stage.DONE)
+            self._ready.remove(pending)
+            self._leave(pending)
         for pending in items:
-            self._take(pending, Stage.RUNNING)
+            del self._ready[pending]
+            pending.stage = Stage.RUNNING
+            self.queued_cost -= pending.cost
+        if self.order.only is None:
+            self._ready.served(items)
         self._remove_drift()
-        batch = Batch(
-            items=tuple(items), size=self._config.padded_size(len(items)), dropped=tuple(dropped)
-        )
+        size = self._config.padded_size(len(items))
+        batch = Batch(items=tuple(items), size=size, dropped=tuple(dropped))
         if items:
             self._running[batch] = now
             self.running_since = next(iter(self._running.values()))
@@ -331,8 +337,7 @@ class Batcher(Generic[T]):
             batch: by default the oldest that runs.
             learn: whether its time is that of one usual run.
         """
-        if batch is None:
-            batch = next(iter(self._running), None)
+        batch = batch or next(iter(self._running), None)
         if batch is None or batch not in self._running:
             return
         since = self._running.pop(batch)
@@ -355,7 +360,8 @@ class Batcher(Generic[T]):
         return self._unprepared.ahead(flow) + len(self._preparing) + self._ready.ahead(flow)
 
     def _waiting(self) -> list[Pending[T]]:
-        return [*self._ready, *self._preparing, *self._unprepared]
+        preparing = (each for each in self._preparing if each.stage is Stage.PREPARING)
+        return [*self._ready, *preparing, *self._unprepared]
 
     def drain(self) -> list[Pending[T]]:
         """Cancel and return all items that wait, for an engine that stops."""
@@ -367,32 +373,27 @@ class Batcher(Generic[T]):
     def _choose(self, now: float) -> tuple[list[Pending[T]], list[Pending[T]]]:
         """The items to run and the items to drop; the module says why."""
         if (alone := self.alone) is not None:
-            soonest = now + self._run_s(self._config.padded_size(1), now)
-            return ([], [alone]) if alone.deadline < soonest else ([alone], [])
-        count, order = self._ready.next_class(self.sizes.limit)
-        most, sizes = self.sizes.next(count), self._config.padded_size
-        return choose(order, most, now, lambda count: self._run_s(sizes(count), now))
+            return ([], [alone]) if alone.deadline < now + self._run_s(1, now) else ([alone], [])
+        own, others = self._ready.next_class(self.sizes.limit)
+        most, full = self.sizes.next(len(own)), self.sizes.full(len(self._ready) if others else 0)
+        return choose(own, others, most, full, now, lambda images: self._run_s(images, now))
 
-    def _run_s(self, size: int, now: float) -> float:
-        return self._latency.predict(size) if self._estimate_is_valid(now) else 0.0
+    def _run_s(self, images: int, now: float) -> float:
+        known, size = self._estimate_is_valid(now), self._config.padded_size
+        return self._latency.predict(size(images)) if known else 0.0
 
     def _estimate_is_valid(self, now: float) -> bool:
         idle_s = 0.0 if self._running else now - self._last_run_at
         return self._latency.known and idle_s <= _ESTIMATE_VALID_S
 
-    def _take(self, pending: Pending[T], stage: Stage) -> None:
-        del self._ready[pending]
-        if self._order.only is None:
-            self._ready.displace(pending)
-        self._leave(pending, stage)
-
-    def _leave(self, pending: Pending[T], stage: Stage) -> None:
-        pending.stage = stage
-        if pending is self.alone and stage is Stage.DONE:
+    def _leave(self, pending: Pending[T]) -> None:
+        """Note that an item has left without a run."""
+        pending.stage = Stage.DONE
+        if pending is self.alone:
             self.alone = None
         self.queued_cost -= pending.cost
-        if self._order.only is None:
-            self._order.leave(pending, served=stage is Stage.RUNNING)
+        if self.order.only is None:
+            self.order.leave(pending)
 
     def _remove_drift(self) -> None:
         """Remove the rounding errors that adding and subtracting costs leaves."""

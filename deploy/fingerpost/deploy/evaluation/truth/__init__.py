@@ -1,0 +1,1 @@
+"""What is true of the images: their labels, boxes or masks, as people said."""

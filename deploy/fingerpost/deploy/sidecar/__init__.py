@@ -1,0 +1,1 @@
+"""`fingerpost register`: a process beside a foreign server that keeps its entry in the registry."""

@@ -1,0 +1,149 @@
+{{- define "fingerpost.name" -}}
+{{- if contains "fingerpost" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-fingerpost" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "fingerpost.selector" -}}
+app.kubernetes.io/name: fingerpost
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .pool }}
+fingerpost/pool: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "fingerpost.labels" -}}
+{{ include "fingerpost.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{- define "fingerpost.image" -}}
+{{- $repository := .image.repository | default .root.Values.image.repository -}}
+{{- if .image.digest }}{{ $repository }}@{{ .image.digest }}{{ else }}{{ $repository }}:{{ .image.tag }}{{ end }}
+{{- end }}
+
+{{- define "fingerpost.account" -}}
+{{- index .root.Values.serviceAccounts .component | default (printf "%s-%s" (include "fingerpost.name" .root) .component) }}
+{{- end }}
+
+{{- /* Whether a registry is this cluster's own. */ -}}
+{{- define "fingerpost.inKubernetes" -}}
+{{- range .Values.registries }}{{ if hasPrefix "kubernetes://" . }}yes{{ end }}{{ end }}
+{{- end }}
+
+{{- /* The names of all models that a pool names. */ -}}
+{{- define "fingerpost.models" -}}
+{{- $found := list }}
+{{- range $name, $pool := .Values.workers }}{{ if $pool }}{{ $found = concat $found ($pool.only | default $.Values.workerDefaults.only) }}{{ end }}{{ end }}
+{{- $found | uniq | sortAlpha | join "," }}
+{{- end }}
+
+{{- define "fingerpost.spread" -}}
+{{- range .spreadOver }}
+- maxSkew: 1
+  topologyKey: {{ . }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- include "fingerpost.selector" $.labels | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{- define "fingerpost.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "fingerpost.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "fingerpost.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- /* Options that workers and proxies share. */ -}}
+{{- define "fingerpost.commonArgs" -}}
+{{- range .Values.registries }}
+- --registry
+- {{ . | quote }}
+{{- end }}
+- --host
+- 0.0.0.0
+- --lease
+- {{ .Values.lease | quote }}
+- --log-format
+- {{ .Values.logFormat }}
+{{- if .Values.registryToken.secret }}
+- --registry-token-file
+- /etc/fingerpost/registry-token/{{ .Values.registryToken.key }}
+{{- end }}
+{{- if .Values.registryCa.secret }}
+- --registry-ca-file
+- /etc/fingerpost/registry-ca/{{ .Values.registryCa.key }}
+{{- end }}
+{{- if .Values.tls.enabled }}
+- --tls-cert
+- /etc/fingerpost/tls/tls.crt
+- --tls-key
+- /etc/fingerpost/tls/tls.key
+{{- if .Values.tls.mutual }}
+- --tls-client-ca
+- /etc/fingerpost/tls/ca.crt
+{{- end }}
+{{- else }}
+- --insecure
+{{- end }}
+{{- end }}
+
+{{- /* One Secret as files; mode 0440 and fsGroup, as the process is not root. */ -}}
+{{- define "fingerpost.mount" -}}
+- name: {{ .name }}
+  mountPath: /etc/fingerpost/{{ .name }}
+  readOnly: true
+{{- end }}
+{{- define "fingerpost.secretVolume" -}}
+- name: {{ .name }}
+  secret: {secretName: {{ .secret }}, defaultMode: 0440}
+{{- end }}
+
+{{- /* A request to the container's own port; exec where the kubelet would need a client certificate. */ -}}
+{{- define "fingerpost.probe" -}}
+{{- if and .root.Values.tls.enabled .root.Values.tls.mutual }}
+exec:
+  command:
+  - python3
+  - -c
+  - |
+    import http.client, ssl
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    tls.load_cert_chain("/etc/fingerpost/tls/tls.crt", "/etc/fingerpost/tls/tls.key")
+    asked = http.client.HTTPSConnection("127.0.0.1", {{ .port }}, timeout=4, context=tls)
+    asked.request("GET", "{{ .path }}")
+    raise SystemExit(asked.getresponse().status != 200)
+{{- else }}
+httpGet:
+  path: {{ .path }}
+  port: http
+  {{- if .root.Values.tls.enabled }}
+  scheme: HTTPS
+  {{- end }}
+{{- end }}
+timeoutSeconds: 5
+{{- end }}

@@ -1,0 +1,1 @@
+"""Kubernetes as the registry: pods seen through EndpointSlices, and a Lease for each instance."""

@@ -1,0 +1,117 @@
+"""deploy/cloud-init and deploy/packer as text; `make test-machines` boots what they make."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import pytest
+import yaml
+
+pytestmark = pytest.mark.shell
+
+_ROOT = Path(__file__).parents[2]
+_TEMPLATE = (_ROOT / "deploy/packer/fingerpost.pkr.hcl").read_text("utf-8")
+_USER_DATA = (_ROOT / "deploy/cloud-init/worker.yaml").read_text("utf-8")
+
+# As Packer and its plugins openstack 1.1 and vsphere 1.4 document them, as far as they are used.
+_KNOWN = {
+    "packer": {"required_version", "required_plugins"},
+    "variable": {"type", "default", "description", "validation", "sensitive"},
+    "validation": {"condition", "error_message"},
+    "openstack": {"image_name", "source_image", "flavor", "networks", "ssh_username"},
+    "vsphere-clone": {
+        *("vcenter_server", "username", "password", "template", "cluster", "datastore", "vm_name"),
+        *("ssh_username", "convert_to_template"),
+    },
+    "build": {"sources", "provisioner"},
+    "file": {"source", "destination"},
+    "shell": {"script", "execute_command"},
+}
+
+
+def keys(block: dict[str, Any]) -> set[str]:
+    return {key for key in block if not key.startswith("__")}
+
+
+def named(kind: str) -> dict[str, dict[str, Any]]:
+    """The blocks of a kind by their first label."""
+    return {
+        label.strip('"'): body
+        for block in hcl2.loads(_TEMPLATE)[kind]
+        for label, body in block.items()
+        if not label.startswith("__")
+    }
+
+
+def test_the_template_has_only_keys_that_packer_knows() -> None:
+    parsed = hcl2.loads(_TEMPLATE)
+    assert keys(parsed) == {"packer", "variable", "source", "build"}
+    assert keys(parsed["packer"][0]) == _KNOWN["packer"]
+    for body in named("variable").values():
+        assert keys(body) <= _KNOWN["variable"]
+        for each in body.get("validation", ()):
+            assert keys(each) == _KNOWN["validation"]
+    for builder, labelled in named("source").items():
+        (body,) = (inside for label, inside in labelled.items() if not label.startswith("__"))
+        assert keys(body) <= _KNOWN[builder]
+    (build,) = parsed["build"]
+    assert keys(build) == _KNOWN["build"]
+    for provisioner in build["provisioner"]:
+        for label, body in provisioner.items():
+            if not label.startswith("__"):
+                assert keys(body) == _KNOWN[label.strip('"')]
+
+
+def test_each_variable_is_declared_and_used() -> None:
+    used = set(re.findall(r"\bvar\.(\w+)", _TEMPLATE[_TEMPLATE.index("\nsource ") :]))
+    assert named("variable").keys() == used
+    (validation,) = named("variable")["package"]["validation"]
+    assert "The value of package must be" in validation["error_message"]
+
+
+def test_the_files_say_what_was_tried() -> None:
+    assert "Not tried: no Packer" in _TEMPLATE[: _TEMPLATE.index("\npacker {")]
+    assert "Not tried: a cloud" in _USER_DATA[: _USER_DATA.index("\nwrite_files")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"REGISTRY": ""}, "fingerpost.env: REGISTRY is missing"),
+        ({"PROXY": ""}, "fingerpost.env: PROXY is missing"),
+        (
+            {"PACKAGE": "ftp://files/x.deb"},
+            "fingerpost.env: PACKAGE=ftp://files/x.deb is not a valid",
+        ),
+        ({"PACKAGE": "", "MODELS": "/srv"}, "fingerpost.env: MODELS=/srv is not a valid URL"),
+    ],
+    ids=["registry", "proxy", "package", "models"],
+)
+def test_a_wrong_value_is_refused_before_anything_changes(
+    changed: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    settings, script = (each["content"] for each in yaml.safe_load(_USER_DATA)["write_files"])
+    for key, value in changed.items():
+        settings, count = re.subn(rf"^{key}=.*$", f"{key}={value}", settings, flags=re.MULTILINE)
+        assert count == 1
+    file = tmp_path / "fingerpost.env"
+    file.write_text(settings, "utf-8")
+    script = script.replace("/etc/fingerpost/cloud-init/fingerpost.env", str(file))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("name", ["provision", "build-tree"])
+def test_a_missing_package_is_one_line(name: str, tmp_path: Path) -> None:
+    command = [_ROOT / "deploy/packer" / name, tmp_path / "no.deb", tmp_path / "tree"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no.deb' is not a readable file: give" in done.stderr
+    assert not (tmp_path / "tree").exists()

@@ -1,0 +1,50 @@
+"""`fingerpost infer` against a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.colours import SIDE, encoded
+from tests.support.processes import FINGERPOST
+from tests.support.row_models import expected, write_row_model
+from tests.support.task_rig import serving_folder
+
+pytestmark = pytest.mark.system
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *FINGERPOST, "infer", *arguments, stdout=-1, stderr=-1
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_answers_and_errors(tmp_path: Path) -> None:
+    write_row_model(tmp_path / "model", "python", 'task = "regression"')
+    (tmp_path / "model" / "labels.txt").write_text("a\nb\nc\n")
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encoded("red"))
+    bad.write_bytes(b"no image")
+    row = expected(np.full((SIDE, SIDE, 3), Image.open(good).getpixel((0, 0))))
+    async with serving_folder(tmp_path / "model") as rig:
+        target = ("--model", "model", "--registry", f"static://127.0.0.1:{rig.port}")
+        code, out, err = await run(str(good), str(bad), *target)
+        assert code == 1
+        assert out == f"{good}: a {row[0]:.6g}  b {row[1]:.6g}  c {row[2]:.6g}\n"
+        assert "bad.png" in err
+        code, out, _ = await run("--json", str(good), *target)
+        assert code == 0
+        found = json.loads(out)
+        assert found["task"] == "regression"
+        assert found["values"] == pytest.approx(row, abs=1e-5)
+        assert found["labels"] == ["a", "b", "c"]
+        code, _, err = await run("--save", str(tmp_path / "out"), str(good), *target)
+        assert code != 0
+        assert "model gives a regression; leave it out" in err

@@ -1,0 +1,96 @@
+"""Envoy, and a client of gRPC in JavaScript, as their projects publish them, by a proxy's xDS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import pytest
+from tests.foreign.environments import environment, npm_environment
+from tests.proxy.xds.echo import XdsWorld, xds_world
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
+from fingerpost.deploy.xds_bootstrap import envoy_bootstrap, grpc_bootstrap
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+
+async def three(world: XdsWorld) -> None:
+    for name in ("a", "b", "c"):
+        await world.add(name)
+
+    async def known() -> bool:
+        async with (
+            aiohttp.ClientSession(world.proxy.url) as http,
+            http.get("/v1/resolve/digits") as answer,
+        ):
+            return answer.status == 200 and len((await answer.json())["instances"]) == 3
+
+    await until(known, within_s=10)
+
+
+async def test_a_plain_http_program_by_an_envoy_beside_it(tmp_path: Path) -> None:
+    binary = environment("envoy") / "envoy"
+    async with xds_world() as world:
+        await three(world)
+        port = free_port()
+        made = envoy_bootstrap([("127.0.0.1", world.proxy.xds_port or 0)], ("127.0.0.1", port))
+        (tmp_path / "envoy.json").write_text(json.dumps(made))
+        process = await asyncio.create_subprocess_exec(
+            binary, "-c", tmp_path / "envoy.json",
+            "--disable-hot-restart", "--concurrency", "1", "-l", "warn",
+        )  # fmt: skip
+        try:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+
+                async def post(host: str) -> tuple[int, str]:
+                    headers = {"Host": host}
+                    async with http.post(
+                        "/v1/classify/digits", data=b"an image", headers=headers
+                    ) as answer:
+                        return answer.status, (await answer.text()).partition(":")[2]
+
+                async def serves() -> bool:
+                    try:
+                        return (await post("digits"))[0] == 201
+                    except aiohttp.ClientError:
+                        return False
+
+                await until(serves, within_s=30)
+                shares = Counter([await post("digits") for _ in range(90)])
+                assert {status for status, _ in shares} == {201}
+                assert len(shares) == 3
+                assert min(shares.values()) > 15
+                await world.workers["a"].stop()
+                for _ in range(90):
+                    assert (await post("canary.digits"))[0] == 201, "another worker has it"
+                assert (await post("dogs"))[0] == 404
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_client_in_javascript() -> None:
+    modules = npm_environment("@grpc/grpc-js@1.14.7", "@grpc/grpc-js-xds@1.14.1")
+    async with xds_world() as world:
+        await three(world)
+        bootstrap = grpc_bootstrap([("127.0.0.1", world.proxy.xds_port or 0)])
+        process = await asyncio.create_subprocess_exec(
+            "node", Path(__file__).with_name("echo.js"), "xds:///digits", "90",
+            env={
+                **os.environ,
+                "NODE_PATH": str(modules),
+                "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap),
+            },
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+        told = json.loads(out)
+        assert not told["errors"]
+        assert told["shares"].keys() == {"a", "b", "c"}

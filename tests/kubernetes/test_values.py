@@ -1,0 +1,99 @@
+"""Which values the Helm chart refuses; each message names its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.conftest import Helm
+
+pytestmark = pytest.mark.system
+
+
+def cpu(**values: Any) -> dict[str, Any]:
+    return {"workers": {"cpu": values}}
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a key that does not exist": ({"worker": {}}, "'worker' not allowed"),
+    "of a pool": (cpu(replica=2), "/workers/cpu.*'replica' not allowed"),
+    "of the proxy": ({"proxy": {"hold": 3}}, "/proxy.*'hold' not allowed"),
+    "a number as text": (cpu(replicas="2"), "/workers/cpu/replicas.*got string, want integer"),
+    "negative": (cpu(replicas=-1), "/workers/cpu/replicas.*minimum"),
+    "a name of a pool": ({"workers": {"CPU_1": {}}}, "/workers.*'CPU_1' not allowed"),
+    "a registry": ({"registries": ["consul:8500"]}, "/registries/0"),
+    "no registry": ({"registries": []}, "/registries.*minItems"),
+    "a GPU": (
+        cpu(resources={"limits": {"nvidia.com/gpu": "one"}}),
+        "nvidia.com~1gpu.*'one' does not match",
+    ),
+    "a toleration": (cpu(tolerations=[{"effect": "Never"}]), "/workers/cpu/tolerations/0/effect"),
+    "a model": (cpu(only=["../x"]), "/workers/cpu/only/0"),
+    "two sources": (
+        {"workers": {"cpu": {"models": {"hostPath": "/a", "inImage": "/b"}}}},
+        "/workers/cpu/models.*maxProperties",
+    ),
+    "no source": (
+        {"workerDefaults": {"models": {"persistentVolumeClaim": None}}},
+        r"workers\.cpu\.models has 0 sources",
+    ),
+    "a grace that is too short": (
+        cpu(terminationGracePeriodSeconds=31),
+        r"workers\.cpu\.terminationGracePeriodSeconds is 31: give 32 or more",
+    ),
+    "a hold that is too long": ({"proxy": {"holdForStart": 601}}, "/proxy/holdForStart.*maximum"),
+    "a hold of nothing": ({"proxy": {"holdForStart": 9}}, r"workers\.NAME\.only lists"),
+    "scaling without a name": (
+        cpu(autoscaling={"kind": "keda"}),
+        r"workers\.cpu\.only is empty.*workers\.cpu\.autoscaling",
+    ),
+    "zero without a hold": (
+        cpu(only=["a"], autoscaling={"kind": "keda", "minReplicas": 0}),
+        r"workers\.cpu\.autoscaling\.minReplicas is 0, and proxy\.holdForStart is 0",
+    ),
+    "zero by HPA": (
+        cpu(only=["a"], autoscaling={"kind": "hpa", "minReplicas": 0}),
+        r"workers\.cpu\.autoscaling\.minReplicas is 0, which kind hpa cannot do",
+    ),
+    "most below least": (
+        cpu(only=["a"], autoscaling={"kind": "hpa", "minReplicas": 5}),
+        r"workers\.cpu\.autoscaling\.maxReplicas is 4",
+    ),
+    "callers that KEDA is not of": (
+        cpu(only=["a"], autoscaling={"kind": "keda"}) | {"callers": {"secret": "callers"}},
+        r"workers\.cpu\.autoscaling\.authentication is empty",
+    ),
+    "certificates without an issuer": (
+        cpu(only=["a"]) | {"tls": {"enabled": True, "certManager": {"enabled": True}}},
+        r"tls\.certManager\.issuer is empty",
+    ),
+    "certificates without TLS": (
+        cpu(only=["a"]) | {"tls": {"certManager": {"enabled": True}}},
+        r"tls\.certManager\.enabled has an effect only with tls\.enabled",
+    ),
+    "mutual TLS without TLS": (
+        {"tls": {"mutual": True}},
+        r"tls\.mutual has an effect only with tls\.enabled",
+    ),
+    "a trust domain without TLS": (
+        {"tls": {"trustDomain": "example.org"}},
+        r"tls\.trustDomain has an effect only with tls\.enabled",
+    ),
+    "leases that nobody signs": (
+        {"leases": {"require": True}},
+        r"leases\.require is true, and leases\.secret is empty",
+    ),
+    "a Secret": ({"leases": {"secret": "Lease_Key"}}, "/leases/secret.*does not match"),
+    "a lease": ({"lease": "2s"}, "/lease.*got string, want number"),
+    "two kinds of scaling": (cpu(autoscaling={"kind": "vpa"}), "/workers/cpu/autoscaling/kind"),
+    "a peer": ({"networkPolicy": {"clients": [{"ip": "1.2.3.4"}]}}, "/networkPolicy/clients/0"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_value_is_refused_and_its_key_named(
+    helm: Helm, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        helm.render(values)

@@ -1,0 +1,1 @@
+"""Models of every framework as functions from named tensors to named tensors."""

@@ -1,0 +1,190 @@
+"""The Open Inference Protocol over gRPC: inference.
+
+The forms of an input are those of HTTP, see `protocols.v2.routes`: its data are in
+`raw_input_contents`, or in the typed fields of `contents`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
+
+from fingerpost.errors import InvalidRequest
+from fingerpost.worker.grpc.calls import reference_of
+from fingerpost.worker.grpc.schema.messages import message_class
+from fingerpost.worker.grpc.tensors import TensorRunner, check_shape, read_list
+from fingerpost.worker.protocols.tensors import each_row, tensor
+from fingerpost.worker.protocols.v2.binary import (
+    DTYPES,
+    MAX_NAME,
+    class_texts,
+    image_count,
+    pack_texts,
+    strings,
+)
+from fingerpost.worker.tasks.answer import tensor_entry
+from fingerpost.worker.tasks.engine import TaskEngine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fingerpost.registry import ModelReference
+    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.grpc.tensors import Tensor
+    from fingerpost.worker.repository.manager import ModelManager
+    from fingerpost.worker.serving.routes import Admitted
+    from fingerpost.worker.serving.turns import Turns
+
+__all__ = ["INFER_REQUEST", "OpenInference"]
+
+INFER_REQUEST: Final = "inference.ModelInferRequest"
+_MAX_OUTPUTS: Final = 16
+_FIELDS: Final = {
+    "BOOL": "bool_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+}
+
+
+class OpenInference:
+    """Answers `ModelInferRequest`s."""
+
+    def __init__(
+        self, manager: ModelManager, runner: TensorRunner, config: WorkerConfig, turns: Turns
+    ) -> None:
+        self._manager = manager
+        self._runner = runner
+        self._config = config
+        self._turns = turns
+        self._response = message_class("inference.ModelInferResponse")
+
+    def model(self, request: Any) -> ModelReference:
+        """The model that a request is for."""
+        return reference_of(request.model_name, request.model_version, self._manager.default)
+
+    async def answer(self, request: Any, admitted: Admitted) -> Any:
+        """The `ModelInferResponse` to a request."""
+        if len(request.id) > MAX_NAME:
+            raise InvalidRequest(f"the id has more than {MAX_NAME} characters")
+        if len(request.outputs) > _MAX_OUTPUTS:
+            raise InvalidRequest(f"the request asks for more than {_MAX_OUTPUTS} outputs")
+        inputs = await self._inputs(request)
+        deadline = admitted.deadline
+        timeout_us = request.parameters["timeout"].int64_param if request.parameters else 0
+        if timeout_us > 0:  # microseconds, as Triton's
+            now = asyncio.get_running_loop().time()
+            deadline = min(deadline, now + timeout_us / 1e6)
+        outputs = await self._runner.run(admitted, inputs, deadline=deadline)
+        served = admitted.served
+        response = self._response(
+            model_name=served.model, model_version=served.version, id=request.id
+        )
+        if isinstance(served.engine, TaskEngine):
+            wanted = [each.name for each in request.outputs] or list(outputs)
+            for name in wanted:
+                _add(response, name, _named(outputs, name))
+        else:
+            for output in request.outputs or [None]:
+                await self._add_scores(response, output, outputs["scores"], admitted)
+        return response
+
+    async def _add_scores(
+        self, response: Any, output: Any, scores: NDArray[Any], admitted: Admitted
+    ) -> None:
+        """The scores under the name that was asked for, or the best labels in Triton's form."""
+        if output is None:
+            _add(response, "scores", scores)
+            return
+        count = output.parameters["classification"].int64_param if output.parameters else 0
+        if count < 0:
+            raise InvalidRequest(f"classification {count}: give the number of labels")
+        if not count:
+            _add(response, output.name[:MAX_NAME], scores)
+            return
+        labels = admitted.served.labels
+        top = min(count, len(labels))
+        rows = await each_row(
+            scores, partial(class_texts, labels=labels, top=top), top, self._turns
+        )
+        shape = [len(rows), len(rows[0])]
+        response.outputs.add(name=output.name[:MAX_NAME], datatype="BYTES", shape=shape)
+        response.raw_output_contents.append(pack_texts([text for row in rows for text in row]))
+
+    async def _inputs(self, request: Any) -> dict[str, Tensor]:
+        raw = list(request.raw_input_contents)
+        if raw and len(raw) != len(request.inputs):
+            raise InvalidRequest(
+                f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents: "
+                "give one for each, in their order"
+            )
+        inputs: dict[str, Tensor] = {}
+        for number, wanted in enumerate(request.inputs):
+            what = f"input {wanted.name[:MAX_NAME]!r}"
+            if wanted.name in inputs:
+                raise InvalidRequest(f"{what} is there twice")
+            if "shared_memory_region" in wanted.parameters:
+                raise InvalidRequest(f"{what}: shared memory is not supported: send its bytes")
+            shape = check_shape(wanted.shape, what)
+            if raw and wanted.HasField("contents"):
+                raise InvalidRequest(f"{what} has both contents and raw_input_contents: send one")
+            data = memoryview(raw[number]) if raw else None
+            if wanted.datatype == "BYTES":
+                inputs[wanted.name] = self._images(wanted, shape, data, what)
+            else:
+                inputs[wanted.name] = await self._numbers(wanted, shape, data, what)
+        return inputs
+
+    def _images(self, wanted: Any, shape: list[int], data: memoryview | None, what: str) -> Tensor:
+        count = image_count(shape, what, most=self._config.batching.max_queue)
+        if data is not None:
+            return strings(data, count, what)
+        found = list(wanted.contents.bytes_contents)
+        if len(found) != count:
+            raise InvalidRequest(f"{what} has shape {shape}, but {len(found):,} bytes_contents")
+        return found
+
+    async def _numbers(
+        self, wanted: Any, shape: list[int], data: memoryview | None, what: str
+    ) -> NDArray[Any]:
+        dtype = DTYPES.get(wanted.datatype)
+        if dtype is None:
+            raise InvalidRequest(
+                f"{what} is {wanted.datatype[:20]!r}: use BYTES for encoded images, UINT8 for "
+                f"pixels, or one of {', '.join(DTYPES)}"
+            )
+        if data is not None:
+            return tensor(data, dtype, shape, what)
+        field = _FIELDS.get(wanted.datatype)
+        if field is None:
+            raise InvalidRequest(f"{what} is {wanted.datatype}: send it in raw_input_contents")
+        values = getattr(wanted.contents, field)
+        if len(values) != prod(shape):
+            raise InvalidRequest(
+                f"{what} has {len(values):,} numbers in {field}, but its shape is {shape}"
+            )
+        return (await read_list(values, dtype, what, self._turns)).reshape(shape)
+
+
+def _named(outputs: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    value = outputs.get(name)
+    if value is None:
+        raise InvalidRequest(
+            f"the model has no output {name[:MAX_NAME]!r}; it has {', '.join(outputs)}"
+        )
+    return value
+
+
+def _add(response: Any, name: str, value: NDArray[Any]) -> None:
+    entry, blob = tensor_entry(name, value)
+    response.outputs.add(**entry)
+    response.raw_output_contents.append(blob)
