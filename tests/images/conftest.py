@@ -16,7 +16,7 @@ from tests.support.colours import encoded
 from tests.support.waiting import until_blocking
 
 PORT = 12480
-# Others than these two take gigabytes, and minutes: `make test-images TARGETS="core torch"`.
+# Others than these take gigabytes, and minutes: `make test-images TARGETS="core torch"`.
 TARGETS: Final = os.environ.get("TARGETS", "core xds onnx").split()
 
 

@@ -86,6 +86,20 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a Secret": ({"leases": {"secret": "Lease_Key"}}, "/leases/secret.*does not match"),
     "a lease": ({"lease": "2s"}, "/lease.*got string, want number"),
+    "gRPC as text": (cpu(grpc="yes"), "/workers/cpu/grpc.*got string, want boolean"),
+    "gRPC twice": (
+        cpu(grpc=True, extraArgs=["--grpc-port=9000"]),
+        r"workers\.cpu\.grpc is true, and workers\.cpu\.extraArgs has --grpc-port",
+    ),
+    "xDS as a number": ({"proxy": {"xds": 12482}}, "/proxy/xds.*got number, want boolean"),
+    "xDS with TLS": (
+        {"proxy": {"xds": True}, "tls": {"enabled": True}},
+        r"proxy\.xds is true, and tls\.enabled is set",
+    ),
+    "xDS that asks who calls": (
+        {"proxy": {"xds": True}, "callers": {"secret": "callers"}},
+        r"proxy\.xds is true, and callers\.secret is set",
+    ),
     "two kinds of scaling": (cpu(autoscaling={"kind": "vpa"}), "/workers/cpu/autoscaling/kind"),
     "a peer": ({"networkPolicy": {"clients": [{"ip": "1.2.3.4"}]}}, "/networkPolicy/clients/0"),
 }
