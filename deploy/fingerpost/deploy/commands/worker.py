@@ -95,6 +95,14 @@ def worker(
         int | None,
         _option(_NETWORK, "Port for gRPC, which is off without; 0: a free one.", metavar="PORT"),
     ] = None,
+    uds: Annotated[
+        str | None,
+        _option(
+            _NETWORK,
+            "Path of a Unix socket to listen on too, for clients on this host.",
+            metavar="PATH",
+        ),
+    ] = None,
     advertise: Annotated[
         str | None,
         _option(_NETWORK, "Address that clients are given, if not --host.", metavar="HOST"),
@@ -264,6 +272,7 @@ def worker(
             _process_arguments(chosen, threads),
             port=port,
             grpc_port=grpc_port,
+            uds=uds,
             grace_s=lease + 40,
             follow_parent=follow_parent,
             service_manager=service_manager,
@@ -285,6 +294,7 @@ def worker(
         host=host,
         port=port,
         grpc_port=grpc_port,
+        uds=uds,
         batching=BatchingConfig(
             max_batch=max_batch,
             max_queue=max_queue,

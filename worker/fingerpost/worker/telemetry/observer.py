@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 from fingerpost.worker.telemetry.request import RequestRecord
+from fingerpost.worker.telemetry.tracing import start_tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fingerpost.errors import FingerpostError
     from fingerpost.registry.request_head import RequestHead
+    from fingerpost.worker.config import TelemetryConfig
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
     from fingerpost.worker.telemetry.tracing import Tracing
 
@@ -44,6 +48,18 @@ class Observer:
         self.metrics = metrics
         self._log = access_log
         self._tracing = tracing
+
+    @classmethod
+    def configured(
+        cls, config: TelemetryConfig, metrics: WorkerMetrics, environment: Mapping[str, str]
+    ) -> Observer:
+        """The observer that the settings and the `OTEL_...` variables ask for."""
+        path = config.access_log
+        return cls(
+            metrics,
+            access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
+            tracing=start_tracing(environment, requested=config.tracing),
+        )
 
     def request(self, request: RequestHead) -> RequestRecord:
         """Open the record of a request; use it in a `with` statement."""
