@@ -214,7 +214,12 @@ class Worker:
                 )
                 verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
                 leases = LeaseGate(verifier, metrics.lease_refused, callers.audit)
-            observer = Observer.configured(config.telemetry, metrics, os.environ)
+            observer = Observer.configured(
+                metrics,
+                os.environ,
+                access_log=config.telemetry.access_log,
+                tracing=config.telemetry.tracing,
+            )
             leaving.push_async_callback(observer.aclose)
             decoders = decode_pool(config.models.decode_threads)
             leaving.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)

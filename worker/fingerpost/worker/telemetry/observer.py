@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from fingerpost.errors import FingerpostError
     from fingerpost.registry.request_head import RequestHead
-    from fingerpost.worker.config import TelemetryConfig
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
     from fingerpost.worker.telemetry.tracing import Tracing
 
@@ -51,14 +50,23 @@ class Observer:
 
     @classmethod
     def configured(
-        cls, config: TelemetryConfig, metrics: WorkerMetrics, environment: Mapping[str, str]
+        cls,
+        metrics: WorkerMetrics,
+        environment: Mapping[str, str],
+        *,
+        access_log: str | None,
+        tracing: bool,
     ) -> Observer:
-        """The observer that the settings and the `OTEL_...` variables ask for."""
-        path = config.access_log
+        """The observer that the settings and the `OTEL_...` variables ask for.
+
+        Args:
+            access_log, tracing: see `TelemetryConfig`.
+        """
+        dropped = metrics.access_log_dropped
         return cls(
             metrics,
-            access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
-            tracing=start_tracing(environment, requested=config.tracing),
+            access_log=AccessLog(access_log, dropped=dropped) if access_log else None,
+            tracing=start_tracing(environment, requested=tracing),
         )
 
     def request(self, request: RequestHead) -> RequestRecord:
