@@ -287,6 +287,9 @@ class WorkerConfig:
         uds: the path of a Unix socket to listen on too, for clients on this host: the same
             protocols, limits and errors, and TLS where the port has it. Whoever may enter its
             folder may connect. None, the default, is no socket.
+        shared_memory: let clients on this host register their shared memory (`/dev/shm`), and have
+            inputs read from it and outputs written into it, as Triton does. Off by default: a
+            client then reads and writes whatever the worker's user may.
         batching: how images are gathered into batches; a model's own `model.toml` overrides it.
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
@@ -314,6 +317,7 @@ class WorkerConfig:
     port: int = 0
     grpc_port: int | None = None
     uds: str | None = None
+    shared_memory: bool = False
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     requests: RequestConfig = field(default_factory=RequestConfig)

@@ -102,6 +102,13 @@ def worker(
             metavar="PATH",
         ),
     ] = None,
+    shared_memory: Annotated[
+        bool,
+        _option(
+            _NETWORK,
+            "Let clients on this host have inputs and outputs in shared memory, as Triton does.",
+        ),
+    ] = False,
     advertise: Annotated[
         str | None,
         _option(_NETWORK, "Address that clients are given, if not --host.", metavar="HOST"),
@@ -294,6 +301,7 @@ def worker(
         port=port,
         grpc_port=grpc_port,
         uds=uds,
+        shared_memory=shared_memory,
         batching=BatchingConfig(
             max_batch=max_batch,
             max_queue=max_queue,
