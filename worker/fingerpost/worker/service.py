@@ -25,6 +25,8 @@ from fingerpost.worker.protocols.stream import StreamProtocol
 from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
 from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
 from fingerpost.worker.protocols.v2.routes import OpenInferenceProtocol
+from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
+from fingerpost.worker.protocols.v2.shared_regions import SharedRegions
 from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath, json_body
@@ -143,11 +145,14 @@ class WorkerService:
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
         uploads, turns = Uploads(config, memory), Turns()
+        regions = SharedRegions(enabled=config.shared_memory)
+        shared = SharedMemory(regions, memory, max_bytes=config.requests.max_bytes)
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
-        InferProtocol(config, metrics, uploads, turns).add_to(context)
+        InferProtocol(config, metrics, uploads, turns, shared).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
         TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
-        OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
+        OpenInferenceProtocol(config, metrics, uploads, turns, shared).add_to(context)
+        shared.add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
