@@ -50,6 +50,7 @@ EVERYTHING: dict[str, Any] = {
         "cache": {"only": ["dogs"], "models": {"hostPath": "/srv/models"}, "replicas": 3},
     },
     "proxy": {
+        "xds": True,
         "holdForStart": 120,
         "relay": True,
         "service": "flowers",
@@ -79,16 +80,6 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-GRPC_AND_XDS: dict[str, Any] = {
-    "workers": {"cpu": {"grpc": True}, "other": {}},
-    "proxy": {"xds": True},
-    "networkPolicy": {
-        "clients": [{"namespaceSelector": {"matchLabels": {"team": "vision"}}}],
-        "monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-    },
-}
-
-
 def pod(objects: dict[Any, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = objects["Deployment", name]["spec"]["template"]["spec"]
     return found
@@ -103,9 +94,7 @@ def test_helm_finds_nothing_to_say(helm: Helm, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "values", [{}, EVERYTHING, GRPC_AND_XDS], ids=["default", "everything", "xds"]
-)
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
 def test_what_is_rendered_is_valid_by_the_schemas_of_kubernetes(
     helm: Helm, tools: Path, values: dict[str, Any]
 ) -> None:
@@ -297,84 +286,6 @@ def test_who_may_connect(helm: Helm) -> None:
         for kind, name in helm.objects({"networkPolicy": {"enabled": False}})
         if kind == "NetworkPolicy"
     ]
-
-
-def test_grpc_and_xds_are_off_by_default(helm: Helm) -> None:
-    rendered = helm.render()
-    assert not [each for each in ("grpc", "xds", "8501", "12482") if each in rendered]
-
-
-@pytest.mark.parametrize(
-    ("deployment", "service", "name", "port", "image"),
-    [
-        ("worker-cpu", "workers", "grpc", 8501, "fingerpost:onnx"),
-        ("proxy", "proxy", "xds", 12482, "fingerpost:xds"),
-    ],
-    ids=["grpc", "xds"],
-)
-def test_a_further_port_is_served_listed_and_open_to_clients_alone(
-    helm: Helm, deployment: str, service: str, name: str, port: int, image: str
-) -> None:
-    objects = helm.objects(GRPC_AND_XDS)
-    (container,) = pod(objects, f"fingerpost-{deployment}")["containers"]
-    assert container["image"] == image
-    option = container["args"].index(f"--{name}-port")
-    assert container["args"][option + 1] == str(port)
-    assert {"name": name, "containerPort": port, "protocol": "TCP"} in container["ports"]
-    ports = objects["Service", f"fingerpost-{service}"]["spec"]["ports"]
-    assert ports[1:] == [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"}]
-    policy = objects["NetworkPolicy", f"fingerpost-{deployment.removesuffix('-cpu')}"]
-    assert policy["spec"]["ingress"][1:] == [
-        {
-            "ports": [{"port": port, "protocol": "TCP"}],
-            "from": GRPC_AND_XDS["networkPolicy"]["clients"],  # monitoring has no use for it
-        }
-    ]
-
-
-def test_a_pool_has_grpc_or_not_whatever_the_default_is(helm: Helm) -> None:
-    objects = helm.objects(
-        {"workerDefaults": {"grpc": True}, "workers": {"other": {"grpc": False}}}
-    )
-    for pool, ports in (("cpu", ["http", "grpc"]), ("other", ["http"])):
-        (container,) = pod(objects, f"fingerpost-worker-{pool}")["containers"]
-        assert [each["name"] for each in container["ports"]] == ports
-        assert ("--grpc-port" in container["args"]) == ("grpc" in ports)
-
-
-def test_an_image_that_is_named_stays(helm: Helm) -> None:
-    own = {"tag": "own", "repository": "registry.example/proxy"}
-    objects = helm.objects({"proxy": {"xds": True, "image": own}})
-    (proxy,) = pod(objects, "fingerpost-proxy")["containers"]
-    assert proxy["image"] == "registry.example/proxy:own"
-
-
-def test_the_components_for_kustomize_do_what_the_values_do(
-    helm: Helm, tools: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "deploy"
-    subprocess.run(["cp", "-r", ROOT / "deploy" / "kubernetes", copy], check=True)
-    kustomization = {
-        "resources": ["base"],
-        "components": ["components/grpc", "components/xds"],
-    }
-    (copy / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    done = subprocess.run(
-        [tools / "kubectl", "kustomize", copy], capture_output=True, text=True, check=True
-    )
-    wanted = helm.objects({"workers": {"cpu": {"grpc": True}}, "proxy": {"xds": True}})
-    found = by_name(done.stdout)
-    assert found.keys() == wanted.keys()
-    for key in (
-        *(("NetworkPolicy", f"fingerpost-{each}") for each in ("worker", "proxy")),
-        *(("Service", f"fingerpost-{each}") for each in ("workers", "proxy")),
-    ):
-        for part in ("ports", "ingress"):
-            assert found[key]["spec"].get(part) == wanted[key]["spec"].get(part), key
-    for name in ("fingerpost-worker-cpu", "fingerpost-proxy"):
-        ((ours,), (charts,)) = (pod(each, name)["containers"] for each in (found, wanted))
-        assert (ours["image"], ours["ports"]) == (charts["image"], charts["ports"])
-        assert sorted(ours["args"]) == sorted(charts["args"])
 
 
 def test_services_have_the_labels_that_monitoring_selects(helm: Helm) -> None:

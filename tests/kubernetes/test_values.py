@@ -92,13 +92,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         r"workers\.cpu\.grpc is true, and workers\.cpu\.extraArgs has --grpc-port",
     ),
     "xDS as a number": ({"proxy": {"xds": 12482}}, "/proxy/xds.*got number, want boolean"),
-    "xDS with TLS": (
-        {"proxy": {"xds": True}, "tls": {"enabled": True}},
-        r"proxy\.xds is true, and tls\.enabled is set",
-    ),
-    "xDS that asks who calls": (
-        {"proxy": {"xds": True}, "callers": {"secret": "callers"}},
-        r"proxy\.xds is true, and callers\.secret is set",
+    "xDS twice": (
+        {"proxy": {"xds": True, "extraArgs": ["--xds-port", "9000"]}},
+        r"proxy\.xds is true, and proxy\.extraArgs has --xds-port",
     ),
     "two kinds of scaling": (cpu(autoscaling={"kind": "vpa"}), "/workers/cpu/autoscaling/kind"),
     "a peer": ({"networkPolicy": {"clients": [{"ip": "1.2.3.4"}]}}, "/networkPolicy/clients/0"),
