@@ -180,6 +180,7 @@ class XdsServer:
         finally:
             self._streams.discard(stream)
             self._metrics.streams.set(len(self._streams))
+            self._count_rejecting()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -190,6 +191,8 @@ class XdsServer:
             async for request in requests:
                 if request.HasField("error_detail"):
                     self._rejected(request, stream, context.peer())
+                if stream.judge(request):
+                    self._count_rejecting()
                 names = stream.take(request)
                 await self._know(names)
                 self._note(names)
@@ -211,6 +214,9 @@ class XdsServer:
                 one_line(request.error_detail.message, 300),
                 f" ({count - 1} others since the last such line)" if count > 1 else "",
             )
+
+    def _count_rejecting(self) -> None:
+        self._metrics.rejecting.set(sum(bool(each.rejects) for each in self._streams))
 
     async def _know(self, names: Iterable[str]) -> None:
         """Let the directory follow models that it has not been asked for before."""
@@ -248,6 +254,7 @@ class _Stream:
         node: what the client calls itself.
         followed: the names of clusters and endpoints that it follows.
         follows_every: whether it follows all clusters, or the routes of an Envoy.
+        rejects: the types of which it has refused what it was told last.
     """
 
     def __init__(self, max_names: int, catalog: XdsCatalog) -> None:
@@ -258,6 +265,16 @@ class _Stream:
         self.node = ""
         self.followed: frozenset[str] = frozenset()
         self.follows_every = False
+        self.rejects: set[str] = set()
+
+    def judge(self, request: Any) -> bool:
+        """Note whether a request refuses or accepts a response; returns whether that is new."""
+        type_url, before = request.type_url, len(self.rejects)
+        if request.HasField("error_detail") and type_url in TYPES:
+            self.rejects.add(type_url)
+        elif self._accepts(request):
+            self.rejects.discard(type_url)
+        return len(self.rejects) != before
 
     def take(self, request: Any) -> frozenset[str]:
         """Take a request; returns the names that it follows now."""
@@ -290,6 +307,9 @@ class _Stream:
         changed, gone = changes
         return self._respond(type_url, current, changed, gone)
 
+    def _accepts(self, request: Any) -> bool:
+        raise NotImplementedError
+
     def _follow(self, request: Any) -> None:
         raise NotImplementedError
 
@@ -299,6 +319,10 @@ class _Stream:
 
 class _WholeStream(_Stream):
     """A client of the state of the world."""
+
+    def _accepts(self, request: Any) -> bool:
+        # One that only changes its names repeats the last nonce, and the version that it has taken.
+        return bool(request.response_nonce) and request.version_info == request.response_nonce
 
     def _follow(self, request: Any) -> None:
         if not self._session.is_stale(request.type_url, request.response_nonce):
@@ -317,6 +341,9 @@ class _WholeStream(_Stream):
 
 class _DeltaStream(_Stream):
     """A client of the incremental variant."""
+
+    def _accepts(self, request: Any) -> bool:
+        return bool(request.response_nonce)
 
     def _follow(self, request: Any) -> None:
         self._session.change_names(
