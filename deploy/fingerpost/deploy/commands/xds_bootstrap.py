@@ -64,7 +64,7 @@ def xds_bootstrap(
         typer.Option(
             "--token-file",
             metavar="FILE",
-            help="The token (JWT) that proxies with --callers are shown; for --envoy it may be an "
+            help="The token (JWT) by which proxies know the client; for --envoy it may be an "
             "API key, and is printed.",
             show_default=False,
         ),
