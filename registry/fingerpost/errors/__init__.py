@@ -32,6 +32,7 @@ raises the class with that code.
     |       +-- ImageTooLarge           413 image_too_large      bytes or pixels over the limit
     |       +-- UnsupportedImage        415 unsupported_image    not one of the formats read
     |       +-- BrokenImage             422 broken_image         the right format, but damaged
+    |       +-- InvalidFrame            422 invalid_frame        not the sealed memory of a frame
     |       +-- SuspectImage            422 suspect_image        two workers fell silent on it
     +-- PeerError                       a peer could not do it now; all but two are retryable
     |   +-- Misdirected                 421 misdirected          meant for another process
@@ -85,6 +86,7 @@ __all__ = [
     "Forbidden",
     "ImageError",
     "ImageTooLarge",
+    "InvalidFrame",
     "InvalidInstance",
     "InvalidName",
     "InvalidRequest",
@@ -221,6 +223,13 @@ class BrokenImage(ImageError):
 
     status = 422
     code = "broken_image"
+
+
+class InvalidFrame(ImageError):
+    """The shared memory of a decoded frame is missing, not sealed, or of another size."""
+
+    status = 422
+    code = "invalid_frame"
 
 
 class SuspectImage(ImageError):
