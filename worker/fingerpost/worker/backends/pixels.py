@@ -147,7 +147,8 @@ def to_scores(
     if scores.ndim < 2 or len(scores) < count or not classes or classes != max(scores.shape[1:]):
         raise ValueError(
             f"the output is {list(scores.shape)} for {count} images: "
-            f"expected one row of scores per image, [{count}, classes]"
+            f"expected one row of scores per image, [{count}, classes]; what gives boxes, masks "
+            "or other arrays says so with task in model.toml"
         )
     scores = scores.reshape(scores.shape[0], classes)[:count]
     if activation is Activation.SOFTMAX:

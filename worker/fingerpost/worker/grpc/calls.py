@@ -25,12 +25,14 @@ from fingerpost.errors import (
     Overloaded,
 )
 from fingerpost.registry import ModelReference
+from fingerpost.registry.grpc.call_head import CallHead
+from fingerpost.registry.grpc.status import status_code
 from fingerpost.registry.http_server import internal_error
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
-from fingerpost.worker.grpc.request import CallHead
+from fingerpost.worker.grpc.request import call_head
 from fingerpost.worker.grpc.schema.decode import decode_message
-from fingerpost.worker.grpc.status import error_trailer, status_code
+from fingerpost.worker.grpc.status import error_trailer
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
 from fingerpost.worker.serving.routes import Admitted
 
@@ -86,7 +88,7 @@ class Calls:
         """
 
         async def handler(data: bytes, context: Context) -> bytes:
-            head = CallHead(path, context)
+            head = call_head(path, context)
             head.total_bytes = len(data)
 
             async def answer() -> Any:
@@ -113,7 +115,7 @@ class Calls:
         """
 
         async def handler(_: Any, context: Context) -> bytes:
-            head = CallHead(path, context)
+            head = call_head(path, context)
 
             async def respond() -> Any:
                 with contextlib.ExitStack() as upload:
