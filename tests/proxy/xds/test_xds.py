@@ -133,6 +133,24 @@ async def test_a_hundred_thousand_names_are_refused_and_nobody_else_is_disturbed
         assert await honest.ask(LISTENER, "digits") == {"digits"}
 
 
+@pytest.mark.parametrize("kind", ["Stream", "Delta"])
+@pytest.mark.parametrize("message", [b"\xff" * 2000, b"\x1a\x01\xff"], ids=["bytes", "text"])
+async def test_what_is_no_message_ends_the_stream_and_writes_no_line(
+    world: XdsWorld, caplog: pytest.LogCaptureFixture, kind: str, message: bytes
+) -> None:
+    service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+    async with Follower(world.server) as honest:
+        assert await honest.ask(CLUSTER, "digits") == {"digits"}
+        async with grpc.aio.insecure_channel(world.server) as channel:
+            stream = channel.stream_stream(f"/{service}/{kind}AggregatedResources")()
+            await stream.write(message)
+            with pytest.raises(grpc.aio.AioRpcError, match="DiscoveryRequest") as failed:
+                await stream.read()
+            assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await honest.ask(LISTENER, "digits") == {"digits"}
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "digits@", "http/", "x" * 300, "digits\n"])
 async def test_names_that_cannot_be(world: XdsWorld, name: str) -> None:
     async with Follower(world.server) as follower:

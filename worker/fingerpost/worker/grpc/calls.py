@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import RequestConfig
     from fingerpost.worker.grpc.orca import OrcaReports
-    from fingerpost.worker.repository.manager import ServedVersion
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.routes import RouteContext
 
     Context: TypeAlias = ServicerContext[Any, Any]
@@ -286,16 +286,17 @@ class _Held:
         self.grant: Grant = NO_LIMITS
 
 
-def reference_of(model: str, version: str, default: str) -> ModelReference:
-    """The model that a request names, or the default one.
+def reference_of(model: str, version: str, manager: ModelManager) -> ModelReference:
+    """The model that a request names, or the only one.
 
     Raises:
         InvalidName: a name that is not valid.
-        InvalidRequest: a version that is not a number.
+        InvalidRequest: a version that is not a number; no name, and there are several models.
     """
+    model = model or manager.default
     if version and not version.isascii():
         raise InvalidRequest(f"version {version[:40]!r} is not a number")
-    found = ModelReference.parse(f"{model or default}@{version}" if version else model or default)
+    found = ModelReference.parse(f"{model}@{version}" if version else model)
     if version and found.version is None:
         raise InvalidRequest(
             f"version {version!r} is not a number: an alias stands in the model's name, such as "
