@@ -103,8 +103,7 @@ class Frame:
     async def encoded(self) -> bytes:
         """The frame as PNG, for workers that cannot map it; encoded in a thread, and once."""
         if self._png is None:
-            import numpy
-
+            numpy: Any = sys.modules["numpy"]
             array = numpy.frombuffer(self.pixels, numpy.uint8).reshape(self.shape)
             data = await load_image(array)
             assert not isinstance(data, OneShot)  # noqa: S101 - of an array
@@ -131,8 +130,7 @@ class FrameMemory:
 
     def copy(self, array: Any, model: str) -> Frame | None:
         """Copy an array, see `is_frame`; None where there is no memory or no descriptor for it."""
-        import numpy
-
+        numpy: Any = sys.modules["numpy"]  # see `is_frame`
         key = (model, array.nbytes)
         idle = self._idle.get(key)
         try:
