@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,12 @@ async def test_errors_are_those_of_other_images(short_folder: Path) -> None:
         gray = FRAME[:, :, 0]
         assert (await client.classify(gray, "flowers")).label
         assert client.stats.bytes_sent > 0  # as PNG
+
+
+def test_a_machine_without_descriptors_to_send_imports_it_all() -> None:
+    """Windows has no `fcntl`, and macOS no memfds."""
+    code = (
+        "import sys; sys.modules['fcntl'] = None; import fingerpost.client;"
+        "import fingerpost.client.images.frames, fingerpost.worker.serving.frames"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
