@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from pathlib import Path
@@ -10,6 +11,27 @@ import pytest
 
 from tests.support.later import later
 from tests.support.parallel import Turns
+
+# What takes half a second and more, and our modules that import one of these at their top.
+_HEAVY = re.compile(
+    r"^(?:from|import) (?:tensorflow|keras|torch|sklearn|pandas|dask|matplotlib"
+    r"|fingerpost\.[\w.]+\.torch\w*|tests\.support\.(?:keras_models|torch_datasets))\b"
+    r"|^from fingerpost\.[\w.]+ import (?:\w+, )*torch\w*\b",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.core
+def test_collecting_tests_imports_no_heavy_framework() -> None:
+    here = Path(__file__).parent
+    wrong = [
+        f"{path.relative_to(here)}: {found[0]}; write later(...), see tests/support/later.py"
+        for path in (*here.rglob("test_*.py"), *here.rglob("support/**/*.py"))
+        if path.stem not in {"keras_models", "torch_datasets"}
+        for found in [_HEAVY.search(path.read_text("utf-8"))]
+        if found
+    ]
+    assert wrong == []
 
 
 @pytest.mark.core
