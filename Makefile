@@ -22,7 +22,7 @@ TWO := $(if $(filter file,$(origin JOBS)),2,$(JOBS))
 QUICK := core and not slow
 PROFILE ?= quick
 # Images that `make test-images` builds and runs; also: tensorflow torch gpu, which take gigabytes.
-TARGETS ?= core onnx
+TARGETS ?= core xds onnx
 AFTER ?=
 # The tests start hundreds of processes, and pytest rewrites each test module: compile them once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -45,8 +45,8 @@ help:
 	@echo "make test         all tests but those of faults: real Consul, real workers, real curl;"
 	@echo "                  some ten minutes on two cores, in four processes; less with more of both: JOBS=8"
 	@echo "make test-faults  kill, stop and restart workers, agents and proxies under load"
-	@echo "make test-images  build the images core and onnx, and run them strictly; as root, with buildah, podman and Docker;"
-	@echo "                  TARGETS='core onnx openvino litert tensorflow torch gpu' builds those, too: 30 GB of disk"
+	@echo "make test-images  build the images core, xds and onnx, and run them strictly; as root, with buildah, podman and Docker;"
+	@echo "                  TARGETS='core xds onnx openvino litert tensorflow torch gpu' builds those, too: 30 GB of disk"
 	@echo "make test-browsers  the JavaScript client in Node and in Chromium against real workers, and its types;"
 	@echo "                  needs Node.js, npm and Chromium"
 	@echo "make test-monitoring  alerts fire and clear by real faults, in a real Prometheus and Alertmanager"

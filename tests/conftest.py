@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -150,3 +151,10 @@ def consul_cluster_process(consul_binary: str, tmp_path: Path) -> Iterator[Consu
     cluster = ConsulCluster(consul_binary, tmp_path)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for Unix sockets, whose paths have a limit that those of `tmp_path` may exceed."""
+    with TemporaryDirectory(prefix="fingerpost-") as folder:
+        yield Path(folder)

@@ -28,6 +28,7 @@ from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.uds_transport import unix_socket
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
 
@@ -87,12 +88,14 @@ async def serving(
     access_log: Callable[[WorkerMetrics], AccessLog] | None = None,
     audit: AuditLog | None = None,
     grpc: bool = False,
+    uds: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve model `colours`, version 7; over gRPC too, where that is wanted."""
+    """Serve model `colours`, version 7; over gRPC or at a Unix socket too, where that is wanted."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
+    observer = Observer(metrics, access_log=access_log(metrics)) if access_log else None
     engine = Engine(
         backend,
         images=config.images,
@@ -109,7 +112,7 @@ async def serving(
         boot_id=1,
         config=config,
         metrics=metrics,
-        observer=Observer(metrics, access_log=access_log(metrics)) if access_log else None,
+        observer=observer,
         leases=None if leases is None else LeaseGate(leases, metrics.lease_refused, audit),
     )
     runner = service.runner()
@@ -119,6 +122,8 @@ async def serving(
     await serve(runner, listener)
     service.admission.state = WorkerState.READY
     async with contextlib.AsyncExitStack() as stack:
+        if observer is not None:
+            stack.push_async_callback(observer.aclose)
         stack.push_async_callback(engine.aclose)
         stack.push_async_callback(runner.cleanup)
         grpc_port = 0
@@ -128,6 +133,7 @@ async def serving(
             server = GrpcServer(service.context, config, metrics)
             stack.push_async_callback(server.aclose)
             grpc_port = await server.start("127.0.0.1", 0)
+        await stack.enter_async_context(unix_socket(runner, service.frames, uds, None))
         stack.callback(backend.gate.set)
         yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port)
 
