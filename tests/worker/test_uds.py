@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import json
 import logging
 import socket
@@ -20,7 +21,10 @@ from fingerpost.registry.same_host import host_boot_id
 from fingerpost.security.key_files import save_public_keys
 from fingerpost.worker import WorkerConfig
 from fingerpost.worker.config import LeasesConfig, RequestConfig, TelemetryConfig
+from fingerpost.worker.images import ImageConfig
+from tests.support.bad_images import BAD
 from tests.support.leases import KEY, lease
+from tests.support.rig import serving
 from tests.support.rights import kept_out
 from tests.support.same_host import connections_at, here
 from tests.support.tls_cluster import IMAGE, secure_cluster, serve_with
@@ -117,6 +121,21 @@ async def test_limits_are_those_of_the_port(short_folder: Path) -> None:
             assert response.status == 200
         async with one.asking() as second, second.get("http://worker/load") as response:
             assert response.status == 429
+
+
+async def test_bad_images_are_refused_as_at_the_port(short_folder: Path) -> None:
+    path = str(short_folder / "fingerpost.sock")
+    async with serving(uds=path, images=ImageConfig()) as rig:
+        connector = aiohttp.UnixConnector(path)
+        async with aiohttp.ClientSession("http://worker", connector=connector) as http:
+            for name, (image, kind) in BAD.items():
+                data = io.BytesIO(image)
+                asked = http.post("/v1/classify/colours", data=data, expect100=True)
+                async with asked as response:
+                    body = await response.json()
+                assert response.status == kind("").status, name
+                assert body["error"]["code"] == kind.code, name
+        assert rig.service.memory.used == 0
 
 
 @pytest.mark.parametrize(
