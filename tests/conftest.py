@@ -48,9 +48,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the time limit of a test begins afterwards
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """Let the tests that measure speed have the machine to themselves."""
-    with item.config.stash[_TURNS].turn(alone=item.get_closest_marker("alone") is not None):
+    alone, stays = (
+        each is not None and each.get_closest_marker("alone") is not None
+        for each in (item, nextitem)
+    )
+    with item.config.stash[_TURNS].turn(alone=alone, stays=stays):
         return (yield)
 
 
