@@ -84,7 +84,7 @@ class ForeignSender:
                 "client.infer"
             )
             return Reply(outcome=Outcome.ANSWERED, error=wrong)
-        image = attempt.data
+        image = await attempt.encoded()
         body = await self._body(model, call, image)
         attempt.data, attempt.liveness = body.data, None
         classifies = model.task == "classification"
