@@ -14,10 +14,10 @@ import grpc
 import pytest
 
 from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.grpc.status import status_code
 from fingerpost.worker.config import RequestConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.grpc.schema.messages import message_class
-from fingerpost.worker.grpc.status import status_code
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.telemetry.access_log import AccessLog
 from tests.support.bad_images import BAD

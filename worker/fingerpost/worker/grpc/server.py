@@ -13,9 +13,9 @@ from grpc_reflection.v1alpha import reflection
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import WorkerState
 from fingerpost.registry.descriptors import descriptor_limit
+from fingerpost.registry.grpc.credentials import server_credentials
 from fingerpost.registry.instance import format_address
 from fingerpost.worker.grpc.calls import Calls
-from fingerpost.worker.grpc.credentials import server_credentials
 from fingerpost.worker.grpc.model_control import GrpcModelControl
 from fingerpost.worker.grpc.open_inference import INFER_REQUEST, OpenInference
 from fingerpost.worker.grpc.open_inference_info import OpenInferenceInfo
