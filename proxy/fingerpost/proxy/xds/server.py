@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import server as make_server
 
 from fingerpost.basics.log_limit import LogLimit
@@ -29,7 +30,7 @@ from fingerpost.registry.supervision import supervise
 from fingerpost.security.callers.refusal import NotAllowed
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
     from typing import Self, TypeAlias
 
     from fingerpost.proxy.directory import Directory
@@ -102,13 +103,11 @@ class XdsServer:
         )
         methods = {
             name: grpc.stream_stream_rpc_method_handler(
-                work,
-                request_deserializer=request.FromString,
-                response_serializer=response.SerializeToString,
+                work, response_serializer=response.SerializeToString
             )
-            for name, work, request, response in (
-                ("StreamAggregatedResources", self._whole, _Request, _Response),
-                ("DeltaAggregatedResources", self._delta, _DeltaRequest, _DeltaResponse),
+            for name, work, response in (
+                ("StreamAggregatedResources", self._whole, _Response),
+                ("DeltaAggregatedResources", self._delta, _DeltaResponse),
             )
         }
         handler = grpc.method_handlers_generic_handler(_SERVICE, methods)
@@ -162,11 +161,11 @@ class XdsServer:
 
     async def _whole(self, request_iterator: Any, context: _Context) -> None:
         """State of the world: a response has all resources that are asked for."""
-        await self._serve(WholeStream, request_iterator, context)
+        await self._serve(WholeStream, _decoded(_Request, request_iterator), context)
 
     async def _delta(self, request_iterator: Any, context: _Context) -> None:
         """Incremental: a response has what is new, changed or gone."""
-        await self._serve(DeltaStream, request_iterator, context)
+        await self._serve(DeltaStream, _decoded(_DeltaRequest, request_iterator), context)
 
     def callers_changed(self) -> None:
         """Find out again who the clients are, and what they may use."""
@@ -191,10 +190,13 @@ class XdsServer:
             if reader.done() and not reader.cancelled() and (error := reader.exception()):
                 if isinstance(error, TooManyNames):
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+                if isinstance(error, DecodeError):
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 raise error
         finally:
             self._streams.discard(stream)
             self._metrics.streams.set(len(self._streams))
+            self._count_rejecting()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -234,6 +236,8 @@ class XdsServer:
             async for request in requests:
                 if request.HasField("error_detail"):
                     self._rejected(request, stream, context.peer())
+                if stream.judge(request):
+                    self._count_rejecting()
                 known = stream.followed
                 names = stream.take(request)
                 self._refuse(stream, names - known)
@@ -267,6 +271,9 @@ class XdsServer:
                 f" ({count - 1} others since the last such line)" if count > 1 else "",
             )
 
+    def _count_rejecting(self) -> None:
+        self._metrics.rejecting.set(sum(bool(each.rejects) for each in self._streams))
+
     async def _know(self, stream: Stream, names: Iterable[str]) -> None:
         """Let the directory follow models that it has not been asked for before."""
         for name in names:
@@ -296,3 +303,13 @@ class XdsServer:
             for stream in self._streams:
                 if (every and stream.follows_every) or not changed.isdisjoint(stream.followed):
                     stream.wake.set()
+
+
+async def _decoded(kind: Any, requests: AsyncIterable[bytes]) -> AsyncIterator[Any]:
+    """The messages of a stream. What is none raises `DecodeError`."""
+    async for data in requests:
+        try:
+            request = kind.FromString(data)
+        except DecodeError:
+            raise DecodeError(f"a message of {len(data):,} bytes is no {kind.__name__}") from None
+        yield request

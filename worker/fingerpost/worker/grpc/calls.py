@@ -38,11 +38,12 @@ from fingerpost.worker.serving.routes import Admitted
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
+    from prometheus_client import Counter
 
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import RequestConfig
     from fingerpost.worker.grpc.orca import OrcaReports
-    from fingerpost.worker.repository.manager import ServedVersion
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.routes import RouteContext
 
     Context: TypeAlias = ServicerContext[Any, Any]
@@ -71,11 +72,15 @@ class Calls:
         context: what all protocols share.
         limits: the limits of requests.
         orca: writes the load report of each answer.
+        answered: counts calls by `method` and `code`.
     """
 
-    def __init__(self, context: RouteContext, limits: RequestConfig, orca: OrcaReports) -> None:
+    def __init__(
+        self, context: RouteContext, limits: RequestConfig, orca: OrcaReports, answered: Counter
+    ) -> None:
         self._context = context
         self._orca = orca
+        self._answered = answered
         self._max_upload_s = max(limits.body_timeout_s, limits.max_bytes / _UPLOAD_PER_S)
 
     def simple(self, path: str, name: str, work: Simple) -> Any:
@@ -242,9 +247,11 @@ class Calls:
         """
         result = await found
         load = self._orca.trailer(self._context.load(head))
+        code = status_code(result) if isinstance(result, FingerpostError) else grpc.StatusCode.OK
+        self._answered.labels(head.path.rpartition("/")[2], code.name).inc()
         if isinstance(result, FingerpostError):
             message, trailer = error_trailer(result)
-            await context.abort(status_code(result), message, (*trailer, load))
+            await context.abort(code, message, (*trailer, load))
         context.set_trailing_metadata((load,))
         data: bytes = b"" if result is None else result.SerializeToString()
         return data
@@ -286,16 +293,17 @@ class _Held:
         self.grant: Grant = NO_LIMITS
 
 
-def reference_of(model: str, version: str, default: str) -> ModelReference:
-    """The model that a request names, or the default one.
+def reference_of(model: str, version: str, manager: ModelManager) -> ModelReference:
+    """The model that a request names, or the only one.
 
     Raises:
         InvalidName: a name that is not valid.
-        InvalidRequest: a version that is not a number.
+        InvalidRequest: a version that is not a number; no name, and there are several models.
     """
+    model = model or manager.default
     if version and not version.isascii():
         raise InvalidRequest(f"version {version[:40]!r} is not a number")
-    found = ModelReference.parse(f"{model or default}@{version}" if version else model or default)
+    found = ModelReference.parse(f"{model}@{version}" if version else model)
     if version and found.version is None:
         raise InvalidRequest(
             f"version {version!r} is not a number: an alias stands in the model's name, such as "

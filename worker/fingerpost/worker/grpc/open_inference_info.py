@@ -139,7 +139,7 @@ class OpenInferenceInfo:
         return response
 
     def _reference(self, request: Any) -> ModelReference:
-        return reference_of(request.name, request.version, self._manager.default)
+        return reference_of(request.name, request.version, self._manager)
 
     def _versions(self, model: str) -> Iterable[str]:
         return (

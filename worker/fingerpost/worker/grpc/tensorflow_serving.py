@@ -152,7 +152,7 @@ class TensorFlowServing:
                 f"{spec.name or self._manager.default}@{spec.version_label}"
             )
         version = str(spec.version.value) if kind == "version" else ""
-        return reference_of(spec.name, version, self._manager.default)
+        return reference_of(spec.name, version, self._manager)
 
 
 def _image(example: Any, what: str) -> bytes:
