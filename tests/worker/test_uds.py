@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 
 from fingerpost.client import Client, ClientConfig
@@ -86,6 +87,10 @@ async def test_it_speaks_tls_where_the_port_does(short_folder: Path) -> None:
         async with Client(registry=registry, registry_config=given, tls=cluster.client) as client:
             assert (await client.classify(IMAGE, "flowers")).label == "rose"
             assert connections_at(path)
+            sent = client.stats.bytes_sent
+            frame = np.zeros((90, 160, 3), np.uint8)
+            assert (await client.classify(frame, "flowers")).label == "rose"
+            assert client.stats.bytes_sent == sent
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b"GET /load HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"421 Misdirected" in await reader.read(4096)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,9 @@ async def test_the_answer_is_that_of_a_png(short_folder: Path, layout: str) -> N
             mapped = await client.classify(frame, "flowers")
             assert client.stats.bytes_sent == 0
             assert mapped.image_bytes == frame.nbytes
+            dispatcher: Any = client._dispatcher
+            # What the routing goes by: without megabytes an answer would be no sample.
+            assert dispatcher._services["flowers"]._mb > 0
             inferred = await client.infer(frame, "flowers@1")
             assert client.stats.bytes_sent == 0
         assert mapped.predictions == png.predictions
@@ -154,3 +159,12 @@ async def test_errors_are_those_of_other_images(short_folder: Path) -> None:
         gray = FRAME[:, :, 0]
         assert (await client.classify(gray, "flowers")).label
         assert client.stats.bytes_sent > 0  # as PNG
+
+
+def test_a_machine_without_descriptors_to_send_imports_it_all() -> None:
+    """Windows has no `fcntl`, and macOS no memfds."""
+    code = (
+        "import sys; sys.modules['fcntl'] = None; import fingerpost.client;"
+        "import fingerpost.client.images.frames, fingerpost.worker.serving.frames"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

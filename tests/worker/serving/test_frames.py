@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -25,7 +26,7 @@ from fingerpost.worker.config import RequestConfig
 from fingerpost.worker.images import ImageConfig
 from tests.support.colours import RGB, encoded
 from tests.support.rig import Rig, serving
-from tests.support.waiting import until
+from tests.support.waiting import settled, until
 
 pytestmark = pytest.mark.shell
 
@@ -322,3 +323,28 @@ async def test_frames_that_nobody_asks_for_are_dropped(sender: Sender) -> None:
     await until(lambda: left() == before + 1)
     by.close()
     await until(lambda: left() == before)
+
+
+async def test_without_descriptors_nobody_is_accepted_for_a_while(sender: Sender) -> None:
+    """The socket is readable all the time then: it must not keep the loop busy."""
+    frames: Any = sender.rig.service.frames
+    listener, exhausted = frames._listener, OSError(errno.EMFILE, "Too many open files")
+
+    class Exhausted:
+        accepted = 0
+
+        def fileno(self) -> int:
+            return int(listener.fileno())
+
+        def accept(self) -> object:
+            Exhausted.accepted += 1
+            raise exhausted
+
+    frames._listener = Exhausted()
+    token = sender.send(memory(red()))
+    await until(lambda: Exhausted.accepted == 1)
+    await settled(lambda: Exhausted.accepted)
+    assert Exhausted.accepted == 1
+    frames._listener = listener
+    await until(lambda: frames._senders)  # it goes on by itself
+    assert (await sender.ask(f"{token} UINT8 30x40x3"))[0] == 200

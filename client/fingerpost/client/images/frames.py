@@ -7,7 +7,6 @@ map it without danger, and against everybody's writing but ours.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import sys
@@ -21,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame", "FrameMemory", "ImageData", "is_frame"]
 
-# Of Linux 5.1; Python has no name for it yet.
+# Of Linux, where alone `is_frame` is true; the last one of Linux 5.1.
+_F_ADD_SEALS: Final = 1033
+_F_SEAL_SHRINK: Final = 0x2
+_F_SEAL_GROW: Final = 0x4
 _F_SEAL_FUTURE_WRITE: Final = 0x10
 # Memory that is kept for the next frames of a model: ten of 1920 x 1080.
 _MAX_IDLE_BYTES: Final = 1 << 26
@@ -47,15 +49,17 @@ class _Memory:
     __slots__ = ("descriptor", "mapped")
 
     def __init__(self, size: int) -> None:
+        import fcntl  # which Windows does not have
+
         self.descriptor = os.memfd_create("fingerpost-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.descriptor, size)
             self.mapped = mmap.mmap(self.descriptor, size)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+            seals = _F_SEAL_SHRINK | _F_SEAL_GROW
             try:
-                fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals | _F_SEAL_FUTURE_WRITE)
+                fcntl.fcntl(self.descriptor, _F_ADD_SEALS, seals | _F_SEAL_FUTURE_WRITE)
             except OSError:  # an older kernel
-                fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
+                fcntl.fcntl(self.descriptor, _F_ADD_SEALS, seals)
         except BaseException:
             os.close(self.descriptor)
             raise

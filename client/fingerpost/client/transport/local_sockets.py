@@ -28,6 +28,7 @@ _RETRY_S: Final = 60.0
 class _Known:
     local: LocalSocket
     retry_at: float = -inf
+    frames_retry_at: float = -inf
     sender: socket.socket | None = None
 
     def close(self) -> None:
@@ -77,12 +78,18 @@ class LocalSockets:
         Args:
             target: see `Instance.target`.
         """
-        return self._connect(target, socket.SOCK_STREAM)
+        known = self._known.get(target)
+        if known is None or self._clock() < known.retry_at:
+            return None
+        made, known.retry_at = self._connect(known.local, socket.SOCK_STREAM)
+        return made
 
     def takes_frames(self, target: str) -> bool:
         """Whether memory can be sent there, as far as is known."""
         known = self._known.get(target)
-        return known is not None and bool(known.local.frames) and self._clock() >= known.retry_at
+        if known is None or not known.local.frames:
+            return False
+        return self._clock() >= max(known.retry_at, known.frames_retry_at)
 
     @property
     def frames(self) -> bool:
@@ -99,10 +106,12 @@ class LocalSockets:
         """
         for _ in range(2):  # the worker may have closed the connection
             known = self._known.get(target)
-            if known is None:
+            if known is None or self._clock() < known.frames_retry_at:
                 return False
             if known.sender is None:
-                known.sender = self._connect(target, socket.SOCK_SEQPACKET, frames=True)
+                known.sender, known.frames_retry_at = self._connect(
+                    known.local, socket.SOCK_SEQPACKET, frames=True
+                )
             if known.sender is None:
                 return False
             try:
@@ -122,21 +131,18 @@ class LocalSockets:
         self._known = {}
 
     def _connect(
-        self, target: str, kind: socket.SocketKind, *, frames: bool = False
-    ) -> socket.socket | None:
-        known = self._known.get(target)
-        if known is None or self._clock() < known.retry_at:
-            return None
+        self, local: LocalSocket, kind: socket.SocketKind, *, frames: bool = False
+    ) -> tuple[socket.socket | None, float]:
+        """A connected socket, or None and when to try again."""
         made = socket.socket(socket.AF_UNIX, kind)
         try:
             made.settimeout(0)
-            made.connect(known.local.checked(frames=frames))
+            made.connect(local.checked(frames=frames))
         except BlockingIOError:  # too many connections wait there now
             made.close()
-            return None
+            return None, -inf
         except OSError as error:
             made.close()
-            known.retry_at = self._clock() + _RETRY_S
-            logger.debug("%s is used by TCP: %s: %s", target, known.local.path, error)
-            return None
-        return made
+            logger.debug("%s is not used: %s", local.path, error)
+            return None, self._clock() + _RETRY_S
+        return made, -inf

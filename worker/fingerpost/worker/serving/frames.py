@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
+import errno
 import mmap
 import os
 import re
@@ -46,11 +46,16 @@ TOKEN_BYTES: Final = 16
 _HEADER: Final = re.compile(
     r"([0-9a-f]{16}) UINT8 ([0-9]{1,6})x([0-9]{1,6})x([13])", re.ASCII | re.IGNORECASE
 )
-_SEALS: Final = fcntl.F_SEAL_SHRINK
+# Of Linux; Python has no names for them elsewhere, where there is no socket for frames.
+_F_GET_SEALS: Final = 1034
+_F_SEAL_SHRINK: Final = 2
 _MAX_CONNECTIONS: Final = 256
 # Of one connection. The request follows at once, so that a client has few that nobody asked for.
 _MAX_WAITING: Final = 32
 _BACKLOG: Final = 128
+# No descriptor is left; how long nobody is accepted then.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_S: Final = 1.0
 _DESCRIPTORS: Final = struct.Struct("2i")  # one more than a message may have
 
 
@@ -133,13 +138,15 @@ class Frames:
             )
         if size > most:
             raise ImageTooLarge(f"the frame has {size:,} bytes, over the limit of {most:,}")
+        import fcntl  # which Windows does not have
+
         try:
-            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+            seals = fcntl.fcntl(descriptor, _F_GET_SEALS)
         except OSError as error:
             raise InvalidFrame(
                 "the frame is not in a memfd: make it with memfd_create(MFD_ALLOW_SEALING)"
             ) from error
-        if seals & _SEALS != _SEALS:
+        if not seals & _F_SEAL_SHRINK:
             raise InvalidFrame(
                 "the frame's memfd may shrink: seal it with F_SEAL_SHRINK before it is sent"
             )
@@ -169,7 +176,11 @@ class Frames:
         while self._listener is not None:
             try:
                 opened, _ = self._listener.accept()
-            except OSError:  # nobody waits, or no descriptor is left
+            except OSError as error:
+                if error.errno in _EXHAUSTED:  # else this would be called again and again
+                    loop = asyncio.get_running_loop()
+                    loop.remove_reader(self._listener.fileno())
+                    loop.call_later(_EXHAUSTED_S, self._go_on)
                 return
             opened.settimeout(0)
             sender = _Sender(opened)
@@ -178,6 +189,11 @@ class Frames:
                 continue
             self._senders[opened.fileno()] = sender
             asyncio.get_running_loop().add_reader(opened.fileno(), self._receive, sender)
+
+    def _go_on(self) -> None:
+        if self._listener is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._listener.fileno(), self._accept)
 
     def _receive(self, sender: _Sender) -> None:
         try:
