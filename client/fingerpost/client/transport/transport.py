@@ -236,7 +236,7 @@ class Transport:
             return f"{FRAME_HEADER}: {token} {frame.description}\r\n".encode()
 
         frame.lent += 1
-        attempt.lead = lead
+        attempt.lead, attempt.mapped_bytes = lead, len(frame)
         try:
             answer = await self.send(address, head, attempt)
         except _NotSent:
