@@ -81,7 +81,7 @@ class Dispatcher:
         self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
-        self._foreign = ForeignSender(transport, config.labels)
+        self._foreign = ForeignSender(transport, route, config.labels)
         self._config = config
         self._stats = stats
         self._budget = Budget(config.routing.retries)

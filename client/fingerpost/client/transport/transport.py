@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.pool import Pool
     from fingerpost.registry import LoadReport
 
-__all__ = ["Reply", "Transport", "retry_after_s"]
+__all__ = ["Reply", "Transport", "retry_after_s", "worker_of"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
@@ -177,6 +177,20 @@ class Transport:
         finally:
             self._pools.release(address, pool)
 
+    def refusal(self, address: str, raw: Answer) -> Reply:
+        """The reply for an error that a Fingerpost worker or proxy answered."""
+        status, fields, body = raw
+        worker = worker_of(raw)
+        error = error_from_json(
+            body, status=status, peer=address, retry_after_s=retry_after_s(fields)
+        )
+        outcome, error = self._route.classify_error(address, status, error)
+        silent = bool(worker) and isinstance(error, Unreachable)
+        if silent:  # of a worker behind the relay, not of the relay itself
+            outcome = Outcome.ABANDONED
+        report = _report_of(raw)
+        return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
+
     async def load(self, address: str, lease: str = "", priority: str | None = None) -> LoadReport:
         """Ask a worker for its load report; the caller limits the time.
 
@@ -235,19 +249,9 @@ class Transport:
 
     def _read(self, address: str, raw: Answer, *, infer: bool = False) -> Reply:
         status, fields, body = raw
-        load = fields.get(_LOAD_FIELD)
-        report = None if load is None else load.decode("latin-1")
-        named = fields.get(_WORKER_FIELD)
-        worker = "" if named is None else named.decode("ascii", "replace")
         if status != 200:
-            error = error_from_json(
-                body, status=status, peer=address, retry_after_s=retry_after_s(fields)
-            )
-            outcome, error = self._route.classify_error(address, status, error)
-            silent = bool(worker) and isinstance(error, Unreachable)
-            if silent:  # of a worker behind the relay, not of the relay itself
-                outcome = Outcome.ABANDONED
-            return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
+            return self.refusal(address, raw)
+        report, worker = _report_of(raw), worker_of(raw)
         try:
             if infer:
                 # Not at the top: most clients only classify.
@@ -264,6 +268,16 @@ class Transport:
         except BadAnswer as bad:
             return Reply(outcome=Outcome.FAILED, error=bad, report=report, worker=worker)
         return Reply(outcome=Outcome.ANSWERED, answer=found, report=report, worker=worker)
+
+
+def _report_of(answer: Answer) -> str | None:
+    load = answer.fields.get(_LOAD_FIELD)
+    return None if load is None else load.decode("latin-1")
+
+
+def worker_of(answer: Answer) -> str:
+    """The worker, id and address, that a relaying proxy names; empty where it names none."""
+    return answer.fields.get(_WORKER_FIELD, b"").decode("ascii", "replace")
 
 
 def _failed(error: Exception, address: str, attempt: Attempt) -> Reply:
