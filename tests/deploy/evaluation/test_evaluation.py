@@ -17,9 +17,12 @@ from fingerpost.client.tasks.results import (
     Classification,
     Detection,
     Embedding,
+    JsonAnswer,
     Multilabel,
+    Regression,
     Segmentation,
     TaskResult,
+    Tensors,
 )
 from fingerpost.client.wire import Prediction
 from fingerpost.deploy.console import out
@@ -29,6 +32,7 @@ from fingerpost.deploy.evaluation.show import show
 from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders, LabelledImage
 from fingerpost.deploy.evaluation.truth.coco import CocoFile, DrawnBox, DrawnImage
 from fingerpost.deploy.evaluation.truth.masks import MaskedImage, MaskFolder
+from fingerpost.deploy.evaluation.truth.targets import TargetFile, TargetImage
 from fingerpost.errors import (
     BrokenImage,
     ConfigurationError,
@@ -274,8 +278,17 @@ async def test_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_another_task_than_the_truth_is_for() -> None:
     vector = Embedding(model="m", version="1", vector=[1.0])
-    with pytest.raises(WrongTask, match="answers embedding, .* only classification, multilabel"):
-        await report_of(folders("ant"), lambda _: vector)
+    number = Regression(model="m", version="1", values=[1.0])
+    with pytest.raises(WrongTask, match="answers regression, .*: give --targets FILE"):
+        await report_of(folders("ant"), lambda _: number)
+    with pytest.raises(WrongTask, match="answers embedding, and --targets FILE is for regression"):
+        await report_of(targets(("1.png", (1.0,))), lambda _: vector)
+    for answer, name in (
+        (Tensors(model="m", version="1", outputs={"a": [1.0]}), "tensors"),
+        (JsonAnswer(model="m", version="1", value=1), "JSON"),
+    ):
+        with pytest.raises(WrongTask, match=f"answers {name}, whose meaning is the model's own"):
+            await report_of(folders("ant"), lambda _, answer=answer: answer)
     coco = CocoFile(path=Path("b.json"), images=[drawn("1.png", "ant")], labels=("ant",))
     with pytest.raises(
         WrongTask,
@@ -285,6 +298,80 @@ async def test_another_task_than_the_truth_is_for() -> None:
     answers = iter([classified("ant", "bee"), classified("ant", "bee")])
     report = await report_of(folders("ant", "ant"), lambda _: next(answers, vector))
     assert "another task than the first answer" in report.failed[0].message
+
+
+def targets(*images: tuple[str, tuple[float, ...]], labels: tuple[str, ...] = ()) -> TargetFile:
+    found = [TargetImage(path=path, values=values) for path, values in images]
+    return TargetFile(path=Path("targets.csv"), images=found, labels=labels)
+
+
+async def test_regression() -> None:
+    def answer(path: str) -> TaskResult:
+        values = [0.0, float(path[0]) + 0.5] if path != "3.png" else [float("nan"), 0.0]
+        return Regression(
+            model="m",
+            version="1",
+            values=values[: 1 if path == "4.png" else 2],
+            labels=("x", "age"),
+        )
+
+    truth = targets(*((f"{n}.png", (float(n),)) for n in range(5)), labels=("age",))
+    limits = {"mae": 0.5, "rmse": 0.4, "r2": -1.0}
+    report = await report_of(truth, answer, limits=limits)
+    assert (report.task, report.answered) == ("regression", 3)
+    assert [(each.image, each.code) for each in report.failed] == [
+        ("3.png", "bad_answer"),
+        ("4.png", "bad_answer"),
+    ]
+    assert "gave 1 numbers, and 2 for the first image" in report.failed[1].message
+    assert report.figures.values[0].label == "age"  # type: ignore[union-attr]
+    assert [(each.figure, each.reached) for each in report.limits] == [
+        ("mae", True),
+        ("rmse", False),
+        ("r2", True),
+    ]
+    assert msgspec.json.decode(msgspec.json.encode(report))["limits"][0] == {
+        "figure": "mae", "most": 0.5, "value": 0.5, "reached": True,
+    }  # fmt: skip
+    with out.capture() as shown:
+        show(report)
+    text = shown.get()
+    assert "MAE             0.5" in text
+    assert "Largest errors:\n    0.png: 0.5 for 0\n" in text
+    assert "NOT REACHED: rmse is 0.5000, --max-rmse 0.4" in text
+
+
+async def test_equal_targets_reach_no_r2() -> None:
+    one = Regression(model="m", version="1", values=[2.0])
+    report = await report_of(targets(("1.png", (1.0,))), lambda _: one, limits={"r2": 0.1})
+    assert not report.reached
+    with out.capture() as shown:
+        show(report)
+    assert "NOT REACHED: r2 is not known, --min-r2 0.1" in shown.get()
+
+
+async def test_embeddings() -> None:
+    rows = {"ant/0.png": [1.0, 0.0], "ant/1.png": [5.0, 1.0], "bee/2.png": [0.0, 1.0]}
+    rows |= {"bee/3.png": [1.0, 0.1], "cat/4.png": [-1.0, 0.0], "dog/5.png": [0.0, 0.0]}
+
+    def answer(path: str) -> TaskResult:
+        return Embedding(model="m", version="1", vector=rows[path])
+
+    truth = folders("ant", "ant", "bee", "bee", "cat", "dog")
+    report = await report_of(truth, answer, limits={"recall1": 0.25})
+    # Both bees are nearest to an ant, and one ant to a bee.
+    assert report.figures.recall1 == 0.25  # type: ignore[union-attr]
+    assert report.reached
+    assert [(each.image, each.message) for each in report.failed] == [
+        ("dog/5.png", "the model gave a vector of length 0, which has no angle")
+    ]
+    assert "1 images are the only answered ones of their class" in report.notes[0]
+    with out.capture() as shown:
+        show(report)
+    assert "recall@1      25.0%" in shown.get()
+    assert "Most frequent mistakes: bee nearest to ant (2), ant nearest to bee (1)" in shown.get()
+    with pytest.raises(ConfigurationError, match="no class folder in 'photos' has two images"):
+        await report_of(folders("ant", "bee"), answer)
 
 
 async def test_limits() -> None:
@@ -304,6 +391,14 @@ async def test_limits() -> None:
         await report_of(truth, lambda _: classified("ant", "bee"), limits={"map": 0.5})
     with pytest.raises(ConfigurationError, match=r"--min-top1 90: it must be 0 to 1, such as 0.9"):
         EvaluationConfig(limits={"top1": 90})
+    for figure, limit, message in (
+        ("mae", -1.0, "--max-mae -1: it must be 0 or more, in the unit"),
+        ("rmse", float("nan"), "--max-rmse nan: it must be 0 or more"),
+        ("r2", 1.5, "--min-r2 1.5: it must be 0 to 1"),
+        ("r2", float("-inf"), "--min-r2 -inf"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            EvaluationConfig(limits={figure: limit})
     with pytest.raises(ConfigurationError, match="concurrency is 0"):
         EvaluationConfig(concurrency=0)
 
