@@ -44,6 +44,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "proxy/": ("proxy",),
     "worker/address.py": ("worker",),
     "worker/serving/": ("worker",),
+    "worker/protocols/v2/": ("worker",),
     "worker/grpc/": ("worker",),
     "worker/grpc_transport.py": ("worker",),
     "worker/config.py": ("worker",),

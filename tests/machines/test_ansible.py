@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 # The first commit whose `doctor` waits until a machine serves, which the role needs. It is what
 # the machines are upgraded from.
-PREVIOUS = "26a5cebe4d1f"
+PREVIOUS = "e9c344831d16"
 FINGERPOST = "/opt/fingerpost/bin/fingerpost"
 ALL_AT_ONCE = ("-e", "fingerpost_serial=100%")
 

@@ -93,6 +93,7 @@ async def serving(
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
+    observer = Observer(metrics, access_log=access_log(metrics)) if access_log else None
     engine = Engine(
         backend,
         images=config.images,
@@ -109,7 +110,7 @@ async def serving(
         boot_id=1,
         config=config,
         metrics=metrics,
-        observer=Observer(metrics, access_log=access_log(metrics)) if access_log else None,
+        observer=observer,
         leases=None if leases is None else LeaseGate(leases, metrics.lease_refused, audit),
     )
     runner = service.runner()
@@ -119,6 +120,8 @@ async def serving(
     await serve(runner, listener)
     service.admission.state = WorkerState.READY
     async with contextlib.AsyncExitStack() as stack:
+        if observer is not None:
+            stack.push_async_callback(observer.aclose)
         stack.push_async_callback(engine.aclose)
         stack.push_async_callback(runner.cleanup)
         grpc_port = 0

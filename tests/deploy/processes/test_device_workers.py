@@ -58,6 +58,14 @@ def test_a_process_has_a_grpc_port_of_its_own() -> None:
     ]
 
 
+def test_a_process_has_a_unix_socket_of_its_own() -> None:
+    given = ["--model", "m", "--uds", "/run/fingerpost.sock"]
+    assert process_arguments(given, CPU, 9001, uds="/run/fingerpost.sock.1") == [
+        *("worker", "--model", "m", "--device", "cpu", "--port", "9001"),
+        *("--uds", "/run/fingerpost.sock.1"),
+    ]
+
+
 def test_ports_end_where_they_end() -> None:
     with pytest.raises(ConfigurationError, match="65535"):
         DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, on_line=print)

@@ -372,14 +372,8 @@ class Dispatcher:
 
     def _refresh(self, service: Service, now: float) -> None:
         if service.refresh(now):
-            self._transport.retain(
-                {
-                    target
-                    for one in self._services.values()
-                    for each in one.balancer.endpoints
-                    for target in (each.instance.target, each.instance.load_target)
-                }
-            )
+            services = self._services.values()
+            self._transport.use([e.instance for each in services for e in each.balancer.endpoints])
 
     async def _service(self, name: str, priority: str | None = None, key: str = "") -> Service:
         """The service, once it has its first snapshot."""

@@ -14,6 +14,7 @@ from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.liveness import LivenessChecks
+from fingerpost.client.transport.local_sockets import LocalSockets
 from fingerpost.client.transport.pool import Pools
 from fingerpost.client.wire import (
     BOOT_ID_HEADER,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.pool import Pool
-    from fingerpost.registry import LoadReport
+    from fingerpost.registry import Instance, LoadReport
 
 __all__ = ["Reply", "Transport", "retry_after_s", "worker_of"]
 
@@ -92,7 +93,8 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._context = partial(route.context, tls or ClientTls())
-        self._pools = Pools(config, self._context)
+        self._local = LocalSockets(self._clock, enabled=config.uds)
+        self._pools = Pools(config, self._context, self._local.connect)
         self._liveness = LivenessChecks(config, self.load)
 
     async def aclose(self) -> None:
@@ -103,6 +105,11 @@ class Transport:
     def retain(self, addresses: Collection[str]) -> None:
         """Close the connections to all other addresses, once nothing is in flight on them."""
         self._pools.retain(addresses)
+
+    def use(self, instances: Collection[Instance]) -> None:
+        """Learn the Unix sockets of these workers, and `retain` only their addresses."""
+        self._local.retain(instances)
+        self.retain({to for each in instances for to in (each.target, each.load_target)})
 
     def attempt(self, data: bytes | OneShot, *, deadline: float) -> Attempt:
         """A new attempt at sending an image; `deadline` is in the event loop's time."""

@@ -29,6 +29,7 @@ _PER_PROCESS: Final = (
     "--processes-per-device",
     "--port",
     "--grpc-port",
+    "--uds",
 )
 # How often what the processes have told is looked at.
 _LOOK_S: Final = 0.25
@@ -50,6 +51,7 @@ class DeviceWorkers:
         port: the port of the first process; the next ones count up from it. 0 picks a free port
             for each.
         grpc_port: likewise for gRPC; None serves none.
+        uds: path of the Unix sockets, to which `.0`, `.1` and so on are added; None for none.
         grace_s: how long a process may take to drain, in seconds.
         on_line: called with a process's name and each line that it writes.
         retry_s: pause before a process that failed is restarted, in seconds.
@@ -69,6 +71,7 @@ class DeviceWorkers:
         retry_s: float = 60.0,
         service_manager: ServiceManager | None = None,
         grpc_port: int | None = None,
+        uds: str | None = None,
     ) -> None:
         self._service_manager = service_manager or ServiceManager()
         self._reports = NotifySocket(watchdog_s=self._service_manager.watchdog_s)
@@ -81,7 +84,11 @@ class DeviceWorkers:
             SupervisedProcess(
                 f"{number}.{placement.option[:12]}",
                 process_arguments(
-                    arguments, placement, port and port + number, grpc_port and grpc_port + number
+                    arguments,
+                    placement,
+                    port and port + number,
+                    grpc_port and grpc_port + number,
+                    uds and f"{uds}.{number}",
                 ),
                 on_line,
                 environment=lambda: self._reports.environment,
@@ -186,7 +193,11 @@ class DeviceWorkers:
 
 
 def process_arguments(
-    arguments: Sequence[str], placement: Placement, port: int, grpc_port: int | None = None
+    arguments: Sequence[str],
+    placement: Placement,
+    port: int,
+    grpc_port: int | None = None,
+    uds: str | None = None,
 ) -> list[str]:
     """The command line of one process, made from that of `fingerpost worker` for all devices.
 
@@ -195,6 +206,7 @@ def process_arguments(
         placement: the process's device and its share of the device's memory.
         port: the port for this process; 0 picks a free one.
         grpc_port: likewise for gRPC; None serves none.
+        uds: the path of its Unix socket; None for none.
     """
     kept = ["worker"]
     skip = False
@@ -208,6 +220,8 @@ def process_arguments(
     kept += ["--device", placement.option, "--port", str(port)]
     if grpc_port is not None:
         kept += ["--grpc-port", str(grpc_port)]
+    if uds is not None:
+        kept += ["--uds", uds]
     if placement.memory_fraction is not None:
         kept += ["--memory-fraction", f"{placement.memory_fraction:g}"]
     return kept
@@ -222,11 +236,12 @@ def run_device_workers(
     follow_parent: bool,
     service_manager: ServiceManager,
     grpc_port: int | None = None,
+    uds: str | None = None,
 ) -> None:
     """Run `fingerpost worker` for each placement, until SIGTERM; then drain all of them.
 
     Args:
-        placements, arguments, port, grpc_port, grace_s, service_manager: see `DeviceWorkers`.
+        placements, arguments, port, grpc_port, uds, grace_s, service_manager: see `DeviceWorkers`.
         follow_parent: see `ShutdownSignals`.
 
     Raises:
@@ -243,6 +258,7 @@ def run_device_workers(
             on_line=_print_line,
             service_manager=service_manager,
             grpc_port=grpc_port,
+            uds=uds,
         )
         async with workers:
             await signals.cancel_on_signal(workers.run())

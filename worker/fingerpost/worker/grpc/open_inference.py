@@ -133,7 +133,9 @@ class OpenInference:
             if wanted.name in inputs:
                 raise InvalidRequest(f"{what} is there twice")
             if "shared_memory_region" in wanted.parameters:
-                raise InvalidRequest(f"{what}: shared memory is not supported: send its bytes")
+                raise InvalidRequest(
+                    f"{what}: shared memory is for HTTP alone: send its bytes, or use HTTP"
+                )
             shape = check_shape(wanted.shape, what)
             if raw and wanted.HasField("contents"):
                 raise InvalidRequest(f"{what} has both contents and raw_input_contents: send one")
