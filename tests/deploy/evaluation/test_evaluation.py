@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -307,7 +308,7 @@ def targets(*images: tuple[str, tuple[float, ...]], labels: tuple[str, ...] = ()
 
 async def test_regression() -> None:
     def answer(path: str) -> TaskResult:
-        values = [0.0, float(path[0]) + 0.5] if path != "3.png" else [float("nan"), 0.0]
+        values = [0.0, float(path[0]) + 0.5 if path != "3.png" else float("nan")]
         return Regression(
             model="m",
             version="1",
@@ -336,7 +337,7 @@ async def test_regression() -> None:
     with out.capture() as shown:
         show(report)
     text = shown.get()
-    assert "MAE             0.5" in text
+    assert re.search("^MAE +0.5$", text, re.MULTILINE)
     assert "Largest errors:\n    0.png: 0.5 for 0\n" in text
     assert "NOT REACHED: rmse is 0.5000, --max-rmse 0.4" in text
 
@@ -351,16 +352,16 @@ async def test_equal_targets_reach_no_r2() -> None:
 
 
 async def test_embeddings() -> None:
-    rows = {"ant/0.png": [1.0, 0.0], "ant/1.png": [5.0, 1.0], "bee/2.png": [0.0, 1.0]}
-    rows |= {"bee/3.png": [1.0, 0.1], "cat/4.png": [-1.0, 0.0], "dog/5.png": [0.0, 0.0]}
+    rows = {"ant/0.png": [1.0, 0.0], "ant/1.png": [5.0, 0.25], "bee/2.png": [0.0, 1.0]}
+    rows |= {"bee/3.png": [1.0, 0.15], "cat/4.png": [-1.0, 0.0], "dog/5.png": [0.0, 0.0]}
 
     def answer(path: str) -> TaskResult:
         return Embedding(model="m", version="1", vector=rows[path])
 
     truth = folders("ant", "ant", "bee", "bee", "cat", "dog")
-    report = await report_of(truth, answer, limits={"recall1": 0.25})
-    # Both bees are nearest to an ant, and one ant to a bee.
-    assert report.figures.recall1 == 0.25  # type: ignore[union-attr]
+    report = await report_of(truth, answer, limits={"recall1": 0.75})
+    # One of the bees is nearest to an ant.
+    assert report.figures.recall1 == 0.75  # type: ignore[union-attr]
     assert report.reached
     assert [(each.image, each.message) for each in report.failed] == [
         ("dog/5.png", "the model gave a vector of length 0, which has no angle")
@@ -368,8 +369,8 @@ async def test_embeddings() -> None:
     assert "1 images are the only answered ones of their class" in report.notes[0]
     with out.capture() as shown:
         show(report)
-    assert "recall@1      25.0%" in shown.get()
-    assert "Most frequent mistakes: bee nearest to ant (2), ant nearest to bee (1)" in shown.get()
+    assert re.search("^recall@1 +75.0%$", shown.get(), re.MULTILINE)
+    assert "Most frequent mistakes: bee nearest to ant (1)" in shown.get()
     with pytest.raises(ConfigurationError, match="no class folder in 'photos' has two images"):
         await report_of(folders("ant", "bee"), answer)
 

@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Any, str]] = {
     "classification": (classification(), "png"),
     "multilabel": (multilabel(), "png"),
     "regression": (regression(), "png"),
-    "embedding": (embedding(), "svg"),
+    "embedding": (embedding(), "png"),
     "detection": (detection(), "svg"),
     "many": (detection(tuple(f"c{number}" for number in range(20))), "png"),
     "nothing": (detection(()), "png"),

@@ -159,8 +159,8 @@ def _print_values(figures: RegressionFigures) -> None:
     worst = sorted(figures.images, key=lambda each: -abs(each.values[0] - each.targets[0]))
     out.print()
     out.print("Largest errors:")
-    for each in worst[:_CONFUSIONS]:
-        out.print(f"    {each.image}: {_number(each.values[0])} for {_number(each.targets[0])}")
+    for image in worst[:_CONFUSIONS]:
+        out.print(f"    {image.image}: {_number(image.values[0])} for {_number(image.targets[0])}")
 
 
 def _print_mistakes(figures: Any) -> None:
