@@ -271,7 +271,8 @@ async def test_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert threads
     assert threading.get_ident() not in threads
     assert report.figures.iou == 1.0  # type: ignore[union-attr]
-    assert [each.label for each in report.figures.classes] == ["ground", "ant"]
+    classes_of: Any = report.figures
+    assert [each.label for each in classes_of.classes] == ["ground", "ant"]
     (failed,) = report.failed
     assert (failed.image, failed.code) == ("2.png", "invalid_request")
     assert "its mask is 5 x 5, but the image is 2 x 1" in failed.message

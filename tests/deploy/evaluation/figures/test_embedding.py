@@ -30,8 +30,9 @@ def plain(vectors: np.ndarray, labels: list[str], k: int) -> float:
 def test_recall_is_what_its_definition_says(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "_ROWS", rows)  # blocks of the matrix change nothing
     rng = np.random.default_rng(5)
-    labels = [*("abcd"[each] for each in rng.integers(0, 4, 60)), "alone"]
-    centres = dict(zip((*"abcd", "alone"), rng.normal(0, 1, (5, 8)), strict=True))
+    labels: list[str] = [*("abcd"[each] for each in rng.integers(0, 4, 60)), "alone"]
+    names: list[str] = [*"abcd", "alone"]
+    centres = dict(zip(names, rng.normal(0, 1, (5, 8)), strict=True))
     vectors = np.stack([centres[each] * 0.7 for each in labels]) + rng.normal(0, 1, (61, 8))
     tally = EmbeddingTally()
     for place in rng.permutation(61).tolist():
