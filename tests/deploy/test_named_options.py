@@ -70,6 +70,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "worker/training/": ("train",),
     "worker/tools/quantize.py": ("model quantize",),
     "worker/tools/quantize.py:--tolerance": ("model export",),
+    "deploy/xds_bootstrap.py": ("xds-bootstrap",),
     "deploy/load_test/": ("bench",),
     "deploy/load_test/plot.py": ("bench", "evaluate"),
     "deploy/evaluation/": ("evaluate",),

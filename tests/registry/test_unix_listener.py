@@ -20,8 +20,8 @@ pytestmark = pytest.mark.shell
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "fingerpost.sock"
+def path(short_folder: Path) -> Path:
+    return short_folder / "fingerpost.sock"
 
 
 def listening(path: Path) -> UnixListener:
@@ -96,9 +96,9 @@ def test_a_file_that_is_not_a_socket_stays(path: Path) -> None:
     assert path.read_text() == "mine"
 
 
-def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    long = tmp_path / f"fingerpost-{'x' * 100}.sock"
-    with pytest.raises(ConfigurationError, match=r"100 is the most .* use a shorter one"):
+def test_a_path_that_is_too_long_is_refused(short_folder: Path) -> None:
+    long = short_folder / f"fingerpost-{'x' * 100}.sock"
+    with pytest.raises(ConfigurationError, match=r"93 is the most .* use a shorter one"):
         UnixListener(str(long), "--uds")
 
 
@@ -107,8 +107,8 @@ def test_a_folder_that_is_missing_is_named(path: Path) -> None:
         UnixListener(str(path.parent / "not-there" / path.name), "--uds")
 
 
-def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "closed"
+def test_a_folder_that_may_not_be_written_is_named(short_folder: Path) -> None:
+    folder = short_folder / "closed"
     folder.mkdir()
     with (
         kept_out(folder),

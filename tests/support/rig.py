@@ -28,6 +28,7 @@ from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.uds_transport import unix_socket
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
 
@@ -87,9 +88,10 @@ async def serving(
     access_log: Callable[[WorkerMetrics], AccessLog] | None = None,
     audit: AuditLog | None = None,
     grpc: bool = False,
+    uds: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve model `colours`, version 7; over gRPC too, where that is wanted."""
+    """Serve model `colours`, version 7; over gRPC or at a Unix socket too, where that is wanted."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
@@ -131,6 +133,7 @@ async def serving(
             server = GrpcServer(service.context, config, metrics)
             stack.push_async_callback(server.aclose)
             grpc_port = await server.start("127.0.0.1", 0)
+        await stack.enter_async_context(unix_socket(runner, service.frames, uds, None))
         stack.callback(backend.gate.set)
         yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port)
 

@@ -1,12 +1,12 @@
 """The Unix socket of a worker, and whether it is on this host.
 
-A registration with a Unix socket has three more keys in `Instance.meta`: the socket's path, which
-file that is, and the boot id of the host (`/proc/sys/kernel/random/boot_id`), which the kernel
-draws when it starts. A registry shows what it was given, so none of it is trusted: a client
-connects only where the boot id is that of its own host, the path is one that `path_problem`
-accepts, and the file there is the one that was registered. In a container the boot id is that of
-the machine, and the path mostly leads nowhere, or to another worker's socket: the file tells them
-apart.
+A registration with a Unix socket has four more keys in `Instance.meta`: the socket's path, which
+file that is, which one the socket for frames is, and the boot id of the host
+(`/proc/sys/kernel/random/boot_id`), which the kernel draws when it starts. A registry shows what it
+was given, so none of it is trusted: a client connects only where the boot id is that of its own
+host, the path is one that `path_problem` accepts, and the file there is the one that was
+registered. In a container the boot id is that of the machine, and the path mostly leads nowhere, or
+to another worker's socket: the file tells them apart.
 
 Rejected: asking the socket which process it is. That takes a request for each connection, of a
 socket that may be another program's.
@@ -23,6 +23,8 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "FILE_KEY",
+    "FRAMES_KEY",
+    "FRAMES_SUFFIX",
     "HOST_KEY",
     "MAX_PATH_BYTES",
     "UDS_KEY",
@@ -36,10 +38,14 @@ __all__ = [
 # The keys of `Instance.meta`.
 UDS_KEY: Final = "uds"
 FILE_KEY: Final = "uds_file"
+FRAMES_KEY: Final = "uds_frames_file"
 HOST_KEY: Final = "host_boot_id"
-MAX_PATH_BYTES: Final = 100
+MAX_PATH_BYTES: Final = 93
 """The longest path of a worker's socket. Linux has 107 bytes for it (`sun_path`, less the one that
-ends it), of which 7 are for the ending that the name has until the socket listens."""
+ends it), of which 7 are for `FRAMES_SUFFIX`, and 7 for the ending that the name has until the
+socket listens."""
+FRAMES_SUFFIX: Final = ".frames"
+"""What is added to the path of a worker's socket for the one that takes decoded frames."""
 # What a path must contain. Else an entry in the registry that somebody forged could have clients
 # send requests to another program's socket, such as that of a container engine.
 _NAME: Final = "fingerpost"
@@ -47,10 +53,15 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LocalSocket(NamedTuple):
-    """A Unix socket that a worker on this host has registered: its path, and which file it is."""
+    """A Unix socket that a worker on this host has registered: its path, and which file it is.
+
+    `frames` is the file of the socket for decoded frames, which is at the path with
+    `FRAMES_SUFFIX`; empty where there is none.
+    """
 
     path: str
     file: str
+    frames: str = ""
 
     @classmethod
     def of(cls, meta: Mapping[str, str]) -> LocalSocket | None:
@@ -58,12 +69,18 @@ class LocalSocket(NamedTuple):
         path, host = meta.get(UDS_KEY), meta.get(HOST_KEY)
         if not path or not host or host != host_boot_id() or path_problem(path):
             return None
-        return cls(path, meta.get(FILE_KEY, ""))
+        return cls(path, meta.get(FILE_KEY, ""), meta.get(FRAMES_KEY, ""))
 
-    def check(self) -> None:
-        """Raise `OSError` where the file is not there, or is not the one that was registered."""
-        if file_id(self.path) != self.file:
-            raise OSError(f"{self.path} is another file than the registered one")
+    def checked(self, *, frames: bool = False) -> str:
+        """The path of the socket, or of that for frames.
+
+        Raises:
+            OSError: the file is not there, or is not the one that was registered.
+        """
+        path, file = (f"{self.path}{FRAMES_SUFFIX}", self.frames) if frames else self[:2]
+        if file_id(path) != file:
+            raise OSError(f"{path} is another file than the registered one")
+        return path
 
 
 @cache
@@ -87,10 +104,18 @@ def file_id(path: str) -> str:
     return f"{found.st_dev}-{found.st_ino}"
 
 
-def socket_meta(path: str, file: str) -> dict[str, str]:
-    """What a worker adds to the metadata of its registration; nothing without a boot id."""
+def socket_meta(path: str, file: str, frames: str) -> dict[str, str]:
+    """What a worker adds to the metadata of its registration; nothing without a boot id.
+
+    Args:
+        path: of its socket.
+        file: which file that is.
+        frames: which file the socket for frames is.
+    """
     host = host_boot_id()
-    return {UDS_KEY: path, FILE_KEY: file, HOST_KEY: host} if host else {}
+    if not host:
+        return {}
+    return {UDS_KEY: path, FILE_KEY: file, FRAMES_KEY: frames, HOST_KEY: host}
 
 
 def path_problem(path: str) -> str:

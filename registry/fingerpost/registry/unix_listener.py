@@ -38,6 +38,7 @@ class UnixListener:
         path: of the socket.
         option: what to call the setting in messages, such as `--uds`.
         kind: of the socket.
+        suffix: is added to the path.
 
     Attributes:
         socket: bound, not listening yet.
@@ -49,12 +50,17 @@ class UnixListener:
     """
 
     def __init__(
-        self, path: str, option: str, kind: socket.SocketKind = socket.SOCK_STREAM
+        self,
+        path: str,
+        option: str,
+        kind: socket.SocketKind = socket.SOCK_STREAM,
+        suffix: str = "",
     ) -> None:
         if problem := path_problem(path):
             raise ConfigurationError(f"{option} {path!r} is not a valid path: {problem}")
         if sys.platform != "linux":
             raise ConfigurationError(f"{option} needs Linux: leave it out, and TCP is used")
+        path = f"{path}{suffix}"
         self._path = Path(path)
         self._option = option
         self._published = False

@@ -30,6 +30,7 @@ from fingerpost.worker.protocols.v2.shared_regions import SharedRegions
 from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath, json_body
+from fingerpost.worker.serving.frames import Frames
 from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
@@ -103,6 +104,7 @@ class WorkerService:
         self._probes = ProbeWatch()
         self._tenancy = Tenancy(config, metrics)
         self.memory = BodyMemory(config.requests)
+        self.frames = Frames(config.images, self.memory, max_bytes=config.requests.max_bytes)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
         self._context: RouteContext | None = None
 
@@ -144,7 +146,7 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        uploads, turns = Uploads(config, memory), Turns()
+        uploads, turns = Uploads(config, memory, self.frames), Turns()
         regions = SharedRegions(enabled=config.shared_memory)
         shared = SharedMemory(regions, memory, max_bytes=config.requests.max_bytes)
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)

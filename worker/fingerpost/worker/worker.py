@@ -249,7 +249,9 @@ class Worker:
             await runner.setup()
             ports = {"http": listener.getsockname()[1]}
             await serve(runner, listener, self._tls)
-            meta = await leaving.enter_async_context(unix_socket(runner, config.uds, self._tls))
+            meta = await leaving.enter_async_context(
+                unix_socket(runner, service.frames, config.uds, self._tls)
+            )
             control = ModelControl(repository)
             ports |= await leaving.enter_async_context(
                 grpc_ports(service, config, metrics, control, access)

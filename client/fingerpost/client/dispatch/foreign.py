@@ -15,7 +15,7 @@ from fingerpost.client.foreign.metadata import ForeignModel
 from fingerpost.client.foreign.requests import ForeignBody, foreign_body
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
-from fingerpost.client.transport.transport import Reply, retry_after_s, worker_of
+from fingerpost.client.transport.reply import Reply, report_of, retry_after_s, worker_of
 from fingerpost.client.wire import ReceivedAnswer, ReceivedImage
 from fingerpost.errors import (
     BadAnswer,
@@ -25,10 +25,9 @@ from fingerpost.errors import (
     InvalidRequest,
     WrongTask,
 )
-from fingerpost.registry import LOAD_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.route.route import Route
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ForeignSender"]
 
-_LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _MAX_ANSWER_BYTES: Final = 1 << 22
 _MAX_INFERENCE_BYTES: Final = 1 << 26
 # A millisecond of JSON.
@@ -90,10 +88,11 @@ class ForeignSender:
                 f"{peer} answers {model.task} (its metadata), not classification: use client.infer"
             )
             return Reply(outcome=Outcome.ANSWERED, error=wrong)
-        image = attempt.data
+        image = await attempt.encoded()
         body = await self._body(model, call, image)
         attempt.data, attempt.liveness = body.data, None
-        attempt.max_answer_bytes = _MAX_ANSWER_BYTES if not call.infer else _MAX_INFERENCE_BYTES
+        classifies = model.task == "classification"
+        attempt.max_answer_bytes = _MAX_ANSWER_BYTES if classifies else _MAX_INFERENCE_BYTES
         head = f"{self._route.foreign_head(instance, model.path)}Accept: application/json\r\n"
         answer = await self._transport.send(
             instance.target, f"{head}{body.headers}".encode(), attempt
@@ -108,12 +107,15 @@ class ForeignSender:
                 # Of the proxy itself, or that the worker had the image and then said nothing.
                 if not named or refused.silent:
                     return refused
-        if model.task == "classification" or answer.status != 200:
-            reply = _read(answer, model, labels, call, peer)
+        if answer.status != 200:
+            reply = _failed(answer, model, call, peer)
+        elif classifies:
+            reply = await _in_a_thread_if_long(
+                answer, lambda: _read(answer, model, labels, call, peer)
+            )
         else:
             reply = await self._task(answer, model, labels, call, peer, image)
-        load = answer.fields.get(_LOAD_FIELD) if instance.load_target else None
-        report = None if load is None else load.decode("latin-1")
+        report = report_of(answer) if instance.load_target else None
         return replace(reply, report=report, worker=named) if report or named else reply
 
     async def _task(
@@ -137,12 +139,7 @@ class ForeignSender:
             found = read_task(model, answer.body, labels, frame, peer, names)
             return Reply(outcome=Outcome.ANSWERED, answer=found)
 
-        try:
-            if len(answer.body) < _LONG_ANSWER_BYTES:
-                return read()
-            return await asyncio.get_running_loop().run_in_executor(None, read)
-        except BadAnswer as bad:
-            return Reply(outcome=Outcome.FAILED, error=bad)
+        return await _in_a_thread_if_long(answer, read)
 
     def _model(self, instance: Instance) -> ForeignModel:
         known = self._models.get(instance.id)
@@ -192,20 +189,29 @@ def _read_labels(source: str | Sequence[str], service: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
+async def _in_a_thread_if_long(answer: Answer, read: Callable[[], Reply]) -> Reply:
+    """What is read of an answer; a long one does not hold the event loop meanwhile."""
+    try:
+        if len(answer.body) < _LONG_ANSWER_BYTES:
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(None, read)
+    except BadAnswer as bad:
+        return Reply(outcome=Outcome.FAILED, error=bad)
+
+
+def _failed(answer: Answer, model: ForeignModel, call: Call, peer: str) -> Reply:
+    outcome, error = status_error(
+        answer.status, answer.body, peer, model.path, retry_after_s(answer.fields)
+    )
+    if call.head_bytes and type(error) is ImageError:  # 400 or 411
+        error = InvalidRequest(error.message)
+    return Reply(outcome=outcome, error=error)
+
+
 def _read(
     answer: Answer, model: ForeignModel, labels: Sequence[str], call: Call, peer: str
 ) -> Reply:
-    if answer.status != 200:
-        outcome, error = status_error(
-            answer.status, answer.body, peer, model.path, retry_after_s(answer.fields)
-        )
-        if call.head_bytes and type(error) is ImageError:  # 400 or 411
-            error = InvalidRequest(error.message)
-        return Reply(outcome=outcome, error=error)
-    try:
-        found = read_predictions(model, answer.body, labels, call.top, peer)
-    except BadAnswer as bad:
-        return Reply(outcome=Outcome.FAILED, error=bad)
+    found = read_predictions(model, answer.body, labels, call.top, peer)
     name, version = call.reference.model, model.version
     if call.infer:
         # Not at the top: most clients only classify.

@@ -26,8 +26,16 @@ _RETRY_S: Final = 60.0
 
 @dataclass(slots=True)
 class _Known:
-    socket: LocalSocket
+    local: LocalSocket
     retry_at: float = -inf
+    frames_retry_at: float = -inf
+    sender: socket.socket | None = None
+
+    def close(self) -> None:
+        """Close the connection for frames."""
+        if self.sender is not None:
+            self.sender.close()
+            self.sender = None
 
 
 class LocalSockets:
@@ -55,8 +63,11 @@ class LocalSockets:
             found = LocalSocket.of(each.meta)
             if found is not None:
                 before = self._known.get(each.target)
-                same = before is not None and before.socket == found
+                same = before is not None and before.local == found
                 known[each.target] = before if before is not None and same else _Known(found)
+        for target, one in self._known.items():
+            if known.get(target) is not one:
+                one.close()
         self._known = known
 
     def connect(self, target: str) -> socket.socket | None:
@@ -70,17 +81,68 @@ class LocalSockets:
         known = self._known.get(target)
         if known is None or self._clock() < known.retry_at:
             return None
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made, known.retry_at = self._connect(known.local, socket.SOCK_STREAM)
+        return made
+
+    def takes_frames(self, target: str) -> bool:
+        """Whether memory can be sent there, as far as is known."""
+        known = self._known.get(target)
+        if known is None or not known.local.frames:
+            return False
+        return self._clock() >= max(known.retry_at, known.frames_retry_at)
+
+    @property
+    def frames(self) -> bool:
+        """Whether any worker takes frames."""
+        return any(map(self.takes_frames, self._known))
+
+    def send_frame(self, target: str, token: bytes, descriptor: int) -> bool:
+        """Send the memory of a frame; False where that is not possible now.
+
+        Args:
+            target: see `Instance.target`.
+            token: which the request then names.
+            descriptor: of the memory, which stays the caller's.
+        """
+        for _ in range(2):  # the worker may have closed the connection
+            known = self._known.get(target)
+            if known is None or self._clock() < known.frames_retry_at:
+                return False
+            if known.sender is None:
+                known.sender, known.frames_retry_at = self._connect(
+                    known.local, socket.SOCK_SEQPACKET, frames=True
+                )
+            if known.sender is None:
+                return False
+            try:
+                socket.send_fds(known.sender, (token,), (descriptor,))
+            except BlockingIOError:
+                return False
+            except OSError:
+                known.close()
+            else:
+                return True
+        return False
+
+    def close(self) -> None:
+        """Close the connections for frames."""
+        for each in self._known.values():
+            each.close()
+        self._known = {}
+
+    def _connect(
+        self, local: LocalSocket, kind: socket.SocketKind, *, frames: bool = False
+    ) -> tuple[socket.socket | None, float]:
+        """A connected socket, or None and when to try again."""
+        made = socket.socket(socket.AF_UNIX, kind)
         try:
             made.settimeout(0)
-            known.socket.check()
-            made.connect(known.socket.path)
+            made.connect(local.checked(frames=frames))
         except BlockingIOError:  # too many connections wait there now
             made.close()
-            return None
+            return None, -inf
         except OSError as error:
             made.close()
-            known.retry_at = self._clock() + _RETRY_S
-            logger.debug("%s is used by TCP: %s: %s", target, known.socket.path, error)
-            return None
-        return made
+            logger.debug("%s is not used: %s", local.path, error)
+            return None, self._clock() + _RETRY_S
+        return made, -inf

@@ -70,7 +70,7 @@ class OpenInference:
 
     def model(self, request: Any) -> ModelReference:
         """The model that a request is for."""
-        return reference_of(request.model_name, request.model_version, self._manager.default)
+        return reference_of(request.model_name, request.model_version, self._manager)
 
     async def answer(self, request: Any, admitted: Admitted) -> Any:
         """The `ModelInferResponse` to a request."""
