@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.evaluations import Answering, folders, report_of, targets
 
 from fingerpost.client.tasks.results import (
     Classification,
@@ -28,12 +26,10 @@ from fingerpost.client.tasks.results import (
 from fingerpost.client.wire import Prediction
 from fingerpost.deploy.console import out
 from fingerpost.deploy.evaluation.evaluation import EvaluationConfig, evaluate
-from fingerpost.deploy.evaluation.report import Report
 from fingerpost.deploy.evaluation.show import show
-from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders, LabelledImage
+from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders
 from fingerpost.deploy.evaluation.truth.coco import CocoFile, DrawnBox, DrawnImage
 from fingerpost.deploy.evaluation.truth.masks import MaskedImage, MaskFolder
-from fingerpost.deploy.evaluation.truth.targets import TargetFile, TargetImage
 from fingerpost.errors import (
     BrokenImage,
     ConfigurationError,
@@ -45,25 +41,6 @@ from fingerpost.errors import (
     WrongTask,
 )
 
-Answer = Callable[[str], TaskResult]
-
-
-class Answering:
-    """Answers by a function; keeps what was asked."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.asked: list[tuple[str, int]] = []
-        self.most = self._now = 0
-
-    async def infer(self, path: str, *, top: int) -> TaskResult:
-        self.asked.append((path, top))
-        self._now += 1
-        self.most = max(self.most, self._now)
-        await asyncio.sleep(0)
-        self._now -= 1
-        return self._answer(path)
-
 
 def classified(label: str, *others: str, version: str = "3") -> Classification:
     scores = [Prediction(label, 0.9), *(Prediction(each, 0.1 / len(others)) for each in others)]
@@ -74,20 +51,6 @@ def classified(label: str, *others: str, version: str = "3") -> Classification:
         elapsed_s=0.25,
         address="10.0.0.1:80",
     )
-
-
-def folders(*labels: str) -> ClassFolders:
-    images = [
-        LabelledImage(path=f"{label}/{number}.png", labels=frozenset({label}))
-        for number, label in enumerate(labels)
-    ]
-    return ClassFolders(folder=Path("photos"), images=images)
-
-
-async def report_of(truth: Any, answer: Answer, **settings: Any) -> Report:
-    labels = settings.pop("labels", None)
-    config = EvaluationConfig(**settings)
-    return await evaluate(Answering(answer), truth, config, model="m", labels=labels)
 
 
 async def test_a_classifier() -> None:
@@ -300,80 +263,6 @@ async def test_another_task_than_the_truth_is_for() -> None:
     answers = iter([classified("ant", "bee"), classified("ant", "bee")])
     report = await report_of(folders("ant", "ant"), lambda _: next(answers, vector))
     assert "another task than the first answer" in report.failed[0].message
-
-
-def targets(*images: tuple[str, tuple[float, ...]], labels: tuple[str, ...] = ()) -> TargetFile:
-    found = [TargetImage(path=path, values=values) for path, values in images]
-    return TargetFile(path=Path("targets.csv"), images=found, labels=labels)
-
-
-async def test_regression() -> None:
-    def answer(path: str) -> TaskResult:
-        values = [0.0, float(path[0]) + 0.5 if path != "3.png" else float("nan")]
-        return Regression(
-            model="m",
-            version="1",
-            values=values[: 1 if path == "4.png" else 2],
-            labels=("x", "age"),
-        )
-
-    truth = targets(*((f"{n}.png", (float(n),)) for n in range(5)), labels=("age",))
-    limits = {"mae": 0.5, "rmse": 0.4, "r2": -1.0}
-    report = await report_of(truth, answer, limits=limits)
-    assert (report.task, report.answered) == ("regression", 3)
-    assert [(each.image, each.code) for each in report.failed] == [
-        ("3.png", "bad_answer"),
-        ("4.png", "bad_answer"),
-    ]
-    assert "gave 1 numbers, and 2 for the first image" in report.failed[1].message
-    assert report.figures.values[0].label == "age"  # type: ignore[union-attr]
-    assert [(each.figure, each.reached) for each in report.limits] == [
-        ("mae", True),
-        ("rmse", False),
-        ("r2", True),
-    ]
-    assert msgspec.json.decode(msgspec.json.encode(report))["limits"][0] == {
-        "figure": "mae", "most": 0.5, "value": 0.5, "reached": True,
-    }  # fmt: skip
-    with out.capture() as shown:
-        show(report)
-    text = shown.get()
-    assert re.search("^MAE +0.5$", text, re.MULTILINE)
-    assert "Largest errors:\n    0.png: 0.5 for 0\n" in text
-    assert "NOT REACHED: rmse is 0.5000, --max-rmse 0.4" in text
-
-
-async def test_equal_targets_reach_no_r2() -> None:
-    one = Regression(model="m", version="1", values=[2.0])
-    report = await report_of(targets(("1.png", (1.0,))), lambda _: one, limits={"r2": 0.1})
-    assert not report.reached
-    with out.capture() as shown:
-        show(report)
-    assert "NOT REACHED: r2 is not known, --min-r2 0.1" in shown.get()
-
-
-async def test_embeddings() -> None:
-    rows = {"ant/0.png": [1.0, 0.0], "ant/1.png": [5.0, 0.25], "bee/2.png": [0.0, 1.0]}
-    rows |= {"bee/3.png": [1.0, 0.15], "cat/4.png": [-1.0, 0.0], "dog/5.png": [0.0, 0.0]}
-
-    def answer(path: str) -> TaskResult:
-        return Embedding(model="m", version="1", vector=rows[path])
-
-    truth = folders("ant", "ant", "bee", "bee", "cat", "dog")
-    report = await report_of(truth, answer, limits={"recall1": 0.75})
-    # One of the bees is nearest to an ant.
-    assert report.figures.recall1 == 0.75  # type: ignore[union-attr]
-    assert report.reached
-    assert [(each.image, each.message) for each in report.failed] == [
-        ("dog/5.png", "the model gave a vector of length 0, which has no angle")
-    ]
-    assert "1 images are the only answered ones of their class" in report.notes[0]
-    with out.capture() as shown:
-        show(report)
-    assert re.search("^recall@1 +75.0%$", shown.get(), re.MULTILINE)
-    assert "Most frequent mistakes: bee nearest to ant (1)" in shown.get()
-    with pytest.raises(ConfigurationError, match="no class folder in 'photos' has two images"):
-        await report_of(folders("ant", "bee"), answer)
 
 
 async def test_limits() -> None:
