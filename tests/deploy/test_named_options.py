@@ -45,7 +45,8 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "worker/address.py": ("worker",),
     "worker/serving/": ("worker",),
     "worker/grpc/": ("worker",),
-    "worker/grpc_transport.py": ("worker",),
+    "worker/transports.py": ("worker",),
+    "worker/zmq/": ("worker",),
     "worker/config.py": ("worker",),
     "worker/backends/": LOADS,
     "worker/backends/caffe.py": ("worker", "model check", "model bench"),
@@ -73,6 +74,8 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "deploy/load_test/plot.py": ("bench", "evaluate"),
     "deploy/evaluation/": ("evaluate",),
     "deploy/sidecar/": ("register",),
+    "deploy/without_tls.py:--zmq-key": ("worker",),
+    "deploy/without_tls.py:--zmq-clients": ("worker",),
     "deploy/demo/secure/cluster.py": ("worker",),
     "deploy/demo/secure/cluster.py:--lease-key": ("proxy",),
     "deploy/demo/secure/show.py": ("demo",),
@@ -139,6 +142,7 @@ OF_ANOTHER = {
     "model sign:--require-signature": "worker",
     "keys rotate:--lease-life": "proxy",
     "keys rotate:--lease-grace": "worker",
+    "keys curve:--zmq-clients": "worker",
     **{f"keys {each}:--lease-keys": "worker" for each in ("init", "publish", "rotate", "show")},
 }
 # Arguments of other programs: of all of a module, or one of them.

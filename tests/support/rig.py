@@ -28,6 +28,7 @@ from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.zmq.config import ZmqConfig
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
 
@@ -72,6 +73,7 @@ class Rig:
     backend: ColourBackend
     engine: Engine
     grpc_port: int = 0
+    zmq_port: int = 0
 
     @property
     def rif(self) -> int:
@@ -87,10 +89,13 @@ async def serving(
     access_log: Callable[[WorkerMetrics], AccessLog] | None = None,
     audit: AuditLog | None = None,
     grpc: bool = False,
+    zmq: bool | ZmqConfig = False,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve model `colours`, version 7; over gRPC too, where that is wanted."""
+    """Serve model `colours`, version 7; over gRPC and ZeroMQ too, where that is wanted."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
+    if zmq:
+        settings["zmq"] = ZmqConfig(port=0) if zmq is True else zmq
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     engine = Engine(
@@ -128,8 +133,15 @@ async def serving(
             server = GrpcServer(service.context, config, metrics)
             stack.push_async_callback(server.aclose)
             grpc_port = await server.start("127.0.0.1", 0)
+        zmq_port = 0
+        if zmq:
+            from fingerpost.worker.zmq.server import ZmqServer
+
+            zmq_server = ZmqServer(service.context, config, metrics)
+            stack.push_async_callback(zmq_server.aclose)
+            zmq_port = await zmq_server.start("127.0.0.1", 0)
         stack.callback(backend.gate.set)
-        yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port)
+        yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port, zmq_port)
 
 
 def float_pixels(colour: str) -> np.ndarray:

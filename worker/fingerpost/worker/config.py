@@ -17,6 +17,7 @@ from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
+from fingerpost.worker.zmq.config import ZmqConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "StreamConfig",
     "TelemetryConfig",
     "WorkerConfig",
+    "ZmqConfig",
 ]
 
 _DAY_S: Final = 86_400
@@ -283,6 +285,7 @@ class WorkerConfig:
             so that many workers fit on one machine.
         grpc_port: the port for gRPC, likewise, which needs the extra `grpc`. None, the default,
             serves none.
+        zmq: the port for ZeroMQ, and its keys; see `ZmqConfig`. By default there is none.
         batching: how images are gathered into batches; a model's own `model.toml` overrides it.
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
@@ -309,6 +312,7 @@ class WorkerConfig:
     host: str = "127.0.0.1"
     port: int = 0
     grpc_port: int | None = None
+    zmq: ZmqConfig = field(default_factory=ZmqConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     requests: RequestConfig = field(default_factory=RequestConfig)
@@ -339,6 +343,17 @@ class WorkerConfig:
                 raise ConfigurationError(
                     f"grpc_port {self.grpc_port} is the port of HTTP too: give each its own"
                 )
+        if self.zmq.port and self.zmq.port in (self.port, self.grpc_port):
+            raise ConfigurationError(
+                f"zmq.port {self.zmq.port} is the port of another transport too: give each its own"
+            )
+        open_zmq = self.zmq.port is not None and self.zmq.clients is None
+        if open_zmq and self.tls is not None and self.tls.client_ca:
+            raise ConfigurationError(
+                f"tls.client_ca {self.tls.client_ca!r} asks clients for certificates, which ZeroMQ "
+                "does not have: name the keys of its clients too (--zmq-clients), or leave out "
+                "--zmq-port"
+            )
         if self.tls is not None and not self.tls.serves:
             raise ConfigurationError(
                 "tls has no certificate to serve with: give --tls-cert and --tls-key"

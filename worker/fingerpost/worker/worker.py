@@ -27,7 +27,6 @@ from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.address_check import check_for_tls, warn_of_identity
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.grpc_transport import grpc_ports
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.protocols.admin_access import AdminAccess
@@ -47,6 +46,7 @@ from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.telemetry.tracing import start_tracing
 from fingerpost.worker.threads import decode_pool
+from fingerpost.worker.transports import more_ports, transport_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +99,7 @@ class Worker:
         self._registry = open_registry(
             config.registry, check_for_tls(config, self._tls), tls=config.tls
         )
+        self._transport_meta = transport_meta(config)
         self._signed = signed_instances(config)
         self._metrics = WorkerMetrics(self._tls)
         self._boot_id = secrets.randbits(53)
@@ -158,7 +159,7 @@ class Worker:
         """
         running, config = self._require_running(), self._config
         address = address_in_id(running.host, running.ports["http"])
-        own_meta = {"fingerpost": __version__}
+        own_meta = {"fingerpost": __version__, **self._transport_meta}
         if self._tls is not None:
             own_meta[SCHEME_KEY] = "https"
         return tuple(
@@ -243,11 +244,10 @@ class Worker:
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
             await runner.setup()
-            ports = {"http": listener.getsockname()[1]}
             await serve(runner, listener, self._tls)
-            control = ModelControl(repository)
+            ports = {"http": listener.getsockname()[1]}
             ports |= await leaving.enter_async_context(
-                grpc_ports(service, config, metrics, control, access)
+                more_ports(service, config, metrics, ModelControl(repository), access)
             )
             registrations = Registrations(
                 self._registry,

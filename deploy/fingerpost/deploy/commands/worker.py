@@ -21,7 +21,7 @@ from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.options.tls import takes_server_tls_options
-from fingerpost.deploy.without_tls import warn_without_tls
+from fingerpost.deploy.without_tls import warn_without_curve, warn_without_tls
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.security.secret_file import warn_if_public
@@ -94,6 +94,32 @@ def worker(
     grpc_port: Annotated[
         int | None,
         _option(_NETWORK, "Port for gRPC, which is off without; 0: a free one.", metavar="PORT"),
+    ] = None,
+    zmq_port: Annotated[
+        int | None,
+        _option(_NETWORK, "Port for ZeroMQ, which is off without; 0: a free one.", metavar="PORT"),
+    ] = None,
+    zmq_key: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the key pair of the ZeroMQ port, which encrypts it (`fingerpost keys "
+            "curve`).",
+            envvar="FINGERPOST_ZMQ_KEY",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    zmq_clients: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the public keys of the clients that the ZeroMQ port lets in; by default "
+            "all.",
+            envvar="FINGERPOST_ZMQ_CLIENTS",
+            metavar="FILE",
+            show_default=False,
+        ),
     ] = None,
     advertise: Annotated[
         str | None,
@@ -248,6 +274,7 @@ def worker(
         RequestConfig,
         TelemetryConfig,
         WorkerConfig,
+        ZmqConfig,
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.fairness.flow import parse_classes
@@ -263,7 +290,11 @@ def worker(
             chosen,
             _process_arguments(chosen, threads),
             port=port,
-            grpc_port=grpc_port,
+            more_ports={
+                option: first
+                for option, first in (("--grpc-port", grpc_port), ("--zmq-port", zmq_port))
+                if first is not None
+            },
             grace_s=lease + 40,
             follow_parent=follow_parent,
             service_manager=service_manager,
@@ -285,6 +316,7 @@ def worker(
         host=host,
         port=port,
         grpc_port=grpc_port,
+        zmq=ZmqConfig(port=zmq_port, key=zmq_key, clients=zmq_clients),
         batching=BatchingConfig(
             max_batch=max_batch,
             max_queue=max_queue,
@@ -313,6 +345,7 @@ def worker(
         tls=tls,
     )
     warn_without_tls("worker", host, tls, insecure=insecure)
+    warn_without_curve(host, config.zmq, insecure=insecure)
     if model is not None and models is None and only is None:
         source = _one(model, version, versions, model_options)
     elif models is not None and model is None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
+from itertools import combinations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.basics.printable import printable_json
@@ -29,7 +32,9 @@ _PER_PROCESS: Final = (
     "--processes-per-device",
     "--port",
     "--grpc-port",
+    "--zmq-port",
 )
+_NO_PORTS: Final[Mapping[str, int]] = MappingProxyType({})
 # How often what the processes have told is looked at.
 _LOOK_S: Final = 0.25
 
@@ -49,7 +54,7 @@ class DeviceWorkers:
         arguments: arguments of `fingerpost worker` for all of them; see `process_arguments`.
         port: the port of the first process; the next ones count up from it. 0 picks a free port
             for each.
-        grpc_port: likewise for gRPC; None serves none.
+        more_ports: likewise for other transports, by their option, such as `--grpc-port`.
         grace_s: how long a process may take to drain, in seconds.
         on_line: called with a process's name and each line that it writes.
         retry_s: pause before a process that failed is restarted, in seconds.
@@ -68,7 +73,7 @@ class DeviceWorkers:
         on_line: Callable[[str, str], None],
         retry_s: float = 60.0,
         service_manager: ServiceManager | None = None,
-        grpc_port: int | None = None,
+        more_ports: Mapping[str, int] = _NO_PORTS,
     ) -> None:
         self._service_manager = service_manager or ServiceManager()
         self._reports = NotifySocket(watchdog_s=self._service_manager.watchdog_s)
@@ -81,7 +86,10 @@ class DeviceWorkers:
             SupervisedProcess(
                 f"{number}.{placement.option[:12]}",
                 process_arguments(
-                    arguments, placement, port and port + number, grpc_port and grpc_port + number
+                    arguments,
+                    placement,
+                    port and port + number,
+                    {option: first and first + number for option, first in more_ports.items()},
                 ),
                 on_line,
                 environment=lambda: self._reports.environment,
@@ -89,16 +97,18 @@ class DeviceWorkers:
             for number, placement in enumerate(placements)
         ]
         count = len(self.processes)
-        for option, first in (("--port", port), ("--grpc-port", grpc_port or 0)):
+        firsts = {"--port": port, **more_ports}
+        for option, first in firsts.items():
             if first + count > 65536:
                 raise ConfigurationError(
                     f"{option} {first}: {count} processes from there on end above 65535"
                 )
-        if port and grpc_port and abs(port - grpc_port) < count:
-            raise ConfigurationError(
-                f"--port {port} and --grpc-port {grpc_port}: {count} processes count up from each, "
-                f"so put {count} between them"
-            )
+        for (one, first), (other, second) in combinations(firsts.items(), 2):
+            if first and second and abs(first - second) < count:
+                raise ConfigurationError(
+                    f"{one} {first} and {other} {second}: {count} processes count up from each, "
+                    f"so put {count} between them"
+                )
 
     async def __aenter__(self) -> Self:
         """Start all processes."""
@@ -186,7 +196,10 @@ class DeviceWorkers:
 
 
 def process_arguments(
-    arguments: Sequence[str], placement: Placement, port: int, grpc_port: int | None = None
+    arguments: Sequence[str],
+    placement: Placement,
+    port: int,
+    more_ports: Mapping[str, int] = _NO_PORTS,
 ) -> list[str]:
     """The command line of one process, made from that of `fingerpost worker` for all devices.
 
@@ -194,7 +207,7 @@ def process_arguments(
         arguments: the arguments after `worker`.
         placement: the process's device and its share of the device's memory.
         port: the port for this process; 0 picks a free one.
-        grpc_port: likewise for gRPC; None serves none.
+        more_ports: likewise for other transports, by their option.
     """
     kept = ["worker"]
     skip = False
@@ -206,8 +219,8 @@ def process_arguments(
         elif not argument.startswith(tuple(f"{each}=" for each in _PER_PROCESS)):
             kept.append(argument)
     kept += ["--device", placement.option, "--port", str(port)]
-    if grpc_port is not None:
-        kept += ["--grpc-port", str(grpc_port)]
+    for option, number in more_ports.items():
+        kept += [option, str(number)]
     if placement.memory_fraction is not None:
         kept += ["--memory-fraction", f"{placement.memory_fraction:g}"]
     return kept
@@ -221,12 +234,12 @@ def run_device_workers(
     grace_s: float,
     follow_parent: bool,
     service_manager: ServiceManager,
-    grpc_port: int | None = None,
+    more_ports: Mapping[str, int] = _NO_PORTS,
 ) -> None:
     """Run `fingerpost worker` for each placement, until SIGTERM; then drain all of them.
 
     Args:
-        placements, arguments, port, grpc_port, grace_s, service_manager: see `DeviceWorkers`.
+        placements, arguments, port, more_ports, grace_s, service_manager: see `DeviceWorkers`.
         follow_parent: see `ShutdownSignals`.
 
     Raises:
@@ -242,7 +255,7 @@ def run_device_workers(
             grace_s=grace_s,
             on_line=_print_line,
             service_manager=service_manager,
-            grpc_port=grpc_port,
+            more_ports=more_ports,
         )
         async with workers:
             await signals.cancel_on_signal(workers.run())

@@ -199,6 +199,12 @@ class WorkerMetrics(Collector):
             ["code"],
             registry=self.registry,
         )
+        self.zmq_dropped = Counter(
+            f"{_PREFIX}zmq_dropped_clients",
+            "Clients of ZeroMQ that were disconnected or refused, by the reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self.access_log_dropped = Counter(
             f"{_PREFIX}access_log_dropped_lines",
             "Access log lines that could not be written in time",

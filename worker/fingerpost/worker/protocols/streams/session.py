@@ -73,7 +73,7 @@ class StreamSession:
         left_s, lease_s = order.left_s, order.lease_left_s
         self._by_lease = lease_s < (inf if left_s is None else left_s)
         self._scope = asyncio.timeout(lease_s if self._by_lease else left_s)
-        self._images: set[asyncio.Task[None]] = set()
+        self._images: dict[StreamImage, asyncio.Task[None]] = {}
         self._bytes = 0
         self._room = asyncio.Event()
         self._taken = 0
@@ -88,10 +88,10 @@ class StreamSession:
                 await link.opened(self._window)
                 ended = await self._take_all()
                 if self._images and not link.lost:
-                    await asyncio.wait(self._images)
+                    await asyncio.wait(self._images.values())
                 await link.ended(ended)
         finally:
-            tasks = list(self._images)
+            tasks = list(self._images.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,6 +101,11 @@ class StreamSession:
         self._stopped = True
         if self._reading and not self._scope.expired():
             self._scope.reschedule(self._loop.time())
+
+    def cancel(self, image: StreamImage) -> bool:
+        """End the work on an image, which gets no answer; whether it had begun."""
+        task = self._images.get(image)
+        return task is not None and (task.cancel() or True)
 
     async def _take_all(self) -> Ended:
         try:
@@ -140,10 +145,10 @@ class StreamSession:
         task = asyncio.create_task(self._answer(self._taken, image))
         self._taken += 1
         self._bytes += size
-        self._images.add(task)
+        self._images[image] = task
 
         def done(_: object) -> None:
-            self._images.discard(task)
+            del self._images[image]
             self._bytes -= size
             self._link.done(image)
             self._room.set()
