@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from fingerpost.client.zmq.messages import KEY_META
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.curve_keys import CurveKeys
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.service import WorkerService
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
-__all__ = ["ZMQ_KEY", "more_ports", "transport_meta"]
-
-# Of `Instance.meta`: the public key of the worker's ZeroMQ port.
-ZMQ_KEY: Final = "zmq_key"
+__all__ = ["more_ports", "transport_meta"]
 
 
 @asynccontextmanager
@@ -57,7 +55,7 @@ def transport_meta(config: WorkerConfig) -> dict[str, str]:
     """
     if config.zmq.key is None:
         return {}
-    return {ZMQ_KEY: CurveKeys.read(config.zmq.key).public.decode()}
+    return {KEY_META: CurveKeys.read(config.zmq.key).public.decode()}
 
 
 @asynccontextmanager

@@ -94,6 +94,10 @@ class RelayRoute:
         )
         return msgspec.structs.replace(view, instances=proxies, retained=(), withdrawn=())
 
+    def missing(self, view: Snapshot) -> NoWorker | None:
+        """See `Route.missing`."""
+        return None
+
     def classify_error(
         self, address: str, status: int, error: FingerpostError
     ) -> tuple[Outcome, FingerpostError]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.pool import Pool
     from fingerpost.registry import LoadReport
 
-__all__ = ["Reply", "Transport", "retry_after_s"]
+__all__ = ["Reply", "Transport", "failed", "retry_after_s"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
@@ -156,7 +156,7 @@ class Transport:
         try:
             answer = await self._exchange(pool, head, attempt)
         except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
-            return _failed(error, address, attempt)
+            return failed(error, address, attempt)
         finally:
             self._pools.release(address, pool)
         return self._read(address, answer, infer=infer)
@@ -173,7 +173,7 @@ class Transport:
         try:
             return await self._exchange(pool, head, attempt)
         except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
-            return _failed(error, address, attempt)
+            return failed(error, address, attempt)
         finally:
             self._pools.release(address, pool)
 
@@ -266,7 +266,7 @@ class Transport:
         return Reply(outcome=Outcome.ANSWERED, answer=found, report=report, worker=worker)
 
 
-def _failed(error: Exception, address: str, attempt: Attempt) -> Reply:
+def failed(error: Exception, address: str, attempt: Attempt) -> Reply:
     """The reply of an attempt without an answer."""
     if isinstance(error, TlsFailed):
         return Reply(outcome=Outcome.REFUSED, error=error)

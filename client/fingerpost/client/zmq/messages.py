@@ -30,6 +30,7 @@ __all__ = [
     "CANCELLED",
     "END",
     "HEAD_ERRORS",
+    "KEY_META",
     "MAX_HEAD_BYTES",
     "MAX_KEY_BYTES",
     "CancelImage",
@@ -44,6 +45,8 @@ __all__ = [
     "read_worker_order",
 ]
 
+# Of `Instance.meta`: the public key of a worker's port; without it nothing is encrypted there.
+KEY_META: Final = "zmq_key"
 MAX_KEY_BYTES: Final = 255
 
 

@@ -80,9 +80,11 @@ class SocketReader:
         self._schedule()
 
     def waiting(self) -> bool:
-        """Whether there is something to read."""
+        """Whether there is something to read; asking takes notice of changes, as `send` does."""
         with contextlib.suppress(zmq.ZMQError):
-            return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+            if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                self._schedule()
+                return True
         return False
 
     def _schedule(self) -> None:

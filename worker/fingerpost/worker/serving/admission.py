@@ -207,7 +207,11 @@ class Admission:
             )
 
     def admit_stream(
-        self, request: web.Request, served: ServedVersion, check: Check, flow: Flow = DEFAULT_FLOW
+        self,
+        request: _Request,
+        served: ServedVersion,
+        check: Callable[[_Request], object],
+        flow: Flow = DEFAULT_FLOW,
     ) -> None:
         """Check the headers of a stream as `admit` does, and the number of open streams."""
         self.admit(request, served, check, flow)

@@ -122,6 +122,7 @@ class Connections:
         waiting: Callable[[], bool],
         dropped: Callable[[str], object],
     ) -> None:
+        self._listener = listener
         self._guard = guard
         self._memory = memory
         self._unfinished = 0
@@ -212,5 +213,7 @@ class Connections:
         await asyncio.gather(self._watch, return_exceptions=True)
         self._memory.hold(NO_LIMITS, -self._unfinished)
         self._reader.close()
+        self._listener.disable_monitor()
+        self._monitor.close(0)
         for descriptor in tuple(self._open):
             self._gone(descriptor)

@@ -180,8 +180,8 @@ class ZmqServer:
             await self._connections.aclose()
         if self._access is not None:
             self._access.close()
-        self._router.disable_monitor()
-        await asyncio.to_thread(self._zmq.destroy, _LINGER_MS)
+        self._router.close(_LINGER_MS)
+        await asyncio.to_thread(self._zmq.term)
 
     # Messages.
 
