@@ -22,7 +22,7 @@ from benchmarks.harness.results import Goal, report
 from benchmarks.harness.servers import free_port, running
 from benchmarks.harness.slices import CONNECTIONS, send_images, slice_of, worker
 from fingerpost.client import Client, ClientConfig
-from fingerpost.errors import UnknownService
+from fingerpost.errors import FingerpostError
 
 _SIZES = {"20 KB": 20_000, "640 KB": 640_000}
 _WAYS = ("http", "zmq")
@@ -63,7 +63,7 @@ async def _registered(client: Client) -> None:
     """Wait until the worker has registered."""
     async with asyncio.timeout(60):
         while True:
-            with contextlib.suppress(UnknownService):
+            with contextlib.suppress(FingerpostError):
                 if (await client.resolve("nothing")).instances:
                     return
             await asyncio.sleep(0.1)

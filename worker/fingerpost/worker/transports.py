@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fingerpost.client.zmq.messages import KEY_META
 from fingerpost.errors import ConfigurationError
 from fingerpost.security.curve_keys import CurveKeys
+from fingerpost.worker.serving.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,6 +72,7 @@ async def _zmq_ports(
         raise ConfigurationError(
             f"--zmq-port needs ZeroMQ ({error}): pip install 'fingerpost[zmq]'"
         ) from error
+    keep_freed_memory()
     server = ZmqServer(service.context, config, metrics)
     try:
         yield {"zmq": await server.start(config.host, config.zmq.port)}
