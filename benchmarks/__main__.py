@@ -1,7 +1,8 @@
 """`make bench`: every claim of docs/benchmarks.md, and the page made anew from what was measured.
 
 `python -m benchmarks NAME...` (`make bench-NAME`) measures some rows and leaves the page as it is.
-`--smoke` runs short versions of those rows that need no peers, and judges by wide bounds.
+`--smoke` runs short versions of those rows that need no peers, and judges by wide bounds, which a
+row has to miss twice.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ def _measure(rows: Sequence[Row]) -> int:
 
 
 def _smoke(rows: Sequence[Row]) -> int:
-    """Short runs, whose records nobody keeps; 1 if a ratio is far off its goal."""
+    """Short runs, whose records nobody keeps; 1 if a ratio is far off its goal twice.
+
+    A short run of one row in a hundred is far off by the machine's noise alone, so what is far off
+    is measured once more.
+    """
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ[RESULTS_VARIABLE] = folder
@@ -80,19 +85,29 @@ def _smoke(rows: Sequence[Row]) -> int:
             if row.root and (reason := _no_network()):
                 print(f"== {row.name}: left out: {reason}", flush=True)
                 continue
-            _run(row, row.smoke)
-            records = read_records(Path(folder))
-            for name in row.results:
-                if name not in records:
-                    wrong.append(f"{row.name}: it could not run")
-                    continue
-                wrong += [
-                    f"{row.name}: {goal.claim}: {goal.ratio:.3g}, far from {goal.bound:g}"
-                    for goal in records[name].goals
-                    if goal.far_off(row.slack)
-                ]
+            far_off = _far_off(row, Path(folder))
+            if far_off:
+                print("\n".join([*far_off, "measured once more:"]), flush=True)
+                far_off = _far_off(row, Path(folder))
+            wrong += far_off
     print("\n".join(wrong) or "no ratio is far off its goal")
     return 1 if wrong else 0
+
+
+def _far_off(row: Row, folder: Path) -> list[str]:
+    """What is far off in a short run of a row."""
+    for name in row.results:
+        (folder / f"{name}.json").unlink(missing_ok=True)
+    _run(row, row.smoke or ())
+    records = read_records(folder)
+    missing = [name for name in row.results if name not in records]
+    return [f"{row.name}: it could not run" for _ in missing] + [
+        f"{row.name}: {goal.claim}: {goal.ratio:.3g}, far from {goal.bound:g}"
+        for name in row.results
+        if name in records
+        for goal in records[name].goals
+        if goal.far_off(row.slack)
+    ]
 
 
 def _run(row: Row, options: Sequence[str]) -> bool:

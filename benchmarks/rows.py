@@ -109,6 +109,20 @@ ROWS = (
         slack=1.6,
     ),
     Row(
+        name="frames",
+        module="benchmarks.worker.frames",
+        results=("worker-frames",),
+        title="Decoded frames on one host",
+        claim="A client on the worker's host sends the memory of a frame of 1920 x 1080 pixels "
+        "([the same host](same-host.md#decoded-frames)): the worker maps it, and nothing is "
+        "encoded. The model takes a frame as it is, and does nothing; one frame at a time, each "
+        "copied from an array of the caller's. *HTTP, PNG* is what the client sends without the "
+        "socket. `tritonclient` sends pixels, over HTTP or in shared memory. The goals are of "
+        "processor time, the client's and the worker's together.",
+        smoke=("--rounds", "2", "--frames", "100"),
+        slack=1.6,
+    ),
+    Row(
         name="load",
         module="benchmarks.worker.load_latency",
         results=("load-latency",),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -47,9 +48,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the time limit of a test begins afterwards
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """Let the tests that measure speed have the machine to themselves."""
-    with item.config.stash[_TURNS].turn(alone=item.get_closest_marker("alone") is not None):
+    alone, stays = (
+        each is not None and each.get_closest_marker("alone") is not None
+        for each in (item, nextitem)
+    )
+    with item.config.stash[_TURNS].turn(alone=alone, stays=stays):
         return (yield)
 
 
@@ -144,3 +151,10 @@ def consul_cluster_process(consul_binary: str, tmp_path: Path) -> Iterator[Consu
     cluster = ConsulCluster(consul_binary, tmp_path)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for Unix sockets, whose paths have a limit that those of `tmp_path` may exceed."""
+    with TemporaryDirectory(prefix="fingerpost-") as folder:
+        yield Path(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from benchmarks import __main__ as command
 from benchmarks.document.__main__ import PAGE
 from benchmarks.document.losses import losses
 from benchmarks.document.page import page
@@ -143,3 +144,25 @@ def test_a_report_is_read_back_as_it_was(tmp_path, monkeypatch, capsys):
     assert [goal.kept for goal in record.goals] == [True, False]
     assert record.notes == ("So.",)
     assert "missed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ratios", "status"), [([0.1, 1.0], 0), ([0.1, 0.1], 1), ([0.1, None], 1), ([1.0], 0)]
+)
+def test_a_short_run_has_to_be_far_off_twice(ratios, status, tmp_path, monkeypatch, capsys):
+    runs = iter(ratios)
+    row = next(row for row in ROWS if row.smoke and not row.root and len(row.results) == 1)
+
+    def run(row, options):
+        ratio = next(runs)
+        if ratio is not None:
+            goal = Goal(claim="fast", ratio=ratio, bound=1.0)
+            report(row.results[0], "Some", {}, [goal], versions={}, settings={})
+        return True
+
+    monkeypatch.setenv(RESULTS_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(command, "_run", run)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--smoke", row.name])
+    assert command.main() == status
+    assert next(runs, "none left") == "none left"
+    assert ("measured once more" in capsys.readouterr().out) == (len(ratios) > 1)

@@ -9,7 +9,7 @@
 variable "image" {
   type        = string
   default     = "fingerpost:core"
-  description = "The image; docs/containers.md says how to build it."
+  description = "The image; docs/containers.md says how to build it. fingerpost:xds for xds_port > 0."
 }
 
 variable "registry" {
@@ -26,6 +26,17 @@ variable "port" {
   validation {
     condition     = var.port >= 1024 && var.port <= 65535
     error_message = "The variable port must be from 1024 to 65535: the proxy does not run as root."
+  }
+}
+
+variable "xds_port" {
+  type        = number
+  default     = 0
+  description = "The port on every machine where clients of gRPC are told of the workers (xDS), such as 12482; 0 is none."
+
+  validation {
+    condition     = var.xds_port == 0 || (var.xds_port >= 1024 && var.xds_port <= 65535)
+    error_message = "The variable xds_port must be 0, or from 1024 to 65535: the proxy does not run as root."
   }
 }
 
@@ -55,6 +66,15 @@ job "fingerpost-proxy" {
       port "http" {
         static = var.port
       }
+
+      dynamic "port" {
+        for_each = var.xds_port == 0 ? [] : [var.xds_port]
+        labels   = ["xds"]
+
+        content {
+          static = port.value
+        }
+      }
     }
 
     service {
@@ -83,12 +103,12 @@ job "fingerpost-proxy" {
         readonly_rootfs = true
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
-        args = [
+        args = concat([
           "proxy",
           "--registry", var.registry,
           "--host", "${NOMAD_IP_http}",
           "--port", "${NOMAD_PORT_http}",
-        ]
+        ], var.xds_port == 0 ? [] : ["--xds-port", tostring(var.xds_port)])
       }
 
       resources {

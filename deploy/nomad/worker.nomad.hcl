@@ -50,6 +50,12 @@ variable "gpus" {
   }
 }
 
+variable "grpc" {
+  type        = bool
+  default     = false
+  description = "Whether workers serve gRPC on a further port, which Nomad picks; docs/grpc.md."
+}
+
 variable "datacenters" {
   type        = list(string)
   default     = ["*"]
@@ -76,6 +82,7 @@ job "fingerpost-worker" {
     network {
       mode = "host"
       port "http" {}
+      port "grpc" {}
     }
 
     spread {
@@ -113,13 +120,13 @@ job "fingerpost-worker" {
         readonly_rootfs = true
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
-        args = [
+        args = concat([
           "worker",
           "--models", "/models",
           "--registry", var.registry,
           "--host", "${NOMAD_IP_http}",
           "--port", "${NOMAD_PORT_http}",
-        ]
+        ], var.grpc ? ["--grpc-port", "${NOMAD_PORT_grpc}"] : [])
 
         mount {
           type     = "bind"

@@ -28,7 +28,7 @@ variable "package" {
   type        = string
   description = "Path of fingerpost-KIND_VERSION_ARCH.deb."
   validation {
-    condition     = can(regex("fingerpost-(core|onnx|openvino|litert|tensorflow|torch|gpu)_[^/]+[.]deb$", var.package))
+    condition     = can(regex("fingerpost-(core|xds|onnx|openvino|litert|tensorflow|torch|gpu)_[^/]+[.]deb$", var.package))
     error_message = "The value of package must be the path of a fingerpost-KIND_VERSION_ARCH.deb."
   }
 }

@@ -1,6 +1,7 @@
 // node program.mjs PAGE PROXY MODULE: the scenarios in Node; the module from a file.
 import { run } from "./scenarios.js";
 
+process.on("warning", (warning) => { throw warning; });
 const [page, proxy, path] = process.argv.slice(2);
 const { Client, FingerpostError } = await import(path);
 const images = {};

@@ -103,7 +103,7 @@ export const scenarios = {
       }
     }
     const got = [];
-    for await (const answer of client.stream("colours", mixed(), { ordered: true })) {
+    for await (const answer of client.stream("colours", mixed(), { ordered: true, concurrency: 16 })) {
       got.push(answer);
       if (got.length === 12) break;
     }

@@ -33,7 +33,15 @@ def test_reasons_of_a_hostile_proxy_are_bounded_and_escaped() -> None:
     assert all(why.startswith(r"\x1b[2JAAA") for why in found.values())
 
 
-@pytest.mark.parametrize("failing", [{"../x": "why"}, {"": "why"}, {"a": 1}, ["a"], "a"])
+def test_ids_that_are_none_of_ours_are_text() -> None:
+    long = "x" * 5000
+    found = services(withdrawn=["web 1", "\x1b[2J", long], failing={"../x": "why"})["digits"]
+    assert found.withdrawn[:2] == ("web 1", r"\x1b[2J")
+    assert len(found.withdrawn[2]) < 200
+    assert found.failing == {"../x": "why"}
+
+
+@pytest.mark.parametrize("failing", [{"a": 1}, ["a"], "a"])
 def test_what_is_not_valid_is_an_error_of_that_proxy(failing: object) -> None:
     with pytest.raises(BadAnswer, match="http://proxy:1"):
         services(failing=failing)

@@ -14,6 +14,8 @@ from tests.support.processes import FINGERPOST
 from tests.support.row_models import expected, write_row_model
 from tests.support.task_rig import serving_folder
 
+from fingerpost.deploy.commands.infer import _targets
+
 pytestmark = pytest.mark.system
 
 
@@ -48,3 +50,13 @@ async def test_answers_and_errors(tmp_path: Path) -> None:
         code, _, err = await run("--save", str(tmp_path / "out"), str(good), *target)
         assert code != 0
         assert "model gives a regression; leave it out" in err
+        code, _, err = await run("--save", str(tmp_path), str(good), *target)
+        assert code == 1
+        assert f"would write over {good}: name another folder" in err
+        assert good.read_bytes() == encoded("red")
+
+
+def test_images_of_one_name_are_saved_under_several(tmp_path: Path) -> None:
+    images = [Path("a/0.png"), Path("b/0.jpg"), Path("a/0.png"), Path("1.png"), Path("0-2.png")]
+    found = [_targets(images, tmp_path / "new")[image].name for image in images]
+    assert found == ["0.png", "0-2.png", "0.png", "1.png", "0-2-2.png"]

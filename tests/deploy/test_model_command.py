@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -54,6 +55,9 @@ def test_check_says_ok_or_what_is_wrong(colours: Path, tmp_path: Path) -> None:
     failed = run("check", colours, "--labels", labels, code=1)
     assert failed.stdout == ""
     assert failed.stderr.startswith("fingerpost: model colours gives 3 scores for an image")
+    vectors = shutil.copytree(colours, tmp_path / "vectors")
+    (vectors / "model.toml").write_text('framework = "onnx"\ntask = "embedding"\n')
+    assert "embedding, 3 numbers, batches of 1 to 32" in run("check", vectors).stdout
 
 
 def test_check_says_what_is_probably_wrong_and_what_to_write(tmp_path: Path) -> None:

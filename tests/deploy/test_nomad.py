@@ -27,7 +27,7 @@ _KNOWN = {
         *("progress_deadline", "auto_revert"),
     },
     "group": {"count", "shutdown_delay", "network", "spread", "service", "task"},
-    "network": {"mode", "port"},
+    "network": {"mode", "port", "dynamic"},
     "port": {"static"},
     "spread": {"attribute"},
     "service": {"name", "provider", "port", "check"},
@@ -39,11 +39,11 @@ _KNOWN = {
     "mount": {"type", "source", "target", "readonly"},
     "resources": {"cpu", "memory", "dynamic"},
     "dynamic": {"for_each", "labels", "content"},
-    "content": {"count"},
+    "content": {"count", "static"},
 }
 _LABELLED = {"variable", "job", "group", "port", "task", "dynamic"}
 # What Nomad sets in a task's environment; the port's label is ours.
-_RUNTIME = {"NOMAD_IP_http", "NOMAD_PORT_http", "node.unique.id"}
+_RUNTIME = {"NOMAD_IP_http", "NOMAD_PORT_http", "NOMAD_PORT_grpc", "node.unique.id"}
 _DURATION = re.compile(r"\d+(s|m)")
 
 
@@ -96,11 +96,14 @@ def test_each_variable_is_declared_used_and_described(text: str) -> None:
 def test_the_arguments_are_those_of_the_command(text: str) -> None:
     tasks = [block for kind, block in blocks(hcl2.loads(text)) if kind == "config"]
     (config,) = tasks
-    command, *arguments = (str(each).strip('"') for each in config["args"])
+    command, *arguments = re.findall(r'"([\w/-]+)"', str(config["args"]))
     cli.add_commands()
     group = typer.main.get_command(cli.app)
     known = {option for each in vars(group)["commands"][command].params for option in each.opts}
-    assert {each for each in arguments if each.startswith("--")} <= known
+    used = {each for each in arguments if each.startswith("--")}
+    assert (
+        {"--registry", {"worker": "--grpc-port", "proxy": "--xds-port"}[command]} <= used <= known
+    )
     assert str(config["readonly_rootfs"]).lower() == "true"
     assert [str(each).strip('"') for each in config["cap_drop"]] == ["all"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from tests.proxy.world import FakeWorker, World, instance
 from tests.support.ports import free_port
@@ -67,6 +68,27 @@ async def test_why_the_check_of_a_worker_fails(world: World, reader: _ClusterRea
     (service,) = view.as_json()
     assert list(service["failing"]) == ["unreachable"]
     assert [each["id"] for each in service["workers"]] == ["good"]
+
+
+@pytest.mark.parametrize("id_", ["web 1", "m-\x1b[31m", "a/b", "x" * 5000])
+async def test_an_entry_whose_id_is_none_of_ours_hides_nobody(
+    world: World, reader: _ClusterReader, id_: str
+) -> None:
+    await world.add("good")
+    entry = {"Name": "legacy", "ID": id_, "Address": "127.0.0.1", "Port": 9001}
+    bad = entry | {"Tags": ["fingerpost"], "Meta": {"version": "v2.1"}}
+    url = f"{world.embedded.url}/v1/agent/service/register"
+    async with aiohttp.ClientSession() as http, http.put(url, json=bad) as answer:
+        assert answer.status == 200, await answer.text()
+
+    async def told() -> bool:
+        view = await reader.read()
+        return any("legacy: the entry" in each for each in view.problems())
+
+    await until(told, within_s=20)
+    view = await reader.read()
+    services = {each["service"]: each for each in view.as_json()}
+    assert [each["id"] for each in services["digits"]["workers"]] == ["good"]
 
 
 async def test_the_watch_of_a_service_that_is_gone_ends(

@@ -6,16 +6,22 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 from tests.foreign.environments import environment, npm_environment
 from tests.proxy.xds.echo import XdsWorld, xds_world
+from tests.support.certificates import Authority
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-from fingerpost.deploy.xds_bootstrap import envoy_bootstrap, grpc_bootstrap
+from fingerpost.deploy.xds_bootstrap import ClientFiles, envoy_bootstrap, grpc_bootstrap
+from fingerpost.registry.access import CallersConfig
+from fingerpost.security.callers.policy_editor import add_caller
+from fingerpost.security.tls import TlsConfig
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -34,45 +40,69 @@ async def three(world: XdsWorld) -> None:
     await until(known, within_s=10)
 
 
+@asynccontextmanager
+async def envoy(
+    folder: Path, world: XdsWorld, files: ClientFiles, key: str
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Requests by an Envoy, once that serves."""
+    binary, port = environment("envoy") / "envoy", free_port()
+    made = envoy_bootstrap(
+        [("127.0.0.1", world.proxy.xds_port or 0)], ("127.0.0.1", port), files=files, credential=key
+    )
+    (folder / "envoy.json").write_text(json.dumps(made))
+    process = await asyncio.create_subprocess_exec(
+        binary, "-c", folder / "envoy.json",
+        "--disable-hot-restart", "--concurrency", "1", "-l", "warn",
+    )  # fmt: skip
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+
+            async def serves() -> bool:
+                try:
+                    return (await post(http, "digits"))[0] == 201
+                except aiohttp.ClientError:
+                    return False
+
+            await until(serves, within_s=30)
+            yield http
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def post(http: aiohttp.ClientSession, host: str) -> tuple[int, str]:
+    """The status of a request for a model, and who answered."""
+    async with http.post("/v1/classify/digits", data=b"an image", headers={"Host": host}) as answer:
+        return answer.status, (await answer.text()).partition(":")[2]
+
+
 async def test_a_plain_http_program_by_an_envoy_beside_it(tmp_path: Path) -> None:
-    binary = environment("envoy") / "envoy"
     async with xds_world() as world:
         await three(world)
-        port = free_port()
-        made = envoy_bootstrap([("127.0.0.1", world.proxy.xds_port or 0)], ("127.0.0.1", port))
-        (tmp_path / "envoy.json").write_text(json.dumps(made))
-        process = await asyncio.create_subprocess_exec(
-            binary, "-c", tmp_path / "envoy.json",
-            "--disable-hot-restart", "--concurrency", "1", "-l", "warn",
-        )  # fmt: skip
-        try:
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        async with envoy(tmp_path, world, ClientFiles(), "") as http:
+            shares = Counter([await post(http, "digits") for _ in range(90)])
+            assert {status for status, _ in shares} == {201}
+            assert len(shares) == 3
+            assert min(shares.values()) > 15
+            await world.workers["a"].stop()
+            for _ in range(90):
+                assert (await post(http, "canary.digits"))[0] == 201, "another worker has it"
+            assert (await post(http, "dogs"))[0] == 404
 
-                async def post(host: str) -> tuple[int, str]:
-                    headers = {"Host": host}
-                    async with http.post(
-                        "/v1/classify/digits", data=b"an image", headers=headers
-                    ) as answer:
-                        return answer.status, (await answer.text()).partition(":")[2]
 
-                async def serves() -> bool:
-                    try:
-                        return (await post("digits"))[0] == 201
-                    except aiohttp.ClientError:
-                        return False
-
-                await until(serves, within_s=30)
-                shares = Counter([await post("digits") for _ in range(90)])
-                assert {status for status, _ in shares} == {201}
-                assert len(shares) == 3
-                assert min(shares.values()) > 15
-                await world.workers["a"].stop()
-                for _ in range(90):
-                    assert (await post("canary.digits"))[0] == 201, "another worker has it"
-                assert (await post("dogs"))[0] == 404
-        finally:
-            process.kill()
-            await process.wait()
+async def test_an_envoy_that_a_proxy_asks_who_it_is(tmp_path: Path) -> None:
+    ca, policy = Authority(tmp_path), tmp_path / "callers.toml"
+    server, own = ca.issue("proxy"), ca.issue("envoy")
+    key = add_caller(policy, "sidecar", tenant="shop", role="").key
+    settings = {
+        "tls": TlsConfig(cert=str(server.cert), key=str(server.key), client_ca=str(ca.file)),
+        "callers": CallersConfig(policy=str(policy)),
+    }
+    files = ClientFiles(ca=str(ca.file), cert=str(own.cert), key=str(own.key))
+    async with xds_world(settings) as world:
+        await world.add("a")
+        async with envoy(tmp_path, world, files, key) as http:
+            assert (await post(http, "digits"))[0] == 201
 
 
 async def test_a_client_in_javascript() -> None:

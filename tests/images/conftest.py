@@ -16,8 +16,8 @@ from tests.support.colours import encoded
 from tests.support.waiting import until_blocking
 
 PORT = 12480
-# Others than these two take gigabytes, and minutes: `make test-images TARGETS="core torch"`.
-TARGETS: Final = os.environ.get("TARGETS", "core onnx").split()
+# Others than these take gigabytes, and minutes: `make test-images TARGETS="core torch"`.
+TARGETS: Final = os.environ.get("TARGETS", "core xds onnx").split()
 
 
 class Cluster(NamedTuple):
@@ -69,7 +69,7 @@ def podman() -> Podman:
 @pytest.fixture(scope="session")
 def built(podman: Podman) -> Podman:
     """podman, which has the images of this checkout."""
-    for target in dict.fromkeys(("core", "onnx", *TARGETS)):
+    for target in dict.fromkeys(("core", "xds", "onnx", *TARGETS)):
         podman.build(target)
     return podman
 
@@ -109,6 +109,7 @@ def hand_over(built: Podman, docker: Docker) -> dict[str, str]:
     consul, prometheus = binary("deploy/consul/get-consul"), binary("tests/support/get-prometheus")
     for tag in (
         image("core"),
+        image("xds"),
         image("onnx"),
         built.build_around("consul", consul, "/consul/data"),
         built.build_around("prometheus", prometheus, "/prometheus"),

@@ -282,3 +282,37 @@ def test_a_sidecar_registers_a_foreign_server(cluster: Cluster, tmp_path: Path) 
     refused = docker.compose(*up, settings=missing, more=more, check=False)
     assert refused.returncode
     assert "SERVICE" in refused.stderr
+
+
+# A program that knows gRPC and not Fingerpost: it asks for a model, and connects to what xDS tells.
+_CALLER = """
+import grpc
+
+with grpc.insecure_channel("xds:///colours") as channel:
+    ready = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")
+    for _ in range(20):
+        assert ready(b"", timeout=30) == b"\\x08\\x01"
+print("ready")
+"""
+
+
+def test_a_client_of_grpc_finds_the_workers(cluster: Cluster) -> None:
+    """The last test here: it starts proxy and workers anew, with further ports."""
+    more = ("deploy/docker/grpc.yaml",)
+    up = ("up", "-d", "--no-deps", "--scale", "worker=2", "proxy", "worker")
+    cluster.docker.compose(*up, settings=cluster.settings, more=more)
+
+    def ports() -> list[dict[str, int]]:
+        return [each["ports"] for each in cluster.known()]
+
+    wanted = {"http": 12490, "grpc": 12990}
+    until_blocking(lambda: ports() == [wanted, wanted], within_s=120, every_s=0.5)
+    bootstrap = cluster.command("xds-bootstrap", "proxy").stdout
+    called = cluster.docker(
+        *("run", "--rm", *STRICT, "--network", "test_default", "--entrypoint", "python3"),
+        *("-e", f"GRPC_XDS_BOOTSTRAP_CONFIG={bootstrap}", image_here("onnx"), "-c", _CALLER),
+    )
+    assert called.stdout == "ready\n"
+    assert "127.0.0.1:12482->12482/tcp" in cluster.docker("ps", "--format", "{{.Ports}}").stdout
+    for name in ("test_proxy_1", *cluster.workers()):
+        until_blocking(lambda name=name: health(cluster, name) == "healthy", within_s=60)

@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
             "runtimeClassName": "nvidia",
             "priorityClassName": "serving",
             "rollout": "inPlace",
+            "grpc": True,
             "longestRequest": 90,
             "extraArgs": ["--max-batch", "64"],
             "extraEnv": [{"name": "A", "value": "b"}],
@@ -49,6 +50,7 @@ EVERYTHING: dict[str, Any] = {
         "cache": {"only": ["dogs"], "models": {"hostPath": "/srv/models"}, "replicas": 3},
     },
     "proxy": {
+        "xds": True,
         "holdForStart": 120,
         "relay": True,
         "service": "flowers",
@@ -276,7 +278,7 @@ def test_autoscaling(helm: Helm) -> None:
 def test_who_may_connect(helm: Helm) -> None:
     objects = helm.objects(EVERYTHING)
     for component, port in (("worker", 8500), ("proxy", 12480)):
-        (rule,) = objects["NetworkPolicy", f"fingerpost-{component}"]["spec"]["ingress"]
+        rule, *_ = objects["NetworkPolicy", f"fingerpost-{component}"]["spec"]["ingress"]
         assert rule["ports"] == [{"port": port, "protocol": "TCP"}]
         assert len(rule["from"]) == 3  # clients, monitoring, and the release's own pods
     assert not [

@@ -86,6 +86,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a Secret": ({"leases": {"secret": "Lease_Key"}}, "/leases/secret.*does not match"),
     "a lease": ({"lease": "2s"}, "/lease.*got string, want number"),
+    "gRPC as text": (cpu(grpc="yes"), "/workers/cpu/grpc.*got string, want boolean"),
+    "gRPC twice": (
+        cpu(grpc=True, extraArgs=["--grpc-port=9000"]),
+        r"workers\.cpu\.grpc is true, and workers\.cpu\.extraArgs has --grpc-port",
+    ),
+    "xDS as a number": ({"proxy": {"xds": 12482}}, "/proxy/xds.*got number, want boolean"),
+    "xDS twice": (
+        {"proxy": {"xds": True, "extraArgs": ["--xds-port", "9000"]}},
+        r"proxy\.xds is true, and proxy\.extraArgs has --xds-port",
+    ),
     "two kinds of scaling": (cpu(autoscaling={"kind": "vpa"}), "/workers/cpu/autoscaling/kind"),
     "a peer": ({"networkPolicy": {"clients": [{"ip": "1.2.3.4"}]}}, "/networkPolicy/clients/0"),
 }

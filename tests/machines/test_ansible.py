@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 # The first commit whose `doctor` waits until a machine serves, which the role needs. It is what
 # the machines are upgraded from.
-PREVIOUS = "26a5cebe4d1f"
+PREVIOUS = "e9c344831d16"
 FINGERPOST = "/opt/fingerpost/bin/fingerpost"
 ALL_AT_ONCE = ("-e", "fingerpost_serial=100%")
 
@@ -117,6 +117,8 @@ def version(machine: Machine) -> str:
         ("fingerpost_worker_modles", "/srv/m", "fingerpost_worker_modles"),
         ("fingerpost_common_version", "0.2.0", "fingerpost_common_version"),
         ("consul_address", "node-1", "consul_address"),
+        ("fingerpost_worker_options", {"grpc_port": 12990}, "needs the extra grpc"),
+        ("fingerpost_proxy_options", {"xds_port": 12482}, "needs the extra xds"),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_changes(

@@ -73,7 +73,7 @@ class Guarded:
 
 
 @contextlib.asynccontextmanager
-async def guarded_proxy(tmp_path: Path) -> AsyncIterator[Guarded]:
+async def guarded_proxy(tmp_path: Path, **more: Any) -> AsyncIterator[Guarded]:
     policy, audit = tmp_path / "callers.toml", tmp_path / "audit.log"
     policy.write_text(POLICY)
     async with EmbeddedRegistry(port=0) as embedded:
@@ -85,6 +85,7 @@ async def guarded_proxy(tmp_path: Path) -> AsyncIterator[Guarded]:
             probe_interval_s=0.05,
             default_service="digits",
             callers=CallersConfig(policy=str(policy), audit_log=str(audit), policy_poll_s=0.05),
+            **more,
         )
         async with Proxy(config) as proxy:
             world = World(embedded, registry, proxy)

@@ -73,8 +73,10 @@ _FIXTURES = {
 _SERVERS = frozenset({"consul", "consul-cluster", "zookeeper"})
 
 _MARK = re.compile(r"^pytestmark = .*", re.MULTILINE)
+_NAMES = "|".join(FRAMEWORKS)
 _FRAMEWORK = re.compile(
-    rf"^(?:from|import) (?:tests\.support\.builders|{'|'.join(FRAMEWORKS)})\b", re.MULTILINE
+    rf"^(?:from|import) (?:tests\.support\.builders|{_NAMES})\b|^ *\w+ = later\(\"(?:{_NAMES})\b",
+    re.MULTILINE,
 )
 _PLAIN_TEST = re.compile(r"^(?: +def test_|def test_|Test\w+ = )", re.MULTILINE)
 
@@ -83,7 +85,7 @@ def kinds_of(item: pytest.Item) -> set[str]:
     """The kinds that a test names itself, else all that hold of it.
 
     - `faults` and `system`: those of that folder;
-    - `frameworks`: those of a module that imports one at its top;
+    - `frameworks`: those of a module that imports one at its top, or `later`;
     - `consul`, `frameworks` and `system`: those that use such a fixture;
     - without any of these, `shell` where the test or one of its fixtures is a coroutine, and `core`
       where none is.

@@ -28,6 +28,7 @@ from fingerpost.worker.serving.lease_gate import LeaseGate
 from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
+from fingerpost.worker.uds_transport import unix_socket
 from fingerpost.worker.zmq.config import ZmqConfig
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
@@ -90,14 +91,16 @@ async def serving(
     audit: AuditLog | None = None,
     grpc: bool = False,
     zmq: bool | ZmqConfig = False,
+    uds: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve model `colours`, version 7; over gRPC and ZeroMQ too, where that is wanted."""
+    """Serve model `colours`, version 7; over gRPC, ZeroMQ or a Unix socket too, where wanted."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
     if zmq:
         settings["zmq"] = ZmqConfig(port=0) if zmq is True else zmq
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
+    observer = Observer(metrics, access_log=access_log(metrics)) if access_log else None
     engine = Engine(
         backend,
         images=config.images,
@@ -114,7 +117,7 @@ async def serving(
         boot_id=1,
         config=config,
         metrics=metrics,
-        observer=Observer(metrics, access_log=access_log(metrics)) if access_log else None,
+        observer=observer,
         leases=None if leases is None else LeaseGate(leases, metrics.lease_refused, audit),
     )
     runner = service.runner()
@@ -124,6 +127,8 @@ async def serving(
     await serve(runner, listener)
     service.admission.state = WorkerState.READY
     async with contextlib.AsyncExitStack() as stack:
+        if observer is not None:
+            stack.push_async_callback(observer.aclose)
         stack.push_async_callback(engine.aclose)
         stack.push_async_callback(runner.cleanup)
         grpc_port = 0
@@ -140,6 +145,7 @@ async def serving(
             zmq_server = ZmqServer(service.context, config, metrics)
             stack.push_async_callback(zmq_server.aclose)
             zmq_port = await zmq_server.start("127.0.0.1", 0)
+        await stack.enter_async_context(unix_socket(runner, service.frames, uds, None))
         stack.callback(backend.gate.set)
         yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port, zmq_port)
 

@@ -181,9 +181,9 @@ class Client(InferMixin, ConnectMixin):
 
         Args:
             image: a path, encoded bytes, a file object, a PIL image, or a uint8 array `[H, W]`,
-                `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`; the last two are sent as PNG. A file
-                object that cannot seek, or an iterator of bytes (also an async one), is sent while
-                it is read, and cannot be sent again once that has begun.
+                `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`. The last two are sent as PNG; to a worker
+                on this host NumPy's `[H, W, 3]` goes as it is. A file object that cannot seek, or
+                an iterator of bytes (also an async one), is sent while it is read, and once only.
             model: `digits`, `digits@3` or `digits@canary`.
             top: how many labels to return, 1 or more.
             timeout_s: seconds from this call to the result; `ClientConfig.timeout_s` if None.

@@ -63,6 +63,9 @@ class ClientConfig:
             reach the workers. Each proxy must have been started with `--relay`. The proxies'
             network links then limit the throughput, which is why it is off. The settings about
             workers then apply to the proxies, and `sticky` selects a proxy, not a worker.
+        uds: connect to workers on this host by their Unix sockets (`fingerpost worker --uds`) where
+            that is possible, and else by TCP. It costs less, and nothing where there is none;
+            False uses TCP alone.
         client_id: identifies this client where there are many clients and more workers than
             `routing.subset_size`, so that each client uses only some of the workers. None: it uses
             all of them, as the only client of a cluster must.
@@ -97,6 +100,7 @@ class ClientConfig:
     stream_max_bytes: int = 256_000_000
     hedge: bool = False
     relay: bool = False
+    uds: bool = True
     client_id: str | None = None
     labels: Mapping[str, str | Sequence[str]] | None = None
     lease: str | None = field(default=None, repr=False)
@@ -136,6 +140,7 @@ class ClientConfig:
 _KINDS = {
     "hedge": bool,
     "relay": bool,
+    "uds": bool,
     "client_id": str | None,
     "labels": Mapping | None,
     "lease": str | None,

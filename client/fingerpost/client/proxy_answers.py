@@ -15,7 +15,7 @@ from fingerpost.client.wire import AnswerHead, ResolvedInstance, ServicesAnswer
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
-from fingerpost.registry.names import check_id, check_service
+from fingerpost.registry.names import check_service
 from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
 from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 
@@ -164,8 +164,9 @@ class ProxyAnswers:
         try:
             return {
                 check_service(each.name): Unlisted(
-                    withdrawn=tuple(map(check_id, each.withdrawn)),
-                    failing=_reasons({check_id(id_): why for id_, why in each.failing.items()}),
+                    # For people: the ids of entries that are left out may be no ids of ours.
+                    withdrawn=tuple(one_line(id_, _MAX_ID_LETTERS) for id_ in each.withdrawn),
+                    failing=_reasons(each.failing),
                     rejected=_reasons(each.rejected or {}),
                 )
                 for each in entries

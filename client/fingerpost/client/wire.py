@@ -22,6 +22,7 @@ __all__ = [
     "BOOT_ID_HEADER",
     "CLASS_HEADER",
     "DEADLINE_HEADER",
+    "FRAME_HEADER",
     "HOLD_HEADER",
     "INDEX_HEADER",
     "INSTANCE_PATH",
@@ -76,6 +77,9 @@ INDEX_HEADER: Final = "Fingerpost-Index"
 # On a 503 `no_worker` to a resolve: for how many whole seconds this proxy holds a lookup of a model
 # without a worker, until the first one is up. Absent where it does not.
 HOLD_HEADER: Final = "Fingerpost-Hold-S"
+# In place of a body, of a request at the worker's Unix socket: a decoded frame, whose memory was
+# sent to its socket for frames before. `TOKEN DATATYPE HEIGHTxWIDTHxCHANNELS`.
+FRAME_HEADER: Final = "Fingerpost-Frame"
 # On an answer through the relay: id and `host:port` of the worker that answered.
 WORKER_HEADER: Final = "Fingerpost-Worker"
 

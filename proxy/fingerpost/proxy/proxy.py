@@ -93,8 +93,14 @@ class Proxy:
                 probing = supervise(probes.run, "load probes")
                 stack.push_async_callback(_cancel, asyncio.create_task(probing, name="probes"))
             relay = await stack.enter_async_context(Relay(config, metrics, probes.leave_out))
+
+            def callers_changed() -> None:
+                directory.end_holds()
+                if self._xds is not None:
+                    self._xds.callers_changed()
+
             callers = await stack.enter_async_context(
-                Callers(config.callers, metrics.access, changed=directory.end_holds)
+                Callers(config.callers, metrics.access, changed=callers_changed)
             )
             leases = None
             if config.leases.key_file is not None:
@@ -129,7 +135,9 @@ class Proxy:
             await runner.setup()
             self._site = await serve(runner, listener, server_tls)
             if config.xds.port is not None:
-                self._xds = await start_xds(directory, probes, config, metrics, shared=inherited)
+                self._xds = await start_xds(
+                    directory, probes, config, metrics, callers, shared=inherited
+                )
                 stack.push_async_callback(self._xds.aclose)
             self._routes, self._directory = routes, directory
             self.port = listener.getsockname()[1]

@@ -32,6 +32,7 @@ raises the class with that code.
     |       +-- ImageTooLarge           413 image_too_large      bytes or pixels over the limit
     |       +-- UnsupportedImage        415 unsupported_image    not one of the formats read
     |       +-- BrokenImage             422 broken_image         the right format, but damaged
+    |       +-- InvalidFrame            422 invalid_frame        not the sealed memory of a frame
     |       +-- SuspectImage            422 suspect_image        two workers fell silent on it
     +-- PeerError                       a peer could not do it now; all but two are retryable
     |   +-- Misdirected                 421 misdirected          meant for another process
@@ -69,6 +70,15 @@ from fingerpost.errors.access import (
     Unauthorized,
 )
 from fingerpost.errors.base import CallerError, FingerpostError, PeerError
+from fingerpost.errors.image import (
+    BrokenImage,
+    EmptyImage,
+    ImageError,
+    ImageTooLarge,
+    InvalidFrame,
+    SuspectImage,
+    UnsupportedImage,
+)
 
 __all__ = [
     "AccuracyLost",
@@ -85,6 +95,7 @@ __all__ = [
     "Forbidden",
     "ImageError",
     "ImageTooLarge",
+    "InvalidFrame",
     "InvalidInstance",
     "InvalidName",
     "InvalidRequest",
@@ -188,46 +199,6 @@ class MethodNotAllowed(CallerError):
 
     status = 405
     code = "method_not_allowed"
-
-
-class ImageError(CallerError):
-    """The image cannot be classified; another worker would give the same error."""
-
-    code = "bad_image"
-
-
-class EmptyImage(ImageError):
-    """The image has no bytes."""
-
-    code = "empty_image"
-
-
-class ImageTooLarge(ImageError):
-    """The image has more bytes or more pixels than the limit; checked before decoding."""
-
-    status = 413
-    code = "image_too_large"
-
-
-class UnsupportedImage(ImageError):
-    """The data are not an image, or not in a supported format."""
-
-    status = 415
-    code = "unsupported_image"
-
-
-class BrokenImage(ImageError):
-    """An image of a known format that is truncated, damaged, or of an impossible shape."""
-
-    status = 422
-    code = "broken_image"
-
-
-class SuspectImage(ImageError):
-    """Two workers had the whole image and fell silent: a third one is not tried."""
-
-    status = 422
-    code = "suspect_image"
 
 
 class Misdirected(PeerError):

@@ -22,6 +22,7 @@ from fingerpost.errors import InvalidRequest, Overloaded
 from fingerpost.registry.descriptors import descriptor_limit
 from fingerpost.registry.http_server import error_response
 from fingerpost.registry.refusals import REFUSED_CONNECTIONS
+from fingerpost.registry.unix_listener import client_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -133,9 +134,14 @@ class LimitedConnection(web.RequestHandler):
         self._backlog: memoryview = memoryview(b"")
         self._slicing = False
 
+    @property
+    def peername(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The address of the client; of one at a Unix socket, its user."""
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        return peer or (self._client or "", 0)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        client = str(peer[0]) if isinstance(peer, tuple) else ""
+        client = client_name(transport)
         if not self._guard.enter(client):
             writer = cast("asyncio.Transport", transport)
             writer.write(_REFUSAL)

@@ -89,9 +89,11 @@ async def serve(
     try:
         await site.start()
     except OSError as error:
-        host, port = listener.getsockname()[:2]
+        address = listener.getsockname()
         listener.close()
-        raise _cannot_listen(host, port, error) from error
+        if isinstance(address, str):
+            raise ConfigurationError(f"cannot listen on {address}: {error.strerror}") from error
+        raise _cannot_listen(address[0], address[1], error) from error
     return site
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import Misdirected
 from fingerpost.registry.refusals import REFUSED_CONNECTIONS
+from fingerpost.registry.unix_listener import client_name
 
 if TYPE_CHECKING:
     from fingerpost.registry.connection_config import ConnectionConfig
@@ -119,8 +120,7 @@ class _TlsConnection(SSLProtocol):
         self._refused = False
 
     def connection_made(self, transport: Any) -> None:
-        peer = transport.get_extra_info("peername")
-        client = str(peer[0]) if isinstance(peer, tuple) else ""
+        client = client_name(transport)
         if not self._guard.enter(client):
             transport.abort()
             return

@@ -8,16 +8,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import dask.bag
 import numpy as np
-import pandas as pd
 import pytest
 from tests.support.colours import LABELS, encoded
+from tests.support.later import later
 
 from fingerpost.client import SyncClient
 from fingerpost.client.adapters.batch import BatchMapper
 from fingerpost.errors import ConfigurationError, EmptyImage, InvalidName
+
+if TYPE_CHECKING:
+    import dask.bag as bags
+    import pandas as pd
+else:
+    bags = later("dask.bag")
+    pd = later("pandas")
 
 NONE = "unsupported_image: NoneType is not a supported image"
 
@@ -101,7 +108,7 @@ def test_a_copy_for_another_process(client: SyncClient) -> None:
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_in_a_bag(client: SyncClient, scheduler: str) -> None:
     colours = list(LABELS) * 10
-    bag = dask.bag.from_sequence(map(encoded, colours), npartitions=5)
+    bag = bags.from_sequence(map(encoded, colours), npartitions=5)
     rows = bag.map_partitions(BatchMapper(client, "colours")).compute(scheduler=scheduler)
     assert [row["label"] for row in rows] == colours
     assert client.stats.attempts == 30

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from PIL import Image
 from tests.support.colours import LABELS, RGB, encoded
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from tests.support.later import later
 
 from fingerpost.client import SyncClient
-from fingerpost.client.adapters.torch import (
-    Classified,
-    ClassifiedDataset,
-    ClassifiedIterableDataset,
-)
 from fingerpost.errors import ConfigurationError, EmptyImage
+
+if TYPE_CHECKING:
+    import torch
+    from tests.support import torch_datasets as datasets
+    from torch.utils import data
+
+    from fingerpost.client.adapters import torch as adapter
+else:
+    torch = later("torch")
+    datasets = later("tests.support.torch_datasets")
+    data = later("torch.utils.data")
+    adapter = later("fingerpost.client.adapters.torch")
 
 
 @pytest.fixture
@@ -29,33 +36,8 @@ def client(colours: str) -> Iterator[SyncClient]:
         yield client
 
 
-def picture(colour: str) -> torch.Tensor:
-    """uint8 `[3, 20, 30]`."""
-    return torch.tensor(RGB[colour], dtype=torch.uint8).view(3, 1, 1).expand(3, 20, 30)
-
-
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """Pictures and their targets, as torchvision's datasets have them."""
-
-    def __len__(self) -> int:
-        return 24
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return picture(LABELS[index % 3]), index
-
-
-class Numbered(IterableDataset[bytes]):
-    """Encoded images; each worker process reads its share."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        info = get_worker_info()
-        first, step = (0, 1) if info is None else (info.id, info.num_workers)
-        for index in range(first, 24, step):
-            yield encoded(LABELS[index % 3]) if index else b""
-
-
 def test_an_item(client: SyncClient) -> None:
-    dataset = ClassifiedDataset(Pictures(), client, "colours")
+    dataset = adapter.ClassifiedDataset(datasets.Pictures(), client, "colours")
     assert len(dataset) == 24
     (pixels, target), label, score, error = dataset[1]
     assert pixels.shape == (3, 20, 30)
@@ -64,12 +46,12 @@ def test_an_item(client: SyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "workers"), [(None, 0), ("fork", 2), ("spawn", 2)], ids=["here", "fork", "spawn"]
+    ("start", "workers"), [(None, 0), ("fork", 2), ("spawn", 1)], ids=["here", "fork", "spawn"]
 )
 def test_batches(client: SyncClient, start: str | None, workers: int) -> None:
     client.classify(encoded("red"), "colours")  # it has a thread, which no fork takes along
-    loader = DataLoader(
-        ClassifiedDataset(Pictures(), client, "colours"),
+    loader = data.DataLoader(
+        adapter.ClassifiedDataset(datasets.Pictures(), client, "colours"),
         batch_size=8,
         num_workers=workers,
         multiprocessing_context=start,
@@ -89,9 +71,9 @@ def test_batches(client: SyncClient, start: str | None, workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_iterable_dataset_and_an_image_that_is_none(client: SyncClient, workers: int) -> None:
-    dataset = ClassifiedIterableDataset(Numbered(), client, "colours")
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
-    items: list[Classified[bytes]] = list(loader)
+    dataset = adapter.ClassifiedIterableDataset(datasets.Numbered(), client, "colours")
+    loader = data.DataLoader(dataset, batch_size=None, num_workers=workers)
+    items: list[adapter.Classified[bytes]] = list(loader)
     assert len(items) == 24
     [failed] = [each for each in items if each.error]
     assert (failed.item, failed.label) == (b"", "")
@@ -103,30 +85,36 @@ def test_an_iterable_dataset_and_an_image_that_is_none(client: SyncClient, worke
 
 
 def test_an_error_is_raised_where_that_is_wanted(client: SyncClient) -> None:
-    dataset = ClassifiedIterableDataset(Numbered(), client, "colours", on_error="raise")
+    dataset = adapter.ClassifiedIterableDataset(
+        datasets.Numbered(), client, "colours", on_error="raise"
+    )
     with pytest.raises(EmptyImage):
         list(dataset)
     with pytest.raises(ConfigurationError):
-        ClassifiedDataset(Pictures(), client, "colours", on_error="ignore")  # type: ignore[arg-type]
+        adapter.ClassifiedDataset(
+            datasets.Pictures(),
+            client,
+            "colours",
+            on_error="ignore",  # type: ignore[arg-type]
+        )
 
 
-GREY = torch.full((20, 30), 0.5)
-KINDS = {
-    "uint8": picture("blue"),
-    "0 to 1": picture("blue") / 255,
-    "half": (picture("blue") / 255).bfloat16(),
-    "of a graph": (picture("blue") / 255).requires_grad_(),
-    "PIL": Image.new("RGB", (30, 20), RGB["blue"]),
-    "a list": [encoded("blue"), 5],
-    "normalised": picture("blue") / 128 - 1,
-    "rows first": picture("blue").permute(1, 2, 0),
-    "nothing": torch.empty(3, 0, 0),
+KINDS: dict[str, Callable[[], Any]] = {
+    "uint8": lambda: datasets.picture("blue"),
+    "0 to 1": lambda: datasets.picture("blue") / 255,
+    "half": lambda: (datasets.picture("blue") / 255).bfloat16(),
+    "of a graph": lambda: (datasets.picture("blue") / 255).requires_grad_(),
+    "PIL": lambda: Image.new("RGB", (30, 20), RGB["blue"]),
+    "a list": lambda: [encoded("blue"), 5],
+    "normalised": lambda: datasets.picture("blue") / 128 - 1,
+    "rows first": lambda: datasets.picture("blue").permute(1, 2, 0),
+    "nothing": lambda: torch.empty(3, 0, 0),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_that_can_be_seen_is_sent_as_it_is_seen(client: SyncClient, kind: str) -> None:
-    _, label, _, error = ClassifiedDataset([KINDS[kind]], client, "colours")[0]
+    _, label, _, error = adapter.ClassifiedDataset([KINDS[kind]()], client, "colours")[0]
     if kind in {"normalised", "rows first", "nothing"}:
         assert error.startswith("unsupported_image: ")
     else:
@@ -134,8 +122,9 @@ def test_an_image_that_can_be_seen_is_sent_as_it_is_seen(client: SyncClient, kin
 
 
 def test_one_channel(client: SyncClient) -> None:
-    for grey in (GREY, GREY[None]):
-        assert ClassifiedDataset([grey], client, "colours")[0].score == pytest.approx(1 / 3)
+    grey = torch.full((20, 30), 0.5)
+    for each in (grey, grey[None]):
+        assert adapter.ClassifiedDataset([each], client, "colours")[0].score == pytest.approx(1 / 3)
 
 
 def test_the_example(colours: str, tmp_path: Path) -> None:

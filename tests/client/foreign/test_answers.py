@@ -45,6 +45,27 @@ def test_any_json_with_labels_and_scores(value):
     assert list(read(value, labels=LABELS)) == BEST
 
 
+MANY = [0.0] * 200_001
+
+
+@pytest.mark.parametrize(
+    ("value", "protocol"),
+    [
+        (MANY, "form"),
+        ([["x", 0]] * len(MANY), "form"),
+        ({"labels": MANY, "scores": [1]}, "form"),
+        ({"predictions": [{"classes": MANY, "scores": [1]}]}, "tfserving"),
+        ({"predictions": [MANY]}, "tfserving"),
+        ({"outputs": [{"name": "x", "shape": [1, len(MANY)], "data": [MANY]}]}, "v2"),
+        (dict.fromkeys(map(str, range(len(MANY))), 0), "form"),
+    ],
+    ids=["row", "pairs", "labels", "classes", "predictions", "tensor", "object"],
+)
+def test_more_scores_than_any_classifier_has_are_not_read(value, protocol):
+    with pytest.raises(BadAnswer, match="200001 scores, more than 200000"):
+        read(value, protocol)
+
+
 def test_one_label():
     assert read({"label": "rose", "score": 0.75}) == (("rose", 0.75),)
     assert read({"prediction": "x", "class": "rose"}) == (("rose", 1.0),)

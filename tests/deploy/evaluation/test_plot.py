@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.later import later
 
 from fingerpost.client.wire import Prediction
 from fingerpost.deploy.evaluation.figures.detection import DetectedBox, DetectionTally
@@ -21,6 +21,11 @@ from fingerpost.deploy.evaluation.report import Report
 from fingerpost.deploy.evaluation.truth.coco import DrawnBox
 from fingerpost.deploy.load_test.measuring.histogram import Histogram
 from fingerpost.deploy.load_test.measuring.report import Latency
+
+if TYPE_CHECKING:
+    import matplotlib as mpl
+else:
+    mpl = later("matplotlib")
 
 LABELS = ("$x_1", "鳥", "a very long name of a class that nobody wants to read", "_hidden")
 

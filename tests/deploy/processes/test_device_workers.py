@@ -59,6 +59,14 @@ def test_a_process_has_its_own_port_of_another_transport(option: str) -> None:
     ]
 
 
+def test_a_process_has_a_unix_socket_of_its_own() -> None:
+    given = ["--model", "m", "--uds", "/run/fingerpost.sock"]
+    assert process_arguments(given, CPU, 9001, uds="/run/fingerpost.sock.1") == [
+        *("worker", "--model", "m", "--device", "cpu", "--port", "9001"),
+        *("--uds", "/run/fingerpost.sock.1"),
+    ]
+
+
 def started(port: int, **more_ports: int) -> DeviceWorkers:
     named = {f"--{name.replace('_', '-')}": first for name, first in more_ports.items()}
     return DeviceWorkers([CPU, CPU], [], port=port, more_ports=named, grace_s=1.0, on_line=print)

@@ -126,7 +126,10 @@ class Client:
 
 
 @asynccontextmanager
-async def xds_world(**settings: Any) -> AsyncIterator[XdsWorld]:
+async def xds_world(
+    proxy_settings: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[XdsWorld]:
+    """A world; `settings` are those of xDS."""
     async with EmbeddedRegistry(port=0) as embedded:
         registry = open_registry(embedded.url)
         config = ProxyConfig(
@@ -134,6 +137,7 @@ async def xds_world(**settings: Any) -> AsyncIterator[XdsWorld]:
             port=0,
             probe_interval_s=0.05,
             xds=XdsConfig(port=0, look_every_s=0.05, **settings),
+            **(proxy_settings or {}),
         )
         async with Proxy(config) as proxy:
             world = XdsWorld(registry, proxy)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from tests.proxy.xds.echo import XdsWorld, xds_world
+from tests.proxy.xds.follower import Follower, ads
 from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError
@@ -23,24 +26,7 @@ pytestmark = pytest.mark.shell
 
 DISCOVERY = "envoy.service.discovery.v3"
 DRAINING = value_of("envoy.config.core.v3.HealthStatus", "DRAINING")
-ClusterLoadAssignment = message_class("envoy.config.endpoint.v3.ClusterLoadAssignment")
-DiscoveryRequest = message_class(f"{DISCOVERY}.DiscoveryRequest")
 DeltaDiscoveryRequest = message_class(f"{DISCOVERY}.DeltaDiscoveryRequest")
-
-
-def _bytes(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
-
-
-def ads(channel: grpc.aio.Channel, *, delta: bool = False) -> Any:
-    """A stream of the aggregated discovery service."""
-    kind = "Delta" if delta else "Stream"
-    prefix = "Delta" if delta else ""
-    return channel.stream_stream(
-        f"/{DISCOVERY}.AggregatedDiscoveryService/{kind}AggregatedResources",
-        request_serializer=_bytes,
-        response_deserializer=message_class(f"{DISCOVERY}.{prefix}DiscoveryResponse").FromString,
-    )()
 
 
 @pytest.fixture
@@ -87,66 +73,11 @@ async def test_a_version_and_an_alias_are_targets(world: XdsWorld) -> None:
     async with world.client("xds:///digits@canary") as client:
         shares, errors = await client.call(9)
         assert (sum(shares.values()), errors) == (9, {})
-    async with Follower(world) as follower:
+    async with Follower(world.server) as follower:
         assert await follower.ask(CLUSTER, "digits@canary", "digits@2", "digits@99", "dogs") == {
             "digits@canary",
             "digits@2",
         }
-
-
-class Follower:
-    """A client of the state of the world, without gRPC's own rules."""
-
-    def __init__(self, world: XdsWorld, zone: str = "", node: str = "test") -> None:
-        self._channel = grpc.aio.insecure_channel(world.server)
-        self.stream = ads(self._channel)
-        self._zone = zone
-        self._node = node
-
-    async def __aenter__(self) -> Follower:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.stream.cancel()
-        await self._channel.close()
-
-    async def send(self, type_url: str, *names: str, **more: Any) -> None:
-        request = DiscoveryRequest(
-            type_url=type_url, resource_names=names, node={"id": self._node}, **more
-        )
-        request.node.locality.zone = self._zone
-        await self.stream.write(request)
-
-    async def receive(self) -> Any:
-        async with asyncio.timeout(10):
-            return await self.stream.read()
-
-    async def ask(self, type_url: str, *names: str) -> set[str]:
-        await self.send(type_url, *names)
-        response = await self.receive()
-        assert response.type_url == type_url
-        found = set()
-        for packed in response.resources:
-            assert packed.type_url == type_url
-            name = packed.value[2 : 2 + packed.value[1]].decode()  # field 1 of all kinds
-            found.add(name)
-        return found
-
-    async def endpoints(self) -> list[tuple[str, int, int, int]]:
-        """Zone, priority, weight and health of each endpoint of the next response."""
-        response = await self.receive()
-        (packed,) = response.resources
-        found = ClusterLoadAssignment.FromString(packed.value)
-        return [
-            (
-                group.locality.zone,
-                group.priority,
-                each.load_balancing_weight.value,
-                each.health_status,
-            )
-            for group in found.endpoints
-            for each in group.lb_endpoints
-        ]
 
 
 async def test_zones_weights_and_drains() -> None:
@@ -154,7 +85,7 @@ async def test_zones_weights_and_drains() -> None:
         await world.add("a", zone="east", weight=3)
         await world.add("b", zone="west")
         draining = await world.add("c", zone="west")
-        async with Follower(world, zone="west") as follower:
+        async with Follower(world.server, zone="west") as follower:
 
             async def three() -> bool:
                 await follower.send(ENDPOINTS, "digits")
@@ -174,7 +105,7 @@ async def test_zones_weights_and_drains() -> None:
 async def test_a_refusal_is_counted_and_logged_and_not_answered_by_the_same(
     world: XdsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with Follower(world, node="evil\x1b[31m") as follower:
+    async with Follower(world.server, node="evil\x1b[31m") as follower:
         await follower.send(CLUSTER, "digits")
         response = await follower.receive()
         await follower.send(
@@ -189,12 +120,33 @@ async def test_a_refusal_is_counted_and_logged_and_not_answered_by_the_same(
         assert "\n" not in line
         assert "policy" in line
         assert await follower.ask(LISTENER, "digits") == {"digits"}, "the stream goes on"
+        assert await rejecting(world) == 1
+        # More names with the version of before: it has not taken what it refused.
+        await follower.send(CLUSTER, "digits", "x", response_nonce=response.nonce)
+        nonce = (await follower.receive()).nonce
+        assert await rejecting(world) == 1
+        taken = {"response_nonce": nonce, "version_info": nonce}
+        await follower.send(CLUSTER, "digits", "x", **taken)
+
+        async def none_left() -> bool:
+            return await rejecting(world) == 0
+
+        await until(none_left, within_s=5)
+
+
+async def rejecting(world: XdsWorld) -> int:
+    """How many clients have refused what they were told last."""
+    url = f"{world.proxy.url}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        text = await response.text()
+    (found,) = re.findall(r"^fingerpost_proxy_xds_rejecting_streams (\d+)", text, re.MULTILINE)
+    return int(found)
 
 
 async def test_a_hundred_thousand_names_are_refused_and_nobody_else_is_disturbed(
     world: XdsWorld,
 ) -> None:
-    async with Follower(world) as honest, Follower(world) as greedy:
+    async with Follower(world.server) as honest, Follower(world.server) as greedy:
         assert await honest.ask(CLUSTER, "digits") == {"digits"}
         await greedy.send(ENDPOINTS, *(f"n{number}" for number in range(100_000)))
         with pytest.raises(grpc.aio.AioRpcError) as failed:
@@ -204,29 +156,47 @@ async def test_a_hundred_thousand_names_are_refused_and_nobody_else_is_disturbed
         assert await honest.ask(LISTENER, "digits") == {"digits"}
 
 
+@pytest.mark.parametrize("kind", ["Stream", "Delta"])
+@pytest.mark.parametrize("message", [b"\xff" * 2000, b"\x1a\x01\xff"], ids=["bytes", "text"])
+async def test_what_is_no_message_ends_the_stream_and_writes_no_line(
+    world: XdsWorld, caplog: pytest.LogCaptureFixture, kind: str, message: bytes
+) -> None:
+    service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+    async with Follower(world.server) as honest:
+        assert await honest.ask(CLUSTER, "digits") == {"digits"}
+        async with grpc.aio.insecure_channel(world.server) as channel:
+            stream = channel.stream_stream(f"/{service}/{kind}AggregatedResources")()
+            await stream.write(message)
+            with pytest.raises(grpc.aio.AioRpcError, match="DiscoveryRequest") as failed:
+                await stream.read()
+            assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await honest.ask(LISTENER, "digits") == {"digits"}
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "digits@", "http/", "x" * 300, "digits\n"])
 async def test_names_that_cannot_be(world: XdsWorld, name: str) -> None:
-    async with Follower(world) as follower:
+    async with Follower(world.server) as follower:
         assert await follower.ask(CLUSTER, name, "digits") == {"digits"}
 
 
 async def test_one_client_more_than_there_may_be() -> None:
     async with xds_world(max_streams=1) as world:
         await world.add("a")
-        async with Follower(world) as first:
+        async with Follower(world.server) as first:
 
             async def known() -> bool:
                 return await first.ask(CLUSTER, "digits") == {"digits"}
 
             await until(known, within_s=10)
-            second = Follower(world)
+            second = Follower(world.server)
             with pytest.raises(grpc.aio.AioRpcError, match="ask another one"):
                 async with second:
                     await second.ask(CLUSTER, "digits")
 
 
 async def test_an_envoy_follows_all_clusters_and_the_routes(world: XdsWorld) -> None:
-    async with Follower(world) as envoy:
+    async with Follower(world.server) as envoy:
 
         async def known() -> bool:
             found = await envoy.ask(CLUSTER)
@@ -262,7 +232,7 @@ async def test_incremental_xds(world: XdsWorld) -> None:
 async def test_a_change_reaches_many_clients_within_a_second(world: XdsWorld) -> None:
     """`make bench` has a thousand."""
     async with AsyncExitStack() as stack:
-        followers = [await stack.enter_async_context(Follower(world)) for _ in range(50)]
+        followers = [await stack.enter_async_context(Follower(world.server)) for _ in range(50)]
         for follower in followers:
             assert await follower.ask(ENDPOINTS, "digits") == {"digits"}
         await world.add("d")

@@ -4,117 +4,62 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import ManifestOverrides, find_model
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from tests.support import keras_models as made
+else:
+    keras = later("keras")
+    tf = later("tensorflow")
+    made = later("tests.support.keras_models")
 
 SIDE = 4
 RED = np.full((SIDE, SIDE, 3), (250, 10, 20), np.uint8)
 ANSWER = [[250, 10, 20]] * 3
-L = keras.layers
-
-
-class Identity(L.Layer):
-    """Has three weights, which must be read from the file: they are 1 there, and 0 before."""
-
-    def build(self, input_shape):
-        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer="zeros")
-
-    def call(self, values):
-        return values * self.scale
-
-
-# Layers of its own: a test's process knows them, as one that imports their module does.
-known = keras.saving.register_keras_serializable("tests")
-known(Identity)
-
-
-@known
-class Subclassed(keras.Model):
-    def __init__(self, answer="tensor", **arguments):
-        super().__init__(**arguments)
-        self.answer = answer
-        self.pool, self.scale = L.GlobalAveragePooling2D(), Identity()
-
-    def get_config(self):
-        return {"answer": self.answer}
-
-    def call(self, images):
-        means = self.scale(self.pool(images["image"] if isinstance(images, dict) else images))
-        return {"dict": {"scores": means, "sums": means * 48}, "list": [means * 48, means]}.get(
-            self.answer, means
-        )
-
-
-def layers() -> list[L.Layer]:
-    return [L.GlobalAveragePooling2D(), Identity()]
-
-
-def image(**given) -> Any:
-    return keras.Input((SIDE, SIDE, 3), **given)
-
-
-def called(model: keras.Model, argument=None) -> keras.Model:
-    model(np.zeros((2, SIDE, SIDE, 3), np.float32) if argument is None else argument)
-    return model
-
-
-def built() -> keras.Model:
-    model = keras.Sequential(layers())
-    model.build((None, SIDE, SIDE, 3))
-    return model
-
-
-def of_sequentials() -> keras.Model:
-    body = keras.Sequential([image(), Identity()])
-    return keras.Sequential([image(), body, keras.Sequential(layers())])
-
-
-def functional(inputs, pack: Callable = lambda scores, sums: scores) -> keras.Model:
-    first = (
-        next(iter(inputs.values())) if isinstance(inputs, dict) else keras.tree.flatten(inputs)[0]
-    )
-    means = Identity(name="scores_layer")(L.GlobalAveragePooling2D()(first))
-    sums = L.Rescaling(48.0, name="sums_layer")(means)
-    return keras.Model(inputs, pack(means, sums))
-
+BATCH = np.zeros((2, SIDE, SIDE, 3), np.float32)
 
 KINDS = {
-    "sequential": (lambda: keras.Sequential([image(), *layers()]), None),
-    "sequential that was built": (built, None),
-    "sequential that was called": (lambda: called(keras.Sequential(layers())), None),
-    "sequential of sequentials": (of_sequentials, None),
-    "functional": (lambda: functional(image()), None),
-    "functional, input in a list": (lambda: functional([image()]), None),
-    "functional, input in a dict": (lambda: functional({"pixels": image(name="pixels")}), None),
+    "sequential": (lambda: keras.Sequential([made.image(), *made.layers()]), None),
+    "sequential that was built": (lambda: made.built(), None),
+    "sequential that was called": (lambda: made.called(keras.Sequential(made.layers())), None),
+    "sequential of sequentials": (lambda: made.of_sequentials(), None),
+    "functional": (lambda: made.functional(made.image()), None),
+    "functional, input in a list": (lambda: made.functional([made.image()]), None),
+    "functional, input in a dict": (
+        lambda: made.functional({"pixels": made.image(name="pixels")}),
+        None,
+    ),
     "functional, output in a dict": (
-        lambda: functional(image(), lambda scores, _: {"best": scores}),
+        lambda: made.functional(made.image(), lambda scores, _: {"best": scores}),
         None,
     ),
     "functional, outputs by key": (
-        lambda: functional(image(), lambda scores, sums: {"sums": sums, "best": scores}),
+        lambda: made.functional(made.image(), lambda scores, sums: {"sums": sums, "best": scores}),
         "best",
     ),
     "functional, outputs by layer": (
-        lambda: functional(image(), lambda scores, sums: [sums, scores]),
+        lambda: made.functional(made.image(), lambda scores, sums: [sums, scores]),
         "scores_layer",
     ),
-    "subclassed": (lambda: called(Subclassed()), None),
-    "subclassed, outputs by key": (lambda: called(Subclassed("dict")), "scores"),
-    "subclassed, outputs by index": (lambda: called(Subclassed("list")), "1"),
+    "subclassed": (lambda: made.called(made.Subclassed()), None),
+    "subclassed, outputs by key": (lambda: made.called(made.Subclassed("dict")), "scores"),
+    "subclassed, outputs by index": (lambda: made.called(made.Subclassed("list")), "1"),
     "subclassed, input in a dict": (
-        lambda: called(Subclassed(), {"image": np.zeros((2, SIDE, SIDE, 3), np.float32)}),
+        lambda: made.called(made.Subclassed(), {"image": BATCH}),
         None,
     ),
 }
@@ -164,9 +109,9 @@ def test_outputs_that_are_not_named(tmp_path: Path) -> None:
 
 
 def test_several_inputs(tmp_path: Path) -> None:
-    inputs = {"pixels": image(name="pixels"), "age": keras.Input((1,), name="age")}
-    means = L.GlobalAveragePooling2D()(inputs["pixels"])
-    model = keras.Model(inputs, L.Concatenate()([means, inputs["age"]]))
+    inputs = {"pixels": made.image(name="pixels"), "age": keras.Input((1,), name="age")}
+    means = keras.layers.GlobalAveragePooling2D()(inputs["pixels"])
+    model = keras.Model(inputs, keras.layers.Concatenate()([means, inputs["age"]]))
     model.save(tmp_path / "model.keras")
     assert "has 2 inputs (age, pixels): only a model with one input" in refusal(
         tmp_path / "model.keras"
@@ -178,19 +123,19 @@ def test_several_inputs(tmp_path: Path) -> None:
 def test_a_model_that_was_never_built(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     with pytest.warns(UserWarning, match="has not yet been built"):
-        keras.Sequential(layers()).save(path)
+        keras.Sequential(made.layers()).save(path)
     assert "write height, width, channels (3 or 1) and layout" in refusal(path)
     assert "saved before it was built, so its weights are not in the file" in refusal(
         path, image_size=SIDE
     )
     with pytest.warns(UserWarning, match="has not yet been built"):
-        keras.Sequential(layers()[:1]).save(path)  # needs no weights
+        keras.Sequential(made.layers()[:1]).save(path)  # needs no weights
     assert scores_of(path, size=SIDE) == ANSWER
 
 
 def test_classes_that_are_not_known_here(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
-    called(Subclassed()).save(path)
+    made.called(made.Subclassed()).save(path)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     renamed = entries["config.json"].replace(b"Subclassed", b"Elsewhere")
@@ -206,7 +151,7 @@ def test_classes_that_are_not_known_here(tmp_path: Path) -> None:
 def test_the_cause_is_shown_and_not_only_the_first_line(tmp_path: Path) -> None:
     """Keras says "could not be deserialized", writes the configuration, and then why."""
     path = tmp_path / "model.keras"
-    keras.Sequential([image(), L.Dense(2, name="last")]).save(path)
+    keras.Sequential([made.image(), keras.layers.Dense(2, name="last")]).save(path)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(entries["config.json"])
@@ -224,7 +169,7 @@ def test_the_cause_is_shown_and_not_only_the_first_line(tmp_path: Path) -> None:
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
-    model = keras.Sequential([image(), L.Lambda(lambda x: x), *layers()])
+    model = keras.Sequential([made.image(), keras.layers.Lambda(lambda x: x), *made.layers()])
     for name in ("model.keras", "model.h5"):
         model.save(tmp_path / name)
         text = refusal(tmp_path / name)
@@ -233,7 +178,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_weights_without_a_model(tmp_path: Path) -> None:
-    model = built()
+    model = made.built()
     model.save_weights(tmp_path / "model.weights.h5")
     old = tmp_path / "old.h5"
     with h5py.File(old, "w") as file:  # as save_weights of Keras 2 writes
@@ -251,7 +196,7 @@ def test_weights_without_a_model(tmp_path: Path) -> None:
 
 
 def test_weights_beside_a_model_do_not_count(tmp_path: Path) -> None:
-    model = built()
+    model = made.built()
     model.save_weights(tmp_path / "a.weights.h5")
     assert find_model(tmp_path, name="m").path.name == "a.weights.h5"  # whose error says it
     model.save(tmp_path / "b.h5")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.models.files import ManifestOverrides, find_model
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import keras
+else:
+    keras = later("keras")
 
 
 def test_a_small_file_with_huge_weights_is_refused(tmp_path: Path) -> None:

@@ -8,15 +8,22 @@ import struct
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.worker.backends import torch as backend
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.models.files import ManifestOverrides, find_model
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import torch
+
+    from fingerpost.worker.backends import torch as backend
+else:
+    torch = later("torch")
+    backend = later("fingerpost.worker.backends.torch")
 
 _MB = 1 << 20
 

@@ -14,6 +14,7 @@ from fingerpost.worker.backends.pixels import predict_in_batches, stack, to_scor
 from fingerpost.worker.models.manifest import Activation, ChannelOrder, Layout, Preprocessing
 
 HEIGHT, WIDTH = 5, 4
+BGR = Preprocessing(order=ChannelOrder.BGR)
 
 
 @given(
@@ -107,3 +108,23 @@ def test_scores() -> None:
 def test_outputs_that_are_no_rows_of_scores(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected one row of scores per image, \[2, classes"):
         to_scores(np.zeros(shape), Activation.NONE, 2)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shared"),
+    [
+        (ImageInput(height=2, width=3, dtype="uint8"), True),
+        (ImageInput(height=2, width=3, dtype="float32"), False),
+        (ImageInput(height=2, width=3, dtype="uint8", layout=Layout.NCHW), False),
+        (ImageInput(height=2, width=3, dtype="uint8", preprocessing=BGR), False),
+    ],
+)
+def test_one_image_that_is_the_input_already_is_not_copied(
+    wanted: ImageInput, shared: bool
+) -> None:
+    image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    assert np.shares_memory(stack([image], wanted), image) == shared
+    assert not np.shares_memory(stack([image, image], wanted), image)
+    assert not np.shares_memory(stack([image], wanted, size=2), image)
+    image.flags.writeable = False  # a model may write into what it gets
+    assert not np.shares_memory(stack([image], wanted), image)

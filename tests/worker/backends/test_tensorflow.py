@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from fingerpost.errors import ConfigurationError
@@ -20,6 +19,12 @@ from fingerpost.worker.backends.tensorflow.backend import TensorFlowBackend, loa
 from fingerpost.worker.models.files import ManifestOverrides, find_model
 from fingerpost.worker.models.manifest import Framework, InputSpec, Manifest, OutputSpec
 from tests.support.colours import SIDE, Models
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = later("tensorflow")
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 
@@ -56,19 +61,23 @@ def test_weights_as_constants_and_as_variables_answer_alike(
     assert load_from(models.saved_model).predict([RED]) == pytest.approx(quick, abs=1e-6)
 
 
-class _Loop(tf.Module):
+def _save_loop(folder: Path) -> None:
     """Its variable is read within a loop, so that it cannot be written into its place."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = tf.Variable(tf.eye(3) * 2)
+    class Loop(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = tf.Variable(tf.eye(3) * 2)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32)])
-    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
-        means = tf.reduce_mean(pixels, [1, 2])
-        for _ in tf.range(3):
-            means = means @ self.weights
-        return means
+        @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32)])
+        def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+            means = tf.reduce_mean(pixels, [1, 2])
+            for _ in tf.range(3):
+                means = means @ self.weights
+            return means
+
+    module = Loop()
+    tf.saved_model.save(module, str(folder), signatures=module.__call__)
 
 
 def _save_as_tensorflow_1_did(folder: Path, *, resource: bool) -> None:
@@ -89,32 +98,35 @@ def _save_as_tensorflow_1_did(folder: Path, *, resource: bool) -> None:
 def test_other_kinds_of_variables(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / kind
     if kind == "loop":
-        module = _Loop()
-        tf.saved_model.save(module, str(folder), signatures=module.__call__)
+        _save_loop(folder)
     else:
         _save_as_tensorflow_1_did(folder, resource=kind == "resource")
     assert load_from(folder).predict([RED]).tolist() == [[2000, 80, 80]]
 
 
-class _TwoEnds(tf.Module):
+def _save_two_ends(folder: Path) -> None:
     """Gives two outputs; with a table, which cannot be made a constant."""
+    image = tf.TensorSpec([None, None, None, 3], tf.float32, name="image")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0)
+    class TwoEnds(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="image")])
-    def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        looked_up = self.table.lookup(tf.constant([1], tf.int64))
-        means = tf.reduce_mean(pixels, [1, 2])
-        return {"scores": means * 0 + looked_up, "means": means}
+        @tf.function(input_signature=[image])
+        def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+            looked_up = self.table.lookup(tf.constant([1], tf.int64))
+            means = tf.reduce_mean(pixels, [1, 2])
+            return {"scores": means * 0 + looked_up, "means": means}
+
+    module = TwoEnds()
+    tf.saved_model.save(module, str(folder), signatures=module.__call__)
 
 
 @pytest.fixture(scope="module")
 def two_ends(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two") / "two-ends"
-    module = _TwoEnds()
-    tf.saved_model.save(module, str(folder), signatures=module.__call__)
+    _save_two_ends(folder)
     return folder
 
 

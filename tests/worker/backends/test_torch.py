@@ -7,26 +7,35 @@ import os
 import warnings
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadConfig
 from fingerpost.worker.backends.pixels import is_pixels, stack
-from fingerpost.worker.backends.torch import TorchBackend, load
-from fingerpost.worker.backends.torch_pixels import DevicePixels
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import ChannelOrder, Layout, Preprocessing
-from tests.support.builders.torch import Colours, example, exported, torchscript
+from tests.support.builders.torch import colours, example, exported, torchscript
 from tests.support.colours import SIDE
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import torch
+
+    from fingerpost.worker.backends import torch as backend
+    from fingerpost.worker.backends import torch_pixels
+else:
+    torch = later("torch")
+    backend = later("fingerpost.worker.backends.torch")
+    torch_pixels = later("fingerpost.worker.backends.torch_pixels")
 
 RED = np.full((SIDE, SIDE, 3), (250, 10, 10), np.uint8)
 
 
-def load_from(path: Path) -> TorchBackend:
-    return load(find_model(path, name="m"), LoadConfig(device="cpu"))
+def load_from(path: Path) -> backend.TorchBackend:
+    return backend.load(find_model(path, name="m"), LoadConfig(device="cpu"))
 
 
 class Trap:
@@ -42,14 +51,14 @@ class Trap:
 def test_the_contents_count_and_not_the_suffix(tmp_path: Path) -> None:
     exported(tmp_path)
     (tmp_path / "model.pt2").rename(tmp_path / "model.pt")
-    backend = load_from(tmp_path)
-    assert (backend.input.height, backend.input.width, backend.input.batch) == (SIDE, SIDE, None)
-    assert backend.predict([RED]).argmax() == 0
+    loaded = load_from(tmp_path)
+    assert (loaded.input.height, loaded.input.width, loaded.input.batch) == (SIDE, SIDE, None)
+    assert loaded.predict([RED]).argmax() == 0
 
 
 def test_pickles_are_refused_unopened(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
-    torch.save(Colours().state_dict(), tmp_path / "state.pt")
+    torch.save(colours().state_dict(), tmp_path / "state.pt")
     torch.save(Trap(sprung), tmp_path / "module.pt")
     torch.save(Trap(sprung), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     (tmp_path / "text.pt2").write_text("no archive")
@@ -85,39 +94,37 @@ def test_a_pickle_inside_an_exported_program_is_not_run(
 
 def test_an_exported_program_of_any_size(tmp_path: Path) -> None:
     shapes = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
-    program = torch.export.export(Colours().eval(), (example(2),), dynamic_shapes=shapes)
+    program = torch.export.export(colours(), (example(2),), dynamic_shapes=shapes)
     torch.export.save(program, tmp_path / "model.pt2")
     with pytest.raises(ConfigurationError, match="which image size it takes: .*input.height"):
         load_from(tmp_path)
     (tmp_path / "model.toml").write_text('framework = "torch"\n[input]\nheight = 8\nwidth = 24\n')
-    backend = load_from(tmp_path)
-    assert backend.input.tensor_shape == (3, 8, 24)
-    assert backend.predict([RED[:8].repeat(2, axis=1)[:, :24]]).argmax() == 0
+    loaded = load_from(tmp_path)
+    assert loaded.input.tensor_shape == (3, 8, 24)
+    assert loaded.predict([RED[:8].repeat(2, axis=1)[:, :24]]).argmax() == 0
 
 
 def test_torchscript_needs_a_size_and_warns_nobody(tmp_path: Path) -> None:
     torchscript(tmp_path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        backend = load_from(tmp_path)
-        backend.predict([RED, RED])
+        loaded = load_from(tmp_path)
+        loaded.predict([RED, RED])
     assert caught == []
     (tmp_path / "model.toml").unlink()
     with pytest.raises(ConfigurationError, match="which image size it takes"):
         load_from(tmp_path)
 
 
-class Pair(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return images.mean((2, 3)), images.amax((2, 3))
-
-
-class TwoInputs(torch.nn.Module):
-    def forward(self, images: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
-        return (images + more).mean((2, 3))
-
-
 def test_clear_errors(tmp_path: Path) -> None:
+    class Pair(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return images.mean((2, 3)), images.amax((2, 3))
+
+    class TwoInputs(torch.nn.Module):
+        def forward(self, images: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+            return (images + more).mean((2, 3))
+
     path = tmp_path / "model.pt2"
     torch.export.save(torch.export.export(TwoInputs(), (example(2), example(2))), path)
     with pytest.raises(ConfigurationError, match="takes 2 inputs: expected one"):
@@ -146,7 +153,7 @@ def test_pixels_scaled_on_the_device_are_those_scaled_before(
     preprocessing = Preprocessing(order=order, **scaled)
     wanted = ImageInput(height=5, width=4, layout=layout, dtype=dtype, preprocessing=preprocessing)
     images = list(np.random.default_rng(1).integers(0, 256, (3, 5, 4, 3), np.uint8))
-    pixels = DevicePixels(wanted, torch.device("cpu"))
+    pixels = torch_pixels.DevicePixels(wanted, torch.device("cpu"))
     assert np.array_equal(pixels.scaled(stack(images, pixels.wanted)), stack(images, wanted))
 
 

@@ -4,51 +4,64 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import LoadConfig
-from fingerpost.worker.backends.tensors.torch import load as load_tensors
-from fingerpost.worker.backends.torch import TorchBackend, load
 from fingerpost.worker.models.files import find_model
 from fingerpost.worker.models.manifest import Framework
 from fingerpost.worker.models.runtime import Precision, RuntimeSpec
 from tests.support.builders.torch import exported, torchscript
 from tests.support.colours import SIDE
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fingerpost.worker.backends import torch as backends
+    from fingerpost.worker.backends.tensors import torch as tensor_backends
+else:
+    torch = later("torch")
+    nn = later("torch.nn")
+    backends = later("fingerpost.worker.backends.torch")
+    tensor_backends = later("fingerpost.worker.backends.tensors.torch")
 
 RNG = np.random.default_rng(9)
 IMAGES = list(RNG.integers(0, 256, (5, SIDE, SIDE, 3), np.uint8))
 CPU = LoadConfig(device="cpu")
 
 
-class Network(nn.Module):
+def network() -> nn.Module:
     """With a convolution and a product of matrices, whose rounding is seen."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.linear = nn.Linear(8, 4)
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.conv = nn.Conv2d(3, 8, 3)
+            self.linear = nn.Linear(8, 4)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.conv(images / 64).relu().mean((2, 3)))
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.linear(self.conv(images / 64).relu().mean((2, 3)))
+
+    return Network().eval()
 
 
 def write(folder: Path, runtime: str = "") -> Path:
     axis = ({0: torch.export.Dim.DYNAMIC},)
     example = (torch.rand(2, 3, SIDE, SIDE),)
-    program = torch.export.export(Network().eval(), example, dynamic_shapes=axis)
+    program = torch.export.export(network(), example, dynamic_shapes=axis)
     torch.export.save(program, folder / "model.pt2")
     (folder / "model.toml").write_text(f'framework = "torch"\ntask = "regression"\n{runtime}')
     return folder
 
 
-def load_from(folder: Path) -> TorchBackend:
-    return load(find_model(folder, name="m"), CPU)
+def load_from(folder: Path) -> backends.TorchBackend:
+    return backends.load(find_model(folder, name="m"), CPU)
 
 
 def test_bfloat16_is_near(tmp_path: Path) -> None:
@@ -58,7 +71,7 @@ def test_bfloat16_is_near(tmp_path: Path) -> None:
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, rel=0.02, abs=0.02)
     assert np.abs(found - expected).max() > 1e-5  # it was computed with other numbers
-    tensors = load_tensors(find_model(tmp_path, name="m"), CPU)
+    tensors = tensor_backends.load(find_model(tmp_path, name="m"), CPU)
     batch = np.stack(IMAGES).transpose(0, 3, 1, 2).astype(np.float32)
     (output,) = tensors.run({"images": batch}).values()
     assert output.dtype == np.float32

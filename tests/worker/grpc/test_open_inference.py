@@ -211,7 +211,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "shared memory": (
         lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "x"),
-        "shared memory is not supported",
+        "shared memory is for HTTP alone",
     ),
     "the same twice": (
         lambda r: (r.inputs.append(r.inputs[0]), r.raw_input_contents.append(b"")),

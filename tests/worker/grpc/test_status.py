@@ -6,8 +6,9 @@ import grpc
 import pytest
 
 from fingerpost import errors
+from fingerpost.registry.grpc.status import status_code
 from fingerpost.worker.grpc.schema.messages import message_class
-from fingerpost.worker.grpc.status import error_trailer, status_code
+from fingerpost.worker.grpc.status import error_trailer
 
 ALL = sorted(set(errors.__all__) - {"error_from_json"})
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 from google.protobuf.descriptor_pool import Default
 
 from fingerpost.worker.grpc.schema.messages import message_class, pool
 from tests.support.colours import LABELS, encoded
+from tests.support.later import later
 from tests.support.optional import not_none
 from tests.support.rig import Rig, float_pixels
 from tests.worker.grpc.schema.test_proto_file import PB2, fields_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = later("tensorflow")
 
 PREDICTION = "/tensorflow.serving.PredictionService"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"

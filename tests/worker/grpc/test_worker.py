@@ -17,9 +17,15 @@ from fingerpost.registry import WorkerState
 from fingerpost.registry.embedded import EmbeddedRegistry
 from fingerpost.registry.http_server import bind
 from fingerpost.worker import Worker, WorkerConfig
+from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.config import DrainConfig, ModelsConfig
+from fingerpost.worker.grpc.schema.messages import message_class
+from fingerpost.worker.repository.sources import ModelRoot
+from fingerpost.worker.repository.versions.policy import VersionPolicy
+from fingerpost.worker.tasks.loading import load_model
 from tests.support.certificates import Authority
 from tests.support.optional import not_none
+from tests.support.python_models import write_python_model
 from tests.support.tls_cluster import IMAGE, Flowers, serve_with
 from tests.support.waiting import until
 from tests.worker.grpc.test_open_inference import INFER, PB2
@@ -38,8 +44,8 @@ def worker(registry: str, **settings: Any) -> Worker:
     return Worker.for_object(Flowers(), name="flowers", config=config)
 
 
-def request(image: bytes = IMAGE) -> bytes:
-    message = PB2.ModelInferRequest(model_name="flowers")
+def request(image: bytes = IMAGE, model: str = "flowers") -> bytes:
+    message = PB2.ModelInferRequest(model_name=model)
     message.inputs.add(name="image", datatype="BYTES", shape=[1]).contents.bytes_contents.append(
         image
     )
@@ -55,6 +61,41 @@ async def test_the_port_is_registered_as_a_transport(registry: str) -> None:
             answer = await channel.unary_unary(INFER)(request(), timeout=20)
         response = PB2.ModelInferResponse.FromString(answer)
         assert response.outputs[0].name == "scores"
+        await one.leave()
+
+
+CODE = """
+class Model:
+    height = width = 16
+
+    def predict(self, images):
+        return [[0.25, 0.75]] * len(images)
+"""
+
+
+async def test_each_model_of_several_is_named_by_the_message(registry: str, tmp_path: Path) -> None:
+    for name in ("flowers", "trees"):
+        write_python_model(tmp_path / name / "1", CODE, "module:Model", labels=["a", "b"])
+    source = ModelRoot(tmp_path, policy=VersionPolicy.parse("latest:1"))
+    config = WorkerConfig(registry=registry, grpc_port=0, drain=DrainConfig(lease_s=0.1))
+    async with Worker(source, lambda files: load_model(files, LoadConfig()), config) as one:
+        await one.register()
+        target = f"127.0.0.1:{one.instance.ports['grpc']}"
+        async with grpc.aio.insecure_channel(target) as channel:
+            infer = channel.unary_unary(INFER)
+            for name in ("flowers", "trees"):
+                answer = await infer(request(model=name), timeout=20)
+                assert PB2.ModelInferResponse.FromString(answer).model_name == name
+                ready = PB2.ModelReadyRequest(name=name).SerializeToString()
+                method = "/inference.GRPCInferenceService/ModelReady"
+                answer = await channel.unary_unary(method)(ready, timeout=20)
+                assert PB2.ModelReadyResponse.FromString(answer).ready
+                status = message_class("tensorflow.serving.GetModelStatusRequest")()
+                status.model_spec.name = name
+                method = "/tensorflow.serving.ModelService/GetModelStatus"
+                await channel.unary_unary(method)(status.SerializeToString(), timeout=20)
+            with pytest.raises(grpc.aio.AioRpcError, match="several models .flowers, trees"):
+                await infer(request(model=""), timeout=20)
         await one.leave()
 
 

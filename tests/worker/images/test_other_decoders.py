@@ -7,11 +7,11 @@ here. What they do not read, or read wrong, is named where it is left out.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,8 +19,14 @@ from PIL import Image
 
 from fingerpost.errors import BrokenImage, UnsupportedImage
 from fingerpost.worker.images import ImageConfig, decode, reencode
+from tests.support.later import later
 from tests.support.pictures import difference, save
 from tests.support.raw_images import CHANNELS, png, tiff_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = later("tensorflow")
 
 pytestmark = pytest.mark.slow
 BOUNDED = settings(max_examples=120, deadline=None, derandomize=True)

@@ -13,7 +13,6 @@ import contextlib
 import http.client
 import json
 import random
-import socket
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from tests.support.colours import encoded
 from tests.support.costly_images import costly
 from tests.support.rig import float_pixels
 from tests.worker.protocols.fuzz_long import long
+from tests.worker.protocols.fuzz_same_host import cleared, connected, frame, shared_memory
 from tests.worker.protocols.fuzz_server import Server
 
 HANG_S = 15.0
@@ -247,6 +247,8 @@ KINDS: tuple[Callable[[random.Random], Request], ...] = (
     stream,
     anything,
     long,
+    frame,
+    shared_memory,
 )
 
 
@@ -281,14 +283,18 @@ def written(rng: random.Random) -> tuple[str, bytes]:
     return make.__name__, head + body
 
 
-def attempt(port: int, seed: int) -> str:
+def attempt(port: int, seed: int, uds: str) -> str:
     """Send the request of a seed, and judge the answer; return its kind and status.
+
+    Now and then it goes to the Unix socket `uds`; those with frames always do.
 
     Raises:
         Wrong: a status 500, no answer, or one that is none.
     """
-    kind, data = written(random.Random(seed))
-    with socket.create_connection(("127.0.0.1", port), timeout=HANG_S) as connection:
+    rng = random.Random(seed)
+    kind, data = written(rng)
+    to_port = kind != "frame" and rng.random() < 0.9
+    with connected(rng, uds, port * to_port, data, HANG_S) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
         response = http.client.HTTPResponse(
@@ -345,7 +351,7 @@ def main() -> int:
         while (elapsed := time.monotonic() - began) < options.seconds:
             spent = sum(process.cpu_times()[:2])
             try:
-                statuses[attempt(port, options.seed + number)] += 1
+                statuses[attempt(port, options.seed + number, server.uds)] += 1
                 spent = sum(process.cpu_times()[:2]) - spent
                 if spent > MOST_CPU_S:
                     raise Wrong(f"seed {options.seed + number}: {spent:.1f} s of processor time")
@@ -371,6 +377,7 @@ def main() -> int:
         check_well(port)
     finally:
         server.__exit__()
+        cleared()
     log.seek(0)
     said = log.read()
     for status, count in sorted(statuses.items()):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from fingerpost.worker.config import RequestConfig, StreamConfig
@@ -21,15 +22,16 @@ __all__ = ["SETTINGS", "Server"]
 SETTINGS = {
     "requests": RequestConfig(body_timeout_s=0.3, max_bytes=400_000),
     "streams": StreamConfig(idle_timeout_s=0.3, heartbeat_s=0.1, window=8),
+    "shared_memory": True,
 }
 # The limits that workers have, but for what a test would wait for.
 AS_DEPLOYED = {"images": ImageConfig(), "requests": RequestConfig(body_timeout_s=1.0)}
 
 
-async def _serve(settings: dict[str, Any]) -> None:
+async def _serve(settings: dict[str, Any], uds: str) -> None:
     """Serve until standard input ends; after each line of it, write the pauses of the loop."""
     limit_malloc_arenas()
-    async with serving(**settings) as rig:
+    async with serving(uds=uds, **settings) as rig:
         pauses = LoopPauses()
         print(rig.port, flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
@@ -43,11 +45,16 @@ class Server:
     Args:
         as_deployed: with the limits that workers have by default.
         log: gets what it writes to standard error.
+
+    Attributes:
+        uds: the path of its Unix socket.
     """
 
     def __init__(self, *, as_deployed: bool = False, log: IO[str] | None = None) -> None:
         command = [sys.executable, "-m", "tests.worker.protocols.fuzz_server"]
-        command += ["--as-deployed"] * as_deployed
+        self._folder = TemporaryDirectory(prefix="fingerpost-")
+        self.uds = f"{self._folder.name}/http.sock"
+        command += [self.uds, *["--as-deployed"] * as_deployed]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -60,6 +67,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._folder.cleanup()
 
     def pauses(self) -> list[float]:
         """How long its loop was held at a time since the last call: seconds, the longest last."""
@@ -75,4 +83,4 @@ class Server:
 
 
 if __name__ == "__main__":
-    run_main(_serve(AS_DEPLOYED if "--as-deployed" in sys.argv else SETTINGS))
+    run_main(_serve(AS_DEPLOYED if "--as-deployed" in sys.argv else SETTINGS, sys.argv[1]))

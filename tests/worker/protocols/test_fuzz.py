@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,19 +15,28 @@ from hypothesis import strategies as st
 
 from tests.support.rig import serving
 from tests.worker.protocols.fuzz import attempt, check_well
+from tests.worker.protocols.fuzz_same_host import cleared
 from tests.worker.protocols.fuzz_server import SETTINGS
 
 pytestmark = pytest.mark.shell
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def uds() -> Iterator[str]:
+    """The path of its Unix socket."""
+    with TemporaryDirectory(prefix="fingerpost-") as folder:
+        yield f"{folder}/http.sock"
+        cleared()
+
+
+@pytest.fixture(scope="module")
+def port(uds: str) -> Iterator[int]:
     """A worker service on a loop of its own, so that the requests may block."""
     started: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with serving(**SETTINGS) as rig:
+        async with serving(uds=uds, **SETTINGS) as rig:
             started.set_result((rig.port, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
 
@@ -59,8 +69,8 @@ def quiet() -> Iterator[None]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**32))
-def test_hostile_requests(port: int, seed: int) -> None:
-    attempt(port, seed)
+def test_hostile_requests(port: int, uds: str, seed: int) -> None:
+    attempt(port, seed, uds)
     if seed % 20 == 0:
         check_well(port)
 

@@ -1,10 +1,14 @@
-"""The fast path: later requests for a path are answered as the first one was, and as strictly."""
+"""The fast path: its answers are those of the application, and as strict."""
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 import pytest
 
 from fingerpost.registry import LoadReport
+from fingerpost.registry.cors_config import CorsConfig
 from tests.support.colours import encoded
 from tests.support.http import is_closed, post_request, raw_connection, read_answer
 from tests.support.rig import serving
@@ -82,3 +86,42 @@ async def test_a_path_that_was_answered_still_refuses() -> None:
         assert (await reader.readline()).startswith(b"HTTP/1.1 100")
         await reader.readline()
         assert (await read_answer(reader))[0] == 200
+
+
+async def asked(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], *lines: str
+) -> tuple[int, dict[str, str], bytes]:
+    reader, writer = connection
+    writer.write("\r\n".join((*lines, "Host: x", "", "")).encode())
+    return await read_answer(reader)
+
+
+async def test_the_load_is_one_report_in_body_and_header_and_as_the_application_answers() -> None:
+    async with serving() as rig, raw_connection(rig.port) as connection:
+        _, headers, body = await asked(connection, "GET /load?from=application HTTP/1.1")
+        first = msgspec.json.decode(body)
+        for seq in range(first["seq"], first["seq"] + 3):
+            fields = msgspec.json.decode(body)
+            assert (fields, list(fields)) == ({**first, "seq": seq}, list(first))
+            assert LoadReport.from_header(headers["endpoint-load-metrics"]).seq == seq
+            status, again, body = await asked(connection, "GET /load HTTP/1.1")
+            assert (status, again.keys()) == (200, headers.keys())
+            assert again["content-type"] == headers["content-type"] == "application/json"
+            headers = again
+
+
+async def test_the_load_is_refused_by_another_process_and_shown_to_a_page() -> None:
+    page = "https://app.example"
+    async with (
+        serving(cors=CorsConfig(allow_origins=(page,))) as rig,
+        raw_connection(rig.port) as connection,
+    ):
+        get = "GET /load HTTP/1.1"
+        assert (await asked(connection, get, "Fingerpost-Boot-Id: 2"))[0] == 421
+        assert (await asked(connection, get, "Fingerpost-Boot-Id: 1"))[0] == 200
+        _, headers, _ = await asked(connection, get, f"Origin: {page}")
+        assert headers["access-control-allow-origin"] == page
+        assert (await asked(connection, "PUT /load HTTP/1.1"))[0] == 405
+        status, headers, _ = await asked(connection, "GET /load HTTP/1.0")
+        assert (status, headers["content-type"]) == (200, "application/json")
+        assert await is_closed(connection[0])

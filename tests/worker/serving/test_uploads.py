@@ -19,8 +19,15 @@ from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.config import RequestConfig, WorkerConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
+from fingerpost.worker.serving.frames import Frames
 from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.uploads import Uploads, check_image_headers
+
+
+def _uploads(config: WorkerConfig) -> Uploads:
+    memory = BodyMemory(config.requests)
+    frames = Frames(config.images, memory, max_bytes=config.requests.max_bytes)
+    return Uploads(config, memory, frames)
 
 
 @asynccontextmanager
@@ -30,7 +37,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[TestServer, list[objec
     config = WorkerConfig(
         registry="http://127.0.0.1:1", images=ImageConfig(max_bytes=1_000_000), **settings
     )
-    uploads, seen = Uploads(config, BodyMemory(config.requests)), list[object]()
+    uploads, seen = _uploads(config), list[object]()
 
     async def answer(request: web.Request) -> web.Response:
         held: Any = SimpleNamespace(body_bytes=0, grant=NO_LIMITS)

@@ -52,8 +52,13 @@ def count(counter: Counter) -> float:
     return next(iter(counter.collect())).samples[0].value
 
 
+def writers() -> set[threading.Thread]:
+    """The threads of access logs."""
+    return {each for each in threading.enumerate() if each.name == "access log"}
+
+
 def test_every_line_is_written_by_the_end(tmp_path: Path, dropped: Counter) -> None:
-    file = tmp_path / "access.log"
+    before, file = writers(), tmp_path / "access.log"
     file.write_bytes(msgspec.json.encode(entry("/old")) + b"\n")
     log = AccessLog(str(file), dropped=dropped)
     sent = [entry(f"/{number}") for number in range(1000)]
@@ -62,7 +67,7 @@ def test_every_line_is_written_by_the_end(tmp_path: Path, dropped: Counter) -> N
     log.close()
     assert lines(file) == [entry("/old"), *sent]
     assert count(dropped) == 0
-    assert not [each for each in threading.enumerate() if each.name == "access log"]
+    assert not writers() - before
 
 
 def test_what_a_caller_writes_stays_one_line(tmp_path: Path, dropped: Counter) -> None:
@@ -99,7 +104,7 @@ def test_a_rotated_file_is_opened_again(tmp_path: Path, dropped: Counter) -> Non
 
 def test_a_disk_that_hangs_delays_nobody(tmp_path: Path, dropped: Counter) -> None:
     """A named pipe that is full stands for it: whoever writes there waits."""
-    pipe = tmp_path / "access.log"
+    before, pipe = writers(), tmp_path / "access.log"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     log = AccessLog(str(pipe), dropped=dropped, max_waiting=10)
@@ -114,7 +119,7 @@ def test_a_disk_that_hangs_delays_nobody(tmp_path: Path, dropped: Counter) -> No
     finally:
         os.close(reader)  # the writer's write fails: it goes on, and counts
     log.close()
-    assert not [each for each in threading.enumerate() if each.name == "access log"]
+    assert not writers() - before
 
 
 def test_a_full_disk_is_told_once_and_counted(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
-import tensorflow as tf
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.worker.backends.base import ImageInput, LoadConfig
@@ -22,6 +21,12 @@ from fingerpost.worker.tools.export import Comparison, compare, export_onnx
 from fingerpost.worker.tools.sample_images import image_files, sample_images
 from tests.support.builders.onnx import channels_first
 from tests.support.colours import LABELS, SIDE, Models, encoded
+from tests.support.later import later
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = later("tensorflow")
 
 CPU = LoadConfig(device="cpu")
 PICTURES = list(sample_images(4))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from tests.support.later import later
 from tests.support.small_disk import small_disk
 from tests.support.training import train_config
 
@@ -21,6 +21,11 @@ from fingerpost.worker.training import SilentProgress, TrainResult, train
 from fingerpost.worker.training.dataset import read_image
 from fingerpost.worker.training.network import build_network, find_backbone
 from fingerpost.worker.training.versions import check_room
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = later("tensorflow")
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,6 +13,7 @@ from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.cors_config import CorsConfig
 from fingerpost.registry.renames import renamed_fields
+from fingerpost.registry.same_host import path_problem
 from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
@@ -286,6 +287,12 @@ class WorkerConfig:
         grpc_port: the port for gRPC, likewise, which needs the extra `grpc`. None, the default,
             serves none.
         zmq: the port for ZeroMQ, and its keys; see `ZmqConfig`. By default there is none.
+        uds: the path of a Unix socket to listen on too, for clients on this host: the same
+            protocols, limits and errors, and TLS where the port has it. Whoever may enter its
+            folder may connect. None, the default, is no socket.
+        shared_memory: let clients on this host register their shared memory (`/dev/shm`), and have
+            inputs read from it and outputs written into it, as Triton does. Off by default: a
+            client then reads and writes whatever the worker's user may.
         batching: how images are gathered into batches; a model's own `model.toml` overrides it.
         images: which images are refused before they are decoded.
         requests: which requests are refused, and when.
@@ -313,6 +320,8 @@ class WorkerConfig:
     port: int = 0
     grpc_port: int | None = None
     zmq: ZmqConfig = field(default_factory=ZmqConfig)
+    uds: str | None = None
+    shared_memory: bool = False
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     requests: RequestConfig = field(default_factory=RequestConfig)
@@ -354,6 +363,8 @@ class WorkerConfig:
                 "does not have: name the keys of its clients too (--zmq-clients), or leave out "
                 "--zmq-port"
             )
+        if self.uds is not None and (problem := path_problem(self.uds)):
+            raise ConfigurationError(f"uds {self.uds!r} is not a valid path: {problem}")
         if self.tls is not None and not self.tls.serves:
             raise ConfigurationError(
                 "tls has no certificate to serve with: give --tls-cert and --tls-key"

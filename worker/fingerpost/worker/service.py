@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from aiohttp import hdrs, web
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -24,9 +25,12 @@ from fingerpost.worker.protocols.stream import StreamProtocol
 from fingerpost.worker.protocols.tfserving import TensorFlowServingProtocol
 from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
 from fingerpost.worker.protocols.v2.routes import OpenInferenceProtocol
+from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
+from fingerpost.worker.protocols.v2.shared_regions import SharedRegions
 from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
-from fingerpost.worker.serving.fast_path import FastPath
+from fingerpost.worker.serving.fast_path import FastPath, json_body
+from fingerpost.worker.serving.frames import Frames
 from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
@@ -100,6 +104,7 @@ class WorkerService:
         self._probes = ProbeWatch()
         self._tenancy = Tenancy(config, metrics)
         self.memory = BodyMemory(config.requests)
+        self.frames = Frames(config.images, self.memory, max_bytes=config.requests.max_bytes)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
         self._context: RouteContext | None = None
 
@@ -115,6 +120,7 @@ class WorkerService:
         forms = ErrorForms()
         errors = typed_errors("images go to POST /v1/classify/MODEL", form_of=forms.of)
         app = web.Application(middlewares=[self._report_load, errors, self._check_boot_id])
+        self._fast_path.add("/load", self._load_answer)
         app.add_routes(
             [
                 web.get("/load", self._get_load),
@@ -140,12 +146,15 @@ class WorkerService:
         )
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
-        uploads, turns = Uploads(config, memory), Turns()
+        uploads, turns = Uploads(config, memory, self.frames), Turns()
+        regions = SharedRegions(enabled=config.shared_memory)
+        shared = SharedMemory(regions, memory, max_bytes=config.requests.max_bytes)
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
-        InferProtocol(config, metrics, uploads, turns).add_to(context)
+        InferProtocol(config, metrics, uploads, turns, shared).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
         TensorFlowServingProtocol(manager, config, metrics, uploads, turns).add_to(context)
-        OpenInferenceProtocol(config, metrics, uploads, turns).add_to(context)
+        OpenInferenceProtocol(config, metrics, uploads, turns, shared).add_to(context)
+        shared.add_to(context)
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
@@ -275,9 +284,9 @@ class WorkerService:
 
     @web.middleware
     async def _report_load(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Add the load report to every response."""
+        """Add the load report to every response that has none."""
         response = await handler(request)
-        if not response.prepared:
+        if not response.prepared and LOAD_HEADER not in response.headers:
             response.headers[LOAD_HEADER] = self.load(request).to_header()
         return response
 
@@ -288,21 +297,29 @@ class WorkerService:
             self.admission.check_boot_id(request)
         return await handler(request)
 
-    async def _get_load(self, request: web.Request) -> web.Response:
-        """The load: to whoever shows a lease, as it concerns that tenant.
+    def _load_answer(self, request: web.Request) -> tuple[bytes, LoadReport]:
+        """The load as JSON, and for the header: to who shows a lease, as it concerns that tenant.
 
         A lease that no image came with yet is not verified for that; it counts as a new tenant's.
         Else a client that has renewed its lease would take every worker for full.
         """
         if (sent_at := request.headers.get(PROBE_TIME_HEADER)) is not None:
             self._probes.note(sent_at, request.remote)
-        if self._leases is None or hdrs.AUTHORIZATION not in request.headers:
-            return json_response(replace(self.load(), images=self._metrics.images))
-        permit = self._leases.known(request)
-        if permit is not None:
-            with contextlib.suppress(FingerpostError):  # a class that is not valid here
-                self._tenancy.flow(request, permit.grant)
-        return json_response(replace(self.load(request), images=self._metrics.images))
+        receiver = None
+        if self._leases is not None and hdrs.AUTHORIZATION in request.headers:
+            receiver = request
+            permit = self._leases.known(request)
+            if permit is not None:
+                with contextlib.suppress(FingerpostError):  # a class that is not valid here
+                    self._tenancy.flow(request, permit.grant)
+        report = self.load(receiver)
+        return msgspec.json.encode(replace(report, images=self._metrics.images)), report
+
+    async def _get_load(self, request: web.Request) -> web.Response:
+        body, report = self._load_answer(request)
+        response = json_body(body)
+        response.headers[LOAD_HEADER] = report.to_header()
+        return response
 
     async def _get_live(self, request: web.Request) -> web.Response:
         return json_response({"status": "live"})

@@ -41,12 +41,11 @@ from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.signed_instances import signed_instances
 from fingerpost.worker.status_line import status_line
-from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
-from fingerpost.worker.telemetry.tracing import start_tracing
 from fingerpost.worker.threads import decode_pool
 from fingerpost.worker.transports import more_ports, transport_meta
+from fingerpost.worker.uds_transport import unix_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -159,7 +158,7 @@ class Worker:
         """
         running, config = self._require_running(), self._config
         address = address_in_id(running.host, running.ports["http"])
-        own_meta = {"fingerpost": __version__, **self._transport_meta}
+        own_meta = {"fingerpost": __version__, **running.meta}
         if self._tls is not None:
             own_meta[SCHEME_KEY] = "https"
         return tuple(
@@ -216,7 +215,12 @@ class Worker:
                 )
                 verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
                 leases = LeaseGate(verifier, metrics.lease_refused, callers.audit)
-            observer = _observer(config, metrics)
+            observer = Observer.configured(
+                metrics,
+                os.environ,
+                access_log=config.telemetry.access_log,
+                tracing=config.telemetry.tracing,
+            )
             leaving.push_async_callback(observer.aclose)
             decoders = decode_pool(config.models.decode_threads)
             leaving.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)
@@ -246,6 +250,9 @@ class Worker:
             await runner.setup()
             await serve(runner, listener, self._tls)
             ports = {"http": listener.getsockname()[1]}
+            meta = await leaving.enter_async_context(
+                unix_socket(runner, service.frames, config.uds, self._tls)
+            )
             ports |= await leaving.enter_async_context(
                 more_ports(service, config, metrics, ModelControl(repository), access)
             )
@@ -262,6 +269,7 @@ class Worker:
             self._running = _Running(
                 host=host,
                 ports=ports,
+                meta=meta | self._transport_meta,
                 repository=repository,
                 service=service,
                 registrations=registrations,
@@ -371,18 +379,10 @@ class _Running:
 
     host: str
     ports: dict[str, int]
+    meta: dict[str, str]
     repository: ModelRepository
     service: WorkerService
     registrations: Registrations
-
-
-def _observer(config: WorkerConfig, metrics: WorkerMetrics) -> Observer:
-    path = config.telemetry.access_log
-    return Observer(
-        metrics,
-        access_log=AccessLog(path, dropped=metrics.access_log_dropped) if path else None,
-        tracing=start_tracing(os.environ, requested=config.telemetry.tracing),
-    )
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.foreign.metadata import ForeignModel
     from fingerpost.client.foreign.requests import ForeignBody
+    from fingerpost.client.images.frames import Frame
     from fingerpost.errors import FingerpostError
     from fingerpost.registry import Instance
 
@@ -88,6 +89,7 @@ class Call:
         retried: the error codes of the failed attempts, in their order.
         last_error: the error of the last failed attempt.
         leave: ends the quarantine of a suspect image; None for others.
+        frame: the image's shared memory, if it is a frame that a worker may map.
         lease: the lease that the last attempt carried.
         silent: what was said of the workers that fell silent on the image.
         foreign: the request for foreign workers with some metadata, made at the first attempt.
@@ -106,6 +108,7 @@ class Call:
         "disowned",
         "failed",
         "foreign",
+        "frame",
         "head_bytes",
         "headers",
         "image_bytes",
@@ -149,6 +152,7 @@ class Call:
         self.retried: tuple[str, ...] = ()
         self.leave: Callable[[], None] | None = None
         self.lease = ""
+        self.frame: Frame | None = None
         self.silent: tuple[str, ...] = ()
         self.peer: Instance | None = None
         self.worker = ""

@@ -20,12 +20,13 @@ from fingerpost.client.dispatch.foreign import ForeignSender
 from fingerpost.client.dispatch.leases import Leases, own_lease
 from fingerpost.client.dispatch.service import Service
 from fingerpost.client.dispatch.suspect import Quarantine, count_silence
+from fingerpost.client.images.frames import Frame, ImageData, is_frame
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.images.shrink import shrink
 from fingerpost.client.route.route import Origin
 from fingerpost.client.routing import Budget, Outcome, Pick, RetryAt
-from fingerpost.client.transport.deadlines import CancelScope
+from fingerpost.client.transport.deadlines import DeadlineScope
 from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER
 from fingerpost.errors import LeaseError, Overloaded, Unreachable
 
@@ -47,21 +48,6 @@ __all__ = ["Dispatcher"]
 
 _NONE: Final[AbstractSet[str]] = frozenset()
 _NO_ORIGIN: Final = Origin()
-
-
-class _Deadline(CancelScope):
-    """Cancels a call at its deadline, which is in the event loop's time."""
-
-    __slots__ = ("at",)
-
-    def __init__(self, at: float) -> None:
-        super().__init__()
-        self.at = at
-
-    def check(self, now: float) -> None:
-        """Cancel the call if it is past its deadline; called by a `DeadlineScheduler`."""
-        if now >= self.at:
-            self.cancel("deadline")
 
 
 class Dispatcher:
@@ -124,7 +110,7 @@ class Dispatcher:
         Raises:
             FingerpostError: as `Client.classify`.
         """
-        scope = _Deadline(call.deadline)
+        scope = DeadlineScope(call.deadline)
         self._deadlines.add(scope)
         try:
             return await self._run(call, image)
@@ -137,17 +123,19 @@ class Dispatcher:
             self._deadlines.discard(scope)
             if call.leave is not None:
                 call.leave()
+            if call.frame is not None:
+                call.frame.release()
 
     async def _run(self, call: Call, image: ImageSource) -> ReceivedAnswer | Inference:
         if type(image) is bytes and image and not call.shrink:
-            data: bytes | OneShot | None = image  # the common case, without a coroutine
+            data: ImageData | None = image  # the common case, without a coroutine
         else:
-            data = None if call.shrink else await load_image(image)
+            data = None if call.shrink or is_frame(image) else await load_image(image)
         service = self._services.get(call.service)
         if service is None or service.watch.view is None:
             service = await self._service(call.reference.model, call.priority, call.service)
         if data is None:
-            data = await self._shrunk(call, service, image)
+            data = await self._prepared(call, service, image)
         body_bytes = 0 if isinstance(data, OneShot) else len(data)
         call.image_bytes = body_bytes
         now = self._clock()
@@ -234,7 +222,7 @@ class Dispatcher:
         call: Call,
         service: Service,
         pick: Pick,
-        data: bytes | OneShot,
+        data: ImageData,
         tried: AbstractSet[str],
     ) -> tuple[Attempt, Reply]:
         """One attempt, or two if hedging is on and the first one is late."""
@@ -337,7 +325,7 @@ class Dispatcher:
             call.image_bytes = attempt.sent_bytes or call.image_bytes
             service.ended(pick, outcome, attempt, reply)
 
-    def _failed(self, call: Call, service: Service, reply: Reply, data: bytes | OneShot) -> None:
+    def _failed(self, call: Call, service: Service, reply: Reply, data: ImageData) -> None:
         """Record a failed attempt; raise its error if there is not to be another attempt."""
         error = reply.error
         if error is None:
@@ -360,26 +348,26 @@ class Dispatcher:
         retries = self._stats.retries
         retries[error.code] = retries.get(error.code, 0) + 1
 
-    async def _shrunk(self, call: Call, service: Service, image: ImageSource) -> bytes | OneShot:
+    async def _prepared(self, call: Call, service: Service, image: ImageSource) -> ImageData:
+        """The image made smaller, or a frame; both depend on the workers."""
+        if not call.shrink:
+            self._refresh(service, self._clock())
+            data = await self._transport.frame(image, call.reference.model)
+            call.frame = data if isinstance(data, Frame) else None
+            return data
         size = service.wanted_size(call.reference)
         original = await load_image(image)
         if size is None or isinstance(original, OneShot):
             return original
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(None, shrink, original, *size)
-        self._stats.bytes_spared += len(original) - len(data)
-        return data
+        small = await loop.run_in_executor(None, shrink, original, *size)
+        self._stats.bytes_spared += len(original) - len(small)
+        return small
 
     def _refresh(self, service: Service, now: float) -> None:
         if service.refresh(now):
-            self._transport.retain(
-                {
-                    target
-                    for one in self._services.values()
-                    for each in one.balancer.endpoints
-                    for target in (each.instance.target, each.instance.load_target)
-                }
-            )
+            services = self._services.values()
+            self._transport.use([e.instance for each in services for e in each.balancer.endpoints])
 
     async def _service(self, name: str, priority: str | None = None, key: str = "") -> Service:
         """The service, once it has its first snapshot."""

@@ -28,7 +28,7 @@ from fingerpost.errors import (
 from fingerpost.registry import LOAD_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.transport.answer import Answer
@@ -84,10 +84,11 @@ class ForeignSender:
                 "client.infer"
             )
             return Reply(outcome=Outcome.ANSWERED, error=wrong)
-        image = attempt.data
+        image = await attempt.encoded()
         body = await self._body(model, call, image)
         attempt.data, attempt.liveness = body.data, None
-        attempt.max_answer_bytes = _MAX_ANSWER_BYTES if not call.infer else _MAX_INFERENCE_BYTES
+        classifies = model.task == "classification"
+        attempt.max_answer_bytes = _MAX_ANSWER_BYTES if classifies else _MAX_INFERENCE_BYTES
         head = (
             f"POST {model.path} HTTP/1.1\r\nHost: {instance.address}\r\n"
             f"Accept: application/json\r\n{body.headers}"
@@ -95,8 +96,12 @@ class ForeignSender:
         answer = await self._transport.send(instance.target, head.encode(), attempt)
         if isinstance(answer, Reply):
             return answer
-        if model.task == "classification" or answer.status != 200:
-            reply = _read(answer, model, labels, call, instance.address)
+        if answer.status != 200:
+            reply = _failed(answer, model, call, instance.address)
+        elif classifies:
+            reply = await _in_a_thread_if_long(
+                answer, lambda: _read(answer, model, labels, call, instance.address)
+            )
         else:
             reply = await self._task(answer, model, labels, call, instance.address, image)
         load = answer.fields.get(_LOAD_FIELD) if instance.load_target else None
@@ -123,12 +128,7 @@ class ForeignSender:
             found = read_task(model, answer.body, labels, frame, peer, names)
             return Reply(outcome=Outcome.ANSWERED, answer=found)
 
-        try:
-            if len(answer.body) < _LONG_ANSWER_BYTES:
-                return read()
-            return await asyncio.get_running_loop().run_in_executor(None, read)
-        except BadAnswer as bad:
-            return Reply(outcome=Outcome.FAILED, error=bad)
+        return await _in_a_thread_if_long(answer, read)
 
     def _model(self, instance: Instance) -> ForeignModel:
         known = self._models.get(instance.id)
@@ -178,20 +178,29 @@ def _read_labels(source: str | Sequence[str], service: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
+async def _in_a_thread_if_long(answer: Answer, read: Callable[[], Reply]) -> Reply:
+    """What is read of an answer; a long one does not hold the event loop meanwhile."""
+    try:
+        if len(answer.body) < _LONG_ANSWER_BYTES:
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(None, read)
+    except BadAnswer as bad:
+        return Reply(outcome=Outcome.FAILED, error=bad)
+
+
+def _failed(answer: Answer, model: ForeignModel, call: Call, peer: str) -> Reply:
+    outcome, error = status_error(
+        answer.status, answer.body, peer, model.path, retry_after_s(answer.fields)
+    )
+    if call.head_bytes and type(error) is ImageError:  # 400 or 411
+        error = InvalidRequest(error.message)
+    return Reply(outcome=outcome, error=error)
+
+
 def _read(
     answer: Answer, model: ForeignModel, labels: Sequence[str], call: Call, peer: str
 ) -> Reply:
-    if answer.status != 200:
-        outcome, error = status_error(
-            answer.status, answer.body, peer, model.path, retry_after_s(answer.fields)
-        )
-        if call.head_bytes and type(error) is ImageError:  # 400 or 411
-            error = InvalidRequest(error.message)
-        return Reply(outcome=outcome, error=error)
-    try:
-        found = read_predictions(model, answer.body, labels, call.top, peer)
-    except BadAnswer as bad:
-        return Reply(outcome=Outcome.FAILED, error=bad)
+    found = read_predictions(model, answer.body, labels, call.top, peer)
     name, version = call.reference.model, model.version
     if call.infer:
         # Not at the top: most clients only classify.

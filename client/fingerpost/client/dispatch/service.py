@@ -138,7 +138,7 @@ class Service:
         if reply is not None and reply.error is not None:
             retry_after_s = reply.error.retry_after_s
             rate_limited = reply.error.limit in RATES
-        sent_mb = attempt.sent_bytes / 1e6
+        sent_mb = (attempt.sent_bytes + attempt.mapped_bytes) / 1e6
         if reply is not None and reply.answer is not None and attempt.sent_at is not None:
             timings = reply.answer.results[0].timings_ms
             if timings is not None:

@@ -16,6 +16,7 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.client.images.frames import Frame, ImageData
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.wire import is_foreign
 from fingerpost.errors import SuspectImage
@@ -56,7 +57,7 @@ class Quarantine:
             call.leave = self._turn.release
 
 
-def count_silence(call: Call, reply: Reply, data: bytes | OneShot, stats: Stats) -> None:
+def count_silence(call: Call, reply: Reply, data: ImageData, stats: Stats) -> None:
     """Record that a worker had the whole image, and then closed the connection or said nothing.
 
     Raises:
@@ -71,7 +72,8 @@ def count_silence(call: Call, reply: Reply, data: bytes | OneShot, stats: Stats)
     said = "; ".join(call.silent)
     name = "of a source that is read once"
     if not isinstance(data, OneShot):
-        name = f"of {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()}"
+        pixels = data.pixels if isinstance(data, Frame) else data
+        name = f"of {len(data):,} bytes with SHA-256 {hashlib.sha256(pixels).hexdigest()}"
     logger.warning("an image %s is given up, because workers fell silent on it: %s", name, said)
     raise SuspectImage(
         f"{len(call.silent)} workers fell silent on this image, so no other one gets it: {said}. "

@@ -23,13 +23,15 @@ from fingerpost.client.wire import Prediction
 from fingerpost.errors import BadAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Sequence, Sized
 
     from fingerpost.client.foreign.metadata import ForeignModel
 
 __all__ = ["read_predictions"]
 
 _DEPTH: Final = 6
+# More classes than any classifier's: ImageNet's largest has 21,841, and reading takes 1 us each.
+_MAX_SCORES: Final = 200_000
 _LABEL_KEYS: Final = ("label", "class_name", "class", "category", "name")
 _SCORE_KEYS: Final = ("score", "probability", "confidence", "prob", "value")
 _LISTS: Final = (("labels", "scores"), ("classes", "scores"), ("labels", "probabilities"))
@@ -82,6 +84,8 @@ def _row(
     scores: Any, model: ForeignModel, labels: Sequence[str], name: str = "scores"
 ) -> list[Prediction]:
     """The labels of one row of scores."""
+    if isinstance(scores, list):
+        _check_count(scores)
     if not isinstance(scores, list) or not scores or not all(map(_is_number, scores)):
         raise _NotReadError(f"{name} is not a row of numbers")
     numbers = [float(each) for each in scores]
@@ -108,6 +112,11 @@ def _row(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_count(values: Sized) -> None:
+    if len(values) > _MAX_SCORES:
+        raise _NotReadError(f"it has {len(values)} scores, more than {_MAX_SCORES}")
 
 
 def _flat(value: Any) -> list[Any]:
@@ -138,6 +147,7 @@ def _v2(value: Any, model: ForeignModel, labels: Sequence[str]) -> list[Predicti
     shape, data = output.get("shape"), _flat(output.get("data"))
     if not isinstance(shape, list) or not all(type(each) is int for each in shape):
         raise _NotReadError(f"output {name!r} has the shape {shape!r}")
+    _check_count(data)
     count = math.prod(shape)
     if count != len(data):
         raise _NotReadError(f"output {name!r} has the shape {shape} and {len(data)} numbers")
@@ -180,6 +190,7 @@ def _named_outputs(
         return _row(row[model.output], model, labels, f"output {model.output!r}")
     scores, classes = row.get("scores"), row.get("classes")
     if isinstance(scores, list) and isinstance(classes, list):
+        _check_count(classes)
         names = [str(each) for each in classes]
         return _row(scores, model, names, "output 'scores'")
     for name, each in row.items():
@@ -192,6 +203,8 @@ def _named_outputs(
 
 
 def _any(value: Any, model: ForeignModel, labels: Sequence[str], left: int) -> list[Prediction]:
+    if isinstance(value, dict | list):
+        _check_count(value)
     if left and isinstance(value, dict):
         return _object(value, model, labels, left)
     if left and isinstance(value, list) and value:
@@ -207,6 +220,7 @@ def _object(
         return [single]
     for first, second in _LISTS:
         if isinstance(value.get(first), list) and isinstance(value.get(second), list):
+            _check_count(value[first])
             names = [str(each) for each in value[first]]
             return _row(_numeric(value[second]), model, names, second)
     for key in _INSIDE:

@@ -151,8 +151,9 @@ export class Client {
     positive("concurrency", concurrency);
     const source = Symbol.asyncIterator in images
       ? images[Symbol.asyncIterator]() : images[Symbol.iterator]();
-    const stopped = new AbortController();
-    const stop = () => stopped.abort(each.signal?.reason);
+    const stopped = new Stop();
+    const signal = /** @type {any} */ (stopped);
+    const stop = () => stopped.abort();
     if (each.signal?.aborted) stop();
     each.signal?.addEventListener("abort", stop);
     /** @type {Map<number, Promise<any>>} */
@@ -161,7 +162,7 @@ export class Client {
     let more = true;
     try {
       while (true) {
-        while (more && running.size < concurrency && !stopped.signal.aborted) {
+        while (more && running.size < concurrency && !stopped.aborted) {
           const { done, value } = await source.next();
           if (done) {
             more = false;
@@ -171,7 +172,7 @@ export class Client {
           const pair = Array.isArray(value);
           const key = pair ? value[0] : value?.name;
           const image = pair ? value[1] : value;
-          running.set(number, this.classify(model, image, { ...each, signal: stopped.signal }).then(
+          running.set(number, this.classify(model, image, { ...each, signal }).then(
             (result) => ({ index: number, key, result }),
             (error) => ({ index: number, key, error }),
           ));
@@ -180,10 +181,10 @@ export class Client {
         const first = Math.min(...running.keys());
         const answer = await (ordered ? running.get(first) : Promise.race(running.values()));
         running.delete(answer.index);
-        if (stopped.signal.aborted) break;
+        if (stopped.aborted) break;
         yield answer;
       }
-      if (stopped.signal.aborted) throw aborted(each.signal?.reason);
+      if (stopped.aborted) throw aborted(each.signal?.reason);
     } finally {
       // A loop that is left early leaves nothing behind.
       each.signal?.removeEventListener("abort", stop);
@@ -399,6 +400,35 @@ export class Client {
 // A worker cannot send a request elsewhere, and gets no cookie.
 /** @type {RequestInit} */
 const QUIET = { redirect: "error", credentials: "omit", cache: "no-store" };
+
+/**
+ * What a `Deadline` needs of an AbortSignal, for any number of them: Node writes a warning when
+ * over ten listen to one signal.
+ */
+class Stop {
+  constructor() {
+    this.aborted = false;
+    this.reason = undefined;
+    /** @type {Set<() => void>} */
+    this._listeners = new Set();
+  }
+
+  /** @param {string} _ @param {() => void} listener */
+  addEventListener(_, listener) {
+    this._listeners.add(listener);
+  }
+
+  /** @param {string} _ @param {() => void} listener */
+  removeEventListener(_, listener) {
+    this._listeners.delete(listener);
+  }
+
+  abort() {
+    if (this.aborted) return;
+    this.aborted = true;
+    for (const listener of [...this._listeners]) listener();
+  }
+}
 
 /** The time that one image has, and the caller's wish to end it before. */
 class Deadline {

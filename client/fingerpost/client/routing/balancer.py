@@ -304,7 +304,8 @@ class Balancer:
         else:
             endpoint = self._policy.pick(pool, now, rng)
             if (
-                steady
+                endpoint.new_at > -inf
+                and steady
                 and self._slow_start.until(endpoint) > now
                 and not self._slow_start.admits(endpoint, len(pool), now)
             ):

@@ -66,6 +66,19 @@ class Candidate(Protocol):
         ...
 
     @property
+    def weighted_backlog(self) -> float:
+        """`backlog` / `weight`: what hot-cold calls the load."""
+        ...
+
+    @property
+    def cost_s_per_mb(self) -> float:
+        """What hot-cold compares: `compute_s_per_mb` x (1 + b + 2 b^2) + `upload_s_per_mb`.
+
+        b is the `weighted_backlog`.
+        """
+        ...
+
+    @property
     def compute_s_per_mb(self) -> float:
         """Expected seconds for a megabyte of image at the worker if idle; 0 if unknown."""
         ...

@@ -44,6 +44,7 @@ class ProbePool:
         self._probed_at = -inf
         self._candidates: Sequence[Any] = ()
         self._members: set[str] = set()
+        self._mixed = False  # whether the pool may hold others than the members
         self._most_uses = 1
 
     def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
@@ -56,6 +57,8 @@ class ProbePool:
         pool.pop(candidate.id, None)
         pool[candidate.id] = candidate
         self._uses[candidate.id] = 0
+        if candidate.id not in self._members:
+            self._mixed = True
         if len(pool) > self._size:
             self._remove(next(iter(pool)))
 
@@ -67,12 +70,15 @@ class ProbePool:
             self._candidates = candidates
             self._members = {each.id for each in candidates}
             self._most_uses = self._reuses(len(candidates))
+            self._mixed = True
         pool, members, oldest = self._pool, self._members, now - self._age_s
         while pool and pool[head := next(iter(pool))].load_report_at < oldest:
             self._remove(head)
-        if pool.keys() <= members:
-            return list(pool.values())
-        return [candidate for key, candidate in pool.items() if key in members]
+        if self._mixed:
+            self._mixed = not pool.keys() <= members
+            if self._mixed:
+                return [candidate for key, candidate in pool.items() if key in members]
+        return list(pool.values())
 
     def picked(self, candidate: Candidate) -> None:
         """Count a use of a report, and remove one from a pool that is at least half full."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Phase
 
 if TYPE_CHECKING:
-    from fingerpost.client.images.oneshot import OneShot
+    from collections.abc import Callable
+
+    from fingerpost.client.images.frames import Frame
     from fingerpost.client.routing import PhaseClock
 
 __all__ = ["Attempt", "Liveness"]
@@ -32,14 +35,17 @@ class Attempt:
     Bytes in the socket count as sent; `Opener` limits how many unsent bytes the kernel holds.
 
     Args:
-        data: the encoded image.
+        data: the encoded image, or a frame.
         clock: the time limits of this attempt.
         liveness: asks a worker that is late whether it is still at work; None to ask none.
 
     Attributes:
         boot_id: identifies the worker process that it is sent to; 0 if that is not known.
         sent_bytes: how many bytes of the image were sent.
+        mapped_bytes: how many bytes a frame has whose memory was sent instead.
         sent_at: when the whole image was sent, in the event loop's time; None until then.
+        lead: called when there is a connection, before the request is sent: returns more header
+            fields. None for an image that is sent as a body.
         informed: an informational answer came, and then no answer: a worker says by it that it
             begins with a suspect image.
         max_answer_bytes: the largest body of an answer, set from how many labels were asked for.
@@ -50,7 +56,9 @@ class Attempt:
         "clock",
         "data",
         "informed",
+        "lead",
         "liveness",
+        "mapped_bytes",
         "max_answer_bytes",
         "sent_at",
         "sent_bytes",
@@ -58,18 +66,32 @@ class Attempt:
 
     def __init__(
         self,
-        data: bytes | OneShot,
+        data: bytes | OneShot | Frame,
         clock: PhaseClock,
         liveness: Liveness | None = None,
     ) -> None:
         self.data = data
         self.clock: Final = clock
         self.liveness = liveness
+        self.lead: Callable[[], bytes] | None = None
         self.boot_id = 0
+        self.mapped_bytes = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
         self.informed = False
         self.max_answer_bytes = 1 << 18
+
+    @property
+    def body(self) -> bytes:
+        """What is sent after the head of a request; nothing of a frame."""
+        return self.data if isinstance(self.data, bytes) else b""
+
+    async def encoded(self) -> bytes | OneShot:
+        """The image as bytes; a frame is encoded, and stays so."""
+        if not isinstance(self.data, bytes | OneShot):
+            self.mapped_bytes = 0
+            self.data = await self.data.encoded()
+        return self.data
 
     # `now` is the event loop's time.
 

@@ -139,7 +139,7 @@ class Connection:
                 pump = asyncio.create_task(self._pump(head, attempt.data))
             else:
                 attempt.begin(now)
-                self._send((head, attempt.data), len(head))
+                self._send((head, attempt.body), len(head))
             answer = await waiting
             self._unfinished = self._sending
             if self._unfinished or not self._reader.keep:

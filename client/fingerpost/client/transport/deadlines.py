@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from fingerpost.registry.supervision import count_unexpected
 
-__all__ = ["CancelScope", "DeadlineScheduler"]
+__all__ = ["CancelScope", "DeadlineScheduler", "DeadlineScope"]
 
 _INTERVAL_S: Final = 0.02
 
@@ -79,3 +79,18 @@ class DeadlineScheduler:
             except Exception as error:  # must not end the deadlines of all others
                 count_unexpected("deadlines", error)
         self._timer = self._loop.call_later(_INTERVAL_S, self._check_all) if self._checked else None
+
+
+class DeadlineScope(CancelScope):
+    """Cancels a call at its deadline, which is in the event loop's time."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = at
+
+    def check(self, now: float) -> None:
+        """Cancel the call if it is past its deadline; called by a `DeadlineScheduler`."""
+        if now >= self.at:
+            self.cancel("deadline")

@@ -19,7 +19,7 @@ from fingerpost.registry.address_policy import never_allowed
 from fingerpost.registry.instance import split_target
 from fingerpost.security.tls.problems import tls_problem
 
-__all__ = ["Opener", "TlsContext"]
+__all__ = ["LocalConnect", "Opener", "TlsContext", "plain"]
 
 # How many unsent bytes the kernel may hold. Without this limit megabytes of an upload count as sent
 # as soon as they are in the socket's buffer, and a slow link looks like a worker that does not
@@ -31,10 +31,11 @@ _RESOLVE_EVERY_S: Final = 10.0
 
 _Info: TypeAlias = tuple[Any, Any, int, str, tuple[Any, ...]]
 TlsContext: TypeAlias = Callable[[str], ssl.SSLContext | None]
+LocalConnect: TypeAlias = Callable[[str], socket.socket | None]
 
 
-def _plain(_: str) -> None:
-    return None
+def plain(_: str) -> None:
+    """No TLS, or no Unix socket, for any target."""
 
 
 class Opener:
@@ -44,11 +45,19 @@ class Opener:
         target: see `Instance.target`; an IPv6 host in brackets.
         connect_timeout_s: how many seconds connecting may take, once the addresses are known.
         context: gives the TLS context for a connection to the target, or None for a plain one.
+        local: gives a connected Unix socket of the target, or None where there is none.
     """
 
-    def __init__(self, target: str, connect_timeout_s: float, context: TlsContext = _plain) -> None:
+    def __init__(
+        self,
+        target: str,
+        connect_timeout_s: float,
+        context: TlsContext = plain,
+        local: LocalConnect = plain,
+    ) -> None:
         self._target = target
         self._context = context
+        self._local = local
         self._session: ssl.SSLSession | None = None
         self._session_context: ssl.SSLContext | None = None
         host, _, port = split_target(target)[0].rpartition(":")
@@ -74,12 +83,14 @@ class Opener:
                 no TLS and must.
         """
         context = self._context(self._target)
-        found = await self._resolve()
+        opened = self._local(self._target)
+        found = await self._resolve() if opened is None else []
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                opened = await start_connection(
-                    found, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=_socket
-                )
+                if opened is None:
+                    opened = await start_connection(
+                        found, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=_socket
+                    )
                 return opened if context is None else await self._secure(opened, context)
         except TimeoutError as error:
             raise TimeoutError(

@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.transport.connection import Connection
-from fingerpost.client.transport.opener import Opener, TlsContext
+from fingerpost.client.transport.opener import LocalConnect, Opener, TlsContext, plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,7 +34,7 @@ class Pool:
         target: see `Instance.target`.
         max_open: how many connections may be open at a time, not counting one for a probe.
         connect_timeout_s: how many seconds opening a connection may take.
-        context: see `Opener`.
+        context, local: see `Opener`.
 
     Attributes:
         users: how many requests use the pool or wait in it; counted by `Pools`.
@@ -57,15 +57,12 @@ class Pool:
         target: str,
         max_open: int,
         connect_timeout_s: float,
-        context: TlsContext | None = None,
+        context: TlsContext = plain,
+        local: LocalConnect = plain,
     ) -> None:
         self._target = target
         self._max_open = max_open
-        self._opener = (
-            Opener(target, connect_timeout_s)
-            if context is None
-            else Opener(target, connect_timeout_s, context)
-        )
+        self._opener = Opener(target, connect_timeout_s, context, local)
         self._open = 0  # slots in use: open, being opened, or assigned to a waiting request
         self._idle: deque[Connection] = deque()  # the longest idle first
         self._busy: set[Connection] = set()
@@ -184,11 +181,14 @@ class Pools:
 
     Args:
         config: of the client.
-        context: see `Opener`.
+        context, local: see `Opener`.
     """
 
-    def __init__(self, config: ClientConfig, context: TlsContext | None = None) -> None:
+    def __init__(
+        self, config: ClientConfig, context: TlsContext = plain, local: LocalConnect = plain
+    ) -> None:
         self._context = context
+        self._local = local
         self._loop = asyncio.get_running_loop()
         self._config = config
         self._pools: dict[str, Pool] = {}
@@ -224,7 +224,11 @@ class Pools:
                 raise RuntimeError("the client was closed")
             config = self._config
             pool = Pool(
-                address, config.connections_per_worker, config.connect_timeout_s, self._context
+                address,
+                config.connections_per_worker,
+                config.connect_timeout_s,
+                self._context,
+                self._local,
             )
             self._pools[address] = pool
             if self._timer is None:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from functools import lru_cache, partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.client.images.frames import Frame, FrameMemory, ImageData
+from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.route.route import DIRECT
 from fingerpost.client.routing import Outcome, PhaseClock
 from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.liveness import LivenessChecks
+from fingerpost.client.transport.local_sockets import LocalSockets
 from fingerpost.client.transport.pool import Pools
 from fingerpost.client.wire import (
     BOOT_ID_HEADER,
     CLASS_HEADER,
     DEADLINE_HEADER,
+    FRAME_HEADER,
     WORKER_HEADER,
     ReceivedAnswer,
 )
-from fingerpost.errors import BadAnswer, FingerpostError, TlsFailed, Unreachable, error_from_json
+from fingerpost.errors import (
+    BadAnswer,
+    FingerpostError,
+    InvalidFrame,
+    InvalidRequest,
+    TlsFailed,
+    Unreachable,
+    UnsupportedImage,
+    error_from_json,
+)
 from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.instance import split_target
 from fingerpost.registry.load import read_load_answer
@@ -34,12 +48,13 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from fingerpost.client.config import ClientConfig
+    from fingerpost.client.images.load import ImageSource
     from fingerpost.client.route.route import Route
     from fingerpost.client.tasks.inference import Inference  # noqa: TC004 - never decoded
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.pool import Pool
-    from fingerpost.registry import LoadReport
+    from fingerpost.registry import Instance, LoadReport
 
 __all__ = ["Reply", "Transport", "failed", "retry_after_s"]
 
@@ -53,7 +68,13 @@ _ANSWER_BYTES: Final = 1 << 18
 _LABEL_BYTES: Final = 1 << 10
 # Ten masks of 12 megapixels as PNG, or the tensors of a large model.
 _INFERENCE_BYTES: Final = 1 << 26
+# With these a worker refuses a frame that it, or its model, cannot use as it is.
+_UNFIT: Final = (InvalidFrame, InvalidRequest, UnsupportedImage)
 _ACCEPT: Final = b"Accept: application/octet-stream\r\n"
+
+
+class _NotSent(Exception):
+    """A frame's memory could not be sent."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,19 +113,31 @@ class Transport:
         self._clock = asyncio.get_running_loop().time
         self._deadlines = deadlines
         self._context = partial(route.context, tls or ClientTls())
-        self._pools = Pools(config, self._context)
+        self._local = LocalSockets(self._clock, enabled=config.uds)
+        self._memory = FrameMemory()
+        self._unfit: set[tuple[str, str]] = set()
+        self._pools = Pools(config, self._context, self._local.connect)
         self._liveness = LivenessChecks(config, self.load)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._liveness.aclose()
         self._pools.close()
+        self._local.close()
+        self._memory.close()
 
     def retain(self, addresses: Collection[str]) -> None:
         """Close the connections to all other addresses, once nothing is in flight on them."""
         self._pools.retain(addresses)
 
-    def attempt(self, data: bytes | OneShot, *, deadline: float) -> Attempt:
+    def use(self, instances: Collection[Instance]) -> None:
+        """Learn the Unix sockets of these workers, and `retain` only their addresses."""
+        self._local.retain(instances)
+        targets = {each.target for each in instances}
+        self._unfit = {each for each in self._unfit if each[0] in targets}
+        self.retain({to for each in instances for to in (each.target, each.load_target)})
+
+    def attempt(self, data: ImageData, *, deadline: float) -> Attempt:
         """A new attempt at sending an image; `deadline` is in the event loop's time."""
         clock = PhaseClock(
             self._clock(),
@@ -152,14 +185,21 @@ class Transport:
         if infer:
             head += _ACCEPT
             attempt.max_answer_bytes = _INFERENCE_BYTES
-        pool = self._pools.acquire(address)
-        try:
-            answer = await self._exchange(pool, head, attempt)
-        except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
-            return failed(error, address, attempt)
-        finally:
-            self._pools.release(address, pool)
-        return self._read(address, answer, infer=infer)
+        refused: FingerpostError | None = None
+        if isinstance(attempt.data, Frame):
+            frame, fits = attempt.data, (address, model) not in self._unfit
+            reply = await self._map(address, head, attempt, frame, infer=infer) if fits else None
+            if reply is not None and not isinstance(reply.error, _UNFIT):
+                return reply
+            refused = None if reply is None else reply.error
+            await attempt.encoded()
+        answer = await self.send(address, head, attempt)
+        if isinstance(answer, Reply):
+            return answer
+        reply = self._read(address, answer, infer=infer)
+        if reply.answer is not None and isinstance(refused, InvalidRequest | UnsupportedImage):
+            self._unfit.add((address, model))  # its model takes encoded images alone, for example
+        return reply
 
     async def send(self, address: str, head: bytes, attempt: Attempt) -> Answer | Reply:
         """Send a request of another protocol; the reply is that of an attempt without an answer.
@@ -176,6 +216,38 @@ class Transport:
             return failed(error, address, attempt)
         finally:
             self._pools.release(address, pool)
+
+    async def frame(self, image: ImageSource, model: str) -> ImageData:
+        """A frame in memory that workers can map; encoded if none of them is on this host."""
+        frame = self._memory.copy(image, model) if self._local.frames else None
+        return await load_image(image) if frame is None else frame
+
+    async def _map(
+        self, address: str, head: bytes, attempt: Attempt, frame: Frame, *, infer: bool
+    ) -> Reply | None:
+        """Have a worker map a frame; None where its memory cannot be sent there."""
+        if not self._local.takes_frames(address):
+            return None
+
+        def lead() -> bytes:
+            token = secrets.token_hex(8)
+            if not self._local.send_frame(address, token.encode(), frame.descriptor):
+                raise _NotSent
+            return f"{FRAME_HEADER}: {token} {frame.description}\r\n".encode()
+
+        frame.lent += 1
+        attempt.lead, attempt.mapped_bytes = lead, len(frame)
+        try:
+            answer = await self.send(address, head, attempt)
+        except _NotSent:
+            frame.lent -= 1
+            return None
+        finally:
+            attempt.lead = None
+        if isinstance(answer, Reply):
+            return answer
+        frame.lent -= 1  # whoever has answered reads it no more
+        return self._read(address, answer, infer=infer)
 
     async def load(self, address: str, lease: str = "", priority: str | None = None) -> LoadReport:
         """Ask a worker for its load report; the caller limits the time.
@@ -228,10 +300,12 @@ class Transport:
         """The head of a request, completed by the fields that are known only now."""
         if attempt is None:
             return head + b"\r\n"
+        if attempt.lead is not None:
+            head += attempt.lead()
         left_ms = attempt.clock.left_ms(self._clock())
         if isinstance(attempt.data, OneShot):
             return _CHUNKED % (head, left_ms)
-        return _SIZED % (head, left_ms, len(attempt.data))
+        return _SIZED % (head, left_ms, len(attempt.body))
 
     def _read(self, address: str, raw: Answer, *, infer: bool = False) -> Reply:
         status, fields, body = raw

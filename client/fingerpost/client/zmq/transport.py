@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import zmq
 
+from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.transport.transport import Reply, Transport, failed
 from fingerpost.client.wire import CLASS_HEADER, SUSPECT_HEADER, WAITED_HEADER
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from fingerpost.client.config import ClientConfig
+    from fingerpost.client.images.frames import ImageData
+    from fingerpost.client.images.load import ImageSource
     from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.zmq.route import Place, ZmqRoute
@@ -88,6 +91,10 @@ class ZmqTransport(Transport):
         self._zmq_route.retain(addresses)
         self._tidy_now(max_idle_s=0.0, kept=addresses)
 
+    async def frame(self, image: ImageSource, model: str) -> ImageData:
+        """The image, encoded: frames are mapped over HTTP alone."""
+        return await load_image(image)
+
     def abort(self, address: str, reason: str) -> None:
         """Abort the attempts there."""
         super().abort(address, reason)
@@ -125,12 +132,13 @@ class ZmqTransport(Transport):
         place = self._zmq_route.place(address)
         if place is None:
             return failed(Unreachable(f"{address} has no ZeroMQ port any more"), address, attempt)
-        if isinstance(attempt.data, OneShot):
-            attempt.data = await _whole(attempt.data)
+        data = await attempt.encoded()
+        if isinstance(data, OneShot):
+            data = attempt.data = await _whole(data)
         headers = headers or {}
         priority = headers.get(CLASS_HEADER, "")
         stream = _Stream(address, place, _order(model, top, lease, priority, boot_id))
-        exchange = Exchange(attempt, len(attempt.data), address)
+        exchange = Exchange(attempt, len(data), address)
         self._deadlines.add(exchange)
         try:
             answer = await self._exchange_on(stream, headers, exchange)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,8 @@ from fingerpost.deploy.whole_run import OF_ALL_IMAGES, check_model
 from fingerpost.errors import ConfigurationError, FingerpostError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fingerpost.client import Client
 
 __all__ = ["add_to"]
@@ -54,7 +57,8 @@ def infer(
     save: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Write each image with its boxes, or its mask, into this folder."
+            metavar="DIR",
+            help="Write each image with its boxes, or its mask, as a new PNG into this folder.",
         ),
     ] = None,
     json: options.Json = False,
@@ -71,17 +75,22 @@ def infer(
     """
     from fingerpost.client import ClientConfig
 
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
+    targets = {} if save is None else _targets(images, save)
     config = ClientConfig(timeout_s=deadline, wait_for_ready_s=wait_for_ready)
     client = cluster.client(config, relay=relay, priority=priority)
-    failed = asyncio.run(_infer(client, images, model, top, save, json=json))
+    failed = asyncio.run(_infer(client, images, model, top, targets, json=json))
     if failed:
         raise typer.Exit(1)
 
 
 async def _infer(
-    client: Client, images: list[Path], model: str, top: int, save: Path | None, *, json: bool
+    client: Client,
+    images: list[Path],
+    model: str,
+    top: int,
+    targets: Mapping[Path, Path],
+    *,
+    json: bool,
 ) -> int:
     failed = 0
     async with client:
@@ -101,8 +110,8 @@ async def _infer(
                     raise answer
                 else:
                     _show(image, answer, json=json)
-                    if save is not None:
-                        _save(image, answer, save)
+                    if image in targets:
+                        _save(image, answer, targets[image])
     return failed
 
 
@@ -172,9 +181,33 @@ def _shape(array: Any) -> str:
     return str(list(array.shape)) if hasattr(array, "shape") else "list"
 
 
-def _save(image: Path, answer: TaskResult, folder: Path) -> None:
+def _targets(images: list[Path], folder: Path) -> dict[Path, Path]:
+    """The file that is written for each image.
+
+    Images of one name in several folders get numbers.
+
+    Raises:
+        ConfigurationError: a file of that name is there, which may be the image itself.
+    """
+    targets: dict[Path, Path] = {}
+    for image in images:
+        if image in targets:
+            continue
+        target, number = folder / f"{image.stem}.png", 1
+        while target in targets.values():
+            number += 1
+            target = folder / f"{image.stem}-{number}.png"
+        if os.path.lexists(target):
+            raise ConfigurationError(
+                f"--save would write over {target}: name another folder, or remove that file"
+            )
+        targets[image] = target
+    folder.mkdir(parents=True, exist_ok=True)
+    return targets
+
+
+def _save(image: Path, answer: TaskResult, target: Path) -> None:
     """Write the image with its boxes, or its mask; nothing for other tasks."""
-    target = folder / f"{image.stem}.png"
     if isinstance(answer, Segmentation):
         target.write_bytes(answer.png)
     elif isinstance(answer, Detection):

@@ -105,10 +105,12 @@ def check(
             f"{files.manifest.task.value}; {backend.described()}",
         )
         return
-    classes = len(check_labels(files, warm_up(backend, most)))
+    numbers = warm_up(backend, most)
+    labels = check_labels(files, numbers)
+    row = f"{len(labels)} classes" if labels else f"{files.manifest.task.value}, {numbers} numbers"
     out.print(
         f"OK: {files.name}@{files.version}, {backend.framework} on {backend.device}, "
-        f"{classes} classes, batches of 1 to {most}",
+        f"{row}, batches of 1 to {most}",
     )
     if accuracy := described_accuracy(files.folder / "report.json"):
         out.print(f"Its report.json: {accuracy}.")

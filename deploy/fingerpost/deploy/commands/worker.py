@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -20,6 +19,7 @@ from fingerpost.deploy.logs import start_logging
 from fingerpost.deploy.options.devices import placements
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
+from fingerpost.deploy.options.served_models import many_models, one_model
 from fingerpost.deploy.options.tls import takes_server_tls_options
 from fingerpost.deploy.without_tls import warn_without_curve, warn_without_tls
 from fingerpost.errors import ConfigurationError
@@ -29,7 +29,6 @@ from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.devices import Placement
-    from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["add_to"]
 
@@ -103,8 +102,7 @@ def worker(
         Path | None,
         _option(
             _NETWORK,
-            "File with the key pair of the ZeroMQ port, which encrypts it (`fingerpost keys "
-            "curve`).",
+            "File with the key pair that encrypts ZeroMQ (`fingerpost keys curve`).",
             envvar="FINGERPOST_ZMQ_KEY",
             metavar="FILE",
             show_default=False,
@@ -114,13 +112,27 @@ def worker(
         Path | None,
         _option(
             _NETWORK,
-            "File with the public keys of the clients that the ZeroMQ port lets in; by default "
-            "all.",
+            "File with the public keys of ZeroMQ's clients; without it all are let in.",
             envvar="FINGERPOST_ZMQ_CLIENTS",
             metavar="FILE",
             show_default=False,
         ),
     ] = None,
+    uds: Annotated[
+        str | None,
+        _option(
+            _NETWORK,
+            "Path of a Unix socket to listen on too, for clients on this host.",
+            metavar="PATH",
+        ),
+    ] = None,
+    shared_memory: Annotated[
+        bool,
+        _option(
+            _NETWORK,
+            "Let clients on this host have inputs and outputs in shared memory, as Triton does.",
+        ),
+    ] = False,
     advertise: Annotated[
         str | None,
         _option(_NETWORK, "Address that clients are given, if not --host.", metavar="HOST"),
@@ -290,11 +302,8 @@ def worker(
             chosen,
             _process_arguments(chosen, threads),
             port=port,
-            more_ports={
-                option: first
-                for option, first in (("--grpc-port", grpc_port), ("--zmq-port", zmq_port))
-                if first is not None
-            },
+            more_ports={"--grpc-port": grpc_port, "--zmq-port": zmq_port},
+            uds=uds,
             grace_s=lease + 40,
             follow_parent=follow_parent,
             service_manager=service_manager,
@@ -317,6 +326,8 @@ def worker(
         port=port,
         grpc_port=grpc_port,
         zmq=ZmqConfig(port=zmq_port, key=zmq_key, clients=zmq_clients),
+        uds=uds,
+        shared_memory=shared_memory,
         batching=BatchingConfig(
             max_batch=max_batch,
             max_queue=max_queue,
@@ -347,7 +358,7 @@ def worker(
     warn_without_tls("worker", host, tls, insecure=insecure)
     warn_without_curve(host, config.zmq, insecure=insecure)
     if model is not None and models is None and only is None:
-        source = _one(model, version, versions, model_options)
+        source = one_model(model, version, versions, model_options)
     elif models is not None and model is None:
         given = [*model_options.of_one_model(), *(["--version"] if version is not None else [])]
         if given:
@@ -355,7 +366,7 @@ def worker(
                 f"{', '.join(given)} cannot be used with --models: write it into the version's "
                 "model.toml"
             )
-        source = _many(models, only, versions, model_options)
+        source = many_models(models, only, versions, model_options)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
     from fingerpost.registry.descriptors import raise_descriptor_limit
@@ -374,48 +385,6 @@ def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
     if not threads and chosen[0].gpu is None:
         arguments += ["--threads", str(max(1, (os.cpu_count() or 1) // len(chosen)))]
     return arguments
-
-
-def _one(path: Path, version: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
-    """The source of one model: a fixed version, or all versions in its folder."""
-    from fingerpost.worker.models.files import find_versions
-    from fingerpost.worker.models.manifest import MANIFEST
-    from fingerpost.worker.repository.sources import FixedModel, ModelFolder
-    from fingerpost.worker.repository.versions.policy import VersionPolicy
-
-    if (path / MANIFEST).is_file() or not find_versions(path):
-        find = partial(model_options.find, path, version=version, served=True)
-        return FixedModel(find(), find)
-    if version is not None:
-        # Says which versions there are.
-        model_options.find(path, version=version, served=True)
-        policy = f"specific:{version}"
-    return ModelFolder(
-        path,
-        name=model_options.name,
-        policy=VersionPolicy.parse(policy),
-        labels=model_options.labels,
-        find=partial(
-            model_options.finder(),
-            overrides=model_options.overrides(),
-            follow_symlinks=model_options.follow_symlinks,
-        ),
-        follow_symlinks=model_options.follow_symlinks,
-    )
-
-
-def _many(folder: Path, only: str | None, policy: str, model_options: ModelOptions) -> ModelSource:
-    from fingerpost.worker.repository.sources import ModelRoot
-    from fingerpost.worker.repository.versions.policy import VersionPolicy
-
-    names = [each.strip() for each in only.split(",")] if only else []
-    return ModelRoot(
-        folder,
-        only=names,
-        policy=VersionPolicy.parse(policy),
-        find=model_options.finder(),
-        follow_symlinks=model_options.follow_symlinks,
-    )
 
 
 def _admin_token(file: Path | None) -> str | None:

@@ -33,6 +33,7 @@ _PER_PROCESS: Final = (
     "--port",
     "--grpc-port",
     "--zmq-port",
+    "--uds",
 )
 _NO_PORTS: Final[Mapping[str, int]] = MappingProxyType({})
 # How often what the processes have told is looked at.
@@ -55,6 +56,7 @@ class DeviceWorkers:
         port: the port of the first process; the next ones count up from it. 0 picks a free port
             for each.
         more_ports: likewise for other transports, by their option, such as `--grpc-port`.
+        uds: path of the Unix sockets, to which `.0`, `.1` and so on are added; None for none.
         grace_s: how long a process may take to drain, in seconds.
         on_line: called with a process's name and each line that it writes.
         retry_s: pause before a process that failed is restarted, in seconds.
@@ -74,6 +76,7 @@ class DeviceWorkers:
         retry_s: float = 60.0,
         service_manager: ServiceManager | None = None,
         more_ports: Mapping[str, int] = _NO_PORTS,
+        uds: str | None = None,
     ) -> None:
         self._service_manager = service_manager or ServiceManager()
         self._reports = NotifySocket(watchdog_s=self._service_manager.watchdog_s)
@@ -90,6 +93,7 @@ class DeviceWorkers:
                     placement,
                     port and port + number,
                     {option: first and first + number for option, first in more_ports.items()},
+                    uds and f"{uds}.{number}",
                 ),
                 on_line,
                 environment=lambda: self._reports.environment,
@@ -200,6 +204,7 @@ def process_arguments(
     placement: Placement,
     port: int,
     more_ports: Mapping[str, int] = _NO_PORTS,
+    uds: str | None = None,
 ) -> list[str]:
     """The command line of one process, made from that of `fingerpost worker` for all devices.
 
@@ -208,6 +213,7 @@ def process_arguments(
         placement: the process's device and its share of the device's memory.
         port: the port for this process; 0 picks a free one.
         more_ports: likewise for other transports, by their option.
+        uds: the path of its Unix socket; None for none.
     """
     kept = ["worker"]
     skip = False
@@ -221,6 +227,8 @@ def process_arguments(
     kept += ["--device", placement.option, "--port", str(port)]
     for option, number in more_ports.items():
         kept += [option, str(number)]
+    if uds is not None:
+        kept += ["--uds", uds]
     if placement.memory_fraction is not None:
         kept += ["--memory-fraction", f"{placement.memory_fraction:g}"]
     return kept
@@ -234,12 +242,14 @@ def run_device_workers(
     grace_s: float,
     follow_parent: bool,
     service_manager: ServiceManager,
-    more_ports: Mapping[str, int] = _NO_PORTS,
+    more_ports: Mapping[str, int | None] = _NO_PORTS,
+    uds: str | None = None,
 ) -> None:
     """Run `fingerpost worker` for each placement, until SIGTERM; then drain all of them.
 
     Args:
-        placements, arguments, port, more_ports, grace_s, service_manager: see `DeviceWorkers`.
+        placements, arguments, port, more_ports, uds, grace_s, service_manager: see
+            `DeviceWorkers`.
         follow_parent: see `ShutdownSignals`.
 
     Raises:
@@ -255,7 +265,8 @@ def run_device_workers(
             grace_s=grace_s,
             on_line=_print_line,
             service_manager=service_manager,
-            more_ports=more_ports,
+            more_ports={each: first for each, first in more_ports.items() if first is not None},
+            uds=uds,
         )
         async with workers:
             await signals.cancel_on_signal(workers.run())

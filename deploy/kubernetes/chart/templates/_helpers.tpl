@@ -38,6 +38,11 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- $found | uniq | sortAlpha | join "," }}
 {{- end }}
 
+{{- /* Whether a pool of workers serves gRPC. */ -}}
+{{- define "fingerpost.anyGrpc" -}}
+{{- range $name, $pool := .Values.workers }}{{ if not (kindIs "invalid" $pool) }}{{ if dig "grpc" $.Values.workerDefaults.grpc $pool }}yes{{ end }}{{ end }}{{ end }}
+{{- end }}
+
 {{- define "fingerpost.spread" -}}
 {{- range .spreadOver }}
 - maxSkew: 1

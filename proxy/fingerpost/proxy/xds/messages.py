@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import any_pb2, duration_pb2, message_factory, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, message_factory, struct_pb2, wrappers_pb2
 
 from fingerpost.basics.proto_file import read_pool
 
@@ -36,9 +36,11 @@ FILES: Final = (
     f"{_POLICIES}_round_robin_v3.proto",
     f"{_POLICIES}_wrr_locality_v3.proto",
     "envoy_extensions_upstreams_http_v3.proto",
+    "envoy_type_matcher_v3.proto",
+    "envoy_extensions_transport_sockets_tls_v3.proto",
     "envoy_service_discovery_v3.proto",
 )
-_SHIPPED: Final = (any_pb2, duration_pb2, wrappers_pb2)
+_SHIPPED: Final = (any_pb2, duration_pb2, struct_pb2, wrappers_pb2)
 
 
 @cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.proxy.xds.messages import message_class, value_of
+from fingerpost.proxy.xds.tls import transport_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -147,11 +148,17 @@ def routes(name: str, targets: Iterable[tuple[Target, Sequence[str]]]) -> Any:
     return _pack(RouteConfiguration(name=name, virtual_hosts=hosts))
 
 
-def cluster(target: Target) -> Any:
+def cluster(
+    target: Target, names: Iterable[str] | None = None, *, certificate: bool = False
+) -> Any:
     """How a client shares its requests between the workers of a model.
 
     By gRPC in proportion to what the workers report (ORCA), where the client can, else in turn;
     Envoy's HTTP goes to the worker with fewest requests. Either leaves out a worker that fails.
+
+    Args:
+        target: the model.
+        names, certificate: see `transport_socket`; None is without TLS.
     """
     grpc = target.transport == "grpc"
     protocol = UpstreamProtocol()
@@ -178,6 +185,8 @@ def cluster(target: Target) -> Any:
         ),
     )
     made.typed_extension_protocol_options[options].Pack(protocol)
+    if names is not None:
+        made.transport_socket.CopyFrom(transport_socket(names, certificate=certificate))
     return _pack(made)
 
 

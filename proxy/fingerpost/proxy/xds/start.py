@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fingerpost.proxy.metrics import ProxyMetrics
     from fingerpost.proxy.probes import LoadProbes
     from fingerpost.proxy.xds.server import XdsServer
+    from fingerpost.registry.access import Callers
 
 __all__ = ["start_xds"]
 
@@ -21,6 +22,7 @@ async def start_xds(
     probes: LoadProbes,
     config: ProxyConfig,
     metrics: ProxyMetrics,
+    callers: Callers,
     *,
     shared: bool,
 ) -> XdsServer:
@@ -29,12 +31,6 @@ async def start_xds(
     Raises:
         ConfigurationError: the extra `xds` is not installed, or the port is in use.
     """
-    if config.tls.serves or config.callers.policy is not None:
-        raise ConfigurationError(
-            "--xds-port serves without TLS and to all callers in this release: leave out "
-            "--tls-cert and --callers at this proxy, or run another one for xDS in a network "
-            "that only its clients reach"
-        )
     try:
         from fingerpost.proxy.xds.catalog import XdsCatalog
         from fingerpost.proxy.xds.server import XdsServer
@@ -42,5 +38,7 @@ async def start_xds(
         raise ConfigurationError(
             f"--xds-port needs gRPC ({error}): pip install 'fingerpost[xds]'"
         ) from error
-    server = XdsServer(directory, XdsCatalog(directory, probes), config.xds, metrics)
-    return await server.start(config.host, config.xds.port or 0, shared=shared)
+    server = XdsServer(
+        directory, XdsCatalog(directory, probes, config.tls), config.xds, metrics, callers
+    )
+    return await server.start(config.host, config.xds.port or 0, config.tls, shared=shared)

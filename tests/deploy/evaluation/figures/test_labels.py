@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
-import sklearn.metrics
+from tests.support.later import later
 
 from fingerpost.client.wire import Prediction
 from fingerpost.deploy.evaluation.figures.labels import (
@@ -16,7 +15,7 @@ from fingerpost.deploy.evaluation.figures.labels import (
     MultilabelTally,
 )
 
-metrics: Any = sklearn.metrics
+metrics = later("sklearn.metrics")
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 

@@ -22,8 +22,8 @@ def only_input(files: ModelFiles, names: Collection[str]) -> str:
     if len(names) != 1:
         raise ConfigurationError(
             f"{files.path} has {len(names)} inputs ({', '.join(names)}): only a model with one "
-            "input, for images, can be served; save one that computes the others from it, or has "
-            "them as constants"
+            "input, for images, is a classifier; any inputs and outputs are served by task = "
+            '"tensors" in model.toml. Or save a model that computes the others from the image'
         )
     return _chosen(files, "input", names)
 
@@ -47,6 +47,6 @@ def _chosen(files: ModelFiles, end: Literal["input", "output"], names: Collectio
     if wanted is None:
         raise ConfigurationError(
             f"{files.path} has {len(names)} {end}s ({known}): name one with {end}.name in "
-            f"model.toml or --{end}-layer"
+            f'model.toml or --{end}-layer; all are served by task = "tensors" in model.toml'
         )
     raise ConfigurationError(f"{files.path} has no {end} {wanted!r} ({end}.name); it has {known}")

@@ -25,22 +25,25 @@ from fingerpost.errors import (
     Overloaded,
 )
 from fingerpost.registry import ModelReference
+from fingerpost.registry.grpc.call_head import CallHead
+from fingerpost.registry.grpc.status import status_code
 from fingerpost.registry.http_server import internal_error
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
-from fingerpost.worker.grpc.request import CallHead
+from fingerpost.worker.grpc.request import call_head
 from fingerpost.worker.grpc.schema.decode import decode_message
-from fingerpost.worker.grpc.status import error_trailer, status_code
+from fingerpost.worker.grpc.status import error_trailer
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
 from fingerpost.worker.serving.routes import Admitted
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
+    from prometheus_client import Counter
 
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import RequestConfig
     from fingerpost.worker.grpc.orca import OrcaReports
-    from fingerpost.worker.repository.manager import ServedVersion
+    from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.routes import RouteContext
 
     Context: TypeAlias = ServicerContext[Any, Any]
@@ -69,11 +72,15 @@ class Calls:
         context: what all protocols share.
         limits: the limits of requests.
         orca: writes the load report of each answer.
+        answered: counts calls by `method` and `code`.
     """
 
-    def __init__(self, context: RouteContext, limits: RequestConfig, orca: OrcaReports) -> None:
+    def __init__(
+        self, context: RouteContext, limits: RequestConfig, orca: OrcaReports, answered: Counter
+    ) -> None:
         self._context = context
         self._orca = orca
+        self._answered = answered
         self._max_upload_s = max(limits.body_timeout_s, limits.max_bytes / _UPLOAD_PER_S)
 
     def simple(self, path: str, name: str, work: Simple) -> Any:
@@ -86,7 +93,7 @@ class Calls:
         """
 
         async def handler(data: bytes, context: Context) -> bytes:
-            head = CallHead(path, context)
+            head = call_head(path, context)
             head.total_bytes = len(data)
 
             async def answer() -> Any:
@@ -113,7 +120,7 @@ class Calls:
         """
 
         async def handler(_: Any, context: Context) -> bytes:
-            head = CallHead(path, context)
+            head = call_head(path, context)
 
             async def respond() -> Any:
                 with contextlib.ExitStack() as upload:
@@ -240,9 +247,11 @@ class Calls:
         """
         result = await found
         load = self._orca.trailer(self._context.load(head))
+        code = status_code(result) if isinstance(result, FingerpostError) else grpc.StatusCode.OK
+        self._answered.labels(head.path.rpartition("/")[2], code.name).inc()
         if isinstance(result, FingerpostError):
             message, trailer = error_trailer(result)
-            await context.abort(status_code(result), message, (*trailer, load))
+            await context.abort(code, message, (*trailer, load))
         context.set_trailing_metadata((load,))
         data: bytes = b"" if result is None else result.SerializeToString()
         return data
@@ -284,16 +293,17 @@ class _Held:
         self.grant: Grant = NO_LIMITS
 
 
-def reference_of(model: str, version: str, default: str) -> ModelReference:
-    """The model that a request names, or the default one.
+def reference_of(model: str, version: str, manager: ModelManager) -> ModelReference:
+    """The model that a request names, or the only one.
 
     Raises:
         InvalidName: a name that is not valid.
-        InvalidRequest: a version that is not a number.
+        InvalidRequest: a version that is not a number; no name, and there are several models.
     """
+    model = model or manager.default
     if version and not version.isascii():
         raise InvalidRequest(f"version {version[:40]!r} is not a number")
-    found = ModelReference.parse(f"{model or default}@{version}" if version else model or default)
+    found = ModelReference.parse(f"{model}@{version}" if version else model)
     if version and found.version is None:
         raise InvalidRequest(
             f"version {version!r} is not a number: an alias stands in the model's name, such as "

@@ -11,7 +11,7 @@ from fingerpost.worker.grpc.schema.messages import message_class
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fingerpost.worker.grpc.request import CallHead
+    from fingerpost.registry.grpc.call_head import CallHead
     from fingerpost.worker.protocols.admin_access import AdminAccess
     from fingerpost.worker.repository.control import ModelControl
 

@@ -70,7 +70,7 @@ class OpenInference:
 
     def model(self, request: Any) -> ModelReference:
         """The model that a request is for."""
-        return reference_of(request.model_name, request.model_version, self._manager.default)
+        return reference_of(request.model_name, request.model_version, self._manager)
 
     async def answer(self, request: Any, admitted: Admitted) -> Any:
         """The `ModelInferResponse` to a request."""
@@ -133,7 +133,9 @@ class OpenInference:
             if wanted.name in inputs:
                 raise InvalidRequest(f"{what} is there twice")
             if "shared_memory_region" in wanted.parameters:
-                raise InvalidRequest(f"{what}: shared memory is not supported: send its bytes")
+                raise InvalidRequest(
+                    f"{what}: shared memory is for HTTP alone: send its bytes, or use HTTP"
+                )
             shape = check_shape(wanted.shape, what)
             if raw and wanted.HasField("contents"):
                 raise InvalidRequest(f"{what} has both contents and raw_input_contents: send one")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fingerpost.registry import ModelReference
+    from fingerpost.registry.grpc.call_head import CallHead
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.grpc.request import CallHead
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.admission import Admission
     from fingerpost.worker.telemetry.metrics import UnlockedHistogram, WorkerMetrics
@@ -139,7 +139,7 @@ class OpenInferenceInfo:
         return response
 
     def _reference(self, request: Any) -> ModelReference:
-        return reference_of(request.name, request.version, self._manager.default)
+        return reference_of(request.name, request.version, self._manager)
 
     def _versions(self, model: str) -> Iterable[str]:
         return (

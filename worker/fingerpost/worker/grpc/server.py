@@ -13,9 +13,9 @@ from grpc_reflection.v1alpha import reflection
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import WorkerState
 from fingerpost.registry.descriptors import descriptor_limit
+from fingerpost.registry.grpc.credentials import server_credentials
 from fingerpost.registry.instance import format_address
 from fingerpost.worker.grpc.calls import Calls
-from fingerpost.worker.grpc.credentials import server_credentials
 from fingerpost.worker.grpc.model_control import GrpcModelControl
 from fingerpost.worker.grpc.open_inference import INFER_REQUEST, OpenInference
 from fingerpost.worker.grpc.open_inference_info import OpenInferenceInfo
@@ -65,7 +65,7 @@ class GrpcServer:
     ) -> None:
         self._config = config
         self._orca = OrcaReports(context.load, lambda: metrics.images)
-        self._calls = Calls(context, config.requests, self._orca)
+        self._calls = Calls(context, config.requests, self._orca, metrics.grpc_calls)
         self._server = make_server(options=self._options())
         aio: Any = vars(health)["aio"]  # its type stubs have it not
         self._health = aio.HealthServicer()

@@ -1,17 +1,4 @@
-"""How errors are written: the status, the trailer, and how long to wait.
-
-| HTTP status of the error | status of gRPC |
-|---|---|
-| 400, 413, 415, 422 | INVALID_ARGUMENT |
-| 401 | UNAUTHENTICATED |
-| 403 | PERMISSION_DENIED |
-| 404 | NOT_FOUND |
-| 405 and `unknown_path` | UNIMPLEMENTED |
-| 429 | RESOURCE_EXHAUSTED |
-| 421, 502, 503 | UNAVAILABLE |
-| 504 | DEADLINE_EXCEEDED |
-| 500 | INTERNAL |
-| `configuration` | FAILED_PRECONDITION |
+"""How errors are written: the trailer, and how long to wait.
 
 The trailer `grpc-status-details-bin` is a `google.rpc.Status` with an `ErrorInfo`: its reason is
 the error's code in capitals, its domain `fingerpost`. An error that is worth another try has
@@ -22,45 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import grpc
-
+from fingerpost.registry.grpc.status import status_code
 from fingerpost.worker.grpc.schema.messages import message_class
 
 if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
 
-__all__ = ["error_trailer", "status_code"]
+__all__ = ["error_trailer"]
 
-_BY_STATUS: Final = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    405: grpc.StatusCode.UNIMPLEMENTED,
-    413: grpc.StatusCode.INVALID_ARGUMENT,
-    415: grpc.StatusCode.INVALID_ARGUMENT,
-    421: grpc.StatusCode.UNAVAILABLE,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    500: grpc.StatusCode.INTERNAL,
-    502: grpc.StatusCode.UNAVAILABLE,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-_BY_CODE: Final = {
-    "configuration": grpc.StatusCode.FAILED_PRECONDITION,
-    "unknown_path": grpc.StatusCode.UNIMPLEMENTED,
-}
 _DOMAIN: Final = "fingerpost"
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _DETAILS: Final = "grpc-status-details-bin"
 # A client takes 8 KB of trailers, and the message is in it twice.
 _MAX_MESSAGE: Final = 1000
-
-
-def status_code(error: FingerpostError) -> grpc.StatusCode:
-    """The status for an error."""
-    return _BY_CODE.get(error.code) or _BY_STATUS[error.status]
 
 
 def error_trailer(error: FingerpostError) -> tuple[str, list[tuple[str, str | bytes]]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fingerpost.errors import Draining, FingerpostError, Overloaded
-from fingerpost.worker.grpc.request import CallHead
+from fingerpost.worker.grpc.request import call_head
 from fingerpost.worker.grpc.schema.messages import message_class
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class StreamHandler:
         """The handler for gRPC."""
 
         async def handle(_: Any, context: Context) -> None:
-            head = CallHead(self._path, context)
+            head = call_head(self._path, context)
 
             async def serve() -> Any:
                 with contextlib.ExitStack() as upload:

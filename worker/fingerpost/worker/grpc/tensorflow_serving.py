@@ -21,8 +21,8 @@ from fingerpost.worker.protocols.tfserving import tensor_infos
 from fingerpost.worker.protocols.v2.binary import MAX_INPUTS, MAX_NAME
 
 if TYPE_CHECKING:
+    from fingerpost.registry.grpc.call_head import CallHead
     from fingerpost.worker.config import WorkerConfig
-    from fingerpost.worker.grpc.request import CallHead
     from fingerpost.worker.grpc.tensors import Tensor, TensorRunner
     from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.routes import Admitted
@@ -152,7 +152,7 @@ class TensorFlowServing:
                 f"{spec.name or self._manager.default}@{spec.version_label}"
             )
         version = str(spec.version.value) if kind == "version" else ""
-        return reference_of(spec.name, version, self._manager.default)
+        return reference_of(spec.name, version, self._manager)
 
 
 def _image(example: Any, what: str) -> bytes:

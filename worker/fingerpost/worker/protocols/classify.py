@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from fingerpost.worker.repository.manager import ServedVersion
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.serving.turns import Turns
-    from fingerpost.worker.serving.uploads import Uploads
+    from fingerpost.worker.serving.uploads import Image, Uploads
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
-__all__ = ["ClassifyProtocol", "image_answer", "labels_wanted", "wrong_task"]
+__all__ = ["ClassifyProtocol", "image_answer", "labels_wanted", "run_image", "wrong_task"]
 
 _DEFAULT_TOP: Final = 5
 # Of 1,000 labels each: a millisecond or two.
@@ -69,12 +70,7 @@ class ClassifyProtocol:
                 f"POST / takes one image, this body has {len(images)}: "
                 "POST /v1/classify/MODEL takes several"
             )
-        outcome = await served.engine.classify(
-            images[0][1],
-            deadline=admitted.deadline,
-            alone=admitted.alone,
-            flow=admitted.flow,
-        )
+        outcome = await run_image(images[0][1], admitted, alone=admitted.alone)
         self._metrics.of(served.model).images.inc()
         return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
 
@@ -88,9 +84,7 @@ class ClassifyProtocol:
         images_counted = self._metrics.of(served.model).images
         if len(images) == 1:
             name, data = images[0]
-            outcome = await served.engine.classify(
-                data, deadline=admitted.deadline, alone=admitted.alone, flow=admitted.flow
-            )
+            outcome = await run_image(data, admitted, alone=admitted.alone)
             images_counted.inc()
             answer = image_answer(name, outcome, served.labels, top)
             return msgspec.json.encode(
@@ -102,10 +96,8 @@ class ClassifyProtocol:
                 )
             )
         admitted.images = len(images)
-        deadline, flow = admitted.deadline, admitted.flow
         outcomes = await asyncio.gather(
-            *(served.engine.classify(data, deadline=deadline, flow=flow) for _, data in images),
-            return_exceptions=True,
+            *(run_image(data, admitted) for _, data in images), return_exceptions=True
         )
         results = []
         for number, ((name, _), each) in enumerate(zip(images, outcomes, strict=True), 1):
@@ -123,6 +115,14 @@ class ClassifyProtocol:
         if whole["digest"] is UNSET:
             del whole["digest"]
         return msgspec.json.encode(whole)
+
+
+async def run_image(image: Image, admitted: Admitted, *, alone: bool = False) -> Outcome:
+    """The outcome of an encoded image, or of a frame; see `Engine.classify`."""
+    engine, deadline, flow = admitted.served.engine, admitted.deadline, admitted.flow
+    if isinstance(image, np.ndarray):
+        return await engine.infer(image, deadline=deadline, flow=flow)
+    return await engine.classify(image, deadline=deadline, alone=alone, flow=flow)
 
 
 def image_answer(

@@ -28,6 +28,7 @@ from fingerpost.worker.tasks.items import AnswerOptions
 if TYPE_CHECKING:
     from fingerpost.client.wire import TimingsMs
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.fast_path import Answer
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.serving.turns import Turns
@@ -47,9 +48,14 @@ class InferProtocol:
     """Items in, the answers of the model's task out; `add_to` makes the route."""
 
     def __init__(
-        self, config: WorkerConfig, metrics: WorkerMetrics, uploads: Uploads, turns: Turns
+        self,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+        uploads: Uploads,
+        turns: Turns,
+        shared: SharedMemory,
     ) -> None:
-        self._items = InferItems(config, uploads, turns)
+        self._items = InferItems(config, uploads, turns, shared)
         self._metrics = metrics
         self._turns = turns
 

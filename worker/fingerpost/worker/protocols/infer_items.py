@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import Admitted
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
@@ -53,12 +54,14 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 class InferItems:
     """Reads the items of requests."""
 
-    def __init__(self, config: WorkerConfig, uploads: Uploads, turns: Turns) -> None:
+    def __init__(
+        self, config: WorkerConfig, uploads: Uploads, turns: Turns, shared: SharedMemory
+    ) -> None:
         self._config = config
         self._uploads = uploads
         self._turns = turns
         self._values = NamedValues(config, turns)
-        self._reader = TensorReader(config, uploads, turns)
+        self._reader = TensorReader(config, uploads, turns, shared)
 
     def check(self, request: web.Request) -> None:
         """Check the headers of a body. Raises as `check_image_headers`, `check_tensor_headers`."""
@@ -126,7 +129,7 @@ class InferItems:
         text, asked, binary = await self._reader.read(request, admitted)
         if inputs is _ROW and len(asked.inputs) == 1:
             (one,) = asked.inputs
-            found = await self._reader.items(text, one, binary, f"input {one.name[:100]!r}")
+            found = await self._reader.items(text, one, binary.all, f"input {one.name[:100]!r}")
             return _numbered(items_of({"image": found}, most=self._most))
         named = await self._reader.named(text, asked, binary, inputs)
         return _numbered(items_of(named, most=self._most))

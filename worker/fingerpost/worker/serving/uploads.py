@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 
 from fingerpost.client.frames import STREAM_TYPE
+from fingerpost.client.wire import FRAME_HEADER
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnsupportedImage
 from fingerpost.worker.serving.multipart import MultipartSplitter, boundary_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from numpy import uint8
+    from numpy.typing import NDArray
+
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.serving.frames import Frames
     from fingerpost.worker.serving.memory import BodyMemory, Held
     from fingerpost.worker.serving.multipart import Part
+
+    Image = bytes | memoryview | NDArray[uint8]
 
 __all__ = ["Uploads", "check_image_headers", "check_stream_headers", "check_tensor_headers"]
 
@@ -79,9 +86,10 @@ def check_stream_headers(request: web.Request) -> None:
 class Uploads:
     """Reads the bodies of requests, within the limits of the worker's settings."""
 
-    def __init__(self, config: WorkerConfig, memory: BodyMemory) -> None:
+    def __init__(self, config: WorkerConfig, memory: BodyMemory, frames: Frames) -> None:
         self._config = config
         self._memory = memory
+        self._frames = frames
 
     async def read_tensors(self, request: web.Request, held: Held) -> bytes | memoryview:
         """Read the whole body of JSON or tensors, at most `requests.max_bytes`; see `read_body`."""
@@ -110,10 +118,11 @@ class Uploads:
         # A copy takes 1 ms for a few megabytes, in which nothing else runs.
         return bytes(data) if len(data) < _COPY_BYTES else memoryview(data)
 
-    async def read_images(
-        self, request: web.Request, held: Held
-    ) -> list[tuple[str, bytes | memoryview]]:
+    async def read_images(self, request: web.Request, held: Held) -> list[tuple[str, Image]]:
         """Read the whole body and return `(name, bytes)` of each image in it, in order.
+
+        A request with `Fingerpost-Frame` has no body, and one image: uint8
+        `[height, width, channels]`, see `Frames.take`.
 
         A multipart body has an image in each part that has a file name or is called `data`; other
         parts are ignored. Any other body is one image, called `data`, whatever its Content-Type:
@@ -124,8 +133,11 @@ class Uploads:
                 `requests.max_bytes`, or too many parts; reading stops there.
             InvalidRequest: malformed multipart, or no image among its parts.
             InvalidRequest, Overloaded: see `read_body`.
+            InvalidFrame: see `Frames.take`.
         """
         config = self._config
+        if FRAME_HEADER in request.headers:
+            return [("data", self._frames.take(request, held))]
         # aiohttp's own property parses the header, which takes 1 us and few requests need.
         boundary = boundary_of(request.headers.get(hdrs.CONTENT_TYPE, ""))
         if boundary is None:

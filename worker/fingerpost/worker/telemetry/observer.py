@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.worker.telemetry.access_log import AccessEntry, AccessLog
 from fingerpost.worker.telemetry.request import RequestRecord
+from fingerpost.worker.telemetry.tracing import start_tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fingerpost.errors import FingerpostError
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
@@ -44,6 +47,27 @@ class Observer:
         self.metrics = metrics
         self._log = access_log
         self._tracing = tracing
+
+    @classmethod
+    def configured(
+        cls,
+        metrics: WorkerMetrics,
+        environment: Mapping[str, str],
+        *,
+        access_log: str | None,
+        tracing: bool,
+    ) -> Observer:
+        """The observer that the settings and the `OTEL_...` variables ask for.
+
+        Args:
+            access_log, tracing: see `TelemetryConfig`.
+        """
+        dropped = metrics.access_log_dropped
+        return cls(
+            metrics,
+            access_log=AccessLog(access_log, dropped=dropped) if access_log else None,
+            tracing=start_tracing(environment, requested=tracing),
+        )
 
     def request(self, request: RequestHead) -> RequestRecord:
         """Open the record of a request; use it in a `with` statement."""

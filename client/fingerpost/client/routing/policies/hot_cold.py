@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from fingerpost.client.routing.endpoint import queued_cost
 from fingerpost.client.routing.policies.power_of_two import PowerOfTwo
 from fingerpost.client.routing.policy import Policy
 from fingerpost.client.routing.probe_pool import ProbePool
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.policy import C, Candidate
 
 __all__ = ["HotCold"]
+
+_last_sent_at = attrgetter("last_sent_at")
 
 
 class HotCold(Policy):
@@ -71,6 +75,9 @@ class HotCold(Policy):
         self._outlier_factor = config.hot_cold.outlier_factor
         self._exploration_rate = config.hot_cold.exploration_rate
         self._exploration_interval_s = config.hot_cold.exploration_interval_s
+        # By the number of workers that are compared: which one in the order of loads is the limit.
+        counts = range(config.probing.pool_size + 1)
+        self._ranks = [round(self._hot_quantile * max(0, count - 1)) for count in counts]
         self._pool = ProbePool(config.probing)
         self._fallback = PowerOfTwo()
         self._picks = 0.0
@@ -96,62 +103,110 @@ class HotCold(Policy):
         count = len(known)
         if count < 2:
             return self._fallback.pick(candidates, now, rng)
-        if not pooled:
-            oldest = now - self._report_max_age_s
-            loads = [
-                (each.backlog if each.load_report_at >= oldest else each.local_requests_per_slot)
-                / each.weight
-                for each in known
-            ]
-        else:  # the pool has fresh reports only
-            loads = [each.backlog / each.weight for each in known]
+        if pooled:  # the pool has fresh reports only
+            loads = [each.weighted_backlog for each in known]
+            costs = [each.cost_s_per_mb for each in known]
+        else:
+            loads, costs = _with_old_reports(known, now - self._report_max_age_s)
+        ordered = sorted(loads)
+        limit = ordered[self._ranks[count]]
         self._picks += self._exploration_rate
-        if self._picks >= 1:
+        if self._picks >= 1 and not ordered[0]:
             neglected = self._neglected(known, loads, now)
             if neglected is not None:
                 self._picks, self._explored_at = 0.0, now
                 return neglected
-        limit = sorted(loads)[round(self._hot_quantile * (count - 1))]
-        costs = [
-            each.compute_s_per_mb * (1.0 + load + 2.0 * load * load) + each.upload_s_per_mb
-            if load <= limit and each.suspect_until <= now
-            else inf
-            for each, load in zip(known, loads, strict=True)
-        ]
-        times = [each.expected_s_per_mb for each in known]
-        ordered = sorted(times)
-        outlier_s = self._outlier_factor * ordered[2 * (count - 1) // 3] or inf
-        if ordered[-1] > outlier_s:
-            costs = [
-                cost if time <= outlier_s else cost * (time / outlier_s) ** 2
-                for cost, time in zip(costs, times, strict=True)
-            ]
-        near = min(costs) * self._cost_tolerance
-        start = int(rng.random() * count)
-        best, least = known[start], inf
-        for index in range(start - count, start):  # from a random place, once around
-            if costs[index] <= near and loads[index] < least:
-                best, least = known[index], loads[index]
+        best = self._best(known, loads, costs, limit, now, rng)
         if pooled:
             self._pool.picked(best)
+        return best
+
+    def _best(
+        self,
+        known: Sequence[C],
+        loads: list[float],
+        costs: list[float],
+        limit: float,
+        now: float,
+        rng: Random,
+    ) -> C:
+        """The cold candidate of the least cost; if all are hot, the least loaded.
+
+        Whether a candidate is cold, and whether it is an outlier, is looked at only where it is
+        among the cheapest: most times that is one.
+
+        Args:
+            costs: as they are for cold candidates that are not outliers; may be changed.
+            limit: the load above which a candidate is hot.
+        """
+        count = len(known)
+        times = [each.expected_s_per_mb for each in known]
+        outlier_s = self._outlier_factor * sorted(times)[2 * (count - 1) // 3] or inf
+        start = int(rng.random() * count)
+        best, ordered = known[start], sorted(costs)
+        while ordered[0] < inf:
+            index = costs.index(ordered[0])
+            best = known[index]
+            if loads[index] > limit or best.suspect_until > now:
+                costs[index] = inf
+            elif times[index] > outlier_s:
+                costs[index] *= _square(times[index] / outlier_s)
+                times[index] = 0.0
+            else:
+                break
+            ordered = sorted(costs)
+        near = ordered[0] * self._cost_tolerance
+        if ordered[1] > near:
+            return best
+        least = inf
+        for index in range(start - count, start):  # from a random place, once around
+            if costs[index] > near or loads[index] >= least:
+                continue
+            each = known[index]
+            if near < inf and (loads[index] > limit or each.suspect_until > now):
+                continue
+            cost, time = costs[index], times[index]
+            if time <= outlier_s or cost * _square(time / outlier_s) <= near:
+                best, least = each, loads[index]
         return best
 
     def _neglected(self, known: Sequence[C], loads: Sequence[float], now: float) -> C | None:
         """The idle candidate that was used longest ago, or None if that is not long enough ago.
 
+        At least one is idle.
+
         Long enough is `exploration_interval_s`, or less for a worker that was in use for a shorter
         time than that: its first latencies, with cold caches, are a poor sample.
         """
-        idle = [each for each, load in zip(known, loads, strict=True) if load == 0]
-        if not idle:
-            return None
-        candidate = min(idle, key=lambda each: each.last_sent_at)
+        idle = [each for each, load in zip(known, loads, strict=True) if not load]
+        candidate = min(idle, key=_last_sent_at)
         pause_s = min(
             self._exploration_interval_s, candidate.last_sent_at - candidate.first_sent_at
         )
         return (
             candidate if now - max(candidate.last_sent_at, self._explored_at) >= pause_s else None
         )
+
+
+def _with_old_reports(known: Sequence[C], oldest: float) -> tuple[list[float], list[float]]:
+    """Loads and costs, where only the client's own requests are the load of old reports."""
+    loads = [
+        each.weighted_backlog
+        if each.load_report_at >= oldest
+        else each.local_requests_per_slot / each.weight
+        for each in known
+    ]
+    costs = [
+        each.cost_s_per_mb
+        if each.load_report_at >= oldest
+        else queued_cost(each.compute_s_per_mb, load) + each.upload_s_per_mb
+        for each, load in zip(known, loads, strict=True)
+    ]
+    return loads, costs
+
+
+def _square(ratio: float) -> float:
+    return ratio * ratio  # infinite where `**` raises an error
 
 
 def _fresh(known: Sequence[C], now: float) -> Sequence[C]:

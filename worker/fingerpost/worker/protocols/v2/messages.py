@@ -27,6 +27,9 @@ class InputParameters(msgspec.Struct):
     """How the data of an input is sent."""
 
     binary_data_size: Count | None = None
+    shared_memory_region: str | None = None
+    shared_memory_byte_size: Count = 0
+    shared_memory_offset: Count = 0
 
 
 class OutputParameters(msgspec.Struct):
@@ -34,6 +37,9 @@ class OutputParameters(msgspec.Struct):
 
     binary_data: bool | None = None
     classification: Count = 0
+    shared_memory_region: str | None = None
+    shared_memory_byte_size: Count = 0
+    shared_memory_offset: Count = 0
 
 
 class Parameters(msgspec.Struct):

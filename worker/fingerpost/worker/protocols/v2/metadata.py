@@ -67,6 +67,7 @@ class OpenInferenceMetadata:
                     "binary_tensor_data",
                     "classification",
                     "model_configuration",
+                    *(["system_shared_memory"] if self._config.shared_memory else []),
                     "model_repository" if self._config.has_admin_api else "model_repository(index)",
                 ],
             }

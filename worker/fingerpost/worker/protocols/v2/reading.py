@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item
-    from fingerpost.worker.serving.memory import Held
+    from fingerpost.worker.protocols.v2.shared_memory import InputBytes, SharedMemory
+    from fingerpost.worker.serving.routes import Admitted
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
     from fingerpost.worker.tasks.inputs import ModelInputs
@@ -49,13 +50,16 @@ _MAX_SHAPE_BYTES: Final = 256
 class TensorReader:
     """Reads requests, and the items in them."""
 
-    def __init__(self, config: WorkerConfig, uploads: Uploads, turns: Turns) -> None:
+    def __init__(
+        self, config: WorkerConfig, uploads: Uploads, turns: Turns, shared: SharedMemory
+    ) -> None:
         self._config = config
         self._uploads = uploads
+        self._shared = shared
         self._turns = turns
 
     async def named(
-        self, text: LongJson, asked: InferRequest, binary: memoryview, inputs: ModelInputs
+        self, text: LongJson, asked: InferRequest, binary: InputBytes, inputs: ModelInputs
     ) -> dict[str, Sequence[Item]]:
         """The items of each input of a request for a model of several.
 
@@ -68,20 +72,19 @@ class TensorReader:
             raise InvalidRequest(f"the request has more than {MAX_INPUTS} inputs")
         found: dict[str, Sequence[Item]] = {}
         axes = inputs.axes
+        parts = binary.each(asked.inputs)
         for wanted in asked.inputs:
             what = f"input {wanted.name[:MAX_NAME]!r}"
             if wanted.name in found:
                 raise InvalidRequest(f"{what} is in the request twice: send each input once")
-            size = wanted.parameters.binary_data_size or 0
-            part, binary = binary[:size], binary[size:]
+            part = next(parts)
             if wanted.datatype == "BYTES":
                 found[wanted.name] = await self.items(text, wanted, part, what)
                 continue
             array = await self.array(text, wanted, part, what)
             alone = axes.get(wanted.name) == array.ndim
             found[wanted.name] = [array] if alone or not array.ndim else split_items(array)
-        if binary:
-            raise InvalidRequest(f"{len(binary):,} bytes follow those of the inputs")
+        next(parts, None)  # checks that nothing is left
         return found
 
     def is_alone(self, asked: InferRequest, inputs: ModelInputs, text: LongJson) -> bool:
@@ -96,10 +99,10 @@ class TensorReader:
         return True
 
     async def read(
-        self, request: web.Request, held: Held
-    ) -> tuple[LongJson, InferRequest, memoryview]:
-        """The JSON, the request in it, and the binary data behind it."""
-        view = memoryview(await self._uploads.read_tensors(request, held))
+        self, request: web.Request, admitted: Admitted
+    ) -> tuple[LongJson, InferRequest, InputBytes]:
+        """The JSON, the request in it, and the binary data behind it or in shared memory."""
+        view = memoryview(await self._uploads.read_tensors(request, admitted))
         length_of_json = header_length(request)
         length = len(view) if length_of_json is None else length_of_json
         if length > len(view):
@@ -112,7 +115,8 @@ class TensorReader:
             max_images=self._config.batching.max_queue,
             what="the request",
         )
-        return text, text.decode(InferRequest, "the request"), view[length:]
+        asked = text.decode(InferRequest, "the request")
+        return text, asked, await self._shared.inputs(request, asked, view[length:], admitted)
 
     async def items(
         self, text: LongJson, wanted: RequestedInput, binary: memoryview, what: str
@@ -208,10 +212,14 @@ def _shape(text: LongJson, wanted: RequestedInput, what: str) -> list[int]:
 def _check_source(wanted: RequestedInput, binary: memoryview, what: str) -> int | None:
     """The bytes of an input's binary data; None where its data is JSON."""
     size = wanted.parameters.binary_data_size
+    if wanted.parameters.shared_memory_region is not None:
+        if size is not None or wanted.data != ABSENT:
+            raise InvalidRequest(f"{what} has both a region of shared memory and data: send one")
+        return len(binary)
     if (size is None) == (wanted.data == ABSENT):
         raise InvalidRequest(
-            f"{what} needs exactly one of 'data' and binary data ('binary_data_size'); shared "
-            "memory is not supported"
+            f"{what} needs exactly one of 'data', binary data ('binary_data_size') and a region of "
+            "shared memory ('shared_memory_region')"
         )
     if len(binary) != (size or 0):
         raise InvalidRequest(

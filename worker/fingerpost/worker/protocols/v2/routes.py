@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Scores
+    from fingerpost.worker.protocols.v2.shared_memory import (
+        InputBytes,
+        OutputRegions,
+        SharedMemory,
+    )
     from fingerpost.worker.repository.manager import ServedVersion
     from fingerpost.worker.serving.fast_path import Answer
     from fingerpost.worker.serving.routes import Admitted, RouteContext
@@ -56,12 +61,18 @@ class OpenInferenceProtocol:
     """`POST .../infer`; `add_to` makes the route. For its other routes see `metadata`."""
 
     def __init__(
-        self, config: WorkerConfig, metrics: WorkerMetrics, uploads: Uploads, turns: Turns
+        self,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+        uploads: Uploads,
+        turns: Turns,
+        shared: SharedMemory,
     ) -> None:
         self._config = config
         self._metrics = metrics
         self._turns = turns
-        self._reader = TensorReader(config, uploads, turns)
+        self._shared = shared
+        self._reader = TensorReader(config, uploads, turns, shared)
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
@@ -77,15 +88,28 @@ class OpenInferenceProtocol:
 
     async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
         text, asked, binary = await self._reader.read(request, admitted)
-        if isinstance(admitted.served.engine, TaskEngine):
-            return await self._tensors(admitted, admitted.served.engine, text, asked, binary)
+        with self._shared.outputs(request, asked) as places:
+            engine = admitted.served.engine
+            if isinstance(engine, TaskEngine):
+                return await self._tensors(admitted, engine, text, asked, binary, places)
+            return await self._scores(admitted, text, asked, binary, places)
+
+    async def _scores(
+        self,
+        admitted: Admitted,
+        text: LongJson,
+        asked: InferRequest,
+        binary: InputBytes,
+        places: OutputRegions,
+    ) -> Answer:
+        """The scores of a classifier, whose input may have any name."""
         if len(asked.inputs) != 1:
             raise InvalidRequest(f"the request has {len(asked.inputs)} inputs: the model has one")
         (wanted,) = asked.inputs
         if len(wanted.name) > MAX_NAME or len(asked.id) > MAX_NAME:
             raise InvalidRequest(f"a name or an id has more than {MAX_NAME} characters")
         what = f"input {wanted.name!r}"
-        items = await self._reader.items(text, wanted, binary, what)
+        items = await self._reader.items(text, wanted, binary.all, what)
         if not items:
             raise InvalidRequest(f"{what} is empty: give one image or more")
         deadline = _deadline(admitted, asked)
@@ -98,7 +122,7 @@ class OpenInferenceProtocol:
         )
         self._metrics.of(served.model).images.inc(len(items))
         head = _head(served, asked)
-        return await _answer(head, asked, scores, served.labels, self._turns)
+        return await _answer(head, asked, scores, served.labels, self._turns, places)
 
     async def _tensors(
         self,
@@ -106,7 +130,8 @@ class OpenInferenceProtocol:
         engine: TaskEngine,
         text: LongJson,
         asked: InferRequest,
-        binary: memoryview,
+        binary: InputBytes,
+        places: OutputRegions,
     ) -> Answer:
         """Every input and output of a model by its name."""
         inputs = await self._reader.named(text, asked, binary, engine.backend.inputs)
@@ -121,14 +146,14 @@ class OpenInferenceProtocol:
         if count == 1 and self._reader.is_alone(asked, engine.backend.inputs, text):
             outputs = {name: each[0, ...] for name, each in outputs.items()}
         self._metrics.of(admitted.served.model).images.inc(count)
+        wanted = asked.outputs or [RequestedOutput(name=name) for name in outputs]
         wishes = [
-            (each.name, asked.parameters.binary_data_output if chosen is None else chosen)
-            for each in asked.outputs or [RequestedOutput(name=name) for name in outputs]
-            for chosen in (each.parameters.binary_data,)
+            (each.name, places.named(number) or _binary(each, asked))
+            for number, each in enumerate(wanted)
         ]
         head = _head(admitted.served, asked)
         written, payloads = await write_tensors(outputs, wishes)
-        return _response(head, written, payloads)
+        return _response(head, written, await places.placed(written, wishes, payloads))
 
 
 def _deadline(admitted: Admitted, asked: InferRequest) -> float:
@@ -146,6 +171,12 @@ def _head(served: ServedVersion, asked: InferRequest) -> dict[str, object]:
     return head
 
 
+def _binary(output: RequestedOutput, asked: InferRequest) -> bool:
+    """Whether an output is wanted as bytes."""
+    chosen = output.parameters.binary_data
+    return asked.parameters.binary_data_output if chosen is None else chosen
+
+
 def _response(
     head: dict[str, object], outputs: list[dict[str, object]], payloads: list[bytes]
 ) -> Answer:
@@ -160,16 +191,20 @@ def _response(
 
 
 async def _answer(
-    head: dict[str, object], asked: InferRequest, scores: Scores, labels: Labels, turns: Turns
+    head: dict[str, object],
+    asked: InferRequest,
+    scores: Scores,
+    labels: Labels,
+    turns: Turns,
+    places: OutputRegions,
 ) -> Answer:
     outputs: list[dict[str, object]] = []
     payloads: list[bytes] = []
-    for output in asked.outputs or [RequestedOutput(name="scores")]:
+    for number, output in enumerate(asked.outputs or [RequestedOutput(name="scores")]):
         wanted = output.parameters
         entry: dict[str, object] = {"name": output.name[:MAX_NAME]}
-        binary = wanted.binary_data
-        if binary is None:
-            binary = asked.parameters.binary_data_output
+        placed = places.named(number)
+        binary = placed or _binary(output, asked)
         data: object = None
         if wanted.classification:
             top = min(wanted.classification, len(labels))
@@ -188,7 +223,9 @@ async def _answer(
                 payload = scores.astype("<f4", copy=False).tobytes()
             else:
                 data = msgspec.Raw(await scores_json(scores.ravel(), turns))
-        if binary:
+        if placed:
+            entry["parameters"] = await places.write(number, payload)
+        elif binary:
             entry["parameters"] = {"binary_data_size": len(payload)}
             payloads.append(payload)
         else:

@@ -1,0 +1,108 @@
+"""gRPC on workers and xDS on proxies, as the chart and the components for kustomize have them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kubernetes.conftest import ROOT, Helm, Objects, by_name
+
+pytestmark = pytest.mark.system
+
+GRPC_AND_XDS: dict[str, Any] = {
+    "workers": {"cpu": {"grpc": True}, "other": {}},
+    "proxy": {"xds": True},
+    "networkPolicy": {
+        "clients": [{"namespaceSelector": {"matchLabels": {"team": "vision"}}}],
+        "monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+    },
+}
+
+
+def containers(objects: Objects, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = objects["Deployment", name]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    return found
+
+
+def test_grpc_and_xds_are_off_by_default(helm: Helm) -> None:
+    rendered = helm.render()
+    assert not [each for each in ("grpc", "xds", "8501", "12482") if each in rendered]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "service", "name", "port", "image"),
+    [
+        ("worker-cpu", "workers", "grpc", 8501, "fingerpost:onnx"),
+        ("proxy", "proxy", "xds", 12482, "fingerpost:xds"),
+    ],
+    ids=["grpc", "xds"],
+)
+def test_a_further_port_is_served_listed_and_open_to_clients_alone(
+    helm: Helm, deployment: str, service: str, name: str, port: int, image: str
+) -> None:
+    objects = helm.objects(GRPC_AND_XDS)
+    (container,) = containers(objects, f"fingerpost-{deployment}")
+    assert container["image"] == image
+    option = container["args"].index(f"--{name}-port")
+    assert container["args"][option + 1] == str(port)
+    assert {"name": name, "containerPort": port, "protocol": "TCP"} in container["ports"]
+    ports = objects["Service", f"fingerpost-{service}"]["spec"]["ports"]
+    assert ports[1:] == [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"}]
+    policy = objects["NetworkPolicy", f"fingerpost-{deployment.removesuffix('-cpu')}"]
+    assert policy["spec"]["ingress"][1:] == [
+        {
+            "ports": [{"port": port, "protocol": "TCP"}],
+            "from": GRPC_AND_XDS["networkPolicy"]["clients"],  # monitoring has no use for it
+        }
+    ]
+
+
+def test_a_pool_has_grpc_or_not_whatever_the_default_is(helm: Helm) -> None:
+    objects = helm.objects(
+        {"workerDefaults": {"grpc": True}, "workers": {"other": {"grpc": False}}}
+    )
+    for pool, ports in (("cpu", ["http", "grpc"]), ("other", ["http"])):
+        (container,) = containers(objects, f"fingerpost-worker-{pool}")
+        assert [each["name"] for each in container["ports"]] == ports
+        assert ("--grpc-port" in container["args"]) == ("grpc" in ports)
+
+
+def test_an_image_that_is_named_stays(helm: Helm) -> None:
+    own = {"tag": "own", "repository": "registry.example/proxy"}
+    objects = helm.objects({"proxy": {"xds": True, "image": own}})
+    (proxy,) = containers(objects, "fingerpost-proxy")
+    assert proxy["image"] == "registry.example/proxy:own"
+
+
+def test_the_components_for_kustomize_do_what_the_values_do(
+    helm: Helm, tools: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "deploy"
+    subprocess.run(["cp", "-r", ROOT / "deploy" / "kubernetes", copy], check=True)
+    kustomization = {
+        "resources": ["base"],
+        "components": ["components/grpc", "components/xds"],
+    }
+    (copy / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    done = subprocess.run(
+        [tools / "kubectl", "kustomize", copy], capture_output=True, text=True, check=True
+    )
+    wanted = helm.objects({"workers": {"cpu": {"grpc": True}}, "proxy": {"xds": True}})
+    found = by_name(done.stdout)
+    assert found.keys() == wanted.keys()
+    for key in (
+        *(("NetworkPolicy", f"fingerpost-{each}") for each in ("worker", "proxy")),
+        *(("Service", f"fingerpost-{each}") for each in ("workers", "proxy")),
+    ):
+        for part in ("ports", "ingress"):
+            assert found[key]["spec"].get(part) == wanted[key]["spec"].get(part), key
+    for name in ("fingerpost-worker-cpu", "fingerpost-proxy"):
+        ((ours,), (charts,)) = (containers(each, name) for each in (found, wanted))
+        assert (ours["image"], ours["ports"]) == (charts["image"], charts["ports"])
+        assert sorted(ours["args"]) == sorted(charts["args"])
