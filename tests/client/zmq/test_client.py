@@ -7,6 +7,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -133,12 +134,12 @@ async def test_a_worker_that_drains_loses_no_image(registry: str) -> None:
         await one.register()
         await two.register()
         async with Client(registry=registry, config=ZMQ) as client:
-            results = []
+            results, leaving = [], []
             async for each in client.stream([IMAGE] * 600, "flowers", concurrency=32):
                 results.append(each)
                 if len(results) == 200:
-                    leaving = asyncio.create_task(one.leave())
-            await leaving
+                    leaving.append(asyncio.create_task(one.leave()))
+            await asyncio.gather(*leaving)
             assert [each.error for each in results if each.error] == []
             assert {each.worker for each in results[-100:]} == {two.instance.id}
 
@@ -153,15 +154,35 @@ async def test_an_overloaded_worker_is_waited_for(registry: str) -> None:
             assert any("overloaded" in each.retried for each in results)
 
 
+class Held(Flowers):
+    """A model that waits while its gate is closed."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def predict(self, batch: Any) -> Any:
+        assert self.gate.wait(30)
+        return super().predict(batch)
+
+
 async def test_a_deadline_ends_an_image_in_the_worker_too(registry: str) -> None:
-    async with worker(registry) as one:
+    model = Held()
+    config = WorkerConfig(registry=registry, zmq=PORT, drain=DrainConfig(lease_s=0.0))
+    async with Worker.for_object(model, name="flowers", config=config) as one:
         await one.register()
         async with Client(registry=registry, config=ZMQ) as client:
             await client.classify(IMAGE, "flowers")
             service = not_none(one._running).service
+            model.gate.clear()
             with pytest.raises(DeadlineExceeded):
-                await client.classify(IMAGE, "flowers", timeout_s=1e-4)
+                await client.classify(IMAGE, "flowers", timeout_s=0.2)
             await until(lambda: service.admission.rif == 0)
+            cancelled = asyncio.create_task(client.classify(IMAGE, "flowers"))
+            await until(lambda: service.admission.rif == 1)
+            cancelled.cancel()
+            await until(lambda: service.admission.rif == 0)
+            model.gate.set()
             assert (await client.classify(IMAGE, "flowers")).label == "rose"
 
 
