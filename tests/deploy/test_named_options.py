@@ -38,6 +38,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/http_server.py": ("worker", "proxy", "registry"),
     "registry/seaport.py": ("worker", "proxy"),
     "client/route/relay.py": ("proxy",),
+    "client/zmq/": ("worker",),
     "registry/watching/signatures.py": ("worker",),
     "client/proxy_poll.py": CLUSTER,
     "client/resolver.py": CLUSTER,

@@ -29,7 +29,7 @@ from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.uds_transport import unix_socket
-from fingerpost.worker.zmq.config import ZmqConfig
+from fingerpost.worker.zmq_config import ZmqConfig
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
 

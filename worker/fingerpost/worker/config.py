@@ -18,7 +18,7 @@ from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
-from fingerpost.worker.zmq.config import ZmqConfig
+from fingerpost.worker.zmq_config import ZmqConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

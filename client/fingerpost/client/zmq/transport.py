@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import zmq
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from fingerpost.client.zmq.route import Place, ZmqRoute
     from fingerpost.security.curve_keys import CurveKeys
     from fingerpost.security.tls import ClientTls
+
+    Headers: TypeAlias = Mapping[str, str]
 
 __all__ = ["ZmqTransport"]
 
@@ -108,7 +110,7 @@ class ZmqTransport(Transport):
         model: str,
         top: int,
         attempt: Attempt,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         *,
         boot_id: int = 0,
         lease: str = "",
