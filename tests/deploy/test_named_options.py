@@ -49,6 +49,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "worker/grpc/": ("worker",),
     "worker/transports.py": ("worker",),
     "worker/zmq/": ("worker",),
+    "worker/zmq_config.py": ("worker",),
     "worker/config.py": ("worker",),
     "worker/backends/": LOADS,
     "worker/backends/caffe.py": ("worker", "model check", "model bench"),
