@@ -13,7 +13,8 @@ import zmq
 
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
-from fingerpost.client.transport.transport import Reply, Transport, failed
+from fingerpost.client.transport.reply import Reply
+from fingerpost.client.transport.transport import Transport, failed
 from fingerpost.client.wire import CLASS_HEADER, SUSPECT_HEADER, WAITED_HEADER
 from fingerpost.client.zmq.messages import ImageHead, OpenStream
 from fingerpost.client.zmq.session import Exchange, ZmqSession
