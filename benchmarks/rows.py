@@ -109,7 +109,7 @@ ROWS = (
         "copied from an array of the caller's. *HTTP, PNG* is what the client sends without the "
         "socket. `tritonclient` sends pixels, over HTTP or in shared memory. The goals are of "
         "processor time, the client's and the worker's together.",
-        smoke=("--rounds", "2", "--frames", "50"),
+        smoke=("--rounds", "2", "--frames", "100"),
         slack=1.6,
     ),
     Row(

@@ -93,8 +93,8 @@ def test_the_command_makes_paths_whole_and_refuses_an_api_key_for_grpc(
     monkeypatch.chdir(tmp_path)
     file = Path("credential")
 
-    def printed(**more: str) -> dict[str, Any]:
-        xds_bootstrap(proxies=["proxy-1"], tls_ca=Path("ca.pem"), token_file=file, **more)
+    def printed(envoy: str | None = None) -> dict[str, Any]:
+        xds_bootstrap(proxies=["proxy-1"], tls_ca=Path("ca.pem"), token_file=file, envoy=envoy)
         return dict(json.loads(capsys.readouterr().out))
 
     file.write_text(f"{make_key()}\n")

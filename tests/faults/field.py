@@ -23,8 +23,9 @@ from tests.support.ports import free_port
 from tests.support.processes import Process, Processes, get_json
 from tests.support.waiting import until
 
-__all__ = ["Field", "Standby", "Worker", "exit_code", "http"]
+__all__ = ["Field", "Standby", "Worker", "exit_code", "http", "images_at"]
 
+_IMAGES = re.compile(r'^fingerpost_worker_images_total\{model="(\S+)"\} (\S+)$', re.MULTILINE)
 _READY = re.compile(r"ready at https?://(\S+) as (\S+)")
 
 
@@ -234,3 +235,10 @@ async def http(method: str, url: str, body: Any = None) -> Any:
             return json.loads(content) if content.strip() else None
 
     return await asyncio.to_thread(send)
+
+
+def images_at(address: str, model: str) -> float:
+    """How many images a worker has classified with a model."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        counts = dict(_IMAGES.findall(answer.read().decode()))
+    return float(counts.get(model, 0))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from fingerpost.client import Client
-from tests.faults.field import Field
+from tests.faults.field import Field, images_at
 from tests.faults.load import SERVICE
 from tests.faults.table import Table
 from tests.support import zookeeper_server
@@ -22,7 +21,6 @@ zookeeper_program = zookeeper_server.zookeeper_program
 zookeeper_process = zookeeper_server.zookeeper_process
 
 _COLOURS = ("red", "green", "blue")
-_IMAGES = re.compile(r'^fingerpost_worker_images_total\{model="(\S+)"\} (\S+)$', re.MULTILINE)
 
 
 @pytest.fixture
@@ -93,7 +91,7 @@ async def _take_over(
                 await load.settle(field.addresses)
             else:
                 await asyncio.sleep(2.0)
-                wrong += await asyncio.to_thread(_images, victim.address, model)
+                wrong += await asyncio.to_thread(images_at, victim.address, model)
     row.load(load)
     row.count(late.requests, late.errors)
     row.at_most("images that another model classified", wrong, 0)
@@ -174,9 +172,3 @@ class _Plain:
                 else:
                     self.right += right
                     self.bad += not right
-
-
-def _images(address: str, model: str) -> float:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
-        counts = dict(_IMAGES.findall(answer.read().decode()))
-    return float(counts.get(model, 0))

@@ -135,9 +135,10 @@ class Cluster:
         self.processes, self.folder = processes, folder
         self.authority = Authority(folder)
         self.renew(3600)
-        ports = free_ports(9)
+        ports = free_ports(11)
         self.registry_port, self.plain_port, self.secure_port, self.lost_port, *ports = ports
-        self.no_registry_port, self.first_port, self.second_port, self.leased_port, _ = ports
+        self.no_registry_port, self.first_port, self.second_port, self.leased_port, *ports = ports
+        self.xds_port, self.grpc_port, _ = ports
         self.registry_url = f"http://127.0.0.1:{self.registry_port}"
         self.plain = f"127.0.0.1:{self.plain_port}"
         self.secure = f"127.0.0.1:{self.secure_port}"
@@ -178,7 +179,10 @@ class Cluster:
         self.start_proxies()
         self.start_first()
         registry = self.registry_url
-        self.worker(registry, "digits", "--port", self.second_port, "--max-queue", 2, name="second")
+        self.worker(
+            registry, "digits", "--port", self.second_port, "--grpc-port", self.grpc_port,
+            "--max-queue", 2, name="second",
+        )  # fmt: skip
         self.worker(f"http://127.0.0.1:{self.wire.port}", "lonely", "--lease", 0, name="lonely")
         self.start_leased()
         for service, count in (("digits", 2), ("lonely", 1), ("leased", 1)):
@@ -190,7 +194,9 @@ class Cluster:
 
     def start_proxies(self) -> None:
         registry = ("--registry", self.registry_url)
-        self.running["plain"] = self.processes.start("proxy", "--port", self.plain_port, *registry)
+        self.running["plain"] = self.processes.start(
+            "proxy", "--port", self.plain_port, "--xds-port", self.xds_port, *registry
+        )
         self.running["secure"] = self.processes.start(
             "proxy", "--port", self.secure_port, *registry, "--tls-allow-plain",
             "--tls-cert", self.pair.cert, "--tls-key", self.pair.key,

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import math
+import queue
 import signal
 import socket
 import subprocess
@@ -21,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
+from fingerpost.proxy.xds.messages import message_class
 from tests.monitoring.cluster import Cluster, Load, gray, post, running_cluster
 from tests.monitoring.stack import MONITORING, Stack, program, running_stack
 from tests.support.processes import Processes
@@ -146,6 +149,32 @@ def a_certificate_that_nobody_renewed(cluster: Cluster) -> Callable[[], object]:
     # Begun a minute ago: less than a fifth is left when it has 15 s. An expired one is worse yet.
     cluster.renew(14)
     return lambda: cluster.renew(3600)
+
+
+@fault("registry stopped", "XdsRejected")
+def a_client_of_grpc_refuses_what_xds_tells(cluster: Cluster) -> Callable[[], object]:
+    request = message_class("envoy.service.discovery.v3.DiscoveryRequest")
+    response = message_class("envoy.service.discovery.v3.DiscoveryResponse")
+    asked = request(
+        type_url="type.googleapis.com/envoy.config.cluster.v3.Cluster", resource_names=["digits"]
+    )
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    said.put(asked)
+    channel = grpc.insecure_channel(f"127.0.0.1:{cluster.xds_port}")
+    calls = channel.stream_stream(
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )(iter(said.get, None))
+    asked.response_nonce = next(calls).nonce
+    asked.error_detail.message = "no such policy"
+    said.put(asked)
+
+    def mend() -> None:
+        said.put(None)
+        channel.close()
+
+    return mend
 
 
 @fault("registry stopped", "IssuersFailing")
@@ -271,12 +300,19 @@ def test_nothing_fires_in_a_healthy_cluster(world: World) -> None:
     until_blocking(lambda: set(stack.firing()) == {"FingerpostProxyNotReady"}, within_s=60)
 
 
+def ready_by_grpc(port: int) -> None:
+    """Ask a worker by gRPC whether it is ready."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=10)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_faults_fire_and_end(world: World, phase: str) -> None:
     cluster, stack = world.cluster, world.stack
     begun = time.monotonic()
     url = f"http://{cluster.second}/v1/classify/digits"
     good = Load(lambda: post(url, _GRAY), pause_s=0.1)
+    by_grpc = Load(lambda: ready_by_grpc(cluster.grpc_port), pause_s=0.5)
     wanted = set().union(*(alerts for _, alerts in PHASES[phase]))
     seen: dict[str, float] = {}
     mend = [function(cluster) for function, _ in PHASES[phase]]
@@ -294,6 +330,7 @@ def test_faults_fire_and_end(world: World, phase: str) -> None:
         for each in mend:
             each()
         good.end()
+        by_grpc.end()
     mended = time.monotonic()
     try:
         until_blocking(lambda: not stack.firing(), within_s=90, every_s=0.3)

@@ -42,6 +42,16 @@ def test_held_lookups_are_demand_where_there_is_no_worker() -> None:
     assert (load.workers, load.rif, load.held, load.demand) == (0, 0, 3, 3)
 
 
+def test_a_lookup_that_was_held_is_use_until_its_image_is_answered() -> None:
+    """Between the end of a hold and the probe that sees its image, nothing else would tell."""
+    demand = Demand()
+    demand.used("digits", 0.5)
+    demand.probed([snapshot(A)], {"a": report(0, 0)}, 1.0)
+    assert demand.load(snapshot(A), {}, 0, 1.0).demand == 1
+    demand.probed([snapshot(A)], {"a": report(0, 0)}, 15.6)
+    assert demand.load(snapshot(A), {}, 0, 15.6).demand == 0
+
+
 def test_a_worker_that_answered_between_two_probes_is_in_use() -> None:
     demand = Demand()
     demand.probed([snapshot(A)], {"a": report(0, 100)}, 0.0)

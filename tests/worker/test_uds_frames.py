@@ -74,6 +74,9 @@ async def test_the_answer_is_that_of_a_png(short_folder: Path, layout: str) -> N
             mapped = await client.classify(frame, "flowers")
             assert client.stats.bytes_sent == 0
             assert mapped.image_bytes == frame.nbytes
+            dispatcher: Any = client._dispatcher
+            # What the routing goes by: without megabytes an answer would be no sample.
+            assert dispatcher._services["flowers"]._mb > 0
             inferred = await client.infer(frame, "flowers@1")
             assert client.stats.bytes_sent == 0
         assert mapped.predictions == png.predictions

@@ -29,7 +29,8 @@ class LoadAnswer(msgspec.Struct, frozen=True, kw_only=True):
             worker that serves several models counts in each of them.
         held: lookups that this proxy holds until there is a worker.
         demand: what to scale on: `rif` on average over 15 s, rounded up, and `held`. At least 1
-            while the workers have answered an image in these 15 s; 0 means that nobody uses it.
+            while the workers have answered an image or a lookup was held in these 15 s; 0 means
+            that nobody uses it.
     """
 
     service: str
@@ -70,6 +71,10 @@ class Demand:
                 if before[0] != report.boot_id or report.images > before[1]:
                     used_at[name] = now
         self._samples, self._images, self._used_at = samples, images, used_at
+
+    def used(self, service: str, now: float) -> None:
+        """Somebody wants it at this moment, though no worker has answered an image yet."""
+        self._used_at[service] = now
 
     def load(
         self, snapshot: Snapshot, reports: Mapping[str, LoadReport], held: int, now: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -104,6 +105,8 @@ class StartHolds:
                 if seen.index == snapshot.index and clock() - began < wait_s / 2:
                     return  # holds were ended: this proxy leaves, or who may ask has changed
         finally:
+            # The image is on its way now, and no probe has seen one: the worker is not unused.
+            self._probes.demand.used(service, time.monotonic())
             self.held[service] -= 1
             if not self.held[service]:
                 del self.held[service]

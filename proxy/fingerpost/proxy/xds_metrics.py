@@ -19,6 +19,11 @@ class XdsMetrics:
         self.streams = Gauge(
             "fingerpost_proxy_xds_streams", "Clients of xDS that are connected", registry=registry
         )
+        self.rejecting = Gauge(
+            "fingerpost_proxy_xds_rejecting_streams",
+            "Clients of xDS that have refused what they were told last, of some kind",
+            registry=registry,
+        )
         self.responses = Counter(
             "fingerpost_proxy_xds_responses",
             "Responses of xDS that were sent, by kind of resource",

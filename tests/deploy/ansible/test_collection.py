@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 
-from fingerpost.deploy.commands import proxy, worker
+from fingerpost.deploy.commands import proxy, register, worker
 from fingerpost.deploy.credentials import CREDENTIALS
 
 pytestmark = pytest.mark.core
@@ -33,6 +33,7 @@ TAKEN = {
                "input_layer", "output_layer", "input_mean", "input_std", "image_size",
                "input_layout", "classes"},
     "proxy": {"host", "port", "snapshots"},
+    "register": {"service", "command"},
 }  # fmt: skip
 BOTH = {"registry", "registries", "registry_token", "follow_parent"}
 TYPES = {int: "int", float: "float", bool: "bool"}
@@ -85,11 +86,25 @@ def test_a_role_takes_the_options_of_its_command(name: str, module: Any) -> None
     assert types(found) == types(wanted), f"write this there:\n{yaml.safe_dump(wanted, width=110)}"
 
 
-@pytest.mark.parametrize("name", ["worker", "proxy"])
+def test_a_server_of_others_takes_the_options_of_register() -> None:
+    wanted = options_of(register, "register")
+    server = spec("fingerpost_register")["fingerpost_register_servers"]["options"]
+    found = server["options"]["options"]
+    assert all(each["description"] for each in found.values())
+    assert types(found) == types(wanted), f"write this there:\n{yaml.safe_dump(wanted, width=110)}"
+    assert [name for name, each in found.items() if each.get("required")] == ["port"]
+    unit = (UNITS / "fingerpost-register@.service").read_text()
+    assert "EnvironmentFile=/etc/fingerpost/register-%i.env" in unit
+    tasks = (COLLECTION / "roles/fingerpost_register/tasks/server.yml").read_text()
+    assert "/etc/fingerpost/register-{{ _fingerpost_register_server.service }}.env" in tasks
+
+
+@pytest.mark.parametrize("name", ["worker", "proxy", "register"])
 def test_a_role_takes_the_credentials_that_exist(name: str) -> None:
     found = spec(f"fingerpost_{name}")[f"fingerpost_{name}_credentials"]["options"]
     assert found.keys() <= CREDENTIALS.keys()
-    assert {"registry-token", "tls-cert", "tls-key", "registry-ca"} <= found.keys()
+    served = {"tls-cert", "tls-key"} if name != "register" else set()
+    assert {"registry-token", "registry-ca"} | served <= found.keys()
     assert all(each["no_log"] for each in found.values()), "a secret is not shown"
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from fingerpost.client.credential import Credential
 from fingerpost.client.reach import REACHED_PATH, ReachAnswer
 from fingerpost.deploy.doctor.cluster_checks import ClusterChecks
 from fingerpost.deploy.doctor.finding import Finding, Level
+from fingerpost.deploy.doctor.grpc_checks import check_grpc
 from fingerpost.errors import UnknownPath
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import RegistryConfig
@@ -104,6 +106,51 @@ async def test_the_workers_port_may_be_taken(registry: str) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - as the worker would
         found = await look(registry, "http://127.0.0.1:9", port=taken.getsockname()[1])
     assert "Address already in use" in found["ERROR port"].message
+
+
+async def test_further_ports_are_reached_or_not(registry: str) -> None:
+    ports = {"grpc": free_port(), "xds": free_port()}
+    async with Proxy(ProxyConfig(registry=registry, port=0)) as proxy:
+        name = f"proxy 127.0.0.1:{proxy.port}"
+        found = await look(registry, proxy.url, grpc_ports=ports)
+        for kind, port in ports.items():
+            text = f"it reaches port {port} of 127.0.0.1"
+            assert found[f"OK {name} {kind}"].message == text
+        with socket.create_server(("0.0.0.0", ports["grpc"])):  # noqa: S104 - as the worker would
+            found = await look(registry, proxy.url, grpc_ports=ports)
+        assert f"OK {name} xds" in found
+        assert not [each for each in found if each.endswith(" grpc")], "check_grpc says it"
+    answer = ReachAnswer(
+        address="10.0.0.7", port=12990, reached=False, problem="Connection refused"
+    )
+    async with Old(answer) as url:
+        found = await look(registry, url, grpc_ports=ports)
+    back = found[f"ERROR proxy {url.removeprefix('http://')} grpc"]
+    assert back.message == "it cannot reach port 12990 of 10.0.0.7: Connection refused"
+    assert "firewall" in back.remedy
+    async with Old(None) as url:
+        found = await look(registry, url, grpc_ports=ports)
+    assert not [each for each in found if each.endswith((" grpc", " xds"))]
+
+
+def test_grpc_needs_its_extra_and_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_at(port: int, *, running: bool = False) -> list[tuple[str, str, str]]:
+        ports = {"grpc": port, "xds": 0}
+        found = check_grpc(ports, port=8500, running=running)
+        return [(each.level.name, each.check, f"{each.message} {each.remedy}") for each in found]
+
+    free = free_port()
+    assert look_at(free)[0] == ("OK", "grpc", f"port {free} is free ")
+    assert look_at(0)[1] == ("OK", "xds", "installed ")
+    assert look_at(8500)[0][0] == "ERROR"
+    assert "port 8500 is that of HTTP, too give another one with --grpc-port" in look_at(8500)[0][2]
+    with socket.create_server(("0.0.0.0", free)):  # noqa: S104 - as a worker would
+        assert "Address already in use" in look_at(free)[0][2]
+        assert look_at(free, running=True)[0][0] == "OK"
+    monkeypatch.setitem(sys.modules, "grpc_health", None)  # as if it were not installed
+    level, _, text = look_at(free)[0]
+    assert (level, look_at(free)[1][0]) == ("ERROR", "OK")
+    assert "grpc_health missing pip install 'fingerpost[grpc]'" in text
 
 
 async def test_a_proxy_that_asks_who_calls(registry: str, tmp_path: Path) -> None:

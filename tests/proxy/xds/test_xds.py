@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from tests.proxy.xds.echo import XdsWorld, xds_world
@@ -118,6 +120,27 @@ async def test_a_refusal_is_counted_and_logged_and_not_answered_by_the_same(
         assert "\n" not in line
         assert "policy" in line
         assert await follower.ask(LISTENER, "digits") == {"digits"}, "the stream goes on"
+        assert await rejecting(world) == 1
+        # More names with the version of before: it has not taken what it refused.
+        await follower.send(CLUSTER, "digits", "x", response_nonce=response.nonce)
+        nonce = (await follower.receive()).nonce
+        assert await rejecting(world) == 1
+        taken = {"response_nonce": nonce, "version_info": nonce}
+        await follower.send(CLUSTER, "digits", "x", **taken)
+
+        async def none_left() -> bool:
+            return await rejecting(world) == 0
+
+        await until(none_left, within_s=5)
+
+
+async def rejecting(world: XdsWorld) -> int:
+    """How many clients have refused what they were told last."""
+    url = f"{world.proxy.url}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        text = await response.text()
+    (found,) = re.findall(r"^fingerpost_proxy_xds_rejecting_streams (\d+)", text, re.MULTILINE)
+    return int(found)
 
 
 async def test_a_hundred_thousand_names_are_refused_and_nobody_else_is_disturbed(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 
@@ -271,3 +273,14 @@ async def test_the_table_of_bad_images() -> None:
                 assert "input 'image', image 0" in not_none(caught.value.details()), name
             assert await asyncio.wait_for(infer(ONE), 20)
         assert rig.service.memory.used == 0
+
+
+async def test_calls_are_counted_by_method_and_status(rig: Rig) -> None:
+    await call(rig, ONE)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call(rig, b"\xff")
+    async with aiohttp.ClientSession() as session, session.get(f"{rig.url}/metrics") as response:
+        text = await response.text()
+    for code in ("OK", "INVALID_ARGUMENT"):
+        line = f'fingerpost_worker_grpc_calls_total{{code="{code}",method="ModelInfer"}} '
+        assert re.search(f"{re.escape(line)}[1-9]", text)

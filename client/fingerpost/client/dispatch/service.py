@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fingerpost.client.route.route import Route
     from fingerpost.client.routing import Endpoint, Pick
     from fingerpost.client.transport.attempt import Attempt
-    from fingerpost.client.transport.transport import Reply, Transport
+    from fingerpost.client.transport.reply import Reply
+    from fingerpost.client.transport.transport import Transport
     from fingerpost.registry import ModelReference, Snapshot, Watch
 
 __all__ = ["Service"]
@@ -132,7 +133,7 @@ class Service:
         if reply is not None and reply.error is not None:
             retry_after_s = reply.error.retry_after_s
             rate_limited = reply.error.limit in RATES
-        sent_mb = attempt.sent_bytes / 1e6
+        sent_mb = (attempt.sent_bytes + attempt.mapped_bytes) / 1e6
         if reply is not None and reply.answer is not None and attempt.sent_at is not None:
             timings = reply.answer.results[0].timings_ms
             if timings is not None:

@@ -41,6 +41,7 @@ class Attempt:
     Attributes:
         boot_id: identifies the worker process that it is sent to; 0 if that is not known.
         sent_bytes: how many bytes of the image were sent.
+        mapped_bytes: how many bytes a frame has whose memory was sent instead.
         sent_at: when the whole image was sent, in the event loop's time; None until then.
         lead: called when there is a connection, before the request is sent: returns more header
             fields. None for an image that is sent as a body.
@@ -56,6 +57,7 @@ class Attempt:
         "informed",
         "lead",
         "liveness",
+        "mapped_bytes",
         "max_answer_bytes",
         "sent_at",
         "sent_bytes",
@@ -72,6 +74,7 @@ class Attempt:
         self.liveness = liveness
         self.lead: Callable[[], bytes] | None = None
         self.boot_id = 0
+        self.mapped_bytes = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
         self.informed = False
@@ -85,6 +88,7 @@ class Attempt:
     async def encoded(self) -> bytes | OneShot:
         """The image as bytes; a frame is encoded, and stays so."""
         if not isinstance(self.data, bytes | OneShot):
+            self.mapped_bytes = 0
             self.data = await self.data.encoded()
         return self.data
 

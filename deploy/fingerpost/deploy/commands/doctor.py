@@ -57,6 +57,24 @@ def doctor(
             help="Port that workers will listen on; 0 tries a free one.", min=0, max=65535
         ),
     ] = 0,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port at which workers will serve gRPC (--grpc-port of theirs).",
+            show_default=False,
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    xds_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port at which a proxy here will serve xDS (--xds-port of its).",
+            show_default=False,
+            min=0,
+            max=65535,
+        ),
+    ] = None,
     serving: Annotated[
         float | None,
         typer.Option(
@@ -95,6 +113,8 @@ def doctor(
         credential=Credential.of(api_key=api_key, token=None, token_file=token_file),
         models=models,
         port=port,
+        grpc_port=grpc_port,
+        xds_port=xds_port,
         serving_s=serving,
     )
     if json:

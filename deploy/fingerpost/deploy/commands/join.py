@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,7 +97,7 @@ def join(
             "--models /srv/fingerpost/models"
         )
     options = ["--port", str(port), *(worker_options or ())]
-    _check_options(options)
+    grpc_port = _checked(options)["grpc_port"]
     plan = JoinPlan.make(
         registry=registry,
         models=models,
@@ -114,6 +114,7 @@ def join(
         tls=tls,
         models=models,
         port=0 if dry_run or node.active else port,
+        grpc_port=0 if grpc_port is not None and (dry_run or node.active) else grpc_port,
     )
     print_findings([each for each in findings if each.level is not Level.OK] or findings)
     if exit_status(findings, strict=False) and not (force or dry_run):
@@ -143,15 +144,16 @@ async def _first_images(
     return await send_first_images(registry, registry_config, tls, 30.0)
 
 
-def _check_options(options: list[str]) -> None:
-    """Let the worker's command line refuse what it does not know, before anything changes."""
+def _checked(options: list[str]) -> dict[str, Any]:
+    """The values of the worker's options, which refuses what it does not know before any change."""
     from fingerpost.deploy.commands import worker
 
     app = typer.Typer()
     app.callback()(lambda: None)  # a single command would have no name
     worker.add_to(app)
     command = vars(typer.main.get_command(app))["commands"]["worker"]
-    command.make_context("fingerpost worker", list(options))
+    found: dict[str, Any] = command.make_context("fingerpost worker", list(options)).params
+    return found
 
 
 def _show(changes: Sequence[PlannedFile]) -> None:

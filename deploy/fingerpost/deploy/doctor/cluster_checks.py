@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -36,7 +38,7 @@ from fingerpost.registry.peer_session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from yarl import URL
 
@@ -71,6 +73,8 @@ class ClusterChecks:
         credential: what the proxies are shown, if they ask.
         port: the port of the worker that is to run here; 0 takes a free one.
         name: the machine's name.
+        grpc_ports: further ports that are to be served here, by `grpc` and `xds`, which say so in
+            the findings. One that is taken is left out: see `check_grpc`.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class ClusterChecks:
         credential: Credential | None,
         port: int,
         name: str,
+        grpc_ports: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._url = registry
         self._registry_config = registry_config
@@ -91,6 +96,7 @@ class ClusterChecks:
         self._credential = credential
         self._port = port
         self._name = name
+        self._grpc_ports = grpc_ports
 
     async def run(self) -> list[Finding]:
         """All findings, the registry's first."""
@@ -103,6 +109,11 @@ class ClusterChecks:
             async with AskedBack(nonce, self._port) as here:
                 for proxy in self._proxies:
                     found += await self._proxy(proxy, here, nonce)
+            for kind, port in self._grpc_ports.items():
+                with contextlib.suppress(ConfigurationError):
+                    async with AskedBack(nonce, port) as here:
+                        for proxy in self._proxies:
+                            found += await self._further(kind, proxy, here, nonce)
         except ConfigurationError as failed:
             remedy = "stop what uses the port, or give another one (--port)"
             found.append(error("port", str(failed), remedy))
@@ -198,6 +209,26 @@ class ClusterChecks:
         if answer.reached:
             findings.append(await self._speed(name, url, question, here))
         return findings
+
+    async def _further(
+        self, kind: str, proxy: str, here: AskedBack, nonce: str
+    ) -> Iterable[Finding]:
+        """Whether a proxy reaches a further port, in the place of clients, who connect to it."""
+        try:
+            url = proxy_url(proxy)
+            question = {"port": str(here.port), "nonce": nonce}
+            status, body = await self._post(url, question, _TIMEOUT_S)
+            if status != 200:
+                return ()  # the port of HTTP has the finding
+            answer = msgspec.json.decode(body, type=ReachAnswer)
+        except (FingerpostError, TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            return ()  # likewise
+        name = f"proxy {url.host}:{url.port} {kind}"
+        if answer.reached:
+            return (ok(name, f"it reaches port {answer.port} of {answer.address}"),)
+        text = f"it cannot reach port {answer.port} of {answer.address}: {answer.problem}"
+        remedy = "open that port in the firewall of this machine and on the way: clients of gRPC "
+        return (error(name, text, f"{remedy}connect to it"),)
 
     async def _speed(
         self, name: str, url: URL, question: dict[str, str], here: AskedBack

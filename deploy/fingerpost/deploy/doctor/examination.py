@@ -12,6 +12,7 @@ from fingerpost.deploy.doctor.finding import Level, error, ok
 from fingerpost.deploy.doctor.framework_checks import check_frameworks, installed_packages
 from fingerpost.deploy.doctor.gpu_checks import check_gpus
 from fingerpost.deploy.doctor.gpu_state import read_gpus
+from fingerpost.deploy.doctor.grpc_checks import check_grpc
 from fingerpost.deploy.doctor.machine_checks import check_machine
 from fingerpost.deploy.doctor.machine_state import read_machine
 from fingerpost.deploy.doctor.model_checks import check_models
@@ -41,6 +42,8 @@ def examine(
     credential: Credential | None = None,
     models: Path | None = None,
     port: int = 0,
+    grpc_port: int | None = None,
+    xds_port: int | None = None,
     serving_s: float | None = None,
 ) -> list[Finding]:
     """Look at this machine, and at its cluster.
@@ -49,6 +52,9 @@ def examine(
         registry, registry_config, proxies, tls, credential, port: see `ClusterChecks`; without a
             registry and proxies, only the machine is looked at.
         models: the folder of its models.
+        grpc_port: the port at which workers here shall serve gRPC; 0 is one that is not known, and
+            None is none.
+        xds_port: likewise that at which a proxy here shall serve xDS.
         serving_s: wait so long until the workers that run here serve; proxies are then asked
             whether they name them, in place of whether they reach a port.
     """
@@ -62,6 +68,9 @@ def examine(
     ]
     if models is not None:
         found += check_models(models)
+    asked = {"grpc": grpc_port, "xds": xds_port}
+    grpc_ports = {kind: number for kind, number in asked.items() if number is not None}
+    found += check_grpc(grpc_ports, port=port, running=serving_s is not None)
     if registry is not None:
         checks = ClusterChecks(
             registry=registry,
@@ -71,6 +80,7 @@ def examine(
             credential=credential,
             port=port,
             name=machine.name,
+            grpc_ports={kind: number for kind, number in grpc_ports.items() if number},
         )
         if serving_s is None:
             found += asyncio.run(checks.run())

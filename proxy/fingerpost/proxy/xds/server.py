@@ -196,6 +196,7 @@ class XdsServer:
         finally:
             self._streams.discard(stream)
             self._metrics.streams.set(len(self._streams))
+            self._count_rejecting()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -235,6 +236,8 @@ class XdsServer:
             async for request in requests:
                 if request.HasField("error_detail"):
                     self._rejected(request, stream, context.peer())
+                if stream.judge(request):
+                    self._count_rejecting()
                 known = stream.followed
                 names = stream.take(request)
                 self._refuse(stream, names - known)
@@ -267,6 +270,9 @@ class XdsServer:
                 one_line(request.error_detail.message, 300),
                 f" ({count - 1} others since the last such line)" if count > 1 else "",
             )
+
+    def _count_rejecting(self) -> None:
+        self._metrics.rejecting.set(sum(bool(each.rejects) for each in self._streams))
 
     async def _know(self, stream: Stream, names: Iterable[str]) -> None:
         """Let the directory follow models that it has not been asked for before."""

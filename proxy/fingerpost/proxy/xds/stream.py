@@ -42,6 +42,7 @@ class Stream:
         node: what the client calls itself.
         followed: the names of clusters and endpoints that it follows.
         follows_every: whether it follows all clusters, or the routes of an Envoy.
+        rejects: the types of which it has refused what it was told last.
     """
 
     def __init__(self, max_names: int, catalog: XdsCatalog, head: CallHead) -> None:
@@ -57,6 +58,17 @@ class Stream:
         self.node = ""
         self.followed: frozenset[str] = frozenset()
         self.follows_every = False
+        self.rejects: set[str] = set()
+
+    def judge(self, request: Any) -> bool:
+        """Note whether a request refuses or accepts a response; returns whether that is new."""
+        type_url, before = request.type_url, len(self.rejects)
+        if request.HasField("error_detail"):
+            if type_url in TYPES:
+                self.rejects.add(type_url)
+        elif self._accepts(request):
+            self.rejects.discard(type_url)
+        return len(self.rejects) != before
 
     def take(self, request: Any) -> frozenset[str]:
         """Take a request; returns the names that it follows now."""
@@ -99,6 +111,9 @@ class Stream:
             models=None if models is None else frozenset(models),
         )
 
+    def _accepts(self, request: Any) -> bool:
+        raise NotImplementedError
+
     def _follow(self, request: Any) -> None:
         raise NotImplementedError
 
@@ -108,6 +123,10 @@ class Stream:
 
 class WholeStream(Stream):
     """A client of the state of the world."""
+
+    def _accepts(self, request: Any) -> bool:
+        # One that only changes its names repeats the last nonce, and the version that it has taken.
+        return bool(request.response_nonce) and request.version_info == request.response_nonce
 
     def _follow(self, request: Any) -> None:
         if not self._session.is_stale(request.type_url, request.response_nonce):
@@ -126,6 +145,9 @@ class WholeStream(Stream):
 
 class DeltaStream(Stream):
     """A client of the incremental variant."""
+
+    def _accepts(self, request: Any) -> bool:
+        return bool(request.response_nonce)
 
     def _follow(self, request: Any) -> None:
         self._session.change_names(

@@ -38,6 +38,7 @@ from fingerpost.worker.serving.routes import Admitted
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
+    from prometheus_client import Counter
 
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import RequestConfig
@@ -71,11 +72,15 @@ class Calls:
         context: what all protocols share.
         limits: the limits of requests.
         orca: writes the load report of each answer.
+        answered: counts calls by `method` and `code`.
     """
 
-    def __init__(self, context: RouteContext, limits: RequestConfig, orca: OrcaReports) -> None:
+    def __init__(
+        self, context: RouteContext, limits: RequestConfig, orca: OrcaReports, answered: Counter
+    ) -> None:
         self._context = context
         self._orca = orca
+        self._answered = answered
         self._max_upload_s = max(limits.body_timeout_s, limits.max_bytes / _UPLOAD_PER_S)
 
     def simple(self, path: str, name: str, work: Simple) -> Any:
@@ -242,9 +247,11 @@ class Calls:
         """
         result = await found
         load = self._orca.trailer(self._context.load(head))
+        code = status_code(result) if isinstance(result, FingerpostError) else grpc.StatusCode.OK
+        self._answered.labels(head.path.rpartition("/")[2], code.name).inc()
         if isinstance(result, FingerpostError):
             message, trailer = error_trailer(result)
-            await context.abort(status_code(result), message, (*trailer, load))
+            await context.abort(code, message, (*trailer, load))
         context.set_trailing_metadata((load,))
         data: bytes = b"" if result is None else result.SerializeToString()
         return data

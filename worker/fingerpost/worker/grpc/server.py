@@ -65,7 +65,7 @@ class GrpcServer:
     ) -> None:
         self._config = config
         self._orca = OrcaReports(context.load, lambda: metrics.images)
-        self._calls = Calls(context, config.requests, self._orca)
+        self._calls = Calls(context, config.requests, self._orca, metrics.grpc_calls)
         self._server = make_server(options=self._options())
         aio: Any = vars(health)["aio"]  # its type stubs have it not
         self._health = aio.HealthServicer()

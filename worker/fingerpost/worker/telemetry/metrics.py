@@ -199,6 +199,12 @@ class WorkerMetrics(Collector):
             ["code"],
             registry=self.registry,
         )
+        self.grpc_calls = Counter(
+            f"{_PREFIX}grpc_calls",
+            "Calls of gRPC that were answered, by method and status",
+            ["method", "code"],
+            registry=self.registry,
+        )
         self.access_log_dropped = Counter(
             f"{_PREFIX}access_log_dropped_lines",
             "Access log lines that could not be written in time",

@@ -39,8 +39,8 @@ _value:
   type: str
 """
 
-# What systemd neither splits, expands nor unquotes; as `fingerpost join` has it.
-_PLAIN: Final = re.compile(r"[\w./:@,=+?&\[\]-]+", re.ASCII)
+# What systemd neither splits, expands nor unquotes; as `fingerpost join` has it, and `#`.
+_PLAIN: Final = re.compile(r"[\w./:@,=+?&#\[\]-]+", re.ASCII)
 
 
 def command_line(options: Mapping[str, Any], name: str = "options") -> str:
@@ -65,7 +65,7 @@ def command_line(options: Mapping[str, Any], name: str = "options") -> str:
             if _PLAIN.fullmatch(str(each)) is None:
                 raise AnsibleFilterError(
                     f"{name}.{key}: {each!r} cannot stand in a unit: use letters, digits and "
-                    "./:@,=+?&-, without spaces"
+                    "./:@,=+?&#-, without spaces"
                 )
             words += [option, str(each)]
     return " ".join(words)
