@@ -10,7 +10,7 @@ from fingerpost.errors import CallerError, DeadlineExceeded, NoWorker, UnknownMo
 if TYPE_CHECKING:
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.dispatch.service import Service
-    from fingerpost.client.transport.transport import Reply
+    from fingerpost.client.transport.reply import Reply
     from fingerpost.registry import Snapshot
 
 __all__ = [

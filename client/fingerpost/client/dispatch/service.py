@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fingerpost.client.route.route import Route
     from fingerpost.client.routing import Endpoint, Pick
     from fingerpost.client.transport.attempt import Attempt
-    from fingerpost.client.transport.transport import Reply, Transport
+    from fingerpost.client.transport.reply import Reply
+    from fingerpost.client.transport.transport import Transport
     from fingerpost.registry import ModelReference, Snapshot, Watch
 
 __all__ = ["Service"]

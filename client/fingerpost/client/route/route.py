@@ -92,6 +92,14 @@ class Route(Protocol):
         """What answered: the peer, or the worker (id and address) that the peer named."""
         ...
 
+    def foreign_head(self, peer: Instance, path: str) -> str:
+        """The request line and header fields for a foreign worker that takes images at `path`."""
+        ...
+
+    def foreign_address(self, peer: Instance) -> str:
+        """The address of the foreign worker to which this peer leads."""
+        ...
+
     def count(self, stats: Stats, sent_bytes: int) -> None:
         """Count image bytes that were sent over this route."""
         ...
@@ -139,6 +147,14 @@ class DirectRoute:
     def origin(self, peer: Instance, worker: str) -> Origin:
         """The peer, which is a worker."""
         return Origin(peer.id, peer.address)
+
+    def foreign_head(self, peer: Instance, path: str) -> str:
+        """See `Route.foreign_head`: the path at the worker."""
+        return f"POST {path} HTTP/1.1\r\nHost: {peer.address}\r\n"
+
+    def foreign_address(self, peer: Instance) -> str:
+        """See `Route.foreign_address`: the peer's own."""
+        return peer.address
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
         """Count image bytes that went straight to a worker."""
