@@ -166,7 +166,10 @@ class StreamSession:
         except Exception:
             logger.exception("image %d of a stream failed", seq)
             result = internal_error()
-        await link.answer(seq, image, result)
+        try:
+            await link.answer(seq, image, result)
+        finally:
+            del result  # an error's traceback has this frame: a cycle
 
     async def _run(self, image: StreamImage, arrived: float) -> ImageAnswer:
         """The answer of the model.
@@ -176,7 +179,11 @@ class StreamSession:
         """
         order, body = self._order, image.body
         if image.problem is not None:
-            raise image.problem
+            problem, image.problem = image.problem, None
+            try:
+                raise problem
+            finally:
+                del problem  # its traceback has this frame: a cycle
         self._check_size(image)
         left_s = DEFAULT_DEADLINE_S if image.deadline_ms is None else image.deadline_ms / 1000
         deadline = arrived + min(DEFAULT_DEADLINE_S, left_s)
