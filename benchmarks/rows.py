@@ -78,6 +78,16 @@ ROWS = (
         "first goal is for processors that encrypt faster than this one (2.3 GB/s).",
     ),
     Row(
+        name="zeromq",
+        module="benchmarks.zeromq",
+        results=("zeromq",),
+        title="ZeroMQ",
+        claim="ZeroMQ moves photos at least as fast as HTTP, on one host, with a model that does "
+        "nothing. libzmq reads and writes in a thread of its own, and Python copies no byte of a "
+        "photo. Each small image costs more than by HTTP: it passes between two threads in "
+        "each process.",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),

@@ -265,3 +265,36 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = Sleeper(tmp_path_factory.mktemp("models") / "colours", 0)
     with Processes(tmp_path_factory.mktemp("colours")) as processes:
         yield processes.two_workers(model.folder)
+
+
+class Foreign:
+    """Somebody's own server: `answer` says what it answers."""
+
+    def __init__(self) -> None:
+        self.server = Server(self._serve)
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.answer: object = {"daisy": 0.25, "rose": 0.75}
+        self.status = 200
+        self.delay_s = 0.0
+        self.busy = self.most = 0
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        try:
+            body = await request.read()
+            self.requests.append((request.path_qs, dict(request.headers), body))
+            await asyncio.sleep(self.delay_s)
+            return web.json_response(self.answer, status=self.status)
+        finally:
+            self.busy -= 1
+
+
+@pytest.fixture
+async def foreign():
+    servers = [Foreign(), Foreign(), Foreign()]
+    for each in servers:
+        await each.server.start()
+    yield servers
+    for each in servers:
+        await each.server.stop()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import pytest
-from aiohttp import web
-from tests.client.conftest import Server
 from tests.support.colours import LABELS, encoded
+from tests.support.foreign import static_url as url
 from tests.support.rig import serving
 
 from fingerpost.client import Classification, Client, ClientConfig
@@ -39,11 +37,6 @@ CASES = [
     ({"protocol": "tfserving", **TENSOR}, True),
     ({"protocol": "tfserving", "version": "7"}, True),
 ]
-
-
-def url(*ports, model="colours", **meta):
-    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-    return f"static://{hosts}?model={model}&" + "&".join(f"{k}={v}" for k, v in meta.items())
 
 
 async def test_a_real_worker_answers_the_same_by_every_protocol():
@@ -85,39 +78,6 @@ async def test_errors_of_a_real_worker_are_typed():
         async with Client(url(rig.port, protocol="v2", model="cats")) as client:
             with pytest.raises(UnknownPath, match="/v2/models/cats/infer"):
                 await client.classify(RED, "cats")
-
-
-class Foreign:
-    """Somebody's own server: `answer` says what it answers."""
-
-    def __init__(self) -> None:
-        self.server = Server(self._serve)
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.answer: object = {"daisy": 0.25, "rose": 0.75}
-        self.status = 200
-        self.delay_s = 0.0
-        self.busy = self.most = 0
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        self.busy += 1
-        self.most = max(self.most, self.busy)
-        try:
-            body = await request.read()
-            self.requests.append((request.path_qs, dict(request.headers), body))
-            await asyncio.sleep(self.delay_s)
-            return web.json_response(self.answer, status=self.status)
-        finally:
-            self.busy -= 1
-
-
-@pytest.fixture
-async def foreign():
-    servers = [Foreign(), Foreign(), Foreign()]
-    for each in servers:
-        await each.server.start()
-    yield servers
-    for each in servers:
-        await each.server.stop()
 
 
 def ports(servers):

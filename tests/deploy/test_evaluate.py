@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.support.colours import encoded
 from tests.support.processes import FINGERPOST
-from tests.support.row_models import write_row_model
+from tests.support.row_models import expected, write_row_model
 from tests.support.task_rig import serving_folder
-from tests.support.vision_models import DETECTORS, LABELS, write_vision_model
+from tests.support.vision_models import DETECTORS, LABELS, PAIRS, write_vision_model
 
 pytestmark = pytest.mark.system
 
@@ -118,3 +119,63 @@ async def test_a_classifier_in_this_process(tmp_path: Path) -> None:
     assert (code, out) == (1, "")
     assert "the class folder 'rot' in " in err
     assert "which has 'red', 'green', 'blue': name each folder after a label" in err
+
+
+def write_greys(folder: Path) -> dict[str, float]:
+    """Plain images in two class folders, and the mean of red that the model says of each."""
+    told = {}
+    for number, grey in enumerate((20, 30, 200, 210)):
+        name = f"{'dark' if number < 2 else 'light'}/{number}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGB", (16, 16), (grey, 255 - grey, 40))
+        image.save(folder / name)
+        told[name] = float(expected(np.asarray(image))[0])
+    return told
+
+
+async def test_a_regression_of_a_cluster(tmp_path: Path) -> None:
+    write_row_model(tmp_path / "model", "python", 'task = "regression"')
+    (tmp_path / "model" / "labels.txt").write_text("red\ngreen\nblue\n")
+    told = write_greys(tmp_path / "photos")
+    targets, plot = tmp_path / "targets.csv", tmp_path / "points.png"
+    rows = [f"{name},{value + 0.25 * (number == 0)}" for number, (name, value) in
+            enumerate(told.items())]  # fmt: skip
+    targets.write_text("\n".join(["file,red", *rows]))
+    async with serving_folder(tmp_path / "model") as rig:
+        target = ("--model", "model", "--registry", f"static://127.0.0.1:{rig.port}")
+        what = ("--images", tmp_path / "photos", "--targets", targets)
+        limits = ("--max-mae", 0.1, "--max-rmse", 0.1, "--min-r2", 0.9)
+        code, out, err = await run(*target, *what, *limits, "--json", "-", "--plot", plot)
+    assert code == 3, err
+    found = json.loads(out)
+    assert (found["task"], found["local"], found["answered"]) == ("regression", False, 4)
+    (red,) = found["figures"]["values"]
+    assert (red["label"], red["mae"], red["rmse"]) == (
+        "red",
+        pytest.approx(0.0625, abs=1e-5),
+        pytest.approx(0.125, abs=1e-5),
+    )
+    assert [each["reached"] for each in found["limits"]] == [True, False, True]
+    with Image.open(plot) as drawn:
+        assert drawn.size == (700, 600)
+
+
+async def test_embeddings_in_this_process(tmp_path: Path) -> None:
+    model = tmp_path / "greys"
+    write_row_model(model, "python", 'task = "embedding"')
+    write_greys(tmp_path / "photos")
+    code, out, err = await run(
+        "--model", model, "--images", tmp_path / "photos", "--min-recall1", 1
+    )
+    assert code == 0, out + err
+    assert re.search("^recall@1 +100.0%$", out, re.MULTILINE)
+    assert re.search("^dark +2 +100.0% +100.0%$", out, re.MULTILINE)
+    assert "reached: recall1 is 1.0000, --min-recall1 1" in out
+
+
+async def test_tensors_are_refused_by_their_name(tmp_path: Path) -> None:
+    write_vision_model(tmp_path / "pairs", PAIRS, "python", "tensors")
+    write_greys(tmp_path / "photos")
+    code, out, err = await run("--model", tmp_path / "pairs", "--images", tmp_path / "photos")
+    assert (code, out) == (1, "")
+    assert "model pairs answers tensors, whose meaning is the model's own" in err

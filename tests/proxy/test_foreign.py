@@ -92,12 +92,14 @@ async def test_a_name_that_somebody_looked_up_does_not_change_the_default_servic
 
 
 @pytest.mark.parametrize("world", [{"relay": True}], indirect=True)
-async def test_images_are_not_relayed_to_it(world):
-    await put(world)
+async def test_what_is_not_in_its_protocol_is_not_relayed_to_it(world):
+    worker = await put(world)
     await world.until(1, "/v1/resolve/flowers")
-    async with world.http.post("/v1/relay/flowers", data=b"x") as answer:
-        assert answer.status == 403
-        assert "straight to them" in (await answer.json())["error"]["message"]
+    for path in ("/v1/relay/flowers", "/v1/relay/infer/flowers"):
+        async with world.http.post(path, data=b"x") as answer:
+            assert answer.status == 403
+            assert "/v1/relay/foreign/flowers" in (await answer.json())["error"]["message"]
+    assert worker.paths == []
 
 
 NAMED = RegistryConfig(foreign_services=("flowers",))

@@ -68,6 +68,7 @@ def _group_of(module: str) -> str:
     return "alone" if _ALONE.search(text) else module
 
 
+@functools.cache
 def place_of(module: Path) -> int:
     """Where in the order a module stands: what takes longest is begun first."""
     if "@simulates(" in module.read_text("utf-8"):

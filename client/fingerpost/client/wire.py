@@ -22,13 +22,16 @@ __all__ = [
     "BOOT_ID_HEADER",
     "CLASS_HEADER",
     "DEADLINE_HEADER",
+    "FOREIGN_RELAY_PATH",
     "FRAME_HEADER",
     "HOLD_HEADER",
     "INDEX_HEADER",
+    "INFER_RELAY_PATH",
     "INSTANCE_PATH",
     "LEASE_PATH",
     "MODEL_HEADER",
     "RATES",
+    "RELAY_PATH",
     "SUSPECT_HEADER",
     "WAITED_HEADER",
     "WORKER_HEADER",
@@ -82,6 +85,11 @@ HOLD_HEADER: Final = "Fingerpost-Hold-S"
 FRAME_HEADER: Final = "Fingerpost-Frame"
 # On an answer through the relay: id and `host:port` of the worker that answered.
 WORKER_HEADER: Final = "Fingerpost-Worker"
+# Where a relaying proxy takes images: for classifiers, for models of any task, and for foreign
+# workers, in the protocol of the one that `?worker=ID` names.
+RELAY_PATH: Final = "/v1/relay/"
+INFER_RELAY_PATH: Final = "/v1/relay/infer/"
+FOREIGN_RELAY_PATH: Final = "/v1/relay/foreign/"
 
 
 # Ranges that a peer's figures must keep, so that no sum of them is infinite or negative.

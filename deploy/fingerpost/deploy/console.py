@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import ConsoleOptions, RenderableType
+    from rich.table import Table
 
-__all__ = ["SafeConsole", "err", "out", "print_json", "safe_text"]
+__all__ = ["SafeConsole", "err", "out", "print_json", "safe_text", "table_of_figures"]
 
 
 def safe_text(value: object) -> Text:
@@ -73,6 +74,17 @@ out = SafeConsole(
     soft_wrap=True, width=None if sys.stdout is not None and sys.stdout.isatty() else 1000
 )
 err = SafeConsole(stderr=True, soft_wrap=True)
+
+
+def table_of_figures(first: str, *columns: str) -> Table:
+    """An empty table of names and figures, aligned for people; without a head where `first` is."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=bool(first))
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def print_json(value: Any) -> None:

@@ -16,14 +16,13 @@ from fingerpost.client.wire import (
     ServiceEntry,
     is_foreign,
 )
-from fingerpost.errors import Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from yarl import URL
 
-    from fingerpost.registry import Instance, LoadReport, ModelReference, Snapshot
+    from fingerpost.registry import Instance, LoadReport, Snapshot
     from fingerpost.security.caller import Caller
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "foreign_path",
     "identity_prefix",
     "only_allowed_models",
-    "relayable",
     "resolve_answer",
     "service_entry",
 ]
@@ -73,21 +71,6 @@ def foreign_path(worker: Instance, asked: URL | None = None) -> str:
     return (
         f"{known or asked.raw_path}{'?' if asked.raw_query_string else ''}{asked.raw_query_string}"
     )
-
-
-def relayable(workers: Iterable[Instance], reference: ModelReference) -> list[Instance]:
-    """The workers to which the proxy relays; foreign ones speak another protocol.
-
-    Raises:
-        Unauthorized: there are only foreign ones.
-    """
-    ours = [each for each in workers if not each.foreign]
-    if not ours:
-        raise Unauthorized(
-            f"{reference} is served by foreign workers, to which this proxy does not relay: send "
-            "images straight to them"
-        )
-    return ours
 
 
 def resolve_answer(

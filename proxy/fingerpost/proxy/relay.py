@@ -142,8 +142,6 @@ class Relay:
             NoWorker: none of the first three workers accepted a connection.
         """
         headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-        if lease:  # never what the client sent: that is for this proxy
-            headers[hdrs.AUTHORIZATION] = f"Bearer {lease}"
         body = RelayedBody(request, self._config, self._metrics)
         tried = []
         refused: BadAnswer | Misdirected | TlsFailed | None = None
@@ -153,7 +151,7 @@ class Relay:
                 for worker, _ in zip(workers, range(_ATTEMPTS), strict=False):
                     tried.append(worker.address)
                     try:
-                        return await self._post(worker, path_qs, body, headers)
+                        return await self._post(worker, path_qs, body, headers, lease)
                     except (BadAnswer, Misdirected, TlsFailed) as error:
                         refused = error
                         if body.sent:
@@ -180,11 +178,21 @@ class Relay:
         )
 
     async def _post(
-        self, worker: Instance, path_qs: str, body: RelayedBody, headers: dict[str, str]
+        self,
+        worker: Instance,
+        path_qs: str,
+        body: RelayedBody,
+        headers: dict[str, str],
+        lease: str,
     ) -> web.Response:
-        tls = self._tls.for_worker(
-            worker.service, speaks_tls=worker.speaks_tls, peer=worker.address
-        )
+        if worker.foreign:  # its host name is checked, and it gets nothing that is ours
+            tls = self._tls.for_host() if worker.speaks_tls else None
+        else:
+            tls = self._tls.for_worker(
+                worker.service, speaks_tls=worker.speaks_tls, peer=worker.address
+            )
+            if lease:  # never what the client sent: that is for this proxy
+                headers = headers | {hdrs.AUTHORIZATION: f"Bearer {lease}"}
         if worker.boot_id:
             headers = headers | {BOOT_ID_HEADER: str(worker.boot_id)}
         async with (
@@ -199,7 +207,7 @@ class Relay:
             ) as response,
         ):
             _check_status(response, worker)
-            if response.status == Misdirected.status:
+            if response.status == Misdirected.status and not worker.foreign:
                 self._leave_out(worker)
                 raise Misdirected(
                     f"another process has the address of worker {worker.id} now: send the image "

@@ -11,18 +11,24 @@ from aiohttp import hdrs, web
 from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from fingerpost.client.wire import HOLD_HEADER, INDEX_HEADER
+from fingerpost.client.wire import (
+    FOREIGN_RELAY_PATH,
+    HOLD_HEADER,
+    INDEX_HEADER,
+    INFER_RELAY_PATH,
+    RELAY_PATH,
+)
 from fingerpost.errors import FingerpostError, InvalidRequest, NoWorker, Unauthorized
 from fingerpost.proxy.answers import (
     foreign_path,
     identity_prefix,
     only_allowed_models,
-    relayable,
     resolve_answer,
 )
 from fingerpost.proxy.blocking import BlockingQueries
 from fingerpost.proxy.picker import WorkerPicker, matching
 from fingerpost.proxy.query import ResolveQuery
+from fingerpost.proxy.relay_target import relay_target
 from fingerpost.proxy.server import remember
 from fingerpost.registry import LoadReport, ModelReference, WorkerState
 from fingerpost.registry.browser_guard import BrowserGuard
@@ -91,8 +97,10 @@ class ProxyRoutes:
             [
                 web.get("/", self._get_address),
                 web.get("/v1/resolve/{service}", self._get_resolve),
-                web.post("/v1/relay/{service}", self._post_relay),
-                web.post("/v1/relay/infer/{service}", self._post_relay),
+                *(
+                    web.post(f"{path}{{service}}", self._post_relay)
+                    for path in (RELAY_PATH, INFER_RELAY_PATH, FOREIGN_RELAY_PATH)
+                ),
                 web.get("/.well-known/jwks.json", self._get_keys),
                 web.get("/load", self._get_load),
                 web.get("/health/live", self._get_live),
@@ -285,7 +293,8 @@ class ProxyRoutes:
         continues to send a body that this proxy will not read.
         """
         try:
-            self._check_upload(request)
+            self._check_origin(request)
+            check_parameters(request.query, ("top",))
             caller, reference = await self._allowed(request, "redirect")
             worker = await self._picker.pick(reference)
         except FingerpostError as error:
@@ -318,18 +327,16 @@ class ProxyRoutes:
         return response
 
     async def _post_relay(self, request: web.Request) -> web.Response:
-        """`POST /v1/relay/[infer/]{service}`: carry the image through, where that is enabled."""
-        self._check_upload(request)
+        """`POST /v1/relay/[infer/ or foreign/]{service}`: carry the image through, if enabled."""
+        self._check_origin(request)
         if not self._config.relay:
             raise Unauthorized(
                 "the relay is off: send images straight to a worker, or start the proxy with "
                 "--relay"
             )
         caller, reference = await self._allowed(request, "relay")
-        workers = relayable(await self._picker.candidates(reference), reference)
-        query = f"?{request.query_string}" if request.query_string else ""
-        kind = "infer" if request.path.startswith("/v1/relay/infer/") else "classify"
-        path = f"/v1/{kind}/{reference}{query}"
+        candidates = await self._picker.candidates(reference)
+        workers, path = relay_target(request.rel_url, reference, candidates)
         lease = "" if self._leases is None else self._leases.token(caller, reference.model, None)
         return await self._relay.forward(request, path, workers, lease)
 
@@ -355,14 +362,8 @@ class ProxyRoutes:
         keys = PublicKeys() if self._leases is None else self._leases.keys
         return web.Response(body=keys.encode(), content_type="application/jwk-set+json")
 
-    def _check_upload(self, request: web.Request) -> None:
-        """Refuse unknown parameters, and a web page of another origin.
-
-        Raises:
-            InvalidRequest: a parameter that workers do not know either.
-            Unauthorized: the page would work in its reader's name.
-        """
-        check_parameters(request.query, ("top",))
+    def _check_origin(self, request: web.Request) -> None:
+        """Raise `Unauthorized` for a web page of another origin, in its reader's name."""
         problem = self._guard.check_origin(request.headers)
         if problem is not None and not self._config.cors.allows(request.headers):
             raise Unauthorized(problem)

@@ -9,7 +9,8 @@ from tests.client.transport.peer import Conversation
 from fingerpost.client import ClientConfig
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.transport.deadlines import DeadlineScheduler
-from fingerpost.client.transport.transport import Reply, Transport
+from fingerpost.client.transport.reply import Reply
+from fingerpost.client.transport.transport import Transport
 
 __all__ = ["Sender", "no_answer", "pieces"]
 

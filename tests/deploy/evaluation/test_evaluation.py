@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,24 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.evaluations import Answering, folders, report_of, targets
 
 from fingerpost.client.tasks.results import (
     Classification,
     Detection,
     Embedding,
+    JsonAnswer,
     Multilabel,
+    Regression,
     Segmentation,
     TaskResult,
+    Tensors,
 )
 from fingerpost.client.wire import Prediction
 from fingerpost.deploy.console import out
 from fingerpost.deploy.evaluation.evaluation import EvaluationConfig, evaluate
-from fingerpost.deploy.evaluation.report import Report
 from fingerpost.deploy.evaluation.show import show
-from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders, LabelledImage
+from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders
 from fingerpost.deploy.evaluation.truth.coco import CocoFile, DrawnBox, DrawnImage
 from fingerpost.deploy.evaluation.truth.masks import MaskedImage, MaskFolder
 from fingerpost.errors import (
@@ -40,25 +41,6 @@ from fingerpost.errors import (
     WrongTask,
 )
 
-Answer = Callable[[str], TaskResult]
-
-
-class Answering:
-    """Answers by a function; keeps what was asked."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.asked: list[tuple[str, int]] = []
-        self.most = self._now = 0
-
-    async def infer(self, path: str, *, top: int) -> TaskResult:
-        self.asked.append((path, top))
-        self._now += 1
-        self.most = max(self.most, self._now)
-        await asyncio.sleep(0)
-        self._now -= 1
-        return self._answer(path)
-
 
 def classified(label: str, *others: str, version: str = "3") -> Classification:
     scores = [Prediction(label, 0.9), *(Prediction(each, 0.1 / len(others)) for each in others)]
@@ -69,20 +51,6 @@ def classified(label: str, *others: str, version: str = "3") -> Classification:
         elapsed_s=0.25,
         address="10.0.0.1:80",
     )
-
-
-def folders(*labels: str) -> ClassFolders:
-    images = [
-        LabelledImage(path=f"{label}/{number}.png", labels=frozenset({label}))
-        for number, label in enumerate(labels)
-    ]
-    return ClassFolders(folder=Path("photos"), images=images)
-
-
-async def report_of(truth: Any, answer: Answer, **settings: Any) -> Report:
-    labels = settings.pop("labels", None)
-    config = EvaluationConfig(**settings)
-    return await evaluate(Answering(answer), truth, config, model="m", labels=labels)
 
 
 async def test_a_classifier() -> None:
@@ -266,7 +234,8 @@ async def test_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert threads
     assert threading.get_ident() not in threads
     assert report.figures.iou == 1.0  # type: ignore[union-attr]
-    assert [each.label for each in report.figures.classes] == ["ground", "ant"]
+    classes_of: Any = report.figures
+    assert [each.label for each in classes_of.classes] == ["ground", "ant"]
     (failed,) = report.failed
     assert (failed.image, failed.code) == ("2.png", "invalid_request")
     assert "its mask is 5 x 5, but the image is 2 x 1" in failed.message
@@ -274,8 +243,17 @@ async def test_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_another_task_than_the_truth_is_for() -> None:
     vector = Embedding(model="m", version="1", vector=[1.0])
-    with pytest.raises(WrongTask, match="answers embedding, .* only classification, multilabel"):
-        await report_of(folders("ant"), lambda _: vector)
+    number = Regression(model="m", version="1", values=[1.0])
+    with pytest.raises(WrongTask, match="answers regression, .*: give --targets FILE"):
+        await report_of(folders("ant"), lambda _: number)
+    with pytest.raises(WrongTask, match="answers embedding, and --targets FILE is for regression"):
+        await report_of(targets(("1.png", (1.0,))), lambda _: vector)
+    for answer, name in (
+        (Tensors(model="m", version="1", outputs={"a": [1.0]}), "tensors"),
+        (JsonAnswer(model="m", version="1", value=1), "JSON"),
+    ):
+        with pytest.raises(WrongTask, match=f"answers {name}, whose meaning is the model's own"):
+            await report_of(folders("ant"), lambda _, answer=answer: answer)
     coco = CocoFile(path=Path("b.json"), images=[drawn("1.png", "ant")], labels=("ant",))
     with pytest.raises(
         WrongTask,
@@ -304,6 +282,14 @@ async def test_limits() -> None:
         await report_of(truth, lambda _: classified("ant", "bee"), limits={"map": 0.5})
     with pytest.raises(ConfigurationError, match=r"--min-top1 90: it must be 0 to 1, such as 0.9"):
         EvaluationConfig(limits={"top1": 90})
+    for figure, limit, message in (
+        ("mae", -1.0, "--max-mae -1: it must be 0 or more, in the unit"),
+        ("rmse", float("nan"), "--max-rmse nan: it must be 0 or more"),
+        ("r2", 1.5, "--min-r2 1.5: it must be 0 to 1"),
+        ("r2", float("-inf"), "--min-r2 -inf"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            EvaluationConfig(limits={figure: limit})
     with pytest.raises(ConfigurationError, match="concurrency is 0"):
         EvaluationConfig(concurrency=0)
 

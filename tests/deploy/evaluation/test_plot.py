@@ -14,7 +14,9 @@ from tests.support.later import later
 
 from fingerpost.client.wire import Prediction
 from fingerpost.deploy.evaluation.figures.detection import DetectedBox, DetectionTally
+from fingerpost.deploy.evaluation.figures.embedding import EmbeddingTally
 from fingerpost.deploy.evaluation.figures.labels import ClassificationTally, MultilabelTally
+from fingerpost.deploy.evaluation.figures.regression import RegressionTally
 from fingerpost.deploy.evaluation.figures.segmentation import SegmentationTally
 from fingerpost.deploy.evaluation.plot import draw
 from fingerpost.deploy.evaluation.report import Report
@@ -57,9 +59,25 @@ def segmentation() -> Any:
     return tally.figures()
 
 
+def regression() -> Any:
+    tally = RegressionTally(LABELS)
+    for place in range(3):
+        tally.add(place, "1.png", [float(place)] * 4, [place + 0.5] * 4)
+    return tally.figures()
+
+
+def embedding() -> Any:
+    tally = EmbeddingTally()
+    for place, label in enumerate((*LABELS, *LABELS[1:])):
+        tally.add(place, "1.png", label, [1.0, float(place)])
+    return tally.figures()
+
+
 CASES: dict[str, tuple[Any, str]] = {
     "classification": (classification(), "png"),
     "multilabel": (multilabel(), "png"),
+    "regression": (regression(), "png"),
+    "embedding": (embedding(), "png"),
     "detection": (detection(), "svg"),
     "many": (detection(tuple(f"c{number}" for number in range(20))), "png"),
     "nothing": (detection(()), "png"),

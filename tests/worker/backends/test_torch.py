@@ -116,6 +116,28 @@ def test_torchscript_needs_a_size_and_warns_nobody(tmp_path: Path) -> None:
         load_from(tmp_path)
 
 
+def test_a_view_of_what_a_convolution_gave(tmp_path: Path) -> None:
+    """Its channels are last in memory, whatever the model was written for."""
+
+    class Viewing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 4, 3)
+            self.dense = torch.nn.Linear(4 * (SIDE - 2) ** 2, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found = self.convolution(images)
+            return self.dense(found.view(found.size(0), -1))
+
+    module = Viewing().eval()
+    batch = {0: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(module, (example(2),), dynamic_shapes=(batch,))
+    torch.export.save(program, tmp_path / "m.pt2")
+    expected = module(torch.from_numpy(RED).permute(2, 0, 1)[None].float()).detach().numpy()
+    scores = load_from(tmp_path).predict([RED, RED])
+    assert scores == pytest.approx(np.concatenate([expected, expected]), rel=1e-3, abs=1e-3)
+
+
 def test_clear_errors(tmp_path: Path) -> None:
     class Pair(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import queue
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from fingerpost.worker.grpc.orca import LOAD_TRAILER
 from fingerpost.worker.grpc.schema.messages import message_class
 from tests.support.colours import encoded
 from tests.support.optional import not_none
+from tests.support.pixel_arrays import RED_AND_BLUE
 from tests.support.rig import Rig, float_pixels
 from tests.support.waiting import until
 
@@ -94,13 +96,7 @@ async def test_health_and_metadata(rig: Rig) -> None:
 FORMS: dict[str, Callable[[], triton.InferInput]] = {
     "images": lambda: images("red", "blue"),
     "images in a column": lambda: images("red", "blue", shape=[2, 1]),
-    "pixels": lambda: array(
-        np.stack([np.full((30, 40, 3), c, np.uint8) for c in ((250, 9, 9), (9, 9, 250))]), "UINT8"
-    ),
-    "FP32": lambda: array(np.stack([float_pixels("red"), float_pixels("blue")]), "FP32"),
-    "FP16": lambda: array(
-        np.stack([float_pixels("red"), float_pixels("blue")]).astype(np.float16), "FP16"
-    ),
+    **{name: partial(array, *RED_AND_BLUE[name]) for name in ("pixels", "FP32", "FP16")},
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
@@ -17,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from fingerpost.registry import LOAD_HEADER, WorkerState
 from tests.support.colours import encoded
 from tests.support.optional import not_none
+from tests.support.pixel_arrays import RED_AND_BLUE
 from tests.support.rig import Rig, float_pixels
 
 INFER = "/v2/models/colours/infer"
@@ -81,24 +83,9 @@ async def test_health_and_metadata(rig: Rig) -> None:
 FORMS: dict[str, Callable[[], triton.InferInput]] = {
     "images": lambda: images("red", "blue"),
     "images in a column": lambda: images("red", "blue", shape=[2, 1]),
-    "pixels": lambda: array(
-        np.stack([np.full((30, 40, 3), c, np.uint8) for c in ((250, 9, 9), (9, 9, 250))]), "UINT8"
-    ),
-    "FP32": lambda: array(np.stack([float_pixels("red"), float_pixels("blue")]), "FP32"),
-    "FP16": lambda: array(
-        np.stack([float_pixels("red"), float_pixels("blue")]).astype(np.float16), "FP16"
-    ),
-    "FP64": lambda: array(
-        np.stack([float_pixels("red"), float_pixels("blue")]).astype(np.float64), "FP64"
-    ),
-    "FP32 in JSON": lambda: array(
-        np.stack([float_pixels("red"), float_pixels("blue")]), "FP32", binary=False
-    ),
-    "UINT8 in JSON": lambda: array(
-        np.stack([float_pixels("red"), float_pixels("blue")]).astype(np.uint8),
-        "UINT8",
-        binary=False,
-    ),
+    **{name: partial(array, *given) for name, given in RED_AND_BLUE.items()},
+    "FP32 in JSON": partial(array, *RED_AND_BLUE["FP32"], binary=False),
+    "UINT8 in JSON": partial(array, *RED_AND_BLUE["pixels"], binary=False),
 }
 
 

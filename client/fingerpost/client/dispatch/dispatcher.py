@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from fingerpost.client.tasks.inference import Inference
     from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.deadlines import DeadlineScheduler
-    from fingerpost.client.transport.transport import Reply, Transport
+    from fingerpost.client.transport.reply import Reply
+    from fingerpost.client.transport.transport import Transport
     from fingerpost.client.wire import ReceivedAnswer
     from fingerpost.registry import Snapshot
 
@@ -67,7 +68,7 @@ class Dispatcher:
         self._deadlines = deadlines
         self._resolver = resolver
         self._transport = transport
-        self._foreign = ForeignSender(transport, config.labels)
+        self._foreign = ForeignSender(transport, route, config.labels)
         self._config = config
         self._stats = stats
         self._budget = Budget(config.routing.retries)
@@ -201,7 +202,7 @@ class Dispatcher:
             elif pick is None:
                 if no_worker_until is None:
                     no_worker_until = now + service.wait_for_worker_s()
-                check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
+                check_served(service, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
             elif pick.until >= call.deadline and not pick.full:
                 if called:

@@ -15,7 +15,7 @@ from fingerpost.client.foreign.metadata import ForeignModel
 from fingerpost.client.foreign.requests import ForeignBody, foreign_body
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.routing import Outcome
-from fingerpost.client.transport.transport import Reply, retry_after_s
+from fingerpost.client.transport.reply import Reply, report_of, retry_after_s, worker_of
 from fingerpost.client.wire import ReceivedAnswer, ReceivedImage
 from fingerpost.errors import (
     BadAnswer,
@@ -25,12 +25,12 @@ from fingerpost.errors import (
     InvalidRequest,
     WrongTask,
 )
-from fingerpost.registry import LOAD_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fingerpost.client.dispatch.call import Call
+    from fingerpost.client.route.route import Route
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.transport import Transport
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ForeignSender"]
 
-_LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _MAX_ANSWER_BYTES: Final = 1 << 22
 _MAX_INFERENCE_BYTES: Final = 1 << 26
 # A millisecond of JSON.
@@ -55,13 +54,18 @@ class ForeignSender:
 
     Args:
         transport: the connections.
+        route: how a worker is reached: directly, or through a proxy that relays.
         labels: see `ClientConfig.labels`.
     """
 
     def __init__(
-        self, transport: Transport, labels: Mapping[str, str | Sequence[str]] | None
+        self,
+        transport: Transport,
+        route: Route,
+        labels: Mapping[str, str | Sequence[str]] | None,
     ) -> None:
         self._transport = transport
+        self._route = route
         self._sources = dict(labels or {})
         self._labels: dict[str, tuple[str, ...]] = {}
         self._models: dict[str, tuple[Instance, ForeignModel]] = {}
@@ -78,10 +82,10 @@ class ForeignSender:
         except InvalidInstance as error:
             return Reply(outcome=Outcome.FAILED, error=BadAnswer(error.message))
         labels = self._labels_of(instance.service) or model.labels
+        peer = self._route.foreign_address(instance)
         if model.task != "classification" and not call.infer:
             wrong = WrongTask(
-                f"{instance.address} answers {model.task} (its metadata), not classification: use "
-                "client.infer"
+                f"{peer} answers {model.task} (its metadata), not classification: use client.infer"
             )
             return Reply(outcome=Outcome.ANSWERED, error=wrong)
         image = await attempt.encoded()
@@ -89,23 +93,30 @@ class ForeignSender:
         attempt.data, attempt.liveness = body.data, None
         classifies = model.task == "classification"
         attempt.max_answer_bytes = _MAX_ANSWER_BYTES if classifies else _MAX_INFERENCE_BYTES
-        head = (
-            f"POST {model.path} HTTP/1.1\r\nHost: {instance.address}\r\n"
-            f"Accept: application/json\r\n{body.headers}"
+        head = f"{self._route.foreign_head(instance, model.path)}Accept: application/json\r\n"
+        answer = await self._transport.send(
+            instance.target, f"{head}{body.headers}".encode(), attempt
         )
-        answer = await self._transport.send(instance.target, head.encode(), attempt)
         if isinstance(answer, Reply):
             return answer
+        named = ""
+        if not self._route.own_load:
+            named = worker_of(answer)
+            if answer.status != 200:
+                refused = self._transport.refusal(instance.address, answer)
+                # Of the proxy itself, or that the worker had the image and then said nothing.
+                if not named or refused.silent:
+                    return refused
         if answer.status != 200:
-            reply = _failed(answer, model, call, instance.address)
+            reply = _failed(answer, model, call, peer)
         elif classifies:
             reply = await _in_a_thread_if_long(
-                answer, lambda: _read(answer, model, labels, call, instance.address)
+                answer, lambda: _read(answer, model, labels, call, peer)
             )
         else:
-            reply = await self._task(answer, model, labels, call, instance.address, image)
-        load = answer.fields.get(_LOAD_FIELD) if instance.load_target else None
-        return reply if load is None else replace(reply, report=load.decode("latin-1"))
+            reply = await self._task(answer, model, labels, call, peer, image)
+        report = report_of(answer) if instance.load_target else None
+        return replace(reply, report=report, worker=named) if report or named else reply
 
     async def _task(
         self,

@@ -24,7 +24,7 @@ from fingerpost.errors import SuspectImage
 if TYPE_CHECKING:
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.result import Stats
-    from fingerpost.client.transport.transport import Reply
+    from fingerpost.client.transport.reply import Reply
 
 __all__ = ["Quarantine", "count_silence"]
 

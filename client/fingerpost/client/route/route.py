@@ -20,6 +20,7 @@ from fingerpost.errors import (
     FingerpostError,
     MethodNotAllowed,
     Misdirected,
+    NoWorker,
     Overloaded,
     UnknownModel,
     UnknownPath,
@@ -84,12 +85,24 @@ class Route(Protocol):
         """
         ...
 
+    def missing(self, view: Snapshot) -> NoWorker | None:
+        """Why no instance of a snapshot is a peer; None where it has none that could be."""
+        ...
+
     def context(self, tls: ClientTls, target: str) -> SSLContext | None:
         """For a connection to a peer's `Instance.target`; None for one without TLS."""
         ...
 
     def origin(self, peer: Instance, worker: str) -> Origin:
         """What answered: the peer, or the worker (id and address) that the peer named."""
+        ...
+
+    def foreign_head(self, peer: Instance, path: str) -> str:
+        """The request line and header fields for a foreign worker that takes images at `path`."""
+        ...
+
+    def foreign_address(self, peer: Instance) -> str:
+        """The address of the foreign worker to which this peer leads."""
         ...
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
@@ -108,6 +121,10 @@ class DirectRoute:
     def peers(self, view: Snapshot) -> Snapshot:
         """The workers: the snapshot as it is."""
         return view
+
+    def missing(self, view: Snapshot) -> NoWorker | None:
+        """See `Route.missing`."""
+        return None
 
     def classify_error(
         self, address: str, status: int, error: FingerpostError
@@ -139,6 +156,14 @@ class DirectRoute:
     def origin(self, peer: Instance, worker: str) -> Origin:
         """The peer, which is a worker."""
         return Origin(peer.id, peer.address)
+
+    def foreign_head(self, peer: Instance, path: str) -> str:
+        """See `Route.foreign_head`: the path at the worker."""
+        return f"POST {path} HTTP/1.1\r\nHost: {peer.address}\r\n"
+
+    def foreign_address(self, peer: Instance) -> str:
+        """See `Route.foreign_address`: the peer's own."""
+        return peer.address
 
     def count(self, stats: Stats, sent_bytes: int) -> None:
         """Count image bytes that went straight to a worker."""

@@ -19,12 +19,12 @@ from fingerpost.client.transport.attempt import Attempt
 from fingerpost.client.transport.liveness import LivenessChecks
 from fingerpost.client.transport.local_sockets import LocalSockets
 from fingerpost.client.transport.pool import Pools
+from fingerpost.client.transport.reply import Reply, report_of, retry_after_s, worker_of
 from fingerpost.client.wire import (
     BOOT_ID_HEADER,
     CLASS_HEADER,
     DEADLINE_HEADER,
     FRAME_HEADER,
-    WORKER_HEADER,
     ReceivedAnswer,
 )
 from fingerpost.errors import (
@@ -37,7 +37,6 @@ from fingerpost.errors import (
     UnsupportedImage,
     error_from_json,
 )
-from fingerpost.registry import LOAD_HEADER
 from fingerpost.registry.instance import split_target
 from fingerpost.registry.load import read_load_answer
 from fingerpost.registry.peer_answer import decode_answer
@@ -50,19 +49,15 @@ if TYPE_CHECKING:
     from fingerpost.client.config import ClientConfig
     from fingerpost.client.images.load import ImageSource
     from fingerpost.client.route.route import Route
-    from fingerpost.client.tasks.inference import Inference  # noqa: TC004 - never decoded
+    from fingerpost.client.tasks.inference import Inference
     from fingerpost.client.transport.answer import Answer
     from fingerpost.client.transport.deadlines import DeadlineScheduler
     from fingerpost.client.transport.pool import Pool
     from fingerpost.registry import Instance, LoadReport
 
-__all__ = ["Reply", "Transport", "retry_after_s"]
+__all__ = ["Transport", "failed"]
 
-_LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
-_WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
 _decoder: Final = msgspec.json.Decoder(ReceivedAnswer)
-# No peer can ask to be left alone for longer.
-_MAX_RETRY_AFTER_S: Final = 60.0
 # A label and its score have some 50 bytes; the rest of an answer has less than 1,000.
 _ANSWER_BYTES: Final = 1 << 18
 _LABEL_BYTES: Final = 1 << 10
@@ -75,26 +70,6 @@ _ACCEPT: Final = b"Accept: application/octet-stream\r\n"
 
 class _NotSent(Exception):
     """A frame's memory could not be sent."""
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one attempt: an `answer` or an `error`.
-
-    Attributes:
-        outcome: what the result says about the peer, for the routing.
-        report: the load report's header, not decoded, because decoding it takes 12 us.
-        silent: the peer had the whole image, and then the connection ended without an answer.
-        informed: before that it said that it begins with the image: see `SUSPECT_HEADER`.
-        worker: the worker that a relaying proxy names as the one that answered.
-    """
-
-    outcome: Outcome
-    answer: ReceivedAnswer | Inference | None = None
-    error: FingerpostError | None = None
-    report: str | None = None
-    worker: str = ""
-    silent: bool = False
-    informed: bool = False
 
 
 class Transport:
@@ -213,9 +188,23 @@ class Transport:
         try:
             return await self._exchange(pool, head, attempt)
         except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
-            return _failed(error, address, attempt)
+            return failed(error, address, attempt)
         finally:
             self._pools.release(address, pool)
+
+    def refusal(self, address: str, raw: Answer) -> Reply:
+        """The reply for an error that a Fingerpost worker or proxy answered."""
+        status, fields, body = raw
+        worker = worker_of(raw)
+        error = error_from_json(
+            body, status=status, peer=address, retry_after_s=retry_after_s(fields)
+        )
+        outcome, error = self._route.classify_error(address, status, error)
+        silent = bool(worker) and isinstance(error, Unreachable)
+        if silent:  # of a worker behind the relay, not of the relay itself
+            outcome = Outcome.ABANDONED
+        report = report_of(raw)
+        return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
 
     async def frame(self, image: ImageSource, model: str) -> ImageData:
         """A frame in memory that workers can map; encoded if none of them is on this host."""
@@ -309,19 +298,9 @@ class Transport:
 
     def _read(self, address: str, raw: Answer, *, infer: bool = False) -> Reply:
         status, fields, body = raw
-        load = fields.get(_LOAD_FIELD)
-        report = None if load is None else load.decode("latin-1")
-        named = fields.get(_WORKER_FIELD)
-        worker = "" if named is None else named.decode("ascii", "replace")
         if status != 200:
-            error = error_from_json(
-                body, status=status, peer=address, retry_after_s=retry_after_s(fields)
-            )
-            outcome, error = self._route.classify_error(address, status, error)
-            silent = bool(worker) and isinstance(error, Unreachable)
-            if silent:  # of a worker behind the relay, not of the relay itself
-                outcome = Outcome.ABANDONED
-            return Reply(outcome=outcome, error=error, report=report, worker=worker, silent=silent)
+            return self.refusal(address, raw)
+        report, worker = report_of(raw), worker_of(raw)
         try:
             if infer:
                 # Not at the top: most clients only classify.
@@ -340,7 +319,7 @@ class Transport:
         return Reply(outcome=Outcome.ANSWERED, answer=found, report=report, worker=worker)
 
 
-def _failed(error: Exception, address: str, attempt: Attempt) -> Reply:
+def failed(error: Exception, address: str, attempt: Attempt) -> Reply:
     """The reply of an attempt without an answer."""
     if isinstance(error, TlsFailed):
         return Reply(outcome=Outcome.REFUSED, error=error)
@@ -390,10 +369,3 @@ def _load_head(address: str, lease: str, priority: str | None) -> bytes:
 
 def _unreachable(address: str, error: Exception) -> Unreachable:
     return Unreachable(f"{address}: {error or type(error).__name__}")
-
-
-def retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
-    """The seconds of an answer's `Retry-After`; None where it has none."""
-    # RFC 9110 also allows a date, but Fingerpost's workers send seconds.
-    value = fields.get(b"retry-after", b"")
-    return min(float(value), _MAX_RETRY_AFTER_S) if value.isdigit() else None

@@ -7,13 +7,12 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 import typer
 
 from fingerpost.deploy import options
-from fingerpost.deploy.console import err, out, print_json
+from fingerpost.deploy.console import err, out, table_of_figures
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
-from fingerpost.deploy.output_files import check_writable
+from fingerpost.deploy.output_files import ReportFiles
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -84,10 +83,7 @@ def bench(
     relay: options.Relay = False,
     priority: options.Priority = None,
     wait_for_ready: options.WaitForReady = 5.0,
-    json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE|-", help="Write all figures as JSON; - is standard output."),
-    ] = None,
+    json: options.JsonReport = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw latency and throughput, as .png or .svg."),
@@ -107,7 +103,7 @@ def bench(
     """
     from fingerpost.client import ClientConfig, RoutingConfig
     from fingerpost.deploy.load_test import LoadTest, Plan
-    from fingerpost.deploy.load_test.plot import check_plot, draw
+    from fingerpost.deploy.load_test.plot import draw
     from fingerpost.deploy.load_test.samples import drawn_image, read_images
 
     _check_loop(
@@ -126,10 +122,7 @@ def bench(
         max_outstanding=256 if max_outstanding is None else max_outstanding,
         expected_interval_s=expected_interval,
     )
-    for path in filter(None, (json, plot)):
-        check_writable(path)
-    if plot is not None:
-        check_plot(plot)
+    files = ReportFiles(json, plot)
     routing = RoutingConfig(policy=policy) if policy else RoutingConfig()
     config = ClientConfig(routing=routing, wait_for_ready_s=wait_for_ready)
     client = cluster.client(config, relay=relay, priority=priority)
@@ -148,14 +141,7 @@ def bench(
     if report is None:
         err.print("nothing was measured: the run ended during the warm-up")
         raise typer.Exit(1)
-    if plot is not None:
-        draw(plot, report)
-    if json == Path("-"):
-        print_json(report)
-    else:
-        if json is not None:
-            json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-        _show(report)
+    files.write(report, draw=draw, show=_show)
     if not report.good:
         raise typer.Exit(1)
 
@@ -188,7 +174,7 @@ def _show(report: Report) -> None:
 
 
 def _tables(report: Report) -> list[Table]:
-    counts = _table("", "")
+    counts = table_of_figures("", "")
     for name, value in (
         ("images sent", f"{report.sent:,}"),
         ("answered", f"{report.answered:,}"),
@@ -205,7 +191,7 @@ def _tables(report: Report) -> list[Table]:
             counts.add_row(name, value)
 
     corrected = f"if sent every {report.plan.expected_interval_s} s, estimated"
-    latency = _table("ms", "p50", "p90", "p99", "p99.9", "max")
+    latency = table_of_figures("ms", "p50", "p90", "p99", "p99.9", "max")
     for name, each in (
         ("from when it was due" if report.loop == "open" else corrected, report.response_ms),
         ("from when it was sent", report.service_ms),
@@ -215,7 +201,7 @@ def _tables(report: Report) -> list[Table]:
             figures = (each.p50, each.p90, each.p99, each.p99_9, each.max)
             latency.add_row(name, *(f"{figure:,.1f}" for figure in figures))
 
-    workers = _table("worker", "images", "share", "p50 ms", "p99 ms")
+    workers = table_of_figures("worker", "images", "share", "p50 ms", "p99 ms")
     for worker in report.workers:
         workers.add_row(
             worker.address,
@@ -225,16 +211,6 @@ def _tables(report: Report) -> list[Table]:
             f"{worker.p99_ms:,.1f}",
         )
     return [counts, latency, workers]
-
-
-def _table(first: str, *others: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=bool(first))
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
 
 
 def _by_code(total: int, codes: dict[str, int]) -> str:

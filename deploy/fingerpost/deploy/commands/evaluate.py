@@ -13,11 +13,11 @@ import msgspec
 import typer
 
 from fingerpost.deploy import options
-from fingerpost.deploy.console import err, print_json
+from fingerpost.deploy.console import err
 from fingerpost.deploy.model_argument import is_path, service_of
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.deploy.options.model import ModelOptions, takes_model_options
-from fingerpost.deploy.output_files import check_writable
+from fingerpost.deploy.output_files import ReportFiles
 from fingerpost.errors import ConfigurationError, RegistryUnreachable
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ NOT_REACHED: Final = 3
 _LOW: Final = 0.05
 
 
-def _limit(text: str) -> Any:
-    return typer.Option(metavar="SHARE", help=text, rich_help_panel=_LIMITS, show_default=False)
+def _limit(text: str, metavar: str = "SHARE") -> Any:
+    return typer.Option(metavar=metavar, help=text, rich_help_panel=_LIMITS, show_default=False)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="A folder with one folder of images for each class; or the folder of the images "
-            "of --annotations or --masks.",
+            "of --annotations, --masks or --targets.",
         ),
     ],
     annotations: Annotated[
@@ -73,6 +73,13 @@ def evaluate(
             metavar="DIR",
             help="For segmenters: a mask for each image, as PNG of its name and size, whose values "
             "are class numbers; 255 does not count.",
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For regression: the numbers of each image, as CSV (a.jpg,21.5) or JSON.",
         ),
     ] = None,
     upright: Annotated[
@@ -103,22 +110,32 @@ def evaluate(
     min_map: Annotated[float | None, _limit("Least mAP@[.5:.95] of a detector.")] = None,
     min_map50: Annotated[float | None, _limit("Least mAP50 of a detector.")] = None,
     min_iou: Annotated[float | None, _limit("Least mean IoU of a segmenter.")] = None,
+    min_recall1: Annotated[
+        float | None,
+        _limit("Least share of an embedder's images whose nearest other one is of their class."),
+    ] = None,
+    min_recall5: Annotated[float | None, _limit("The same of one of the five nearest.")] = None,
+    max_mae: Annotated[
+        float | None,
+        _limit("Most mean absolute error of a regression, in its unit.", "NUMBER"),
+    ] = None,
+    max_rmse: Annotated[
+        float | None, _limit("Most root mean square error of a regression.", "NUMBER")
+    ] = None,
+    min_r2: Annotated[float | None, _limit("Least R2 of a regression.")] = None,
     max_failed: Annotated[
         int,
         typer.Option(
             metavar="N", min=0, help="Failed images for which the exit status is still 0."
         ),
     ] = 0,
-    json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE|-", help="Write all figures as JSON; - is standard output."),
-    ] = None,
+    json: options.JsonReport = None,
     plot: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the confusion matrix, precision against recall, or bars for each class, as "
-            ".png or .svg.",
+            help="Draw the confusion matrix, precision against recall, bars for each class, or "
+            "values against targets, as .png or .svg.",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -129,7 +146,7 @@ def evaluate(
     model_options: ModelOptions,
     cluster: ClusterTarget,
 ) -> None:
-    """Evaluate a model on labelled images: accuracy by class, mAP, latency, images/s.
+    """Evaluate a model on labelled images: accuracy by class, mAP, errors, latency, images/s.
 
     fingerpost evaluate --model models/flowers --images flower_photos --plot confusion.png
 
@@ -141,7 +158,6 @@ def evaluate(
     """
     from fingerpost.deploy.evaluation.evaluation import EvaluationConfig
     from fingerpost.deploy.evaluation.show import show
-    from fingerpost.deploy.load_test.plot import check_plot
 
     given = {
         "top1": min_top1,
@@ -150,20 +166,22 @@ def evaluate(
         "map": min_map,
         "map50": min_map50,
         "iou": min_iou,
+        "recall1": min_recall1,
+        "recall5": min_recall5,
+        "mae": max_mae,
+        "rmse": max_rmse,
+        "r2": min_r2,
     }
     limits = {figure: least for figure, least in given.items() if least is not None}
     config = EvaluationConfig(concurrency=concurrency, upright=upright, limits=limits)
-    for path in filter(None, (json, plot)):
-        check_writable(path)
-    if plot is not None:
-        check_plot(plot)
+    report_files = ReportFiles(json, plot)
     local = not cluster.named and is_path(model)
     if min_score is not None and not local:
         raise ConfigurationError(
             "--min-score is for a model that is loaded here: workers go by detection.min_score in "
             "model.toml"
         )
-    truth = _truth(images, annotations, masks, upright=upright)
+    truth = _truth(images, annotations, masks, targets, upright=upright)
     with err.status("asking for the first image") as status:
 
         def progress(done: int) -> None:
@@ -191,35 +209,42 @@ def evaluate(
                     f"there is no file or folder {model!r} to load, and no cluster on this machine "
                     f"to ask for a model of that name: give --model DIR, or --proxy URL ({error})"
                 ) from error
-    if plot is not None:
-        from fingerpost.deploy.evaluation.plot import draw
-
-        draw(plot, report)
-    if json == Path("-"):
-        print_json(report)
-    else:
-        if json is not None:
-            json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-        show(report)
+    report_files.write(report, draw=_draw, show=show)
     if not report.reached:
         raise typer.Exit(NOT_REACHED)
     if len(report.failed) > max_failed:
         raise typer.Exit(1)
 
 
-def _truth(images: Path, annotations: Path | None, masks: Path | None, *, upright: bool) -> Truth:
+def _draw(path: Path, report: Report) -> None:
+    from fingerpost.deploy.evaluation.plot import draw
+
+    draw(path, report)
+
+
+def _truth(
+    images: Path,
+    annotations: Path | None,
+    masks: Path | None,
+    targets: Path | None,
+    *,
+    upright: bool,
+) -> Truth:
     from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders
     from fingerpost.deploy.evaluation.truth.coco import CocoFile
     from fingerpost.deploy.evaluation.truth.masks import MaskFolder
+    from fingerpost.deploy.evaluation.truth.targets import TargetFile
 
-    if annotations is not None and masks is not None:
-        raise typer.BadParameter("give --annotations or --masks, not both")
+    if sum(each is not None for each in (annotations, masks, targets)) > 1:
+        raise typer.BadParameter("give one of --annotations, --masks and --targets")
     if upright and annotations is None:
         raise typer.BadParameter("--upright is for the boxes of --annotations FILE")
     if annotations is not None:
         import pycocotools  # noqa: F401 - whether it is there
 
         return CocoFile.read(annotations, images, upright=upright)
+    if targets is not None:
+        return TargetFile.read(targets, images)
     truth = MaskFolder.read(images, masks) if masks is not None else ClassFolders.read(images)
     if truth.skipped:
         err.print(f"not images, and left out: {truth.skipped}")
@@ -255,10 +280,14 @@ async def _local(
     progress: Callable[[int], None],
 ) -> Report:
     from fingerpost.deploy.evaluation.evaluation import evaluate as run
+    from fingerpost.deploy.evaluation.judges import no_figures
     from fingerpost.deploy.evaluation.target import LocalModel
     from fingerpost.worker.backends.devices import find_gpus, place, visible_gpus
+    from fingerpost.worker.models.tasks import Task
     from fingerpost.worker.tools.local_inference import LocalInference
 
+    if files.manifest.task is Task.TENSORS:  # which may need more than an image to answer at all
+        raise no_figures(files.name, files.manifest.task.value)
     placement = place(device, visible_gpus(find_gpus(), os.environ))
     os.environ.update(placement.environment())
     if files.manifest.detection is not None and files.manifest.detection.min_score > _LOW:

@@ -216,14 +216,13 @@ class ClusterChecks:
         """Whether a proxy reaches a further port, in the place of clients, who connect to it."""
         try:
             url = proxy_url(proxy)
-            status, body = await self._post(
-                url, {"port": str(here.port), "nonce": nonce}, _TIMEOUT_S
-            )
-            answer = msgspec.json.decode(body, type=ReachAnswer) if status == 200 else None
+            question = {"port": str(here.port), "nonce": nonce}
+            status, body = await self._post(url, question, _TIMEOUT_S)
+            if status != 200:
+                return ()  # the port of HTTP has the finding
+            answer = msgspec.json.decode(body, type=ReachAnswer)
         except (FingerpostError, TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            answer = None
-        if answer is None:
-            return ()  # the port of HTTP has the finding
+            return ()  # likewise
         name = f"proxy {url.host}:{url.port} {kind}"
         if answer.reached:
             return (ok(name, f"it reaches port {answer.port} of {answer.address}"),)

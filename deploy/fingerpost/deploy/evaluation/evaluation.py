@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.deploy.evaluation.judges import ALL_LABELS, judge_for, labels_of
-from fingerpost.deploy.evaluation.limits import OPTIONS, check_limits
+from fingerpost.deploy.evaluation.limits import check_limit, check_limits
 from fingerpost.deploy.evaluation.report import make_report
 from fingerpost.deploy.evaluation.run import FailedImage, send_all
 from fingerpost.errors import ConfigurationError, ImageError, InvalidRequest, ModelFailed
@@ -34,7 +34,8 @@ class EvaluationConfig:
             waits longer. The default of 8 keeps three workers busy; 1 measures the latency of an
             image alone.
         upright: see `CocoFile.read`. The default is off: boxes are in pixels as files have them.
-        limits: the least value of figures, 0 to 1, by their names. The default is none.
+        limits: of figures, by their names: the least value of a share, the most of an error. The
+            default is none.
         notes: remarks for the report.
     """
 
@@ -46,11 +47,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigurationError(f"concurrency is {self.concurrency}: it must be 1 or more")
-        for figure, least in self.limits.items():
-            if not 0 <= least <= 1:
-                raise ConfigurationError(
-                    f"{OPTIONS[figure]} {least:g}: it must be 0 to 1, such as 0.9 for 90 %"
-                )
+        for figure, limit in self.limits.items():
+            check_limit(figure, limit)
 
 
 async def evaluate(

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
-from fingerpost.client.tasks.results import Classification, Detection, Multilabel, Segmentation
+from fingerpost.client.tasks.arrays import rows_of
+from fingerpost.client.tasks.results import (
+    Classification,
+    Detection,
+    Embedding,
+    Multilabel,
+    Regression,
+    Segmentation,
+)
 from fingerpost.deploy.evaluation.figures.labels import ClassificationTally, MultilabelTally
 from fingerpost.deploy.evaluation.truth.class_folders import ClassFolders
 from fingerpost.deploy.evaluation.truth.coco import CocoFile
 from fingerpost.deploy.evaluation.truth.masks import MaskFolder
+from fingerpost.deploy.evaluation.truth.targets import TargetFile
 from fingerpost.deploy.evaluation.truth.upright import upright_box
 from fingerpost.deploy.file_names import printable_name
-from fingerpost.errors import WrongTask
+from fingerpost.errors import BadAnswer, ConfigurationError, WrongTask
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from fingerpost.client.tasks.results import TaskResult
 
-__all__ = ["ALL_LABELS", "Judge", "Truth", "judge_for", "labels_of"]
+__all__ = ["ALL_LABELS", "Judge", "Truth", "judge_for", "labels_of", "no_figures"]
 
-Truth: TypeAlias = ClassFolders | CocoFile | MaskFolder
+Truth: TypeAlias = ClassFolders | CocoFile | MaskFolder | TargetFile
 
 ALL_LABELS: Final = 999_999
 """What asks a worker for all labels: the largest number that it takes."""
@@ -29,9 +39,18 @@ _TOP: Final = 5
 # A softmax sums up to 1, but for rounding to six digits.
 _WHOLE: Final = 0.01
 _TASKS: Final[dict[type[Any], tuple[str, str]]] = {
-    ClassFolders: ("classification or multilabel", "a folder of class folders"),
+    ClassFolders: ("classification, multilabel or embedding", "a folder of class folders"),
     CocoFile: ("detection", "--annotations FILE"),
     MaskFolder: ("segmentation", "--masks DIR"),
+    TargetFile: ("regression", "--targets FILE"),
+}
+_TRUTHS: Final[dict[str, type[Any]]] = {
+    "classification": ClassFolders,
+    "multilabel": ClassFolders,
+    "embedding": ClassFolders,
+    "detection": CocoFile,
+    "segmentation": MaskFolder,
+    "regression": TargetFile,
 }
 
 
@@ -102,20 +121,26 @@ def judge_for(
         return _Detection(truth, upright=upright)
     if isinstance(truth, MaskFolder) and isinstance(answer, Segmentation):
         return _Segmentation(truth, labels)
+    if isinstance(truth, ClassFolders) and isinstance(answer, Embedding):
+        return _Embedding(truth)
+    if isinstance(truth, TargetFile) and isinstance(answer, Regression):
+        return _Regression(truth, answer)
     task = type(answer).__name__.lower()
-    wanted = {
-        "classification": ClassFolders,
-        "multilabel": ClassFolders,
-        "detection": CocoFile,
-        "segmentation": MaskFolder,
-    }.get(task)
+    if (wanted := _TRUTHS.get(task)) is None:
+        raise no_figures(answer.model, "JSON" if task == "jsonanswer" else task)
     tasks, given = _TASKS[type(truth)]
-    remedy = (
-        f"give {_TASKS[wanted][1]}"
-        if wanted is not None
-        else "only classification, multilabel, detection and segmentation can be evaluated"
+    raise WrongTask(
+        f"model {answer.model} answers {task}, and {given} is for {tasks}: give {_TASKS[wanted][1]}"
     )
-    raise WrongTask(f"model {answer.model} answers {task}, and {given} is for {tasks}: {remedy}")
+
+
+def no_figures(model: str, task: str) -> WrongTask:
+    """The error for a model whose answers have a meaning that only the model knows."""
+    return WrongTask(
+        f"model {model} answers {task}, whose meaning is the model's own: no figure fits all of "
+        "them, so it cannot be evaluated here. Compare the answers of client.infer in a program of "
+        "your own"
+    )
 
 
 class _Classification:
@@ -213,6 +238,64 @@ class _Segmentation:
         found = _expected(answer, Segmentation)
         names = dict(zip((int(each) for each in found.classes), found.labels, strict=True))
         self._tally.add(self._truth.images[place].classes(), found.mask, names)
+
+    def unseen(self) -> list[str]:
+        return []
+
+
+class _Embedding:
+    task = "embedding"
+    top = 1
+    slow = False
+
+    def __init__(self, truth: ClassFolders) -> None:
+        from fingerpost.deploy.evaluation.figures.embedding import EmbeddingTally
+
+        sizes = Counter(each.label for each in truth.images)
+        if max(sizes.values()) < 2:
+            raise ConfigurationError(
+                f"no class folder in {str(truth.folder)!r} has two images, so that none can be "
+                "found by another one: give two or more of each class"
+            )
+        self.paths = [each.path for each in truth.images]
+        self._truth = truth
+        self._tally = EmbeddingTally()
+        self.figures = self._tally.figures
+
+    def count(self, place: int, answer: TaskResult) -> None:
+        image = self._truth.images[place]
+        vector = _expected(answer, Embedding).vector
+        self._tally.add(place, printable_name(image.path), image.label, vector)
+
+    def unseen(self) -> list[str]:
+        return []
+
+
+class _Regression:
+    task = "regression"
+    top = 1
+    slow = False
+
+    def __init__(self, truth: TargetFile, first: Regression) -> None:
+        from fingerpost.deploy.evaluation.figures.regression import RegressionTally
+
+        self.paths = [each.path for each in truth.images]
+        self._truth = truth
+        self._all = len(first.values)
+        self._places = truth.places(first.model, first.labels, self._all)
+        names = truth.labels or first.labels or [str(place) for place in self._places]
+        self._tally = RegressionTally(names)
+        self.figures = self._tally.figures
+
+    def count(self, place: int, answer: TaskResult) -> None:
+        values = rows_of(_expected(answer, Regression).values)
+        if len(values) != self._all:
+            raise BadAnswer(
+                f"the model gave {len(values)} numbers, and {self._all} for the first image"
+            )
+        image = self._truth.images[place]
+        chosen = [values[each] for each in self._places]
+        self._tally.add(place, printable_name(image.path), image.values, chosen)
 
     def unseen(self) -> list[str]:
         return []

@@ -1,4 +1,4 @@
-"""A plot of an evaluation: the confusion matrix, or a curve or bars for each class."""
+"""A plot of an evaluation: the confusion matrix, a curve or bars for each class, or points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.deploy.evaluation.figures.detection import DetectionFigures
+from fingerpost.deploy.evaluation.figures.embedding import EmbeddingFigures
 from fingerpost.deploy.evaluation.figures.labels import ClassificationFigures, MultilabelFigures
+from fingerpost.deploy.evaluation.figures.regression import RegressionFigures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,13 +19,14 @@ __all__ = ["draw"]
 
 # A legend of more hides the plot.
 _NAMED: Final = 15
+_PANELS: Final = 6
 
 
 def draw(path: Path, report: Report) -> None:
     """Draw the figures into a file, `.png` or `.svg`.
 
     A classifier's is the confusion matrix; a detector's, precision against recall at an overlap of
-    half; bars for each class for the other tasks.
+    half; of regression, values against targets; bars for each class for the other tasks.
     """
     figures = report.figures
     if isinstance(figures, ClassificationFigures):
@@ -38,13 +41,15 @@ def draw(path: Path, report: Report) -> None:
     title = f"{report.model}: {report.task}, {report.answered:,} images"
     if isinstance(figures, DetectionFigures):
         figure = _curves(figures, f"{title}, mAP50 {figures.map50:.1%}, mAP {figures.map:.1%}")
-    elif isinstance(figures, MultilabelFigures):
-        bars = {
-            name: [getattr(each, name) or 0.0 for each in figures.classes]
-            for name in ("precision", "recall")
-        }
-        labels = tuple(each.label for each in figures.classes)
-        figure = _bars(labels, bars, f"{title}, F1 {figures.f1:.1%}")
+    elif isinstance(figures, RegressionFigures):
+        figure = _points(figures, f"{title}, MAE {figures.mae:.4g}")
+    elif isinstance(figures, MultilabelFigures | EmbeddingFigures):
+        if isinstance(figures, MultilabelFigures):
+            names, title = ("precision", "recall"), f"{title}, F1 {figures.f1:.1%}"
+        else:
+            names, title = ("recall1", "recall5"), f"{title}, recall@1 {figures.recall1:.1%}"
+        bars = {name: [getattr(each, name) or 0.0 for each in figures.classes] for name in names}
+        figure = _bars(tuple(each.label for each in figures.classes), bars, title)
     else:
         known = [each for each in figures.classes if each.iou is not None]
         bars = {"IoU": [each.iou or 0.0 for each in known]}
@@ -77,6 +82,26 @@ def _curves(figures: DetectionFigures, title: str) -> Any:
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
+    return figure
+
+
+def _points(figures: RegressionFigures, title: str) -> Any:
+    """A panel for each number of the model; the first ones, of many."""
+    from matplotlib.figure import Figure
+
+    shown = figures.values[:_PANELS]
+    figure = Figure(figsize=(7, 6 * len(shown)), layout="constrained")
+    for number, each in enumerate(shown):
+        axes = figure.add_subplot(len(shown), 1, number + 1)
+        targets = [image.targets[number] for image in figures.images]
+        values = [image.values[number] for image in figures.images]
+        axes.scatter(targets, values, s=12, alpha=0.5)
+        ends = min(*targets, *values), max(*targets, *values)
+        axes.plot(ends, ends, color="gray", linewidth=1)
+        axes.set_xlabel(f"target of {each.label}", parse_math=False)
+        axes.set_ylabel("value of the model")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from fingerpost.deploy.evaluation.figures.detection import DetectionFigures
+from fingerpost.deploy.evaluation.figures.embedding import EmbeddingFigures
 from fingerpost.deploy.evaluation.limits import LimitResult, judge
 from fingerpost.deploy.evaluation.run import FailedImage
 from fingerpost.deploy.load_test.measuring.report import Latency
@@ -15,12 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fingerpost.deploy.evaluation.figures.labels import ClassificationFigures, MultilabelFigures
+    from fingerpost.deploy.evaluation.figures.regression import RegressionFigures
     from fingerpost.deploy.evaluation.figures.segmentation import SegmentationFigures
     from fingerpost.deploy.evaluation.judges import Judge
     from fingerpost.deploy.evaluation.run import Run
 
     Figures: TypeAlias = (
-        ClassificationFigures | MultilabelFigures | DetectionFigures | SegmentationFigures
+        ClassificationFigures
+        | MultilabelFigures
+        | DetectionFigures
+        | SegmentationFigures
+        | EmbeddingFigures
+        | RegressionFigures
     )
 
 __all__ = ["Report", "make_report"]
@@ -119,4 +126,9 @@ def _notes(run: Run, judged: Judge, figures: Figures) -> Iterator[str]:
         yield (
             f"{figures.other_boxes:,} boxes are of classes that are not among the categories of "
             "the annotations; they are not judged"
+        )
+    if isinstance(figures, EmbeddingFigures) and figures.alone:
+        yield (
+            f"{figures.alone:,} images are the only answered ones of their class, so that no other "
+            "could be found: they are in no share"
         )

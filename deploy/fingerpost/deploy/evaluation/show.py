@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.deploy.console import out
+from fingerpost.deploy.console import out, table_of_figures
 from fingerpost.deploy.evaluation.figures.detection import DetectionFigures
+from fingerpost.deploy.evaluation.figures.embedding import EmbeddingFigures
 from fingerpost.deploy.evaluation.figures.labels import ClassificationFigures, MultilabelFigures
+from fingerpost.deploy.evaluation.figures.regression import RegressionFigures
 from fingerpost.deploy.evaluation.limits import OPTIONS
 
 if TYPE_CHECKING:
@@ -37,14 +39,7 @@ def show(report: Report) -> None:
     out.print(_figures(report))
     out.print()
     _print_classes(report.figures)
-    if isinstance(report.figures, ClassificationFigures) and report.figures.mistakes:
-        pairs = Counter((each.label, each.predicted) for each in report.figures.mistakes)
-        shown = ", ".join(
-            f"{label} taken for {predicted} ({count:,})"
-            for (label, predicted), count in pairs.most_common(_CONFUSIONS)
-        )
-        out.print()
-        out.print(f"Most frequent mistakes: {shown}")
+    _print_mistakes(report.figures)
     out.print()
     out.print(_latency(report))
     if report.failed:
@@ -61,13 +56,14 @@ def show(report: Report) -> None:
     for limit in report.limits:
         out.print()
         what = "reached" if limit.reached else "NOT REACHED"
-        option = f"{OPTIONS[limit.figure]} {limit.least:g}"
-        out.print(f"{what}: {limit.figure} is {limit.value:.4f}, {option}")
+        option = f"{OPTIONS[limit.figure]} {limit.least if limit.most is None else limit.most:g}"
+        value = "not known" if limit.value is None else f"{limit.value:.4f}"
+        out.print(f"{what}: {limit.figure} is {value}, {option}")
 
 
 def _figures(report: Report) -> Table:
     figures = report.figures
-    table = _table("", "")
+    table = table_of_figures("", "")
     rows: list[tuple[str, float | None]]
     if isinstance(figures, ClassificationFigures):
         rows = [
@@ -95,6 +91,14 @@ def _figures(report: Report) -> Table:
         table.add_row("objects", f"{figures.objects:,}")
         table.add_row("boxes", f"{figures.boxes:,}")
         rows = []
+    elif isinstance(figures, EmbeddingFigures):
+        table.add_row("dimensions", f"{figures.dimensions:,}")
+        rows = [("recall@1", figures.recall1), ("recall@5", figures.recall5)]
+    elif isinstance(figures, RegressionFigures):
+        table.add_row("MAE", _number(figures.mae))
+        table.add_row("RMSE", _number(figures.rmse))
+        table.add_row("R2", _number(figures.r2))
+        rows = []
     else:
         rows = [("mean IoU", figures.iou), ("pixels right", figures.accuracy)]
     for name, value in rows:
@@ -105,7 +109,16 @@ def _figures(report: Report) -> Table:
 
 def _print_classes(figures: Any) -> None:
     columns: tuple[str, ...]
-    if isinstance(figures, ClassificationFigures | MultilabelFigures):
+    if isinstance(figures, RegressionFigures):
+        _print_values(figures)
+        return
+    if isinstance(figures, EmbeddingFigures):
+        columns = ("images", "recall@1", "recall@5")
+        rows = [
+            (each.recall1 or 0.0, _row(each.label, each.images, each.recall1, each.recall5)[1])
+            for each in figures.classes
+        ]
+    elif isinstance(figures, ClassificationFigures | MultilabelFigures):
         columns = ("images", "precision", "recall", "F1")
         rows = [
             _row(each.label, each.images, each.precision, each.recall, each.f1)
@@ -124,7 +137,7 @@ def _print_classes(figures: Any) -> None:
             for each in figures.classes
             if each.iou is not None
         ]
-    table = _table("class", *columns)
+    table = table_of_figures("class", *columns)
     shown = rows
     if len(rows) > _CLASSES:
         shown = sorted(rows, key=lambda row: row[0])[:_CLASSES]
@@ -135,6 +148,38 @@ def _print_classes(figures: Any) -> None:
         out.print(f"The {_CLASSES} worst of {len(rows):,} classes; all are in --json FILE.")
 
 
+def _print_values(figures: RegressionFigures) -> None:
+    """Each number of the model; and the images with the largest error, where it is one number."""
+    table = table_of_figures("value", "MAE", "RMSE", "R2", "bias")
+    for each in figures.values:
+        table.add_row(each.label, *map(_number, (each.mae, each.rmse, each.r2, each.bias)))
+    out.print(table)
+    if len(figures.values) > 1:
+        return
+    worst = sorted(figures.images, key=lambda each: -abs(each.values[0] - each.targets[0]))
+    out.print()
+    out.print("Largest errors:")
+    for image in worst[:_CONFUSIONS]:
+        out.print(f"    {image.image}: {_number(image.values[0])} for {_number(image.targets[0])}")
+
+
+def _print_mistakes(figures: Any) -> None:
+    if isinstance(figures, ClassificationFigures):
+        pairs = Counter((each.label, each.predicted) for each in figures.mistakes)
+    elif isinstance(figures, EmbeddingFigures):
+        pairs = Counter((each.label, each.nearest_label) for each in figures.mistakes)
+    else:
+        return
+    if pairs:
+        taken = "taken for" if isinstance(figures, ClassificationFigures) else "nearest to"
+        shown = ", ".join(
+            f"{label} {taken} {other} ({count:,})"
+            for (label, other), count in pairs.most_common(_CONFUSIONS)
+        )
+        out.print()
+        out.print(f"Most frequent mistakes: {shown}")
+
+
 def _row(label: str, count: int, *shares: float | None) -> tuple[float, list[str]]:
     """A class's cells, before them the last figure, by which the worst are found."""
     return shares[-1] or 0.0, [label, f"{count:,}", *map(_share, shares)]
@@ -142,21 +187,17 @@ def _row(label: str, count: int, *shares: float | None) -> tuple[float, list[str
 
 def _latency(report: Report) -> Table:
     latency = report.latency_ms
-    table = _table(f"ms, {report.concurrency} in flight", "p50", "p90", "p99", "p99.9", "max")
+    table = table_of_figures(
+        f"ms, {report.concurrency} in flight", "p50", "p90", "p99", "p99.9", "max"
+    )
     figures = (latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max)
     table.add_row("from request to answer", *(f"{each:,.1f}" for each in figures))
     return table
 
 
-def _table(first: str, *columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=bool(first))
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

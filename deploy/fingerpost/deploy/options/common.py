@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -15,6 +16,7 @@ __all__ = [
     "Host",
     "Insecure",
     "Json",
+    "JsonReport",
     "LogFormat",
     "LogLevel",
     "MaxPerClient",
@@ -73,6 +75,12 @@ WaitForReady = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JsonReport = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE|-", help="Write all figures as JSON; - is standard output."
+    ),
+]
 AllowOrigins = Annotated[
     list[str] | None,
     typer.Option(

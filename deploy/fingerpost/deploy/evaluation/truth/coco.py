@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
 from PIL import Image
 
 from fingerpost.deploy.evaluation.truth.class_folders import some_of
+from fingerpost.deploy.evaluation.truth.named_files import named_files
 from fingerpost.deploy.evaluation.truth.upright import SIDEWAYS
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
 __all__ = ["CocoFile", "DrawnBox", "DrawnImage"]
 
@@ -134,10 +135,11 @@ class CocoFile:
                     crowd=bool(each.iscrowd),
                 )
             )
-        files = _files(path, content, folder)
+        names_of = [each.file_name for each in content.images]
+        files = named_files(path, names_of, folder, what="file_name")
         images = []
         for image in content.images:
-            drawn = DrawnImage(path=str(files[image.id]), boxes=tuple(boxes[image.id]))
+            drawn = DrawnImage(path=str(files[image.file_name]), boxes=tuple(boxes[image.id]))
             _check_size(path, image, drawn, upright=upright)
             images.append(drawn)
         return cls(path=path, images=images, labels=tuple(names.values()))
@@ -195,31 +197,6 @@ def _check(path: Path, content: _File) -> None:
                 f"{where} has bbox {list(each.bbox)}: it must be x, y, width and height in pixels, "
                 "and none of the last two negative"
             )
-
-
-def _files(path: Path, content: _File, folder: Path) -> dict[int, Path]:
-    """The images' files, by id. A file outside the folder is refused, and one that is missing."""
-    if not folder.is_dir():
-        raise ConfigurationError(f"there is no folder {str(folder)!r}: give that of the images")
-    missing = []
-    files = {}
-    for each in content.images:
-        name = PurePosixPath(each.file_name)
-        if name.is_absolute() or ".." in name.parts or "\0" in each.file_name:
-            raise ConfigurationError(
-                f"{path}: file_name {each.file_name!r} leads out of {str(folder)!r}: names must be "
-                "relative to the folder that --images names"
-            )
-        files[each.id] = folder / name
-        if not files[each.id].is_file():
-            missing.append(each.file_name)
-    if missing:
-        raise ConfigurationError(
-            f"{path} names {len(missing):,} of {len(files):,} images that are not in "
-            f"{str(folder)!r}, such as {missing[0]!r}: give the folder that they are in with "
-            "--images, or remove them from the file"
-        )
-    return files
 
 
 def _check_size(path: Path, image: _Image, drawn: DrawnImage, *, upright: bool) -> None:

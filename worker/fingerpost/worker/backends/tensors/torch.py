@@ -67,6 +67,8 @@ def load(files: ModelFiles, config: LoadConfig) -> TorchTensors:
                 for name, value in values.items()
             )
             return TorchTensors(with_runtime(module, files, device, exported=True), inputs, device)
+        # Not with its channels last, as exported programs are: a `view` of what a convolution gave
+        # would fail, and only classifiers are folded, which takes such views away.
         module = load_script(files.path, device)
         names = [each.debugName().partition(".")[0] for each in module.graph.inputs()][1:]
     except ConfigurationError:
