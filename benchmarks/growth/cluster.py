@@ -91,7 +91,7 @@ class Cluster:
     def change(self) -> None:
         """A worker comes at a port that none had before, so that all who wait are told."""
         self._changes += 1
-        port = self._ports[(self._workers + self._changes - 1) % len(self._ports)]
+        port = self._ports[(self._workers + self._changes) % len(self._ports)]
         register(self._agent.url, self._entry(0, port))
 
     def _entry(self, number: int, port: int) -> Instance:

@@ -80,7 +80,7 @@ def main() -> int:
     with ExitStack() as stack:
         options = ("--xds-port", server.rpartition(":")[2])
         changes = given.rounds * len(given.clients)  # each brings a worker
-        cluster = stack.enter_context(Cluster(given.workers + changes, options, grpc=True))
+        cluster = stack.enter_context(Cluster(given.workers + changes + 1, options, grpc=True))
         cluster.grow(given.workers)
         there, crowds, name = 0, list[subprocess.Popen[str]](), ""
         for clients in (0, *sorted(given.clients)):
