@@ -78,6 +78,16 @@ ROWS = (
         "first goal is for processors that encrypt faster than this one (2.3 GB/s).",
     ),
     Row(
+        name="zeromq",
+        module="benchmarks.zeromq",
+        results=("zeromq",),
+        title="ZeroMQ",
+        claim="ZeroMQ moves photos at least as fast as HTTP, on one host, with a model that does "
+        "nothing. libzmq reads and writes in a thread of its own, and Python copies no byte of a "
+        "photo. Each small image costs more than by HTTP: it passes between two threads in "
+        "each process.",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),
@@ -224,6 +234,18 @@ ROWS = (
         # A pick takes 17 us on a quiet machine of two cores, up to 33 on a busy one; one that
         # looked at each of 1,000 workers would take hundreds.
         slack=6,
+    ),
+    Row(
+        name="xds",
+        module="benchmarks.xds",
+        results=("xds",),
+        title="xDS",
+        claim="A change reaches a thousand clients of [xDS](languages.md) within a second, each of "
+        "which knows a hundred workers. The clients are gRPC connections of their own; they follow "
+        "a model as a client of gRPC does, and send no images.",
+        smoke=("--workers", "20", "--clients", "100", "--rounds", "3", "--seconds", "2"),
+        # Beside other programs the last of a hundred clients knew after 0.4 to 1.4 s.
+        slack=4,
     ),
     Row(
         name="gpu",

@@ -26,13 +26,13 @@ SERVICE = "simulated"
 _BOOT_ID = 7
 
 
-def instance(number: int, port: int = 8000) -> Instance:
-    """One of the fleet, with as much to say of itself as a real one."""
+def instance(number: int, port: int = 8000, *, grpc: bool = False) -> Instance:
+    """One of the fleet, with as much to say of itself as a real one; `grpc` gives it that port."""
     return Instance(
         id=f"{SERVICE}-127.0.0.1-{port}-{number:08x}",
         service=SERVICE,
         host="127.0.0.1",
-        ports={"http": port},
+        ports={"http": port, **({"grpc": port} if grpc else {})},
         models=(ModelInfo(name=SERVICE, versions=("2", "1"), aliases={"stable": "1"}),),
         boot_id=_BOOT_ID,
         meta={"device": "cpu", "framework": "onnxruntime 1.32.0", "image-size": "224x224"},

@@ -17,22 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.harness.environments import ROOT
 from benchmarks.harness.results import Goal, report
 from benchmarks.harness.servers import free_port, running
-from benchmarks.worker.nothing import nothing_model
+from benchmarks.harness.slices import CONNECTIONS, cpu_s, send_images, slice_of, worker
 from fingerpost.client import Client
 from fingerpost.client.transport.tls_socket import open_tls
 from fingerpost.security.tls import ClientTls, TlsConfig
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_CONNECTIONS = 16
 _SIZES = {"20 KB": 20_000, "640 KB": 640_000}
 _HANDSHAKES = 100
 
@@ -47,55 +43,13 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-@contextmanager
-def worker(registry: int, *options: object) -> Iterator[tuple[int, int]]:
-    """A worker with these options; yields its process and port once it is ready."""
-    port = free_port()
-    command = [sys.executable, "-m", "fingerpost.deploy.cli", "worker", "--port", port, "--lease",
-               0, "--model", nothing_model(), "--registry", f"http://127.0.0.1:{registry}",
-               "--check", "ttl", *options]  # fmt: skip
-    with running(command, cwd=ROOT, log=f"tls-{len(options)}") as process:
-        yield process.pid, port
-
-
-async def _images(client: Client, body: bytes, seconds: float) -> int:
-    end = time.perf_counter() + seconds
-    count = 0
-
-    async def connection() -> None:
-        nonlocal count
-        while time.perf_counter() < end:
-            await client.classify(body, "nothing", timeout_s=60)
-            count += 1
-
-    await asyncio.gather(*(connection() for _ in range(_CONNECTIONS)))
-    return count
-
-
-def _cpu_s(process: int) -> float:
-    return sum(
-        int((task / "schedstat").read_text().split()[0]) / 1e9
-        for task in Path(f"/proc/{process}/task").iterdir()
-    )
-
-
-async def _slice(client: Client, process: int, body: bytes, seconds: float) -> dict[str, float]:
-    start, cpu, theirs = time.perf_counter(), time.process_time(), _cpu_s(process)
-    count = await _images(client, body, seconds)
-    return {
-        "images/s": count / (time.perf_counter() - start),
-        "client CPU us/image": (time.process_time() - cpu) / count * 1e6,
-        "worker CPU us/image": (_cpu_s(process) - theirs) / count * 1e6,
-    }
-
-
 async def _connection_us(
     worker: tuple[int, int], context: ssl.SSLContext, *, resume: bool
 ) -> dict[str, float]:
     """CPU time of both processes for a connection with one small answer; how many were resumed."""
     process, port = worker
     session: ssl.SSLSession | None = None
-    cpu, theirs, reused = time.process_time(), _cpu_s(process), 0
+    cpu, theirs, reused = time.process_time(), cpu_s(process), 0
     loop = asyncio.get_running_loop()
     for _ in range(_HANDSHAKES):
         kept: list[ssl.SSLSession | None] = []
@@ -114,7 +68,7 @@ async def _connection_us(
                 continue
         tls.close()
         session = kept[0]
-    cost_s = time.process_time() - cpu + _cpu_s(process) - theirs
+    cost_s = time.process_time() - cpu + cpu_s(process) - theirs
     return {"CPU us of both": cost_s / _HANDSHAKES * 1e6, "resumed": reused / (_HANDSHAKES - 1)}
 
 
@@ -166,10 +120,10 @@ async def _measure(
         body = os.urandom(count)
         taken: dict[str, list[dict[str, float]]] = {name: [] for name in clients}
         for client in clients.values():
-            await _images(client, body, seconds)
+            await send_images(client, body, seconds)
         for pair in range(pairs):
             for name in ("plain", "TLS") if pair % 2 else ("TLS", "plain"):
-                each = await _slice(clients[name], workers[name][0], body, seconds)
+                each = await slice_of(clients[name], workers[name][0], body, seconds)
                 taken[name].append(each)
         for name, slices in taken.items():
             figures[f"{size}: {name}"] = {
@@ -230,7 +184,7 @@ def main() -> int:
         ],
         versions={"OpenSSL": ssl.OPENSSL_VERSION.split()[1]},
         notes=given.note,
-        settings={"seconds": given.seconds, "pairs": given.pairs, "connections": _CONNECTIONS},
+        settings={"seconds": given.seconds, "pairs": given.pairs, "connections": CONNECTIONS},
     )
     return not kept
 

@@ -194,6 +194,14 @@ async def test_a_service_is_a_host(http, apis, client):
     assert in_flight(client) == 0
 
 
+async def test_what_asks_for_tls_is_not_sent_in_clear(http, apis, client):
+    with pytest.raises(ConfigurationError, match="https://sums/ asks for TLS, which the worker"):
+        await http.ask("GET", "https://sums/sum?n=1")
+    assert not any(each.asked for each in apis)
+    assert in_flight(client) == 0
+    assert await http.ask("GET", "http://sums:80/sum?n=1") == (200, {"sum": 1})
+
+
 async def test_other_hosts_are_asked_as_they_are(http, apis, client):
     port = apis[0].server.port
     assert await http.ask("GET", f"http://127.0.0.1:{port}/sum?n=5") == (200, {"sum": 5})

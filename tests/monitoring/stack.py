@@ -33,7 +33,10 @@ _WINDOWS = {"5m": "10s", "10m": "10s", "15m": "10s", "6h": "10m"}
 _FOR = "1s"
 _EVERY = "1s"
 # A quiet registry confirms a list every 21 s, so that less than that is no outage.
-_AGES = {"snapshot_age_seconds) > 60": "snapshot_age_seconds) > 24"}
+_AGES = {
+    "snapshot_age_seconds) > 60": "snapshot_age_seconds) > 24",
+    "process_start_time_seconds < 900": "process_start_time_seconds < 10",
+}
 
 
 def program(name: str) -> str:

@@ -172,6 +172,7 @@ def a_client_of_grpc_refuses_what_xds_tells(cluster: Cluster) -> Callable[[], ob
 
     def mend() -> None:
         said.put(None)
+        calls.cancel()  # named here, too, as a call that nobody names is cancelled
         channel.close()
 
     return mend

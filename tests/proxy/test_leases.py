@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 from tests.proxy.world import instance
 from tests.support.certificates import Authority, Pair
 from tests.support.colours import encoded
@@ -57,7 +58,12 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def place(
-    tmp_path: Path, *, signing: LeaseConfig | None = None, **settings: object
+    tmp_path: Path,
+    *,
+    signing: LeaseConfig | None = None,
+    zmq: bool = False,
+    rules: LeaseRules | None = None,
+    **settings: object,
 ) -> AsyncIterator[Place]:
     key_file = tmp_path / "lease.key"
     save_signing_key(KEY, key_file, replace=True)
@@ -71,9 +77,11 @@ async def place(
         keys = LeaseKeys.from_registry(registry)
         await until(lambda: registry.document(LEASE_KEYS))
         await stack.enter_async_context(keys)
-        verifier = LeaseVerifier(keys.current, LeaseRules(), time.time)
-        rig = await stack.enter_async_context(serving(leases=verifier))
+        verifier = LeaseVerifier(keys.current, rules or LeaseRules(), time.time)
+        rig = await stack.enter_async_context(serving(leases=verifier, zmq=zmq))
         worker = instance("w", rig.port, service="colours", boot_id=1, meta={"fingerpost": "0.2.0"})
+        if zmq:
+            worker = replace(worker, ports={"http": rig.port, "zmq": rig.zmq_port})
         await registry.register(worker)
         http = await stack.enter_async_context(aiohttp.ClientSession(proxy.url))
         place = Place(proxy, registry, embedded, rig, http, key_file)

@@ -29,6 +29,7 @@ from fingerpost.worker.telemetry.access_log import AccessLog
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.uds_transport import unix_socket
+from fingerpost.worker.zmq_config import ZmqConfig
 from tests.support.colours import LABELS, SIDE
 from tests.support.single_model import SingleModel
 
@@ -73,6 +74,7 @@ class Rig:
     backend: ColourBackend
     engine: Engine
     grpc_port: int = 0
+    zmq_port: int = 0
 
     @property
     def rif(self) -> int:
@@ -88,11 +90,14 @@ async def serving(
     access_log: Callable[[WorkerMetrics], AccessLog] | None = None,
     audit: AuditLog | None = None,
     grpc: bool = False,
+    zmq: bool | ZmqConfig = False,
     uds: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve model `colours`, version 7; over gRPC or at a Unix socket too, where that is wanted."""
+    """Serve model `colours`, version 7; over gRPC, ZeroMQ or a Unix socket too, where wanted."""
     settings = {"images": ImageConfig(max_bytes=200_000), **settings}
+    if zmq:
+        settings["zmq"] = ZmqConfig(port=0) if zmq is True else zmq
     config = WorkerConfig(registry="http://127.0.0.1:9", **settings)
     metrics, backend = WorkerMetrics(), ColourBackend(classes)
     observer = Observer(metrics, access_log=access_log(metrics)) if access_log else None
@@ -133,9 +138,16 @@ async def serving(
             server = GrpcServer(service.context, config, metrics)
             stack.push_async_callback(server.aclose)
             grpc_port = await server.start("127.0.0.1", 0)
+        zmq_port = 0
+        if zmq:
+            from fingerpost.worker.zmq.server import ZmqServer
+
+            zmq_server = ZmqServer(service.context, config, metrics)
+            stack.push_async_callback(zmq_server.aclose)
+            zmq_port = await zmq_server.start("127.0.0.1", 0)
         await stack.enter_async_context(unix_socket(runner, service.frames, uds, None))
         stack.callback(backend.gate.set)
-        yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port)
+        yield Rig(f"http://127.0.0.1:{port}", port, service, backend, engine, grpc_port, zmq_port)
 
 
 def float_pixels(colour: str) -> np.ndarray:

@@ -21,11 +21,10 @@ from fingerpost.client.source import Source
 from fingerpost.client.streaming.options import StreamOptions, check_images
 from fingerpost.client.streaming.stream import Stream
 from fingerpost.client.transport.deadlines import DeadlineScheduler
-from fingerpost.client.transport.transport import Transport
+from fingerpost.client.transports import make_transport
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry import ModelReference
 from fingerpost.registry.renames import renamed_arguments
-from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from fingerpost.client.streaming.concurrency import Concurrency
     from fingerpost.client.streaming.options import Item, OnError
     from fingerpost.client.tracing import Tracing
+    from fingerpost.client.transport.transport import Transport
     from fingerpost.registry import Registry, Snapshot
     from fingerpost.registry.config import RegistryConfig
     from fingerpost.security.tls import TlsConfig
@@ -111,7 +111,7 @@ class Client(InferMixin, ConnectMixin):
         if not isinstance(self._config, ClientConfig):
             raise ConfigurationError(f"config={config!r} is not valid: use a ClientConfig")
         check_policy(self._config.routing)
-        self._route = self._source.route(relay=self._config.relay)
+        self._route = self._source.route(self._config)
         check_priority(priority)
         self._priority = priority
         self._tracing = tracing
@@ -385,8 +385,8 @@ class Client(InferMixin, ConnectMixin):
                 self._resolver = self._source.resolver(self._config.connect_timeout_s)
             self._stats.rejected_entries = self._resolver.rejected_entries.by_reason
             self._deadlines = DeadlineScheduler()
-            tls = ClientTls(self._source.tls)
-            self._transport = Transport(self._config, self._deadlines, self._route, tls)
+            config, route, tls = self._config, self._route, self._source.tls
+            self._transport = make_transport(config, self._deadlines, route, tls)
             self._dispatcher = Dispatcher(
                 self._resolver,
                 self._transport,

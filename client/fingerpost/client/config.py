@@ -77,6 +77,13 @@ class ClientConfig:
             those that proxies give, which are renewed by themselves.
         lease_file: a file with such a lease, read again when it changes, see
             `fingerpost lease --watch`.
+        transport: how images go to the workers: `http`, or `zmq` for ZeroMQ, which needs the extra
+            `zmq` and workers with `--zmq-port`. Workers without are not used.
+        zmq_key: with `zmq`, a file with the client's own key pair, see `fingerpost keys curve`.
+            None, the default, makes one up, for workers that let in any.
+        zmq_workers: with `zmq`, a file with the public keys of workers, one a line. Images go only
+            to workers that have one of them, and always encrypted. None, the default, takes the
+            word of the registry for a worker's key.
         routing: how workers are chosen; see `RoutingConfig`.
 
     Raises:
@@ -98,6 +105,9 @@ class ClientConfig:
     labels: Mapping[str, str | Sequence[str]] | None = None
     lease: str | None = field(default=None, repr=False)
     lease_file: str | None = None
+    transport: str = "http"
+    zmq_key: str | None = None
+    zmq_workers: str | None = None
     routing: RoutingConfig = field(default_factory=RoutingConfig)
 
     def __post_init__(self) -> None:
@@ -113,6 +123,18 @@ class ClientConfig:
             check_lease(self.lease, "ClientConfig: lease")
         if self.lease is not None and self.lease_file is not None:
             raise ConfigurationError("ClientConfig: lease and lease_file were given: use either")
+        if self.transport not in _TRANSPORTS:
+            raise ConfigurationError(
+                f"ClientConfig: transport={self.transport!r}: use {' or '.join(_TRANSPORTS)}"
+            )
+        if self.transport == "zmq" and self.relay:
+            raise ConfigurationError(
+                "ClientConfig: proxies relay over HTTP alone: use relay or transport='zmq'"
+            )
+        if self.transport != "zmq" and (self.zmq_key or self.zmq_workers):
+            raise ConfigurationError(
+                "ClientConfig: zmq_key and zmq_workers are of use only with transport='zmq'"
+            )
 
 
 _KINDS = {
@@ -123,8 +145,12 @@ _KINDS = {
     "labels": Mapping | None,
     "lease": str | None,
     "lease_file": str | None,
+    "transport": str,
+    "zmq_key": str | None,
+    "zmq_workers": str | None,
     "routing": RoutingConfig,
 }
+_TRANSPORTS: Final = ("http", "zmq")
 _NUMBERS = (
     "timeout_s",
     "wait_for_ready_s",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from fingerpost.client.config import ClientConfig
     from fingerpost.client.credential import Credential
     from fingerpost.client.resolver import Resolver
     from fingerpost.client.route.route import Route
@@ -101,13 +102,18 @@ class Source(NamedTuple):
             )
         return cls(registry=_open(named[0], registry_config, tls), tls=tls)
 
-    def route(self, *, relay: bool) -> Route:
+    def route(self, config: ClientConfig) -> Route:
         """How images reach the workers.
 
         Raises:
-            ConfigurationError: `relay`, but a registry was named instead of proxies.
+            ConfigurationError: `relay`, but a registry was named instead of proxies; or a file of
+                keys is not valid.
         """
-        if not relay:
+        if config.transport == "zmq":
+            from fingerpost.client.zmq.route import ZmqRoute
+
+            return ZmqRoute(config)
+        if not config.relay:
             return DIRECT
         if self.registry is not None:
             raise ConfigurationError(

@@ -44,6 +44,8 @@ KNOWN: Final = frozenset(
         "FINGERPOST_TLS_KEY",
         "FINGERPOST_TOKEN_FILE",
         "FINGERPOST_TRUST_DOMAIN",
+        "FINGERPOST_ZMQ_CLIENTS",
+        "FINGERPOST_ZMQ_KEY",
     }
 )
 # Of units, images, supervised processes, and tests.

@@ -51,10 +51,11 @@ def test_options_that_only_begin_alike_are_kept() -> None:
     assert arguments == ["worker", *given, "--device", "cpu", "--port", "0"]
 
 
-def test_a_process_has_a_grpc_port_of_its_own() -> None:
-    given = ["--model", "m", "--grpc-port", "9100"]
-    assert process_arguments(given, CPU, 9001, 9101) == [
-        *("worker", "--model", "m", "--device", "cpu", "--port", "9001", "--grpc-port", "9101")
+@pytest.mark.parametrize("option", ["--grpc-port", "--zmq-port"])
+def test_a_process_has_its_own_port_of_another_transport(option: str) -> None:
+    given = ["--model", "m", option, "9100"]
+    assert process_arguments(given, CPU, 9001, {option: 9101}) == [
+        *("worker", "--model", "m", "--device", "cpu", "--port", "9001", option, "9101")
     ]
 
 
@@ -66,18 +67,24 @@ def test_a_process_has_a_unix_socket_of_its_own() -> None:
     ]
 
 
+def started(port: int, **more_ports: int) -> DeviceWorkers:
+    named = {f"--{name.replace('_', '-')}": first for name, first in more_ports.items()}
+    return DeviceWorkers([CPU, CPU], [], port=port, more_ports=named, grace_s=1.0, on_line=print)
+
+
 def test_ports_end_where_they_end() -> None:
     with pytest.raises(ConfigurationError, match="65535"):
-        DeviceWorkers([CPU, CPU], [], port=65535, grace_s=1.0, on_line=print)
+        started(65535)
     with pytest.raises(ConfigurationError, match="--grpc-port 65535"):
-        DeviceWorkers([CPU, CPU], [], port=0, grpc_port=65535, grace_s=1.0, on_line=print)
+        started(0, grpc_port=65535)
 
 
 def test_the_ports_of_two_processes_do_not_meet() -> None:
     with pytest.raises(ConfigurationError, match="put 2 between them"):
-        DeviceWorkers([CPU, CPU], [], port=8500, grpc_port=8501, grace_s=1.0, on_line=print)
-    workers = DeviceWorkers([CPU, CPU], [], port=8500, grpc_port=8502, grace_s=1.0, on_line=print)
-    assert len(workers.processes) == 2
+        started(8500, grpc_port=8501)
+    with pytest.raises(ConfigurationError, match="--grpc-port 8510 and --zmq-port 8509"):
+        started(8500, grpc_port=8510, zmq_port=8509)
+    assert len(started(8500, grpc_port=8502, zmq_port=8504).processes) == 2
 
 
 MODEL = """

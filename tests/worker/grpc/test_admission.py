@@ -1,10 +1,9 @@
-"""Who and what is let in over gRPC: leases, limits, deadlines, hostile messages, bad images."""
+"""Who and what is let in over gRPC: leases, limits, deadlines, bad images."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +22,6 @@ from fingerpost.worker.grpc.schema.messages import message_class
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.telemetry.access_log import AccessLog
 from tests.support.bad_images import BAD
-from tests.support.colours import encoded
 from tests.support.leases import lease, verifier, wrong_leases
 from tests.support.optional import not_none
 from tests.support.rig import Rig, serving
@@ -149,60 +147,6 @@ async def test_as_many_connections_as_the_limit() -> None:
                 await second.unary_unary(INFER)(ONE, timeout=20)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             assert await first.unary_unary(INFER)(ONE, timeout=20)
-
-
-def mutated(rng: random.Random, data: bytes) -> bytes:
-    """A message with some bytes changed, left out, said twice, or cut off."""
-    found = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(found))
-        kind = rng.randrange(4)
-        if kind == 0:
-            found[at] = rng.randrange(256)
-        elif kind == 1:
-            del found[at : at + rng.randint(1, 9)]
-        elif kind == 2:
-            found[at:at] = found[at : at + rng.randint(1, 30)]
-        else:
-            del found[at:]
-        if not found:
-            return b"\x00"
-    return bytes(found)
-
-
-async def test_mutated_messages_get_typed_errors(rig: Rig) -> None:
-    """None of them is a fault of the server, and none disturbs the next one."""
-    predict = message_class("tensorflow.serving.PredictRequest")()
-    predict.model_spec.name = "colours"
-    tensor = predict.inputs["image"]
-    tensor.dtype = 7
-    tensor.tensor_shape.dim.add(size=1)
-    tensor.string_val.append(encoded("red"))
-    typed = PB2.ModelInferRequest(model_name="colours", id="an id")
-    wanted = typed.inputs.add(name="x", datatype="FP32", shape=[1, 1, 2, 3])
-    wanted.contents.fp32_contents.extend([1.0] * 6)
-    messages = {
-        INFER: [ONE, typed.SerializeToString()],
-        "/tensorflow.serving.PredictionService/Predict": [predict.SerializeToString()],
-    }
-    rng = random.Random(17)
-    allowed = {
-        grpc.StatusCode.OK,
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-    }
-    codes = set()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.grpc_port}") as channel:
-        for path, known in messages.items():
-            infer = channel.unary_unary(path)
-            for _ in range(200):
-                sent = infer(mutated(rng, rng.choice(known)), timeout=20)
-                codes.add(await sent.code())
-                assert await sent.code() in allowed, await sent.details()
-        assert await channel.unary_unary(INFER)(ONE, timeout=20)
-    assert grpc.StatusCode.INVALID_ARGUMENT in codes
-    assert rig.service.memory.used == 0
 
 
 async def test_a_compressed_message_is_refused(rig: Rig) -> None:

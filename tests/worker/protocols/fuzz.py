@@ -19,61 +19,22 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import psutil
 
 from fingerpost.client.frames import HEARTBEAT, STREAM_TYPE, StreamImage, frame_head
 from tests.support.colours import encoded
-from tests.support.costly_images import costly
 from tests.support.rig import float_pixels
+from tests.worker.protocols.fuzz_grpc import GrpcRequests
 from tests.worker.protocols.fuzz_long import long
+from tests.worker.protocols.fuzz_parts import HANG_S, Wrong, image, mutated, seeds
 from tests.worker.protocols.fuzz_same_host import cleared, connected, frame, shared_memory
 from tests.worker.protocols.fuzz_server import Server
 
-HANG_S = 15.0
 # Of one request, all threads together; and of the event loop at a time, at p99.
 MOST_CPU_S = 2.0
 MOST_PAUSE_S = 0.05
-
-
-class Wrong(Exception):
-    """An answer that must not be."""
-
-
-@cache
-def seeds() -> tuple[bytes, ...]:
-    """Real images of all formats that are read."""
-    forms = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-    return tuple(encoded(colour, (40, 30), form) for form in forms for colour in ("red", "blue"))
-
-
-def mutated(rng: random.Random, data: bytes) -> bytes:
-    """The same bytes with some flipped, cut, repeated or put in."""
-    out = bytearray(data)
-    for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
-        if not out:
-            break
-        at = rng.randrange(len(out))
-        match rng.randrange(5):
-            case 0:
-                out[at] = rng.randrange(256)
-            case 1:
-                del out[at : at + rng.randrange(1, 50)]
-            case 2:
-                out[at:at] = out[at : at + rng.randrange(1, 50)]
-            case 3:
-                out[at:at] = rng.randbytes(rng.randrange(1, 9))
-            case 4:
-                out[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff"))
-    return bytes(out)
-
-
-def image(rng: random.Random) -> bytes:
-    if rng.random() < 0.1:
-        return costly(rng)
-    return mutated(rng, rng.choice(seeds()))
 
 
 def value(rng: random.Random, depth: int = 0) -> object:
@@ -341,6 +302,7 @@ def main() -> int:
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read at the end
     server = Server(log=log)
     port, process = server.port, psutil.Process(server.pid)
+    calls = GrpcRequests(server.grpc_port)
     began, number, wrong = time.monotonic(), 0, 0
     statuses: Counter[str] = Counter()
     # Of each tenth of the time the smallest: what never goes back is growth, a large image is not.
@@ -349,12 +311,13 @@ def main() -> int:
     smallest = largest = process.memory_info().rss
     try:
         while (elapsed := time.monotonic() - began) < options.seconds:
-            spent = sum(process.cpu_times()[:2])
+            spent, seed = sum(process.cpu_times()[:2]), options.seed + number
             try:
-                statuses[attempt(port, options.seed + number, server.uds)] += 1
+                said = attempt(port, seed, server.uds) if number % 4 else calls.attempt(seed)
+                statuses[said] += 1
                 spent = sum(process.cpu_times()[:2]) - spent
                 if spent > MOST_CPU_S:
-                    raise Wrong(f"seed {options.seed + number}: {spent:.1f} s of processor time")
+                    raise Wrong(f"seed {seed}: {spent:.1f} s of processor time")
                 if number % 200 == 0:
                     check_well(port)
             except Wrong as error:
@@ -376,6 +339,7 @@ def main() -> int:
         sizes.append(smallest)
         check_well(port)
     finally:
+        calls.close()
         server.__exit__()
         cleared()
     log.seek(0)

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support.rig import serving
 from tests.worker.protocols.fuzz import attempt, check_well
+from tests.worker.protocols.fuzz_grpc import GrpcRequests
 from tests.worker.protocols.fuzz_same_host import cleared
 from tests.worker.protocols.fuzz_server import SETTINGS
 
@@ -29,24 +31,44 @@ def uds() -> Iterator[str]:
         cleared()
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Of a worker service on a loop of its own, so that the requests may block."""
+
+    http: int
+    grpc: int
+
+
 @pytest.fixture(scope="module")
-def port(uds: str) -> Iterator[int]:
-    """A worker service on a loop of its own, so that the requests may block."""
-    started: Future[tuple[int, Callable[[], object]]] = Future()
+def ports(uds: str) -> Iterator[Ports]:
+    started: Future[tuple[Ports, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with serving(uds=uds, **SETTINGS) as rig:
-            started.set_result((rig.port, lambda: loop.call_soon_threadsafe(stop.set)))
+        async with serving(uds=uds, grpc=True, **SETTINGS) as rig:
+            found = Ports(rig.port, rig.grpc_port)
+            started.set_result((found, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
 
     thread = threading.Thread(target=asyncio.run, args=[serve()])
     thread.start()
-    port, stop = started.result(30)
-    yield port
+    found, stop = started.result(30)
+    yield found
     stop()
     thread.join(30)
     assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def port(ports: Ports) -> int:
+    return ports.http
+
+
+@pytest.fixture(scope="module")
+def calls(ports: Ports) -> Iterator[GrpcRequests]:
+    found = GrpcRequests(ports.grpc)
+    yield found
+    found.close()
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +93,20 @@ def quiet() -> Iterator[None]:
 @given(seed=st.integers(0, 2**32))
 def test_hostile_requests(port: int, uds: str, seed: int) -> None:
     attempt(port, seed, uds)
+    if seed % 20 == 0:
+        check_well(port)
+
+
+@settings(
+    max_examples=300,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32))
+def test_hostile_calls_of_grpc(port: int, calls: GrpcRequests, seed: int) -> None:
+    calls.attempt(seed)
     if seed % 20 == 0:
         check_well(port)
 

@@ -18,6 +18,7 @@ from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.images import ImageConfig
+from fingerpost.worker.zmq_config import ZmqConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "StreamConfig",
     "TelemetryConfig",
     "WorkerConfig",
+    "ZmqConfig",
 ]
 
 _DAY_S: Final = 86_400
@@ -284,6 +286,7 @@ class WorkerConfig:
             so that many workers fit on one machine.
         grpc_port: the port for gRPC, likewise, which needs the extra `grpc`. None, the default,
             serves none.
+        zmq: the port for ZeroMQ, and its keys; see `ZmqConfig`. By default there is none.
         uds: the path of a Unix socket to listen on too, for clients on this host: the same
             protocols, limits and errors, and TLS where the port has it. Whoever may enter its
             folder may connect. None, the default, is no socket.
@@ -316,6 +319,7 @@ class WorkerConfig:
     host: str = "127.0.0.1"
     port: int = 0
     grpc_port: int | None = None
+    zmq: ZmqConfig = field(default_factory=ZmqConfig)
     uds: str | None = None
     shared_memory: bool = False
     batching: BatchingConfig = field(default_factory=BatchingConfig)
@@ -348,6 +352,17 @@ class WorkerConfig:
                 raise ConfigurationError(
                     f"grpc_port {self.grpc_port} is the port of HTTP too: give each its own"
                 )
+        if self.zmq.port and self.zmq.port in (self.port, self.grpc_port):
+            raise ConfigurationError(
+                f"zmq.port {self.zmq.port} is the port of another transport too: give each its own"
+            )
+        open_zmq = self.zmq.port is not None and self.zmq.clients is None
+        if open_zmq and self.tls is not None and self.tls.client_ca:
+            raise ConfigurationError(
+                f"tls.client_ca {self.tls.client_ca!r} asks clients for certificates, which ZeroMQ "
+                "does not have: name the keys of its clients too (--zmq-clients), or leave out "
+                "--zmq-port"
+            )
         if self.uds is not None and (problem := path_problem(self.uds)):
             raise ConfigurationError(f"uds {self.uds!r} is not a valid path: {problem}")
         if self.tls is not None and not self.tls.serves:

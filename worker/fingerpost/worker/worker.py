@@ -27,7 +27,6 @@ from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.address_check import check_for_tls, warn_of_identity
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
-from fingerpost.worker.grpc_transport import grpc_ports
 from fingerpost.worker.models.files import ModelFiles
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.protocols.admin_access import AdminAccess
@@ -45,6 +44,7 @@ from fingerpost.worker.status_line import status_line
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.threads import decode_pool
+from fingerpost.worker.transports import more_ports, transport_meta
 from fingerpost.worker.uds_transport import unix_socket
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Worker:
         self._registry = open_registry(
             config.registry, check_for_tls(config, self._tls), tls=config.tls
         )
+        self._transport_meta = transport_meta(config)
         self._signed = signed_instances(config)
         self._metrics = WorkerMetrics(self._tls)
         self._boot_id = secrets.randbits(53)
@@ -247,14 +248,13 @@ class Worker:
             runner = service.runner()
             leaving.push_async_callback(runner.cleanup)
             await runner.setup()
-            ports = {"http": listener.getsockname()[1]}
             await serve(runner, listener, self._tls)
+            ports = {"http": listener.getsockname()[1]}
             meta = await leaving.enter_async_context(
                 unix_socket(runner, service.frames, config.uds, self._tls)
             )
-            control = ModelControl(repository)
             ports |= await leaving.enter_async_context(
-                grpc_ports(service, config, metrics, control, access)
+                more_ports(service, config, metrics, ModelControl(repository), access)
             )
             registrations = Registrations(
                 self._registry,
@@ -269,7 +269,7 @@ class Worker:
             self._running = _Running(
                 host=host,
                 ports=ports,
-                meta=meta,
+                meta=meta | self._transport_meta,
                 repository=repository,
                 service=service,
                 registrations=registrations,

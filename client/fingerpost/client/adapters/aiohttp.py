@@ -29,8 +29,9 @@ class FingerpostMiddleware:
     """A client middleware of aiohttp that sends requests for a service to a picked worker.
 
     A host without a dot and without a port is the name of a service (`http://flowers/`); all other
-    URLs go on unchanged. The worker counts as busy until the answer's head has come. Retries are
-    those of `send_routed`: a body that is an iterator or a file is sent once.
+    URLs go on unchanged. `https://flowers/` is refused where the worker has no TLS. The worker
+    counts as busy until the answer's head has come. Retries are those of `send_routed`: a body that
+    is an iterator or a file is sent once.
 
     Args:
         client: picks the workers; the caller closes it.
@@ -42,7 +43,7 @@ class FingerpostMiddleware:
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """See aiohttp's client middlewares."""
         url = request.url
-        if not names_service(url.host, url.explicit_port):
+        if not names_service(url.host, None if url.is_default_port() else url.port):
             return await handler(request)
 
         async def send(worker: ConnectedWorker) -> ClientResponse:
@@ -61,6 +62,7 @@ class FingerpostMiddleware:
         answer, stack = await send_routed(
             self._client,
             url.host or "",
+            scheme=url.scheme,
             method=request.method,
             headers=request.headers,
             send=send,

@@ -32,8 +32,9 @@ class FingerpostTransport:
     """A transport of httpx2 or httpx that sends requests for a service to a picked worker.
 
     A host without a dot and without a port is the name of a service (`http://flowers/`); all other
-    URLs go on unchanged. The worker counts as busy until the answer is read or closed. Retries are
-    those of `send_routed`: a body that is an iterator is sent once.
+    URLs go on unchanged. `https://flowers/` is refused where the worker has no TLS. The worker
+    counts as busy until the answer is read or closed. Retries are those of `send_routed`: a body
+    that is an iterator is sent once.
 
     Args:
         client: picks the workers; the caller closes it.
@@ -75,6 +76,7 @@ class FingerpostTransport:
             answer, stack = await send_routed(
                 self._client,
                 host,
+                scheme=url.scheme,
                 method=request.method,
                 headers=request.headers,
                 send=send,

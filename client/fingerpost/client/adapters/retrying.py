@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fingerpost.errors import ConfigurationError
 from fingerpost.registry.names import is_service
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ async def send_routed(
     client: Client,
     service: str,
     *,
+    scheme: str,
     method: str,
     headers: Any,
     send: Callable[[ConnectedWorker], Awaitable[Any]],
@@ -61,6 +63,7 @@ async def send_routed(
     come out of the client's retry budget.
 
     Args:
+        scheme: of the URL; `https` asks for TLS, and `http` takes it where the worker has it.
         send: sends it to a worker.
         status: of an answer.
         failure: what an exception of `send` says of the worker.
@@ -68,6 +71,7 @@ async def send_routed(
         again: whether the body can be sent again.
 
     Raises:
+        ConfigurationError: the URL is `https`, and the worker has no TLS: nothing was sent.
         whatever `send` raises; and as `Client.connect`.
     """
     config = client._config.routing.retries
@@ -77,6 +81,12 @@ async def send_routed(
         async with AsyncExitStack() as stack:
             worker = await stack.enter_async_context(client.connect(service, tried=tried))
             tried |= {worker.id}
+            if scheme == "https" and not worker.instance.speaks_tls:
+                worker.release("abandoned")
+                raise ConfigurationError(
+                    f"https://{service}/ asks for TLS, which the worker {worker.address} does not "
+                    f"have: give it a certificate, or write http://{service}/"
+                )
             try:
                 answer = await send(worker)
             except BaseException as error:

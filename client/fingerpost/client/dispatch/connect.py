@@ -176,7 +176,7 @@ async def _picked(
         if pick is None:
             if no_worker_until is None:
                 no_worker_until = now + config.wait_for_ready_s
-            check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
+            check_served(service, call, late=now >= no_worker_until)
             await service.changed(no_worker_until - now)
             continue
         pause_s = max(0.0, pick.until - now) + config.routing.retries.backoff_s(rounds, rng)

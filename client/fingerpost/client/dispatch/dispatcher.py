@@ -202,7 +202,7 @@ class Dispatcher:
             elif pick is None:
                 if no_worker_until is None:
                     no_worker_until = now + service.wait_for_worker_s()
-                check_served(service.balancer.snapshot, call, late=now >= no_worker_until)
+                check_served(service, call, late=now >= no_worker_until)
                 await service.changed(no_worker_until - now)
             elif pick.until >= call.deadline and not pick.full:
                 if called:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from fingerpost.client.dispatch.call import Call
     from fingerpost.client.dispatch.service import Service
     from fingerpost.client.transport.reply import Reply
-    from fingerpost.registry import Snapshot
 
 __all__ = [
     "check_served",
@@ -48,9 +47,9 @@ def _cause(call: Call, service: Service | None) -> str:
     return "give more time (timeout_s)"
 
 
-def check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
+def check_served(service: Service, call: Call, *, late: bool) -> None:
     """Raise why there is no worker to pick, unless one may still come (`late`: no longer)."""
-    name = call.reference.model
+    name, snapshot = call.reference.model, service.balancer.snapshot
     if snapshot is None:
         return
     if not snapshot.known:
@@ -64,6 +63,8 @@ def check_served(snapshot: Snapshot | None, call: Call, *, late: bool) -> None:
             f"{', '.join(versions) or 'none'} and its aliases {', '.join(aliases) or 'none'}"
         )
     if late:
+        if (missing := service.missing()) is not None:
+            raise missing from call.last_error
         raise NoWorker(
             f"{name!r} is known, but no healthy worker serves it; start one, or wait longer for "
             "one (wait_for_ready_s)"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.attempt import Attempt
     from fingerpost.client.transport.reply import Reply
     from fingerpost.client.transport.transport import Transport
+    from fingerpost.errors import NoWorker
     from fingerpost.registry import ModelReference, Snapshot, Watch
 
 __all__ = ["Service"]
@@ -84,6 +85,11 @@ class Service:
         self._seen = view
         self.balancer.update(self._route.peers(view), now)
         return True
+
+    def missing(self) -> NoWorker | None:
+        """Why none of the workers that there are can be used; None if that is not so."""
+        view = self.watch.view
+        return None if view is None else self._route.missing(view)
 
     def wait_for_worker_s(self) -> float:
         """How many seconds to wait for a worker: `wait_for_ready_s`, or what a start may take.

@@ -120,6 +120,10 @@ class RelayRoute:
         peers.sort(key=lambda each: each.id)  # as snapshots are
         return msgspec.structs.replace(view, instances=tuple(peers), retained=(), withdrawn=())
 
+    def missing(self, view: Snapshot) -> NoWorker | None:
+        """See `Route.missing`."""
+        return None
+
     def classify_error(
         self, address: str, status: int, error: FingerpostError
     ) -> tuple[Outcome, FingerpostError]:

@@ -20,6 +20,7 @@ from fingerpost.errors import (
     FingerpostError,
     MethodNotAllowed,
     Misdirected,
+    NoWorker,
     Overloaded,
     UnknownModel,
     UnknownPath,
@@ -84,6 +85,10 @@ class Route(Protocol):
         """
         ...
 
+    def missing(self, view: Snapshot) -> NoWorker | None:
+        """Why no instance of a snapshot is a peer; None where it has none that could be."""
+        ...
+
     def context(self, tls: ClientTls, target: str) -> SSLContext | None:
         """For a connection to a peer's `Instance.target`; None for one without TLS."""
         ...
@@ -116,6 +121,10 @@ class DirectRoute:
     def peers(self, view: Snapshot) -> Snapshot:
         """The workers: the snapshot as it is."""
         return view
+
+    def missing(self, view: Snapshot) -> NoWorker | None:
+        """See `Route.missing`."""
+        return None
 
     def classify_error(
         self, address: str, status: int, error: FingerpostError

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fingerpost.client.routing.config import RoutingConfig
     from fingerpost.registry import Instance, LoadReport
 
-__all__ = ["Endpoint", "queued_cost"]
+__all__ = ["Endpoint"]
 
 # This client's own latency samples. Their average is used for `_OWN_S` beside the worker's report,
 # which covers more requests, but forgets old ones only with new ones. The weight of a sample grows
@@ -52,6 +52,7 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_behind",
         "_mb",
         "_own_at",
         "_own_s",
@@ -118,6 +119,7 @@ class Endpoint:
         self.requests_per_slot = self.local_requests_per_slot = float(self.in_flight)
         self.backlog = _backlog(self.requests_per_slot)
         self._timed = False  # whether the last report has a forecast
+        self._behind = 2.0  # what an image costs those behind it, if the report has a forecast
         self.compute_s_per_mb = self.transfer_s_per_mb = self.expected_s_per_mb = 0.0
         self.upload_s_per_mb = 0.0
         self.suspect_until = -inf
@@ -240,6 +242,7 @@ class Endpoint:
         self.load_report = load_report
         self.load_report_at = now
         self.inverse_slots = 1.0 / max(1, load_report.slots)
+        self._behind = 1.0 + self.inverse_slots
         self.local_requests_per_slot = self.in_flight * self.inverse_slots
         self.requests_per_slot = max(load_report.rif + unseen, self.in_flight) * self.inverse_slots
         alone_s = load_report.alone_s
@@ -297,16 +300,14 @@ class Endpoint:
         self.upload_s_per_mb = self.transfer_s_per_mb * (1.0 + requests)
 
     def _weigh(self) -> None:
-        load = self.weighted_backlog = self.backlog / self.weight
-        self.cost_s_per_mb = queued_cost(self.compute_s_per_mb, load) + self.upload_s_per_mb
+        self.weighted_backlog = self.backlog / self.weight
+        self.cost_s_per_mb = self.cost_at(self.weighted_backlog)
 
-
-def queued_cost(alone: float, load: float) -> float:
-    """What an image costs that takes `alone` where nothing waits, at a worker with this load.
-
-    1 + load is the image's own time; the square stands for the images behind it: see `HotCold`.
-    """
-    return alone * (1.0 + load + 2.0 * load * load)
+    def cost_at(self, load: float) -> float:
+        """See `Candidate.cost_at`."""
+        behind = self._behind if self._timed else 2.0
+        time_s = self.compute_s_per_mb * (1.0 + load + behind * load * load)
+        return time_s + self.upload_s_per_mb
 
 
 def _backlog(requests_per_slot: float) -> float:

@@ -72,9 +72,14 @@ class Candidate(Protocol):
 
     @property
     def cost_s_per_mb(self) -> float:
-        """What hot-cold compares: `compute_s_per_mb` x (1 + b + 2 b^2) + `upload_s_per_mb`.
+        """What hot-cold compares: `cost_at` the `weighted_backlog`."""
+        ...
 
-        b is the `weighted_backlog`.
+    def cost_at(self, load: float) -> float:
+        """What an image costs here at this load, in seconds a megabyte.
+
+        `compute_s_per_mb` x (1 + load + (1 + 1 / slots) load^2) + `upload_s_per_mb`. For a worker
+        that makes no forecast the last factor is 2: its slots may be the places of a batch.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fingerpost.client.images.oneshot import OneShot
+from fingerpost.client.routing import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +94,25 @@ class Attempt:
         return self.data
 
     # `now` is the event loop's time.
+
+    def overdue(self, now: float, peer: str, *, begun: bool) -> str:
+        """Why to give the attempt up now, as its phase takes too long; else an empty text.
+
+        A worker that is late is asked first whether it is still at work: see `LivenessChecks`.
+
+        Args:
+            peer: the worker's address.
+            begun: its answer has begun to come.
+        """
+        clock, liveness = self.clock, self.liveness
+        if now < clock.expires_at() or now >= clock.deadline:
+            if liveness is not None and not begun and clock.ask_now(now, liveness.ahead_s):
+                liveness.begin(peer, self)
+            return ""
+        if clock.phase is Phase.UPLOAD:
+            limit_s = clock.upload_stall_timeout_s
+            return f"the upload made no progress for {limit_s:g} s (upload_stall_timeout_s)"
+        return f"no response for {clock.response_timeout_s:g} s (response_timeout_s)"
 
     def begin(self, now: float) -> None:
         """There is a connection, and sending begins: again, if an idle connection was closed."""

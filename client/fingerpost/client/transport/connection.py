@@ -11,7 +11,6 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.images.oneshot import OneShot
-from fingerpost.client.routing import Phase
 from fingerpost.client.transport.answer import AnswerReader
 from fingerpost.errors import BadAnswer, ImageError, TlsFailed, Unreachable
 from fingerpost.registry.load import MAX_LOAD_BYTES
@@ -166,20 +165,11 @@ class Connection:
         At the deadline the whole call ends, which is not this attempt's matter. A worker that is
         late is asked first whether it is still at work: see `LivenessChecks`.
         """
-        attempt = self._attempt
-        if attempt is None:
-            return
-        clock, liveness = attempt.clock, attempt.liveness
-        if now < clock.expires_at() or now >= clock.deadline:
-            begun = self._reader.begun  # an answer that has begun is not computed any more
-            if liveness is not None and not begun and clock.ask_now(now, liveness.ahead_s):
-                liveness.begin(self._peer, attempt)
-            return
-        if clock.phase is Phase.UPLOAD:
-            limit_s = clock.upload_stall_timeout_s
-            self.abort(f"the upload made no progress for {limit_s:g} s (upload_stall_timeout_s)")
-        else:
-            self.abort(f"no response for {clock.response_timeout_s:g} s (response_timeout_s)")
+        if self._attempt is not None:
+            # An answer that has begun is not computed any more.
+            reason = self._attempt.overdue(now, self._peer, begun=self._reader.begun)
+            if reason:
+                self.abort(reason)
 
     def abort(self, reason: str) -> None:
         """End the exchange in progress with `Unreachable`; `reason` becomes its message."""

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from fingerpost.client.transport.pool import Pool
     from fingerpost.registry import Instance, LoadReport
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "failed"]
 
 _decoder: Final = msgspec.json.Decoder(ReceivedAnswer)
 # A label and its score have some 50 bytes; the rest of an answer has less than 1,000.
@@ -188,7 +188,7 @@ class Transport:
         try:
             return await self._exchange(pool, head, attempt)
         except (OSError, Unreachable, TlsFailed, BadAnswer) as error:
-            return _failed(error, address, attempt)
+            return failed(error, address, attempt)
         finally:
             self._pools.release(address, pool)
 
@@ -319,7 +319,7 @@ class Transport:
         return Reply(outcome=Outcome.ANSWERED, answer=found, report=report, worker=worker)
 
 
-def _failed(error: Exception, address: str, attempt: Attempt) -> Reply:
+def failed(error: Exception, address: str, attempt: Attempt) -> Reply:
     """The reply of an attempt without an answer."""
     if isinstance(error, TlsFailed):
         return Reply(outcome=Outcome.REFUSED, error=error)

@@ -33,10 +33,13 @@ KeysFile = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
     keys = typer.Typer(
-        name="keys", help="Make, publish and rotate the keys of leases.", no_args_is_help=True
+        name="keys",
+        help="Make, publish and rotate the keys of leases; make those of ZeroMQ.",
+        no_args_is_help=True,
     )
     for command in (init, publish, rotate, show):
         keys.command()(takes_registry_options(command))
+    keys.command()(curve)
     app.add_typer(keys)
 
 
@@ -163,6 +166,21 @@ def show(
         typer.echo((await published.read()).encode().decode(), nl=False)
 
     _run(work, Path("lease.key"), keys_file, registry, registry_config)
+
+
+def curve(
+    *,
+    key: Annotated[
+        Path,
+        typer.Option(
+            "--key", metavar="FILE", help="The key pair, mode 0600; one that exists is kept."
+        ),
+    ] = Path("zmq.key"),
+) -> None:
+    """Make a key pair for ZeroMQ, and print its public key: a line for --zmq-clients of workers."""
+    from fingerpost.deploy.curve import curve_key
+
+    typer.echo(f"{curve_key(key).decode()} {key.stem}")
 
 
 # A lease counts for 30 s after its end, as clocks differ; proxies take 2 s to read the new key.

@@ -21,7 +21,7 @@ from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.options.served_models import many_models, one_model
 from fingerpost.deploy.options.tls import takes_server_tls_options
-from fingerpost.deploy.without_tls import warn_without_tls
+from fingerpost.deploy.without_tls import warn_without_curve, warn_without_tls
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.security.secret_file import warn_if_public
@@ -93,6 +93,30 @@ def worker(
     grpc_port: Annotated[
         int | None,
         _option(_NETWORK, "Port for gRPC, which is off without; 0: a free one.", metavar="PORT"),
+    ] = None,
+    zmq_port: Annotated[
+        int | None,
+        _option(_NETWORK, "Port for ZeroMQ, which is off without; 0: a free one.", metavar="PORT"),
+    ] = None,
+    zmq_key: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the key pair that encrypts ZeroMQ (`fingerpost keys curve`).",
+            envvar="FINGERPOST_ZMQ_KEY",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    zmq_clients: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "File with the public keys of ZeroMQ's clients; without it all are let in.",
+            envvar="FINGERPOST_ZMQ_CLIENTS",
+            metavar="FILE",
+            show_default=False,
+        ),
     ] = None,
     uds: Annotated[
         str | None,
@@ -262,6 +286,7 @@ def worker(
         RequestConfig,
         TelemetryConfig,
         WorkerConfig,
+        ZmqConfig,
     )
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.fairness.flow import parse_classes
@@ -277,7 +302,7 @@ def worker(
             chosen,
             _process_arguments(chosen, threads),
             port=port,
-            grpc_port=grpc_port,
+            more_ports={"--grpc-port": grpc_port, "--zmq-port": zmq_port},
             uds=uds,
             grace_s=lease + 40,
             follow_parent=follow_parent,
@@ -300,6 +325,7 @@ def worker(
         host=host,
         port=port,
         grpc_port=grpc_port,
+        zmq=ZmqConfig(port=zmq_port, key=zmq_key, clients=zmq_clients),
         uds=uds,
         shared_memory=shared_memory,
         batching=BatchingConfig(
@@ -330,6 +356,7 @@ def worker(
         tls=tls,
     )
     warn_without_tls("worker", host, tls, insecure=insecure)
+    warn_without_curve(host, config.zmq, insecure=insecure)
     if model is not None and models is None and only is None:
         source = one_model(model, version, versions, model_options)
     elif models is not None and model is None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
+from itertools import combinations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.basics.printable import printable_json
@@ -29,8 +32,10 @@ _PER_PROCESS: Final = (
     "--processes-per-device",
     "--port",
     "--grpc-port",
+    "--zmq-port",
     "--uds",
 )
+_NO_PORTS: Final[Mapping[str, int]] = MappingProxyType({})
 # How often what the processes have told is looked at.
 _LOOK_S: Final = 0.25
 
@@ -50,7 +55,7 @@ class DeviceWorkers:
         arguments: arguments of `fingerpost worker` for all of them; see `process_arguments`.
         port: the port of the first process; the next ones count up from it. 0 picks a free port
             for each.
-        grpc_port: likewise for gRPC; None serves none.
+        more_ports: likewise for other transports, by their option, such as `--grpc-port`.
         uds: path of the Unix sockets, to which `.0`, `.1` and so on are added; None for none.
         grace_s: how long a process may take to drain, in seconds.
         on_line: called with a process's name and each line that it writes.
@@ -70,7 +75,7 @@ class DeviceWorkers:
         on_line: Callable[[str, str], None],
         retry_s: float = 60.0,
         service_manager: ServiceManager | None = None,
-        grpc_port: int | None = None,
+        more_ports: Mapping[str, int] = _NO_PORTS,
         uds: str | None = None,
     ) -> None:
         self._service_manager = service_manager or ServiceManager()
@@ -87,7 +92,7 @@ class DeviceWorkers:
                     arguments,
                     placement,
                     port and port + number,
-                    grpc_port and grpc_port + number,
+                    {option: first and first + number for option, first in more_ports.items()},
                     uds and f"{uds}.{number}",
                 ),
                 on_line,
@@ -96,16 +101,18 @@ class DeviceWorkers:
             for number, placement in enumerate(placements)
         ]
         count = len(self.processes)
-        for option, first in (("--port", port), ("--grpc-port", grpc_port or 0)):
+        firsts = {"--port": port, **more_ports}
+        for option, first in firsts.items():
             if first + count > 65536:
                 raise ConfigurationError(
                     f"{option} {first}: {count} processes from there on end above 65535"
                 )
-        if port and grpc_port and abs(port - grpc_port) < count:
-            raise ConfigurationError(
-                f"--port {port} and --grpc-port {grpc_port}: {count} processes count up from each, "
-                f"so put {count} between them"
-            )
+        for (one, first), (other, second) in combinations(firsts.items(), 2):
+            if first and second and abs(first - second) < count:
+                raise ConfigurationError(
+                    f"{one} {first} and {other} {second}: {count} processes count up from each, "
+                    f"so put {count} between them"
+                )
 
     async def __aenter__(self) -> Self:
         """Start all processes."""
@@ -196,7 +203,7 @@ def process_arguments(
     arguments: Sequence[str],
     placement: Placement,
     port: int,
-    grpc_port: int | None = None,
+    more_ports: Mapping[str, int] = _NO_PORTS,
     uds: str | None = None,
 ) -> list[str]:
     """The command line of one process, made from that of `fingerpost worker` for all devices.
@@ -205,7 +212,7 @@ def process_arguments(
         arguments: the arguments after `worker`.
         placement: the process's device and its share of the device's memory.
         port: the port for this process; 0 picks a free one.
-        grpc_port: likewise for gRPC; None serves none.
+        more_ports: likewise for other transports, by their option.
         uds: the path of its Unix socket; None for none.
     """
     kept = ["worker"]
@@ -218,8 +225,8 @@ def process_arguments(
         elif not argument.startswith(tuple(f"{each}=" for each in _PER_PROCESS)):
             kept.append(argument)
     kept += ["--device", placement.option, "--port", str(port)]
-    if grpc_port is not None:
-        kept += ["--grpc-port", str(grpc_port)]
+    for option, number in more_ports.items():
+        kept += [option, str(number)]
     if uds is not None:
         kept += ["--uds", uds]
     if placement.memory_fraction is not None:
@@ -235,13 +242,14 @@ def run_device_workers(
     grace_s: float,
     follow_parent: bool,
     service_manager: ServiceManager,
-    grpc_port: int | None = None,
+    more_ports: Mapping[str, int | None] = _NO_PORTS,
     uds: str | None = None,
 ) -> None:
     """Run `fingerpost worker` for each placement, until SIGTERM; then drain all of them.
 
     Args:
-        placements, arguments, port, grpc_port, uds, grace_s, service_manager: see `DeviceWorkers`.
+        placements, arguments, port, more_ports, uds, grace_s, service_manager: see
+            `DeviceWorkers`.
         follow_parent: see `ShutdownSignals`.
 
     Raises:
@@ -257,7 +265,7 @@ def run_device_workers(
             grace_s=grace_s,
             on_line=_print_line,
             service_manager=service_manager,
-            grpc_port=grpc_port,
+            more_ports={each: first for each, first in more_ports.items() if first is not None},
             uds=uds,
         )
         async with workers:

@@ -83,7 +83,9 @@ def plainly(known: Sequence[Candidate], now: float, start: int) -> Candidate:
     outlier_s = config.outlier_factor * times[2 * (count - 1) // 3] or inf
     costs = []
     for each, load in zip(known, loads, strict=True):
-        cost = each.compute_s_per_mb * (1 + load + 2 * load * load) + each.upload_s_per_mb
+        report = each.load_report
+        behind = 1 + 1 / report.slots if report is not None and report.alone_s else 2
+        cost = each.compute_s_per_mb * (1 + load + behind * load * load) + each.upload_s_per_mb
         ratio = max(1.0, each.expected_s_per_mb / outlier_s)
         cold = load <= limit and each.suspect_until <= now
         costs.append(cost * (ratio * ratio) if cold else inf)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fingerpost.client.wire import BOOT_ID_HEADER, DEADLINE_HEADER, WAITED_HEADER
 from fingerpost.errors import DeadlineExceeded, InvalidRequest, Misdirected, Overloaded
@@ -32,6 +32,8 @@ DEFAULT_DEADLINE_S: Final = 600.0
 _MAX_FLOWS: Final = 1024
 # After a refusal, where too little is known of the model's times.
 _RETRY_AFTER_S: Final = 0.1
+
+_Request = TypeVar("_Request", bound="RequestHead")
 
 # Raises where the headers show that a request cannot be answered.
 Check = Callable[["web.Request"], None]
@@ -97,9 +99,9 @@ class Admission:
 
     def admit(
         self,
-        request: web.Request,
+        request: _Request,
         served: ServedVersion,
-        check: Check,
+        check: Callable[[_Request], object],
         flow: Flow = DEFAULT_FLOW,
     ) -> float:
         """Check the headers of a request; return the seconds until its deadline.
@@ -205,7 +207,11 @@ class Admission:
             )
 
     def admit_stream(
-        self, request: web.Request, served: ServedVersion, check: Check, flow: Flow = DEFAULT_FLOW
+        self,
+        request: _Request,
+        served: ServedVersion,
+        check: Callable[[_Request], object],
+        flow: Flow = DEFAULT_FLOW,
     ) -> None:
         """Check the headers of a stream as `admit` does, and the number of open streams."""
         self.admit(request, served, check, flow)

@@ -19,16 +19,33 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["limit_malloc_arenas", "trim_regularly"]
+__all__ = ["keep_freed_memory", "limit_malloc_arenas", "trim_regularly"]
 
 _EVERY_S: Final = 10.0
-_M_ARENA_MAX: Final = -8  # of malloc.h
+# Of malloc.h.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+# The most that glibc takes from its heap, and what stays at the heap's end until it is trimmed.
+_LARGEST_BYTES: Final = 1 << 25
+_KEPT_BYTES: Final = 1 << 27
 
 
 def limit_malloc_arenas() -> None:
     """Let all threads that start later share one heap."""
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def keep_freed_memory() -> None:
+    """Let large blocks come from the heap, whose end is given back by `trim_regularly` alone.
+
+    For ZeroMQ, which gets each message into a block of its own: otherwise the pages of each photo
+    come from the system, and go back to it. An image of 640 KB takes a third less of the processor.
+    """
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 async def trim_regularly(app: web.Application) -> AsyncIterator[None]:

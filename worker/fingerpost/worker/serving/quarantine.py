@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
-
-from aiohttp import HttpVersion11
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aiohttp import web
+    from collections.abc import AsyncIterator, Callable
 
 __all__ = ["Quarantine"]
-
-_BEGUN: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 class Quarantine:
@@ -29,10 +23,11 @@ class Quarantine:
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def turn(self, request: web.Request, limit_s: float) -> AsyncIterator[bool]:
+    async def turn(self, begin: Callable[[], object], limit_s: float) -> AsyncIterator[bool]:
         """Wait for the turn of a request, and tell its client; False if it does not come soon.
 
         Args:
+            begin: tells the client that the worker begins with its image.
             limit_s: how long it waits; then it goes with the others, as without the mark. Some
                 times what the model takes for an image (`Engine.alone_limit_s`), and little of the
                 time that is lost where a slow worker was stopped.
@@ -46,8 +41,7 @@ class Quarantine:
             return
         began = loop.time()
         try:
-            if request.transport is not None and request.version >= HttpVersion11:
-                request.transport.write(_BEGUN)
+            begin()
             yield True
         finally:
             loop.call_later(min(loop.time() - began, limit_s), self._turn.release)

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from fingerpost.client.wire import SUSPECT_HEADER
 from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest, Overloaded
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Admitted", "ProtocolRoutes", "RouteContext"]
 
 logger = logging.getLogger(__name__)
+
+_BEGUN: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 class Admitted:
@@ -153,7 +156,7 @@ class ProtocolRoutes:
 
         async def quarantined(request: web.Request, admitted: Admitted) -> Answer:
             limit_s = admitted.served.engine.alone_limit_s
-            async with quarantine.turn(request, limit_s) as admitted.alone:
+            async with quarantine.turn(partial(_begin, request), limit_s) as admitted.alone:
                 return await direct(request, admitted)
 
         async def respond(
@@ -280,3 +283,9 @@ class ProtocolRoutes:
 
     def _reference(self, request: web.Request) -> ModelReference:
         return model_reference(request, self._context.manager)
+
+
+def _begin(request: web.Request) -> None:
+    """Tell a client that the worker begins with its suspect image."""
+    if request.transport is not None and request.version >= HttpVersion11:
+        request.transport.write(_BEGUN)

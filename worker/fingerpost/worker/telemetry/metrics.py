@@ -199,6 +199,12 @@ class WorkerMetrics(Collector):
             ["code"],
             registry=self.registry,
         )
+        self.zmq_dropped = Counter(
+            f"{_PREFIX}zmq_dropped_clients",
+            "Clients of ZeroMQ that were disconnected or refused, by the reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self.grpc_calls = Counter(
             f"{_PREFIX}grpc_calls",
             "Calls of gRPC that were answered, by method and status",

@@ -1,0 +1,1 @@
+"""What ZeroMQ costs."""

@@ -1,0 +1,1 @@
+"""ZeroMQ, whose package is imported only where it is used."""

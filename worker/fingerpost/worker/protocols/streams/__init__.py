@@ -1,0 +1,1 @@
+"""Streams of images: one session for many of them, whichever protocol carries it."""
