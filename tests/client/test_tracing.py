@@ -22,11 +22,11 @@ from fingerpost.client import Client, SyncClient
 from fingerpost.client.tracing import Tracing
 from fingerpost.errors import BrokenImage, ConfigurationError, EmptyImage
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.worker import worker as worker_module
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import DrainConfig, WorkerConfig
 from fingerpost.worker.models.files import find_model
+from fingerpost.worker.telemetry import observer as worker_observer
 from fingerpost.worker.telemetry.tracing import Tracing as WorkerTracing
 from fingerpost.worker.worker import Worker
 
@@ -58,7 +58,7 @@ async def test_from_the_callers_span_to_that_of_a_real_worker(
     )
     ours, theirs = Recorded(), Recorded()
     worker_tracing = WorkerTracing(theirs.provider)
-    monkeypatch.setattr(worker_module, "start_tracing", lambda *_, **__: worker_tracing)
+    monkeypatch.setattr(worker_observer, "start_tracing", lambda *_, **__: worker_tracing)
 
     def use(registry: str) -> None:
         with SyncClient(registry=registry, tracing=ours.tracing) as client:

@@ -167,7 +167,7 @@ async def test_no_credential_is_shown_anywhere(
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
     monkeypatch.setattr(
-        "fingerpost.worker.worker.start_tracing", lambda *_, **__: Tracing(provider)
+        "fingerpost.worker.telemetry.observer.start_tracing", lambda *_, **__: Tracing(provider)
     )
     made_up, forged = make_key(), signed(key=OTHER, aud="flowers")
     shown: list[str] = []

@@ -108,12 +108,20 @@ def test_a_pipe_that_nobody_reads_does_not_hold_the_start(tmp_path: Path, droppe
         os.close(reader)
 
 
+def text_of(file: Path) -> str:
+    """Of a log; it has no file of its name for the moment in which it is rotated."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def test_a_large_file_is_rotated(tmp_path: Path, dropped: Counter) -> None:
     file = tmp_path / "audit.log"
     log = AuditLog(str(file), dropped=dropped, max_bytes=2000)
     for number in range(100):
         log.write("load", str(number), "done", caller=ANNA)
-        until_blocking(lambda n=number: str(n) in file.read_text())
+        until_blocking(lambda n=number: str(n) in text_of(file))
     log.close()
     names = sorted(each.name for each in tmp_path.iterdir())
     assert names == ["audit.log", *(f"audit.log.{number}" for number in range(1, 6))]
