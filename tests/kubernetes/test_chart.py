@@ -70,7 +70,11 @@ EVERYTHING: dict[str, Any] = {
     "registrationKey": {"secret": "registration-key"},
     "registrationKeys": {"secret": "registration-keys"},
     "modelKeys": {"secret": "model-keys"},
-    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "serviceMonitor": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "clientSecret": "monitoring-tls",
+    },
     "networkPolicy": {
         "clients": [{"namespaceSelector": {"matchLabels": {"team": "vision"}}}],
         "monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
@@ -302,6 +306,8 @@ def test_services_have_the_labels_that_monitoring_selects(helm: Helm) -> None:
         assert found["spec"]["ports"][0]["name"] == "http"
     for component in ("worker", "proxy"):
         monitor = objects["ServiceMonitor", f"fingerpost-{component}"]
+        (end,) = monitor["spec"]["endpoints"]
+        assert end["tlsConfig"]["keySecret"] == {"name": "monitoring-tls", "key": "tls.key"}
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         name = "fingerpost-workers" if component == "worker" else "fingerpost-proxy"
