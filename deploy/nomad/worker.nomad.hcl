@@ -50,6 +50,17 @@ variable "gpus" {
   }
 }
 
+variable "memory" {
+  type        = number
+  default     = 2048
+  description = "MB of memory of each worker: of the framework, the model, and images in flight."
+
+  validation {
+    condition     = var.memory >= 512
+    error_message = "The variable memory must be MB, from 512 on."
+  }
+}
+
 variable "grpc" {
   type        = bool
   default     = false
@@ -129,6 +140,10 @@ job "fingerpost-worker" {
         ], var.grpc ? ["--grpc-port", "${NOMAD_PORT_grpc}"] : [])
 
         mount {
+          type   = "tmpfs" # TensorFlow is not imported without
+          target = "/tmp"
+        }
+        mount {
           type     = "bind"
           source   = var.models
           target   = "/models"
@@ -138,7 +153,7 @@ job "fingerpost-worker" {
 
       resources {
         cpu    = 2000
-        memory = 2048
+        memory = var.memory
 
         dynamic "device" {
           for_each = var.gpus == 0 ? [] : [var.gpus]
