@@ -23,6 +23,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "negative": (cpu(replicas=-1), "/workers/cpu/replicas.*minimum"),
     "a name of a pool": ({"workers": {"CPU_1": {}}}, "/workers.*'CPU_1' not allowed"),
     "a registry": ({"registries": ["consul:8500"]}, "/registries/0"),
+    "a password of a registry": ({"registries": ["consul://u:p@a:8500"]}, "/registries/0"),
+    "a secret among the arguments": (
+        cpu(extraArgs=["--registry-token", "sekrit"]),
+        "/workers/cpu/extraArgs/0",
+    ),
+    "a secret among the proxy's": (
+        {"proxy": {"extraArgs": ["--registry-token=sekrit"]}},
+        "/proxy/extraArgs/0",
+    ),
     "no registry": ({"registries": []}, "/registries.*minItems"),
     "a GPU": (
         cpu(resources={"limits": {"nvidia.com/gpu": "one"}}),
