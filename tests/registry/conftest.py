@@ -155,6 +155,15 @@ async def worker() -> AsyncIterator[Worker]:
 
 
 @pytest.fixture
+async def neighbour() -> AsyncIterator[Worker]:
+    """Another worker on the same host."""
+    neighbour = Worker()
+    await neighbour.start()
+    yield neighbour
+    await neighbour.stop()
+
+
+@pytest.fixture
 async def raw() -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP session, to talk to a registry behind the library's back."""
     async with aiohttp.ClientSession() as session:

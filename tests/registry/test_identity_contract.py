@@ -21,7 +21,7 @@ async def test_the_entry_of_a_process_whose_port_another_one_has_leaves_the_list
 
 
 async def test_a_new_process_removes_what_is_left_at_its_address(
-    registry, worker, service, url, connect
+    registry, worker, neighbour, service, url, connect
 ):
     other, elsewhere = f"{service}-b", f"{service}-c"
     dead = connect(url)
@@ -31,7 +31,8 @@ async def test_a_new_process_removes_what_is_left_at_its_address(
 
     for name, nonce, boot_id in [(service, "1", 7), (service, "2", 8), (other, "1", 7)]:
         await entry_of_the_dead(worker.instance(name, nonce, boot_id=boot_id))
-    await entry_of_the_dead(worker.instance(elsewhere, "1", boot_id=7, ports={"http": 9}))
+    next_door = {"http": neighbour.port}  # it answers: an entry that fails its check is not listed
+    await entry_of_the_dead(worker.instance(elsewhere, "1", boot_id=7, ports=next_door))
     await entry_of_the_dead(worker.instance(service, "foreign"))
     mine = await registry.register(worker.instance(service, "3", boot_id=9))
     also_mine = await registry.register(worker.instance(other, "3", boot_id=9))
