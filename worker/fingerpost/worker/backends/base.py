@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fingerpost.worker.engine.warm_up_times import Learn
     from fingerpost.worker.models.files import ModelFiles
 
     # Pixels uint8 `[height, width, channels]` in 0..255, RGB; encoded bytes where the model takes
@@ -174,8 +175,16 @@ class ItemRunner(Protocol):
         """
         ...
 
-    def warm_up_items(self, max_batch: int, sizes: tuple[int, ...]) -> None:
-        """Run real inferences. Raises `ConfigurationError` where they fail."""
+    def warm_up_items(
+        self, max_batch: int, sizes: tuple[int, ...], learn: Learn | None = None
+    ) -> None:
+        """Run real inferences. Raises `ConfigurationError` where they fail.
+
+        Args:
+            max_batch: most items of a batch.
+            sizes: the only sizes that run; empty for all up to that.
+            learn: is told how long batches take; None to measure nothing.
+        """
         ...
 
 
