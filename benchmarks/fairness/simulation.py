@@ -206,11 +206,11 @@ class _Simulation:
         self.begin(self.rng.choice(clients))
 
     def begin(self, client: _Client) -> None:
-        image, probing, preceded = _Image(client, self.now), client.balancer.probing, 0
+        image, probing = _Image(client, self.now), client.balancer.probing
         if probing.worth_waiting(client.answer_s, client.reported_at, self.now):
-            preceded = self.probe(client, probing.ahead(self.now), image)
-            image.answers = probing.answers(preceded)
-        self.probe(client, probing.on_request(self.now, preceded))
+            # Never the likely ones: tenants share these workers.
+            image.answers = probing.answers(self.probe(client, probing.ahead(self.now), image))
+        self.probe(client, probing.on_request(self.now))
         if image.answers:
             self.at(self.now + _PROBES.sync_timeout_s, self.queue, image)
         else:
@@ -228,7 +228,7 @@ class _Simulation:
 
     def probe(self, client: _Client, count: int, image: _Image | None = None) -> int:
         """Ask some workers for their load, as `Prober` does; return how many."""
-        found = client.balancer.to_probe(_MODEL, count, self.now, self.rng, ahead=image is not None)
+        found = client.balancer.to_probe(_MODEL, count, self.now, self.rng)
         for endpoint in found:
             self.at(self.now + _RTT_S / 2, self.probed, client, endpoint, image)
         return len(found)

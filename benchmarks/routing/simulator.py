@@ -144,8 +144,9 @@ class _Simulation:
         probing, config = client.balancer.probing, self.scenario.routing.probing
         expected_s = client.seconds / client.mb * request.mb if client.mb else 0.0
         if probing.worth_waiting(expected_s, client.reported_at, now):
-            request.preceded = self.probe(client, probing.ahead(now), request)
-            request.awaits = probing.answers(request.preceded)
+            likely = client.balancer.likely(_MODEL, now, self.chance)
+            asked = self.probe(client, probing.ahead(now, likely=bool(likely)), request, likely)
+            request.preceded, request.awaits = asked if likely else 0, probing.answers(asked)
         if request.awaits:
             self.at(now + config.sync_timeout_s, self.begin, request)
         else:
@@ -171,10 +172,10 @@ class _Simulation:
         if client.timer:
             self.at(max(next_at, self.now + 1e-6), self.tick, client)
 
-    def probe(self, client: Client, count: int, request: Request | None = None) -> int:
+    def probe(self, client: Client, count: int, request: Any = None, likely: Any = None) -> int:
         """Send up to `count` probes, for whose answers `request` waits; return how many."""
         found = client.balancer.to_probe(
-            _MODEL, count, self.now, self.chance, ahead=request is not None, asked=client.asked
+            _MODEL, count, self.now, self.chance, likely=likely, asked=client.asked
         )
         for each in found:
             client.asked.add(each.id)

@@ -13,7 +13,9 @@ from fingerpost.registry import LoadReport, WorkerState
 
 
 def ask(balancer, now, *, count=4, asked=()):
-    found = balancer.to_probe(M, count, now, random.Random(1), ahead=True, asked=asked)
+    rng = random.Random(1)
+    likely = balancer.likely(M, now, rng)
+    found = balancer.to_probe(M, count, now, rng, likely=likely, asked=asked)
     return [each.id for each in found]
 
 
@@ -52,7 +54,7 @@ def test_otherwise_they_are_drawn_at_random(case):
 def test_all_but_one_of_the_answers_are_waited_for():
     probing = Probing(ProbingConfig())
     assert [probing.answers(asked) for asked in range(6)] == [0, 1, 2, 2, 3, 4]
-    assert probing.ahead(10.0) == 4
+    assert (probing.ahead(10.0), probing.ahead(10.0, likely=True)) == (3, 4)
     assert probing.on_request(10.0, preceded=4) == 0
     assert probing.on_request(10.0) == 2
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from fingerpost.worker.engine.warm_up_times import measure
+from tests.support.engines import Plain, engine_of, means
 
 
 class Model:
@@ -61,3 +65,27 @@ def test_of_two_runs_of_the_smallest_the_shorter_counts():
     found: list[tuple[int, float]] = []
     measure(model.run, (1,), (9,), lambda *run: found.append(run), clock=lambda: model.now)
     assert found == [(1, pytest.approx(0.1))] * 3
+
+
+@pytest.mark.parametrize(("each_s", "slots"), [(0.01, 1), (0.0, 8)])
+async def test_a_worker_knows_its_times_and_slots_before_the_first_image(
+    each_s: float, slots: int
+) -> None:
+    """Of a model of 10 ms for each image of a batch, and of one of 10 ms for all of them.
+
+    The first run of each size takes longer, as where a framework compiles.
+    """
+    known: set[int] = set()
+
+    def slow(images: Sequence[np.ndarray]) -> np.ndarray:
+        time.sleep(0.01 + each_s * (len(images) - 1) + 0.1 * (len(images) not in known))
+        known.add(len(images))
+        return means(images)
+
+    async with engine_of(Plain(slow), max_batch=8) as engine:
+        assert engine.forecast(0) == (0, 0)
+        assert await asyncio.to_thread(engine.warm_up) == 3
+        expected_s, alone_s = engine.forecast(0)
+        assert 0.009 < alone_s < 0.05
+        assert expected_s == alone_s
+        assert abs(engine.slots - slots) <= slots / 4

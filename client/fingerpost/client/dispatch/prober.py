@@ -9,7 +9,7 @@ from fingerpost.errors import PeerError, Unreachable
 from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from fingerpost.client.config import ClientConfig
@@ -90,10 +90,13 @@ class Prober:
             return set()
         probing = self._balancer.probing
         ahead: set[asyncio.Task[None]] = set()
+        likely: Sequence[Endpoint] | None = None
         if probing.worth_waiting(expected_s, reported_at, now):
-            ahead = self._ask(reference, probing.ahead(now), now, ahead=True)
+            likely = self._balancer.likely(reference, now, self._rng)
+            count = probing.ahead(now, likely=likely is not None)
+            ahead = self._ask(reference, count, now, likely)
         self._reference = reference
-        count = probing.on_request(now, preceded=len(ahead))
+        count = probing.on_request(now, 0 if likely is None else len(ahead))
         if count:
             self._ask(reference, count, now)
         if self._timer is None:
@@ -131,12 +134,16 @@ class Prober:
             self._arm()
 
     def _ask(
-        self, reference: ModelReference, count: int, now: float, *, ahead: bool = False
+        self,
+        reference: ModelReference,
+        count: int,
+        now: float,
+        likely: Sequence[Endpoint] | None = None,
     ) -> set[asyncio.Task[None]]:
         started = set()
         count = min(count, _MAX_PROBES - len(self._probes))
         for endpoint in self._balancer.to_probe(
-            reference, count, now, self._rng, ahead=ahead, asked=self._probes.keys()
+            reference, count, now, self._rng, likely=likely, asked=self._probes.keys()
         ):
             task = asyncio.create_task(self._probe(endpoint), name=f"probe of {endpoint.id}")
             self._probes[endpoint.id] = task

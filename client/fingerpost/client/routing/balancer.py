@@ -330,6 +330,13 @@ class Balancer:
         group = self._group(reference, now)
         return () if group is None else group.endpoints
 
+    def likely(
+        self, reference: ModelReference, now: float, rng: Random
+    ) -> Sequence[Endpoint] | None:
+        """Which endpoints to ask before a request that waits for the answers: `Policy.likely`."""
+        group = self._group(reference, now)
+        return None if group is None else self._policy.likely(group.usable, now, rng)
+
     def to_probe(
         self,
         reference: ModelReference,
@@ -337,7 +344,7 @@ class Balancer:
         now: float,
         rng: Random,
         *,
-        ahead: bool = False,
+        likely: Sequence[Endpoint] | None = None,
         asked: Collection[str] = (),
     ) -> list[Endpoint]:
         """Up to `count` different endpoints to ask for a load report now.
@@ -350,15 +357,13 @@ class Balancer:
             count: most endpoints.
             now: monotonic seconds.
             rng: the source of randomness.
-            ahead: the request waits for the answers, so that the policy says which are `likely`.
-                Otherwise, and where it does not say, they are drawn at random: the rest must be
-                heard of, too.
+            likely: the first of these are asked. None to draw at random: the rest must be heard
+                of, too.
             asked: ids of those that have not answered yet.
         """
         group = self._group(reference, now)
         if group is None:
             return []
-        likely = self._policy.likely(group.usable, now, rng) if ahead else None
         drawn = self.probing.draw(group.usable, count, rng) if likely is None else likely
         oldest = now - self._min_interval_s
         found = [

@@ -91,8 +91,8 @@ class ProbingConfig:
 
     Attributes:
         probes_per_request: load reports asked for with each request, of workers drawn at random,
-            less those that preceded it. A fraction is carried over. More is better informed, and
-            costs a worker 0.1 to 0.2 ms each. 2 keeps a client informed that sends few requests.
+            less likely ones that preceded it. A fraction is carried over. More is better informed,
+            and costs a worker 0.1 to 0.2 ms each. 2 keeps a client informed that sends few.
         max_probes_per_s: upper limit of the probes of one client in a second: what probing may
             cost.
         worker_min_interval_s: a worker whose last report is not older than this is not probed.
@@ -101,7 +101,7 @@ class ProbingConfig:
             out of date. Links full of uploads delay an answer by some 50 ms.
         idle_timeout_s: probing stops this long after the last request.
         sync_threshold_rtts: a request expected to take more than this many round trips of a probe
-            is preceded by four probes, and waits for all answers but one (Prequal's synchronous
+            is preceded by 3 or 4 probes, and waits for all but one answer (Prequal's synchronous
             mode). More waits less often, on older reports.
         sync_timeout_s: how long such a request waits at most.
         pool_size: up to this many workers the freshest report of each is used; beyond that, a

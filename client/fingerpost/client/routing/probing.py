@@ -18,18 +18,19 @@ __all__ = ["Probing"]
 
 _SMOOTHING: Final = 0.2  # weight of the newest round trip
 # Before a request (Prequal, synchronous mode: "typically 3 to 5"; it waits for all but one).
-_AHEAD: Final = 4
+_LIKELY: Final = 4
+_DRAWN: Final = 3
 _SURE: Final = 2  # so few are all waited for
 
 
 class Probing:
     """Decides how many probes to send, and to which workers.
 
-    With each request `probes_per_request`, where a fraction is carried over; those that preceded it
-    count. Between requests one in each half of `report_max_age_s`, until `idle_timeout_s` after the
-    last request, so that an idle client costs the workers nothing. A token bucket of a tenth of a
-    second limits all of them to `max_probes_per_s`. The reports that come with answers do not
-    replace probes: they are only of workers that are in use already.
+    With each request `probes_per_request`, where a fraction is carried over; likely ones that
+    preceded it count. Between requests one in each half of `report_max_age_s`, until
+    `idle_timeout_s` after the last request, so that an idle client costs the workers nothing. A
+    token bucket of a tenth of a second limits all of them to `max_probes_per_s`. The reports that
+    come with answers do not replace probes: they are only of workers that are in use already.
     """
 
     def __init__(self, config: ProbingConfig) -> None:
@@ -44,7 +45,7 @@ class Probing:
         self._rtt_s = 0.0
 
     def on_request(self, now: float, preceded: int = 0) -> int:
-        """How many probes to send along with a request, which so many probes preceded."""
+        """How many probes to send along with a request, which so many likely ones preceded."""
         self._requested_at = now
         self._carried = max(0.0, self._carried + self._config.probes_per_request - preceded)
         if self._carried < 1.0:
@@ -65,9 +66,12 @@ class Probing:
         idle_at = self._requested_at + self._config.idle_timeout_s
         return next_at if -inf < next_at <= idle_at else inf
 
-    def ahead(self, now: float) -> int:
-        """How many probes to send before a request that is `worth_waiting`: 4, or fewer."""
-        return self._take(_AHEAD, now)
+    def ahead(self, now: float, *, likely: bool = False) -> int:
+        """How many probes to send before a request that is `worth_waiting`, at most.
+
+        4 where the policy says which workers are `likely`; 3 where they are drawn at random.
+        """
+        return self._take(_LIKELY if likely else _DRAWN, now)
 
     @staticmethod
     def answers(asked: int) -> int:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fingerpost.worker.engine.warm_up_times import Learn
     from fingerpost.worker.models.files import ModelFiles
 
     # Pixels uint8 `[height, width, channels]` in 0..255, RGB; encoded bytes where the model takes
@@ -176,14 +175,17 @@ class ItemRunner(Protocol):
         ...
 
     def warm_up_items(
-        self, max_batch: int, sizes: tuple[int, ...], learn: Learn | None = None
+        self,
+        max_batch: int,
+        sizes: tuple[int, ...],
+        learn: Callable[[int, float], None] | None = None,
     ) -> None:
         """Run real inferences. Raises `ConfigurationError` where they fail.
 
         Args:
             max_batch: most items of a batch.
             sizes: the only sizes that run; empty for all up to that.
-            learn: is told how long batches take; None to measure nothing.
+            learn: is told the size of a batch and its seconds; None to measure nothing.
         """
         ...
 
