@@ -131,9 +131,12 @@ class WorkerService:
             ]
         )
         memory = self.memory
+        regions = SharedRegions(enabled=self._config.shared_memory)
+        shared = SharedMemory(regions, memory, max_bytes=self._config.requests.max_bytes)
         context = self._context = RouteContext(
             app=app,
             memory=memory,
+            shared=shared,
             quarantine=Quarantine(),
             manager=self._manager,
             admission=self.admission,
@@ -147,8 +150,6 @@ class WorkerService:
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
         uploads, turns = Uploads(config, memory, self.frames), Turns()
-        regions = SharedRegions(enabled=config.shared_memory)
-        shared = SharedMemory(regions, memory, max_bytes=config.requests.max_bytes)
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
         InferProtocol(config, metrics, uploads, turns, shared).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
