@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from fingerpost.security.grant import Grant
     from fingerpost.security.leases.verifier import Permit
     from fingerpost.worker.engine.fairness.flow import Flow
-    from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.repository.manager import ModelManager, ServedVersion
     from fingerpost.worker.serving.admission import Admission, Check
     from fingerpost.worker.serving.errors import ErrorForms
@@ -85,7 +84,6 @@ class RouteContext:
         manager: the models.
         admission: decides which requests are accepted.
         memory: counts the bytes of their bodies.
-        shared: regions of shared memory that stand for bytes.
         quarantine: takes suspect images one at a time.
         observer: counts, logs and traces every request for a model.
         fast_path: learns the paths that were answered.
@@ -99,7 +97,6 @@ class RouteContext:
     manager: ModelManager
     admission: Admission
     memory: BodyMemory
-    shared: SharedMemory
     quarantine: Quarantine
     observer: Observer
     fast_path: FastPath

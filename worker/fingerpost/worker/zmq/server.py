@@ -41,6 +41,7 @@ from fingerpost.worker.zmq.link import ZmqLink, error_json
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import RouteContext
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
     from fingerpost.worker.zmq.connections import Connection
@@ -90,12 +91,19 @@ class ZmqServer:
         context: what all protocols of the worker share.
         config: the worker's settings.
         metrics: the worker's metrics.
+        shared: regions of shared memory that stand for bytes.
 
     Raises:
         ConfigurationError: a file of keys is not valid.
     """
 
-    def __init__(self, context: RouteContext, config: WorkerConfig, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        context: RouteContext,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+        shared: SharedMemory,
+    ) -> None:
         self._context = context
         self._config = config
         self._metrics = metrics
@@ -105,7 +113,7 @@ class ZmqServer:
         self._descriptors: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said = LogLimit(60.0)
-        self._inference = ZmqInference(config, context.shared)
+        self._inference = ZmqInference(config, shared)
         self._access: CurveAccess | None = None
         self._connections: Connections | None = None
         self._reader: SocketReader | None = None
