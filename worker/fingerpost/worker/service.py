@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from fingerpost.errors import FingerpostError, UnknownModel
 from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
 from fingerpost.registry.cors import allow_pages
+from fingerpost.registry.http.server import HttpRunner
 from fingerpost.registry.http_server import Handler, json_response, typed_errors
 from fingerpost.registry.load import PROBE_TIME_HEADER, ClassLoad
 from fingerpost.worker.protocols.classify import ClassifyProtocol
@@ -27,6 +28,7 @@ from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
 from fingerpost.worker.protocols.v2.routes import OpenInferenceProtocol
 from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
 from fingerpost.worker.protocols.v2.shared_regions import SharedRegions
+from fingerpost.worker.serving.addressed import addressed
 from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath, json_body
@@ -35,7 +37,6 @@ from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
 from fingerpost.worker.serving.routes import RouteContext
-from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.serving.tenancy import Tenancy, flow_of
 from fingerpost.worker.serving.turns import Turns
 from fingerpost.worker.serving.uploads import Uploads
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerService"]
 
-# Bytes that a connection may buffer before its reader takes them. With aiohttp's 64 KB it pauses
-# and resumes, two system calls each time, several times for every photo.
-_READ_BYTES: Final = 1 << 19
 # Seconds for which a forecast is used again: the answers of one batch are written together.
 _FORECAST_S: Final = 5e-4
 
@@ -166,16 +164,15 @@ class WorkerService:
     def runner(self) -> web.AppRunner:
         """A runner of `app`, not yet set up.
 
-        A client that disconnects cancels its request, so that its image is not run. Bodies are not
-        decompressed, because compressed ones are refused.
+        A client that disconnects cancels its request, so that its image is not run.
         """
-        return WorkerRunner(
+        return HttpRunner(
             self.app(),
-            self._fast_path.handle,
             self._config.connections,
+            known=self._fast_path.find,
+            prepare=addressed,
+            handler_cancellation=True,
             shutdown_timeout=1.0,
-            auto_decompress=False,
-            read_bufsize=_READ_BYTES,
         )
 
     def engine_healthy(self) -> bool:
@@ -297,7 +294,7 @@ class WorkerService:
             self.admission.check_boot_id(request)
         return await handler(request)
 
-    def _load_answer(self, request: web.Request) -> tuple[bytes, LoadReport]:
+    def _load_answer(self, request: RequestHead) -> tuple[bytes, LoadReport]:
         """The load as JSON, and for the header: to who shows a lease, as it concerns that tenant.
 
         A lease that no image came with yet is not verified for that; it counts as a new tenant's.

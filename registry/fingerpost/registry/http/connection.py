@@ -1,0 +1,464 @@
+"""One client's connection: what it sends is parsed here, and its requests are answered in turn.
+
+llhttp, through httptools, reads heads and chunks. A request on a known path goes to its handler;
+any other becomes one of aiohttp, for the application. A body of known length whose end is still to
+come goes past the parser, which would copy it.
+
+No more than 16 KB are parsed in one turn of the event loop, except of a body whose length is known:
+chunks of a byte take 0.3 us each, and 256 KB of them, as much as is read at once, held the loop for
+80 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from aiohttp import ClientPayloadError, StreamReader, hdrs
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.streams import EMPTY_PAYLOAD
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from fingerpost.errors import InvalidRequest
+from fingerpost.registry.http.answers import (
+    answer_by_application,
+    answer_bytes,
+    answer_invalid,
+    answer_plain,
+)
+from fingerpost.registry.http.body import NO_BODY, Body
+from fingerpost.registry.http.guard import REFUSAL
+from fingerpost.registry.http.head import MAX_HEAD_BYTES, RequestLines, message_of, version_of
+from fingerpost.registry.http.request import PlainRequest
+from fingerpost.registry.unix_listener import client_name
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from fingerpost.registry.http.server import HttpServer
+
+__all__ = ["HttpConnection"]
+
+logger = logging.getLogger(__name__)
+
+_SLICE_BYTES: Final = 1 << 14
+# Where a head ends that is as short as most.
+_SHORT_HEAD_BYTES: Final = 1 << 12
+# Requests that wait for those before them, when no more is read; and when reading goes on.
+_MANY: Final = 32
+_FEW: Final = 8
+_END: Final = b"\r\n\r\n"
+_NOTHING: Final = memoryview(b"")
+
+
+class HttpConnection(BaseProtocol):
+    """The connection of one client.
+
+    It is closed if the headers of a request take longer than `headers_timeout_s`, from their first
+    byte or from the start of a new connection on; and if it is idle for `idle_timeout_s`.
+
+    Args:
+        server: has the limits, the application and the known paths.
+    """
+
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self._server = server
+        self._client: str | None = None  # None: not counted, because it is refused or over
+        # The request that is being read.
+        self._reader: HttpRequestParser | None = HttpRequestParser(self)  # None: no more is read
+        self._lines = RequestLines()
+        self._in_head = False
+        self._head_bytes = 0
+        self._body: Body | StreamReader | None = None
+        self._body_left = 0  # of a body whose length is known
+        self._past_reader = False  # its rest does not go through the parser
+        self._backlog = _NOTHING  # was received, and is parsed in later turns
+        self._slicing = False
+        # The requests that were read.
+        self._task: asyncio.Task[None] | None = None
+        self._next: deque[Coroutine[Any, Any, bool]] = deque()
+        self._closing = False  # after the answer that is being made
+        # Why no more is read for a while.
+        self._body_waits = self._many_wait = self._stopped = False
+        # By the loop's clock.
+        self._began_at: float | None = None  # the head that is being read
+        self._idle_since = 0.0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    # What aiohttp's requests ask of their connection.
+
+    @property
+    def ssl_context(self) -> Any:
+        """The TLS of the connection; None where there is none."""
+        return self._fact("sslcontext")
+
+    @property
+    def peername(self) -> Any:
+        """The address of the client; of one at a Unix socket, its user."""
+        return self._fact("peername") or (self._client or "", 0)
+
+    @property
+    def sockname(self) -> Any:
+        """The address that the client connected to."""
+        return self._fact("sockname")
+
+    def _fact(self, name: str) -> Any:
+        return None if self.transport is None else self.transport.get_extra_info(name)
+
+    @property
+    def remote(self) -> str | None:
+        """The host of the client, or its user; None when it is gone."""
+        return self._client
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being read or answered, and the client has read all answers."""
+        return (
+            self._task is None
+            and self._body is None
+            and not (self._in_head or self._backlog or self._closing)
+            and self.transport is not None
+            and not self.transport.get_write_buffer_size()
+        )
+
+    # The connection itself.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        client = client_name(transport)
+        server = self._server
+        if not server.guard.enter(client):
+            writer = cast("asyncio.Transport", transport)
+            writer.write(REFUSAL)
+            writer.close()
+            return
+        self._client = client
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        server.connections.add(self)
+        self._begin()
+        self._idle_since = self._loop.time()
+        self._idle_timer = self._loop.call_later(server.idle_timeout_s, self._check_idle)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        server = self._server
+        server.guard.leave(client)
+        server.connections.discard(self)
+        for timer in (self._head_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._end_reading(exc or ConnectionResetError("the connection was lost"))
+        while self._next:
+            self._next.pop().close()
+        super().connection_lost(exc)
+        if self._task is not None and server.cancels:
+            self._task.cancel()
+
+    def eof_received(self) -> None:
+        """Returns nothing, by which asyncio closes."""
+
+    def close(self) -> None:
+        """Close, after the answer that is being made."""
+        self._closing = True
+        if self._task is None and self.transport is not None:
+            self.transport.close()
+
+    async def shutdown(self, timeout_s: float | None) -> None:
+        """Close, after the answer that is being made or when that takes too long."""
+        self.close()
+        if (task := self._task) is not None:
+            await asyncio.wait([task], timeout=timeout_s)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=timeout_s)
+        if self.transport is not None:
+            self.transport.close()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the connection was lost")
+        transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait while the client does not read what was sent.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        if self.writing_paused:
+            await self._drain_helper()
+
+    # Answers, one after the other.
+
+    def _add(self, answer: Coroutine[Any, Any, bool]) -> None:
+        if self._task is None:
+            self._task = self._loop.create_task(self._answer(answer))
+            return
+        self._next.append(answer)
+        if len(self._next) >= _MANY and not self._many_wait:
+            self._many_wait = True
+            self._update_reading()
+
+    def _add_bytes(self, answer: bytes) -> None:
+        """Send an answer that is known already, in its turn; its request has no body."""
+        if self.idle:
+            self.write(answer)
+            self.touch()
+        else:
+            self._add(answer_bytes(self, answer))
+
+    async def _answer(self, answer: Coroutine[Any, Any, bool]) -> None:
+        stays = False
+        try:
+            while (stays := await answer and not self._closing) and self._next:
+                answer = self._next.popleft()
+                if self._many_wait and len(self._next) <= _FEW:
+                    self._many_wait = False
+                    self._update_reading()
+        except ConnectionError:  # the client is gone
+            pass
+        except Exception:
+            logger.exception("an answer to %s failed", self._client)
+        finally:
+            self._task = None
+            if stays:
+                self.touch()
+            else:
+                self._end_reading()
+                if self.transport is not None:
+                    self.transport.close()
+
+    # Bytes.
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader is None:
+            return
+        if self._backlog:
+            self._backlog = memoryview(b"".join((self._backlog, data)))
+            return
+        if self._past_reader and len(data) <= self._body_left:
+            self._feed_body(data)
+        elif len(data) <= _SLICE_BYTES and not self._past_reader:
+            self._parse(data)
+        else:
+            self._slice(memoryview(data))
+        if self._body_left and not self._past_reader and not self._backlog:
+            self._past_reader, self._reader = True, HttpRequestParser(self)
+
+    def _slice(self, data: memoryview) -> None:
+        """Parse as much as may be parsed in this turn, and the rest in later ones."""
+        if self._past_reader:
+            first = self._body_left
+            self._feed_body(bytes(data[:first]))
+        else:
+            first = _SLICE_BYTES
+            if self._body is None and not self._in_head:
+                end = bytes(data[:_SHORT_HEAD_BYTES]).find(_END)
+                first = first if end < 0 else end + len(_END)
+            self._parse(data[:first])
+        data = data[first:]
+        if data and (left := self._body_left):
+            self._parse(data[:left])
+            data = data[left:]
+        self._backlog = _NOTHING if self._reader is None else data
+        self._update_reading()
+
+    def _next_slice(self) -> None:
+        self._slicing = False
+        if not (self._body_waits or self._many_wait):
+            data, self._backlog = self._backlog, _NOTHING
+            self._slice(data)
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        reader = self._reader
+        if reader is None:
+            return
+        try:
+            reader.feed_data(data)
+        except HttpParserUpgrade as upgrade:  # not offered: the next request follows
+            self._parse(memoryview(data)[upgrade.args[0] :])
+        except HttpParserError as error:
+            mine = error.__context__
+            self._refuse(str(mine) if isinstance(mine, InvalidRequest) else str(error))
+        else:
+            if self._in_head:
+                self._head_bytes += len(data)
+                if self._head_bytes > 2 * MAX_HEAD_BYTES:  # in one field that does not end
+                    self._refuse(f"its head has more than {MAX_HEAD_BYTES} bytes")
+                elif self._began_at is None:
+                    self._begin()
+
+    def _feed_body(self, data: bytes) -> None:
+        """Pass on bytes of a body that does not go through the parser."""
+        self.on_body(data)
+        if not self._body_left:
+            self._past_reader = False
+            self.on_message_complete()
+
+    def _refuse(self, why: str) -> None:
+        """Answer what is not HTTP as every other error is answered, and close."""
+        known = self._body is not None  # its handler answers
+        self._end_reading(ClientPayloadError(why))
+        self._closing = self._closing or known
+        if not known:
+            logger.debug("%s sent what is not valid HTTP: %s", self._client, why)
+            self._add(answer_invalid(self, why))
+
+    def _end_reading(self, error: Exception | None = None) -> None:
+        """Read no more; the body that is being read does not come whole."""
+        self._reader = None  # which refers to this connection
+        self._backlog = _NOTHING
+        self._began_at = None
+        self._in_head = self._past_reader = False
+        self._body_left = 0
+        body, self._body = self._body, None
+        if body is not None:
+            body.set_exception(error or ClientPayloadError("the connection was closed"))
+
+    # Calls of the parser.
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        self._lines = RequestLines()
+
+    def on_url(self, part: bytes) -> None:
+        self._lines.add_target(part)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._lines.add_field(name, value)  # those of a trailer only count
+
+    def on_headers_complete(self) -> None:
+        reader, lines, server = self._reader, self._lines, self._server
+        if reader is None:  # refused by what came before in the same bytes
+            return
+        method, version = reader.get_method().decode(), version_of(reader.get_http_version())
+        headers = lines.headers(version)
+        self._in_head, self._began_at = False, None
+        length = int(headers.get(hdrs.CONTENT_LENGTH, 0))
+        has_body = length > 0 or hdrs.TRANSFER_ENCODING in headers
+        known = server.known
+        if known is not None:
+            content = Body(server.read_bytes, self._hold) if has_body else NO_BODY
+            request = PlainRequest(
+                self,
+                method,
+                lines.target.decode("utf-8", "surrogateescape"),
+                headers,
+                version,
+                keep_alive=reader.should_keep_alive(),
+                content=content,
+            )
+            found = known(request)
+            if isinstance(found, bytes):
+                self._add_bytes(found)
+                return
+            if found is not None:
+                if has_body:
+                    self._body, self._body_left = content, length
+                self._add(answer_plain(self, request, found))
+                return
+        message = message_of(
+            method,
+            lines,
+            headers,
+            version,
+            keep_alive=reader.should_keep_alive(),
+            upgrade=reader.should_upgrade(),
+        )
+        payload = EMPTY_PAYLOAD
+        if has_body:
+            payload = StreamReader(self, server.read_bytes, loop=self._loop)
+            self._body, self._body_left = payload, length
+        self._add(answer_by_application(self, server, message, payload))
+
+    def on_body(self, data: bytes) -> None:
+        if self._body_left:
+            self._body_left -= len(data)
+        if self._body is not None:
+            self._body.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.feed_eof()
+            self._hold(wait=False)
+
+    # When to read.
+
+    def pause_reading(self) -> None:
+        """Wait until a handler has taken more of its body."""
+        self._hold(wait=True)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
+        """Read on."""
+        self._hold(wait=False)
+
+    def _hold(self, *, wait: bool) -> None:
+        if self._body_waits != wait:
+            self._body_waits = wait
+            self._update_reading()
+
+    def _update_reading(self) -> None:
+        waits = self._body_waits or self._many_wait
+        if self._backlog and not waits and not self._slicing:
+            self._slicing = True
+            self._loop.call_soon(self._next_slice)
+        stop = waits or bool(self._backlog)
+        if stop != self._stopped and self.transport is not None:
+            self._stopped = stop
+            if stop:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    # Times.
+
+    def touch(self) -> None:
+        """Count the connection as used: a request was answered."""
+        self._idle_since = self._loop.time()
+        if not self._in_head:
+            self._began_at = None
+
+    def _check_idle(self) -> None:
+        timeout_s = self._server.idle_timeout_s
+        left_s = timeout_s
+        if self._task is None:
+            left_s += self._idle_since - self._loop.time()
+        if left_s <= 0:
+            self.close()
+        else:
+            self._idle_timer = self._loop.call_later(left_s, self._check_idle)
+
+    def _begin(self) -> None:
+        self._began_at = self._loop.time()
+        if self._head_timer is None:  # one timer for many requests
+            self._head_timer = self._loop.call_later(
+                self._server.headers_timeout_s, self._check_head
+            )
+
+    def _check_head(self) -> None:
+        self._head_timer = None
+        if self._began_at is None:
+            return
+        left_s = self._began_at + self._server.headers_timeout_s - self._loop.time()
+        if left_s <= 0:
+            self._end_reading()
+            self.close()
+        else:
+            self._head_timer = self._loop.call_later(left_s, self._check_head)
