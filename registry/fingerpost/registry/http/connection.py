@@ -294,7 +294,10 @@ class HttpConnection(BaseProtocol):
             self._parse(memoryview(data)[upgrade.args[0] :])
         except HttpParserError as error:
             mine = error.__context__
-            self._refuse(str(mine) if isinstance(mine, InvalidRequest) else str(error))
+            if isinstance(mine, InvalidRequest):
+                self._refuse(mine.message)
+            else:
+                self._refuse(f"{error}{self._lines.where(data)}")
         else:
             if self._in_head:
                 self._head_bytes += len(data)

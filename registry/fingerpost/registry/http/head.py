@@ -7,6 +7,7 @@ aiohttp refuses.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -42,6 +43,7 @@ _ONCE: Final = frozenset(
         hdrs.USER_AGENT,
     )
 )
+_FIELD: Final = re.compile(rb"([A-Za-z0-9-]{1,40})\s*:")
 _VERSIONS: Final = {"1.0": HttpVersion10, "1.1": HttpVersion11}
 _CHUNKED: Final = "chunked"
 
@@ -88,6 +90,17 @@ class RequestLines:
         self.fields.append((name, value))
         if len(self.fields) > _MAX_FIELDS:
             raise InvalidRequest(f"it has more than {_MAX_FIELDS} fields")
+
+    def where(self, data: bytes | memoryview) -> str:
+        """Where the parser stopped in bytes that have the whole head, in words; or empty.
+
+        Only the name of the field: its value may be a key, a lease or a URL with one.
+        """
+        _, _, lines = bytes(data).partition(b" " + self.target + b" ")
+        fields = lines.split(b"\r\n", _MAX_FIELDS)[1:]
+        index = len(self.fields)  # the parser tells of a field when the next one begins
+        match = _FIELD.match(fields[index]) if self.target and index < len(fields) else None
+        return "" if match is None else f" in the header {match[1].decode()}"
 
     def headers(self, version: HttpVersion) -> CIMultiDictProxy[str]:
         """The fields as text; bytes that are not UTF-8 become lone surrogates.
