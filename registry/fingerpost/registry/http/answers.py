@@ -43,7 +43,10 @@ class Application(Protocol):
     """Makes aiohttp's requests, and answers them."""
 
     make_request: Callable[..., web.Request]
-    handle: Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """The response to a request."""
+        ...
 
 
 async def answer_plain(

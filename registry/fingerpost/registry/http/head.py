@@ -24,8 +24,8 @@ __all__ = ["MAX_HEAD_BYTES", "RequestLines", "message_of", "version_of"]
 _MAX_LINE_BYTES: Final = 8190
 _MAX_FIELDS: Final = 128
 MAX_HEAD_BYTES: Final = 1 << 16
-# Of the names of fields only the first bytes are shown.
-_SHOWN_BYTES: Final = 40
+# Of the names of fields only so much is shown.
+_SHOWN: Final = 40
 
 # Fields of which a second one could mean something else to another program on the way.
 _ONCE: Final = frozenset(
@@ -56,12 +56,11 @@ class RequestLines:
         fields: name and value of each field, as they came, in order.
     """
 
-    __slots__ = ("_bytes", "fields", "target")
+    __slots__ = ("fields", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.fields: list[tuple[bytes, bytes]] = []
-        self._bytes = 0
 
     def add_target(self, part: bytes) -> None:
         """Add a part of the target.
@@ -72,24 +71,6 @@ class RequestLines:
         self.target += part
         if len(self.target) > _MAX_LINE_BYTES:
             raise InvalidRequest(f"its target has more than {_MAX_LINE_BYTES} bytes")
-
-    def add_field(self, name: bytes, value: bytes) -> None:
-        """Add a field.
-
-        Raises:
-            InvalidRequest: it is too long, or there are too many of them.
-        """
-        size = len(name) + len(value)
-        self._bytes += size
-        if size > _MAX_LINE_BYTES or self._bytes > MAX_HEAD_BYTES:
-            shown = name[:_SHOWN_BYTES].decode("latin-1")
-            raise InvalidRequest(
-                f"its field {shown} makes it too long: a field may have {_MAX_LINE_BYTES} bytes, "
-                f"and all {MAX_HEAD_BYTES}"
-            )
-        self.fields.append((name, value))
-        if len(self.fields) > _MAX_FIELDS:
-            raise InvalidRequest(f"it has more than {_MAX_FIELDS} fields")
 
     def where(self, data: bytes | memoryview) -> str:
         """Where the parser stopped in bytes that have the whole head, in words; or empty.
@@ -106,13 +87,22 @@ class RequestLines:
         """The fields as text; bytes that are not UTF-8 become lone surrogates.
 
         Raises:
-            InvalidRequest: no Host, a field twice that may be there once, or another
-                Transfer-Encoding than chunked.
+            InvalidRequest: a line that is too long, or too many of them, no Host, a field twice
+                that may be there once, or another Transfer-Encoding than chunked.
         """
+        if len(self.fields) > _MAX_FIELDS:
+            raise InvalidRequest(f"it has more than {_MAX_FIELDS} fields")
         found: list[tuple[str, str]] = []
         names: set[str] = set()
+        size = 0
         for raw, value in self.fields:
             name, lower = _name(raw)
+            size += len(raw) + len(value)
+            if len(raw) + len(value) > _MAX_LINE_BYTES or size > MAX_HEAD_BYTES:
+                raise InvalidRequest(
+                    f"its field {name[:_SHOWN]} makes it too long: a field may have "
+                    f"{_MAX_LINE_BYTES} bytes, and all {MAX_HEAD_BYTES}"
+                )
             found.append((name, value.rstrip(b" \t").decode("utf-8", "surrogateescape")))
             if lower in names and lower in _ONCE:
                 raise InvalidRequest(f"it has the field {name} twice")

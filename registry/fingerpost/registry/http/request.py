@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import hdrs
 from multidict import MultiDict, MultiDictProxy
@@ -11,13 +11,16 @@ from yarl import URL
 if TYPE_CHECKING:
     import asyncio
 
-    from aiohttp import HttpVersion
+    from aiohttp import HttpVersion, web
     from multidict import CIMultiDictProxy
 
     from fingerpost.registry.http.body import Body
     from fingerpost.registry.http.connection import HttpConnection
 
-__all__ = ["PlainRequest"]
+__all__ = ["PlainRequest", "Request"]
+
+# What handlers of images get.
+Request: TypeAlias = "web.Request | PlainRequest"
 
 _NO_QUERY: MultiDictProxy[str] = MultiDictProxy(MultiDict())
 

@@ -27,8 +27,7 @@ from fingerpost.worker.tasks.inputs import ModelInputs
 from fingerpost.worker.tasks.items import inputs_text, part_text
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import Admitted
@@ -63,14 +62,14 @@ class InferItems:
         self._values = NamedValues(config, turns)
         self._reader = TensorReader(config, uploads, turns, shared)
 
-    def check(self, request: web.Request) -> None:
+    def check(self, request: Request) -> None:
         """Check the headers of a body. Raises as `check_image_headers`, `check_tensor_headers`."""
         if header_length(request) is not None or _is_json(request):
             check_tensor_headers(request, self._config)
         else:
             check_image_headers(request, self._config)
 
-    async def read(self, request: web.Request, admitted: Admitted) -> list[InferItem]:
+    async def read(self, request: Request, admitted: Admitted) -> list[InferItem]:
         """The items of a request, one or more.
 
         Raises:
@@ -96,7 +95,7 @@ class InferItems:
         return await self._form(request, admitted, inputs)
 
     async def _form(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         """Fields by the names of inputs; the second one of each name is of the second item."""
         count = len(inputs.images) + len(inputs.numbers)
@@ -108,7 +107,7 @@ class InferItems:
         return _numbered(items_of(columns, most=self._most))
 
     async def _json(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         text = await read_json(
             await self._uploads.read_tensors(request, admitted),
@@ -124,7 +123,7 @@ class InferItems:
         return _numbered(await self._values.columns(text, body.inputs, inputs, "inputs"))
 
     async def _binary(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         text, asked, binary = await self._reader.read(request, admitted)
         if inputs is _ROW and len(asked.inputs) == 1:
@@ -165,6 +164,6 @@ def _numbered(items: list[dict[str, Part]]) -> list[InferItem]:
     return [(str(number), item) for number, item in enumerate(items)]
 
 
-def _is_json(request: web.Request) -> bool:
+def _is_json(request: Request) -> bool:
     kind = request.headers.get(hdrs.CONTENT_TYPE, "")
     return kind[:16].lower() == "application/json"

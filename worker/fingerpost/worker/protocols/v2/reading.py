@@ -29,9 +29,9 @@ from fingerpost.worker.protocols.v2.messages import ABSENT, Count, InferRequest,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiohttp import web
     from numpy.typing import NDArray
 
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item
@@ -99,7 +99,7 @@ class TensorReader:
         return True
 
     async def read(
-        self, request: web.Request, admitted: Admitted
+        self, request: Request, admitted: Admitted
     ) -> tuple[LongJson, InferRequest, InputBytes]:
         """The JSON, the request in it, and the binary data behind it or in shared memory."""
         view = memoryview(await self._uploads.read_tensors(request, admitted))
@@ -189,7 +189,7 @@ class TensorReader:
         return items
 
 
-def header_length(request: web.Request) -> int | None:
+def header_length(request: Request) -> int | None:
     """The length of the JSON before the binary data; None where the body is JSON alone."""
     text = request.headers.get(HEADER_LENGTH)
     if text is None:
