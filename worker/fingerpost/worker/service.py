@@ -87,6 +87,9 @@ class WorkerService:
         self._config = config
         self._slots = config.batching.max_batch
         self._expected_s = self._alone_s = 0.0
+        self._queued_cost = self._latency_per_cost_s = 0.0
+        self._abandoned = 0
+        self._stalled = False
         self._class_loads: dict[str, ClassLoad] | UnsetType = UNSET
         self._tenants: set[str] = set()
         self._flow_s: dict[Flow, float] = {}
@@ -188,22 +191,12 @@ class WorkerService:
                 behind all others.
         """
         self._seq += 1
-        rif = self.admission.rif
-        decoding: list[float] = []
-        queued_cost = latency_per_cost_s = 0.0
-        stalled = False
         engines = self._manager.engines()
         now = time.monotonic()
         if now - self._forecast_at >= _FORECAST_S:
             self._forecast_at = now
             self._forecast(engines)
-        for engine in engines:
-            stalled = stalled or engine.running_s() > self._stall_s
-            decoding += engine.decoding_since()
-            rif += engine.abandoned
-            queued_cost += engine.queued_cost
-            latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
-        stalled = stalled or self._decoding_s(decoding) > self._stall_s
+        rif = self.admission.rif + self._abandoned
         slots, expected_s, classes = self._slots, self._expected_s, self._class_loads
         tenants: int | UnsetType = UNSET
         if self._tenants and request is not None:
@@ -214,11 +207,11 @@ class WorkerService:
         return LoadReport(
             rif=rif,
             slots=slots,
-            state=WorkerState.FAILED if stalled else self.admission.state,
+            state=WorkerState.FAILED if self._stalled else self.admission.state,
             boot_id=self._boot_id,
             seq=self._seq,
-            queued_cost=queued_cost,
-            latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
+            queued_cost=self._queued_cost,
+            latency_per_cost_s=self._latency_per_cost_s * max(1.0, rif / slots),
             expected_s=expected_s,
             alone_s=self._alone_s,
             classes=classes,
@@ -238,7 +231,11 @@ class WorkerService:
         return loads
 
     def _forecast(self, engines: tuple[Engine, ...]) -> None:
-        """Ask the engines for their slots, and when an image that came now would be done."""
+        """Ask the engines what they do, and when an image that came now would be done."""
+        self._stalled = self._running_s() > self._stall_s
+        self._abandoned = sum([engine.abandoned for engine in engines])
+        self._queued_cost = sum([engine.queued_cost for engine in engines])
+        self._latency_per_cost_s = max([each.latency_per_cost_s for each in engines], default=0.0)
         slots, expected_s, alone_s = 0, 0.0, 0.0
         uploading = max(0, self.admission.rif - sum([engine.inside for engine in engines]))
         for engine in engines:
