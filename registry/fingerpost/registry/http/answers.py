@@ -53,7 +53,10 @@ async def answer_plain(
     connection: HttpConnection, request: PlainRequest, handler: PlainHandler
 ) -> bool:
     """Answer a request on a known path by its handler."""
-    found = await handler(request)
+    try:
+        found = await handler(request)
+    except ClientPayloadError as error:
+        return await answer_invalid(connection, str(error))
     keep = request.keep_alive
     if not isinstance(found, bytes):
         keep = keep and found.keep_alive is not False
@@ -87,6 +90,8 @@ async def answer_by_application(
         response = await application.handle(request)
     except web.HTTPException as error:
         response = error
+    except ClientPayloadError as error:
+        return not writer.output_size and await answer_invalid(connection, str(error))
     except Exception:  # of the application itself: its middleware answers those of its handlers
         logger.exception("%s %s failed", message.method, request.path)
         if writer.output_size:
