@@ -82,7 +82,7 @@ class _Server(HttpServer):
         self.address = address
         self.heads: dict[bytes, bool] = {}  # whether the answer is plain
 
-    def __call__(self) -> _Connection:
+    def _connection(self) -> _Connection:
         return _Connection(self)
 
 
@@ -94,7 +94,7 @@ class _Connection(HttpConnection):
     """
 
     def __init__(self, server: _Server) -> None:
-        super().__init__(server)
+        super().__init__(server.context)
         self._address = server.address
         self._heads = server.heads
         self._head: bytes | None = None

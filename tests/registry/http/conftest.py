@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from fingerpost.registry.connection_config import ConnectionConfig
-from fingerpost.registry.http.answers import PlainHandler
+from fingerpost.registry.http.context import PlainHandler
 from fingerpost.registry.http.request import PlainRequest
 from fingerpost.registry.http.server import HttpRunner
 from fingerpost.registry.http_server import bind, serve
@@ -53,6 +53,10 @@ class Echo:
         self.port = runner.addresses[0][1]
         yield self
         await runner.cleanup()
+
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return any(each._busy for each in self.runner.server._connections)
 
     def _known(self, request: PlainRequest) -> PlainHandler | bytes | None:
         if request.path == "/now" and request.method == "GET" and not request.content_length:

@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_cancels_its_request(
     async with raw_connection(echo.port) as (_, writer):
         whole = request(path, b"12345")
         writer.write(whole if body_sent else whole[:-2])
-        await until(lambda: any(each._busy for each in echo.runner.server.connections))
+        await until(lambda: echo.busy())
     await until(lambda: echo.cancelled == 1)
     assert echo.seen == []
 
@@ -193,7 +193,7 @@ async def test_a_shutdown_waits_for_answers_and_closes_idle_connections() -> Non
         echo.wait.clear()
         async with raw_connection(echo.port) as idle, raw_connection(echo.port) as (reader, writer):
             writer.write(request("/plain", b"12"))
-            await until(lambda: any(each._busy for each in echo.runner.server.connections))
+            await until(lambda: echo.busy())
             ending = asyncio.create_task(echo.runner.cleanup())
             assert await is_closed(idle[0])
             echo.wait.set()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import ClientPayloadError, HttpVersion11, StreamReader, web
 from aiohttp.http_writer import StreamWriter
@@ -18,12 +17,11 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
     from fingerpost.registry.http.body import Body
-    from fingerpost.registry.http.connection import HttpConnection
+    from fingerpost.registry.http.context import PlainHandler, ServerContext
+    from fingerpost.registry.http.line import ClientLine
     from fingerpost.registry.http.request import PlainRequest
 
 __all__ = [
-    "Application",
-    "PlainHandler",
     "answer_by_application",
     "answer_bytes",
     "answer_invalid",
@@ -35,22 +33,9 @@ logger = logging.getLogger(__name__)
 # How long the rest of a body is read that nobody wants: who still sends does not read the answer.
 _LINGER_S: Final = 10.0
 
-# Answers with the bytes of a whole response to a request that keeps its connection, or a response.
-PlainHandler = Callable[["PlainRequest"], Awaitable["bytes | web.Response"]]
-
-
-class Application(Protocol):
-    """Makes aiohttp's requests, and answers them."""
-
-    make_request: Callable[..., web.Request]
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The response to a request."""
-        ...
-
 
 async def answer_plain(
-    connection: HttpConnection, request: PlainRequest, handler: PlainHandler
+    connection: ClientLine, request: PlainRequest, handler: PlainHandler
 ) -> bool:
     """Answer a request on a known path by its handler."""
     try:
@@ -68,7 +53,7 @@ async def answer_plain(
     return keep if content.is_eof() else await _rest(content) and keep
 
 
-async def answer_bytes(connection: HttpConnection, answer: bytes) -> bool:
+async def answer_bytes(connection: ClientLine, answer: bytes) -> bool:
     """Send an answer that is there already."""
     connection.write(answer)
     await connection.drained()
@@ -76,18 +61,18 @@ async def answer_bytes(connection: HttpConnection, answer: bytes) -> bool:
 
 
 async def answer_by_application(
-    connection: HttpConnection,
-    application: Application,
+    connection: ClientLine,
+    context: ServerContext,
     message: RawRequestMessage,
     payload: StreamReader,
 ) -> bool:
     """Answer a request by an aiohttp application."""
     writer = StreamWriter(connection, asyncio.get_running_loop())
     task: Any = asyncio.current_task()
-    request = application.make_request(message, payload, connection, writer, task)
+    request = context.make_request(message, payload, connection, writer, task)
     response: web.StreamResponse
     try:
-        response = await application.handle(request)
+        response = await context.handler(request)
     except web.HTTPException as error:
         response = error
     except ClientPayloadError as error:
@@ -104,7 +89,7 @@ async def answer_by_application(
     return keep if payload.is_eof() else await _rest(payload) and keep
 
 
-async def answer_invalid(connection: HttpConnection, why: str) -> bool:
+async def answer_invalid(connection: ClientLine, why: str) -> bool:
     """Answer what is not HTTP, in the form of all errors; nothing can follow it."""
     response = error_response(InvalidRequest(f"this is not a valid HTTP request: {why}"))
     connection.write(response_bytes(response, HttpVersion11, keep=False))

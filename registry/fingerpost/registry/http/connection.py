@@ -1,4 +1,4 @@
-"""One client's connection: what it sends is parsed here, and its requests are answered in turn.
+"""What a client sends: requests are read here, and given to who answers them.
 
 llhttp, through httptools, reads heads and chunks. A request on a known path goes to its handler;
 any other becomes one of aiohttp, for the application. A body of known length whose end is still to
@@ -7,22 +7,15 @@ come goes past the parser, which would copy it.
 No more than 32 KB are parsed in one turn of the event loop, except of a body whose length is known:
 chunks of a byte take 0.5 us each, and 256 KB of them, as much as is read at once, would hold it for
 20 ms.
-
-A connection has one task, which sleeps between requests: one for each request, which asyncio also
-enters in its set of all tasks, takes 2 us more.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import socket
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientPayloadError, StreamReader, hdrs
-from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import EMPTY_PAYLOAD
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -34,15 +27,12 @@ from fingerpost.registry.http.answers import (
     answer_plain,
 )
 from fingerpost.registry.http.body import NO_BODY, Body
-from fingerpost.registry.http.guard import REFUSAL
 from fingerpost.registry.http.head import MAX_HEAD_BYTES, RequestLines, message_of, version_of
+from fingerpost.registry.http.line import ClientLine
 from fingerpost.registry.http.request import PlainRequest
-from fingerpost.registry.unix_listener import client_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from fingerpost.registry.http.server import HttpServer
+    from fingerpost.registry.http.context import ServerContext
 
 __all__ = ["HttpConnection"]
 
@@ -51,75 +41,29 @@ logger = logging.getLogger(__name__)
 _SLICE_BYTES: Final = 1 << 15
 # Where a head ends that is as short as most.
 _SHORT_HEAD_BYTES: Final = 1 << 12
-# Requests that wait for those before them, when no more is read; and when reading goes on.
-_MANY: Final = 32
-_FEW: Final = 8
 _END: Final = b"\r\n\r\n"
 _NOTHING: Final = memoryview(b"")
 
 
-class HttpConnection(BaseProtocol):
+class HttpConnection(ClientLine):
     """The connection of one client.
 
-    It is closed if the headers of a request take longer than `headers_timeout_s`, from their first
-    byte or from the start of a new connection on; and if it is idle for `idle_timeout_s`.
-
     Args:
-        server: has the limits, the application and the known paths.
+        context: what all connections of a server share.
     """
 
-    def __init__(self, server: HttpServer) -> None:
-        super().__init__(asyncio.get_running_loop())
-        self._server = server
-        self._client: str | None = None  # None: not counted, because it is refused or over
+    def __init__(self, context: ServerContext) -> None:
+        super().__init__(context)
         # The request that is being read.
         self._reader: HttpRequestParser | None = HttpRequestParser(self)  # None: no more is read
         self._lines = RequestLines()
-        self._in_head = False
         self._dry_bytes = 0  # of a head, or of a body's framing, since the last event
         self._body: Body | StreamReader | None = None
         self._body_left = 0  # of a body whose length is known
         self._past_reader = False  # its rest does not go through the parser
         self._backlog = _NOTHING  # was received, and is parsed in later turns
         self._slicing = False
-        # The requests that were read.
-        self._task: asyncio.Task[None] | None = None
-        self._next: deque[Callable[[], Awaitable[bool]]] = deque()
-        self._asleep: asyncio.Future[None] | None = None  # of the task, between requests
-        self._busy = False
-        self._closing = False  # after the answer that is being made
-        # Why no more is read for a while.
-        self._body_waits = self._many_wait = self._stopped = False
-        # By the loop's clock.
-        self._began_at: float | None = None  # the head that is being read
-        self._idle_since = 0.0
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
-
-    # What aiohttp's requests ask of their connection.
-
-    @property
-    def ssl_context(self) -> Any:
-        """The TLS of the connection; None where there is none."""
-        return self._fact("sslcontext")
-
-    @property
-    def peername(self) -> Any:
-        """The address of the client; of one at a Unix socket, its user."""
-        return self._fact("peername") or (self._client or "", 0)
-
-    @property
-    def sockname(self) -> Any:
-        """The address that the client connected to."""
-        return self._fact("sockname")
-
-    def _fact(self, name: str) -> Any:
-        return None if self.transport is None else self.transport.get_extra_info(name)
-
-    @property
-    def remote(self) -> str | None:
-        """The host of the client, or its user; None when it is gone."""
-        return self._client
+        self._body_waits = self._stopped = False  # no more is read for a while
 
     @property
     def idle(self) -> bool:
@@ -131,95 +75,6 @@ class HttpConnection(BaseProtocol):
             and not self.transport.get_write_buffer_size()
         )
 
-    # The connection itself.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        client = client_name(transport)
-        server = self._server
-        if not server.guard.enter(client):
-            writer = cast("asyncio.Transport", transport)
-            writer.write(REFUSAL)
-            writer.close()
-            return
-        self._client = client
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        server.connections.add(self)
-        self._begin()
-        self._task = self._loop.create_task(self._work())
-        self._idle_since = self._loop.time()
-        self._idle_timer = self._loop.call_later(server.idle_timeout_s, self._check_idle)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        client, self._client = self._client, None
-        if client is None:
-            return
-        server = self._server
-        server.guard.leave(client)
-        server.connections.discard(self)
-        for timer in (self._head_timer, self._idle_timer):
-            if timer is not None:
-                timer.cancel()
-        self._end_reading(exc or ConnectionResetError("the connection was lost"))
-        self._next.clear()
-        super().connection_lost(exc)
-        if self._task is not None and (server.cancels or not self._busy):
-            self._task.cancel()
-
-    def eof_received(self) -> None:
-        """Returns nothing, by which asyncio closes."""
-
-    def close(self) -> None:
-        """Close, after the answer that is being made."""
-        self._closing = True
-        if not self._busy and self.transport is not None:
-            self.transport.close()
-
-    async def shutdown(self, timeout_s: float | None) -> None:
-        """Close, after the answer that is being made or when that takes too long."""
-        self.close()
-        if (task := self._task) is not None:
-            if self._busy:
-                await asyncio.wait([task], timeout=timeout_s)
-            task.cancel()
-            await asyncio.wait([task], timeout=timeout_s)
-        if self.transport is not None:
-            self.transport.close()
-
-    def write(self, data: bytes) -> None:
-        """Send bytes.
-
-        Raises:
-            ConnectionError: the client is gone.
-        """
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the connection was lost")
-        transport.write(data)
-
-    async def drained(self) -> None:
-        """Wait while the client does not read what was sent.
-
-        Raises:
-            ConnectionError: the client is gone.
-        """
-        if self.writing_paused:
-            await self._drain_helper()
-
-    # Answers, one after the other.
-
-    def _add(self, answer: Callable[[], Awaitable[bool]]) -> None:
-        self._busy = True
-        self._next.append(answer)
-        asleep = self._asleep
-        if asleep is not None and not asleep.done():
-            asleep.set_result(None)
-        elif len(self._next) >= _MANY and not self._many_wait:
-            self._many_wait = True
-            self._update_reading()
-
     def _add_bytes(self, answer: bytes) -> None:
         """Send an answer that is known already, in its turn; its request has no body."""
         if self.idle:
@@ -227,35 +82,6 @@ class HttpConnection(BaseProtocol):
             self.touch()
         else:
             self._add(partial(answer_bytes, self, answer))
-
-    async def _work(self) -> None:
-        waiting = self._next
-        try:
-            while not self._closing:
-                if not waiting:
-                    self._asleep = self._loop.create_future()
-                    await self._asleep
-                answer = waiting.popleft()
-                if self._many_wait and len(waiting) <= _FEW:
-                    self._many_wait = False
-                    self._update_reading()
-                if not await answer():
-                    break
-                del answer  # which holds its request
-                if not waiting:
-                    self._busy = False
-                    self.touch()
-        except ConnectionError:  # the client is gone
-            pass
-        except Exception:
-            logger.exception("an answer to %s failed", self._client)
-        finally:
-            self._closing = True
-            self._busy = False
-            self._task = None
-            self._end_reading()
-            if self.transport is not None:
-                self.transport.close()
 
     # Bytes.
 
@@ -362,7 +188,7 @@ class HttpConnection(BaseProtocol):
             self._lines.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        reader, lines, server = self._reader, self._lines, self._server
+        reader, lines, context = self._reader, self._lines, self._context
         if reader is None:  # refused by what came before in the same bytes
             return
         method, version = reader.get_method().decode(), version_of(reader.get_http_version())
@@ -370,9 +196,9 @@ class HttpConnection(BaseProtocol):
         self._in_head, self._began_at = False, None
         length = int(headers.get(hdrs.CONTENT_LENGTH, 0))
         has_body = length > 0 or hdrs.TRANSFER_ENCODING in headers
-        known = server.known
+        known = context.known
         if known is not None:
-            content = Body(server.read_bytes, self._hold) if has_body else NO_BODY
+            content = Body(context.read_bytes, self._hold) if has_body else NO_BODY
             request = PlainRequest(
                 self,
                 method,
@@ -401,9 +227,9 @@ class HttpConnection(BaseProtocol):
         )
         payload = EMPTY_PAYLOAD
         if has_body:
-            payload = StreamReader(self, server.read_bytes, loop=self._loop)
+            payload = StreamReader(self, context.read_bytes, loop=self._loop)
             self._body, self._body_left = payload, length
-        self._add(partial(answer_by_application, self, server, message, payload))
+        self._add(partial(answer_by_application, self, context, message, payload))
 
     def on_body(self, data: bytes) -> None:
         if self._body_left:
@@ -445,39 +271,3 @@ class HttpConnection(BaseProtocol):
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
-
-    # Times.
-
-    def touch(self) -> None:
-        """Count the connection as used: a request was answered."""
-        self._idle_since = self._loop.time()
-        if not self._in_head:
-            self._began_at = None
-
-    def _check_idle(self) -> None:
-        timeout_s = self._server.idle_timeout_s
-        left_s = timeout_s
-        if not self._busy:
-            left_s += self._idle_since - self._loop.time()
-        if left_s <= 0:
-            self.close()
-        else:
-            self._idle_timer = self._loop.call_later(left_s, self._check_idle)
-
-    def _begin(self) -> None:
-        self._began_at = self._loop.time()
-        if self._head_timer is None:  # one timer for many requests
-            self._head_timer = self._loop.call_later(
-                self._server.headers_timeout_s, self._check_head
-            )
-
-    def _check_head(self) -> None:
-        self._head_timer = None
-        if self._began_at is None:
-            return
-        left_s = self._began_at + self._server.headers_timeout_s - self._loop.time()
-        if left_s <= 0:
-            self._end_reading()
-            self.close()
-        else:
-            self._head_timer = self._loop.call_later(left_s, self._check_head)

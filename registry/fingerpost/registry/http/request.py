@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from aiohttp import hdrs
 from multidict import MultiDict, MultiDictProxy
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
     from fingerpost.registry.http.body import Body
-    from fingerpost.registry.http.connection import HttpConnection
 
 __all__ = ["PlainRequest", "Request"]
 
@@ -25,18 +24,35 @@ Request: TypeAlias = "web.Request | PlainRequest"
 _NO_QUERY: MultiDictProxy[str] = MultiDictProxy(MultiDict())
 
 
+class Peer(Protocol):
+    """The other end of a connection."""
+
+    @property
+    def remote(self) -> str | None:
+        """The host of the client, or its user; None when it is gone."""
+        ...
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection; None when it is gone."""
+        ...
+
+
 class PlainRequest:
     """What handlers of images need of a request; a `RequestHead` with a body.
 
     Its attributes are those of `aiohttp.web.Request`, and mean the same.
+
+    Args:
+        peer: who sent it.
 
     Attributes:
         raw_path: path and query, as they came.
     """
 
     __slots__ = (
-        "_connection",
         "_kept",
+        "_peer",
         "_url",
         "content",
         "content_length",
@@ -49,7 +65,7 @@ class PlainRequest:
 
     def __init__(
         self,
-        connection: HttpConnection,
+        peer: Peer,
         method: str,
         raw_path: str,
         headers: CIMultiDictProxy[str],
@@ -58,7 +74,7 @@ class PlainRequest:
         keep_alive: bool,
         content: Body,
     ) -> None:
-        self._connection = connection
+        self._peer = peer
         self._kept: dict[Any, Any] | None = None
         self._url: URL | None = None
         self.method = method
@@ -101,12 +117,12 @@ class PlainRequest:
     @property
     def remote(self) -> str | None:
         """The address of the peer."""
-        return self._connection.remote
+        return self._peer.remote
 
     @property
     def transport(self) -> asyncio.Transport | None:
         """The connection; None where it is gone."""
-        return self._connection.transport
+        return self._peer.transport
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if self._kept is None:

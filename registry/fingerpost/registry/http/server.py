@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 
 from fingerpost.registry.http.connection import HttpConnection
+from fingerpost.registry.http.context import ServerContext
 from fingerpost.registry.http.guard import ConnectionGuard
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fingerpost.registry.connection_config import ConnectionConfig
-    from fingerpost.registry.http.answers import PlainHandler
-    from fingerpost.registry.http.request import PlainRequest
+    from fingerpost.registry.http.context import KnownPaths
 
-__all__ = ["HttpRunner", "HttpServer", "KnownPaths"]
+    _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Bytes of a body that wait for its handler before the client is paused. With aiohttp's 64 KB it is
-# paused and resumed, two system calls each time, several times for every photo.
+__all__ = ["HttpRunner", "HttpServer"]
+
+# With aiohttp's 64 KB a client is paused and resumed, two system calls each time, several times for
+# every photo.
 _READ_BYTES: Final = 1 << 19
-
-# Finds the handler of a request on a known path, or the whole answer to one without a body that
-# keeps its connection. None leaves it to the application.
-KnownPaths = Callable[["PlainRequest"], "PlainHandler | bytes | None"]
 
 
 class HttpServer:
-    """What the connections of one server share; calling it makes one.
+    """Makes the connections of one server, when it is called, and ends them.
 
     Args:
         application: aiohttp's server, whose requests and whose handler are used.
         guard: counts the connections.
-        known: the paths that go past the application.
+        known: see `ServerContext`.
         prepare: changes a request before the application gets it.
 
     Attributes:
-        connections: those that are open.
-        cancels: whether a client that goes away cancels its request.
+        guard: counts the connections.
+        context: what the connections share.
     """
 
     def __init__(
@@ -49,33 +49,35 @@ class HttpServer:
         known: KnownPaths | None = None,
         prepare: Callable[[web.Request], web.Request] | None = None,
     ) -> None:
+        handler = cast("_Handler", application.request_handler)
         self.guard = guard
-        self.known = known
-        self.cancels = application.handler_cancellation
-        self.connections: set[HttpConnection] = set()
-        self.headers_timeout_s = guard.config.headers_timeout_s
-        self.idle_timeout_s = guard.config.idle_timeout_s
-        self.read_bytes = _READ_BYTES
-        self._prepare = prepare
-        self.make_request = cast("Callable[..., web.Request]", application.request_factory)
-        self._handler = application.request_handler
+        self.context = ServerContext(
+            guard=guard,
+            make_request=cast("Callable[..., web.Request]", application.request_factory),
+            handler=handler if prepare is None else lambda each: handler(prepare(each)),
+            known=known,
+            cancels=application.handler_cancellation,
+            read_bytes=_READ_BYTES,
+        )
+        self._connections: weakref.WeakSet[HttpConnection] = weakref.WeakSet()
 
     def __call__(self) -> HttpConnection:
         """The protocol of a new connection."""
-        return HttpConnection(self)
+        connection = self._connection()
+        self._connections.add(connection)
+        return connection
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The application's response."""
-        return await self._handler(request if self._prepare is None else self._prepare(request))
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(self.context)
 
     def pre_shutdown(self) -> None:
         """Close what is idle, and the others after their answer; `web.BaseRunner` calls it."""
-        for each in tuple(self.connections):
+        for each in tuple(self._connections):
             each.close()
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Close all connections, after `timeout` also those at work."""
-        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self.connections)))
+        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
 
 
 class HttpRunner(web.AppRunner):

@@ -18,7 +18,7 @@ from fingerpost.registry.http.response import date_and_server
 
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
-    from fingerpost.registry.http.answers import PlainHandler
+    from fingerpost.registry.http.context import PlainHandler
     from fingerpost.registry.http.request import PlainRequest
     from fingerpost.registry.request_head import RequestHead
 
