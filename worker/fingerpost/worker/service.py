@@ -107,6 +107,8 @@ class WorkerService:
         self.memory = BodyMemory(config.requests)
         self.frames = Frames(config.images, self.memory, max_bytes=config.requests.max_bytes)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
+        regions = SharedRegions(enabled=config.shared_memory)
+        self.shared = SharedMemory(regions, self.memory, max_bytes=config.requests.max_bytes)
         self._context: RouteContext | None = None
 
     @property
@@ -148,8 +150,7 @@ class WorkerService:
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
         uploads, turns = Uploads(config, memory, self.frames), Turns()
-        regions = SharedRegions(enabled=config.shared_memory)
-        shared = SharedMemory(regions, memory, max_bytes=config.requests.max_bytes)
+        shared = self.shared
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
         InferProtocol(config, metrics, uploads, turns, shared).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)

@@ -9,20 +9,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
 from aiohttp import hdrs, web
 
 from fingerpost.client.tasks.wire import BINARY_TYPE, HEADER_LENGTH
 from fingerpost.client.wire import ErrorBody
 from fingerpost.errors import FingerpostError, InvalidRequest, UnsupportedImage
-from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.protocols.classify import labels_wanted
 from fingerpost.worker.protocols.infer_items import InferItems
+from fingerpost.worker.protocols.infer_one import infer_one
 from fingerpost.worker.serving.errors import typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
-from fingerpost.worker.tasks.answer import TaskAnswer
-from fingerpost.worker.tasks.engine import TaskEngine
 from fingerpost.worker.tasks.items import AnswerOptions
 
 if TYPE_CHECKING:
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
+    from fingerpost.worker.tasks.answer import TaskAnswer
     from fingerpost.worker.tasks.items import Part
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -56,6 +54,7 @@ class InferProtocol:
         turns: Turns,
         shared: SharedMemory,
     ) -> None:
+        self._images = config.images
         self._items = InferItems(config, uploads, turns, shared)
         self._metrics = metrics
         self._turns = turns
@@ -122,28 +121,16 @@ class InferProtocol:
     async def _one(
         self, parts: dict[str, Part], admitted: Admitted, top: int, options: AnswerOptions
     ) -> tuple[TaskAnswer, TimingsMs]:
-        served = admitted.served
-        if isinstance(served.engine, TaskEngine):
-            return await served.engine.answer(
-                parts,
-                options,
-                deadline=admitted.deadline,
-                alone=admitted.alone,
-                flow=admitted.flow,
-            )
-        image = await self._items.one_image(parts)
-        if isinstance(image, np.ndarray):
-            outcome = await served.engine.infer(
-                image, deadline=admitted.deadline, flow=admitted.flow
-            )
-        else:
-            outcome = await served.engine.classify(
-                image, deadline=admitted.deadline, alone=admitted.alone, flow=admitted.flow
-            )
-        if served.reader is not None:
-            return served.reader.read(outcome.scores, served.labels, top), outcome.timings
-        predictions = top_labels(outcome.scores, served.labels, top)
-        return TaskAnswer(fields={"predictions": predictions}), outcome.timings
+        return await infer_one(
+            admitted.served,
+            parts,
+            top,
+            options,
+            self._images,
+            deadline=admitted.deadline,
+            alone=admitted.alone,
+            flow=admitted.flow,
+        )
 
 
 def _options(request: Request) -> AnswerOptions:

@@ -73,7 +73,8 @@ class OpenInferenceProtocol:
         self._metrics = metrics
         self._turns = turns
         self._shared = shared
-        self._reader = TensorReader(config, uploads, turns, shared)
+        self._uploads = uploads
+        self._reader = TensorReader(config, turns, shared)
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
@@ -88,7 +89,10 @@ class OpenInferenceProtocol:
             routes.inference(path, self._infer, check=check)
 
     async def _infer(self, request: Request, admitted: Admitted) -> Answer:
-        text, asked, binary = await self._reader.read(request, admitted)
+        data = await self._uploads.read_tensors(request, admitted)
+        text, asked, binary = await self._reader.read(
+            request, data, header_length(request), admitted
+        )
         with self._shared.outputs(request, asked) as places:
             engine = admitted.served.engine
             if isinstance(engine, TaskEngine):
