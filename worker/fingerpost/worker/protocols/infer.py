@@ -24,6 +24,7 @@ from fingerpost.worker.tasks.items import AnswerOptions
 
 if TYPE_CHECKING:
     from fingerpost.client.wire import TimingsMs
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.fast_path import Answer
@@ -61,14 +62,14 @@ class InferProtocol:
     def add_to(self, context: RouteContext) -> None:
         """Add the route."""
 
-        def check(request: web.Request) -> None:
+        def check(request: Request) -> None:
             self._items.check(request)
             _accepts_binary(request, Task.TENSORS)
 
         routes = ProtocolRoutes(context, "/v1/infer", typed_error)
         routes.inference("/v1/infer/{model}", self._infer, check=check)
 
-    async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
+    async def _infer(self, request: Request, admitted: Admitted) -> Answer:
         served = admitted.served
         top = labels_wanted(request, "mask", "size")
         options = _options(request)
@@ -132,7 +133,7 @@ class InferProtocol:
         )
 
 
-def _options(request: web.Request) -> AnswerOptions:
+def _options(request: Request) -> AnswerOptions:
     """What is asked of a segmentation: `?mask=png|rle` and `?size=image|model`.
 
     Raises:
@@ -146,7 +147,7 @@ def _options(request: web.Request) -> AnswerOptions:
     return AnswerOptions(mask=mask, model_size=size == "model")
 
 
-def _accepts_binary(request: web.Request, task: Task) -> bool:
+def _accepts_binary(request: Request, task: Task) -> bool:
     """Whether the arrays of the answer are wanted as bytes.
 
     Raises:

@@ -23,8 +23,7 @@ from fingerpost.worker.serving.uploads import check_image_headers, check_tensor_
 from fingerpost.worker.tasks.items import inputs_text
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import Admitted
@@ -58,14 +57,14 @@ class InferItems:
         self._values = NamedValues(config, turns)
         self._named = BinaryItems(config, turns, shared)
 
-    def check(self, request: web.Request) -> None:
+    def check(self, request: Request) -> None:
         """Check the headers of a body. Raises as `check_image_headers`, `check_tensor_headers`."""
         if header_length(request) is not None or _is_json(request):
             check_tensor_headers(request, self._config)
         else:
             check_image_headers(request, self._config)
 
-    async def read(self, request: web.Request, admitted: Admitted) -> list[InferItem]:
+    async def read(self, request: Request, admitted: Admitted) -> list[InferItem]:
         """The items of a request, one or more.
 
         Raises:
@@ -90,7 +89,7 @@ class InferItems:
         return await self._form(request, admitted, inputs)
 
     async def _form(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         """Fields by the names of inputs; the second one of each name is of the second item."""
         count = len(inputs.images) + len(inputs.numbers)
@@ -102,7 +101,7 @@ class InferItems:
         return _numbered(items_of(columns, most=self._most))
 
     async def _json(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         text = await read_json(
             await self._uploads.read_tensors(request, admitted),
@@ -117,7 +116,7 @@ class InferItems:
             return _numbered(await self._values.rows(text, body.instances, inputs, "instances"))
         return _numbered(await self._values.columns(text, body.inputs, inputs, "inputs"))
 
-    async def _binary(self, request: web.Request, admitted: Admitted) -> list[InferItem]:
+    async def _binary(self, request: Request, admitted: Admitted) -> list[InferItem]:
         data = await self._uploads.read_tensors(request, admitted)
         length = header_length(request)
         return _numbered(await self._named.read(request, data, length, admitted, admitted.served))
@@ -131,6 +130,6 @@ def _numbered(items: list[dict[str, Part]]) -> list[InferItem]:
     return [(str(number), item) for number, item in enumerate(items)]
 
 
-def _is_json(request: web.Request) -> bool:
+def _is_json(request: Request) -> bool:
     kind = request.headers.get(hdrs.CONTENT_TYPE, "")
     return kind[:16].lower() == "application/json"

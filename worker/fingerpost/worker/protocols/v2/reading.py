@@ -29,7 +29,6 @@ from fingerpost.worker.protocols.v2.messages import ABSENT, Count, InferRequest,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiohttp import web
     from numpy.typing import NDArray
 
     from fingerpost.registry.request_head import RequestHead
@@ -192,7 +191,7 @@ class TensorReader:
         return items
 
 
-def header_length(request: web.Request) -> int | None:
+def header_length(request: RequestHead) -> int | None:
     """The length of the JSON before the binary data; None where the body is JSON alone."""
     text = request.headers.get(HEADER_LENGTH)
     if text is None:

@@ -38,6 +38,7 @@ from fingerpost.worker.serving.uploads import check_tensor_headers
 from fingerpost.worker.tasks.engine import TaskEngine
 
 if TYPE_CHECKING:
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.protocols.long_json import LongJson
@@ -78,7 +79,7 @@ class OpenInferenceProtocol:
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
-        def check(request: web.Request) -> None:
+        def check(request: Request) -> None:
             check_tensor_headers(request, self._config)
             header_length(request)
 
@@ -87,7 +88,7 @@ class OpenInferenceProtocol:
             path = f"/v2/models/{{model}}{chosen}/infer"
             routes.inference(path, self._infer, check=check)
 
-    async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
+    async def _infer(self, request: Request, admitted: Admitted) -> Answer:
         data = await self._uploads.read_tensors(request, admitted)
         text, asked, binary = await self._reader.read(
             request, data, header_length(request), admitted
