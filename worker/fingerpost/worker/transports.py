@@ -73,7 +73,7 @@ async def _zmq_ports(
             f"--zmq-port needs ZeroMQ ({error}): pip install 'fingerpost[zmq]'"
         ) from error
     keep_freed_memory()
-    server = ZmqServer(service.context, config, metrics)
+    server = ZmqServer(service.context, config, metrics, service.shared)
     try:
         yield {"zmq": await server.start(config.host, config.zmq.port)}
     finally:

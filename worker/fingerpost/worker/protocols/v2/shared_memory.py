@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.protocols.v2.messages import InferRequest, RequestedInput
     from fingerpost.worker.protocols.v2.shared_regions import Region, SharedRegions
-    from fingerpost.worker.serving.memory import BodyMemory
-    from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.serving.memory import BodyMemory, Held
+    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["InputBytes", "OutputRegions", "SharedMemory"]
 
@@ -197,7 +197,7 @@ class SharedMemory:
             yield OutputRegions(asked, found)
 
     async def inputs(
-        self, request: RequestHead, asked: InferRequest, behind: memoryview, admitted: Admitted
+        self, request: RequestHead, asked: InferRequest, behind: memoryview, held: Held
     ) -> InputBytes:
         """The bytes of a request's inputs, those in regions as a copy.
 
@@ -216,13 +216,13 @@ class SharedMemory:
             return InputBytes(behind)
         self._check(request)
         total = len(behind) + sum(x.parameters.shared_memory_byte_size for x in placed.values())
-        most = admitted.grant.max_body_bytes
+        most = held.grant.max_body_bytes
         most = self._max_bytes if most is None else min(most, self._max_bytes)
         if total > most:
             raise ImageTooLarge(
                 f"the inputs have {total:,} bytes, over the limit of {most:,}: send less"
             )
-        self._memory.take(admitted, total - len(behind))
+        self._memory.take(held, total - len(behind))
         names = [each.parameters.shared_memory_region or "" for each in placed.values()]
         shared: dict[int, memoryview] = {}
         with self._regions.using(names, "an input") as regions:
