@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.deploy.doctor.finding import KNOWN_CREDENTIAL, error, ok
-from fingerpost.deploy.doctor.proxy_lookup import look_up
 from fingerpost.deploy.join.first_image import send_first_images
+from fingerpost.deploy.join.proxy_lookup import look_up
 from fingerpost.errors import (
     FingerpostError,
     Forbidden,

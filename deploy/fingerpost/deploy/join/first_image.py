@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from PIL import Image
 
-from fingerpost.deploy.doctor.proxy_lookup import look_up
+from fingerpost.deploy.join.proxy_lookup import look_up
 from fingerpost.errors import (
     FingerpostError,
     Forbidden,
