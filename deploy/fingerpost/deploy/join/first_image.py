@@ -100,7 +100,7 @@ async def send_first_images(
             if answer is None and lease:
                 raise LeaseInvalid(
                     f"{each.address} does not take the lease of {', '.join(proxies)}: let both use "
-                    "the same keys of leases, and the same --cluster"
+                    "the same keys of leases and name of the cluster"
                 )
             answers[f"{each.address} {each.service}"] = answer or _LEASE_ALONE
     return answers
