@@ -5,26 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.join_command import Systemctl
 
 from fingerpost.deploy.join.node import Node
 from fingerpost.deploy.join.plan import UNIT, JoinPlan
 from fingerpost.errors import ConfigurationError
 
 pytestmark = pytest.mark.shell
-
-
-class Systemctl:
-    """Keeps what it is told, and answers questions for properties."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.properties = {"ActiveState": "active", "NRestarts": "0", "StatusText": ""}
-
-    def __call__(self, *arguments: str) -> str:
-        if arguments[0] == "show":
-            return self.properties[arguments[-1]] + "\n"
-        self.calls.append(" ".join(arguments))
-        return ""
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fingerpost.deploy.commands.doctor import print_findings
 from fingerpost.deploy.console import err, out
+from fingerpost.deploy.options.cluster import ApiKey, TokenFile
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.options.tls import takes_server_tls_options
 from fingerpost.errors import ConfigurationError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from fingerpost.deploy.join.plan import PlannedFile
 
 __all__ = ["add_to"]
+
+# Until the registry lists the workers, which have registered.
+_LISTED_S: Final = 30.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -73,6 +77,8 @@ def join(
         bool,
         typer.Option("--undo", help="Drain and stop the workers; remove what was written."),
     ] = False,
+    api_key: ApiKey = None,
+    token_file: TokenFile = None,
     registry_config: RegistryConfig,
     tls: TlsConfig | None,
 ) -> None:
@@ -82,11 +88,14 @@ def join(
 
     fingerpost join consul://127.0.0.1:8500 --models /srv/fingerpost/models
     """
+    from fingerpost.client.credential import Credential
     from fingerpost.deploy.doctor.examination import EXIT_ERRORS, examine, exit_status
     from fingerpost.deploy.doctor.finding import Level
+    from fingerpost.deploy.join.first_image import send_first_images
     from fingerpost.deploy.join.node import Node
     from fingerpost.deploy.join.plan import UNIT, JoinPlan, credentials_of
 
+    credential = Credential.of(api_key=api_key, token=None, token_file=token_file)
     node = Node()
     if undo:
         _undo(node.undo())
@@ -107,11 +116,13 @@ def join(
     )
     if not dry_run:
         node.check(plan)
+    proxies = tuple(proxy or ())
     findings = examine(
         registry=registry,
         registry_config=registry_config,
-        proxies=proxy or (),
+        proxies=proxies,
         tls=tls,
+        credential=credential,
         models=models,
         port=0 if dry_run or node.active else port,
         grpc_port=0 if grpc_port is not None and (dry_run or node.active) else grpc_port,
@@ -130,18 +141,14 @@ def join(
     node.start(changed=bool(changes))
     err.print(f"starting {UNIT}")
     node.wait_started(timeout, lambda status: err.print(f"  {status}"))
-    answers = asyncio.run(_first_images(registry, registry_config, tls))
+    answers = asyncio.run(
+        send_first_images(
+            registry, registry_config, tls, _LISTED_S, proxies=proxies, credential=credential
+        )
+    )
     for worker, answer in answers.items():
         out.print(f"{worker} {answer}")
     err.print("to undo it: fingerpost join --undo")
-
-
-async def _first_images(
-    registry: str, registry_config: RegistryConfig, tls: TlsConfig | None
-) -> dict[str, str]:
-    from fingerpost.deploy.join.first_image import send_first_images
-
-    return await send_first_images(registry, registry_config, tls, 30.0)
 
 
 def _checked(options: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import msgspec
 from fingerpost.client.reach import MEASURE_S, REACH_PATH, ReachAnswer, SpeedMeter
 from fingerpost.client.resolver import proxy_url
 from fingerpost.deploy.doctor.asked_back import AskedBack
-from fingerpost.deploy.doctor.finding import Finding, error, note, ok, warning
+from fingerpost.deploy.doctor.finding import KNOWN_CREDENTIAL, Finding, error, note, ok, warning
 from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
@@ -283,8 +283,7 @@ def _refused(name: str, status: int, body: bytes) -> Finding:
         text = "it answers, and cannot ask back: it is of an older release, or not a proxy"
         return note(f"{name} back", text, "update it, or give the URL of a proxy")
     if isinstance(problem, Unauthenticated | Forbidden):
-        remedy = "show it a key or token that it knows: --token-file"
-        return error(name, problem.message, remedy)
+        return error(name, problem.message, KNOWN_CREDENTIAL)
     return warning(name, problem.message, "try again; if it stays, look at the proxy's log")
 
 
