@@ -232,10 +232,10 @@ class Batcher(Generic[T]):
             prepared: the item needs no preparation.
             flow: whose it is; one that gave its place to it is in `pushed_out`.
         """
-        if self.admit(now, deadline, flow):
-            if (giving := self.order.giving(flow, self._config.max_queue)) is not None:
-                self.cancel(giving)
-                self.pushed_out.append(giving)
+        crowded = self.admit(now, deadline, flow)
+        if crowded and (giving := self.order.giving(flow, self._config.max_queue)) is not None:
+            self.cancel(giving)
+            self.pushed_out.append(giving)
         pending = Pending(item, cost, deadline, now, flow)
         if flow is not self.order.only:
             self.order.enter(pending)
