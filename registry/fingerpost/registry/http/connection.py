@@ -159,7 +159,7 @@ class HttpConnection(ClientLine):
         self._end_reading(ClientPayloadError(why))
         self._closing = self._closing or known
         if not known:
-            logger.debug("%s sent what is not valid HTTP: %s", self._client, why)
+            logger.debug("%s sent what is not valid HTTP: %s", self.remote, why)
             self._add(partial(answer_invalid, self, why))
 
     def _end_reading(self, error: BaseException | None = None) -> None:
@@ -264,10 +264,10 @@ class HttpConnection(ClientLine):
         if self._backlog and not waits and not self._slicing:
             self._slicing = True
             self._loop.call_soon(self._next_slice)
-        stop = waits or bool(self._backlog)
-        if stop != self._stopped and self.transport is not None:
+        stop, transport = waits or bool(self._backlog), self.transport
+        if stop != self._stopped and transport is not None and not transport.is_closing():
             self._stopped = stop
             if stop:
-                self.transport.pause_reading()
+                transport.pause_reading()
             else:
-                self.transport.resume_reading()
+                transport.resume_reading()
