@@ -59,6 +59,8 @@ class Echo:
         return any(each._busy for each in self.runner.server._connections)
 
     def _known(self, request: PlainRequest) -> PlainHandler | bytes | None:
+        if request.path == "/fault":
+            raise ZeroDivisionError
         if request.path == "/now" and request.method == "GET" and not request.content_length:
             return (
                 b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnow" if request.keep_alive else None
