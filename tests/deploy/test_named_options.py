@@ -39,6 +39,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/seaport.py": ("worker", "proxy"),
     "client/route/relay.py": ("proxy",),
     "client/zmq/": ("worker",),
+    "deploy/named_inputs.py": ("infer",),
     "registry/watching/signatures.py": ("worker",),
     "client/proxy_poll.py": CLUSTER,
     "client/resolver.py": CLUSTER,

@@ -135,7 +135,7 @@ async def serving(
         if grpc:
             from fingerpost.worker.grpc.server import GrpcServer
 
-            server = GrpcServer(service.context, config, metrics)
+            server = GrpcServer(service.context, config, metrics, service.shared)
             stack.push_async_callback(server.aclose)
             grpc_port = await server.start("127.0.0.1", 0)
         zmq_port = 0

@@ -26,7 +26,7 @@ class Echo:
         port: where it listens.
         seen: method, path, and body length of each request that a handler got.
         wait: is awaited before a body is read.
-        cancelled: requests whose client left.
+        left: the address of each client that left during its request.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Echo:
         self.seen: list[tuple[str, str, int]] = []
         self.wait = asyncio.Event()
         self.wait.set()
-        self.cancelled = 0
+        self.left: list[str | None] = []
 
     @asynccontextmanager
     async def listening(self, limits: ConnectionConfig | None = None) -> AsyncIterator[Echo]:
@@ -59,6 +59,8 @@ class Echo:
         return any(each._busy for each in self.runner.server._connections)
 
     def _known(self, request: PlainRequest) -> PlainHandler | bytes | None:
+        if request.path == "/fault":
+            raise ZeroDivisionError
         if request.path == "/now" and request.method == "GET" and not request.content_length:
             return (
                 b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnow" if request.keep_alive else None
@@ -72,7 +74,7 @@ class Echo:
             while piece := await request.content.readany():
                 body += piece
         except asyncio.CancelledError:
-            self.cancelled += 1
+            self.left.append(request.remote)
             raise
         return self._answer(request.method, request.raw_path, bytes(body))
 
@@ -81,7 +83,7 @@ class Echo:
             await self.wait.wait()
             body = b"".join([piece async for piece in request.content.iter_any()])
         except asyncio.CancelledError:
-            self.cancelled += 1
+            self.left.append(request.remote)
             raise
         return self._answer(request.method, request.raw_path, body)
 

@@ -115,7 +115,7 @@ async def test_a_client_that_leaves_cancels_its_request(
         whole = request(path, b"12345")
         writer.write(whole if body_sent else whole[:-2])
         await until(lambda: echo.busy())
-    await until(lambda: echo.cancelled == 1)
+    await until(lambda: echo.left == ["127.0.0.1"])
     assert echo.seen == []
 
 
@@ -200,3 +200,24 @@ async def test_a_shutdown_waits_for_answers_and_closes_idle_connections() -> Non
             assert (await read_answer(reader))[2] == expected("/plain", b"12")
             assert await is_closed(reader)
             await ending
+
+
+async def test_a_fault_of_the_server_is_said_in_its_log_and_ends_one_connection(
+    echo: Echo, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_connection(echo.port) as (reader, writer):
+        writer.write(request("/plain", b"1") + request("/fault") + request("/plain", b"2"))
+        assert (await read_answer(reader))[2] == expected("/plain", b"1")
+        status, headers, body = await read_answer(reader)
+        assert (status, headers["connection"]) == (500, "close")
+        assert b"internal error" in body
+        assert await is_closed(reader)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_many_requests_for_another_protocol_at_once(echo: Echo) -> None:
+    upgrade = b"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with raw_connection(echo.port) as (reader, writer):
+        writer.write(upgrade * 3000)
+        for _ in range(3000):
+            assert (await read_answer(reader))[0] == 200

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,12 +27,13 @@ from tests.support.colours import encoded
 from tests.support.optional import not_none
 from tests.support.rig import Rig, float_pixels, serving
 from tests.support.shape_models import write_shape_model
+from tests.support.shared_memory import SHM, place, shared_memory_key
 from tests.support.task_rig import serving_folder
 from tests.worker.protocols.test_v2 import INFER, images, top, with_triton
 
 pytestmark = pytest.mark.shell
 
-SHM = Path("/dev/shm")  # noqa: S108 - where POSIX puts shared memory
+key = shared_memory_key
 REGIONS = "/v2/systemsharedmemory"
 PIXELS = np.stack([float_pixels("green"), float_pixels("blue")])
 
@@ -44,21 +44,6 @@ async def rig() -> AsyncIterator[Rig]:
         yield rig
         assert rig.rif == 0
         assert rig.service.memory.used == 0
-
-
-@pytest.fixture
-def key() -> Iterator[str]:
-    """A key that nobody else has, of shared memory that does not outlive the test."""
-    key = f"/fingerpost-test-{secrets.token_hex(4)}"
-    yield key
-    (SHM / key[1:]).unlink(missing_ok=True)
-
-
-def place(key: str, data: bytes) -> Path:
-    """Shared memory of these bytes."""
-    path = SHM / key[1:]
-    path.write_bytes(data)
-    return path
 
 
 async def test_inputs_and_outputs_by_the_unmodified_client(rig: Rig, key: str) -> None:

@@ -98,7 +98,9 @@ async def _grpc_ports(
         raise ConfigurationError(
             f"--grpc-port needs gRPC ({error}): pip install 'fingerpost[grpc]'"
         ) from error
-    server = GrpcServer(service.context, config, metrics, GrpcModelControl(control, access))
+    server = GrpcServer(
+        service.context, config, metrics, service.shared, GrpcModelControl(control, access)
+    )
     try:
         yield {"grpc": await server.start(config.host, config.grpc_port)}
     finally:

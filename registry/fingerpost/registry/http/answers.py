@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "answer_by_application",
     "answer_bytes",
+    "answer_failed",
     "answer_invalid",
     "answer_plain",
 ]
@@ -87,6 +88,13 @@ async def answer_by_application(
     await response.write_eof()
     keep = bool(response.keep_alive)
     return keep if payload.is_eof() else await _rest(payload) and keep
+
+
+async def answer_failed(connection: ClientLine) -> bool:
+    """Answer that this server has a fault, which is in its log; nothing can follow."""
+    response = error_response(internal_error())
+    connection.write(response_bytes(response, HttpVersion11, keep=False))
+    return False
 
 
 async def answer_invalid(connection: ClientLine, why: str) -> bool:

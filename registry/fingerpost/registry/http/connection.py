@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientPayloadError, StreamReader, hdrs
 from aiohttp.streams import EMPTY_PAYLOAD
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.registry.http.answers import (
     answer_by_application,
     answer_bytes,
+    answer_failed,
     answer_invalid,
     answer_plain,
 )
@@ -125,26 +131,30 @@ class HttpConnection(ClientLine):
             self._slice(data)
 
     def _parse(self, data: bytes | memoryview) -> None:
-        reader = self._reader
-        if reader is None:
-            return
         try:
-            reader.feed_data(data)
-        except HttpParserUpgrade as upgrade:  # not offered: the next request follows
-            self._parse(memoryview(data)[upgrade.args[0] :])
+            while data and self._reader is not None:
+                try:
+                    self._reader.feed_data(data)
+                    break
+                except HttpParserUpgrade as upgrade:  # not offered: the next request follows
+                    data = memoryview(data)[upgrade.args[0] :]
         except HttpParserError as error:
             mine = error.__context__
             if isinstance(mine, InvalidRequest):
                 self._refuse(mine.message)
+            elif isinstance(error, HttpParserCallbackError):
+                logger.exception("a request from %s failed", self.remote)
+                self._end_reading()
+                self._add(partial(answer_failed, self))
             else:
                 self._refuse(f"{error}{self._lines.where(data)}")
-        else:
-            if self._in_head and self._began_at is None:
-                self._begin()
-            if self._in_head or (self._body is not None and not self._body_left):
-                self._dry_bytes += len(data)
-                if self._dry_bytes > 2 * MAX_HEAD_BYTES:  # the parser keeps a field until it ends
-                    self._refuse(f"its head or a trailer has more than {MAX_HEAD_BYTES} bytes")
+            return
+        if self._in_head and self._began_at is None:
+            self._begin()
+        if self._in_head or (self._body is not None and not self._body_left):
+            self._dry_bytes += len(data)
+            if self._dry_bytes > 2 * MAX_HEAD_BYTES:  # the parser keeps a field until it ends
+                self._refuse(f"its head or a trailer has more than {MAX_HEAD_BYTES} bytes")
 
     def _feed_body(self, data: bytes) -> None:
         """Pass on bytes of a body that does not go through the parser."""
@@ -159,7 +169,7 @@ class HttpConnection(ClientLine):
         self._end_reading(ClientPayloadError(why))
         self._closing = self._closing or known
         if not known:
-            logger.debug("%s sent what is not valid HTTP: %s", self._client, why)
+            logger.debug("%s sent what is not valid HTTP: %s", self.remote, why)
             self._add(partial(answer_invalid, self, why))
 
     def _end_reading(self, error: BaseException | None = None) -> None:
@@ -189,7 +199,7 @@ class HttpConnection(ClientLine):
 
     def on_headers_complete(self) -> None:
         reader, lines, context = self._reader, self._lines, self._context
-        if reader is None:  # refused by what came before in the same bytes
+        if reader is None:  # it is the caller
             return
         method, version = reader.get_method().decode(), version_of(reader.get_http_version())
         headers = lines.headers(version)
@@ -264,10 +274,10 @@ class HttpConnection(ClientLine):
         if self._backlog and not waits and not self._slicing:
             self._slicing = True
             self._loop.call_soon(self._next_slice)
-        stop = waits or bool(self._backlog)
-        if stop != self._stopped and self.transport is not None:
+        stop, transport = waits or bool(self._backlog), self.transport
+        if stop != self._stopped and transport is not None and not transport.is_closing():
             self._stopped = stop
             if stop:
-                self.transport.pause_reading()
+                transport.pause_reading()
             else:
-                self.transport.resume_reading()
+                transport.resume_reading()

@@ -39,13 +39,17 @@ class ClientLine(BaseProtocol):
 
     Args:
         context: what all connections of a server share.
+
+    Attributes:
+        remote: the host of the client, or its user; empty where that is not known.
     """
 
     def __init__(self, context: ServerContext) -> None:
         super().__init__(asyncio.get_running_loop())
         self._context = context
         self._limits = context.guard.config
-        self._client: str | None = None  # None: not counted, because it is refused or over
+        self._counted = False  # not while it is refused or over
+        self.remote = ""
         self._in_head = False  # of a request whose headers are not complete
         # The requests that were read.
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +82,7 @@ class ClientLine(BaseProtocol):
     @property
     def peername(self) -> Any:
         """The address of the client; of one at a Unix socket, its user."""
-        return self._fact("peername") or (self._client or "", 0)
+        return self._fact("peername") or (self.remote, 0)
 
     @property
     def sockname(self) -> Any:
@@ -88,21 +92,16 @@ class ClientLine(BaseProtocol):
     def _fact(self, name: str) -> Any:
         return None if self.transport is None else self.transport.get_extra_info(name)
 
-    @property
-    def remote(self) -> str | None:
-        """The host of the client, or its user; None when it is gone."""
-        return self._client
-
     # The connection itself.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        client = client_name(transport)
-        if not self._context.guard.enter(client):
+        self.remote = client_name(transport)
+        if not self._context.guard.enter(self.remote):
             writer = cast("asyncio.Transport", transport)
             writer.write(REFUSAL)
             writer.close()
             return
-        self._client = client
+        self._counted = True
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
@@ -113,10 +112,11 @@ class ClientLine(BaseProtocol):
         self._idle_timer = self._loop.call_later(self._limits.idle_timeout_s, self._check_idle)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        client, self._client = self._client, None
-        if client is None:
+        if not self._counted:
             return
-        self._context.guard.leave(client)
+        self._counted = False
+        self._closing = True
+        self._context.guard.leave(self.remote)
         for timer in (self._head_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
@@ -198,7 +198,7 @@ class ClientLine(BaseProtocol):
         except ConnectionError:  # the client is gone
             pass
         except Exception:
-            logger.exception("an answer to %s failed", self._client)
+            logger.exception("an answer to %s failed", self.remote)
         finally:
             self._closing = True
             self._busy = False

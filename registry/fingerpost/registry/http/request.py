@@ -28,8 +28,8 @@ class Peer(Protocol):
     """The other end of a connection."""
 
     @property
-    def remote(self) -> str | None:
-        """The host of the client, or its user; None when it is gone."""
+    def remote(self) -> str:
+        """The host of the client, or its user."""
         ...
 
     @property

@@ -139,7 +139,8 @@ def image_answer(
         outcome: the engine's; an exception that is not a `FingerpostError` is raised.
         top: how many labels; 0 for all.
     """
-    name = name.encode("utf-8", "backslashreplace").decode()  # JSON has no lone surrogates
+    if not name.isascii():  # JSON has no lone surrogates
+        name = name.encode("utf-8", "backslashreplace").decode()
     if isinstance(outcome, FingerpostError):
         return ImageAnswer(name=name, error=ErrorBody.of(outcome))
     if isinstance(outcome, BaseException):

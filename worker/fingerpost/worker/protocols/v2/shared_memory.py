@@ -235,6 +235,26 @@ class SharedMemory:
                 )
         return InputBytes(behind, shared)
 
+    def register(self, head: RequestHead, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Open a region for a client on this host.
+
+        Raises:
+            UnknownPath, Unauthorized: shared memory is off, or the client is on another host.
+            InvalidRequest, Overloaded: see `SharedRegions.register`.
+        """
+        self._check(head)
+        self._regions.register(name, key, offset, byte_size)
+
+    def unregister(self, head: RequestHead, name: str = "") -> None:
+        """Forget a region, or all of them. Raises as `register`."""
+        self._check(head)
+        self._regions.unregister(name)
+
+    def status(self, head: RequestHead, name: str = "") -> list[dict[str, object]]:
+        """A region, or all of them. Raises as `register`."""
+        self._check(head)
+        return self._regions.status(name)
+
     async def _close(self, _: web.Application) -> None:
         self._regions.close()
 
@@ -245,17 +265,15 @@ class SharedMemory:
             raise ImageTooLarge(f"a registration has at most {_MAX_ORDER_BYTES:,} bytes")
         order = decode_json(body, _Order, "the registration")
         name = request.match_info["name"]
-        self._regions.register(name, order.key, order.offset, order.byte_size)
+        self.register(request, name, order.key, order.offset, order.byte_size)
         return json_response({})
 
     async def _unregister(self, request: web.Request) -> web.Response:
-        self._check(request)
-        self._regions.unregister(request.match_info.get("name", ""))
+        self.unregister(request, request.match_info.get("name", ""))
         return json_response({})
 
     async def _status(self, request: web.Request) -> web.Response:
-        self._check(request)
-        return json_response(self._regions.status(request.match_info.get("name", "")))
+        return json_response(self.status(request, request.match_info.get("name", "")))
 
     def _check(self, request: RequestHead) -> None:
         """Raise where shared memory is off, or the client cannot have any with the worker."""
