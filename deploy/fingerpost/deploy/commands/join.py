@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fingerpost.deploy.commands.doctor import print_findings
 from fingerpost.deploy.console import err, out
+from fingerpost.deploy.logs import check_log_options
 from fingerpost.deploy.options.cluster import ApiKey, TokenFile
-from fingerpost.deploy.options.registry import takes_registry_options
-from fingerpost.deploy.options.tls import takes_server_tls_options
+from fingerpost.deploy.options.registry import registry_arguments, takes_registry_options
+from fingerpost.deploy.options.tls import server_tls_arguments, takes_server_tls_options
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.security.tls.config import TlsConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fingerpost.deploy.doctor.finding import Finding
     from fingerpost.deploy.join.node import Node
     from fingerpost.deploy.join.plan import PlannedFile
+    from fingerpost.deploy.processes.worker_process import PreparedWorker
 
     # The registry's URL, access to it, certificates, proxies, and what they are shown.
     _Cluster = tuple[str, RegistryConfig, TlsConfig | None, tuple[str, ...], Credential | None]
@@ -34,6 +36,12 @@ __all__ = ["add_to"]
 # Until the registry lists the workers, which have registered, and until the proxies name them.
 _LISTED_S: Final = 30.0
 _NAMED_S: Final = 10.0
+# What `join` and its unit give the workers; the value counts that `doctor` has looked at.
+_OF_JOIN: Final = (
+    "--model", "--models", "--port", "--registry", "--registry-ca-file", "--registry-cert-file",
+    "--registry-key-file", "--registry-token-file", "--registration-keys", "--tls-cert",
+    "--tls-client-ca", "--tls-key",
+)  # fmt: skip
 # Findings of `doctor` that say what the workers would say of their models.
 _OF_MODELS: Final = ("model", "models")
 
@@ -100,9 +108,9 @@ def join(
     from fingerpost.client.credential import Credential
     from fingerpost.deploy.doctor.examination import EXIT_ERRORS, examine, exit_status
     from fingerpost.deploy.doctor.finding import Level
+    from fingerpost.deploy.doctor.node_workers import NodeWorkers
     from fingerpost.deploy.join.node import Node
     from fingerpost.deploy.join.plan import JoinPlan, credentials_of
-    from fingerpost.deploy.join.worker_options import NodeWorkers
 
     credential = Credential.of(api_key=api_key, token=None, token_file=token_file)
     node = Node()
@@ -121,14 +129,12 @@ def join(
         options=["--port", str(port), *(worker_options or ())],
         credentials=credentials_of(registry_config, tls),
     )
-    workers = NodeWorkers(
-        registry=registry,
-        registry_config=registry_config,
-        tls=tls if tls is not None and tls.serves else None,
-        models=models,
-        port=port,
-        options=worker_options or (),
-    )
+    access = [
+        *(f"--models={models}", f"--registry={registry}", f"--port={port}"),
+        *registry_arguments(registry_config),
+        *server_tls_arguments(tls if tls and tls.serves else None, asks_workers=False),
+    ]
+    workers = NodeWorkers(*_prepared(access, worker_options or ()), models=models)
     if not dry_run:
         node.check(plan)
     taken = dry_run or node.active  # by the workers that run, perhaps
@@ -180,6 +186,40 @@ def join(
     err.print("to undo it: fingerpost join --undo")
     if missing:
         raise typer.Exit(EXIT_ERRORS)
+
+
+def _prepared(
+    access: Sequence[str], options: Sequence[str]
+) -> tuple[PreparedWorker, dict[str, Any]]:
+    """What a worker makes of its arguments, and their values by name; it changes nothing."""
+    from fingerpost.deploy.commands.worker import worker, worker_command
+
+    for name in (each.partition("=")[0] for each in options):
+        if name == "--device":
+            raise ConfigurationError(
+                "--device has no effect on workers of all GPUs: name some with --devices"
+            )
+        if name in _OF_JOIN:
+            raise ConfigurationError(
+                f"{name} stands among the options of the workers: give it to join itself, before "
+                "the --"
+            )
+    values: dict[str, Any] = {}
+    made: list[PreparedWorker] = []
+
+    def keep(**given: Any) -> None:
+        check_log_options(given["log_level"], given["log_format"])
+        values.update(given)
+        made.append(worker(**given))
+
+    app = typer.Typer()
+    app.callback()(lambda: None)  # a single command would have no name
+    app.command("worker")(worker_command(keep))
+    command = vars(typer.main.get_command(app))["commands"]["worker"]
+    of_unit = ["--host", "0.0.0.0", "--devices", "all"]  # noqa: S104 - as the unit has it
+    with command.make_context("fingerpost worker", [*of_unit, *access, *options]) as context:
+        command.invoke(context)
+    return made[0], values
 
 
 def _carry_out(

@@ -10,30 +10,17 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from fingerpost.deploy.doctor.finding import Finding, error, warning
 from fingerpost.deploy.join.plan import UNIT, UNITS
-from fingerpost.deploy.logs import check_log_options
-from fingerpost.deploy.options.registry import registry_arguments
-from fingerpost.deploy.options.tls import server_tls_arguments
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from fingerpost.deploy.processes.worker_process import PreparedWorker
-    from fingerpost.registry import RegistryConfig
-    from fingerpost.security.tls.config import TlsConfig
 
 __all__ = ["NodeWorkers"]
 
-# What `join` and its unit give the workers; the value counts that `doctor` has looked at.
-_OF_JOIN: Final = (
-    "--model", "--models", "--port", "--registry", "--registry-ca-file", "--registry-cert-file",
-    "--registry-key-file", "--registry-token-file", "--registration-keys", "--tls-cert",
-    "--tls-client-ca", "--tls-key",
-)  # fmt: skip
 # The folders that the unit makes and its sandbox lets it write to, before and after a restart.
 _WRITABLE: Final = tuple(
     Path(each) for each in ("/run/fingerpost-workers", "/var/cache/fingerpost-workers")
@@ -52,12 +39,9 @@ class NodeWorkers:
     """The workers that the unit of `fingerpost join` would start.
 
     Args:
-        registry: the registry's URL.
-        registry_config: access to it.
-        tls: their certificate.
+        prepared: what `fingerpost worker` makes of their options.
+        values: the values of these options, by the names of its arguments.
         models: the folder of models.
-        port: of the first of them.
-        options: further options of `fingerpost worker`.
 
     Attributes:
         grpc_port, zmq_port, uds: where else they shall listen; None is nowhere.
@@ -67,35 +51,11 @@ class NodeWorkers:
     """
 
     def __init__(
-        self,
-        *,
-        registry: str,
-        registry_config: RegistryConfig,
-        tls: TlsConfig | None,
-        models: Path,
-        port: int,
-        options: Sequence[str],
+        self, prepared: PreparedWorker, values: Mapping[str, Any], *, models: Path
     ) -> None:
-        for option in options:
-            if option.partition("=")[0] == "--device":
-                raise ConfigurationError(
-                    f"{option} has no effect on workers of all GPUs: name some with --devices"
-                )
-            if option.partition("=")[0] in _OF_JOIN:
-                raise ConfigurationError(
-                    f"{option} stands among the options of the workers: give it to join itself, "
-                    "before the --"
-                )
-        arguments = [
-            *("--host", "0.0.0.0", "--devices", "all"),  # noqa: S104 - as the unit
-            *(f"--models={models}", f"--registry={registry}", f"--port={port}"),
-            *registry_arguments(registry_config),
-            *server_tls_arguments(tls, asks_workers=False),
-            *options,
-        ]
         from fingerpost.worker.address import advertised_host
 
-        self._values, self._prepared = _prepared(arguments)
+        self._prepared, self._values = prepared, values
         self._models = models
         config = self._prepared.config
         self.grpc_port, self.zmq_port, self.uds = config.grpc_port, config.zmq.port, config.uds
@@ -192,27 +152,6 @@ class NodeWorkers:
             f"{_WRITABLE[0] / Path(value).name}, or open the folder by a drop-in of its unit, in "
             f"{_DROP_INS} (ReadWritePaths=)"
         )
-
-
-def _prepared(arguments: list[str]) -> tuple[dict[str, Any], PreparedWorker]:
-    """What a worker makes of its arguments, and their values by name."""
-    from fingerpost.deploy.commands.worker import worker, worker_command
-
-    values: dict[str, Any] = {}
-    made: list[PreparedWorker] = []
-
-    def keep(**given: Any) -> None:
-        check_log_options(given["log_level"], given["log_format"])
-        values.update(given)
-        made.append(worker(**given))
-
-    app = typer.Typer()
-    app.callback()(lambda: None)  # a single command would have no name
-    app.command("worker")(worker_command(keep))
-    command = vars(typer.main.get_command(app))["commands"]["worker"]
-    with command.make_context("fingerpost worker", arguments) as context:
-        command.invoke(context)
-    return values, made[0]
 
 
 def _closed_to_others(path: Path) -> Path | None:
