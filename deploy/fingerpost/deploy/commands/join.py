@@ -168,7 +168,7 @@ def join(
         _show(changes)
         return
     cluster = (registry, registry_config, tls, proxies, credential)
-    first = not node.joined
+    first, made = not node.joined, node.missing_folders(plan)
     try:
         answers = _carry_out(node, changes, timeout, cluster)
     except FingerpostError as failed:
@@ -177,6 +177,7 @@ def join(
                 f"{failed}; `fingerpost join --undo` takes all of it back"
             ) from failed
         node.undo()
+        node.remove_folders(made)
         raise ConfigurationError(f"{failed}; all that was written is removed again") from failed
     for worker, answer in answers.items():
         out.print(f"{worker} {answer}")

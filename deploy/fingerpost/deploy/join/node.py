@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -146,10 +146,22 @@ class Node:
             path.unlink()
         if gone:
             self._systemctl("daemon-reload")
-        for folder in (CREDENTIALS, CREDENTIALS.parent, CONFIG):
-            with contextlib.suppress(OSError):  # others have files there
-                self._at(folder).rmdir()
         return [Path("/") / path.relative_to(self._root) for path in gone]
+
+    def missing_folders(self, plan: JoinPlan) -> list[Path]:
+        """The folders of the plan that are not there yet."""
+        folders = (file.path for file in plan.files if file.content is None)
+        return [path for path in folders if not self._at(path).exists()]
+
+    def remove_folders(self, folders: Sequence[Path]) -> None:
+        """Remove those of these folders that are empty: services may need others that are.
+
+        Args:
+            folders: each before those in it.
+        """
+        for folder in reversed(folders):
+            with contextlib.suppress(OSError):  # somebody else has files there
+                self._at(folder).rmdir()
 
     def _check_folder(self, folder: Path) -> None:
         """Check that files can be made in a folder, or the folder itself."""
