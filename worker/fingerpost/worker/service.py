@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerService"]
 
+# What operators and programs on the worker's host use.
+_NOT_FOR_PAGES: Final = ("/v1/admin", "/v2/repository/models", "/v2/systemsharedmemory")
+
 # Bytes that a connection may buffer before its reader takes them. With aiohttp's 64 KB it pauses
 # and resumes, two system calls each time, several times for every photo.
 _READ_BYTES: Final = 1 << 19
@@ -159,7 +162,7 @@ class WorkerService:
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
-        allow_pages(app, config.cors)
+        allow_pages(app, config.cors, closed=_NOT_FOR_PAGES)
         app.cleanup_ctx.append(trim_regularly)
         app.cleanup_ctx.append(self._probes.watch_silence)
         return app
