@@ -12,20 +12,10 @@ import yaml
 
 from tests.images.conftest import STRICT, Cluster, image_here
 from tests.images.engines import ROOT
+from tests.images.strict import RIGHTS
 from tests.support.waiting import until_blocking
 
 pytestmark = pytest.mark.system
-
-_STATUS = """
-import errno
-for line in open("/proc/1/status"):
-    print(line.strip().replace(":", ""))
-for place in ("/", "/opt/fingerpost", "/models"):
-    try:
-        open(f"{place}/x", "w")
-    except OSError as error:
-        print("cannot", place, errno.errorcode[error.errno])
-"""
 
 
 def test_a_real_image_is_answered(cluster: Cluster) -> None:
@@ -46,7 +36,7 @@ def first(answer: dict[str, Any]) -> object:
 
 def test_processes_have_no_rights_and_no_place_to_write(cluster: Cluster) -> None:
     for name in (*cluster.workers(), "test_proxy_1"):
-        said = cluster.docker("exec", name, "python3", "-c", _STATUS).stdout
+        said = cluster.docker("exec", name, "python3", "-c", RIGHTS).stdout
         lines = {tuple(line.split()) for line in said.splitlines()}
         assert ("Uid", *["65532"] * 4) in lines
         assert ("CapEff", "0" * 16) in lines
@@ -269,7 +259,7 @@ def test_a_sidecar_registers_a_foreign_server(cluster: Cluster, tmp_path: Path) 
         )
         assert "foreign" in done.stdout
         until_blocking(lambda: health(cluster, "test_sidecar_1") == "healthy", within_s=60)
-        said = docker("exec", "test_sidecar_1", "python3", "-c", _STATUS).stdout
+        said = docker("exec", "test_sidecar_1", "python3", "-c", RIGHTS).stdout
         lines = {tuple(line.split()) for line in said.splitlines()}
         assert {("CapEff", "0" * 16), ("cannot", "/", "EROFS")} <= lines
         docker("stop", "-t", "60", "test_sidecar_1")
