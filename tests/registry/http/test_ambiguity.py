@@ -57,6 +57,14 @@ REFUSED = {
     "a name of two words": POST + HOST + b"Content Length: 43\r\n" + END,
     "no name": POST + HOST + b": 43\r\n" + END,
     "no Host": POST + END,
+    "version 2": b"POST /plain HTTP/2.0\r\n" + HOST + END,
+    "version 0.9": b"GET /plain HTTP/0.9\r\n" + HOST + END,
+    "an upgrade with chunks": POST
+    + HOST
+    + b"Connection: upgrade\r\nUpgrade: h2c\r\n"
+    + CHUNKED
+    + END
+    + b"25\r\n",
     "a tunnel with a body": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 37\r\n" + END,
     "two Hosts": POST + HOST * 2 + END,
     "a chunk of a negative size": POST + HOST + CHUNKED + END + b"-1\r\nx\r\n0\r\n\r\n",

@@ -223,6 +223,28 @@ async def test_a_connection_goes_on_after_an_odd_request(
 
 
 @BOTH
+@pytest.mark.parametrize("size", [0, 1, 37, 5000, 300_000])
+@pytest.mark.parametrize("cut", [0, 1, 20])
+async def test_the_body_of_an_upgrade_is_its_own_and_not_the_next_request(
+    echo: Echo, path: str, size: int, cut: int
+) -> None:
+    """Upgrades are not offered; Java's client asks for HTTP/2 in this way, also with an image."""
+    body = (request("/smuggled", method="GET") * 6000)[:size]
+    whole = request(path, body, "Connection: upgrade", "Upgrade: h2c")
+    end = len(whole) - size
+    async with raw_connection(echo.port) as (reader, writer):
+        for _ in range(2):
+            writer.write(whole[: end + cut])
+            if cut < size:
+                await until(lambda: echo.busy())
+            writer.write(whole[end + cut :])
+            assert (await read_answer(reader))[2] == expected(path, body)
+        writer.write(whole * 2 + request("/plain", b"next"))
+        for each in (expected(path, body), expected(path, body), expected("/plain", b"next")):
+            assert (await read_answer(reader))[2] == each
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("http", "connection", "said", "stays"),
     [

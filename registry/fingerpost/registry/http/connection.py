@@ -120,7 +120,10 @@ class HttpConnection(ClientLine):
             self._parse(data[:first])
         data = data[first:]
         if data and (left := self._body_left):
-            self._parse(data[:left])
+            if self._past_reader:
+                self._feed_body(bytes(data[:left]))
+            else:
+                self._parse(data[:left])
             data = data[left:]
         self._backlog = _NOTHING if self._reader is None else data
         self._update_reading()
@@ -139,6 +142,11 @@ class HttpConnection(ClientLine):
                     break
                 except HttpParserUpgrade as upgrade:  # not offered: the next request follows
                     data = memoryview(data)[upgrade.args[0] :]
+                    if left := self._body_left:  # which the parser takes for what follows, too
+                        self._past_reader, self._reader = True, HttpRequestParser(self)
+                        if data:
+                            self._feed_body(bytes(data[:left]))
+                        data = data[left:]
         except HttpParserError as error:
             mine = error.__context__
             if isinstance(mine, InvalidRequest):
@@ -207,8 +215,11 @@ class HttpConnection(ClientLine):
         self._in_head, self._began_at = False, None
         length = int(headers.get(hdrs.CONTENT_LENGTH, 0))
         has_body = length > 0 or hdrs.TRANSFER_ENCODING in headers
-        if has_body and method == hdrs.METH_CONNECT:  # the parser takes it for the next request
-            raise InvalidRequest("a CONNECT has no body")
+        if has_body and reader.should_upgrade():
+            if method == hdrs.METH_CONNECT:
+                raise InvalidRequest("a CONNECT has no body")
+            if not length:  # and the parser does not read its chunks
+                raise InvalidRequest("it has an Upgrade, and a body without Content-Length")
         known = context.known
         if known is not None:
             content = Body(context.read_bytes, self._hold) if has_body else NO_BODY
@@ -254,6 +265,8 @@ class HttpConnection(ClientLine):
             self._body.feed_data(data)
 
     def on_message_complete(self) -> None:
+        if self._body_left:  # after an upgrade's head, the parser says so
+            return
         self._in_request = False
         body, self._body = self._body, None
         if body is not None:

@@ -124,11 +124,14 @@ def _name(raw: bytes) -> tuple[str, str]:
 
 
 def version_of(text: str) -> HttpVersion:
-    """The version of HTTP of its name, such as `1.1`."""
+    """The version of HTTP of its name, such as `1.1`.
+
+    Raises:
+        InvalidRequest: it is neither 1.0 nor 1.1.
+    """
     found = _VERSIONS.get(text)
     if found is None:
-        major, _, minor = text.partition(".")
-        found = HttpVersion(int(major), int(minor))
+        raise InvalidRequest(f"its version is {text}: send 1.1")
     return found
 
 
