@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -52,8 +54,11 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         f'tokens = [{{ issuer = "{issuer.url}", subject = "anna" }}]\n'
     )
     save_signing_key(KEY, tmp_path / "lease.key")
-    write_version(tmp_path / "models/colours", 1)
+    models = Path(tempfile.mkdtemp())  # the service's user may read it, in contrast to tmp_path
+    models.chmod(0o755)
+    write_version(models / "colours", 1)
     async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, models)
         stack.push_async_callback(issuer.stop)
         registry = await stack.enter_async_context(EmbeddedRegistry(port=0))
         proxy = await stack.enter_async_context(
@@ -69,9 +74,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         config = WorkerConfig(registry=registry.url, leases=LeasesConfig(required=True))
         worker = Worker.for_object(Colours(), name="colours", config=config)
         await (await stack.enter_async_context(worker)).register()
-        yield Place(
-            registry=registry.url, proxy=proxy.url, issuer=issuer, models=tmp_path / "models"
-        )
+        yield Place(registry=registry.url, proxy=proxy.url, issuer=issuer, models=models)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_it_is_restarted_only_where_something_changed(node: Node, systemctl: Sys
 def test_a_start_that_fails_or_takes_too_long(node: Node, systemctl: Systemctl) -> None:
     node.wait_started(1.0, print)
     systemctl.properties["ActiveState"] = "failed"
-    with pytest.raises(ConfigurationError, match="do not start: .*join --undo"):
+    with pytest.raises(ConfigurationError, match="do not start: "):
         node.wait_started(1.0, print)
     systemctl.properties |= {"ActiveState": "activating", "StatusText": "waiting for the registry"}
     seen: list[str] = []

@@ -57,6 +57,7 @@ REFUSED = {
     "a name of two words": POST + HOST + b"Content Length: 43\r\n" + END,
     "no name": POST + HOST + b": 43\r\n" + END,
     "no Host": POST + END,
+    "a tunnel with a body": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 37\r\n" + END,
     "two Hosts": POST + HOST * 2 + END,
     "a chunk of a negative size": POST + HOST + CHUNKED + END + b"-1\r\nx\r\n0\r\n\r\n",
     "a chunk of 0x size": POST + HOST + CHUNKED + END + b"0x1\r\nx\r\n0\r\n\r\n",

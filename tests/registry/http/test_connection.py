@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
+from typing import Any, cast
 
 import pytest
 from tests.registry.http.conftest import Echo
 from tests.support.http import is_closed, raw_connection, read_answer
 from tests.support.waiting import until
+
+from fingerpost.registry.http.body import Body
 
 BOTH = pytest.mark.parametrize("path", ["/plain", "/aiohttp"])
 
@@ -102,6 +105,59 @@ async def test_a_client_that_reads_no_answers_is_not_read_either(echo: Echo) -> 
             other[1].write(request("/plain", b"x"))
             assert (await read_answer(other[0]))[0] == 200
         writer.transport.abort()
+
+
+async def test_bodies_of_requests_that_wait_pause_their_client(echo: Echo) -> None:
+    echo.wait.clear()
+    body, count = bytes(500_000), 31
+    async with raw_connection(echo.port) as (reader, writer):
+        writer.write(request("/plain", body) * count)
+        await until(lambda: echo.busy())
+        (connection,) = cast("Any", echo.runner.server)._connections
+        await until(lambda: connection._many_wait)
+        assert 0 < len(connection._next) <= 4
+        echo.wait.set()
+        for _ in range(count):
+            assert (await read_answer(reader))[2] == expected("/plain", body)
+
+
+def test_only_its_own_pause_is_ended_by_a_body_that_is_read() -> None:
+    paused = []
+
+    def hold(*, wait: bool) -> None:
+        paused.append(wait)
+
+    first, second = Body(4, hold), Body(4, hold)
+    first.feed_data(b"12345")
+    first.feed_eof()  # and the connection goes on to the next
+    second.feed_data(b"12345")
+    assert first.read_nowait() == b"12345"
+    assert paused == [True, True]
+    second.feed_data(b"6")
+    assert second.read_nowait() == b"123456"
+    assert paused == [True, True, True, False]
+
+
+@pytest.mark.parametrize("path", ["/plain", "/aiohttp", "/now"])
+async def test_a_trailer_without_an_end_is_refused(echo: Echo, path: str) -> None:
+    """The parser keeps a field until it ends, also of a body that nobody has asked for."""
+    async with raw_connection(echo.port) as (_, writer):
+        writer.write(chunked(path, b"1", 1).replace(b"POST", b"GET")[:-2] + b"X: ")
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(10):
+                for _ in range(100):
+                    writer.write(b"a" * 100_000)
+                    await writer.drain()
+
+
+@BOTH
+async def test_a_pipeline_leaves_others_their_turn(echo: Echo, path: str) -> None:
+    async with raw_connection(echo.port) as (_, writer), raw_connection(echo.port) as other:
+        count = 500  # which are read at once
+        writer.write(request(path, method="GET") * count)
+        other[1].write(request("/plain", b"other"))
+        assert (await read_answer(other[0]))[2] == expected("/plain", b"other")
+        assert len(echo.seen) < count / 2
 
 
 @BOTH

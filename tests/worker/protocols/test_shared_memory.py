@@ -83,6 +83,20 @@ async def test_inputs_and_outputs_by_the_unmodified_client(rig: Rig, key: str) -
     await with_triton(rig, use)
 
 
+async def test_a_web_page_has_none(rig: Rig, key: str) -> None:
+    """It may send simple requests to any address, also to one of its reader's machine."""
+    place(key, bytes(3072))
+    order = json.dumps({"key": key, "byte_size": 3072})
+    headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    async with (
+        aiohttp.ClientSession(rig.url, headers=headers) as http,
+        http.post(f"{REGIONS}/region/a/register", data=order) as answer,
+    ):
+        assert (answer.status, "not for web pages" in await answer.text()) == (403, True)
+    async with aiohttp.ClientSession(rig.url) as http:
+        assert (await register(http, "a", key=key, byte_size=3072))[0] == 200
+
+
 async def test_encoded_images(rig: Rig, key: str) -> None:
     image = encoded("blue")
     data = np.array([len(image)], "<u4").tobytes() + image
@@ -322,6 +336,6 @@ def test_a_client_on_another_host_has_none(remote: str | None) -> None:
     """The worker would read the memory of its own machine for it."""
     regions = SharedRegions(enabled=True)
     memory = SharedMemory(regions, BodyMemory(RequestConfig()), max_bytes=10)
-    request: Any = SimpleNamespace(remote=remote)
+    request: Any = SimpleNamespace(headers={}, remote=remote)
     with pytest.raises(Unauthorized, match="for clients on this host"):
         memory._check(request)

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerService"]
 
+# What operators and programs on the worker's host use.
+_NOT_FOR_PAGES: Final = ("/v1/admin", "/v2/repository/models", "/v2/systemsharedmemory")
 # Seconds for which a forecast is used again: the answers of one batch are written together.
 _FORECAST_S: Final = 5e-4
 
@@ -160,7 +162,7 @@ class WorkerService:
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
-        allow_pages(app, config.cors)
+        allow_pages(app, config.cors, closed=_NOT_FOR_PAGES)
         app.cleanup_ctx.append(trim_regularly)
         app.cleanup_ctx.append(self._probes.watch_silence)
         return app

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fingerpost.registry import RegistryConfig
     from fingerpost.security.tls.config import TlsConfig
 
-__all__ = ["check_serving"]
+__all__ = ["check_named", "check_serving"]
 
 _PAUSE_S: Final = 0.3
 
@@ -62,8 +62,29 @@ async def check_serving(
                 return [error("worker", str(failed), remedy)]
         await asyncio.sleep(_PAUSE_S)
     found = [ok(f"worker {worker}", answer) for worker, answer in answers.items()]
-    wanted = [tuple(worker.rsplit(" ", 1)) for worker in answers]
-    return [*found, *[await _named(each, wanted, tls, credential, end) for each in proxies]]
+    left_s = end - time.monotonic()
+    return [*found, *await check_named(proxies, list(answers), tls, credential, left_s)]
+
+
+async def check_named(
+    proxies: Sequence[str],
+    workers: Sequence[str],
+    tls: TlsConfig | None,
+    credential: Credential | None,
+    within_s: float,
+) -> list[Finding]:
+    """Wait until proxies name workers, at most `within_s` seconds for all proxies together.
+
+    Args:
+        proxies, tls, credential: see `ClusterChecks`.
+        workers: each as `host:port model`.
+
+    Returns:
+        A finding for each proxy.
+    """
+    end = time.monotonic() + within_s
+    wanted = [tuple(worker.rsplit(" ", 1)) for worker in workers]
+    return [await _named(each, wanted, tls, credential, end) for each in proxies]
 
 
 async def _named(

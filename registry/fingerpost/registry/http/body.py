@@ -95,7 +95,7 @@ class Body:
         self._pieces.append(data)
         self._waiting += len(data)
         self.total_bytes += len(data)
-        if self._waiting > self._most and not self._paused:
+        if self._waiting > self._most:  # each time: the body before it lets the connection go on
             self._paused = True
             self._hold(wait=True)
         self._wake()
@@ -103,6 +103,7 @@ class Body:
     def feed_eof(self) -> None:
         """The last byte has arrived."""
         self._whole = True
+        self._paused = False  # what is paused from now on is for the next body
         self._wake()
 
     def set_exception(self, error: BaseException) -> None:

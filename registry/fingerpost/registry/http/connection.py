@@ -64,6 +64,7 @@ class HttpConnection(ClientLine):
         self._reader: HttpRequestParser | None = HttpRequestParser(self)  # None: no more is read
         self._lines = RequestLines()
         self._dry_bytes = 0  # of a head, or of a body's framing, since the last event
+        self._in_request = False  # or its body, also one that nobody has asked for
         self._body: Body | StreamReader | None = None
         self._body_left = 0  # of a body whose length is known
         self._past_reader = False  # its rest does not go through the parser
@@ -151,7 +152,7 @@ class HttpConnection(ClientLine):
             return
         if self._in_head and self._began_at is None:
             self._begin()
-        if self._in_head or (self._body is not None and not self._body_left):
+        if self._in_request and not self._body_left:
             self._dry_bytes += len(data)
             if self._dry_bytes > 2 * MAX_HEAD_BYTES:  # the parser keeps a field until it ends
                 self._refuse(f"its head or a trailer has more than {MAX_HEAD_BYTES} bytes")
@@ -186,7 +187,7 @@ class HttpConnection(ClientLine):
     # Calls of the parser.
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._in_head = self._in_request = True
         self._dry_bytes = 0
         self._lines = RequestLines()
 
@@ -206,6 +207,8 @@ class HttpConnection(ClientLine):
         self._in_head, self._began_at = False, None
         length = int(headers.get(hdrs.CONTENT_LENGTH, 0))
         has_body = length > 0 or hdrs.TRANSFER_ENCODING in headers
+        if has_body and method == hdrs.METH_CONNECT:  # the parser takes it for the next request
+            raise InvalidRequest("a CONNECT has no body")
         known = context.known
         if known is not None:
             content = Body(context.read_bytes, self._hold) if has_body else NO_BODY
@@ -246,9 +249,12 @@ class HttpConnection(ClientLine):
             self._body_left -= len(data)
         self._dry_bytes = 0
         if self._body is not None:
+            if self._next:
+                self._count_ahead(len(data))
             self._body.feed_data(data)
 
     def on_message_complete(self) -> None:
+        self._in_request = False
         body, self._body = self._body, None
         if body is not None:
             body.feed_eof()

@@ -57,6 +57,7 @@ class ClientLine(BaseProtocol):
         self._asleep: asyncio.Future[None] | None = None  # of the task, between requests
         self._busy = False
         self._many_wait = False
+        self._ahead_bytes = 0  # of bodies that wait so
         self._closing = False  # after the answer that is being made
         # By the loop's clock.
         self._began_at: float | None = None  # the head that is being read
@@ -174,7 +175,17 @@ class ClientLine(BaseProtocol):
         asleep = self._asleep
         if asleep is not None and not asleep.done():
             asleep.set_result(None)
-        elif len(self._next) >= _MANY and not self._many_wait:
+        elif len(self._next) >= _MANY:
+            self._wait_for_answers()
+
+    def _count_ahead(self, size: int) -> None:
+        """Count bytes of bodies that arrive while requests wait for those before them."""
+        self._ahead_bytes += size
+        if self._ahead_bytes > self._context.read_bytes:
+            self._wait_for_answers()
+
+    def _wait_for_answers(self) -> None:
+        if not self._many_wait:
             self._many_wait = True
             self._update_reading()
 
@@ -186,13 +197,17 @@ class ClientLine(BaseProtocol):
                     self._asleep = self._loop.create_future()
                     await self._asleep
                 answer = waiting.popleft()
-                if self._many_wait and len(waiting) <= _FEW:
+                if not waiting:
+                    self._ahead_bytes = 0
+                if self._many_wait and len(waiting) <= (0 if self._ahead_bytes else _FEW):
                     self._many_wait = False
                     self._update_reading()
                 if not await answer():
                     break
                 del answer  # which holds its request
-                if not waiting:
+                if waiting:
+                    await asyncio.sleep(0)  # other connections have their turn in a pipeline
+                else:
                     self._busy = False
                     self.touch()
         except ConnectionError:  # the client is gone

@@ -278,6 +278,8 @@ class SharedMemory:
     def _check(self, request: RequestHead) -> None:
         """Raise where shared memory is off, or the client cannot have any with the worker."""
         self._regions.check_enabled()
+        if "Origin" in request.headers:  # a browser on this host, by whichever page
+            raise Unauthorized("shared memory is not for web pages: use a program")
         client = request.remote or ""
         if client.startswith("uid ") or _is_loopback(client) or is_own_address(client):
             return
