@@ -17,6 +17,8 @@ from tests.support.waiting import until_blocking
 
 pytestmark = pytest.mark.system
 
+_SOCKET = "/run/fingerpost/worker.sock"
+
 
 def test_a_real_image_is_answered(cluster: Cluster) -> None:
     images = [f"/images/{colour}.{form}" for colour in ("red", "blue") for form in ("png", "jpg")]
@@ -272,6 +274,33 @@ def test_a_sidecar_registers_a_foreign_server(cluster: Cluster, tmp_path: Path) 
     refused = docker.compose(*up, settings=missing, more=more, check=False)
     assert refused.returncode
     assert "SERVICE" in refused.stderr
+
+
+def test_programs_in_containers_use_the_unix_socket(cluster: Cluster) -> None:
+    """The worker starts anew, and so it does in the next test."""
+    more = ("deploy/docker/uds.yaml",)
+    settings = {**cluster.settings, "WORKER_OPTIONS": "--access-log -"}
+    up = ("up", "-d", "--no-deps", "--scale", "worker=1", "worker")
+    cluster.docker.compose(*up, settings=settings, more=more)
+    until_blocking(
+        lambda: [each["meta"].get("uds") for each in cluster.known()] == [_SOCKET],
+        within_s=120,
+        every_s=0.5,
+    )
+    (worker,) = cluster.workers()
+    shared = ("-v", "fingerpost-sockets:/run/fingerpost:ro")
+
+    def callers() -> list[str]:
+        lines = map(json.loads, cluster.docker("logs", worker).stdout.splitlines())
+        return [each["client"] for each in lines if each["path"].startswith("/v1/classify")]
+
+    for number, given in enumerate((shared, ()), 1):
+        cluster.docker(
+            *("run", "--rm", *STRICT, *cluster.where(), *given, image_here("core"), "classify"),
+            *("--proxy", "http://proxy:12480", "--model", "colours", "/images/red.png"),
+        )
+        until_blocking(lambda number=number: len(callers()) == number)
+    assert [each.startswith("uid 65532") for each in callers()] == [True, False]
 
 
 # A program that knows gRPC and not Fingerpost: it asks for a model, and connects to what xDS tells.
