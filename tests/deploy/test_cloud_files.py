@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -78,6 +79,21 @@ def test_the_files_say_what_was_tried() -> None:
     assert "Not tried: a cloud" in _USER_DATA[: _USER_DATA.index("\nwrite_files")]
 
 
+def run_join(changed: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the user-data's script with other values, and with the programs in `folder` first."""
+    settings, script = (each["content"] for each in yaml.safe_load(_USER_DATA)["write_files"])
+    for key, value in changed.items():
+        settings, count = re.subn(rf"^{key}=.*$", f"{key}={value}", settings, flags=re.MULTILINE)
+        assert count == 1
+    file = folder / "fingerpost.env"
+    file.write_text(settings, "utf-8")
+    script = script.replace("/etc/fingerpost/cloud-init/", f"{folder}/")
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -88,23 +104,57 @@ def test_the_files_say_what_was_tried() -> None:
             "fingerpost.env: PACKAGE=ftp://files/x.deb is not a valid",
         ),
         ({"PACKAGE": "", "MODELS": "/srv"}, "fingerpost.env: MODELS=/srv is not a valid URL"),
+        (
+            {"REGISTRY_TOKEN_FILE": "/nowhere"},
+            "fingerpost.env: REGISTRY_TOKEN_FILE=/nowhere is not a file with a token",
+        ),
+        (
+            {"REGISTRY_TOKEN_FILE": "/etc/passwd"},
+            "fingerpost.env: REGISTRY_TOKEN_FILE=/etc/passwd can be read by others: use mode 0600",
+        ),
+        (
+            {"REGISTRY_CA_FILE": "/nowhere"},
+            "fingerpost.env: REGISTRY_CA_FILE=/nowhere is not a file with a certificate",
+        ),
     ],
-    ids=["registry", "proxy", "package", "models"],
+    ids=["registry", "proxy", "package", "models", "token", "public token", "authority"],
 )
 def test_a_wrong_value_is_refused_before_anything_changes(
     changed: dict[str, str], message: str, tmp_path: Path
 ) -> None:
-    settings, script = (each["content"] for each in yaml.safe_load(_USER_DATA)["write_files"])
-    for key, value in changed.items():
-        settings, count = re.subn(rf"^{key}=.*$", f"{key}={value}", settings, flags=re.MULTILINE)
-        assert count == 1
-    file = tmp_path / "fingerpost.env"
-    file.write_text(settings, "utf-8")
-    script = script.replace("/etc/fingerpost/cloud-init/fingerpost.env", str(file))
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    done = run_join(changed, tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(message)
     assert not done.stdout
+
+
+def program(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+
+
+def test_a_token_of_a_secret_store_and_an_authority_reach_join(tmp_path: Path) -> None:
+    """As docs/nodes.md says: a program that writes the token, and `write_files` for the CA."""
+    program(tmp_path / "fingerpost", 'printf "%s\n" "$@"')
+    token, authority = tmp_path / "registry-token", tmp_path / "registry-ca.pem"
+    authority.write_text("certificate")
+    changed = {
+        "PACKAGE": "", "MODELS": "", "OPTIONS": "", "REGISTRY_TOKEN_FILE": str(token),
+        "REGISTRY_CA_FILE": str(authority),
+    }  # fmt: skip
+    program(tmp_path / "secrets", f"umask 077; echo secret > {token}")
+    done = run_join(changed, tmp_path)
+    assert done.stdout.split()[-4:] == [
+        "--registry-token-file", str(token), "--registry-ca-file", str(authority)
+    ]  # fmt: skip
+    assert "secret\n" not in done.stdout
+    program(tmp_path / "secrets", "echo the store is sealed >&2; exit 1")
+    done = run_join(changed, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"the store is sealed\nfingerpost.env: {tmp_path}/secrets has failed: its output stands "
+        "above\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["provision", "build-tree"])

@@ -6,12 +6,18 @@ docker-compose. No public registry of images is asked: the base is made from Deb
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,11 +27,14 @@ import pytest
 from tests.support.waiting import until_blocking
 from tests.support.walks import Shell
 
-__all__ = ["BASE", "Docker", "Podman", "image", "need", "run"]
+__all__ = ["BASE", "CPU_TORCH", "Docker", "Podman", "image", "need", "run"]
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "images"
 BASE = "localhost/fingerpost-test:base"
+_TORCH = version("torch")
+# The image torch is then of this build; elsewhere of the locked one, which brings CUDA.
+CPU_TORCH = _TORCH.endswith("+cpu")
 _CA = "/etc/ssl/certs/ca-certificates.crt"
 _NONE: Mapping[str, str] = MappingProxyType({})
 _LIMITS = "nofile=20000:20000"
@@ -68,6 +77,33 @@ def run(
         f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
     )
     return done
+
+
+def torch_wheel() -> Path:
+    """The wheel of the PyTorch that this environment has."""
+    folder = CACHE / "torch"
+    if not (found := list(folder.glob(f"torch-{_TORCH}-*.whl"))):
+        download = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder)
+        run(*download, "--only-binary", ":all:", f"torch=={_TORCH}")
+        found = list(folder.glob(f"torch-{_TORCH}-*.whl"))
+    return found[0]
+
+
+@contextmanager
+def served(wheel: Path) -> Iterator[tuple[str, str]]:
+    """A package index of one wheel, on this machine: its requirement with the hash, and the URL."""
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=wheel.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/"
+            yield f"torch=={_TORCH} --hash=sha256:{digest}", url
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def image(target: str) -> str:
@@ -121,10 +157,19 @@ class Podman:
         authority = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE") or _CA
         pip = CACHE / "pip.conf"
         index = os.environ.get("PIP_INDEX_URL")
-        pip.write_text(
-            "[global]\ncert = /run/secrets/ca\n" + (f"index-url = {index}\n" if index else "")
-        )
+        lines = ["[global]", "cert = /run/secrets/ca", *([f"index-url = {index}"] if index else ())]
+        pip.write_text("\n".join(lines) + "\n")
         self.commit = run("git", "rev-parse", "HEAD").stdout.strip()
+        if target == "torch" and CPU_TORCH and not options:
+            with served(torch_wheel()) as (requirement, url):
+                pip.write_text("\n".join((*lines, f"find-links = {url}")) + "\n")
+                build = ("--build-arg", f"TORCH_CPU={requirement}")
+                return self._bud(target, pip, authority, build, check=check)
+        return self._bud(target, pip, authority, options, check=check)
+
+    def _bud(
+        self, target: str, pip: Path, authority: str, options: tuple[object, ...], *, check: bool
+    ) -> subprocess.CompletedProcess[str]:
         done = self.buildah(
             *(
                 "bud",

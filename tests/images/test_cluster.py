@@ -12,20 +12,12 @@ import yaml
 
 from tests.images.conftest import STRICT, Cluster, image_here
 from tests.images.engines import ROOT
+from tests.images.strict import RIGHTS
 from tests.support.waiting import until_blocking
 
 pytestmark = pytest.mark.system
 
-_STATUS = """
-import errno
-for line in open("/proc/1/status"):
-    print(line.strip().replace(":", ""))
-for place in ("/", "/opt/fingerpost", "/models"):
-    try:
-        open(f"{place}/x", "w")
-    except OSError as error:
-        print("cannot", place, errno.errorcode[error.errno])
-"""
+_SOCKET = "/run/fingerpost/worker.sock"
 
 
 def test_a_real_image_is_answered(cluster: Cluster) -> None:
@@ -46,7 +38,7 @@ def first(answer: dict[str, Any]) -> object:
 
 def test_processes_have_no_rights_and_no_place_to_write(cluster: Cluster) -> None:
     for name in (*cluster.workers(), "test_proxy_1"):
-        said = cluster.docker("exec", name, "python3", "-c", _STATUS).stdout
+        said = cluster.docker("exec", name, "python3", "-c", RIGHTS).stdout
         lines = {tuple(line.split()) for line in said.splitlines()}
         assert ("Uid", *["65532"] * 4) in lines
         assert ("CapEff", "0" * 16) in lines
@@ -269,7 +261,7 @@ def test_a_sidecar_registers_a_foreign_server(cluster: Cluster, tmp_path: Path) 
         )
         assert "foreign" in done.stdout
         until_blocking(lambda: health(cluster, "test_sidecar_1") == "healthy", within_s=60)
-        said = docker("exec", "test_sidecar_1", "python3", "-c", _STATUS).stdout
+        said = docker("exec", "test_sidecar_1", "python3", "-c", RIGHTS).stdout
         lines = {tuple(line.split()) for line in said.splitlines()}
         assert {("CapEff", "0" * 16), ("cannot", "/", "EROFS")} <= lines
         docker("stop", "-t", "60", "test_sidecar_1")
@@ -282,6 +274,33 @@ def test_a_sidecar_registers_a_foreign_server(cluster: Cluster, tmp_path: Path) 
     refused = docker.compose(*up, settings=missing, more=more, check=False)
     assert refused.returncode
     assert "SERVICE" in refused.stderr
+
+
+def test_programs_in_containers_use_the_unix_socket(cluster: Cluster) -> None:
+    """The worker starts anew, and so it does in the next test."""
+    more = ("deploy/docker/uds.yaml",)
+    settings = {**cluster.settings, "WORKER_OPTIONS": "--access-log -"}
+    up = ("up", "-d", "--no-deps", "--scale", "worker=1", "worker")
+    cluster.docker.compose(*up, settings=settings, more=more)
+    until_blocking(
+        lambda: [each["meta"].get("uds") for each in cluster.known()] == [_SOCKET],
+        within_s=120,
+        every_s=0.5,
+    )
+    (worker,) = cluster.workers()
+    shared = ("-v", "fingerpost-sockets:/run/fingerpost:ro")
+
+    def callers() -> list[str]:
+        lines = map(json.loads, cluster.docker("logs", worker).stdout.splitlines())
+        return [each["client"] for each in lines if each["path"].startswith("/v1/classify")]
+
+    for number, given in enumerate((shared, ()), 1):
+        cluster.docker(
+            *("run", "--rm", *STRICT, *cluster.where(), *given, image_here("core"), "classify"),
+            *("--proxy", "http://proxy:12480", "--model", "colours", "/images/red.png"),
+        )
+        until_blocking(lambda number=number: len(callers()) == number)
+    assert [each.startswith("uid 65532") for each in callers()] == [True, False]
 
 
 # A program that knows gRPC and not Fingerpost: it asks for a model, and connects to what xDS tells.

@@ -40,6 +40,7 @@ EVERYTHING: dict[str, Any] = {
                 "minReplicas": 0,
                 "maxReplicas": 3,
                 "authentication": "proxies",
+                "insecureSkipVerify": True,
             },
         },
         "init": {
@@ -272,11 +273,75 @@ def test_autoscaling(helm: Helm) -> None:
     assert first["metadata"]["valueLocation"] == "demand"
     assert all(isinstance(each, str) for each in first["metadata"].values())
     assert first["authenticationRef"] == {"name": "proxies"}
+    assert first["metadata"]["authModes"] == "tls"
+    assert first["metadata"]["unsafeSsl"] == first["metadata"]["aggregateFromKubeServiceEndpoints"]
+    assert ("TriggerAuthentication", "fingerpost-worker-mig") not in objects
     proxy = pod(objects, "fingerpost-proxy")["containers"][0]["args"]
     assert proxy[proxy.index("--hold-for-start") + 1] == "120"
     assert proxy[proxy.index("--expect") + 1] == "birds,cats,dogs,flowers"
     hpa = objects["HorizontalPodAutoscaler", "fingerpost-worker-init"]["spec"]
     assert hpa["metrics"][0]["pods"]["metric"] == {"name": "fingerpost_worker_in_flight_requests"}
+
+
+@pytest.mark.parametrize("issued", [False, True], ids=["Secrets", "cert-manager"])
+def test_who_asks_the_proxies_for_figures_verifies_them(helm: Helm, issued: bool) -> None:
+    """By the name of the Service, as certificates have no addresses of pods."""
+    scaled = {"only": ["flowers"], "autoscaling": {"kind": "keda"}}
+    issuer = {"enabled": issued, "issuer": "vision" if issued else ""}
+    tls = {"enabled": True, "trustDomain": "example.org", "certManager": issuer}
+    values = {"workers": {"cpu": scaled}, "tls": tls, "serviceMonitor": {"enabled": True}}
+    secret = "fingerpost-proxy-tls" if issued else "fingerpost-proxies-tls"
+    objects = helm.objects(values)
+    (trigger,) = objects["ScaledObject", "fingerpost-worker-cpu"]["spec"]["triggers"]
+    assert trigger["authenticationRef"] == {"name": "fingerpost-worker-cpu"}
+    assert trigger["metadata"] == {
+        "url": "https://fingerpost-proxy.vision.svc:12480/v1/load/flowers",
+        "authModes": "tls",
+        "valueLocation": "demand",
+        "targetValue": "8",
+        "activationTargetValue": "0",
+    }
+    taken = objects["TriggerAuthentication", "fingerpost-worker-cpu"]["spec"]["secretTargetRef"]
+    assert taken == [
+        {"parameter": "ca", "name": secret, "key": "ca.crt"},
+        {"parameter": "cert", "name": secret, "key": "tls.crt"},
+        {"parameter": "key", "name": secret, "key": "tls.key"},
+    ]
+    for component, service in {"proxy": "proxy", "worker": "workers"}.items():
+        (end,) = objects["ServiceMonitor", f"fingerpost-{component}"]["spec"]["endpoints"]
+        assert end["tlsConfig"] == {
+            "ca": {"secret": {"name": secret, "key": "ca.crt"}},
+            "serverName": f"fingerpost-{service}.vision.svc",
+        }
+        if issued:
+            pool = "worker-cpu" if component == "worker" else "proxy"
+            certificate = objects["Certificate", f"fingerpost-{pool}"]["spec"]
+            assert end["tlsConfig"]["serverName"] in certificate["dnsNames"]
+    # Unverified only where a value says so.
+    unsafe = helm.objects(
+        values | {"serviceMonitor": {"enabled": True, "insecureSkipVerify": True}}
+    )
+    (end,) = unsafe["ServiceMonitor", "fingerpost-proxy"]["spec"]["endpoints"]
+    assert end["tlsConfig"]["insecureSkipVerify"] is True
+    assert "serverName" not in end["tlsConfig"]
+    # A CA that is in no Secret, and a certificate of KEDA's own.
+    scaled["autoscaling"] = {"kind": "keda", "clientSecret": "keda-tls"}
+    monitor = {"enabled": True, "ca": {"configMap": "roots"}}
+    objects = helm.objects(values | {"serviceMonitor": monitor})
+    taken = objects["TriggerAuthentication", "fingerpost-worker-cpu"]["spec"]["secretTargetRef"]
+    assert {each["name"] for each in taken} == {"keda-tls"}
+    (end,) = objects["ServiceMonitor", "fingerpost-worker"]["spec"]["endpoints"]
+    assert end["tlsConfig"]["ca"] == {"configMap": {"name": "roots", "key": "ca.crt"}}
+
+
+def test_without_tls_keda_asks_each_proxy(helm: Helm) -> None:
+    scaled = {"only": ["flowers"], "autoscaling": {"kind": "keda", "authentication": "key"}}
+    objects = helm.objects({"workers": {"cpu": scaled}, "callers": {"secret": "callers"}})
+    (trigger,) = objects["ScaledObject", "fingerpost-worker-cpu"]["spec"]["triggers"]
+    assert trigger["metadata"]["url"].startswith("http://")
+    assert trigger["metadata"]["aggregateFromKubeServiceEndpoints"] == "true"
+    assert trigger["metadata"]["authModes"] == "bearer"
+    assert "unsafeSsl" not in trigger["metadata"]
 
 
 def test_who_may_connect(helm: Helm) -> None:

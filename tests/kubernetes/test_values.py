@@ -73,6 +73,35 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         cpu(only=["a"], autoscaling={"kind": "keda"}) | {"callers": {"secret": "callers"}},
         r"workers\.cpu\.autoscaling\.authentication is empty",
     ),
+    "mutual TLS that KEDA is not of": (
+        cpu(only=["a"], autoscaling={"kind": "keda"}) | {"tls": {"enabled": True, "mutual": True}},
+        r"workers\.cpu\.autoscaling\.clientSecret",
+    ),
+    "two ways to be authenticated": (
+        cpu(
+            only=["a"],
+            autoscaling={"kind": "keda", "authentication": "a", "clientSecret": "b"},
+        )
+        | {"tls": {"enabled": True}},
+        r"workers\.cpu\.autoscaling\.authentication and .*clientSecret are both set",
+    ),
+    "unverified without TLS": (
+        cpu(only=["a"], autoscaling={"kind": "keda", "insecureSkipVerify": True}),
+        r"workers\.cpu\.autoscaling\.insecureSkipVerify has an effect only with tls\.enabled",
+    ),
+    "a way to be authenticated by nothing": (
+        cpu(only=["a"], autoscaling={"kind": "keda", "authModes": "bearer"}),
+        r"workers\.cpu\.autoscaling\.authModes has an effect only with",
+    ),
+    "a way to be authenticated": (
+        cpu(autoscaling={"authModes": "kerberos"}),
+        "/workers/cpu/autoscaling/authModes",
+    ),
+    "zero with proxies that cannot all be verified": (
+        cpu(only=["a"], autoscaling={"kind": "keda", "minReplicas": 0})
+        | {"tls": {"enabled": True}, "proxy": {"holdForStart": 60}},
+        r"workers\.cpu\.autoscaling\.minReplicas is 0 with tls\.enabled and 2 proxies",
+    ),
     "certificates without an issuer": (
         cpu(only=["a"]) | {"tls": {"enabled": True, "certManager": {"enabled": True}}},
         r"tls\.certManager\.issuer is empty",

@@ -8,18 +8,15 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
-from joserfc import jwk, jwt
 from tests.support.guarded import ALL, OFF, ONE, OPS, POLICY, Guarded, guarded_proxy
+from tests.support.issuer import Issuer
 from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry.access import CallersConfig
-from fingerpost.registry.http_server import bind, serve
 from fingerpost.security.callers.api_keys import hash_key, make_key
 
 PATHS = [
@@ -213,39 +210,8 @@ async def test_a_start_with_a_broken_policy_fails(tmp_path: Path) -> None:
                 pass
 
 
-class Login:
-    """An OIDC issuer: a real server with a discovery document and keys."""
-
-    def __init__(self) -> None:
-        self.key = jwk.ECKey.generate_key("P-256", {"kid": "k1"})
-        self.requests: list[str] = []
-        self.url = ""
-
-    async def start(self, port: int = 0) -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await serve(self._runner, bind("127.0.0.1", port))
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        self.requests.append(request.path)
-        if request.path.endswith("openid-configuration"):
-            return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
-        return web.json_response({"keys": [self.key.as_dict(private=False)]})
-
-    def token(self, subject: str = "anna", **changed: Any) -> str:
-        claims = {"iss": self.url, "aud": "fp", "sub": subject, "exp": time.time() + 60}
-        header = {"alg": "ES256", "kid": self.key.kid}
-        return jwt.encode(header, {**claims, **changed}, self.key)
-
-
 async def test_tokens_of_an_issuer(guarded: Guarded) -> None:
-    login = Login()
+    login = Issuer()
     await login.start()
     guarded.policy.write_text(
         POLICY + f'[[issuers]]\nissuer = "{login.url}"\naudience = "fp"\n'

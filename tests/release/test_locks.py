@@ -68,6 +68,18 @@ def test_a_lock_holds_what_the_project_asks_for(image: str) -> None:
     assert not missing, "run `make lock`"
 
 
+@pytest.mark.parametrize("file", _ALL, ids=lambda path: path.stem)
+def test_a_lock_has_no_version_that_pip_does_not_install(file: Path) -> None:
+    text = (_ROOT / "deploy" / "release" / "constraints.txt").read_text("utf-8")
+    versions = locked(file)
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        constraint = Requirement(line)
+        for version in versions.get(constraint.name, ()):
+            assert constraint.specifier.contains(version), f"{constraint}: run `make lock`"
+
+
 def test_no_image_holds_more_than_it_needs() -> None:
     assert {path.stem for path in _LOCKS.iterdir()} == {*_EXTRAS, "build"}
     assert not {"uvloop", "numpy", "onnxruntime"} & locked(_LOCKS / "core.txt").keys()

@@ -135,14 +135,14 @@ async def serving(
         if grpc:
             from fingerpost.worker.grpc.server import GrpcServer
 
-            server = GrpcServer(service.context, config, metrics)
+            server = GrpcServer(service.context, config, metrics, service.shared)
             stack.push_async_callback(server.aclose)
             grpc_port = await server.start("127.0.0.1", 0)
         zmq_port = 0
         if zmq:
             from fingerpost.worker.zmq.server import ZmqServer
 
-            zmq_server = ZmqServer(service.context, config, metrics)
+            zmq_server = ZmqServer(service.context, config, metrics, service.shared)
             stack.push_async_callback(zmq_server.aclose)
             zmq_port = await zmq_server.start("127.0.0.1", 0)
         await stack.enter_async_context(unix_socket(runner, service.frames, uds, None))

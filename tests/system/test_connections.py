@@ -238,3 +238,24 @@ async def test_a_body_in_small_chunks_is_the_same_body() -> None:
                     assert status == 200
                     assert json.loads(answer)["results"][0]["predictions"][0][0] == "red"
                 assert (await read_answer(reader))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("serve", "head"),
+    [
+        (worker, b"POST /v2/models/colours/infer HTTP/1.1\r\n"),
+        (worker, b"POST /v1/classify/colours HTTP/1.1\r\n"),
+        (registry, b"PUT /v1/agent/service/register HTTP/1.1\r\n"),
+    ],
+)
+async def test_a_body_that_is_not_http_gets_a_typed_error_and_leaves_no_traceback(
+    serve: Serve, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = b"Host: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serve(ConnectionConfig()) as port, raw_connection(port) as (reader, writer):
+        writer.write(head + fields + b"1\r\nx\r\nwords\r\n")
+        status, _, body = await read_answer(reader)
+        assert status == 400
+        assert "invalid character in chunk size" in str(json.loads(body)["error"]).lower()
+        assert await is_closed(reader)
+    assert not [record for record in caplog.records if record.exc_info]

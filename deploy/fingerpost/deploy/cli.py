@@ -180,6 +180,13 @@ def main() -> None:
             raise
         remedy = f"pip install 'fingerpost[{extra}]', or take the image that has it"
         _fail(f"this needs {error.name}, which is not installed: {remedy}")
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        _fail(
+            f"{error.filename} is not open to this user ({os.geteuid()}): {error.strerror}; "
+            "give that user rights on it and on the folders above it"
+        )
     except OSError as error:
         if error.errno not in _FULL:
             raise

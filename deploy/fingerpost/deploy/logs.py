@@ -26,6 +26,7 @@ __all__ = [
     "JsonFormatter",
     "LineFormatter",
     "LogHandler",
+    "check_log_options",
     "goes_to_journal",
     "start_logging",
 ]
@@ -156,6 +157,18 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic onl
             )
 
 
+def check_log_options(level: str, form: str) -> None:
+    """Check the values of `--log-level` and `--log-format`.
+
+    Raises:
+        ConfigurationError: one of them is not a valid name.
+    """
+    if form not in ("text", "json"):
+        raise ConfigurationError(f"--log-format {form}: use text or json")
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigurationError(f"--log-level {level}: use debug, info, warning or error")
+
+
 def start_logging(level: str, form: str = "text") -> None:
     """Log messages of this level and above to standard error, one line each: text, or JSON.
 
@@ -166,10 +179,7 @@ def start_logging(level: str, form: str = "text") -> None:
     Raises:
         ConfigurationError: `level` or `form` is not a valid name.
     """
-    if form not in ("text", "json"):
-        raise ConfigurationError(f"--log-format {form}: use text or json")
-    if level.upper() not in logging.getLevelNamesMapping():
-        raise ConfigurationError(f"--log-level {level}: use debug, info, warning or error")
+    check_log_options(level, form)
     if form == "text" and goes_to_journal(os.environ):
         form = "journal"
     logging.basicConfig(level=level.upper(), handlers=[LogHandler(form=form)], force=True)

@@ -8,6 +8,8 @@ passed on: no redirect, no other content than JSON or plain text, no cookie.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientError, ClientTimeout, hdrs, web
@@ -29,6 +31,7 @@ from fingerpost.errors import (
     TlsFailed,
     Unreachable,
 )
+from fingerpost.errors.retry_after import read_retry_after
 from fingerpost.proxy.relayed_body import RelayedBody
 from fingerpost.proxy.silence import SilenceChecks
 from fingerpost.registry import LOAD_HEADER
@@ -72,7 +75,6 @@ _LATE_S: Final = 0.5
 # An image's answer has some 300 bytes with five labels. A request may have thousands of images, so
 # this is their answers; one relay holds as much at most.
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
-_MAX_RETRY_AFTER_S: Final = 60
 
 
 class Relay:
@@ -220,9 +222,9 @@ class Relay:
         kind = response.content_type
         back[hdrs.CONTENT_TYPE] = kind if kind in _CONTENT_TYPES else "application/octet-stream"
         back["X-Content-Type-Options"] = "nosniff"
-        retry_after = response.headers.get(hdrs.RETRY_AFTER, "")
-        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10:
-            back[hdrs.RETRY_AFTER] = str(min(int(retry_after), _MAX_RETRY_AFTER_S))
+        after_s = read_retry_after(response.headers.get(hdrs.RETRY_AFTER, ""), time.time())
+        if after_s is not None:
+            back[hdrs.RETRY_AFTER] = str(math.ceil(after_s))
         return web.Response(body=answer, status=response.status, headers=back)
 
 

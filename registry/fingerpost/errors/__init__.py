@@ -54,8 +54,6 @@ raises the class with that code.
 
 from __future__ import annotations
 
-from math import inf
-
 import msgspec
 
 from fingerpost.errors.access import (
@@ -79,6 +77,7 @@ from fingerpost.errors.image import (
     SuspectImage,
     UnsupportedImage,
 )
+from fingerpost.errors.retry_after import believed_retry_after
 
 __all__ = [
     "AccuracyLost",
@@ -330,7 +329,6 @@ _envelope_decoder = msgspec.json.Decoder(_Envelope)
 # Of a message that a peer wrote; ours have some hundred.
 _MAX_MESSAGE_LETTERS = 2000
 _MAX_LIMIT_LETTERS = 64
-_MAX_RETRY_AFTER_S = 60.0
 
 
 def error_from_json(
@@ -345,7 +343,7 @@ def error_from_json(
         body: as it came, whatever it is.
         status: the HTTP status of the answer.
         peer: names the peer in a `BadAnswer`, such as `10.0.0.7:8501`.
-        retry_after_s: the answer's `Retry-After`.
+        retry_after_s: the answer's `Retry-After`; that in the body counts first.
     """
     try:
         error = _envelope_decoder.decode(body).error
@@ -353,8 +351,8 @@ def error_from_json(
         text = body[:200].decode("utf-8", "replace")
         name = f"{peer}: " if peer else ""
         return BadAnswer(f"{name}HTTP {status} without a Fingerpost error in its body: {text!r}")
-    if error.retry_after_s is not None and 0 <= error.retry_after_s < inf:
-        retry_after_s = min(error.retry_after_s, _MAX_RETRY_AFTER_S)  # the header has whole seconds
+    if error.retry_after_s is not None:  # the header has whole seconds
+        retry_after_s = believed_retry_after(error.retry_after_s)
     fallback = PeerError if error.retryable else CallerError
     message = error.message[:_MAX_MESSAGE_LETTERS]
     kind = _BY_CODE.get(error.code, fallback)

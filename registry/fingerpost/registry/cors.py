@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
+from fingerpost.errors import Unauthorized
 from fingerpost.registry.cors_config import ANY
+from fingerpost.registry.http_server import error_response
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fingerpost.registry.cors_config import CorsConfig
     from fingerpost.registry.http_server import Handler
 
@@ -35,17 +39,36 @@ _METHODS: Final = "GET, HEAD, POST"
 _MAX_AGE_S: Final = 7200
 
 
-def allow_pages(app: web.Application, config: CorsConfig) -> None:
-    """Answer the questions of browsers, and name the page in every answer of an application."""
+def allow_pages(app: web.Application, config: CorsConfig, closed: Sequence[str] = ()) -> None:
+    """Answer the questions of browsers, and name the page in every answer of an application.
+
+    Args:
+        app: gets both.
+        config: which pages.
+        closed: paths that are for no page, with all that is below them: there a browser is refused,
+            and no answer names a page.
+    """
     if not config.allow_origins:
         return
     every = ANY in config.allow_origins
+
+    def is_closed(request: web.Request) -> bool:
+        path = request.path
+        # Not at its start alone: `/instance/BOOT_ID/MODEL` may stand before.
+        return any(f"{each}/" in f"{path}/" for each in closed)
 
     @web.middleware
     async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
         asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
         if request.method != hdrs.METH_OPTIONS or asked is None:
             return await handler(request)
+        if is_closed(request):
+            return error_response(
+                Unauthorized(
+                    f"{request.path[:200]} is for no page of another origin: use a program, such "
+                    "as curl or the fingerpost command"
+                )
+            )
         if not config.allows(request.headers):
             return web.Response(status=204)
         return web.Response(
@@ -60,7 +83,7 @@ def allow_pages(app: web.Application, config: CorsConfig) -> None:
     async def name_page(request: web.Request, response: web.StreamResponse) -> None:
         if not every:
             response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-        if config.allows(request.headers):
+        if config.allows(request.headers) and not is_closed(request):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = (
                 ANY if every else request.headers[hdrs.ORIGIN]
             )

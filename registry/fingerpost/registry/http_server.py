@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import ClientPayloadError, hdrs, web
 
 from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
+    InvalidRequest,
     MethodNotAllowed,
     UnknownPath,
 )
@@ -213,6 +214,8 @@ def typed_errors(hint: str, *, form_of: Callable[[str], ErrorForm] | None = None
             )
             response.headers[hdrs.ALLOW] = allowed
             return response
+        except ClientPayloadError as error:
+            return respond(request, InvalidRequest(f"the body cannot be read: {error}"))
         except (web.HTTPException, asyncio.CancelledError):
             raise
         except Exception:

@@ -8,6 +8,7 @@ that Envoy and gRPC can read it too; `GET /load` answers the same values as JSON
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -124,14 +125,14 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     def to_header(self) -> str:
         """The value of the `endpoint-load-metrics` header, in ORCA's text form."""
         return (
-            f"TEXT application_utilization={self.rif / max(1, self.slots):.6g},"
+            f"TEXT application_utilization={_text(self.rif / max(1, self.slots))},"
             f"named_metrics.rif={self.rif},named_metrics.slots={self.slots},"
-            f"named_metrics.queued_cost={self.queued_cost:.6g},"
-            f"named_metrics.latency_per_cost_s={self.latency_per_cost_s:.6g},"
+            f"named_metrics.queued_cost={_text(self.queued_cost)},"
+            f"named_metrics.latency_per_cost_s={_text(self.latency_per_cost_s)},"
             f"named_metrics.state={self.state.value},"
             f"named_metrics.boot_id={self.boot_id},named_metrics.seq={self.seq},"
-            f"named_metrics.expected_s={self.expected_s:.6g},"
-            f"named_metrics.alone_s={self.alone_s:.6g}"
+            f"named_metrics.expected_s={_text(self.expected_s)},"
+            f"named_metrics.alone_s={_text(self.alone_s)}"
             f"{f',named_metrics.tenants={self.tenants}' if self.tenants else ''}"
             f"{self._classes_text() if self.classes else ''}"
         )
@@ -176,6 +177,11 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             raise BadAnswer(
                 f"{LOAD_HEADER}: {value[:200]!r} is not a valid load report: {error}"
             ) from error
+
+
+@lru_cache(maxsize=1024)  # of the reports of a moment most figures are the same
+def _text(figure: float) -> str:
+    return f"{figure:.6g}"
 
 
 _decoder: Final = msgspec.json.Decoder(LoadReport)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,37 @@ def test_a_batch_in_parts_answers_as_a_whole(tmp_path: Path, threads: int) -> No
         assert divided.predict(IMAGES[:count]) == pytest.approx(expected[:count], abs=1e-6)
     divided.close()
     assert not any(each.name.startswith("openvino") for each in threading.enumerate())
+
+
+def test_a_signal_after_a_model_was_closed_in_another_thread_ends_nothing(tmp_path: Path) -> None:
+    """In a process of its own, which it ended: Python's handlers run on the signal stack."""
+    channels_first(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+_SIGNALLED = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+from fingerpost.worker.backends.base import LoadConfig
+from fingerpost.worker.backends.openvino import load
+from fingerpost.worker.models.files import find_model
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
+models = [load(find_model(Path(sys.argv[1]), name="m"), LoadConfig())]
+
+def close():
+    models.pop().close()
+    gc.collect()
+
+thread = threading.Thread(target=close)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+print("alive")
+"""
 
 
 def test_scores_are_those_of_onnx_runtime(tmp_path: Path) -> None:

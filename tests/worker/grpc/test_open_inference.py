@@ -205,10 +205,6 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda r: (r.inputs[0].shape.__setitem__(0, 0), r.raw_input_contents.__setitem__(0, b"")),
         "is empty: give one image or more",
     ),
-    "shared memory": (
-        lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "x"),
-        "shared memory is for HTTP alone",
-    ),
     "the same twice": (
         lambda r: (r.inputs.append(r.inputs[0]), r.raw_input_contents.append(b"")),
         "is there twice",

@@ -31,6 +31,7 @@ from tests.worker.protocols.fuzz_long import long
 from tests.worker.protocols.fuzz_parts import HANG_S, Wrong, image, mutated, seeds
 from tests.worker.protocols.fuzz_same_host import cleared, connected, frame, shared_memory
 from tests.worker.protocols.fuzz_server import Server
+from tests.worker.protocols.fuzz_zmq import ZmqRequests
 
 # Of one request, all threads together; and of the event loop at a time, at p99.
 MOST_CPU_S = 2.0
@@ -302,7 +303,7 @@ def main() -> int:
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read at the end
     server = Server(log=log)
     port, process = server.port, psutil.Process(server.pid)
-    calls = GrpcRequests(server.grpc_port)
+    calls, messages = GrpcRequests(server.grpc_port), ZmqRequests(server.zmq_port)
     began, number, wrong = time.monotonic(), 0, 0
     statuses: Counter[str] = Counter()
     # Of each tenth of the time the smallest: what never goes back is growth, a large image is not.
@@ -313,7 +314,13 @@ def main() -> int:
         while (elapsed := time.monotonic() - began) < options.seconds:
             spent, seed = sum(process.cpu_times()[:2]), options.seed + number
             try:
-                said = attempt(port, seed, server.uds) if number % 4 else calls.attempt(seed)
+                match number % 8:
+                    case 0 | 4:
+                        said = calls.attempt(seed)
+                    case 2 | 6:
+                        said = messages.attempt(seed)
+                    case _:
+                        said = attempt(port, seed, server.uds)
                 statuses[said] += 1
                 spent = sum(process.cpu_times()[:2]) - spent
                 if spent > MOST_CPU_S:
@@ -340,6 +347,7 @@ def main() -> int:
         check_well(port)
     finally:
         calls.close()
+        messages.close()
         server.__exit__()
         cleared()
     log.seek(0)

@@ -13,11 +13,15 @@ import numpy as np
 from fingerpost.worker.grpc.schema.messages import message_class
 from tests.support.rig import float_pixels
 from tests.worker.protocols.fuzz_parts import HANG_S, Wrong, image, mutated
+from tests.worker.protocols.fuzz_same_host import KEY
+from tests.worker.protocols.fuzz_same_host import shared_memory as http_shared_memory
 
 __all__ = ["GrpcRequests"]
 
 _INFERENCE = "/inference.GRPCInferenceService"
 _SERVING = "/tensorflow.serving"
+_RegisterRequest = message_class("inference.SystemSharedMemoryRegisterRequest")
+_StatusRequest = message_class("inference.SystemSharedMemoryStatusRequest")
 _InferRequest = message_class("inference.ModelInferRequest")
 _PredictRequest = message_class("tensorflow.serving.PredictRequest")
 _ClassificationRequest = message_class("tensorflow.serving.ClassificationRequest")
@@ -60,6 +64,8 @@ def infer_request(rng: random.Random) -> Any:
         tensor = request.inputs.add(name=rng.choice(("x", "image", "")), datatype=datatype)
         tensor.shape.extend(shape)
         if rng.random() < 0.2:
+            _in_a_region(rng, tensor)
+        if rng.random() < 0.2:
             tensor.contents.bytes_contents.extend([one] * rng.choice((1, 2, 0)))
             tensor.contents.fp32_contents.extend([1e38] * rng.choice((0, 768, 7)))
         else:
@@ -68,11 +74,47 @@ def infer_request(rng: random.Random) -> Any:
         request.raw_input_contents.extend([b""] * rng.choice((1, 5000)))
     if rng.random() < 0.3:
         wanted = request.outputs.add(name=rng.choice(("scores", "best", "o", "")))
-        wanted.parameters["classification"].int64_param = rng.choice((2, -1, 2**62))
+        if rng.random() < 0.5:
+            wanted.parameters["classification"].int64_param = rng.choice((2, -1, 2**62))
+        if rng.random() < 0.3:
+            _in_a_region(rng, wanted)
     if rng.random() < 0.2:
         request.parameters["timeout"].int64_param = rng.choice((1, -1, 10**15))
         request.parameters[rng.choice(("x", "priority", "shared_memory_region"))].string_param = "y"
     return request
+
+
+_NUMBERS = (0, 12, 3072, 4096, 2**63 - 1)
+
+
+def _in_a_region(rng: random.Random, tensor: Any) -> None:
+    """Say that a tensor is in shared memory, more or less."""
+    region = tensor.parameters["shared_memory_region"]
+    if rng.random() < 0.9:
+        region.string_param = rng.choice((*"aaab", "", "c" * 300))
+    else:
+        region.double_param = 0.5
+    tensor.parameters["shared_memory_byte_size"].int64_param = rng.choice((3072, *_NUMBERS, -1))
+    if rng.random() < 0.5:
+        offset = tensor.parameters["shared_memory_offset"]
+        offset.uint64_param = rng.choice((*_NUMBERS, 2**64 - 1))
+
+
+def shared_memory(rng: random.Random) -> Call:
+    """A call of Triton's, on memory whose size changes all the time."""
+    http_shared_memory(rng)  # changes it
+    name = rng.choice((*"aab", "", "c" * 300, "\0"))
+    match rng.randrange(4):
+        case 0 | 1:
+            order = _RegisterRequest(name=name, key=rng.choice((KEY, KEY, KEY, "/..", "/a/b", "")))
+            order.byte_size = rng.choice((3072, 3072, *_NUMBERS, 2**64 - 1))
+            order.offset = rng.choice((0, 0, *_NUMBERS, 2**64 - 1))
+            return f"{_INFERENCE}/SystemSharedMemoryRegister", [order.SerializeToString()]
+        case 2:
+            verb = rng.choice(("Status", "Unregister"))
+            order = _StatusRequest(name=name)  # both have the name alone
+            return f"{_INFERENCE}/SystemSharedMemory{verb}", [order.SerializeToString()]
+    return infer(rng)
 
 
 def infer(rng: random.Random) -> Call:
@@ -149,6 +191,7 @@ _KINDS: tuple[Callable[[random.Random], Call], ...] = (
     predict,
     classify,
     stream,
+    shared_memory,
     anything,
 )
 _METADATA = (

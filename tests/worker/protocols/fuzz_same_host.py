@@ -12,7 +12,7 @@ import socket
 from collections import deque
 from pathlib import Path
 
-__all__ = ["cleared", "connected", "frame", "shared_memory"]
+__all__ = ["KEY", "cleared", "connected", "frame", "shared_memory"]
 
 # Of shared memory whose size changes all the time.
 KEY = "/fingerpost-fuzz"

@@ -31,9 +31,9 @@ AS_DEPLOYED = {"images": ImageConfig(), "requests": RequestConfig(body_timeout_s
 async def _serve(settings: dict[str, Any], uds: str) -> None:
     """Serve until standard input ends; after each line of it, write the pauses of the loop."""
     limit_malloc_arenas()
-    async with serving(uds=uds, grpc=True, **settings) as rig:
+    async with serving(uds=uds, grpc=True, zmq=True, **settings) as rig:
         pauses = LoopPauses()
-        print(rig.port, rig.grpc_port, flush=True)
+        print(rig.port, rig.grpc_port, rig.zmq_port, flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             print(json.dumps(pauses.take()[-1000:]), flush=True)
         await pauses.close()
@@ -47,7 +47,7 @@ class Server:
         log: gets what it writes to standard error.
 
     Attributes:
-        port, grpc_port: where it listens.
+        port, grpc_port, zmq_port: where it listens.
         uds: the path of its Unix socket.
     """
 
@@ -60,7 +60,7 @@ class Server:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
         self.pid = self._process.pid
-        self.port, self.grpc_port = map(int, self._said().split())
+        self.port, self.grpc_port, self.zmq_port = map(int, self._said().split())
 
     def __enter__(self) -> Server:
         return self

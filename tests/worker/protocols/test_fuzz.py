@@ -19,6 +19,7 @@ from tests.worker.protocols.fuzz import attempt, check_well
 from tests.worker.protocols.fuzz_grpc import GrpcRequests
 from tests.worker.protocols.fuzz_same_host import cleared
 from tests.worker.protocols.fuzz_server import SETTINGS
+from tests.worker.protocols.fuzz_zmq import ZmqRequests
 
 pytestmark = pytest.mark.shell
 
@@ -37,6 +38,7 @@ class Ports:
 
     http: int
     grpc: int
+    zmq: int
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def ports(uds: str) -> Iterator[Ports]:
 
     async def serve() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with serving(uds=uds, grpc=True, **SETTINGS) as rig:
-            found = Ports(rig.port, rig.grpc_port)
+        async with serving(uds=uds, grpc=True, zmq=True, **SETTINGS) as rig:
+            found = Ports(rig.port, rig.grpc_port, rig.zmq_port)
             started.set_result((found, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
 
@@ -67,6 +69,13 @@ def port(ports: Ports) -> int:
 @pytest.fixture(scope="module")
 def calls(ports: Ports) -> Iterator[GrpcRequests]:
     found = GrpcRequests(ports.grpc)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def messages(ports: Ports) -> Iterator[ZmqRequests]:
+    found = ZmqRequests(ports.zmq)
     yield found
     found.close()
 
@@ -107,6 +116,20 @@ def test_hostile_requests(port: int, uds: str, seed: int) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_hostile_calls_of_grpc(port: int, calls: GrpcRequests, seed: int) -> None:
     calls.attempt(seed)
+    if seed % 20 == 0:
+        check_well(port)
+
+
+@settings(
+    max_examples=120,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32))
+def test_hostile_messages_of_zeromq(port: int, messages: ZmqRequests, seed: int) -> None:
+    messages.attempt(seed)
     if seed % 20 == 0:
         check_well(port)
 

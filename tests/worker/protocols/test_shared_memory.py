@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,12 +27,13 @@ from tests.support.colours import encoded
 from tests.support.optional import not_none
 from tests.support.rig import Rig, float_pixels, serving
 from tests.support.shape_models import write_shape_model
+from tests.support.shared_memory import SHM, place, shared_memory_key
 from tests.support.task_rig import serving_folder
 from tests.worker.protocols.test_v2 import INFER, images, top, with_triton
 
 pytestmark = pytest.mark.shell
 
-SHM = Path("/dev/shm")  # noqa: S108 - where POSIX puts shared memory
+key = shared_memory_key
 REGIONS = "/v2/systemsharedmemory"
 PIXELS = np.stack([float_pixels("green"), float_pixels("blue")])
 
@@ -44,21 +44,6 @@ async def rig() -> AsyncIterator[Rig]:
         yield rig
         assert rig.rif == 0
         assert rig.service.memory.used == 0
-
-
-@pytest.fixture
-def key() -> Iterator[str]:
-    """A key that nobody else has, of shared memory that does not outlive the test."""
-    key = f"/fingerpost-test-{secrets.token_hex(4)}"
-    yield key
-    (SHM / key[1:]).unlink(missing_ok=True)
-
-
-def place(key: str, data: bytes) -> Path:
-    """Shared memory of these bytes."""
-    path = SHM / key[1:]
-    path.write_bytes(data)
-    return path
 
 
 async def test_inputs_and_outputs_by_the_unmodified_client(rig: Rig, key: str) -> None:
@@ -96,6 +81,20 @@ async def test_inputs_and_outputs_by_the_unmodified_client(rig: Rig, key: str) -
             shm.destroy_shared_memory_region(region)
 
     await with_triton(rig, use)
+
+
+async def test_a_web_page_has_none(rig: Rig, key: str) -> None:
+    """It may send simple requests to any address, also to one of its reader's machine."""
+    place(key, bytes(3072))
+    order = json.dumps({"key": key, "byte_size": 3072})
+    headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    async with (
+        aiohttp.ClientSession(rig.url, headers=headers) as http,
+        http.post(f"{REGIONS}/region/a/register", data=order) as answer,
+    ):
+        assert (answer.status, "not for web pages" in await answer.text()) == (403, True)
+    async with aiohttp.ClientSession(rig.url) as http:
+        assert (await register(http, "a", key=key, byte_size=3072))[0] == 200
 
 
 async def test_encoded_images(rig: Rig, key: str) -> None:
@@ -337,6 +336,6 @@ def test_a_client_on_another_host_has_none(remote: str | None) -> None:
     """The worker would read the memory of its own machine for it."""
     regions = SharedRegions(enabled=True)
     memory = SharedMemory(regions, BodyMemory(RequestConfig()), max_bytes=10)
-    request: Any = SimpleNamespace(remote=remote)
+    request: Any = SimpleNamespace(headers={}, remote=remote)
     with pytest.raises(Unauthorized, match="for clients on this host"):
         memory._check(request)

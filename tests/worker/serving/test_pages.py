@@ -6,6 +6,7 @@ from typing import Final
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from fingerpost.registry.cors_config import CorsConfig
 from tests.support.colours import encoded
@@ -64,6 +65,38 @@ async def test_another_page_is_named_nowhere() -> None:
                 named = answer.headers.get("Access-Control-Allow-Origin")
                 assert named == (APP if origin == APP else None)
                 assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/admin",
+        "/v1/admin/models/colours/load",
+        "/v1/%61dmin/models/colours/versions/7",
+        "/instance/1/colours/v1/admin/models/colours/load",
+        "/v2/repository/models/colours/unload",
+        "/v2/systemsharedmemory/region/a/register",
+    ],
+)
+@pytest.mark.parametrize("allowed", [APP, "*"])
+async def test_no_page_may_use_what_is_for_operators(path: str, allowed: str) -> None:
+    config = CorsConfig(allow_origins=(allowed,))
+    async with serving(cors=config) as rig, aiohttp.ClientSession(rig.url) as http:
+        asked = {"Origin": APP, "Access-Control-Request-Method": "POST"}
+        async with http.options(URL(rig.url + path, encoded=True), headers=asked) as answer:
+            assert answer.status == 403
+            assert "for no page of another origin" in (await answer.json())["error"]["message"]
+            assert not any(name.startswith("Access-Control") for name in answer.headers)
+        url = URL(rig.url + path, encoded=True)
+        async with http.post(url, headers={"Origin": APP}) as answer:
+            assert answer.status >= 400
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        for other in ("/v1/administer", "/v2/repository/index", "/v1/classify/colours"):
+            async with http.options(other, headers=asked) as answer:
+                assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (
+                    204,
+                    allowed,
+                )
 
 
 async def test_by_default_nothing_is_said_of_pages() -> None:

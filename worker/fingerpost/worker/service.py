@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from fingerpost.errors import FingerpostError, UnknownModel
 from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
 from fingerpost.registry.cors import allow_pages
+from fingerpost.registry.http.server import HttpRunner
 from fingerpost.registry.http_server import Handler, json_response, typed_errors
 from fingerpost.registry.load import PROBE_TIME_HEADER, ClassLoad
 from fingerpost.worker.protocols.classify import ClassifyProtocol
@@ -27,6 +28,7 @@ from fingerpost.worker.protocols.v2.metadata import OpenInferenceMetadata
 from fingerpost.worker.protocols.v2.routes import OpenInferenceProtocol
 from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
 from fingerpost.worker.protocols.v2.shared_regions import SharedRegions
+from fingerpost.worker.serving.addressed import addressed
 from fingerpost.worker.serving.admission import Admission
 from fingerpost.worker.serving.errors import ErrorForms
 from fingerpost.worker.serving.fast_path import FastPath, json_body
@@ -35,7 +37,6 @@ from fingerpost.worker.serving.malloc import trim_regularly
 from fingerpost.worker.serving.memory import BodyMemory
 from fingerpost.worker.serving.quarantine import Quarantine
 from fingerpost.worker.serving.routes import RouteContext
-from fingerpost.worker.serving.server import WorkerRunner
 from fingerpost.worker.serving.tenancy import Tenancy, flow_of
 from fingerpost.worker.serving.turns import Turns
 from fingerpost.worker.serving.uploads import Uploads
@@ -53,9 +54,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerService"]
 
-# Bytes that a connection may buffer before its reader takes them. With aiohttp's 64 KB it pauses
-# and resumes, two system calls each time, several times for every photo.
-_READ_BYTES: Final = 1 << 19
+# What operators and programs on the worker's host use.
+_NOT_FOR_PAGES: Final = ("/v1/admin", "/v2/repository/models", "/v2/systemsharedmemory")
 # Seconds for which a forecast is used again: the answers of one batch are written together.
 _FORECAST_S: Final = 5e-4
 
@@ -89,6 +89,9 @@ class WorkerService:
         self._config = config
         self._slots = config.batching.max_batch
         self._expected_s = self._alone_s = 0.0
+        self._queued_cost = self._latency_per_cost_s = 0.0
+        self._abandoned = 0
+        self._stalled = False
         self._class_loads: dict[str, ClassLoad] | UnsetType = UNSET
         self._tenants: set[str] = set()
         self._flow_s: dict[Flow, float] = {}
@@ -106,6 +109,8 @@ class WorkerService:
         self.memory = BodyMemory(config.requests)
         self.frames = Frames(config.images, self.memory, max_bytes=config.requests.max_bytes)
         self.admission = Admission(config.requests.max_in_flight, boot_id)
+        regions = SharedRegions(enabled=config.shared_memory)
+        self.shared = SharedMemory(regions, self.memory, max_bytes=config.requests.max_bytes)
         self._context: RouteContext | None = None
 
     @property
@@ -147,8 +152,7 @@ class WorkerService:
         admission, manager = self.admission, self._manager
         config, metrics = self._config, self._metrics
         uploads, turns = Uploads(config, memory, self.frames), Turns()
-        regions = SharedRegions(enabled=config.shared_memory)
-        shared = SharedMemory(regions, memory, max_bytes=config.requests.max_bytes)
+        shared = self.shared
         ClassifyProtocol(config, metrics, uploads, turns).add_to(context)
         InferProtocol(config, metrics, uploads, turns, shared).add_to(context)
         StreamProtocol(manager, admission, config, metrics, self.load, memory).add_to(context)
@@ -158,7 +162,7 @@ class WorkerService:
         OpenInferenceMetadata(manager, admission, config).add_to(context)
         if self._extra is not None:
             self._extra(context)
-        allow_pages(app, config.cors)
+        allow_pages(app, config.cors, closed=_NOT_FOR_PAGES)
         app.cleanup_ctx.append(trim_regularly)
         app.cleanup_ctx.append(self._probes.watch_silence)
         return app
@@ -166,16 +170,15 @@ class WorkerService:
     def runner(self) -> web.AppRunner:
         """A runner of `app`, not yet set up.
 
-        A client that disconnects cancels its request, so that its image is not run. Bodies are not
-        decompressed, because compressed ones are refused.
+        A client that disconnects cancels its request, so that its image is not run.
         """
-        return WorkerRunner(
+        return HttpRunner(
             self.app(),
-            self._fast_path.handle,
             self._config.connections,
+            known=self._fast_path.find,
+            prepare=addressed,
+            handler_cancellation=True,
             shutdown_timeout=1.0,
-            auto_decompress=False,
-            read_bufsize=_READ_BYTES,
         )
 
     def engine_healthy(self) -> bool:
@@ -191,22 +194,12 @@ class WorkerService:
                 behind all others.
         """
         self._seq += 1
-        rif = self.admission.rif
-        decoding: list[float] = []
-        queued_cost = latency_per_cost_s = 0.0
-        stalled = False
         engines = self._manager.engines()
         now = time.monotonic()
         if now - self._forecast_at >= _FORECAST_S:
             self._forecast_at = now
             self._forecast(engines)
-        for engine in engines:
-            stalled = stalled or engine.running_s() > self._stall_s
-            decoding += engine.decoding_since()
-            rif += engine.abandoned
-            queued_cost += engine.queued_cost
-            latency_per_cost_s = max(latency_per_cost_s, engine.latency_per_cost_s)
-        stalled = stalled or self._decoding_s(decoding) > self._stall_s
+        rif = self.admission.rif + self._abandoned
         slots, expected_s, classes = self._slots, self._expected_s, self._class_loads
         tenants: int | UnsetType = UNSET
         if self._tenants and request is not None:
@@ -217,11 +210,11 @@ class WorkerService:
         return LoadReport(
             rif=rif,
             slots=slots,
-            state=WorkerState.FAILED if stalled else self.admission.state,
+            state=WorkerState.FAILED if self._stalled else self.admission.state,
             boot_id=self._boot_id,
             seq=self._seq,
-            queued_cost=queued_cost,
-            latency_per_cost_s=latency_per_cost_s * max(1.0, rif / slots),
+            queued_cost=self._queued_cost,
+            latency_per_cost_s=self._latency_per_cost_s * max(1.0, rif / slots),
             expected_s=expected_s,
             alone_s=self._alone_s,
             classes=classes,
@@ -241,7 +234,11 @@ class WorkerService:
         return loads
 
     def _forecast(self, engines: tuple[Engine, ...]) -> None:
-        """Ask the engines for their slots, and when an image that came now would be done."""
+        """Ask the engines what they do, and when an image that came now would be done."""
+        self._stalled = self._running_s() > self._stall_s
+        self._abandoned = sum([engine.abandoned for engine in engines])
+        self._queued_cost = sum([engine.queued_cost for engine in engines])
+        self._latency_per_cost_s = max([each.latency_per_cost_s for each in engines], default=0.0)
         slots, expected_s, alone_s = 0, 0.0, 0.0
         uploading = max(0, self.admission.rif - sum([engine.inside for engine in engines]))
         for engine in engines:
@@ -297,7 +294,7 @@ class WorkerService:
             self.admission.check_boot_id(request)
         return await handler(request)
 
-    def _load_answer(self, request: web.Request) -> tuple[bytes, LoadReport]:
+    def _load_answer(self, request: RequestHead) -> tuple[bytes, LoadReport]:
         """The load as JSON, and for the header: to who shows a lease, as it concerns that tenant.
 
         A lease that no image came with yet is not verified for that; it counts as a new tenant's.

@@ -73,7 +73,7 @@ async def _zmq_ports(
             f"--zmq-port needs ZeroMQ ({error}): pip install 'fingerpost[zmq]'"
         ) from error
     keep_freed_memory()
-    server = ZmqServer(service.context, config, metrics)
+    server = ZmqServer(service.context, config, metrics, service.shared)
     try:
         yield {"zmq": await server.start(config.host, config.zmq.port)}
     finally:
@@ -98,7 +98,9 @@ async def _grpc_ports(
         raise ConfigurationError(
             f"--grpc-port needs gRPC ({error}): pip install 'fingerpost[grpc]'"
         ) from error
-    server = GrpcServer(service.context, config, metrics, GrpcModelControl(control, access))
+    server = GrpcServer(
+        service.context, config, metrics, service.shared, GrpcModelControl(control, access)
+    )
     try:
         yield {"grpc": await server.start(config.host, config.grpc_port)}
     finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.errors.retry_after import read_retry_after
 from fingerpost.registry.names import is_service
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRAC
 _KEY: Final = "Idempotency-Key"
 _BUSY: Final = frozenset({429, 503})
 _BROKEN: Final = frozenset({502, 504})
-_MAX_RETRY_AFTER_S: Final = 60.0
 
 # Whether an error is a refused connection (`refused`), another failure of the worker (`failed`), or
 # neither (`abandoned`).
@@ -110,5 +111,4 @@ async def send_routed(
 
 
 def _retry_after_s(answer: Answered) -> float | None:
-    value = str(answer.headers.get("Retry-After", ""))
-    return min(float(value), _MAX_RETRY_AFTER_S) if value.isascii() and value.isdigit() else None
+    return read_retry_after(str(answer.headers.get("Retry-After", "")), time.time())

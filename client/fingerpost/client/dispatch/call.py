@@ -93,6 +93,7 @@ class Call:
         lease: the lease that the last attempt carried.
         silent: what was said of the workers that fell silent on the image.
         foreign: the request for foreign workers with some metadata, made at the first attempt.
+        left_out: all workers are left out for overload; of a request that the caller sends itself.
         disowned: ids of the peers that are not what their entries say.
         unknown: the error of the last of them that does not serve the model.
         image_bytes: how many bytes the encoded image has; for an image that is sent while it is
@@ -116,6 +117,7 @@ class Call:
         "last_error",
         "lease",
         "leave",
+        "left_out",
         "peer",
         "priority",
         "reference",
@@ -152,6 +154,7 @@ class Call:
         self.retried: tuple[str, ...] = ()
         self.leave: Callable[[], None] | None = None
         self.lease = ""
+        self.left_out = False
         self.frame: Frame | None = None
         self.silent: tuple[str, ...] = ()
         self.peer: Instance | None = None

@@ -179,6 +179,7 @@ async def _picked(
             check_served(service, call, late=now >= no_worker_until)
             await service.changed(no_worker_until - now)
             continue
+        call.left_out = pick.overloaded
         pause_s = max(0.0, pick.until - now) + config.routing.retries.backoff_s(rounds, rng)
         rounds += 1
         tried = frozenset()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.dispatch.endings import (
     check_served,
+    left_out,
     too_late,
     unknown_service,
     worth_another_entry,
@@ -207,7 +208,9 @@ class Dispatcher:
             elif pick.until >= call.deadline and not pick.full:
                 if called:
                     service.turn_done(call.reference)
-                raise too_late(call, service) from call.last_error
+                raise left_out(call, wait_s=pick.until - now, left_s=call.deadline - now) from (
+                    call.last_error
+                )
             elif pick.overloaded:
                 line = service.waiting(call.reference)
                 await line.turn(call.began, until=pick.until, again=called)

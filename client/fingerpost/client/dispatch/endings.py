@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_served",
+    "left_out",
     "too_late",
     "unknown_service",
     "worth_another_entry",
@@ -32,6 +33,21 @@ def too_late(call: Call, service: Service | None) -> DeadlineExceeded:
     )
 
 
+def left_out(call: Call, *, wait_s: float, left_s: float) -> DeadlineExceeded:
+    """The error of a call before its deadline: until then no worker takes it.
+
+    Args:
+        wait_s: until the first worker may be asked again.
+        left_s: until the deadline.
+    """
+    last = "" if call.last_error is None else f"; the last one failed: {call.last_error}"
+    return DeadlineExceeded(
+        f"{call.reference}: not before the deadline, which is in {left_s:.3g} s: all workers have "
+        f"asked to be left alone (Retry-After), the first for {wait_s:.3g} s more, after "
+        f"{call.attempts} attempts{last}"
+    )
+
+
 def _cause(call: Call, service: Service | None) -> str:
     if call.last_error is not None:
         return f"the last one failed: {call.last_error}"
@@ -42,6 +58,8 @@ def _cause(call: Call, service: Service | None) -> str:
         return f"it is not known yet where the workers are: {reason}"
     if not service.watch.view.instances:
         return "no healthy worker serves it"
+    if call.left_out:
+        return "all workers that serve it had asked to be left alone (Retry-After)"
     if call.peer is not None:
         return f"{call.peer.address} had not answered yet; give more time (timeout_s)"
     return "give more time (timeout_s)"

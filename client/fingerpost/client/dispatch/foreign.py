@@ -201,7 +201,12 @@ async def _in_a_thread_if_long(answer: Answer, read: Callable[[], Reply]) -> Rep
 
 def _failed(answer: Answer, model: ForeignModel, call: Call, peer: str) -> Reply:
     outcome, error = status_error(
-        answer.status, answer.body, peer, model.path, retry_after_s(answer.fields)
+        answer.status,
+        answer.body,
+        peer,
+        model.path,
+        retry_after_s(answer.fields),
+        asks_to_wait=b"retry-after" in answer.fields,
     )
     if call.head_bytes and type(error) is ImageError:  # 400 or 411
         error = InvalidRequest(error.message)

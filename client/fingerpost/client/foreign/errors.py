@@ -38,7 +38,13 @@ _LETTERS: Final = 300
 
 
 def status_error(
-    status: int, body: bytes, peer: str, path: str, retry_after_s: float | None
+    status: int,
+    body: bytes,
+    peer: str,
+    path: str,
+    retry_after_s: float | None,
+    *,
+    asks_to_wait: bool = False,
 ) -> tuple[Outcome, FingerpostError]:
     """The outcome and the error of an answer whose status is not 200.
 
@@ -48,11 +54,15 @@ def status_error(
 
     Args:
         path: that was asked.
+        retry_after_s: for how long the peer asks to be left alone, where that is believed.
+        asks_to_wait: it has `Retry-After`, of any value.
     """
     said = f"{peer}: HTTP {status} at {path}: {body[:_LETTERS].decode('utf-8', 'replace')}"
     if (kind := _IMAGE.get(status)) is not None:
         return Outcome.ANSWERED, kind(said)
-    if status == 429 or (status == 503 and (retry_after_s is not None or _FULL in body)):
+    if status == 429 or (
+        status == 503 and (retry_after_s is not None or asks_to_wait or _FULL in body)
+    ):
         return Outcome.OVERLOADED, Overloaded(said, retry_after_s=retry_after_s)
     if status in _ABSENT:
         return Outcome.STALE, UnknownPath(f"{said} (metadata path, model)")

@@ -9,9 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
-
 from fingerpost.client.foreign.boxes import ImageFrame, sent_boxes
+from fingerpost.client.foreign.values import (
+    MAX_AXES,
+    TOLERANCE,
+    NotReadError,
+    answered_json,
+    flat_items,
+    is_number,
+    only_output,
+)
 from fingerpost.client.tasks.arrays import array_of_items
 from fingerpost.client.tasks.inference import Inference
 from fingerpost.client.tasks.results import (
@@ -32,13 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_task"]
 
-_MAX_AXES: Final = 16
-# Rounding of float16; more is not a score.
-_TOLERANCE: Final = 1e-3
-
-
-class _NotReadError(Exception):
-    """The answer is not one of the task."""
+# As `max_answer_bytes` allows, at two bytes each.
+_MAX_ITEMS: Final = 1 << 25
 
 
 class _Tensor(NamedTuple):
@@ -76,10 +78,7 @@ def read_task(
         BadAnswer: it is not JSON, or has no tensors that the task can read; the message names the
             tensor and its shape.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadAnswer(f"{peer}: its answer is not JSON: {body[:200]!r}") from error
+    value = answered_json(body, peer)
     meta: dict[str, Any] = {"model": names[0], "version": names[1]}
     try:
         if model.task == "json":
@@ -87,7 +86,7 @@ def read_task(
         else:
             outputs = _v2(value) if model.protocol == "v2" else _tfserving(value)
             typed = _typed(model, outputs, labels, frame, meta)
-    except (_NotReadError, ValueError, OverflowError) as why:
+    except (NotReadError, ValueError, OverflowError) as why:
         raise BadAnswer(f"{peer}: {why}: {body[:200]!r}") from why
     image = InferredImage(name="data")
     return Inference(model=names[0], version=names[1], results=(image,), typed=typed)
@@ -104,15 +103,15 @@ def _typed(
         return Tensors(outputs={name: _array(each) for name, each in outputs.items()}, **meta)
     if model.task == "detection":
         return _detection(model, outputs, labels, frame, meta)
-    row = _chosen(outputs, model.output or next(iter(outputs)))
+    row = outputs[only_output(outputs, model.output)]
     _check_finite(row)
     if math.prod(row.shape) != max(row.shape, default=1) or not row.data:
-        raise _NotReadError(f"{row.described} is not one row of numbers")
+        raise NotReadError(f"{row.described} is not one row of numbers")
     array = array_of_items("FP32", (len(row.data),), row.data)
     if model.task == "embedding":
         return Embedding(vector=array, **meta)
     if labels and len(labels) != len(row.data):
-        raise _NotReadError(f"{row.described} has not as many numbers as {len(labels)} labels")
+        raise NotReadError(f"{row.described} has not as many numbers as {len(labels)} labels")
     return Regression(values=array, labels=tuple(labels), **meta)
 
 
@@ -124,22 +123,22 @@ def _detection(
     meta: dict[str, Any],
 ) -> TaskResult:
     if frame is None:
-        raise _NotReadError("boxes need one image, not named inputs")
-    boxes, scores, classes = (_chosen(outputs, name) for name in model.detection)
+        raise NotReadError("boxes need one image, not named inputs")
+    boxes, scores, classes = (outputs[only_output(outputs, name)] for name in model.detection)
     count = len(scores.data)
     for each, shape in ((boxes, (count, 4)), (scores, (count,)), (classes, (count,))):
         sides = tuple(side for side in each.shape if side != 1)
         if len(each.data) != math.prod(shape) or sides != tuple(s for s in shape if s != 1):
-            raise _NotReadError(f"{each.described} is not {list(shape)}")
+            raise NotReadError(f"{each.described} is not {list(shape)}")
         _check_finite(each)
-    if count and not -_TOLERANCE <= min(scores.data) <= max(scores.data) <= 1 + _TOLERANCE:
-        raise _NotReadError(f"{scores.described} has scores that are not from 0 to 1")
+    if count and not -TOLERANCE <= min(scores.data) <= max(scores.data) <= 1 + TOLERANCE:
+        raise NotReadError(f"{scores.described} has scores that are not from 0 to 1")
     numbers = [int(each) - model.first_class for each in classes.data]
     if any(int(each) != each for each in classes.data):
-        raise _NotReadError(f"{classes.described} has classes that are not whole numbers")
+        raise NotReadError(f"{classes.described} has classes that are not whole numbers")
     highest = len(labels) - 1 if labels else 2**31
     if numbers and not 0 <= min(numbers) <= max(numbers) <= highest:
-        raise _NotReadError(
+        raise NotReadError(
             f"{classes.described} has class {max(numbers, key=abs)} (first_class is "
             f"{model.first_class}), but the classes are 0 to {highest}"
         )
@@ -157,29 +156,23 @@ def _detection(
     )
 
 
-def _chosen(outputs: dict[str, _Tensor], name: str) -> _Tensor:
-    if name not in outputs:
-        raise _NotReadError(f"it has no output {name!r}, but {', '.join(outputs)}")
-    return outputs[name]
-
-
 def _check_finite(tensor: _Tensor) -> None:
-    if not all(_is_number(each) and math.isfinite(each) for each in tensor.data):
-        raise _NotReadError(f"{tensor.described} has something else than finite numbers")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not all(is_number(each) and math.isfinite(each) for each in tensor.data):
+        raise NotReadError(f"{tensor.described} has something else than finite numbers")
 
 
 def _array(tensor: _Tensor) -> Any:
     if tensor.datatype == "BYTES":
         data = [each.encode() if isinstance(each, str) else each for each in tensor.data]
         if not all(isinstance(each, bytes) for each in data):
-            raise _NotReadError(f"{tensor.described} has something else than texts")
+            raise NotReadError(f"{tensor.described} has something else than texts")
         return array_of_items("BYTES", tensor.shape, data)
     if not all(isinstance(each, int | float) for each in tensor.data):
-        raise _NotReadError(f"{tensor.described} has something else than numbers")
+        raise NotReadError(f"{tensor.described} has something else than numbers")
+    if tensor.datatype == "BOOL" and not all(each in (0, 1) for each in tensor.data):
+        raise NotReadError(f"{tensor.described} has something else than truth values")
+    if "INT" in tensor.datatype and not all(each == int(each) for each in tensor.data):
+        raise NotReadError(f"{tensor.described} has something else than whole numbers")
     return array_of_items(tensor.datatype, tensor.shape, tensor.data)
 
 
@@ -188,34 +181,38 @@ def _v2(value: Any) -> dict[str, _Tensor]:
     found: dict[str, _Tensor] = {}
     for each in listed if isinstance(listed, list) else ():
         name = each.get("name") if isinstance(each, dict) else None
-        if not isinstance(name, str):
-            raise _NotReadError("an output has no name")
+        if not isinstance(name, str) or name in found:
+            raise NotReadError("an output has no name, or that of another one")
         shape, datatype, data = each.get("shape"), each.get("datatype"), each.get("data")
-        if datatype not in DATATYPES and datatype != "BYTES":
-            raise _NotReadError(f"output {name!r} has the datatype {str(datatype)[:40]!r}")
+        if not isinstance(datatype, str) or datatype not in (*DATATYPES, "BYTES"):
+            raise NotReadError(f"output {name!r} has the datatype {str(datatype)[:40]!r}")
         if (
             not isinstance(shape, list)
-            or len(shape) > _MAX_AXES
+            or len(shape) > MAX_AXES
             or not all(type(side) is int and side >= 0 for side in shape)
         ):
-            raise _NotReadError(f"output {name!r} has the shape {str(shape)[:80]}")
+            raise NotReadError(f"output {name!r} has the shape {str(shape)[:80]}")
         if not isinstance(data, list):
-            raise _NotReadError(f"output {name!r} has no data")
-        flat = _flat(data)
+            raise NotReadError(f"output {name!r} has no data")
+        flat = flat_items(data, f"output {name!r}")
         if math.prod(shape) != len(flat):
-            raise _NotReadError(f"output {name!r} has the shape {shape} and {len(flat)} numbers")
+            raise NotReadError(f"output {name!r} has the shape {shape} and {len(flat)} numbers")
+        if math.prod(side or 1 for side in shape) > _MAX_ITEMS:
+            raise NotReadError(f"output {name!r} has the shape {str(shape)[:80]} and no numbers")
         one = len(shape) > 1 and shape[0] == 1
         found[name] = _Tensor(name, datatype, tuple(shape[1:] if one else shape), flat)
     if not found:
-        raise _NotReadError("its answer has no outputs")
+        raise NotReadError("its answer has no outputs")
     return found
 
 
 def _tfserving(value: Any) -> dict[str, _Tensor]:
     rows = value.get("predictions") if isinstance(value, dict) else None
     if not isinstance(rows, list) or len(rows) != 1:
-        raise _NotReadError("its answer has not one prediction for one item")
+        raise NotReadError("its answer has not one prediction for one item")
     named = rows[0] if isinstance(rows[0], dict) else {"output": rows[0]}
+    if not named:
+        raise NotReadError("its answer has no outputs")
     return {name: _nested(name, each) for name, each in named.items()}
 
 
@@ -225,8 +222,8 @@ def _nested(name: str, value: Any) -> _Tensor:
     flat = [value]
     while flat and isinstance(flat[0], list):
         lengths = {len(each) if isinstance(each, list) else -1 for each in flat}
-        if len(lengths) != 1 or len(shape) == _MAX_AXES:
-            raise _NotReadError(f"output {name!r} is ragged")
+        if len(lengths) != 1 or len(shape) == MAX_AXES:
+            raise NotReadError(f"output {name!r} is ragged")
         shape.append(lengths.pop())
         flat = [item for each in flat for item in each]
     kinds = {type(each) for each in flat}
@@ -234,12 +231,3 @@ def _nested(name: str, value: Any) -> _Tensor:
     if kinds == {int}:
         datatype = "INT64"
     return _Tensor(name, datatype, tuple(shape), flat)
-
-
-def _flat(value: list[Any]) -> list[Any]:
-    flat = value
-    for _ in range(_MAX_AXES):
-        if not any(isinstance(each, list) for each in flat):
-            return flat
-        flat = [i for each in flat for i in (each if isinstance(each, list) else (each,))]
-    raise _NotReadError("an output has too deeply nested lists")

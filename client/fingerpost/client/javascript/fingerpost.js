@@ -546,7 +546,8 @@ function errorOf(error, response) {
       // Another process has the address, or the lease is over: a fresh answer of the proxy helps.
       retryable: Boolean(error.retryable) || response.status === 421 || response.status === 401,
       status: response.status,
-      retryAfterS: seconds > 0 ? seconds : undefined,
+      // More than an hour is a mistake more often than a wish.
+      retryAfterS: seconds > 0 && seconds <= 3600 ? seconds : undefined,
     },
   );
 }

@@ -77,8 +77,9 @@ def array_of_items(datatype: str, shape: tuple[int, ...], items: list[Any]) -> A
     if numpy is None or datatype == "BYTES":
         return _nested(items, shape)
     try:
-        return numpy.array(items, DATATYPES[datatype]).reshape(shape)
-    except TypeError as error:
+        with numpy.errstate(over="raise"):
+            return numpy.array(items, DATATYPES[datatype]).reshape(shape)
+    except (TypeError, FloatingPointError) as error:
         raise ValueError(str(error)) from error
 
 

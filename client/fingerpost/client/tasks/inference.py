@@ -25,9 +25,8 @@ from fingerpost.registry.peer_answer import decode_answer
 if TYPE_CHECKING:
     from fingerpost.client.wire import Prediction
 
-__all__ = ["HEADER_FIELD", "Inference", "classification", "read_inference"]
+__all__ = ["Inference", "classification", "read_inference"]
 
-HEADER_FIELD: Final = b"inference-header-content-length"
 _decoder: Final = msgspec.json.Decoder(InferAnswer)
 
 
@@ -44,7 +43,7 @@ def read_inference(header_length: bytes | None, body: bytes, address: str) -> In
     """The inference in an answer with status 200.
 
     Args:
-        header_length: the value of `HEADER_FIELD`; None where the answer is JSON alone.
+        header_length: the value of `wire.HEADER_FIELD`; None where the answer is JSON alone.
         body: the JSON, and the arrays behind it.
         address: names the peer in errors.
 

@@ -19,6 +19,7 @@ from fingerpost.client.wire import ErrorBody, Prediction, TimingsMs
 __all__ = [
     "BINARY_TYPE",
     "DATATYPES",
+    "HEADER_FIELD",
     "HEADER_LENGTH",
     "LENGTH",
     "InferAnswer",
@@ -29,6 +30,8 @@ __all__ = [
 
 BINARY_TYPE: Final = "application/octet-stream"
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+# The same as the client reads it.
+HEADER_FIELD: Final = HEADER_LENGTH.lower().encode()
 # The protocol's names of numbers, and their codes in NumPy's and `array`'s style.
 DATATYPES: Final = {
     "BOOL": "?",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from fingerpost.client.routing import Outcome
 from fingerpost.client.wire import WORKER_HEADER, ReceivedAnswer
 from fingerpost.errors import FingerpostError
+from fingerpost.errors.retry_after import read_retry_after
 from fingerpost.registry import LOAD_HEADER
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ __all__ = ["Reply", "report_of", "retry_after_s", "worker_of"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
 _WORKER_FIELD: Final = WORKER_HEADER.lower().encode()
-# No peer can ask to be left alone for longer.
-_MAX_RETRY_AFTER_S: Final = 60.0
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,6 @@ def worker_of(answer: Answer) -> str:
 
 
 def retry_after_s(fields: Mapping[bytes, bytes]) -> float | None:
-    """The seconds of an answer's `Retry-After`; None where it has none."""
-    # RFC 9110 also allows a date, but Fingerpost's workers send seconds.
-    value = fields.get(b"retry-after", b"")
-    return min(float(value), _MAX_RETRY_AFTER_S) if value.isdigit() else None
+    """The seconds of an answer's `Retry-After`; None where it has none that is believed."""
+    value = fields.get(b"retry-after")
+    return None if value is None else read_retry_after(value.decode("latin-1"), time.time())

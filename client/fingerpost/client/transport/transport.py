@@ -304,7 +304,8 @@ class Transport:
         try:
             if infer:
                 # Not at the top: most clients only classify.
-                from fingerpost.client.tasks.inference import HEADER_FIELD, read_inference
+                from fingerpost.client.tasks.inference import read_inference
+                from fingerpost.client.tasks.wire import HEADER_FIELD
 
                 found: ReceivedAnswer | Inference = read_inference(
                     fields.get(HEADER_FIELD), body, address

@@ -13,12 +13,13 @@
                                        <-     "", ended
 
 Each comma separates two frames. A message of three frames carries an image or its answer, one of
-two carries an order, JSON with a `type`. `docs/protocols.md` says it all.
+four an answer and the arrays that its JSON describes, and one of two carries an order, JSON with a
+`type`. `docs/protocols.md` says it all.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -59,6 +60,9 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
         lease: the signed right to send images, where the worker asks for one.
         priority: the class of all images; on the wire `class`.
         boot_id: of the process that is meant; 0 if any will do.
+        infer: the answers are those of the model's task, whatever that is.
+        binary: arrays of answers are wanted as bytes, in a frame of their own; with `infer`.
+        mask, size: of the answers of a segmentation; with `infer`.
     """
 
     model: str = ""
@@ -66,6 +70,10 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     lease: str = ""
     priority: str = msgspec.field(default="", name="class")
     boot_id: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
+    infer: bool = False
+    binary: bool = False
+    mask: Literal["png", "rle"] = "png"
+    size: Literal["image", "model"] = "image"
 
 
 class EndStream(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
@@ -84,12 +92,15 @@ class ImageHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         waited_ms: for how long its client has waited already, where workers refused it.
         suspect: a worker fell silent on it.
         traceparent: the trace that it belongs to.
+        json_bytes: the bytes behind this are not an image, but inputs by their names, in the binary
+            form of the Open Inference Protocol, of which so many are JSON; in streams with `infer`.
     """
 
     deadline_ms: float | None = None
     waited_ms: Annotated[int, msgspec.Meta(ge=0, lt=10**9)] = 0
     suspect: bool = False
     traceparent: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    json_bytes: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] | None = None
 
 
 class StreamOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):

@@ -55,11 +55,6 @@ class ZmqRoute(DirectRoute):
             self._trusted = read_public_keys(Path(config.zmq_workers))
         self._places: dict[str, Place] = {}
 
-    @property
-    def always_encrypts(self) -> bool:
-        """Whether no image may go in clear."""
-        return self._trusted is not None
-
     def place(self, target: str) -> Place | None:
         """Where the worker with this `Instance.target` listens."""
         return self._places.get(target)

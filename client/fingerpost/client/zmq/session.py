@@ -13,6 +13,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from fingerpost.client.frames import Ended
+from fingerpost.client.tasks.wire import HEADER_FIELD
 from fingerpost.client.transport.answer import Answer
 from fingerpost.client.zmq.messages import (
     CANCEL,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "ZmqSession"]
 
 _LOAD_FIELD: Final = LOAD_HEADER.lower().encode()
+# Key, answer, load, and arrays.
+_MAX_FRAMES: Final = 4
 _LINGER_MS: Final = 100
 _PING_MS: Final = 2_000
 # A worker that answers no ping for so long is gone, or its process is stopped.
@@ -155,7 +158,7 @@ class ZmqSession:
             self._socket.setsockopt(option, value)
         self._events = self._socket.get_monitor_socket(_EVENTS)
         self._monitor = SocketReader(self._events, self._event, max_frames=2)
-        self._reader = SocketReader(self._socket, self._message, max_frames=3)
+        self._reader = SocketReader(self._socket, self._message, max_frames=_MAX_FRAMES)
         self._timer = self._loop.call_later(connect_timeout_s, self._late, connect_timeout_s)
         try:
             self._socket.connect(endpoint)
@@ -266,14 +269,14 @@ class ZmqSession:
 
     def _message(self, frames: list[zmq.Frame]) -> None:
         key = frames[0].bytes
-        if len(frames) == 3:
+        if 3 <= len(frames) <= _MAX_FRAMES:
             exchange = self._sent.pop(key, None)
             if exchange is None:
                 self._broken("an answer for no image")
                 return
             self._give_back(exchange.size)
             if not exchange.waiting.done():
-                exchange.waiting.set_result(_answer(frames[1].bytes, frames[2].bytes))
+                exchange.waiting.set_result(_answer(*[frame.bytes for frame in frames[1:]]))
             return
         if len(frames) != 2:
             self._broken(f"a message of {len(frames)} frames")
@@ -367,10 +370,14 @@ class ZmqSession:
         raise self._end or Unreachable(f"{self._peer}: the connection was closed")
 
 
-def _answer(body: bytes, load: bytes) -> Answer:
+def _answer(body: bytes, load: bytes, arrays: bytes | None = None) -> Answer:
     """An answer as HTTP would have it."""
     try:
         status = _status.decode(body).status
     except HEAD_ERRORS:
         status = 502
-    return Answer(status, {_LOAD_FIELD: load} if load else {}, body)
+    fields = {_LOAD_FIELD: load} if load else {}
+    if arrays is not None:
+        fields[HEADER_FIELD] = b"%d" % len(body)
+        body += arrays
+    return Answer(status, fields, body)

@@ -13,6 +13,7 @@ import zmq
 
 from fingerpost.client.images.load import load_image
 from fingerpost.client.images.oneshot import OneShot
+from fingerpost.client.tasks.wire import HEADER_LENGTH
 from fingerpost.client.transport.reply import Reply
 from fingerpost.client.transport.transport import Transport, failed
 from fingerpost.client.wire import CLASS_HEADER, SUSPECT_HEADER, WAITED_HEADER
@@ -20,7 +21,6 @@ from fingerpost.client.zmq.messages import ImageHead, OpenStream
 from fingerpost.client.zmq.session import Exchange, ZmqSession
 from fingerpost.errors import (
     BadAnswer,
-    ConfigurationError,
     Draining,
     ImageError,
     ImageTooLarge,
@@ -62,7 +62,7 @@ class _Stream:
 
 
 class ZmqTransport(Transport):
-    """Streams to all workers. Load reports, and inferences of any task, go over HTTP as ever.
+    """Streams to all workers. Load reports go over HTTP as ever.
 
     Make it inside a running loop.
     """
@@ -120,18 +120,8 @@ class ZmqTransport(Transport):
         """See `Transport.classify`.
 
         Raises:
-            ConfigurationError: an inference of any task, and nothing may go in clear.
             ImageError: the source of a one-shot image failed.
         """
-        if infer:
-            if self._zmq_route.always_encrypts:
-                raise ConfigurationError(
-                    "infer goes over HTTP, and zmq_workers wants all images encrypted by ZeroMQ: "
-                    "use a client with transport='http' and TLS"
-                )
-            return await super().classify(
-                address, model, top, attempt, headers, boot_id=boot_id, lease=lease, infer=True
-            )
         place = self._zmq_route.place(address)
         if place is None:
             return failed(Unreachable(f"{address} has no ZeroMQ port any more"), address, attempt)
@@ -140,7 +130,7 @@ class ZmqTransport(Transport):
             data = attempt.data = await _whole(data)
         headers = headers or {}
         priority = headers.get(CLASS_HEADER, "")
-        stream = _Stream(address, place, _order(model, top, lease, priority, boot_id))
+        stream = _Stream(address, place, _order(model, top, lease, priority, boot_id, infer=infer))
         exchange = Exchange(attempt, len(data), address)
         self._deadlines.add(exchange)
         try:
@@ -152,7 +142,7 @@ class ZmqTransport(Transport):
             return failed(error, address, attempt)
         finally:
             self._deadlines.discard(exchange)
-        return self._read(address, answer)
+        return self._read(address, answer, infer=infer)
 
     async def _exchange_on(
         self, stream: _Stream, headers: Mapping[str, str], exchange: Exchange
@@ -168,6 +158,7 @@ class ZmqTransport(Transport):
                 waited_ms=int(headers.get(WAITED_HEADER, 0)),
                 suspect=SUSPECT_HEADER in headers,
                 traceparent=headers.get("traceparent", ""),
+                json_bytes=int(headers[HEADER_LENGTH]) if HEADER_LENGTH in headers else None,
             )
             try:
                 return await session.exchange(msgspec.json.encode(head), exchange)
@@ -215,8 +206,18 @@ class ZmqTransport(Transport):
 
 
 @lru_cache(maxsize=4096)
-def _order(model: str, top: int, lease: str, priority: str, boot_id: int) -> OpenStream:
-    return OpenStream(model=model, top=top, lease=lease, priority=priority, boot_id=boot_id)
+def _order(
+    model: str, top: int, lease: str, priority: str, boot_id: int, *, infer: bool
+) -> OpenStream:
+    return OpenStream(
+        model=model,
+        top=top,
+        lease=lease,
+        priority=priority,
+        boot_id=boot_id,
+        infer=infer,
+        binary=infer,
+    )
 
 
 def _made_up() -> CurveKeys:

@@ -75,6 +75,24 @@ def doctor(
             max=65535,
         ),
     ] = None,
+    zmq_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port at which workers will serve ZeroMQ (--zmq-port of theirs).",
+            show_default=False,
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    uds: Annotated[
+        str | None,
+        typer.Option(
+            "--uds",
+            metavar="PATH",
+            help="Unix socket at which workers will listen (--uds of theirs).",
+            show_default=False,
+        ),
+    ] = None,
     serving: Annotated[
         float | None,
         typer.Option(
@@ -115,6 +133,9 @@ def doctor(
         port=port,
         grpc_port=grpc_port,
         xds_port=xds_port,
+        zmq_port=zmq_port,
+        uds=uds,
+        token_file=token_file,
         serving_s=serving,
     )
     if json:

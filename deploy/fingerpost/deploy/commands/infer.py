@@ -25,10 +25,11 @@ from fingerpost.client.tasks.results import (
 from fingerpost.deploy import options
 from fingerpost.deploy.console import err, out, print_json
 from fingerpost.deploy.file_names import name_to_json
+from fingerpost.deploy.named_inputs import read_inputs
 from fingerpost.deploy.options.cluster import ClusterTarget, takes_cluster_options
 from fingerpost.deploy.setting_names import with_options
 from fingerpost.deploy.whole_run import OF_ALL_IMAGES, check_model
-from fingerpost.errors import ConfigurationError, FingerpostError
+from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +50,19 @@ def add_to(app: typer.Typer) -> None:
 
 def infer(
     *,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files.")
+    ] = None,
     model: Annotated[str, typer.Option(metavar="NAME", help="The name of a cluster's model.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=FILE",
+            help="An input of one item of a model of several, instead of images; repeat it for "
+            "each. NAME=NUMBERS gives numbers: 0.5, or lists as JSON, also in a file .json.",
+        ),
+    ] = None,
     top: Annotated[
         int, typer.Option(min=1, help="Most labels, of a classification or multilabel model.")
     ] = 5,
@@ -70,15 +82,28 @@ def infer(
 ) -> None:
     """Ask a model of any task about image files: boxes, masks, vectors, numbers or labels.
 
+    A model of several inputs gets one item: --input left=a.jpg --input right=b.jpg.
+
     Without --proxy, --registry or --consul, the proxy on this machine is asked. The exit status is
     1 if an image failed.
     """
     from fingerpost.client import ClientConfig
 
+    named = read_inputs(inputs or ())
+    if bool(images) == bool(named):
+        raise ConfigurationError(
+            "give image files, or each input of one item by its name (--input NAME=FILE)"
+        )
+    if named and save is not None:
+        raise ConfigurationError("--save goes with image files, not with --input")
+    images = images or []
     targets = {} if save is None else _targets(images, save)
     config = ClientConfig(timeout_s=deadline, wait_for_ready_s=wait_for_ready)
     client = cluster.client(config, relay=relay, priority=priority)
-    failed = asyncio.run(_infer(client, images, model, top, targets, json=json))
+    if named:
+        failed = asyncio.run(_infer_item(client, named, model, top, json=json))
+    else:
+        failed = asyncio.run(_infer(client, images, model, top, targets, json=json))
     if failed:
         raise typer.Exit(1)
 
@@ -115,20 +140,43 @@ async def _infer(
     return failed
 
 
-def _show_error(image: Path, error: FingerpostError, *, json: bool) -> None:
+async def _infer_item(
+    client: Client, named: Mapping[str, Any], model: str, top: int, *, json: bool
+) -> int:
+    """Ask about one item of several inputs; 1 if it failed."""
+    what = " ".join(named)
+    async with client:
+        await check_model(client, model)
+        try:
+            answer = await client.infer(named, model, top=top)
+        except OF_ALL_IMAGES:
+            raise
+        except FingerpostError as error:
+            _show_error(what, error, json=json, field="inputs")
+            return 1
+    _show(what, answer, json=json, field="inputs")
+    return 0
+
+
+def _show_error(
+    what: Path | str, error: FingerpostError, *, json: bool, field: str = "image"
+) -> None:
+    message = with_options(error)
+    if field == "image" and isinstance(error, InvalidRequest):
+        message += " (several inputs of one item: --input NAME=FILE for each)"
     if json:
-        body = {"code": error.code, "message": with_options(error)}
-        print_json({**name_to_json(str(image), "image"), "error": body})
+        body = {"code": error.code, "message": message}
+        print_json({**name_to_json(str(what), field), "error": body})
     else:
-        err.print(f"{image}: {with_options(error)}")
+        err.print(f"{what}: {message}")
 
 
-def _show(image: Path, answer: TaskResult, *, json: bool) -> None:
+def _show(what: Path | str, answer: TaskResult, *, json: bool, field: str = "image") -> None:
     if json:
         members = {"task": type(answer).__name__.lower().removesuffix("answer"), **_members(answer)}
-        print_json({**name_to_json(str(image), "image"), **members})
+        print_json({**name_to_json(str(what), field), **members})
     else:
-        out.print(f"{image}: {_text(answer)}")
+        out.print(f"{what}: {_text(answer)}")
         sys.stdout.flush()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -21,16 +21,13 @@ from fingerpost.deploy.options.model import ModelOptions, takes_model_options
 from fingerpost.deploy.options.registry import takes_registry_options
 from fingerpost.deploy.options.served_models import many_models, one_model
 from fingerpost.deploy.options.tls import takes_server_tls_options
-from fingerpost.deploy.without_tls import warn_without_curve, warn_without_tls
+from fingerpost.deploy.processes.worker_process import PreparedWorker, run_worker
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.security.secret_file import warn_if_public
 from fingerpost.security.tls.config import TlsConfig
 
-if TYPE_CHECKING:
-    from fingerpost.worker.backends.devices import Placement
-
-__all__ = ["add_to"]
+__all__ = ["add_to", "worker", "worker_command"]
 
 _MODEL: Final = "One model (--model)"
 _MODELS: Final = "Versions, and several models"
@@ -44,8 +41,19 @@ def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
-    command = takes_server_tls_options(takes_model_options(worker), asks_workers=False)
-    app.command()(takes_registry_options(command))
+    app.command()(worker_command(_serve))
+
+
+def worker_command(run: Callable[..., None]) -> Callable[..., None]:
+    """A subcommand with the options of `fingerpost worker`; `run` gets what `worker` takes."""
+    command = takes_model_options(functools.wraps(worker)(run))
+    return takes_registry_options(takes_server_tls_options(command, asks_workers=False))
+
+
+def _serve(**values: Any) -> None:
+    start_logging(values["log_level"], values["log_format"])
+    service_manager = ServiceManager.take(os.environ)
+    run_worker(worker(**values), service_manager)
 
 
 def worker(
@@ -270,9 +278,9 @@ def worker(
     model_options: ModelOptions,
     registry_config: RegistryConfig,
     tls: TlsConfig | None,
-) -> None:
+) -> PreparedWorker:
     """Load models, warm them up, register them, and serve them until SIGTERM."""
-    from fingerpost.deploy.processes.device_workers import run_device_workers
+    del log_level, log_format  # of the process, and not of the worker
     from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.config import CheckConfig
     from fingerpost.registry.connection_config import ConnectionConfig
@@ -291,25 +299,8 @@ def worker(
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.fairness.flow import parse_classes
     from fingerpost.worker.images import ImageConfig
-    from fingerpost.worker.tasks.loading import load_model
 
-    start_logging(log_level, log_format)
-    service_manager = ServiceManager.take(os.environ)
-    placement, *others = placements(device, devices, processes_per_device, memory_fraction)
-    if others:
-        chosen = (placement, *others)
-        run_device_workers(
-            chosen,
-            _process_arguments(chosen, threads),
-            port=port,
-            more_ports={"--grpc-port": grpc_port, "--zmq-port": zmq_port},
-            uds=uds,
-            grace_s=lease + 40,
-            follow_parent=follow_parent,
-            service_manager=service_manager,
-        )
-        return
-    os.environ.update(placement.environment())
+    chosen = placements(device, devices, processes_per_device, memory_fraction)
     config = WorkerConfig(
         registry=registry,
         registry_config=dataclasses.replace(
@@ -344,7 +335,7 @@ def worker(
         ),
         drain=DrainConfig(lease_s=lease),
         models=ModelsConfig(
-            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=placement
+            poll_s=poll, admin_token=_admin_token(admin_token_file), placement=chosen[0]
         ),
         leases=LeasesConfig(
             required=require_lease,
@@ -355,8 +346,6 @@ def worker(
         telemetry=TelemetryConfig(access_log=access_log, tracing=tracing),
         tls=tls,
     )
-    warn_without_tls("worker", host, tls, insecure=insecure)
-    warn_without_curve(host, config.zmq, insecure=insecure)
     if model is not None and models is None and only is None:
         source = one_model(model, version, versions, model_options)
     elif models is not None and model is None:
@@ -369,22 +358,14 @@ def worker(
         source = many_models(models, only, versions, model_options)
     else:
         raise typer.BadParameter("give either --model PATH or --models FOLDER [--only NAME,...]")
-    from fingerpost.registry.descriptors import raise_descriptor_limit
-    from fingerpost.worker.eventloop import run_main
-    from fingerpost.worker.worker import Worker
-
-    loading = placement.load_config(threads)
-    serving = Worker(source, lambda files: load_model(files, loading), config)
-    raise_descriptor_limit()
-    run_main(serving.run_until_signal(follow_parent=follow_parent, service_manager=service_manager))
-
-
-def _process_arguments(chosen: Sequence[Placement], threads: int) -> list[str]:
-    """The arguments of this command; processes on the CPU get an equal share of its cores."""
-    arguments = sys.argv[sys.argv.index("worker") + 1 :]
-    if not threads and chosen[0].gpu is None:
-        arguments += ["--threads", str(max(1, (os.cpu_count() or 1) // len(chosen)))]
-    return arguments
+    return PreparedWorker(
+        config=config,
+        source=source,
+        placements=chosen,
+        threads=threads,
+        insecure=insecure,
+        follow_parent=follow_parent,
+    )
 
 
 def _admin_token(file: Path | None) -> str | None:

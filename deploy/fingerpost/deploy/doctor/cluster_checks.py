@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,8 @@ import msgspec
 from fingerpost.client.reach import MEASURE_S, REACH_PATH, ReachAnswer, SpeedMeter
 from fingerpost.client.resolver import proxy_url
 from fingerpost.deploy.doctor.asked_back import AskedBack
-from fingerpost.deploy.doctor.finding import Finding, error, note, ok, warning
+from fingerpost.deploy.doctor.finding import KNOWN_CREDENTIAL, Finding, error, note, ok, warning
+from fingerpost.deploy.options.registry import with_registry_options
 from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
@@ -60,6 +62,7 @@ _IMAGE_MBIT: Final = 0.64 * 8
 # What TLS and logs notice, and what leases allow (`LeaseRules.skew_s`).
 _OFFSET_S: Final = 1.0
 _MOST_OFFSET_S: Final = 30.0
+_CORRECT: Final = "correct that value, or leave its option out"
 
 
 class ClusterChecks:
@@ -123,7 +126,10 @@ class ClusterChecks:
         try:
             registry = open_registry(self._url, self._registry_config)
         except FingerpostError as failed:
-            return [error("registry", str(failed), "give another one with --registry URL")]
+            text = str(failed)
+            url = text.startswith("registry URL")
+            remedy = "give another one with --registry URL" if url else _CORRECT
+            return [error("registry", with_registry_options(text), remedy)]
         try:
             times = []
             for _ in range(_ROUNDS):
@@ -283,8 +289,9 @@ def _refused(name: str, status: int, body: bytes) -> Finding:
         text = "it answers, and cannot ask back: it is of an older release, or not a proxy"
         return note(f"{name} back", text, "update it, or give the URL of a proxy")
     if isinstance(problem, Unauthenticated | Forbidden):
-        remedy = "show it a key or token that it knows: --token-file"
-        return error(name, problem.message, remedy)
+        return error(name, problem.message, KNOWN_CREDENTIAL)
+    if status == HTTPStatus.NOT_FOUND:
+        return error(name, f"it is not a proxy: {problem.message}", "give the URL of a proxy")
     return warning(name, problem.message, "try again; if it stays, look at the proxy's log")
 
 

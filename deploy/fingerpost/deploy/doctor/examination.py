@@ -8,15 +8,17 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.deploy.doctor.cluster_checks import ClusterChecks
+from fingerpost.deploy.doctor.credential_checks import check_credentials
 from fingerpost.deploy.doctor.finding import Level, error, ok
 from fingerpost.deploy.doctor.framework_checks import check_frameworks, installed_packages
 from fingerpost.deploy.doctor.gpu_checks import check_gpus
 from fingerpost.deploy.doctor.gpu_state import read_gpus
-from fingerpost.deploy.doctor.grpc_checks import check_grpc
+from fingerpost.deploy.doctor.grpc_checks import check_grpc, check_ports
 from fingerpost.deploy.doctor.machine_checks import check_machine
 from fingerpost.deploy.doctor.machine_state import read_machine
 from fingerpost.deploy.doctor.model_checks import check_models
 from fingerpost.deploy.doctor.serving_checks import check_serving
+from fingerpost.deploy.doctor.socket_checks import check_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +46,11 @@ def examine(
     port: int = 0,
     grpc_port: int | None = None,
     xds_port: int | None = None,
+    zmq_port: int | None = None,
+    uds: str | None = None,
+    processes: int = 1,
+    running: bool = False,
+    token_file: str | None = None,
     serving_s: float | None = None,
 ) -> list[Finding]:
     """Look at this machine, and at its cluster.
@@ -55,6 +62,11 @@ def examine(
         grpc_port: the port at which workers here shall serve gRPC; 0 is one that is not known, and
             None is none.
         xds_port: likewise that at which a proxy here shall serve xDS.
+        zmq_port: likewise that at which workers here shall serve ZeroMQ.
+        uds: the path at which workers here shall listen.
+        running: whether the workers run already, and have their ports and sockets.
+        token_file: the file of `credential`, if it has one.
+        processes: how many workers there shall be, at `port` and those after it.
         serving_s: wait so long until the workers that run here serve; proxies are then asked
             whether they name them, in place of whether they reach a port.
     """
@@ -68,9 +80,17 @@ def examine(
     ]
     if models is not None:
         found += check_models(models)
-    asked = {"grpc": grpc_port, "xds": xds_port}
+    found += check_credentials(registry_config, tls, token_file)
+    running = running or serving_s is not None
+    if uds is not None:
+        found += check_socket(uds, processes=processes, running=running)
+    asked = {"grpc": grpc_port, "xds": xds_port, "zmq": zmq_port}
     grpc_ports = {kind: number for kind, number in asked.items() if number is not None}
-    found += check_grpc(grpc_ports, port=port, running=serving_s is not None)
+    found += check_grpc(grpc_ports, port=port, running=running)
+    if port and not running:
+        # With a proxy, it is asked whether it reaches the first one.
+        asked_back = registry is not None and bool(proxies)
+        found += check_ports(range(port + asked_back, port + processes))
     if registry is not None:
         checks = ClusterChecks(
             registry=registry,
@@ -80,7 +100,9 @@ def examine(
             credential=credential,
             port=port,
             name=machine.name,
-            grpc_ports={kind: number for kind, number in grpc_ports.items() if number},
+            grpc_ports={
+                kind: number for kind, number in grpc_ports.items() if number and kind != "zmq"
+            },
         )
         if serving_s is None:
             found += asyncio.run(checks.run())

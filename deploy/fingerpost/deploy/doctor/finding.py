@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Finding", "Level", "error", "note", "ok", "warning"]
+__all__ = ["KNOWN_CREDENTIAL", "Finding", "Level", "error", "note", "ok", "warning"]
+
+KNOWN_CREDENTIAL: Final = "show it a key or token that it knows: --token-file"
+"""The remedy where a proxy asks who calls."""
 
 
 class Level(enum.IntEnum):

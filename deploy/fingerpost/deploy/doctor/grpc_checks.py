@@ -1,4 +1,4 @@
-"""Whether gRPC, or xDS, can be served here: its packages are installed, and its port is free."""
+"""Whether ports can be served here: free, and the packages of gRPC, xDS and ZeroMQ installed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from fingerpost.errors import ConfigurationError
 from fingerpost.registry.http_server import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["check_grpc"]
+__all__ = ["check_grpc", "check_ports"]
 
 # What each extra brings; `grpc` has all that `xds` has.
 _MODULES: Final = {
     "grpc": ("google.protobuf", "grpc", "grpc_health", "grpc_reflection"),
     "xds": ("google.protobuf", "grpc"),
+    "zmq": ("zmq",),
 }
 
 
@@ -25,7 +26,7 @@ def check_grpc(ports: Mapping[str, int], *, port: int, running: bool) -> Iterato
     """The findings for the ports of gRPC.
 
     Args:
-        ports: by extra, `grpc` or `xds`, the port that is to be served; 0 takes a free one.
+        ports: by extra, `grpc`, `xds` or `zmq`, the port that is to be served; 0 takes a free one.
         port: that of HTTP here.
         running: whether what serves them may run already, and has them.
     """
@@ -42,6 +43,13 @@ def check_grpc(ports: Mapping[str, int], *, port: int, running: bool) -> Iterato
             yield error(extra, taken, remedy)
         else:
             yield ok(extra, f"port {number} is free" if number and not running else "installed")
+
+
+def check_ports(ports: Iterable[int]) -> Iterator[Finding]:
+    """The findings for ports of HTTP that cannot be listened on."""
+    for number in ports:
+        if taken := _taken(number):
+            yield error("port", taken, "stop what uses the port, or give another one (--port)")
 
 
 def _installed(module: str) -> bool:

@@ -6,15 +6,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-import msgspec
-
-from fingerpost.client.resolver import proxy_url
-from fingerpost.deploy.doctor.finding import error, ok
+from fingerpost.deploy.doctor.finding import KNOWN_CREDENTIAL, error, ok
 from fingerpost.deploy.join.first_image import send_first_images
-from fingerpost.errors import FingerpostError, PeerError, error_from_json
-from fingerpost.registry.peer_session import PeerSession, peer_error
-from fingerpost.security.tls import ClientTls
+from fingerpost.deploy.join.proxy_lookup import look_up
+from fingerpost.errors import (
+    FingerpostError,
+    Forbidden,
+    Unauthenticated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +23,9 @@ if TYPE_CHECKING:
     from fingerpost.registry import RegistryConfig
     from fingerpost.security.tls.config import TlsConfig
 
-__all__ = ["check_serving"]
+__all__ = ["check_named", "check_serving"]
 
-_ANSWER_S: Final = 5.0
 _PAUSE_S: Final = 0.3
-_MAX_BYTES: Final = 16 << 20
-
-
-class _Worker(msgspec.Struct):
-    address: str
-
-
-class _Resolved(msgspec.Struct):
-    instances: list[_Worker]
 
 
 async def check_serving(
@@ -61,26 +50,48 @@ async def check_serving(
     while True:
         try:
             left_s = max(0.0, end - time.monotonic())
-            answers = await send_first_images(registry, registry_config, tls, left_s)
+            answers = await send_first_images(
+                registry, registry_config, tls, left_s, proxies=proxies, credential=credential
+            )
             break
+        except (Unauthenticated, Forbidden) as failed:  # asking again only slows its answers down
+            return [error("proxy", str(failed), KNOWN_CREDENTIAL)]
         except FingerpostError as failed:
             if time.monotonic() > end:
                 remedy = "look at its log: journalctl -u 'fingerpost-worker*'"
                 return [error("worker", str(failed), remedy)]
         await asyncio.sleep(_PAUSE_S)
     found = [ok(f"worker {worker}", answer) for worker, answer in answers.items()]
-    wanted = [tuple(worker.rsplit(" ", 1)) for worker in answers]
-    headers = {} if credential is None else {"Authorization": credential.header()}
-    async with PeerSession(max_bytes=_MAX_BYTES, workers=False) as session:
-        access = (headers, ClientTls(tls))
-        return [*found, *[await _named(session, each, wanted, access, end) for each in proxies]]
+    left_s = end - time.monotonic()
+    return [*found, *await check_named(proxies, list(answers), tls, credential, left_s)]
+
+
+async def check_named(
+    proxies: Sequence[str],
+    workers: Sequence[str],
+    tls: TlsConfig | None,
+    credential: Credential | None,
+    within_s: float,
+) -> list[Finding]:
+    """Wait until proxies name workers, at most `within_s` seconds for all proxies together.
+
+    Args:
+        proxies, tls, credential: see `ClusterChecks`.
+        workers: each as `host:port model`.
+
+    Returns:
+        A finding for each proxy.
+    """
+    end = time.monotonic() + within_s
+    wanted = [tuple(worker.rsplit(" ", 1)) for worker in workers]
+    return [await _named(each, wanted, tls, credential, end) for each in proxies]
 
 
 async def _named(
-    session: PeerSession,
     proxy: str,
     wanted: Sequence[tuple[str, ...]],
-    access: tuple[dict[str, str], ClientTls],
+    tls: TlsConfig | None,
+    credential: Credential | None,
     end: float,
 ) -> Finding:
     """Whether a proxy names all of these pairs of an address and a model."""
@@ -90,7 +101,7 @@ async def _named(
             missing = [
                 f"{model} at {address}"
                 for address, model in wanted
-                if address not in await _resolve(session, proxy, model, access)
+                if address not in (await look_up(proxy, model, tls, credential)).addresses
             ]
             problem = f"it does not name {', '.join(missing)}" if missing else ""
         except FingerpostError as failed:
@@ -104,32 +115,3 @@ async def _named(
             remedy = "look at its log, and whether it uses the same registry"
             return error(f"proxy {proxy}", problem, remedy)
         await asyncio.sleep(_PAUSE_S)
-
-
-async def _resolve(
-    session: PeerSession, proxy: str, model: str, access: tuple[dict[str, str], ClientTls]
-) -> set[str]:
-    """The addresses of a model's workers that a proxy names."""
-    headers, tls = access
-    url = proxy_url(proxy)
-    context = tls.for_host() if url.scheme == "https" else None
-    try:
-        async with (
-            asyncio.timeout(_ANSWER_S),
-            session.request(
-                "GET", url.with_path(f"/v1/resolve/{model}"), headers=headers, tls=context
-            ) as response,
-        ):
-            body = await session.read(response, proxy)
-            status = response.status
-    except TimeoutError as late:
-        raise PeerError(f"{proxy} does not answer within {_ANSWER_S:g} s") from late
-    except (aiohttp.ClientError, OSError, ValueError) as failed:
-        raise peer_error(failed, proxy) from failed
-    if status != 200:
-        raise error_from_json(body, status=status, peer=proxy)
-    try:
-        workers = msgspec.json.decode(body, type=_Resolved).instances
-    except msgspec.DecodeError as failed:
-        raise PeerError(f"{proxy} is not a proxy") from failed
-    return {each.address for each in workers}

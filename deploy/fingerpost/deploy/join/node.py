@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,7 @@ class Node:
             raise ConfigurationError("join writes to /etc and starts a service: run it as root")
         for file in plan.files:
             path = self._at(file.path)
+            self._check_folder(path if file.content is None else path.parent)
             if file.content is None or not path.exists() or self._is_so(file):
                 continue
             if not (path in self._credentials() if file.secret else self._is_ours(path)):
@@ -62,21 +64,34 @@ class Node:
                     f"{file.path} exists, and `fingerpost join` has not written it: move it away"
                 )
 
+    @property
+    def joined(self) -> bool:
+        """Whether `fingerpost join` has written the unit."""
+        return self._is_ours(self._at(UNITS / UNIT))
+
     def changes(self, plan: JoinPlan) -> list[PlannedFile]:
         """What of the plan is not so already."""
         return [file for file in plan.files if not self._is_so(file)]
 
     def write(self, files: list[PlannedFile]) -> None:
-        """Write files and make folders."""
+        """Write files and make folders.
+
+        Raises:
+            ConfigurationError: that is not possible.
+        """
         for file in files:
             path = self._at(file.path)
-            if file.content is None:
-                path.mkdir(parents=True, exist_ok=True)
+            try:
+                if file.content is None:
+                    path.mkdir(parents=True, exist_ok=True)
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_file(path, file.content.encode(), mode=file.mode, replace=True)
                 path.chmod(file.mode)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_file(path, file.content.encode(), mode=file.mode, replace=True)
-                path.chmod(file.mode)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"{file.path} cannot be written: {error.strerror}"
+                ) from error
 
     @property
     def active(self) -> bool:
@@ -109,14 +124,11 @@ class Node:
                 on_status(status)
             failed = self._property("ActiveState") == "failed"
             if failed or self._property("NRestarts") != restarts:
-                raise ConfigurationError(
-                    f"the workers do not start: {self._last_line()}; `fingerpost join --undo` "
-                    "takes all of it back"
-                )
+                raise ConfigurationError(f"the workers do not start: {self._last_line()}")
             if time.monotonic() > end:
                 raise ConfigurationError(
                     f"the workers are not registered after {timeout_s:g} s ({last or 'no status'}):"
-                    f" see journalctl -u {UNIT}; `fingerpost join --undo` takes all of it back"
+                    f" see journalctl -u {UNIT}"
                 )
             time.sleep(_LOOK_S)
 
@@ -135,6 +147,34 @@ class Node:
         if gone:
             self._systemctl("daemon-reload")
         return [Path("/") / path.relative_to(self._root) for path in gone]
+
+    def missing_folders(self, plan: JoinPlan) -> list[Path]:
+        """The folders of the plan that are not there yet."""
+        folders = (file.path for file in plan.files if file.content is None)
+        return [path for path in folders if not self._at(path).exists()]
+
+    def remove_folders(self, folders: Sequence[Path]) -> None:
+        """Remove those of these folders that are empty: services may need others that are.
+
+        Args:
+            folders: each before those in it.
+        """
+        for folder in reversed(folders):
+            with contextlib.suppress(OSError):  # somebody else has files there
+                self._at(folder).rmdir()
+
+    def _check_folder(self, folder: Path) -> None:
+        """Check that files can be made in a folder, or the folder itself."""
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        shown = Path("/") / folder.relative_to(self._root)
+        if not folder.is_dir():
+            raise ConfigurationError(f"{shown} is not a folder, and join writes into it: move it")
+        if not os.access(folder, os.W_OK):
+            raise ConfigurationError(
+                f"{shown} cannot be written to, and join writes units and settings there: mount "
+                "its file system with write access"
+            )
 
     def _credentials(self) -> list[Path]:
         """The credentials that `write` wrote, which the settings list."""

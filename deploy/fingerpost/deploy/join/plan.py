@@ -174,7 +174,9 @@ def credentials_of(registry_config: RegistryConfig, tls: TlsConfig | None) -> di
         try:
             found[name] = Path(file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{file} cannot be read: {error}") from error
+            option = f"--{name}-file" if name.startswith("registry") else f"--{name}"
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ConfigurationError(f"{option} {file} cannot be read: {why}") from error
     if registry_config.token is not None:
         found["registry-token"] = registry_config.token
     return found

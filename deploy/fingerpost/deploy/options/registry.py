@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -13,9 +14,13 @@ from fingerpost.deploy.options.group import Option, takes_group
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import RegistryConfig
 
-__all__ = ["registry_arguments", "takes_registry_options"]
+__all__ = ["registry_arguments", "takes_registry_options", "with_registry_options"]
 
 _PANEL: Final = "Registry access"
+# Before a value, or in a list of them.
+_FIELD: Final = re.compile(
+    r"\b(?:ca_file|cert_file|key_file|token_file|token(?= and token_file))\b"
+)
 
 
 def _option(name: str, text: str, *, env: str | None = None, metavar: str | None = None) -> Any:
@@ -210,7 +215,20 @@ def registry_arguments(config: RegistryConfig) -> list[str]:
     ]
 
 
+def with_registry_options(message: object) -> str:
+    """A message about a `RegistryConfig`, with the options in the place of its fields."""
+    text = _FIELD.sub(lambda found: f"--registry-{found[0].replace('_', '-')}", str(message))
+    return text.replace("verify=False", "--registry-insecure")
+
+
 def _registry_config(**values: Any) -> RegistryConfig:
+    try:
+        return _made(**values)
+    except ConfigurationError as error:
+        raise ConfigurationError(with_registry_options(error)) from error
+
+
+def _made(**values: Any) -> RegistryConfig:
     return RegistryConfig(
         token=values["registry_token"],
         token_file=_text(values["registry_token_file"]),

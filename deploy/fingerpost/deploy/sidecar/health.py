@@ -14,11 +14,11 @@ from fingerpost.errors import FingerpostError, ImageError
 from fingerpost.registry.instance import SCHEME_KEY, format_address
 
 if TYPE_CHECKING:
-    from fingerpost.client import Result, TaskResult
+    from fingerpost.client import ClientConfig, Result, TaskResult
     from fingerpost.deploy.sidecar.config import SidecarConfig
     from fingerpost.deploy.sidecar.server_process import ServerProcess
 
-__all__ = ["HealthCheck", "first_image"]
+__all__ = ["HealthCheck", "first_image", "first_image_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +96,11 @@ class HealthCheck:
         image = await asyncio.to_thread(_image, config)
         query = urlencode({"model": config.service, **config.meta, "protocol": config.protocol})
         at = f"static://{format_address(config.host, config.port)}?{query}"
-        async with Client(at) as client:
+        async with Client(at, config=first_image_config()) as client:
             try:
                 # A server of another task says so in its metadata.
                 ask = client.infer if "task" in config.meta else client.classify
-                result = await ask(image, config.service, timeout_s=_IMAGE_S)
+                result = await ask(image, config.service)
             except FingerpostError as error:
                 raise FingerpostError(
                     f"{config.service} does not answer an image: {error}; say how it is asked "
@@ -110,6 +110,17 @@ class HealthCheck:
             "%s answers an image: %s, %.0f ms",
             *(config.service, _summary(result), result.elapsed_s * 1000),
         )
+
+
+def first_image_config() -> ClientConfig:
+    """The settings for the first image, on which a server may wait until its model is loaded.
+
+    TorchServe passes its check before that, and takes more than 20 s to import torch from a cold
+    disk: with `response_timeout_s` of other images it was given up twice, and then for good.
+    """
+    from fingerpost.client import ClientConfig
+
+    return ClientConfig(timeout_s=_IMAGE_S, response_timeout_s=_IMAGE_S)
 
 
 def _summary(result: Result | TaskResult) -> str:

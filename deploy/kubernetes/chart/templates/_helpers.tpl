@@ -31,6 +31,11 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- range .Values.registries }}{{ if hasPrefix "kubernetes://" . }}yes{{ end }}{{ end }}
 {{- end }}
 
+{{- /* The Secret with the proxies' certificate. */ -}}
+{{- define "fingerpost.proxiesSecret" -}}
+{{- if .Values.tls.certManager.enabled }}{{ include "fingerpost.name" . }}-proxy-tls{{ else }}{{ .Values.tls.proxiesSecret }}{{ end }}
+{{- end }}
+
 {{- /* The names of all models that a pool names. */ -}}
 {{- define "fingerpost.models" -}}
 {{- $found := list }}

@@ -16,7 +16,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from fingerpost.errors import ConfigurationError, Unauthorized
 from fingerpost.registry.browser_guard import BrowserGuard
-from fingerpost.registry.connection import LimitedRunner
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded.audit import REGISTERED, RegistryAudit
 from fingerpost.registry.embedded.checker import Checker
@@ -38,6 +37,7 @@ from fingerpost.registry.embedded.state.definitions import (
     parse_service,
 )
 from fingerpost.registry.embedded.state.store import Store
+from fingerpost.registry.http.server import HttpRunner
 from fingerpost.registry.http_server import (
     Handler,
     bind,
@@ -141,7 +141,7 @@ class EmbeddedRegistry:
         self._store = Store()
         self._closing = False
         # Without cancellation, closing would wait for the held queries of disconnected watchers.
-        runner = LimitedRunner(
+        runner = HttpRunner(
             self._application(), self._connections, handler_cancellation=True, shutdown_timeout=1.0
         )
         await runner.setup()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -192,7 +193,10 @@ def compiled(
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        found = core.compile_model(model, name, settings)
+        # oneTBB gives the thread that compiles a signal stack of its own, and frees it with the
+        # model, wherever that is closed: the next signal to that thread would end the process.
+        with ThreadPoolExecutor(1) as apart:
+            found = apart.submit(core.compile_model, model, name, settings).result()
     except Exception as error:
         if name != "CPU" and not _exists(core, name):
             known = ", ".join(_option(each) for each in core.available_devices)

@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
@@ -54,8 +53,8 @@ logger = logging.getLogger(__name__)
 
 # Which model a request is for.
 Model = Callable[[Any], ModelReference]
-# Answers a request for a model.
-Answer = Callable[[Any, Admitted], Awaitable[Any]]
+# Answers a request for a model, of a call with that head.
+Answer = Callable[[Any, Admitted, CallHead], Awaitable[Any]]
 # Answers a request that is for no model.
 Simple = Callable[[Any, CallHead], Awaitable[Any]]
 
@@ -190,7 +189,9 @@ class Calls:
                     _check_size(len(data), held.grant)
                 with context.manager.acquire(reference) as served:
                     record.served_by(served.model, served.version)
-                    found = await self._run(arrival, served, held, partial(answer, request))
+                    found = await self._run(
+                        arrival, served, held, lambda admitted: answer(request, admitted, head)
+                    )
             except FingerpostError as error:
                 if isinstance(error, Overloaded):
                     context.overloaded(head, error)
@@ -227,7 +228,8 @@ class Calls:
             raise DeadlineExceeded("the deadline passed before the request was answered") from None
         finally:
             if not plain:
-                tenancy.leave(grant, flow, admitted.images, 0)
+                tenancy.leave(grant, flow, admitted.images, admitted.body_bytes)
+            self._context.memory.give(admitted)  # of regions of shared memory
 
     async def caught(self, path: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """What `work` returns, or the error that it raises; a fault of ours is logged."""

@@ -28,11 +28,16 @@ from fingerpost.worker.tasks.answer import tensor_entry
 from fingerpost.worker.tasks.engine import TaskEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from fingerpost.registry import ModelReference
+    from fingerpost.registry.grpc.call_head import CallHead
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.grpc.shared_memory import GrpcSharedMemory
     from fingerpost.worker.grpc.tensors import Tensor
+    from fingerpost.worker.protocols.v2.shared_memory import OutputRegions
     from fingerpost.worker.repository.manager import ModelManager
     from fingerpost.worker.serving.routes import Admitted
     from fingerpost.worker.serving.turns import Turns
@@ -60,25 +65,37 @@ class OpenInference:
     """Answers `ModelInferRequest`s."""
 
     def __init__(
-        self, manager: ModelManager, runner: TensorRunner, config: WorkerConfig, turns: Turns
+        self,
+        manager: ModelManager,
+        runner: TensorRunner,
+        config: WorkerConfig,
+        turns: Turns,
+        shared: GrpcSharedMemory,
     ) -> None:
         self._manager = manager
         self._runner = runner
         self._config = config
         self._turns = turns
+        self._shared = shared
         self._response = message_class("inference.ModelInferResponse")
 
     def model(self, request: Any) -> ModelReference:
         """The model that a request is for."""
         return reference_of(request.model_name, request.model_version, self._manager)
 
-    async def answer(self, request: Any, admitted: Admitted) -> Any:
+    async def answer(self, request: Any, admitted: Admitted, head: CallHead) -> Any:
         """The `ModelInferResponse` to a request."""
         if len(request.id) > MAX_NAME:
             raise InvalidRequest(f"the id has more than {MAX_NAME} characters")
         if len(request.outputs) > _MAX_OUTPUTS:
             raise InvalidRequest(f"the request asks for more than {_MAX_OUTPUTS} outputs")
-        inputs = await self._inputs(request)
+        with self._shared.outputs(request, head) as places:
+            inputs = await self._inputs(request, await self._shared.inputs(request, head, admitted))
+            return await self._run(request, admitted, inputs, places)
+
+    async def _run(
+        self, request: Any, admitted: Admitted, inputs: dict[str, Tensor], places: OutputRegions
+    ) -> Any:
         deadline = admitted.deadline
         timeout_us = request.parameters["timeout"].int64_param if request.parameters else 0
         if timeout_us > 0:  # microseconds, as Triton's
@@ -91,25 +108,33 @@ class OpenInference:
         )
         if isinstance(served.engine, TaskEngine):
             wanted = [each.name for each in request.outputs] or list(outputs)
-            for name in wanted:
-                _add(response, name, _named(outputs, name))
+            for number, name in enumerate(wanted):
+                await _add(response, name, _named(outputs, name), number, places)
         else:
-            for output in request.outputs or [None]:
-                await self._add_scores(response, output, outputs["scores"], admitted)
+            for number, output in enumerate(request.outputs or [None]):
+                await self._add_scores(
+                    response, output, outputs["scores"], admitted, number, places
+                )
         return response
 
     async def _add_scores(
-        self, response: Any, output: Any, scores: NDArray[Any], admitted: Admitted
+        self,
+        response: Any,
+        output: Any,
+        scores: NDArray[Any],
+        admitted: Admitted,
+        number: int,
+        places: OutputRegions,
     ) -> None:
         """The scores under the name that was asked for, or the best labels in Triton's form."""
         if output is None:
-            _add(response, "scores", scores)
+            await _add(response, "scores", scores, number, places)
             return
         count = output.parameters["classification"].int64_param if output.parameters else 0
         if count < 0:
             raise InvalidRequest(f"classification {count}: give the number of labels")
         if not count:
-            _add(response, output.name[:MAX_NAME], scores)
+            await _add(response, output.name[:MAX_NAME], scores, number, places)
             return
         labels = admitted.served.labels
         top = min(count, len(labels))
@@ -120,26 +145,31 @@ class OpenInference:
         response.outputs.add(name=output.name[:MAX_NAME], datatype="BYTES", shape=shape)
         response.raw_output_contents.append(pack_texts([text for row in rows for text in row]))
 
-    async def _inputs(self, request: Any) -> dict[str, Tensor]:
+    async def _inputs(self, request: Any, shared: Mapping[int, memoryview]) -> dict[str, Tensor]:
+        """The inputs, of which those with the numbers in `shared` are in regions."""
         raw = list(request.raw_input_contents)
-        if raw and len(raw) != len(request.inputs):
+        count = len(request.inputs) - len(shared)
+        if raw and len(raw) != count:
+            where = " outside shared memory" if shared else ""
             raise InvalidRequest(
-                f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents: "
+                f"the request has {count} inputs{where}, but {len(raw)} raw_input_contents: "
                 "give one for each, in their order"
             )
+        left = iter(raw)
         inputs: dict[str, Tensor] = {}
         for number, wanted in enumerate(request.inputs):
             what = f"input {wanted.name[:MAX_NAME]!r}"
             if wanted.name in inputs:
                 raise InvalidRequest(f"{what} is there twice")
-            if "shared_memory_region" in wanted.parameters:
-                raise InvalidRequest(
-                    f"{what}: shared memory is for HTTP alone: send its bytes, or use HTTP"
-                )
             shape = check_shape(wanted.shape, what)
-            if raw and wanted.HasField("contents"):
-                raise InvalidRequest(f"{what} has both contents and raw_input_contents: send one")
-            data = memoryview(raw[number]) if raw else None
+            data = shared.get(number)
+            if data is None and raw:
+                data = memoryview(next(left))
+            if data is not None and wanted.HasField("contents"):
+                raise InvalidRequest(
+                    f"{what} has both contents and raw_input_contents or a region of shared "
+                    "memory: send one"
+                )
             if wanted.datatype == "BYTES":
                 inputs[wanted.name] = self._images(wanted, shape, data, what)
             else:
@@ -186,7 +216,15 @@ def _named(outputs: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     return value
 
 
-def _add(response: Any, name: str, value: NDArray[Any]) -> None:
+async def _add(
+    response: Any, name: str, value: NDArray[Any], number: int, places: OutputRegions
+) -> None:
+    """Add an output; clients count its raw contents also where a region has them."""
     entry, blob = tensor_entry(name, value)
-    response.outputs.add(**entry)
+    added = response.outputs.add(**entry)
+    if places.named(number):
+        for key, placed in (await places.write(number, blob)).items():
+            kind = "string_param" if isinstance(placed, str) else "int64_param"
+            setattr(added.parameters[key], kind, placed)
+        blob = b""
     response.raw_output_contents.append(blob)

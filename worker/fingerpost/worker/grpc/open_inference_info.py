@@ -66,7 +66,11 @@ class OpenInferenceInfo:
             "ServerMetadataResponse",
             name="fingerpost",
             version=__version__,
-            extensions=[*_EXTENSIONS, repository],
+            extensions=[
+                *_EXTENSIONS,
+                repository,
+                *(["system_shared_memory"] if self._config.shared_memory else []),
+            ],
         )
 
     async def model_metadata(self, request: Any, head: CallHead) -> Any:

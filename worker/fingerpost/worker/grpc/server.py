@@ -22,6 +22,7 @@ from fingerpost.worker.grpc.open_inference_info import OpenInferenceInfo
 from fingerpost.worker.grpc.orca import OrcaReports
 from fingerpost.worker.grpc.schema.decode import decode_message
 from fingerpost.worker.grpc.schema.messages import pool, service
+from fingerpost.worker.grpc.shared_memory import GrpcSharedMemory
 from fingerpost.worker.grpc.stream import StreamHandler
 from fingerpost.worker.grpc.tensorflow_serving import TensorFlowServing
 from fingerpost.worker.grpc.tensors import TensorRunner
@@ -30,6 +31,7 @@ from fingerpost.worker.serving.turns import Turns
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.grpc.calls import Simple
+    from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import RouteContext
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -53,6 +55,7 @@ class GrpcServer:
         context: what all protocols of the worker share.
         config: the worker's settings.
         metrics: the worker's metrics.
+        shared: regions of shared memory that stand for bytes.
         control: loads and unloads models; by default nobody may.
     """
 
@@ -61,6 +64,7 @@ class GrpcServer:
         context: RouteContext,
         config: WorkerConfig,
         metrics: WorkerMetrics,
+        shared: SharedMemory,
         control: GrpcModelControl | None = None,
     ) -> None:
         self._config = config
@@ -75,10 +79,12 @@ class GrpcServer:
         runner = TensorRunner(config, metrics)
         manager = context.manager
         self._names: list[str] = []
+        regions = GrpcSharedMemory(shared)
         self._add_open_inference(
-            OpenInference(manager, runner, config, turns),
+            OpenInference(manager, runner, config, turns, regions),
             OpenInferenceInfo(manager, context.admission, config, metrics),
             control or GrpcModelControl(None, None),
+            regions,
         )
         self._add_tensorflow(TensorFlowServing(manager, runner, config, turns))
         self._add_orca()
@@ -163,7 +169,11 @@ class GrpcServer:
         }
 
     def _add_open_inference(
-        self, inference: OpenInference, info: OpenInferenceInfo, control: GrpcModelControl
+        self,
+        inference: OpenInference,
+        info: OpenInferenceInfo,
+        control: GrpcModelControl,
+        regions: GrpcSharedMemory,
     ) -> None:
         name = "inference.GRPCInferenceService"
         methods = self._simple(
@@ -179,6 +189,9 @@ class GrpcServer:
                 "RepositoryIndex": info.index,
                 "RepositoryModelLoad": control.load,
                 "RepositoryModelUnload": control.unload,
+                "SystemSharedMemoryStatus": regions.status,
+                "SystemSharedMemoryRegister": regions.register,
+                "SystemSharedMemoryUnregister": regions.unregister,
             },
         )
         methods["ModelInfer"] = self._calls.inference(

@@ -51,7 +51,7 @@ class TensorFlowServing:
         """The model that a request is for."""
         return self._reference(request.model_spec)
 
-    async def predict(self, request: Any, admitted: Admitted) -> Any:
+    async def predict(self, request: Any, admitted: Admitted, head: CallHead) -> Any:
         """Every output of the model, or those of the filter."""
         served = admitted.served
         _check_signature(request.model_spec.signature_name, served)
@@ -78,7 +78,7 @@ class TensorFlowServing:
         _fill(response.model_spec, served)
         return response
 
-    async def classify(self, request: Any, admitted: Admitted) -> Any:
+    async def classify(self, request: Any, admitted: Admitted, head: CallHead) -> Any:
         """All labels of each example, whose one feature is an encoded image, best first."""
         served = admitted.served
         if served.task not in (Task.CLASSIFICATION, Task.MULTILABEL):

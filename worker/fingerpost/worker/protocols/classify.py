@@ -19,8 +19,9 @@ from fingerpost.worker.serving.routes import ProtocolRoutes
 from fingerpost.worker.serving.uploads import check_image_headers
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from collections.abc import Awaitable
 
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Labels, Outcome
     from fingerpost.worker.repository.manager import ServedVersion
@@ -50,7 +51,7 @@ class ClassifyProtocol:
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
-        def check(request: web.Request) -> None:
+        def check(request: Request) -> None:
             check_image_headers(request, self._config)
 
         routes = ProtocolRoutes(context, "/v1/classify", typed_error)
@@ -58,7 +59,7 @@ class ClassifyProtocol:
         root = ProtocolRoutes(context, "/", typed_error)
         root.inference("/", self._one, check=check)
 
-    async def _one(self, request: web.Request, admitted: Admitted) -> bytes:
+    async def _one(self, request: Request, admitted: Admitted) -> bytes:
         """`POST /`: one image in, `[[label, score], ...]` out."""
         top = labels_wanted(request)
         served = admitted.served
@@ -74,13 +75,17 @@ class ClassifyProtocol:
         self._metrics.of(served.model).images.inc()
         return msgspec.json.encode(top_labels(outcome.scores, served.labels, top))
 
-    async def _all(self, request: web.Request, admitted: Admitted) -> bytes:
+    async def _all(self, request: Request, admitted: Admitted) -> bytes:
         """`POST /v1/classify/{model}`: one image or several in, `ClassifyAnswer` out."""
         top = labels_wanted(request, "digest")
         served = admitted.served
         if served.task is not Task.CLASSIFICATION:
             raise wrong_task(served)
-        images = await self._uploads.read_images(request, admitted)
+        image = self._uploads.arrived_image(request, admitted)
+        if image is None:
+            images = await self._uploads.read_images(request, admitted)
+        else:
+            images = [("data", image)]
         images_counted = self._metrics.of(served.model).images
         if len(images) == 1:
             name, data = images[0]
@@ -117,12 +122,12 @@ class ClassifyProtocol:
         return msgspec.json.encode(whole)
 
 
-async def run_image(image: Image, admitted: Admitted, *, alone: bool = False) -> Outcome:
+def run_image(image: Image, admitted: Admitted, *, alone: bool = False) -> Awaitable[Outcome]:
     """The outcome of an encoded image, or of a frame; see `Engine.classify`."""
     engine, deadline, flow = admitted.served.engine, admitted.deadline, admitted.flow
     if isinstance(image, np.ndarray):
-        return await engine.infer(image, deadline=deadline, flow=flow)
-    return await engine.classify(image, deadline=deadline, alone=alone, flow=flow)
+        return engine.infer(image, deadline=deadline, flow=flow)
+    return engine.classify(image, deadline=deadline, alone=alone, flow=flow)
 
 
 def image_answer(
@@ -134,7 +139,8 @@ def image_answer(
         outcome: the engine's; an exception that is not a `FingerpostError` is raised.
         top: how many labels; 0 for all.
     """
-    name = name.encode("utf-8", "backslashreplace").decode()  # JSON has no lone surrogates
+    if not name.isascii():  # JSON has no lone surrogates
+        name = name.encode("utf-8", "backslashreplace").decode()
     if isinstance(outcome, FingerpostError):
         return ImageAnswer(name=name, error=ErrorBody.of(outcome))
     if isinstance(outcome, BaseException):
@@ -154,7 +160,7 @@ def wrong_task(served: ServedVersion) -> WrongTask:
     )
 
 
-def _digest_wanted(request: web.Request, served: ServedVersion) -> str | UnsetType:
+def _digest_wanted(request: Request, served: ServedVersion) -> str | UnsetType:
     """The digest of the model, for `?digest=1`.
 
     Raises:
@@ -173,7 +179,7 @@ def _digest_wanted(request: web.Request, served: ServedVersion) -> str | UnsetTy
     return served.digest
 
 
-def labels_wanted(request: web.Request, *others: str) -> int:
+def labels_wanted(request: Request, *others: str) -> int:
     """The number of labels that `?top=` asks for, by default 5; 0 for all.
 
     Raises:

@@ -9,30 +9,29 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
 from aiohttp import hdrs, web
 
 from fingerpost.client.tasks.wire import BINARY_TYPE, HEADER_LENGTH
 from fingerpost.client.wire import ErrorBody
 from fingerpost.errors import FingerpostError, InvalidRequest, UnsupportedImage
-from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.protocols.classify import labels_wanted
 from fingerpost.worker.protocols.infer_items import InferItems
+from fingerpost.worker.protocols.infer_one import infer_one
 from fingerpost.worker.serving.errors import typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
-from fingerpost.worker.tasks.answer import TaskAnswer
-from fingerpost.worker.tasks.engine import TaskEngine
 from fingerpost.worker.tasks.items import AnswerOptions
 
 if TYPE_CHECKING:
     from fingerpost.client.wire import TimingsMs
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.fast_path import Answer
     from fingerpost.worker.serving.routes import Admitted, RouteContext
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
+    from fingerpost.worker.tasks.answer import TaskAnswer
     from fingerpost.worker.tasks.items import Part
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
@@ -55,6 +54,7 @@ class InferProtocol:
         turns: Turns,
         shared: SharedMemory,
     ) -> None:
+        self._images = config.images
         self._items = InferItems(config, uploads, turns, shared)
         self._metrics = metrics
         self._turns = turns
@@ -62,14 +62,14 @@ class InferProtocol:
     def add_to(self, context: RouteContext) -> None:
         """Add the route."""
 
-        def check(request: web.Request) -> None:
+        def check(request: Request) -> None:
             self._items.check(request)
             _accepts_binary(request, Task.TENSORS)
 
         routes = ProtocolRoutes(context, "/v1/infer", typed_error)
         routes.inference("/v1/infer/{model}", self._infer, check=check)
 
-    async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
+    async def _infer(self, request: Request, admitted: Admitted) -> Answer:
         served = admitted.served
         top = labels_wanted(request, "mask", "size")
         options = _options(request)
@@ -121,31 +121,19 @@ class InferProtocol:
     async def _one(
         self, parts: dict[str, Part], admitted: Admitted, top: int, options: AnswerOptions
     ) -> tuple[TaskAnswer, TimingsMs]:
-        served = admitted.served
-        if isinstance(served.engine, TaskEngine):
-            return await served.engine.answer(
-                parts,
-                options,
-                deadline=admitted.deadline,
-                alone=admitted.alone,
-                flow=admitted.flow,
-            )
-        image = await self._items.one_image(parts)
-        if isinstance(image, np.ndarray):
-            outcome = await served.engine.infer(
-                image, deadline=admitted.deadline, flow=admitted.flow
-            )
-        else:
-            outcome = await served.engine.classify(
-                image, deadline=admitted.deadline, alone=admitted.alone, flow=admitted.flow
-            )
-        if served.reader is not None:
-            return served.reader.read(outcome.scores, served.labels, top), outcome.timings
-        predictions = top_labels(outcome.scores, served.labels, top)
-        return TaskAnswer(fields={"predictions": predictions}), outcome.timings
+        return await infer_one(
+            admitted.served,
+            parts,
+            top,
+            options,
+            self._images,
+            deadline=admitted.deadline,
+            alone=admitted.alone,
+            flow=admitted.flow,
+        )
 
 
-def _options(request: web.Request) -> AnswerOptions:
+def _options(request: Request) -> AnswerOptions:
     """What is asked of a segmentation: `?mask=png|rle` and `?size=image|model`.
 
     Raises:
@@ -159,7 +147,7 @@ def _options(request: web.Request) -> AnswerOptions:
     return AnswerOptions(mask=mask, model_size=size == "model")
 
 
-def _accepts_binary(request: web.Request, task: Task) -> bool:
+def _accepts_binary(request: Request, task: Task) -> bool:
     """Whether the arrays of the answer are wanted as bytes.
 
     Raises:

@@ -10,30 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 from aiohttp import hdrs
 
 from fingerpost.client.tasks.wire import HEADER_LENGTH
 from fingerpost.errors import InvalidRequest
-from fingerpost.worker.backends.base import ImageInput
+from fingerpost.worker.protocols.infer_one import BinaryItems, inputs_of
 from fingerpost.worker.protocols.long_json import read_json
 from fingerpost.worker.protocols.named_values import NamedValues
-from fingerpost.worker.protocols.tensors import split_batch
-from fingerpost.worker.protocols.v2.reading import TensorReader, header_length
+from fingerpost.worker.protocols.v2.reading import header_length
 from fingerpost.worker.protocols.v2.tensors import items_of
 from fingerpost.worker.serving.uploads import check_image_headers, check_tensor_headers
-from fingerpost.worker.tasks.engine import TaskEngine
-from fingerpost.worker.tasks.inputs import ModelInputs
-from fingerpost.worker.tasks.items import inputs_text, part_text
+from fingerpost.worker.tasks.items import inputs_text
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import Admitted
     from fingerpost.worker.serving.turns import Turns
     from fingerpost.worker.serving.uploads import Uploads
+    from fingerpost.worker.tasks.inputs import ModelInputs
     from fingerpost.worker.tasks.items import Part
 
     # The name in the answer, and the inputs by their names.
@@ -42,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["InferItems"]
 
 _ABSENT = msgspec.Raw()
-# Of a model whose answer is one row: its one input is an image, of any name.
-_ROW = ModelInputs(images={"image": ImageInput()}, numbers={}, batched=True, batch=None)
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,26 +55,25 @@ class InferItems:
         self._uploads = uploads
         self._turns = turns
         self._values = NamedValues(config, turns)
-        self._reader = TensorReader(config, uploads, turns, shared)
+        self._named = BinaryItems(config, turns, shared)
 
-    def check(self, request: web.Request) -> None:
+    def check(self, request: Request) -> None:
         """Check the headers of a body. Raises as `check_image_headers`, `check_tensor_headers`."""
         if header_length(request) is not None or _is_json(request):
             check_tensor_headers(request, self._config)
         else:
             check_image_headers(request, self._config)
 
-    async def read(self, request: web.Request, admitted: Admitted) -> list[InferItem]:
+    async def read(self, request: Request, admitted: Admitted) -> list[InferItem]:
         """The items of a request, one or more.
 
         Raises:
             InvalidRequest: it is not of any form, or not one that the model takes.
             ImageTooLarge, Overloaded: see `Uploads`.
         """
-        engine = admitted.served.engine
-        inputs = engine.backend.inputs if isinstance(engine, TaskEngine) else _ROW
+        inputs = inputs_of(admitted.served)
         if HEADER_LENGTH in request.headers:
-            return await self._binary(request, admitted, inputs)
+            return await self._binary(request, admitted)
         if _is_json(request):
             return await self._json(request, admitted, inputs)
         if len(inputs.images) == 1 and not inputs.numbers:
@@ -96,7 +89,7 @@ class InferItems:
         return await self._form(request, admitted, inputs)
 
     async def _form(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         """Fields by the names of inputs; the second one of each name is of the second item."""
         count = len(inputs.images) + len(inputs.numbers)
@@ -108,7 +101,7 @@ class InferItems:
         return _numbered(items_of(columns, most=self._most))
 
     async def _json(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
+        self, request: Request, admitted: Admitted, inputs: ModelInputs
     ) -> list[InferItem]:
         text = await read_json(
             await self._uploads.read_tensors(request, admitted),
@@ -123,38 +116,10 @@ class InferItems:
             return _numbered(await self._values.rows(text, body.instances, inputs, "instances"))
         return _numbered(await self._values.columns(text, body.inputs, inputs, "inputs"))
 
-    async def _binary(
-        self, request: web.Request, admitted: Admitted, inputs: ModelInputs
-    ) -> list[InferItem]:
-        text, asked, binary = await self._reader.read(request, admitted)
-        if inputs is _ROW and len(asked.inputs) == 1:
-            (one,) = asked.inputs
-            found = await self._reader.items(text, one, binary.all, f"input {one.name[:100]!r}")
-            return _numbered(items_of({"image": found}, most=self._most))
-        named = await self._reader.named(text, asked, binary, inputs)
-        return _numbered(items_of(named, most=self._most))
-
-    async def one_image(self, parts: dict[str, Part]) -> Part:
-        """The image for a model whose answer is one row.
-
-        Raises:
-            InvalidRequest: several inputs, or an array that is not an image.
-        """
-        if len(parts) != 1:
-            sent = ", ".join(f"{name} ({part_text(part)})" for name, part in parts.items())
-            raise InvalidRequest(
-                f"the request has the inputs {sent or 'none'}: this model takes one image"
-            )
-        ((name, part),) = parts.items()
-        if not isinstance(part, np.ndarray):
-            return part
-        if part.ndim != 3:
-            raise InvalidRequest(
-                f"input {name[:100]!r} is {part_text(part)}: this model takes an image, which has "
-                "three axes"
-            )
-        what = f"input {name[:100]!r}"
-        return (await split_batch(part, self._config.images, what, max_images=1))[0]
+    async def _binary(self, request: Request, admitted: Admitted) -> list[InferItem]:
+        data = await self._uploads.read_tensors(request, admitted)
+        length = header_length(request)
+        return _numbered(await self._named.read(request, data, length, admitted, admitted.served))
 
     @property
     def _most(self) -> int:
@@ -165,6 +130,6 @@ def _numbered(items: list[dict[str, Part]]) -> list[InferItem]:
     return [(str(number), item) for number, item in enumerate(items)]
 
 
-def _is_json(request: web.Request) -> bool:
+def _is_json(request: Request) -> bool:
     kind = request.headers.get(hdrs.CONTENT_TYPE, "")
     return kind[:16].lower() == "application/json"

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from numpy.typing import NDArray
 
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item, Scores
@@ -103,7 +104,7 @@ class TensorFlowServingProtocol:
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
-        def check(request: web.Request) -> None:
+        def check(request: Request) -> None:
             check_tensor_headers(request, self._config)
 
         routes = ProtocolRoutes(context, "/v1/models", message_error)
@@ -114,7 +115,7 @@ class TensorFlowServingProtocol:
             routes.get(f"{path}/metadata", self._metadata)
             routes.get(path, self._status)
 
-    async def _predict(self, request: web.Request, admitted: Admitted) -> bytes:
+    async def _predict(self, request: Request, admitted: Admitted) -> bytes:
         """Answer rows (`instances`) by `predictions`, and columns (`inputs`) by `outputs`."""
         text, asked = await self._read(request, admitted, _Predict)
         if (asked.instances == _ABSENT) == (asked.inputs == _ABSENT):
@@ -160,7 +161,7 @@ class TensorFlowServingProtocol:
             values.append(value if len(outputs) == 1 else b"%b:%b" % (_name(name), value))
         return values[0] if len(outputs) == 1 else b"{%b}" % b",".join(values)
 
-    async def _classify(self, request: web.Request, admitted: Admitted) -> bytes:
+    async def _classify(self, request: Request, admitted: Admitted) -> bytes:
         """Answer each example, whose one feature is an image, by all labels with their scores."""
         served = admitted.served
         if served.task not in (Task.CLASSIFICATION, Task.MULTILABEL):
@@ -177,7 +178,7 @@ class TensorFlowServingProtocol:
         return msgspec.json.encode({"result": rows})
 
     async def _read(
-        self, request: web.Request, admitted: Admitted, kind: type[T]
+        self, request: Request, admitted: Admitted, kind: type[T]
     ) -> tuple[LongJson, T]:
         text = await read_json(
             await self._uploads.read_tensors(request, admitted),

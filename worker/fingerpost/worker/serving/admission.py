@@ -17,9 +17,8 @@ from fingerpost.worker.serving.oldest_first import OldestFirst
 from fingerpost.worker.serving.tenancy import flow_of
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from fingerpost.errors import FingerpostError
+    from fingerpost.registry.http.request import Request
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.repository.manager import ServedVersion
 
@@ -36,7 +35,7 @@ _RETRY_AFTER_S: Final = 0.1
 _Request = TypeVar("_Request", bound="RequestHead")
 
 # Raises where the headers show that a request cannot be answered.
-Check = Callable[["web.Request"], None]
+Check = Callable[["Request"], None]
 
 
 class Admission:

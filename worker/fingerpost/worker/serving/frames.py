@@ -34,9 +34,9 @@ from fingerpost.errors import ImageTooLarge, InvalidFrame, InvalidRequest
 from fingerpost.registry.unix_listener import client_name
 
 if TYPE_CHECKING:
-    from aiohttp import web
     from numpy.typing import NDArray
 
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.images import ImageConfig
     from fingerpost.worker.serving.memory import BodyMemory, Held
 
@@ -98,7 +98,7 @@ class Frames:
         for number in list(self._senders):
             self._drop(number)
 
-    def take(self, request: web.Request, held: Held) -> NDArray[np.uint8]:
+    def take(self, request: Request, held: Held) -> NDArray[np.uint8]:
         """The frame that a request's header names, `[height, width, channels]`.
 
         It is mapped; what a model writes into it, the client does not see. It is unmapped with the

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -24,6 +24,7 @@ from fingerpost.worker.telemetry.request import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
+    from fingerpost.registry.http.request import Request
     from fingerpost.registry.http_server import ErrorForm, Handler
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.security.grant import Grant
@@ -72,7 +73,7 @@ class _Load(Protocol):
     def __call__(self, request: RequestHead | None = None, /) -> LoadReport: ...
 
 
-_Respond = Callable[[web.Request, "ModelReference", "RequestRecord"], Awaitable["Answer"]]
+_Respond = Callable[["Request", "ModelReference", "RequestRecord"], Awaitable["Answer"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ class ProtocolRoutes:
     def inference(
         self,
         path: str,
-        direct: Callable[[web.Request, Admitted], Awaitable[Answer]],
+        direct: Callable[[Request, Admitted], Awaitable[Answer]],
         *,
         check: Check,
     ) -> None:
@@ -154,13 +155,13 @@ class ProtocolRoutes:
         memory, quarantine = self._context.memory, self._context.quarantine
         leases, tenancy = self._context.leases, self._context.tenancy
 
-        async def quarantined(request: web.Request, admitted: Admitted) -> Answer:
+        async def quarantined(request: Request, admitted: Admitted) -> Answer:
             limit_s = admitted.served.engine.alone_limit_s
             async with quarantine.turn(partial(_begin, request), limit_s) as admitted.alone:
                 return await direct(request, admitted)
 
         async def respond(
-            request: web.Request, reference: ModelReference, record: RequestRecord
+            request: Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
             admission.check_boot_id(request)  # another process would not have this model either
             grant = NO_LIMITS if leases is None else leases.permit(request, reference.model).grant
@@ -212,7 +213,7 @@ class ProtocolRoutes:
         leases, tenancy = self._context.leases, self._context.tenancy
 
         async def respond(
-            request: web.Request, reference: ModelReference, record: RequestRecord
+            request: Request, reference: ModelReference, record: RequestRecord
         ) -> Answer:
             admission.check_boot_id(request)
             permit = None if leases is None else leases.permit(request, reference.model)
@@ -220,17 +221,19 @@ class ProtocolRoutes:
             flow = tenancy.flow(request, grant)
             with manager.acquire(reference) as served:
                 admission.admit_stream(request, served, check, flow)
-            return await work(request, record, permit)
+            # It answers bit by bit, so its path is never remembered.
+            return await work(cast("web.Request", request), record, permit)
 
         self._add(path, respond, check)
 
     def _add(self, path: str, respond: _Respond, check: Check) -> None:
         context, error_form = self._context, self._error_form
 
-        async def answer(request: web.Request, reference: ModelReference | None = None) -> Answer:
+        async def answer(request: Request, reference: ModelReference | None = None) -> Answer:
             with context.observer.request(request) as record:
                 try:
-                    found = await respond(request, reference or self._reference(request), record)
+                    named = reference or self._reference(cast("web.Request", request))
+                    found = await respond(request, named, record)
                 except FingerpostError as error:
                     if isinstance(error, Overloaded):
                         context.overloaded(request, error)
@@ -285,7 +288,7 @@ class ProtocolRoutes:
         return model_reference(request, self._context.manager)
 
 
-def _begin(request: web.Request) -> None:
+def _begin(request: Request) -> None:
     """Tell a client that the worker begins with its suspect image."""
     if request.transport is not None and request.version >= HttpVersion11:
         request.transport.write(_BEGUN)

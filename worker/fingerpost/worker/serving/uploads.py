@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
+from aiohttp import ClientPayloadError, HttpVersion11, hdrs
 
 from fingerpost.client.frames import STREAM_TYPE
 from fingerpost.client.wire import FRAME_HEADER
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy import uint8
     from numpy.typing import NDArray
 
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.serving.frames import Frames
     from fingerpost.worker.serving.memory import BodyMemory, Held
@@ -42,7 +43,7 @@ _TIMER_S: Final = 0.1
 _RATE_S: Final = 20.0
 
 
-def check_image_headers(request: web.Request, config: WorkerConfig) -> None:
+def check_image_headers(request: Request, config: WorkerConfig) -> None:
     """Check the headers of a body of encoded images.
 
     Raises:
@@ -55,7 +56,7 @@ def check_image_headers(request: web.Request, config: WorkerConfig) -> None:
     _check_length(request, config.requests.max_bytes if multipart else config.images.max_bytes)
 
 
-def check_tensor_headers(request: web.Request, config: WorkerConfig) -> None:
+def check_tensor_headers(request: Request, config: WorkerConfig) -> None:
     """Check the headers of a body of JSON or tensors.
 
     Raises:
@@ -66,7 +67,7 @@ def check_tensor_headers(request: web.Request, config: WorkerConfig) -> None:
     _check_length(request, config.requests.max_bytes, "send fewer images at a time")
 
 
-def check_stream_headers(request: web.Request) -> None:
+def check_stream_headers(request: Request) -> None:
     """Check the headers of a stream.
 
     Raises:
@@ -91,11 +92,11 @@ class Uploads:
         self._memory = memory
         self._frames = frames
 
-    async def read_tensors(self, request: web.Request, held: Held) -> bytes | memoryview:
+    async def read_tensors(self, request: Request, held: Held) -> bytes | memoryview:
         """Read the whole body of JSON or tensors, at most `requests.max_bytes`; see `read_body`."""
         return await self.read_body(request, held, self._config.requests.max_bytes)
 
-    async def read_body(self, request: web.Request, held: Held, limit: int) -> bytes | memoryview:
+    async def read_body(self, request: Request, held: Held, limit: int) -> bytes | memoryview:
         """Read the whole body, raw, at most `limit` bytes.
 
         Args:
@@ -118,7 +119,26 @@ class Uploads:
         # A copy takes 1 ms for a few megabytes, in which nothing else runs.
         return bytes(data) if len(data) < _COPY_BYTES else memoryview(data)
 
-    async def read_images(self, request: web.Request, held: Held) -> list[tuple[str, Image]]:
+    def arrived_image(self, request: Request, held: Held) -> bytes | None:
+        """The one image of a body that has arrived whole; None for all else: see `read_images`.
+
+        Raises:
+            ImageTooLarge, Overloaded: see `read_body`.
+        """
+        content, headers = request.content, request.headers
+        if (
+            not content.is_eof()
+            or content.exception() is not None
+            or FRAME_HEADER in headers
+            or boundary_of(headers.get(hdrs.CONTENT_TYPE, "")) is not None
+        ):
+            return None
+        limit, size = _allowed(request, held, self._config.images.max_bytes), content.total_bytes
+        _check_size(size, limit)
+        self._memory.take(held, size)
+        return content.read_nowait()
+
+    async def read_images(self, request: Request, held: Held) -> list[tuple[str, Image]]:
         """Read the whole body and return `(name, bytes)` of each image in it, in order.
 
         A request with `Fingerpost-Frame` has no body, and one image: uint8
@@ -154,7 +174,7 @@ class Uploads:
         ]
 
     async def read_fields(
-        self, request: web.Request, held: Held, *, inputs: int
+        self, request: Request, held: Held, *, inputs: int
     ) -> list[tuple[str, bytes | memoryview]]:
         """Read a multipart body and return `(field, bytes)` of all its parts, in order.
 
@@ -177,9 +197,7 @@ class Uploads:
         body = await self._split(request, held, splitter)
         return [(part.name or "", _own(body, part)) for part in splitter.images]
 
-    async def _split(
-        self, request: web.Request, held: Held, splitter: MultipartSplitter
-    ) -> memoryview:
+    async def _split(self, request: Request, held: Held, splitter: MultipartSplitter) -> memoryview:
         """Read a multipart body into its parts."""
 
         async def next_piece() -> bytes:
@@ -192,7 +210,7 @@ class Uploads:
 
     async def _receive(
         self,
-        request: web.Request,
+        request: Request,
         held: Held,
         next_piece: Callable[[], Awaitable[bytes]],
         take: Callable[[bytes], object],
@@ -232,7 +250,7 @@ class Uploads:
             raise InvalidRequest(f"the body ended before its announced length: {error}") from error
 
 
-def _allowed(request: web.Request, held: Held, limit: int) -> int:
+def _allowed(request: Request, held: Held, limit: int) -> int:
     """The limit of a body, or that of its lease: of one of known length that was checked before."""
     most = held.grant.max_body_bytes
     return limit if most is None or request.content_length is not None else min(limit, most)
@@ -243,15 +261,15 @@ def _own(body: memoryview, part: Part) -> bytes | memoryview:
     return bytes(data) if len(data) < _COPY_BYTES else data
 
 
-def _check_encoding(request: web.Request, what: str) -> None:
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
-    if encoding.lower() != "identity":
+def _check_encoding(request: Request, what: str) -> None:
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING)
+    if encoding is not None and encoding.lower() != "identity":
         raise UnsupportedImage(
             f"Content-Encoding {encoding!r} is not accepted: send {what} uncompressed"
         )
 
 
-def _check_length(request: web.Request, limit: int, advice: str = "send less") -> None:
+def _check_length(request: Request, limit: int, advice: str = "send less") -> None:
     _check_size(request.content_length or 0, limit, advice)
 
 

@@ -27,7 +27,7 @@ from fingerpost.security.grant import NO_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fingerpost.registry.connection import ConnectionGuard
+    from fingerpost.registry.http.guard import ConnectionGuard
     from fingerpost.worker.serving.memory import BodyMemory
 
 __all__ = ["Connection", "Connections"]

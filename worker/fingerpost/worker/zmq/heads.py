@@ -99,10 +99,12 @@ class ReceivedImage(_Head):
         key: the client's.
         size: bytes of the image.
         body_bytes, grant: how many are held, for whom; see `BodyMemory`.
+        json_bytes: of named inputs, how many bytes of them are JSON; None for an image.
+        arrays: those of its answer, as bytes; None where the answer is JSON alone.
         record: the request that it is; None while it was not begun.
     """
 
-    __slots__ = ("body_bytes", "grant", "key", "record", "size")
+    __slots__ = ("arrays", "body_bytes", "grant", "json_bytes", "key", "record", "size")
 
     def __init__(self, opened: _Head, key: bytes, size: int, grant: Grant) -> None:
         super().__init__(opened.path, opened.remote or "", opened.peer)
@@ -112,6 +114,8 @@ class ReceivedImage(_Head):
         self.size = self.content_length = self.total_bytes = size
         self.body_bytes = 0
         self.grant = grant
+        self.json_bytes: int | None = None
+        self.arrays: bytes | None = None
         self.record: RequestRecord | None = None
 
     def set_head(self, head: ImageHead) -> None:
@@ -125,3 +129,4 @@ class ReceivedImage(_Head):
             headers[SUSPECT_HEADER] = "1"
         if head.traceparent:
             headers["traceparent"] = head.traceparent
+        self.json_bytes = head.json_bytes

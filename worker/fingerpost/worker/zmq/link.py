@@ -21,7 +21,6 @@ from fingerpost.client.zmq.messages import (
 from fingerpost.errors import FingerpostError, InvalidRequest, Overloaded
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
-from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.protocols.streams.link import StreamImage
 from fingerpost.worker.zmq.heads import ReceivedImage
 
@@ -92,17 +91,20 @@ class ZmqLink:
         self._unanswered[received] = image
         self._bytes += size
         try:
-            if size > self._max_image_bytes:
-                image.oversize = size
-            else:
-                self._context.memory.take(received, size)
-                # Small ones are copied, so that they do not hold more than they have.
-                image.body = body if size >= 1 << 16 else bytes(body)
             if len(head) > MAX_HEAD_BYTES:
                 raise InvalidRequest(f"the image's head has more than {MAX_HEAD_BYTES} bytes")
             read = read_image_head(head)
             received.set_head(read)
             image.deadline_ms = read.deadline_ms
+            if read.json_bytes is not None and self._order.infer is None:
+                raise InvalidRequest("json_bytes: open the stream with infer for named inputs")
+            most = self._max_image_bytes if read.json_bytes is None else self._max_bytes
+            if size > most:
+                image.oversize = size
+            else:
+                self._context.memory.take(received, size)
+                # Small ones are copied, so that they do not hold more than they have.
+                image.body = body if size >= 1 << 16 else bytes(body)
         except FingerpostError as error:
             image.problem = error
         except HEAD_ERRORS as error:
@@ -224,7 +226,10 @@ class ZmqLink:
         received = _received(image)
         if self._forget(received) and self.lost is None:
             load = self._context.load(received).to_header().encode()
-            self._send([received.key, _answer_json(image, result), load])
+            answer = _answer_json(image, result, infer=self._order.infer is not None)
+            failed = isinstance(result, FingerpostError)
+            arrays = [] if failed or received.arrays is None else [received.arrays]
+            self._send([received.key, answer, load, *arrays])
 
     async def ended(self, end: Ended) -> None:
         """See `StreamLink.ended`."""
@@ -263,14 +268,16 @@ def _nothing(_: object) -> None:
     """There are no more headers to check."""
 
 
-def _answer_json(image: StreamImage, result: ImageAnswer | FingerpostError) -> bytes:
+def _answer_json(
+    image: StreamImage, result: ImageAnswer | FingerpostError, *, infer: bool
+) -> bytes:
     """The body of HTTP's answer, or its error with the status."""
     if isinstance(result, FingerpostError):
         return error_json(result)
     served = image.served
     if served is None:
         raise RuntimeError("an answer of no version")
-    if served.task is Task.CLASSIFICATION:
+    if not infer:
         found: Any = ClassifyAnswer(model=served.model, version=served.version, results=(result,))
     else:
         found = {

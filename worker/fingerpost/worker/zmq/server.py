@@ -26,8 +26,8 @@ from fingerpost.client.zmq.messages import (
 from fingerpost.client.zmq.reader import SocketReader
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, Overloaded
 from fingerpost.registry import ModelReference
-from fingerpost.registry.connection import ConnectionGuard
 from fingerpost.registry.descriptors import descriptor_limit
+from fingerpost.registry.http.guard import ConnectionGuard
 from fingerpost.registry.http_server import internal_error
 from fingerpost.registry.instance import format_address
 from fingerpost.security.grant import NO_LIMITS
@@ -36,10 +36,12 @@ from fingerpost.worker.protocols.streams.session import StreamSession
 from fingerpost.worker.zmq.access import CurveAccess
 from fingerpost.worker.zmq.connections import Connections
 from fingerpost.worker.zmq.heads import open_head
+from fingerpost.worker.zmq.inference import ZmqInference
 from fingerpost.worker.zmq.link import ZmqLink, error_json
 
 if TYPE_CHECKING:
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.protocols.v2.shared_memory import SharedMemory
     from fingerpost.worker.serving.routes import RouteContext
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
     from fingerpost.worker.zmq.connections import Connection
@@ -89,12 +91,19 @@ class ZmqServer:
         context: what all protocols of the worker share.
         config: the worker's settings.
         metrics: the worker's metrics.
+        shared: regions of shared memory that stand for bytes.
 
     Raises:
         ConfigurationError: a file of keys is not valid.
     """
 
-    def __init__(self, context: RouteContext, config: WorkerConfig, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        context: RouteContext,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+        shared: SharedMemory,
+    ) -> None:
         self._context = context
         self._config = config
         self._metrics = metrics
@@ -104,6 +113,7 @@ class ZmqServer:
         self._descriptors: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said = LogLimit(60.0)
+        self._inference = ZmqInference(config, shared)
         self._access: CurveAccess | None = None
         self._connections: Connections | None = None
         self._reader: SocketReader | None = None
@@ -263,6 +273,8 @@ class ZmqServer:
                 permit = context.leases.permit(head, reference.model)
             grant = NO_LIMITS if permit is None else permit.grant
             flow = context.tenancy.flow(head, grant)
+            if not order.infer and (order.binary or order.mask != "png" or order.size != "image"):
+                raise InvalidRequest("binary, mask and size are for a stream with infer")
             with context.manager.acquire(reference) as served:
                 context.admission.admit_stream(head, served, _nothing, flow)
         except FingerpostError as error:
@@ -282,7 +294,8 @@ class ZmqServer:
             flow=flow,
             left_s=None,
             lease_left_s=inf if permit is None else permit.ends_at - time.time(),
-            classify_only=True,
+            classify_only=not order.infer,
+            infer=self._inference.of(order, flow) if order.infer else None,
         )
         link = ZmqLink(context, self._config, wanted, head, partial(self._send, peer))
         session = StreamSession(

@@ -124,8 +124,8 @@ class Batcher(Generic[T]):
         """The number of items that wait for the model alone."""
         return len(self._ready)
 
-    def admit(self, now: float, deadline: float = math.inf, flow: Flow = DEFAULT_FLOW) -> None:
-        """Check whether an item would be accepted now; it is not submitted.
+    def admit(self, now: float, deadline: float = math.inf, flow: Flow = DEFAULT_FLOW) -> bool:
+        """Check whether an item would be accepted now; return whether in the place of another.
 
         Raises:
             Overloaded: `max_queue` items wait already, and none of them has to give way; or they
@@ -133,9 +133,10 @@ class Batcher(Generic[T]):
             DeadlineExceeded: the deadline passes before the items in front of it are done.
         """
         config = self._config
-        full = len(self) >= config.max_queue and self.order.giver(flow, config.max_queue) is None
+        crowded = len(self) >= config.max_queue
+        full = crowded and self.order.giver(flow, config.max_queue) is None
         if not full and config.latency_s is None and deadline - now > self._longest_s(now):
-            return  # without the estimate below, which takes longer than the rest of this method
+            return crowded  # without the estimate below, which takes longer than all else here
         expected_s = self.expected_s(now, flow=flow)
         if full:
             waiting = f"{len(self)} images wait for the model already"
@@ -165,6 +166,7 @@ class Batcher(Generic[T]):
                 f"an answer would take {expected_s:.3g} s, but only {max(0.0, deadline - now):.3g} "
                 "s are left: allow more time, or use another worker"
             )
+        return crowded
 
     def expected_s(
         self, now: float, *, ahead: int = 0, flow: Flow | None = None, rank: int | None = None
@@ -230,12 +232,10 @@ class Batcher(Generic[T]):
             prepared: the item needs no preparation.
             flow: whose it is; one that gave its place to it is in `pushed_out`.
         """
-        self.admit(now, deadline, flow)
-        if len(self) >= self._config.max_queue:
-            giving = self.order.giving(flow, self._config.max_queue)
-            if giving is not None:
-                self.cancel(giving)
-                self.pushed_out.append(giving)
+        crowded = self.admit(now, deadline, flow)
+        if crowded and (giving := self.order.giving(flow, self._config.max_queue)) is not None:
+            self.cancel(giving)
+            self.pushed_out.append(giving)
         pending = Pending(item, cost, deadline, now, flow)
         if flow is not self.order.only:
             self.order.enter(pending)

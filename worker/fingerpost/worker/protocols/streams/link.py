@@ -31,6 +31,8 @@ class StreamOrder:
         left_s: seconds until the deadline of the whole stream; None where it has none.
         lease_left_s: seconds until the end of its lease; infinite where it needs none.
         classify_only: an answer of another task is the error `wrong_task`.
+        infer: answers an item of any task for a version, until a deadline by the loop's clock, with
+            nothing else beside it if the last argument says so; None where an item is an image.
     """
 
     reference: ModelReference
@@ -40,6 +42,7 @@ class StreamOrder:
     left_s: float | None
     lease_left_s: float
     classify_only: bool = False
+    infer: Callable[[StreamImage, ServedVersion, float, bool], Awaitable[ImageAnswer]] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -198,7 +198,9 @@ class StreamSession:
                     self._link.admitted(image, served) as alone,
                     asyncio.timeout_at(deadline),
                 ):
-                    if classifies:
+                    if order.infer is not None:
+                        found = await order.infer(image, served, deadline, alone)
+                    elif classifies:
                         outcome = await served.engine.classify(
                             body, deadline=deadline, alone=alone, flow=flow
                         )

@@ -29,16 +29,15 @@ from fingerpost.worker.protocols.v2.messages import ABSENT, Count, InferRequest,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiohttp import web
     from numpy.typing import NDArray
 
+    from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item
     from fingerpost.worker.protocols.v2.shared_memory import InputBytes, SharedMemory
-    from fingerpost.worker.serving.routes import Admitted
+    from fingerpost.worker.serving.memory import Held
     from fingerpost.worker.serving.turns import Turns
-    from fingerpost.worker.serving.uploads import Uploads
     from fingerpost.worker.tasks.inputs import ModelInputs
 
 __all__ = ["TensorReader", "header_length"]
@@ -50,11 +49,8 @@ _MAX_SHAPE_BYTES: Final = 256
 class TensorReader:
     """Reads requests, and the items in them."""
 
-    def __init__(
-        self, config: WorkerConfig, uploads: Uploads, turns: Turns, shared: SharedMemory
-    ) -> None:
+    def __init__(self, config: WorkerConfig, turns: Turns, shared: SharedMemory) -> None:
         self._config = config
-        self._uploads = uploads
         self._shared = shared
         self._turns = turns
 
@@ -99,12 +95,18 @@ class TensorReader:
         return True
 
     async def read(
-        self, request: web.Request, admitted: Admitted
+        self, head: RequestHead, data: bytes | memoryview, json_bytes: int | None, held: Held
     ) -> tuple[LongJson, InferRequest, InputBytes]:
-        """The JSON, the request in it, and the binary data behind it or in shared memory."""
-        view = memoryview(await self._uploads.read_tensors(request, admitted))
-        length_of_json = header_length(request)
-        length = len(view) if length_of_json is None else length_of_json
+        """The JSON, the request in it, and the binary data behind it or in shared memory.
+
+        Args:
+            head: of the request.
+            data: its body.
+            json_bytes: how many bytes of it are the JSON; None for all.
+            held: counts what is copied from shared memory.
+        """
+        view = memoryview(data)
+        length = len(view) if json_bytes is None else json_bytes
         if length > len(view):
             raise InvalidRequest(
                 f"{HEADER_LENGTH} is {length:,}, but the body has {len(view):,} bytes"
@@ -116,7 +118,7 @@ class TensorReader:
             what="the request",
         )
         asked = text.decode(InferRequest, "the request")
-        return text, asked, await self._shared.inputs(request, asked, view[length:], admitted)
+        return text, asked, await self._shared.inputs(head, asked, view[length:], held)
 
     async def items(
         self, text: LongJson, wanted: RequestedInput, binary: memoryview, what: str
@@ -189,7 +191,7 @@ class TensorReader:
         return items
 
 
-def header_length(request: web.Request) -> int | None:
+def header_length(request: RequestHead) -> int | None:
     """The length of the JSON before the binary data; None where the body is JSON alone."""
     text = request.headers.get(HEADER_LENGTH)
     if text is None:

@@ -38,6 +38,7 @@ from fingerpost.worker.serving.uploads import check_tensor_headers
 from fingerpost.worker.tasks.engine import TaskEngine
 
 if TYPE_CHECKING:
+    from fingerpost.registry.http.request import Request
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.outcome import Labels
     from fingerpost.worker.protocols.long_json import LongJson
@@ -72,12 +73,13 @@ class OpenInferenceProtocol:
         self._metrics = metrics
         self._turns = turns
         self._shared = shared
-        self._reader = TensorReader(config, uploads, turns, shared)
+        self._uploads = uploads
+        self._reader = TensorReader(config, turns, shared)
 
     def add_to(self, context: RouteContext) -> None:
         """Add the routes."""
 
-        def check(request: web.Request) -> None:
+        def check(request: Request) -> None:
             check_tensor_headers(request, self._config)
             header_length(request)
 
@@ -86,8 +88,11 @@ class OpenInferenceProtocol:
             path = f"/v2/models/{{model}}{chosen}/infer"
             routes.inference(path, self._infer, check=check)
 
-    async def _infer(self, request: web.Request, admitted: Admitted) -> Answer:
-        text, asked, binary = await self._reader.read(request, admitted)
+    async def _infer(self, request: Request, admitted: Admitted) -> Answer:
+        data = await self._uploads.read_tensors(request, admitted)
+        text, asked, binary = await self._reader.read(
+            request, data, header_length(request), admitted
+        )
         with self._shared.outputs(request, asked) as places:
             engine = admitted.served.engine
             if isinstance(engine, TaskEngine):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.protocols.v2.messages import InferRequest, RequestedInput
     from fingerpost.worker.protocols.v2.shared_regions import Region, SharedRegions
-    from fingerpost.worker.serving.memory import BodyMemory
-    from fingerpost.worker.serving.routes import Admitted, RouteContext
+    from fingerpost.worker.serving.memory import BodyMemory, Held
+    from fingerpost.worker.serving.routes import RouteContext
 
 __all__ = ["InputBytes", "OutputRegions", "SharedMemory"]
 
@@ -197,7 +197,7 @@ class SharedMemory:
             yield OutputRegions(asked, found)
 
     async def inputs(
-        self, request: RequestHead, asked: InferRequest, behind: memoryview, admitted: Admitted
+        self, request: RequestHead, asked: InferRequest, behind: memoryview, held: Held
     ) -> InputBytes:
         """The bytes of a request's inputs, those in regions as a copy.
 
@@ -216,13 +216,13 @@ class SharedMemory:
             return InputBytes(behind)
         self._check(request)
         total = len(behind) + sum(x.parameters.shared_memory_byte_size for x in placed.values())
-        most = admitted.grant.max_body_bytes
+        most = held.grant.max_body_bytes
         most = self._max_bytes if most is None else min(most, self._max_bytes)
         if total > most:
             raise ImageTooLarge(
                 f"the inputs have {total:,} bytes, over the limit of {most:,}: send less"
             )
-        self._memory.take(admitted, total - len(behind))
+        self._memory.take(held, total - len(behind))
         names = [each.parameters.shared_memory_region or "" for each in placed.values()]
         shared: dict[int, memoryview] = {}
         with self._regions.using(names, "an input") as regions:
@@ -235,6 +235,26 @@ class SharedMemory:
                 )
         return InputBytes(behind, shared)
 
+    def register(self, head: RequestHead, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Open a region for a client on this host.
+
+        Raises:
+            UnknownPath, Unauthorized: shared memory is off, or the client is on another host.
+            InvalidRequest, Overloaded: see `SharedRegions.register`.
+        """
+        self._check(head)
+        self._regions.register(name, key, offset, byte_size)
+
+    def unregister(self, head: RequestHead, name: str = "") -> None:
+        """Forget a region, or all of them. Raises as `register`."""
+        self._check(head)
+        self._regions.unregister(name)
+
+    def status(self, head: RequestHead, name: str = "") -> list[dict[str, object]]:
+        """A region, or all of them. Raises as `register`."""
+        self._check(head)
+        return self._regions.status(name)
+
     async def _close(self, _: web.Application) -> None:
         self._regions.close()
 
@@ -245,21 +265,21 @@ class SharedMemory:
             raise ImageTooLarge(f"a registration has at most {_MAX_ORDER_BYTES:,} bytes")
         order = decode_json(body, _Order, "the registration")
         name = request.match_info["name"]
-        self._regions.register(name, order.key, order.offset, order.byte_size)
+        self.register(request, name, order.key, order.offset, order.byte_size)
         return json_response({})
 
     async def _unregister(self, request: web.Request) -> web.Response:
-        self._check(request)
-        self._regions.unregister(request.match_info.get("name", ""))
+        self.unregister(request, request.match_info.get("name", ""))
         return json_response({})
 
     async def _status(self, request: web.Request) -> web.Response:
-        self._check(request)
-        return json_response(self._regions.status(request.match_info.get("name", "")))
+        return json_response(self.status(request, request.match_info.get("name", "")))
 
     def _check(self, request: RequestHead) -> None:
         """Raise where shared memory is off, or the client cannot have any with the worker."""
         self._regions.check_enabled()
+        if "Origin" in request.headers:  # a browser on this host, by whichever page
+            raise Unauthorized("shared memory is not for web pages: use a program")
         client = request.remote or ""
         if client.startswith("uid ") or _is_loopback(client) or is_own_address(client):
             return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fingerpost.registry.connection import ConnectionGuard
 from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.guard import ConnectionGuard
 
 
 def test_all_addresses_of_an_ipv6_network_have_the_connections_of_one_client() -> None:
