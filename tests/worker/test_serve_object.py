@@ -155,10 +155,10 @@ async def test_a_worker_in_a_program_with_a_loop_of_its_own(registry_url: str) -
     async with Worker.for_object(
         model, name="colours", version="3", config=config(registry_url)
     ) as worker:
+        sizes = (1, 4, 1, 1, 4)
         assert model.calls == [
             ("load", None),
-            ("predict", ("uint8", (1, 8, 8, 3))),
-            ("predict", ("uint8", (4, 8, 8, 3))),
+            *(("predict", ("uint8", (size, 8, 8, 3))) for size in sizes),
         ], "loaded, and warmed up with the smallest and the largest batch"
         await worker.register()
         instance = await registered(registry_url, "colours")
@@ -184,7 +184,7 @@ async def test_arguments_in_place_of_attributes(registry_url: str, caplog: Any) 
     async with Worker.for_object(
         model, name="plain", image_size=(4, 6), max_batch=2, config=config(registry_url)
     ) as worker:
-        assert model.shapes == [(1, 4, 6, 3), (2, 4, 6, 3)]
+        assert model.shapes == [(size, 4, 6, 3) for size in (1, 2, 1, 1, 2)]
         assert await classify(worker.instance, "red") == [["1", 0.75], ["0", 0.25]]
     assert "model plain has no labels: answers name classes 0 to 1" in caplog.text
     async with Worker.for_object(

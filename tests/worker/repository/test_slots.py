@@ -35,7 +35,7 @@ async def test_slots_are_those_of_the_model_not_of_the_options(
         aiohttp.ClientSession(worker.instance.url) as http,
         http.get("/load") as response,
     ):
-        assert (await response.json())["slots"] == slots
+        assert 1 <= (await response.json())["slots"] <= slots  # as its warm-up measured
 
 
 SLEEPER = """
@@ -86,7 +86,8 @@ async def test_a_worker_measures_what_it_can_do_at_once(
             async with http.post("/", data=encoded("red")) as response:
                 assert response.status == 200
 
-        assert ((await load()).expected_s, (await load()).alone_s) == (0, 0)  # nothing is known
+        first = await load()  # its warm-up was measured
+        assert first.expected_s == first.alone_s == pytest.approx(0.05, rel=0.5)
         for at_once in (1, 2, 1, 6, 1, 9, 1, 3):
             await asyncio.gather(*(classify() for _ in range(at_once)))
         idle = await load()
