@@ -208,7 +208,8 @@ class _Simulation:
     def begin(self, client: _Client) -> None:
         image, probing = _Image(client, self.now), client.balancer.probing
         if probing.worth_waiting(client.answer_s, client.reported_at, self.now):
-            image.answers = min(2, self.probe(client, probing.ahead(self.now), image))
+            # Never the likely ones: tenants share these workers.
+            image.answers = probing.answers(self.probe(client, probing.ahead(self.now), image))
         self.probe(client, probing.on_request(self.now))
         if image.answers:
             self.at(self.now + _PROBES.sync_timeout_s, self.queue, image)

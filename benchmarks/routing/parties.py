@@ -29,7 +29,7 @@ class Request:
     """An image that a client wants classified."""
 
     __slots__ = (
-        *("attempts", "awaits", "begun", "born", "client", "done", "mb"),
+        *("attempts", "awaits", "begun", "born", "client", "done", "mb", "preceded"),
         *("called", "pick", "alone_s", "queue", "retry_after_s", "started", "tried", "work"),
     )
 
@@ -43,7 +43,7 @@ class Request:
         self.queue = 1.0
         self.alone_s: float | None = None
         self.begun = False
-        self.awaits = self.attempts = 0
+        self.awaits = self.preceded = self.attempts = 0
         self.tried: frozenset[str] = NO_WORKERS
         self.pick: Pick | None = None
         self.done = self.called = False
@@ -129,6 +129,9 @@ class Worker:
         if scenario.batch_s is not None:
             config = BatchingConfig(max_batch=scenario.slots, max_queue=scenario.max_in_flight)
             self.batcher = Batcher(config, concurrent_batches=scenario.lanes)
+            for size in (1, 1, scenario.slots):  # its warm-up
+                works = [scenario.service_s] * size
+                self.batcher.sizes.measured(size, scenario.batch_time_s(works) / speed)
         self.link = Link(mb_per_s)
         self.factor = 1.0
         self.mode = "up"

@@ -144,7 +144,9 @@ class _Simulation:
         probing, config = client.balancer.probing, self.scenario.routing.probing
         expected_s = client.seconds / client.mb * request.mb if client.mb else 0.0
         if probing.worth_waiting(expected_s, client.reported_at, now):
-            request.awaits = min(2, self.probe(client, probing.ahead(now), request))
+            likely = client.balancer.likely(_MODEL, now, self.chance)
+            asked = self.probe(client, probing.ahead(now, likely=bool(likely)), request, likely)
+            request.preceded, request.awaits = asked if likely else 0, probing.answers(asked)
         if request.awaits:
             self.at(now + config.sync_timeout_s, self.begin, request)
         else:
@@ -156,7 +158,7 @@ class _Simulation:
         request.begun = True
         client, now = request.client, self.now
         probing = client.balancer.probing
-        self.probe(client, probing.on_request(now))
+        self.probe(client, probing.on_request(now, request.preceded))
         if not client.timer and probing.next_at() < inf:
             client.timer = True
             self.at(probing.next_at(), self.tick, client)
@@ -170,19 +172,17 @@ class _Simulation:
         if client.timer:
             self.at(max(next_at, self.now + 1e-6), self.tick, client)
 
-    def probe(self, client: Client, count: int, request: Request | None = None) -> int:
+    def probe(self, client: Client, count: int, request: Any = None, likely: Any = None) -> int:
         """Send up to `count` probes, for whose answers `request` waits; return how many."""
-        asked = 0
-        for each in client.balancer.to_probe(_MODEL, count, self.now, self.chance) if count else ():
-            if each.id not in client.asked:
-                asked += 1
-                client.asked.add(each.id)
-                asked_at = self.now, each.in_flight
-                self.at(
-                    self.now + self.message_s(each), self.probed, (client, each, request, asked_at)
-                )
-        self.result.probes += asked
-        return asked
+        found = client.balancer.to_probe(
+            _MODEL, count, self.now, self.chance, likely=likely, asked=client.asked
+        )
+        for each in found:
+            client.asked.add(each.id)
+            asked_at = self.now, each.in_flight
+            self.at(self.now + self.message_s(each), self.probed, (client, each, request, asked_at))
+        self.result.probes += len(found)
+        return len(found)
 
     def message_s(self, to: Candidate) -> float:
         """Seconds for a message to a worker: it waits behind the uploads on its link."""

@@ -53,10 +53,11 @@ def serve(
 
         serve(Flowers(), name="flowers", registry="consul://127.0.0.1:8500")
 
-    The object is warmed up with real calls of the smallest and the largest batch, and registered
-    after that. At the first signal the worker drains: it tells the registry, finishes the requests
-    in flight, and `serve` returns. A second signal ends the process at once. Logs go to standard
-    error, unless the program has configured `logging` itself.
+    The object is warmed up with real calls of the smallest and the largest batch, some of them
+    twice to measure them, and registered after that. At the first signal the worker drains: it
+    tells the registry, finishes the requests in flight, and `serve` returns. A second signal ends
+    the process at once. Logs go to standard error, unless the program has configured `logging`
+    itself.
 
     For a program with an event loop of its own there is `Worker.for_object`.
 

@@ -9,7 +9,7 @@ from fingerpost.errors import PeerError, Unreachable
 from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from fingerpost.client.config import ClientConfig
@@ -90,10 +90,13 @@ class Prober:
             return set()
         probing = self._balancer.probing
         ahead: set[asyncio.Task[None]] = set()
+        likely: Sequence[Endpoint] | None = None
         if probing.worth_waiting(expected_s, reported_at, now):
-            ahead = self._ask(reference, probing.ahead(now), now)
+            likely = self._balancer.likely(reference, now, self._rng)
+            count = probing.ahead(now, likely=likely is not None)
+            ahead = self._ask(reference, count, now, likely)
         self._reference = reference
-        count = probing.on_request(now)
+        count = probing.on_request(now, 0 if likely is None else len(ahead))
         if count:
             self._ask(reference, count, now)
         if self._timer is None:
@@ -101,9 +104,9 @@ class Prober:
         return ahead
 
     async def answers(self, tasks: set[asyncio.Task[None]], now: float) -> None:
-        """Wait until two of the probes are answered, `sync_timeout_s` from `now` at most."""
+        """Wait until most of the probes are answered, `sync_timeout_s` from `now` at most."""
         until = now + self._sync_timeout_s
-        for _ in range(min(2, len(tasks))):
+        for _ in range(self._balancer.probing.answers(len(tasks))):
             left_s = until - self._clock()
             if not tasks or left_s <= 0:
                 return
@@ -130,11 +133,18 @@ class Prober:
         finally:
             self._arm()
 
-    def _ask(self, reference: ModelReference, count: int, now: float) -> set[asyncio.Task[None]]:
+    def _ask(
+        self,
+        reference: ModelReference,
+        count: int,
+        now: float,
+        likely: Sequence[Endpoint] | None = None,
+    ) -> set[asyncio.Task[None]]:
         started = set()
-        for endpoint in self._balancer.to_probe(reference, count, now, self._rng):
-            if endpoint.id in self._probes or len(self._probes) >= _MAX_PROBES:
-                continue
+        count = min(count, _MAX_PROBES - len(self._probes))
+        for endpoint in self._balancer.to_probe(
+            reference, count, now, self._rng, likely=likely, asked=self._probes.keys()
+        ):
             task = asyncio.create_task(self._probe(endpoint), name=f"probe of {endpoint.id}")
             self._probes[endpoint.id] = task
             started.add(task)

@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.endpoint import Endpoint
+from fingerpost.client.routing.image_size import ImageSize
 from fingerpost.client.routing.probing import Probing
 from fingerpost.client.routing.slow_start import SlowStart
 from fingerpost.client.routing.sticky import Sticky
@@ -187,6 +188,7 @@ class Balancer:
         self._client_id = client_id
         self._slow_start = SlowStart(config.slow_start)
         self._sticky = Sticky()
+        self._image_size = ImageSize()
         self._endpoints: dict[str, Endpoint] = {}
         self._groups: dict[ModelReference, _Group] = {}
         self._limited = False  # whether a worker has refused a request, so that its limit counts
@@ -211,7 +213,7 @@ class Balancer:
         for instance in snapshot.instances:
             endpoint = self._endpoints.get(instance.id)
             if endpoint is None or not endpoint.renew(instance, now):
-                endpoint = Endpoint(instance, self._config, new_at)
+                endpoint = Endpoint(instance, self._config, new_at, self._image_size)
                 endpoint.credit_at = self._slow_start.picks
             endpoints[instance.id] = endpoint
         self._endpoints = endpoints
@@ -328,22 +330,48 @@ class Balancer:
         group = self._group(reference, now)
         return () if group is None else group.endpoints
 
-    def to_probe(
-        self, reference: ModelReference, count: int, now: float, rng: Random
-    ) -> list[Endpoint]:
-        """Draw up to `count` different endpoints to ask for a load report now.
+    def likely(
+        self, reference: ModelReference, now: float, rng: Random
+    ) -> Sequence[Endpoint] | None:
+        """Which endpoints to ask before a request that waits for the answers: `Policy.likely`."""
+        group = self._group(reference, now)
+        return None if group is None else self._policy.likely(group.usable, now, rng)
 
-        Without foreign ones that have none, and without those whose last report is not older than
-        `ProbingConfig.worker_min_interval_s`.
+    def to_probe(
+        self,
+        reference: ModelReference,
+        count: int,
+        now: float,
+        rng: Random,
+        *,
+        likely: Sequence[Endpoint] | None = None,
+        asked: Collection[str] = (),
+    ) -> list[Endpoint]:
+        """Up to `count` different endpoints to ask for a load report now.
+
+        Without foreign ones that have none, without those that are being asked, and without those
+        whose last report is not older than `ProbingConfig.worker_min_interval_s`.
+
+        Args:
+            reference: the model of the request.
+            count: most endpoints.
+            now: monotonic seconds.
+            rng: the source of randomness.
+            likely: the first of these are asked. None to draw at random: the rest must be heard
+                of, too.
+            asked: ids of those that have not answered yet.
         """
         group = self._group(reference, now)
         if group is None:
             return []
+        drawn = self.probing.draw(group.usable, count, rng) if likely is None else likely
         oldest = now - self._min_interval_s
-        drawn = self.probing.draw(group.usable, count, rng)
-        return [
-            each for each in drawn if each.load_report_at <= oldest and each.instance.load_target
+        found = [
+            each
+            for each in drawn
+            if each.load_report_at <= oldest and each.instance.load_target and each.id not in asked
         ]
+        return found[:count]
 
     def _group(self, reference: ModelReference, now: float) -> _Group | None:
         group = self._groups.get(reference)

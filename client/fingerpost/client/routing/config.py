@@ -90,9 +90,9 @@ class ProbingConfig:
     """When workers are asked for a load report, and for how long a report counts.
 
     Attributes:
-        probes_per_request: load reports asked for with each request, of workers drawn at random.
-            A fraction is carried over. More is better informed, and costs a worker 0.1 to 0.2 ms
-            each. 2 keeps a client informed that sends few requests.
+        probes_per_request: load reports asked for with each request, of workers drawn at random,
+            less likely ones that preceded it. A fraction is carried over. More is better informed,
+            and costs a worker 0.1 to 0.2 ms each. 2 keeps a client informed that sends few.
         max_probes_per_s: upper limit of the probes of one client in a second: what probing may
             cost.
         worker_min_interval_s: a worker whose last report is not older than this is not probed.
@@ -101,8 +101,8 @@ class ProbingConfig:
             out of date. Links full of uploads delay an answer by some 50 ms.
         idle_timeout_s: probing stops this long after the last request.
         sync_threshold_rtts: a request expected to take more than this many round trips of a probe
-            is preceded by three probes, and waits for two answers (Prequal's synchronous mode).
-            More waits less often, on older reports.
+            is preceded by 3 or 4 probes, and waits for all but one answer (Prequal's synchronous
+            mode). More waits less often, on older reports.
         sync_timeout_s: how long such a request waits at most.
         pool_size: up to this many workers the freshest report of each is used; beyond that, a
             pool of this many reports (Prequal's probe pool, and its size). More chooses better

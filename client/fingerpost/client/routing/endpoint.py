@@ -6,6 +6,7 @@ from math import inf, sqrt
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.ejection import Ejection
+from fingerpost.client.routing.image_size import ImageSize
 from fingerpost.client.routing.outcome import Outcome
 from fingerpost.client.routing.overload_limit import OverloadLimit
 from fingerpost.registry.load import WorkerState
@@ -53,6 +54,7 @@ class Endpoint:
 
     __slots__ = (
         "_behind",
+        "_image_size",
         "_mb",
         "_own_at",
         "_own_s",
@@ -87,7 +89,13 @@ class Endpoint:
         "weighted_backlog",
     )
 
-    def __init__(self, instance: Instance, config: RoutingConfig, new_at: float = -inf) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        config: RoutingConfig,
+        new_at: float = -inf,
+        image_size: ImageSize | None = None,
+    ) -> None:
         """Make the endpoint of a worker without any history.
 
         Args:
@@ -95,7 +103,9 @@ class Endpoint:
             config: see `RoutingConfig`.
             new_at: when it joined other workers, in monotonic seconds: its slow start begins then.
                 Minus infinity if it has none.
+            image_size: of the client's images; shared with the other workers' endpoints.
         """
+        self._image_size = image_size or ImageSize()
         self.instance = instance
         self.id = instance.id
         self.weight = instance.weight
@@ -278,6 +288,7 @@ class Endpoint:
         pause_s = now - self._own_at
         known_s = min(_MEAN_S, max(_LEAST_S, self._own_at - self.first_sent_at))
         weight = 1.0 if pause_s > _OWN_S else time_weight(pause_s, _SMOOTHING, _NEWEST, known_s)
+        self._image_size.sent(max(mb, _LEAST_MB))
         self._mb = ewma(self._mb, max(mb, _LEAST_MB), weight)
         transfer_s = 0.0 if worker_s is None else max(0.0, elapsed_s - worker_s)
         compute_s = (elapsed_s - transfer_s) / queue
@@ -290,6 +301,10 @@ class Endpoint:
         compute_s, report = 0.0, self.load_report
         if report is not None and report.latency_per_cost_s > 0:
             compute_s = report.latency_per_cost_s / max(1.0, report.rif * self.inverse_slots)
+            if compute_s:
+                self._image_size.told(report.alone_s, compute_s)
+        elif report is not None:  # it has had no image yet; 0 as well where it knows no time
+            compute_s = report.alone_s / self._image_size.mb
         if self._mb and now - self._own_at <= _OWN_S:
             own_s = self._own_s / self._mb
             compute_s = min(compute_s, own_s) if compute_s else own_s
@@ -298,6 +313,14 @@ class Endpoint:
         self.expected_s_per_mb = compute_s + self.transfer_s_per_mb
         requests = self.requests_per_slot / self.inverse_slots
         self.upload_s_per_mb = self.transfer_s_per_mb * (1.0 + requests)
+
+    def least_cost(self, now: float) -> float:
+        """See `Candidate.least_cost`."""
+        report = self.load_report
+        if report is None or not self._timed or not self.backlog:
+            return self.cost_s_per_mb
+        done = (now - self.load_report_at) / report.alone_s
+        return self.cost_at(max(0.0, self.backlog - done) / self.weight)
 
     def _weigh(self) -> None:
         self.weighted_backlog = self.backlog / self.weight

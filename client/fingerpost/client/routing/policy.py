@@ -83,6 +83,10 @@ class Candidate(Protocol):
         """
         ...
 
+    def least_cost(self, now: float) -> float:
+        """The `cost_s_per_mb` that it has now if nobody sent anything there since its report."""
+        ...
+
     @property
     def compute_s_per_mb(self) -> float:
         """Expected seconds for a megabyte of image at the worker if idle; 0 if unknown."""
@@ -148,6 +152,20 @@ class Policy(Protocol):
             The candidate for the request. It counts as in flight before the next call.
         """
         ...
+
+    def likely(self, candidates: Sequence[C], now: float, rng: Random) -> Sequence[C] | None:
+        """Which workers to ask for their load before a request that is about to be picked for.
+
+        Args:
+            candidates: the usable workers; see `pick`.
+            now: monotonic seconds.
+            rng: the source of randomness.
+
+        Returns:
+            Those that it most likely goes to, first; the balancer asks the first few that have not
+            just reported. None, the default, to draw them at random.
+        """
+        return None
 
     def reported(self, candidate: Candidate, now: float, *, probed: bool) -> None:
         """Take note of a new load report of `candidate`; by default this does nothing.

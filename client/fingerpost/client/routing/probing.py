@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["Probing"]
 
 _SMOOTHING: Final = 0.2  # weight of the newest round trip
+# Before a request (Prequal, synchronous mode: "typically 3 to 5"; it waits for all but one).
+_LIKELY: Final = 4
+_DRAWN: Final = 3
+_SURE: Final = 2  # so few are all waited for
 
 
 class Probing:
     """Decides how many probes to send, and to which workers.
 
-    With each request `probes_per_request`, where a fraction is carried over. Between requests one
-    in each half of `report_max_age_s`, until `idle_timeout_s` after the last request, so that an
-    idle client costs the workers nothing. A token bucket of a tenth of a second limits all of them
-    to `max_probes_per_s`. The reports that come with answers do not replace probes: they are only
-    of workers that are in use already.
+    With each request `probes_per_request`, where a fraction is carried over; likely ones that
+    preceded it count. Between requests one in each half of `report_max_age_s`, until
+    `idle_timeout_s` after the last request, so that an idle client costs the workers nothing. A
+    token bucket of a tenth of a second limits all of them to `max_probes_per_s`. The reports that
+    come with answers do not replace probes: they are only of workers that are in use already.
     """
 
     def __init__(self, config: ProbingConfig) -> None:
@@ -40,10 +44,10 @@ class Probing:
         self._dealt_from: Sequence[Endpoint] = ()
         self._rtt_s = 0.0
 
-    def on_request(self, now: float) -> int:
-        """How many probes to send along with a request."""
+    def on_request(self, now: float, preceded: int = 0) -> int:
+        """How many probes to send along with a request, which so many likely ones preceded."""
         self._requested_at = now
-        self._carried += self._config.probes_per_request
+        self._carried = max(0.0, self._carried + self._config.probes_per_request - preceded)
         if self._carried < 1.0:
             return 0
         wanted = int(self._carried)
@@ -62,16 +66,27 @@ class Probing:
         idle_at = self._requested_at + self._config.idle_timeout_s
         return next_at if -inf < next_at <= idle_at else inf
 
-    def ahead(self, now: float) -> int:
-        """How many probes to send before a request that is `worth_waiting`: 3, or fewer."""
-        return self._take(3, now)
+    def ahead(self, now: float, *, likely: bool = False) -> int:
+        """How many probes to send before a request that is `worth_waiting`, at most.
+
+        4 where the policy says which workers are `likely`; 3 where they are drawn at random.
+        """
+        return self._take(_LIKELY if likely else _DRAWN, now)
+
+    @staticmethod
+    def answers(asked: int) -> int:
+        """For how many answers of so many probes such a request waits: all but one of 3 or more.
+
+        One worker that is stopped, or slow to answer, so delays no image.
+        """
+        return asked - 1 if asked > _SURE else asked
 
     def answered(self, rtt_s: float) -> None:
         """Record the round trip of a probe that was answered."""
         self._rtt_s = ewma(self._rtt_s or rtt_s, rtt_s, _SMOOTHING)
 
     def worth_waiting(self, expected_s: float, freshest_at: float, now: float) -> bool:
-        """Whether a request should be preceded by 3 probes, and wait for 2 answers.
+        """Whether a request should be preceded by probes, and wait for most of the answers.
 
         Args:
             expected_s: the expected time of its upload and answer.

@@ -174,8 +174,19 @@ class ItemRunner(Protocol):
         """
         ...
 
-    def warm_up_items(self, max_batch: int, sizes: tuple[int, ...]) -> None:
-        """Run real inferences. Raises `ConfigurationError` where they fail."""
+    def warm_up_items(
+        self,
+        max_batch: int,
+        sizes: tuple[int, ...],
+        learn: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Run real inferences. Raises `ConfigurationError` where they fail.
+
+        Args:
+            max_batch: most items of a batch.
+            sizes: the only sizes that run; empty for all up to that.
+            learn: is told the size of a batch and its seconds; None to measure nothing.
+        """
         ...
 
 

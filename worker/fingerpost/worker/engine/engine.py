@@ -203,8 +203,8 @@ class Engine:
 
     def warm_up(self) -> int:
         """Run real inferences, blocking; return the number of classes. See `inference.warm_up`."""
-        config = self._config
-        return self._model.call(partial(warm_up, self._backend, config.max_batch, config.sizes))
+        run = partial(warm_up, self._backend, self._config.max_batch, self._config.sizes)
+        return self._model.call(partial(run, self._batcher.sizes.measured))
 
     async def classify(
         self,

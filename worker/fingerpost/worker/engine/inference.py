@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +13,13 @@ from PIL import Image
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, ModelFailed
 from fingerpost.worker.backends.base import ItemRunner
 from fingerpost.worker.backends.raised import is_the_models, type_and_text
+from fingerpost.worker.engine.warm_up_times import measure
 
 if TYPE_CHECKING:
     from fingerpost.worker.backends.base import Backend, Item
     from fingerpost.worker.engine.batching.config import BatchingConfig
     from fingerpost.worker.engine.outcome import Scores
+    from fingerpost.worker.engine.warm_up_times import Learn
 
 __all__ = ["failure_of", "run", "warm_up"]
 
@@ -58,21 +61,24 @@ def run(
     return [*outcomes[0], *outcomes[1]], False
 
 
-def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> int:
+def warm_up(
+    backend: Backend, max_batch: int, sizes: tuple[int, ...] = (), learn: Learn | None = None
+) -> int:
     """Run real inferences on gray images, blocking; return the number of classes.
 
     That is 0 of a backend that runs its items by itself.
 
     Both the smallest and the largest batch run, or every one of `sizes`, because frameworks plan
     memory and choose kernels when they first see a shape (a graph that decodes images itself runs
-    them one by one, so two are enough).
+    them one by one, so two are enough). With `learn` they run again and are measured; see
+    `warm_up_times`.
 
     Raises:
         ConfigurationError: the model raises, or gives something other than one row of finite
             scores an image.
     """
     if isinstance(backend, ItemRunner):
-        backend.warm_up_items(max_batch, sizes)
+        backend.warm_up_items(max_batch, sizes, learn)
         return 0
     wanted = backend.input
     blank: Item
@@ -80,8 +86,10 @@ def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> in
         blank, max_batch = _gray_jpeg(), min(2, max_batch)
     else:
         blank = np.full((wanted.height, wanted.width, wanted.channels), 128, np.uint8)
-    classes = 0
-    for size in sizes or sorted({1, max_batch}):
+    classes, first_s = 0, []
+    sizes = sizes or tuple(sorted({1, max_batch}))
+    for size in sizes:
+        began = time.monotonic()
         try:
             scores = backend.predict([blank] * size)
         except BaseException as error:
@@ -90,12 +98,15 @@ def warm_up(backend: Backend, max_batch: int, sizes: tuple[int, ...] = ()) -> in
             raise ConfigurationError(
                 f"the model fails on a gray image (batch of {size}): {_text(error)}"
             ) from error
+        first_s.append(time.monotonic() - began)
         if scores.ndim != 2 or scores.shape[0] != size or not np.isfinite(scores).all():
             raise ConfigurationError(
                 f"the model gives {scores.dtype} {list(scores.shape)} for {size} images: "
                 f"expected finite scores [{size}, classes]"
             )
         classes = int(scores.shape[1])
+    if learn is not None:
+        measure(lambda size: backend.predict([blank] * size), sizes, first_s, learn)
     return classes
 
 

@@ -8,6 +8,7 @@ chooses its batches by shape (see `BucketBatcher`). Such a model pads its images
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,7 @@ from fingerpost.worker.backends.base import ImageInput
 from fingerpost.worker.backends.pixels import stack
 from fingerpost.worker.backends.raised import is_the_models
 from fingerpost.worker.engine.inference import failure_of
+from fingerpost.worker.engine.warm_up_times import measure
 from fingerpost.worker.models.manifest import Layout
 from fingerpost.worker.tasks.items import AnswerOptions, TaskItem
 from fingerpost.worker.tasks.tensors import TensorsReader
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.worker.backends.tensors.base import TensorModel
+    from fingerpost.worker.engine.warm_up_times import Learn
     from fingerpost.worker.models.tasks import Task
     from fingerpost.worker.tasks.answer import TaskAnswer
     from fingerpost.worker.tasks.inputs import ModelInputs
@@ -110,15 +113,20 @@ class TaskBackend:
                 clean = clean and once
         return [outcomes[place] for place in range(len(items))], clean
 
-    def warm_up_items(self, max_batch: int, sizes: tuple[int, ...]) -> None:
-        """Run real inferences on gray images and zeros, blocking.
+    def warm_up_items(
+        self, max_batch: int, sizes: tuple[int, ...], learn: Learn | None = None
+    ) -> None:
+        """Run real inferences on gray images and zeros, blocking; see `inference.warm_up`.
 
         Raises:
             ConfigurationError: the model raises, or its outputs are not those of its task.
         """
         item = self._blank()
         parts: list[Outputs] = []
-        for size in sizes or sorted({1, max_batch if self._step is None else 1}):
+        first_s: list[float] = []
+        sizes = sizes or tuple(sorted({1, max_batch if self._step is None else 1}))
+        for size in sizes:
+            began = time.monotonic()
             try:
                 outputs = self._outputs([item] * size, size)
                 parts = self._parts(outputs, size)
@@ -129,6 +137,9 @@ class TaskBackend:
                 raise ConfigurationError(
                     f"the model fails on a gray image (batch of {size}): {error}"
                 ) from error
+            first_s.append(time.monotonic() - began)
+        if learn is not None:
+            measure(lambda size: self._outputs([item] * size, size), sizes, first_s, learn)
         self.outputs = {name: (each.dtype, each.shape) for name, each in parts[0].items()}
 
     def described(self) -> str:

@@ -65,3 +65,8 @@ class Batch(Generic[T]):
     items: tuple[Pending[T], ...]
     size: int
     dropped: tuple[Pending[T], ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """Of an item, on average."""
+        return sum([each.cost for each in self.items]) / max(1, len(self.items))

@@ -99,6 +99,11 @@ class BatchSizes:
             return 1.0
         return (share + (1 - share) * padded(1)) / (share + (1 - share) * padded(images))
 
+    def measured(self, images: int, took_s: float) -> None:
+        """Learn from a batch of the warm-up, before any image."""
+        self._latency.observe(images, took_s)
+        self.learned()
+
     def learned(self) -> None:
         """Adapt to a run that the latency model has learned from."""
         self.limit = self._limit()

@@ -57,10 +57,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Seconds after the last run in which the estimates still refuse.
-_ESTIMATE_VALID_S: Final = 1.0
-# After a refusal, where too little is known of the model's times.
-_RETRY_AFTER_S: Final = 0.1
+_ESTIMATE_VALID_S: Final = 1.0  # after the last run; so long the estimates still refuse
+_RETRY_AFTER_S: Final = 0.1  # after a refusal, where too little is known of the model's times
 # Seconds before the last moment at which a batch that waits for others starts: starting takes time.
 _START_MARGIN_S: Final = 0.002
 # Weight of the newest sample in the moving average of the time that preparing takes.
@@ -197,9 +195,11 @@ class Batcher(Generic[T]):
             model_s = self._latency.free_s(self._running, now, self._concurrent_batches)[position]
             # More will join it: as many as joined the last batch.
             own = max(own, min(len(next(reversed(self._running)).items), largest))
-        model_s += rounds * predict(size(largest)) + predict(size(own))
+        queue_s = rounds * predict(size(largest)) + predict(size(own))
+        if rank is None and (flow is None or flow is self.order.only):
+            queue_s *= self._latency.by_cost.factor_behind(self.queued_cost, len(self))
         to_prepare = (unprepared + len(self._preparing)) / self._max_preparing
-        return max(model_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
+        return max(model_s + queue_s, self._prepare_s * (to_prepare + 1) + predict(size(1)))
 
     def forecast(self, now: float, ahead: int, rank: int | None = None) -> tuple[float, float]:
         """`expected_s`, and the same for an item that is here alone; both 0 while unknown."""
@@ -345,7 +345,7 @@ class Batcher(Generic[T]):
             self.alone = None
         self.running_since = next(iter(self._running.values()), None)
         if learn:
-            self._latency.observe(batch.size, now - since)
+            self._latency.observe(batch.size, now - since, batch.cost)
             self.sizes.learned()
             # The run that is under way, all rounds before its own, and its own.
             size = self.sizes.useful(self._config.max_queue)

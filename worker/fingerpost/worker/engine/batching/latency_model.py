@@ -14,7 +14,8 @@ online, as weighted least squares in five sums:
 - **one size only**: where all batches had the same size, the two unknowns cannot be told apart. A
   weak pull of `a` towards 0 (ridge) then gives the line through the origin, which is pessimistic
   for larger batches and optimistic for smaller ones: no batch runs that may take too long, and no
-  image is refused that may well be answered in time.
+  image is refused that may well be answered in time;
+- **large images**: the line is that of images of average cost; see `cost_share`.
 
 Rejected: additive increase, multiplicative decrease of the batch size (Clipper's default), which
 learns nothing about any other size and so cannot predict a wait; quantile regression (Clipper's
@@ -27,6 +28,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fingerpost.registry.moving_average import ewma
+from fingerpost.worker.engine.batching.cost_share import CostShare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +53,11 @@ _SHARE_WEIGHT: Final = 0.1
 
 
 class LatencyModel:
-    """Predicts the seconds that a batch takes from its number of images; see the module."""
+    """Predicts the seconds that a batch takes from its number of images; see the module.
+
+    Attributes:
+        by_cost: what their cost adds to it.
+    """
 
     def __init__(self) -> None:
         self._runs = 0
@@ -59,6 +65,7 @@ class LatencyModel:
         self._deviation = 0.0
         self._fixed = self._each = 0.0
         self._share: float | None = None
+        self.by_cost = CostShare()
 
     @property
     def fixed_share(self) -> float | None:
@@ -73,10 +80,22 @@ class LatencyModel:
         """False before the third run; predictions are 0 until then."""
         return self._runs >= _ENOUGH
 
-    def observe(self, size: int, took_s: float) -> None:
-        """Learn from a run of `size` images that took so many seconds."""
-        expected = self._line(size)
+    def observe(self, size: int, took_s: float, cost: float = 0.0) -> None:
+        """Learn from a run of `size` images that took so many seconds.
+
+        Args:
+            size: with padding.
+            took_s: seconds.
+            cost: of its images, on average; 0 if it is not known.
+        """
+        expected, by_cost = self._line(size), self.by_cost
+        if cost > 0:
+            by_cost.seen(cost)
         if self.known:
+            if cost > 0:
+                took_s = min(took_s, _LIMIT * expected * max(1.0, 1 + by_cost.excess(cost)))
+                by_cost.observe(cost, took_s / expected - 1)
+                took_s /= by_cost.factor(cost)
             took_s = min(took_s, _LIMIT * expected)
             self._deviation = ewma(self._deviation, abs(took_s - expected), 1 - _KEEP)
         self._runs += 1
@@ -93,7 +112,10 @@ class LatencyModel:
         A run that is overdue is expected to take once more as long as it is overdue.
         """
         runs = running.items()
-        left_s = [abs(self.predict(batch.size) - (now - since)) for batch, since in runs]
+        left_s = [
+            abs(self.predict(batch.size) * self.by_cost.factor(batch.cost) - (now - since))
+            for batch, since in runs
+        ]
         return sorted([*left_s, *[0.0] * (most - len(left_s))])
 
     def predict(self, size: int) -> float:
