@@ -37,8 +37,9 @@ for place in ("/", "/opt/fingerpost", "/models"):
 
 
 def temporary_files(target: str) -> tuple[str, ...]:
-    """TensorFlow is not imported without a folder for temporary files."""
-    return ("--tmpfs=/tmp:size=16m",) if FRAMEWORKS.get(target) == "tensorflow" else ()
+    """TensorFlow is not imported without a folder for them, PyTorch loads no exported program."""
+    needed = FRAMEWORKS.get(target) in ("tensorflow", "torch")
+    return ("--tmpfs=/tmp:size=16m",) if needed else ()
 
 
 def write_model(framework: str, folder: Path) -> None:
