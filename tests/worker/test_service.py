@@ -305,7 +305,8 @@ async def test_load_health_and_metrics(http: aiohttp.ClientSession) -> None:
         assert response.status == 200
     async with http.get("/load") as response:
         report = msgspec.json.decode(await response.read(), type=LoadReport)
-    assert (report.rif, report.slots, report.state) == (0, 32, WorkerState.READY)
+        assert (report.rif, report.state) == (0, WorkerState.READY)
+        assert 1 <= report.slots <= 32  # as its warm-up measured
     assert report.latency_per_cost_s > 0
     for path in ("/health/live", "/health/engine", "/health/ready"):
         async with http.get(path) as response:
