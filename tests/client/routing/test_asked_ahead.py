@@ -51,6 +51,13 @@ def test_otherwise_they_are_drawn_at_random(case):
     assert len(seen) >= 8
 
 
+def test_no_worker_is_asked_twice_at_once():
+    balancer, rng = balancer_of(3), random.Random(1)
+    for _ in range(100):  # the deck runs out in the middle of a draw
+        found = balancer.to_probe(M, 2, 10.0, rng)
+        assert len({each.id for each in found}) == len(found)
+
+
 def test_all_but_one_of_the_answers_are_waited_for():
     probing = Probing(ProbingConfig())
     assert [probing.answers(asked) for asked in range(6)] == [0, 1, 2, 2, 3, 4]

@@ -368,7 +368,7 @@ class Balancer:
         oldest = now - self._min_interval_s
         found = [
             each
-            for each in drawn
+            for each in dict.fromkeys(drawn)  # a deck that runs out may deal one twice
             if each.load_report_at <= oldest and each.instance.load_target and each.id not in asked
         ]
         return found[:count]

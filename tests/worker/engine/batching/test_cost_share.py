@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fingerpost.worker.engine.batching.cost_share import CostShare
@@ -50,6 +50,7 @@ def test_a_stall_with_a_small_image_does_not_turn_the_share_round():
 COSTS = st.floats(0, 1e12)
 
 
+@example([(5e-324, 0.0)], 4.0)
 @given(st.lists(st.tuples(COSTS, st.floats(-1, 1e9)), max_size=30), COSTS)
 def test_the_share_is_a_share_and_no_time_is_negative(runs: list, cost: float):
     found = CostShare()

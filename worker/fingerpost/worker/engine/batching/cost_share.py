@@ -22,6 +22,7 @@ __all__ = ["CostShare"]
 # Some fifty runs count: the share is a property of the model, and not of the machine's mood.
 _KEEP: Final = 0.98
 _RIDGE: Final = 0.5
+_LEAST_COST: Final = 1e-6  # a byte
 
 
 class CostShare:
@@ -64,4 +65,4 @@ class CostShare:
         """Count a run in the average cost of an image."""
         if cost > 0:
             self._runs += 1
-            self._mean = ewma(self._mean, cost, max(1 - _KEEP, 1 / self._runs))
+            self._mean = ewma(self._mean, max(cost, _LEAST_COST), max(1 - _KEEP, 1 / self._runs))
