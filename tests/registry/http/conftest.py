@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -56,7 +57,8 @@ class Echo:
 
     def busy(self) -> bool:
         """Whether a request is being answered."""
-        return any(each._busy for each in self.runner.server._connections)
+        server: Any = self.runner.server
+        return any(each._busy for each in server.connections)
 
     def _known(self, request: PlainRequest) -> PlainHandler | bytes | None:
         if request.path == "/fault":

@@ -67,17 +67,22 @@ class HttpServer:
         self._connections.add(connection)
         return connection
 
+    @property
+    def connections(self) -> list[HttpConnection]:
+        """Those that are open, and perhaps some that have just been closed."""
+        return list(self._connections)
+
     def _connection(self) -> HttpConnection:
         return HttpConnection(self.context)
 
     def pre_shutdown(self) -> None:
         """Close what is idle, and the others after their answer; `web.BaseRunner` calls it."""
-        for each in tuple(self._connections):
+        for each in self.connections:
             each.close()
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Close all connections, after `timeout` also those at work."""
-        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
+        await asyncio.gather(*(each.shutdown(timeout) for each in self.connections))
 
 
 class HttpRunner(web.AppRunner):
