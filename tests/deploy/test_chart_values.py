@@ -21,6 +21,7 @@ SCHEMA: dict[str, Any] = json.loads((_CHART / "values.schema.json").read_text())
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    (schema,) = schema.get("allOf", [schema]) if "properties" not in schema else [schema]
     name = schema.get("$ref", "").removeprefix("#/definitions/")
     found: dict[str, Any] = SCHEMA["definitions"][name] if name else schema
     return found

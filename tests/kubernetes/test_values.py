@@ -135,6 +135,114 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         r"proxy\.xds is true, and proxy\.extraArgs has --xds-port",
     ),
     "two kinds of scaling": (cpu(autoscaling={"kind": "vpa"}), "/workers/cpu/autoscaling/kind"),
+    "more than all": (cpu(maxUnavailable="150%"), "/workers/cpu/maxUnavailable"),
+    "a lease of nothing": ({"lease": 0}, "/lease.*minimum"),
+    "a default taken away": ({"leases": None}, "missing propert.*leases"),
+    "workers that register with a list": (
+        {"registries": ["static://a:8500", "kubernetes://"]},
+        r"registries begins with static://a:8500",
+    ),
+    "a registry without a host": ({"registries": ["consul://"]}, "/registries/0"),
+    "a registry twice": ({"registries": ["kubernetes://"] * 2}, "/registries"),
+    "a peer that is everybody": ({"networkPolicy": {"clients": [{}]}}, "/networkPolicy/clients/0"),
+    "a network": (
+        {"networkPolicy": {"clients": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}},
+        "/networkPolicy/clients/0/ipBlock/cidr",
+    ),
+    "a network with a selector": (
+        {"networkPolicy": {"clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}},
+        "/networkPolicy/clients/0",
+    ),
+    "monitoring alone": (
+        {"networkPolicy": {"monitoring": [{"podSelector": {}}]}},
+        r"networkPolicy\.monitoring has an effect only with networkPolicy\.clients",
+    ),
+    "clients of no policy": (
+        {"networkPolicy": {"enabled": False, "clients": [{"podSelector": {}}]}},
+        r"networkPolicy\.clients has an effect only with networkPolicy\.enabled",
+    ),
+    "a variable of the chart": (
+        cpu(extraEnv=[{"name": "POD_NAME", "value": "a"}]),
+        "/workers/cpu/extraEnv/0/name",
+    ),
+    "a variable twice": (
+        {"proxy": {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}},
+        r"proxy\.extraEnv has A twice",
+    ),
+    "a secret in a variable": (
+        cpu(extraEnv=[{"name": "FINGERPOST_REGISTRY_TOKEN", "value": "sekrit"}]),
+        "/workers/cpu/extraEnv/0",
+    ),
+    "a variable of nothing": (
+        cpu(extraEnv=[{"name": "A", "valueFrom": {}}]),
+        "/workers/cpu/extraEnv/0/valueFrom",
+    ),
+    "an option of the chart": (cpu(extraArgs=["--port=9000"]), "/workers/cpu/extraArgs/0"),
+    "a port twice": (
+        cpu(extraArgs=["--zmq-port", "8500"]),
+        r"workers\.cpu\.extraArgs has --zmq-port 8500, which is the port of HTTP",
+    ),
+    "a port that nobody knows": (
+        cpu(extraArgs=["--zmq-port=0"]),
+        r"workers\.cpu\.extraArgs has --zmq-port 0: give a port from 1",
+    ),
+    "negative resources": (
+        cpu(resources={"requests": {"cpu": -1}}),
+        "/workers/cpu/resources/requests/cpu.*minimum",
+    ),
+    "a unit": (
+        cpu(resources={"limits": {"memory": "1Gb"}}),
+        "/workers/cpu/resources/limits/memory",
+    ),
+    "thousandths of a byte": (
+        cpu(resources={"limits": {"memory": "512m"}}),
+        "/workers/cpu/resources/limits/memory",
+    ),
+    "a part of a GPU": (
+        cpu(resources={"limits": {"nvidia.com/gpu": 0.5}}),
+        "/workers/cpu/resources/limits/nvidia.com~1gpu",
+    ),
+    "a resource": (cpu(resources={"limits": {"gpu": 1}}), "/workers/cpu/resources/limits.*'gpu'"),
+    "a request above its limit": (
+        cpu(resources={"requests": {"memory": "2Gi"}, "limits": {"memory": "1500Mi"}}),
+        r"workers\.cpu\.resources\.requests\.memory is 2Gi",
+    ),
+    "a GPU that is only requested": (
+        cpu(resources={"requests": {"nvidia.com/gpu": 1}}),
+        r"workers\.cpu\.resources\.requests has nvidia\.com/gpu",
+    ),
+    "tolerations that are no list": (cpu(tolerations={"key": "a"}), "/workers/cpu/tolerations"),
+    "a toleration of nothing": (cpu(tolerations=[{}]), "/workers/cpu/tolerations/0"),
+    "a toleration with a value that is not read": (
+        cpu(tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]),
+        "/workers/cpu/tolerations/0",
+    ),
+    "seconds that are not read": (
+        cpu(tolerations=[{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]),
+        "/workers/cpu/tolerations/0",
+    ),
+    "a class with capitals": (cpu(priorityClassName="High"), "/workers/cpu/priorityClassName"),
+    "a name with two dots": (cpu(runtimeClassName="a..b"), "/workers/cpu/runtimeClassName"),
+    "a spread twice": (cpu(spreadOver=["zone", "zone"]), "/workers/cpu/spreadOver"),
+    "an affinity": (cpu(affinity={"nodeaffinity": {}}), "/workers/cpu/affinity"),
+    "a volume of nothing": (cpu(models={"volume": {}}), "/workers/cpu/models/volume"),
+    "a label of the chart": ({"podLabels": {"fingerpost/pool": "a"}}, "/podLabels"),
+    "a label's value": ({"podLabels": {"a": "b c"}}, "/podLabels/a"),
+    "an image with a tag": ({"image": {"repository": "a/b:core"}}, "/image/repository"),
+    "an image as a URL": ({"image": {"repository": "https://a/b"}}, "/image/repository"),
+    "a key that leads out": ({"callers": {"key": ".."}}, "/callers/key"),
+    "an interval of nothing": ({"serviceMonitor": {"interval": "0s"}}, "/serviceMonitor/interval"),
+    "a renewal before the start": (
+        cpu(only=["a"])
+        | {
+            "tls": {
+                "enabled": True,
+                "trustDomain": "example.org",
+                "certManager": {"enabled": True, "issuer": "a", "renewBefore": "168h"},
+            }
+        },
+        r"tls\.certManager\.renewBefore is 168h",
+    ),
     "a peer": ({"networkPolicy": {"clients": [{"ip": "1.2.3.4"}]}}, "/networkPolicy/clients/0"),
 }
 

@@ -48,6 +48,62 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- range $name, $pool := .Values.workers }}{{ if not (kindIs "invalid" $pool) }}{{ if dig "grpc" $.Values.workerDefaults.grpc $pool }}yes{{ end }}{{ end }}{{ end }}
 {{- end }}
 
+{{- /* The seconds of a duration such as 1h30m. */ -}}
+{{- define "fingerpost.seconds" -}}
+{{- $seconds := 0 }}
+{{- range regexFindAll "[0-9]+[hms]" . -1 }}
+{{- $seconds = add $seconds (mul (int64 (regexFind "[0-9]+" .)) (index (dict "h" 3600 "m" 60 "s" 1) (regexFind "[hms]" .))) }}
+{{- end }}
+{{- $seconds }}
+{{- end }}
+
+{{- /* Refuses ports in `extraArgs` that are used already, and variables that are set twice: key, values, ports (by what opens them). */ -}}
+{{- define "fingerpost.check" -}}
+{{- $option := "" }}
+{{- $ports := .ports }}
+{{- range .values.extraArgs }}
+{{- $port := "" }}
+{{- if regexMatch "^--[a-z-]*port=" . }}{{ $option = regexFind "^--[a-z-]*port" . }}{{ $port = regexReplaceAll "^[^=]*=" . "" }}
+{{- else if regexMatch "^--[a-z-]*port$" . }}{{ $option = . }}
+{{- else if $option }}{{ $port = . }}
+{{- end }}
+{{- if $port }}
+{{- if or (not (regexMatch "^[0-9]+$" $port)) (gt (int64 $port) 65535) (lt (int64 $port) 1) }}
+{{- fail (printf "%s.extraArgs has %s %s: give a port from 1 to 65535, which others can know" $.key $option $port) }}
+{{- end }}
+{{- with get $ports $port }}{{ fail (printf "%s.extraArgs has %s %s, which is the port of %s: give another one" $.key $option $port .) }}{{ end }}
+{{- $ports = set $ports $port $option }}
+{{- $option = "" }}
+{{- end }}
+{{- end }}
+{{- $seen := dict }}
+{{- range .values.extraEnv }}
+{{- if hasKey $seen .name }}{{ fail (printf "%s.extraEnv has %s twice: leave one of them out" $.key .name) }}{{ end }}
+{{- $_ := set $seen .name "yes" }}
+{{- end }}
+{{- /* Kubernetes refuses requests above limits, and devices whose two numbers differ, but only after the release is made. */ -}}
+{{- $limits := .values.resources.limits | default dict }}
+{{- range $name, $asked := .values.resources.requests }}
+{{- $limit := get $limits $name }}
+{{- if and (not (kindIs "invalid" $limit)) (ne (toString $limit) "") }}
+{{- if gt (include "fingerpost.amount" $asked | float64) (include "fingerpost.amount" $limit | float64) }}
+{{- fail (printf "%s.resources.requests.%s is %v, and %s.resources.limits.%s is %v: a request is at most the limit" $.key $name $asked $.key $name $limit) }}
+{{- end }}
+{{- end }}
+{{- if and (contains "/" $name) (ne (toString $limit) (toString $asked)) }}
+{{- fail (printf "%s.resources.requests has %s: give it as the same number in %s.resources.limits, as devices are not shared" $.key $name $.key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A quantity of Kubernetes as a number. */ -}}
+{{- define "fingerpost.amount" -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "Ki" 1024.0 "M" 1e6 "Mi" 1048576.0 "G" 1e9 "Gi" 1073741824.0 "T" 1e12 "Ti" 1099511627776.0 "P" 1e15 "Pi" 1125899906842624.0 "E" 1e18 "Ei" 1152921504606846976.0 }}
+{{- $unit := "" }}
+{{- if kindIs "string" . }}{{ $unit = regexFind "[a-zA-Z]*$" . }}{{ end }}
+{{- mulf (float64 (toString . | trimSuffix $unit)) (index $units $unit) }}
+{{- end }}
+
 {{- define "fingerpost.spread" -}}
 {{- range .spreadOver }}
 - maxSkew: 1
