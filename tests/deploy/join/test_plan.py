@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ def test_options_with_files_become_credentials(tmp_path: Path) -> None:
         credentials_of(RegistryConfig(ca_file=str(tmp_path / "nowhere")), None)
 
 
-def test_a_worker_option_that_does_not_exist_is_refused_first() -> None:
+def test_a_worker_option_that_does_not_exist_is_refused_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Not where this checkout is, which services may not see.
+    monkeypatch.setattr(sys, "executable", "/opt/fingerpost/bin/python")
     cli.add_commands()
     arguments = ["join", "consul://127.0.0.1:8500", "--models", "/srv/x", "--", "--max-btch", "64"]
     done = CliRunner().invoke(cli.app, arguments)
