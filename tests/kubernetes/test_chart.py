@@ -178,6 +178,29 @@ def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> N
             assert not any("hostPort" in port for port in container.get("ports", ()))
 
 
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
+def test_no_pod_takes_a_node_for_itself(helm: Helm, values: dict[str, Any]) -> None:
+    """What it may write and use has a bound, before its worker starts, too."""
+    for (kind, _), each in helm.objects(values).items():
+        if kind != "Deployment":
+            continue
+        spec = each["spec"]["template"]["spec"]
+        for volume in spec["volumes"]:
+            assert "emptyDir" not in volume or volume["emptyDir"].keys() == {"sizeLimit"}
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_bounds_of_what_a_pod_writes_and_of_what_copies_its_models(helm: Helm) -> None:
+    resources = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
+    source = {"reference": "registry.example/m:1", "sizeLimit": "40Gi", "resources": resources}
+    own = {"tmpSizeLimit": "3Gi", "models": {"initImage": source}}
+    spec = pod(helm.objects({"workers": {"cpu": own}}), "fingerpost-worker-cpu")
+    assert spec["initContainers"][0]["resources"] == resources
+    volumes = {each["name"]: each["emptyDir"] for each in spec["volumes"]}
+    assert volumes == {"tmp": {"sizeLimit": "3Gi"}, "models": {"sizeLimit": "40Gi"}}
+
+
 def test_a_pod_may_live_for_lease_and_longest_request(helm: Helm) -> None:
     objects = helm.objects({"lease": 2.5, "workers": {"cpu": {"longestRequest": 60}}})
     assert pod(objects, "fingerpost-worker-cpu")["terminationGracePeriodSeconds"] == 3 + 60 + 15
@@ -217,7 +240,7 @@ def test_a_source_of_models_replaces_the_default_as_a_whole(helm: Helm) -> None:
         for each in pod(objects, "fingerpost-worker-cpu")["volumes"]
         if each["name"] == "models"
     )
-    assert volume == {"name": "models", "emptyDir": {}}
+    assert volume == {"name": "models", "emptyDir": {"sizeLimit": "10Gi"}}
     claim = {"claimName": "fingerpost-models", "readOnly": True}
     volumes = pod(objects, "fingerpost-worker-more")["volumes"]
     assert {"name": "models", "persistentVolumeClaim": claim} in volumes
