@@ -189,7 +189,8 @@ class ProtocolRoutes:
                 finally:
                     admission.leave()
                     if not plain:
-                        more = max(0, admitted.body_bytes - (request.content_length or 0))
+                        more = admitted.body_bytes - (request.content_length or 0)
+                        more = more if more > 0 else 0
                         tenancy.leave(grant, flow, admitted.images, more)
                     memory.give(admitted)
 
