@@ -155,7 +155,7 @@ def test_without_kubernetes_as_registry_pods_get_no_rights(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> None:
+def test_pods_keep_the_level_restricted_and_are_bounded(helm: Helm, values: dict[str, Any]) -> None:
     """kubernetes.io/docs/concepts/security/pod-security-standards, all of its rows."""
     for (kind, name), each in helm.objects(values).items():
         if kind != "Deployment":
@@ -167,6 +167,7 @@ def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> N
             allowed.add("hostPath")  # the values say that it needs another level
         for volume in spec["volumes"]:
             assert volume.keys() - {"name"} <= allowed, name
+            assert volume.get("emptyDir", {"sizeLimit": ""}).keys() == {"sizeLimit"}
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -176,18 +177,6 @@ def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> N
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert security["readOnlyRootFilesystem"] is True
             assert not any("hostPort" in port for port in container.get("ports", ()))
-
-
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_no_pod_takes_a_node_for_itself(helm: Helm, values: dict[str, Any]) -> None:
-    """What it may write and use has a bound, before its worker starts, too."""
-    for (kind, _), each in helm.objects(values).items():
-        if kind != "Deployment":
-            continue
-        spec = each["spec"]["template"]["spec"]
-        for volume in spec["volumes"]:
-            assert "emptyDir" not in volume or volume["emptyDir"].keys() == {"sizeLimit"}
-        for container in (*spec["containers"], *spec.get("initContainers", ())):
             assert container["resources"]["limits"]["memory"]
 
 

@@ -206,7 +206,7 @@ class WorkerService:
         tenants: int | UnsetType = UNSET
         if self._tenants and request is not None:
             flow = flow_of(request)
-            if self._tenants != {flow.tenant}:
+            if len(self._tenants) > 1 or flow.tenant not in self._tenants:
                 tenants = len(self._tenants | {flow.tenant})
                 expected_s, classes = self._forecast_flow(flow, engines)
         return LoadReport(
