@@ -138,7 +138,7 @@ class Worker:
         self.batcher: Batcher[Any] | None = None
         if scenario.batch_s is not None:
             config = BatchingConfig(max_batch=scenario.slots, max_queue=scenario.max_in_flight)
-            self.batcher = Batcher(config, concurrent_batches=scenario.lanes)
+            self.batcher = Batcher(config, concurrent_batches=scenario.concurrent_batches)
             for size in (1, 1, scenario.slots):  # its warm-up
                 works = [scenario.service_s] * size
                 self.batcher.sizes.measured(size, scenario.batch_time_s(works) / speed)

@@ -176,8 +176,8 @@ DEFAULT_WORKERS: Final[Mapping[str, Scenario]] = {
         for name, fixed in (("linear", 0.0), ("half", 0.5), ("most", 0.9), ("flat", 1.0))
         for load in (0.4, 0.8)
     },
-    "linear, 2 lanes, 70%": default_workers(0.0, 0.7, lanes=2),
-    "half, 2 lanes, 70%": default_workers(0.5, 0.7, lanes=2),
+    "linear, 2 batches, 70%": default_workers(0.0, 0.7, concurrent_batches=2),
+    "half, 2 batches, 70%": default_workers(0.5, 0.7, concurrent_batches=2),
     "linear, sizes, 50%": default_workers(0.0, 0.5, size_spread=0.8),
     "half, sizes, 50%": default_workers(0.5, 0.5, size_spread=0.8),
     "linear, cold, 70%": default_workers(0.0, 0.7, images=1000, warmup_s=0.0),
