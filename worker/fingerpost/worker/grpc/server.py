@@ -22,6 +22,7 @@ from fingerpost.worker.grpc.model_control import GrpcModelControl
 from fingerpost.worker.grpc.open_inference import OpenInference
 from fingerpost.worker.grpc.open_inference_info import OpenInferenceInfo
 from fingerpost.worker.grpc.orca import OrcaReports
+from fingerpost.worker.grpc.reflected_pool import ReflectedPool
 from fingerpost.worker.grpc.schema.decode import decode_message
 from fingerpost.worker.grpc.schema.messages import pool, service
 from fingerpost.worker.grpc.shared_memory import GrpcSharedMemory
@@ -92,7 +93,8 @@ class GrpcServer:
         self._add_orca()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, pool=pool())
+        reflected: Any = ReflectedPool(pool())  # a pool for all that reflection does
+        reflection.enable_server_reflection(names, self._server, pool=reflected)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port.
