@@ -143,14 +143,14 @@ class HttpConnection(ClientLine):
         handler = head.handler
         if handler is None:
             return not length and self._repeat_answer(request)
-        if came:
-            content.feed_data(data[head_bytes:])
         if came < length:
+            if came:
+                content.feed_data(data[head_bytes:])
             self._body, self._body_left = content, length - came
             self._in_request = self._past_reader = True
             self._dry_bytes = 0
         elif length:
-            content.feed_eof()
+            content.has_come(data[head_bytes:])
         self._add(partial(answer_plain, self, request, handler))
         return True
 
