@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tests.machines.conftest import Rows
 from tests.machines.load import Load
-from tests.machines.machine import Machine, Machines
+from tests.machines.machine import ROOT, Machine, Machines
 from tests.machines.playbooks import (
     COLLECTION,
     TOOLS,
@@ -42,6 +42,15 @@ FINGERPOST = "/opt/fingerpost/bin/fingerpost"
 ALL_AT_ONCE = ("-e", "fingerpost_serial=100%")
 
 
+# Of a server that is not Fingerpost's.
+SERVER_UNIT = """\
+[Service]
+ExecStart=/usr/bin/python3 /srv/article_server.py 9000
+[Install]
+WantedBy=multi-user.target
+"""
+
+
 @dataclass
 class Site:
     """The machines, and what Ansible knows of them."""
@@ -53,13 +62,17 @@ class Site:
     wheelhouse: Path
     consul: str
 
-    def write_inventory(self, release: Release, workers: int = 3, **more: Any) -> None:
+    def write_inventory(
+        self, release: Release, workers: int = 3, servers: int = 0, **more: Any
+    ) -> None:
+        """Write it, with servers of others on the last of three machines if `servers` is 1."""
         machines = self.machines.all
         self.playbooks.write_inventory(
             {
                 "consul_servers": machines[:3],
                 "fingerpost_proxies": machines[:2],
                 "fingerpost_workers": machines[:workers],
+                "fingerpost_servers": machines[3 - servers : 3],
             },
             **{
                 "consul_binary": self.consul,
@@ -96,10 +109,10 @@ def site(
         )
 
 
-def hosts(machine: Machine) -> list[str]:
+def hosts(machine: Machine, service: str = "digits") -> list[str]:
     """The hosts of the workers that the proxy on a machine names."""
     text = machine.shell(
-        "curl -sf -m 5 -H 'Accept: text/plain' 127.0.0.1:12480/v1/resolve/digits || true"
+        f"curl -sf -m 5 -H 'Accept: text/plain' 127.0.0.1:12480/v1/resolve/{service} || true"
     )
     return sorted(line.rpartition(":")[0] for line in text.split())
 
@@ -277,6 +290,40 @@ def test_what_doctor_finds_keeps_a_machine_out(site: Site) -> None:
     assert "Address already in use" in output.partition("Say what to do")[2], output
     assert four.property("fingerpost-workers", "ActiveState") == "inactive"
     assert four.property("fingerpost-workers", "UnitFileState") == "disabled"
+
+
+def test_a_server_of_others_is_registered_while_its_unit_runs(site: Site) -> None:
+    one, _, three = site.machines.all[:3]
+    three.copy(ROOT / "tests/support/article_server.py", "/srv")
+    (three.root / "etc/systemd/system/article.service").write_text(SERVER_UNIT)
+    three.shell("systemctl daemon-reload && systemctl enable --now article")
+    server = {
+        "service": "flowers",
+        "unit": "article.service",
+        "options": {"port": 9000, "front": 9001, "advertise": three.address, "check": "http:/ping"},
+    }
+
+    def run(*servers: dict[str, Any], fails: bool = False) -> str:
+        site.write_inventory(site.release, servers=1, fingerpost_register_servers=[*servers])
+        return site.playbooks.run("site.yml", "--limit", three.name, fails=fails)
+
+    assert "service Flowers must be of a to z" in run(server | {"service": "Flowers"}, fails=True)
+    assert not list(three.root.glob("etc/fingerpost/register-*.env"))
+    run(server)
+    until_blocking(lambda: hosts(one, "flowers") == [three.address], within_s=30)
+    assert recap(run(server))[three.name]["changed"] == 0
+    unit = "fingerpost-register@flowers"
+    three.run("systemctl", "stop", "article")  # which drains first
+    assert three.property(unit, "Result") == "success"
+    assert "drain" in three.journal(unit)
+    until_blocking(lambda: hosts(one, "flowers") == [], within_s=30)
+    three.run("systemctl", "start", "article")
+    until_blocking(lambda: hosts(one, "flowers") == [three.address], within_s=60)
+    run()  # it is no longer listed
+    until_blocking(lambda: hosts(one, "flowers") == [], within_s=30)
+    assert three.property(unit, "ActiveState") == "inactive"
+    assert not list(three.root.glob("etc/systemd/system/fingerpost-register@*.d"))
+    assert hosts(one) == [each.address for each in site.machines.all[:3]]
 
 
 def test_gpus_are_set_up_in_check_mode(site: Site) -> None:
