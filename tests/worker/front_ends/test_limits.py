@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from fingerpost.registry.access import CallersConfig
 from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.worker.config import ModelsConfig, RequestConfig, WorkerConfig, ZmqConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
-from fingerpost.worker.front_end_limits import config_of_one
+from fingerpost.worker.front_ends.limits import config_of_one
 
 
 @pytest.mark.parametrize(
@@ -20,10 +19,10 @@ from fingerpost.worker.front_end_limits import config_of_one
     [
         ("--grpc-port", {"grpc_port": 0}),
         ("--zmq-port", {"zmq": ZmqConfig(port=0)}),
-        ("--uds", {"uds": "/tmp/worker.sock"}),  # noqa: S108 - it is not made
+        ("--uds", {"uds": "/run/fingerpost/worker.sock"}),
         ("--shared-memory", {"shared_memory": True}),
         ("--admin-token-file", {"models": ModelsConfig(admin_token="x" * 16)}),
-        ("--callers", {"callers": CallersConfig(policy=Path("callers.toml"))}),
+        ("--callers", {"callers": CallersConfig(policy="callers.toml")}),
         ("--max-queue 2", {"batching": BatchingConfig(max_queue=2)}),
     ],
 )

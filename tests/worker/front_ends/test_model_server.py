@@ -21,6 +21,8 @@ from fingerpost.worker.front_ends.remote_models import RemoteBackend, RemoteMode
 from fingerpost.worker.repository.sources import FixedModel
 from tests.support.waiting import until_blocking
 
+pytestmark = pytest.mark.shell
+
 SIDE = 4
 
 

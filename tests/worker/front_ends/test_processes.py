@@ -17,12 +17,14 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from fingerpost.client import Client, ClientConfig
+from fingerpost.client import Client
 from tests.support.pictures import save
 from tests.support.ports import free_port
 from tests.support.processes import Process, Processes, get_json
 from tests.support.sleeper import Sleeper
 from tests.support.waiting import until, until_blocking
+
+pytestmark = pytest.mark.system
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 IMAGES = {name: save(Image.new("RGB", (32, 32), each), "JPEG") for name, each in COLOURS.items()}
@@ -47,7 +49,7 @@ class Place:
             self.model.folder,
             *("--port", self.port, "--front-ends", 2, "--lease", 0.1),
         )
-        until_blocking(self.ready, "it is ready", within_s=START_S)
+        until_blocking(self.ready, "it is ready", within_s=START_S, every_s=0.1)
         return worker
 
     def ready(self) -> bool:
@@ -101,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 async def client(place: Place) -> AsyncIterator[Client]:
-    async with Client(place.registry, config=ClientConfig()) as client:
+    async with Client(registry=place.registry) as client:
         yield client
 
 

@@ -1,23 +1,42 @@
-"""The part of a worker's limits that each of its front ends gets, and what goes with several."""
+"""How many front ends a worker may have, and what does not go with several."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.engine.batching.config import BatchingConfig
+    from fingerpost.worker.zmq_config import ZmqConfig
 
-__all__ = ["MAX_FRONT_ENDS", "check_front_ends", "config_of_one"]
+__all__ = ["MAX_FRONT_ENDS", "check_front_ends"]
 
 MAX_FRONT_ENDS: Final = 64
 """More would not help any model: see docs/decisions/0039-front-ends.md."""
 
 
-def check_front_ends(config: WorkerConfig) -> None:
+class _Settings(Protocol):
+    """What is looked at of a `WorkerConfig`."""
+
+    @property
+    def front_ends(self) -> int: ...
+    @property
+    def grpc_port(self) -> int | None: ...
+    @property
+    def zmq(self) -> ZmqConfig: ...
+    @property
+    def uds(self) -> str | None: ...
+    @property
+    def shared_memory(self) -> bool: ...
+    @property
+    def has_admin_api(self) -> bool: ...
+    @property
+    def batching(self) -> BatchingConfig: ...
+
+
+def check_front_ends(config: _Settings) -> None:
     """Check what a worker with several front ends cannot do.
 
     Raises:
@@ -37,8 +56,9 @@ def check_front_ends(config: WorkerConfig) -> None:
         "--zmq-port": config.zmq.port is not None,
         "--uds": config.uds is not None,
         "--shared-memory": config.shared_memory,
-        "--admin-token-file or FINGERPOST_ADMIN_TOKEN": config.models.admin_token is not None,
-        "--callers": config.callers.policy is not None,
+        "the admin API (--admin-token-file, FINGERPOST_ADMIN_TOKEN, --callers)": (
+            config.has_admin_api
+        ),
     }
     for option, is_given in given.items():
         if is_given:
@@ -50,35 +70,3 @@ def check_front_ends(config: WorkerConfig) -> None:
             f"--max-queue {config.batching.max_queue} is less than --front-ends {count}, each of "
             "which has its part of the queue: give more of the first or fewer of the second"
         )
-
-
-def config_of_one(config: WorkerConfig, *, memory_bytes: int) -> WorkerConfig:
-    """The settings of one front end: its part of what limits the whole worker.
-
-    Limits of one address (`max_per_client`, `max_uploads_per_client`) hold in each front end: the
-    connections of a client are not spread evenly, and a part would refuse it too early.
-
-    Args:
-        memory_bytes: most bytes of bodies in the whole worker.
-    """
-    count, requests = config.front_ends, config.requests
-    most = config.connections.max_connections
-    return replace(
-        config,
-        front_ends=1,
-        batching=replace(config.batching, max_queue=_part(config.batching.max_queue, count)),
-        requests=replace(
-            requests,
-            max_in_flight=_part(requests.max_in_flight, count),
-            max_memory_bytes=max(requests.max_bytes, memory_bytes // count),
-        ),
-        connections=replace(
-            config.connections, max_connections=None if most is None else _part(most, count)
-        ),
-        models=replace(config.models, decode_threads=_part(config.models.decode_threads, count)),
-    )
-
-
-def _part(whole: int, count: int) -> int:
-    """The part of each, rounded up, so that none has nothing."""
-    return -(-whole // count)

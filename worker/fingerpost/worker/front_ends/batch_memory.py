@@ -29,7 +29,7 @@ Run = tuple[Literal["u", "f", "b"], tuple[int, ...], int]
 
 # Where a run begins: a multiple of this many bytes, as processors and frameworks like it.
 _ALIGN: Final = 64
-_TYPES: Final = {"u": np.dtype(np.uint8), "f": np.dtype(np.float32)}
+_TYPES: Final[dict[str, np.dtype[Any]]] = {"u": np.dtype(np.uint8), "f": np.dtype(np.float32)}
 
 
 class BatchMemory:

@@ -33,6 +33,8 @@ from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from fingerpost.worker.service import WorkerService
 
 __all__ = ["FrontEnd", "main"]
@@ -151,31 +153,38 @@ class FrontEnd:
             return self._front().own_metrics().encode()
 
     async def _obey(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            order = msgspec.json.decode(line, type=Order)
-            side = self._side
-            if order.what == "stop":
-                if side is None:
-                    os._exit(0)  # it loads a model, and nobody has sent it anything
-                self._stop.set()
-                return
-            if order.what == "metrics":
-                if self._all_metrics is not None:
-                    self._all_metrics.set_result(order.text.encode())
-                    self._all_metrics = None
-            elif side is None:
-                continue  # it is told the state when it serves
-            elif order.what == "state":
-                side.set_state(WorkerState(order.state))
-            elif order.what == "refuse":
-                side.refuse(Draining(order.text))
-                self._spawn(self._tell_idle(order.timeout_s))
-            elif order.what == "report":
-                self._send(Event("report", text=self._front().own_metrics()))
+        with suppress(ConnectionError):  # a process that is killed may reset it
+            while line := await reader.readline():
+                order = msgspec.json.decode(line, type=Order)
+                if order.what == "stop":
+                    self._on_stop()
+                    return
+                self._on_order(order)
         # Without its models it can answer nothing, and a client finds another worker sooner if
         # its connection ends now.
         logger.error("the process with the models has ended, so this front end ends too")
         os._exit(1)
+
+    def _on_stop(self) -> None:
+        if self._side is None:
+            os._exit(0)  # it loads a model, and nobody has sent it anything
+        self._stop.set()
+
+    def _on_order(self, order: Order) -> None:
+        side = self._side
+        if order.what == "metrics":
+            if self._all_metrics is not None:
+                self._all_metrics.set_result(order.text.encode())
+                self._all_metrics = None
+        elif side is None:
+            pass  # it is told the state when it serves
+        elif order.what == "state":
+            side.set_state(WorkerState(order.state))
+        elif order.what == "refuse":
+            side.refuse(Draining(order.text))
+            self._spawn(self._tell_idle(order.timeout_s))
+        elif order.what == "report":
+            self._send(Event("report", text=self._front().own_metrics()))
 
     async def _tell_idle(self, timeout_s: float) -> None:
         if self._side is not None and await self._side.idle(timeout_s):
@@ -189,8 +198,8 @@ class FrontEnd:
     def _send(self, event: Event) -> None:
         self._writer.write(msgspec.json.encode(event) + b"\n")
 
-    def _spawn(self, work: asyncio._CoroutineLike[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -16,9 +16,9 @@ from prometheus_client import generate_latest
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.backoff import Backoff
-from fingerpost.worker.front_end_limits import config_of_one
 from fingerpost.worker.front_ends.child import ChildProcess
 from fingerpost.worker.front_ends.common_models import common_models
+from fingerpost.worker.front_ends.limits import config_of_one
 from fingerpost.worker.front_ends.load_board import LoadBoard
 from fingerpost.worker.front_ends.merged_metrics import MergedMetrics
 from fingerpost.worker.front_ends.messages import (
@@ -97,13 +97,14 @@ class FrontEnds:
         self._metrics = MergedMetrics()
         self._all = [ChildProcess(number) for number in range(config.front_ends)]
         self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping: list[asyncio.Task[None]] = []
         self._refusal: Order | None = None
         self._served: dict[str, tuple[ModelInfo, dict[str, str]]] = {}
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Start all front ends; return when they listen. Raises `ConfigurationError`."""
-        keeping = [self._spawn(self._keep(each)) for each in self._all]
+        keeping = self._keeping = [self._spawn(self._keep(each)) for each in self._all]
         waiting = self._spawn(_all_serve(self._all))
         await asyncio.wait((waiting, *keeping), return_when=asyncio.FIRST_COMPLETED)
         failures = [each.exception() for each in keeping if each.done()]
@@ -115,14 +116,11 @@ class FrontEnds:
 
     async def aclose(self) -> None:
         """Stop all front ends; requests in flight are not awaited."""
-        self._stopping = True
+        self._stopping.set()
         for each in self._all:
             each.send(Order("stop"))
-        if self._tasks:
-            await asyncio.wait(
-                [task for task in self._tasks if task.get_name() == "keep"] or self._tasks,
-                timeout=_END_S,
-            )
+        if self._keeping:
+            await asyncio.wait(self._keeping, timeout=_END_S)
         for each in self._all:
             each.kill()
         for task in tuple(self._tasks):
@@ -178,7 +176,7 @@ class FrontEnds:
     async def _keep(self, process: ChildProcess) -> None:
         """Keep one front end running until the end."""
         first, failures = True, 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = time.monotonic()
             reader = await self._started(process)
             failed = ""
@@ -190,7 +188,7 @@ class FrontEnds:
             code = await process.wait()
             had_served = process.serving
             self._forget(process)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             if first and not had_served:
                 raise ConfigurationError(failed or f"a front end ended at its start ({code})")
@@ -287,8 +285,7 @@ class FrontEnds:
             self._served = common_models(living)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        name = "keep" if "_keep" in work.__qualname__ else None
-        task = asyncio.create_task(work, name=name)
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
