@@ -153,7 +153,7 @@ class FrontEnd:
             return self._front().own_metrics().encode()
 
     async def _obey(self, reader: asyncio.StreamReader) -> None:
-        with suppress(ConnectionError):  # a process that is killed may reset it
+        with suppress(ConnectionError, msgspec.MsgspecError):  # a killed process may reset it
             while line := await reader.readline():
                 order = msgspec.json.decode(line, type=Order)
                 if order.what == "stop":
