@@ -114,8 +114,8 @@ def test_both_front_ends_answer_as_one_worker(place: Place) -> None:
     with ExitStack() as stack:
         connections = place.connections(stack)
         assert len(connections) == 2
-        for pair in connections.values():
-            for connection in pair:
+        for some in connections.values():
+            for connection in some:
                 for colour, image in IMAGES.items():
                     connection.request("POST", "/v1/classify/colours", image)
                     answer = json.load(connection.getresponse())
@@ -135,7 +135,7 @@ def test_every_front_end_tells_of_the_requests_of_all(place: Place) -> None:
     try:
         with ExitStack() as stack:
             connections = place.connections(stack)
-            (one, asker), (other, second_asker) = connections.values()
+            (one, asker, *_), (other, second_asker, *_) = connections.values()
             for connection in (one, other):
                 connection.request("POST", "/v1/classify/colours", IMAGES["red"])
             for each in (asker, second_asker):

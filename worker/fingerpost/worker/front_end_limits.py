@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_FRONT_ENDS", "check_front_ends"]
 
 MAX_FRONT_ENDS: Final = 64
-"""More would not help any model: see docs/decisions/0039-front-ends.md."""
+"""The most front ends of a worker; a higher number is a mistake."""
 
 
 class _Settings(Protocol):
