@@ -88,6 +88,16 @@ ROWS = (
         "each process.",
     ),
     Row(
+        name="grpc",
+        module="benchmarks.grpc",
+        results=("grpc",),
+        title="gRPC",
+        claim="What a call of gRPC costs a worker with a model that does nothing, compared with a "
+        "server of grpcio that reads the message and answers as many bytes: admission, limits, the "
+        "message, the engine and the load report against none of them. Processor time of the "
+        "server; 16 calls at a time over one connection.",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),
@@ -219,6 +229,19 @@ ROWS = (
         "[routing.md](routing.md) has the simulations: more policies, larger clusters, failures "
         "and overload.",
         options=("--rounds", "2", "--seconds", "8"),
+    ),
+    Row(
+        name="overload",
+        module="benchmarks.overload",
+        results=("overload",),
+        title="Overload on slow links",
+        claim="More images than the clients' links carry, or the workers can do, are no harm to "
+        "those that can be answered in time ([why](client.md#what-it-does-by-itself)). Network "
+        "namespaces; 4 clients with slow links, which send JPEGs of 100 KB at random times, at 1, "
+        "2, 4 and 16 times what the cluster can do, each with a deadline of 4 s. First the links "
+        "are the limit, then one worker, and two, which sleep for each image and do half of what "
+        "the links carry.",
+        root=True,
     ),
     Row(
         name="growth",

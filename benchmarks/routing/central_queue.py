@@ -30,8 +30,8 @@ def central_queue(scenario: Scenario) -> list[float]:
     """
     assert scenario.batch_s is not None
     fixed, each = scenario.batch_s
-    lanes = [speed for speed in scenario.speeds for _ in range(scenario.lanes)]
-    free = [(-speed, index) for index, speed in enumerate(lanes)]
+    places = [speed for speed in scenario.speeds for _ in range(scenario.concurrent_batches)]
+    free = [(-speed, index) for index, speed in enumerate(places)]
     heapify(free)
     running: list[tuple[float, int, list[float]]] = []
     waiting: deque[tuple[float, float]] = deque()
@@ -43,7 +43,7 @@ def central_queue(scenario: Scenario) -> list[float]:
             waiting.append(arrivals.popleft())
         else:
             now, index, born = heappop(running)
-            heappush(free, (-lanes[index], index))
+            heappush(free, (-places[index], index))
             latencies += [now - each for each in born if each >= scenario.warmup_s]
         while waiting and free:
             speed, index = heappop(free)

@@ -53,9 +53,11 @@ class Scenario:
         batch_s: a worker is one of default options: `Batcher` makes batches of up to `slots` images
             and measures what the worker reports. A batch takes the first figure, and the second for
             each image, times its work.
-        lanes: batches that such a worker runs at once, each at full speed.
+        concurrent_batches: batches that such a worker runs at once, each at full speed.
         size_spread: sigma of a lognormal distribution of image sizes; 0 for equal ones.
         mb_per_s: bandwidth of the workers' links, in turn.
+        client_mb_per_s: bandwidth of each client's link, which is then the only one; 0 for none. An
+            upload there goes on after its deadline.
         link_delay_s: the delay of a message to a worker whose link uploads are using.
         antagonists: speeds that each machine changes between, as other programs use it.
         antagonist_s: the average time between such changes.
@@ -73,11 +75,12 @@ class Scenario:
     warmup_s: float = 4.0
     steady: bool = False
     batch_s: tuple[float, float] | None = None
-    lanes: int = 1
+    concurrent_batches: int = 1
     rtt_s: float = 0.001
     image_mb: float = 0.5
     size_spread: float = 0.0
     mb_per_s: Sequence[float] = (1000.0,)
+    client_mb_per_s: float = 0.0
     link_delay_s: float = 0.0
     antagonists: Sequence[float] = ()
     antagonist_s: float = 5.0
@@ -94,7 +97,7 @@ class Scenario:
         if self.batch_s is None:
             return sum(self.speeds) * self.slots / self.service_s
         fixed, each = self.batch_s
-        return sum(self.speeds) * self.lanes * self.slots / (fixed + each * self.slots)
+        return sum(self.speeds) * self.concurrent_batches * self.slots / (fixed + each * self.slots)
 
     def draw(self, rng: Random) -> tuple[float, float]:
         """Draw an image: its size relative to the average, and its seconds at nominal speed."""

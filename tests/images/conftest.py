@@ -111,7 +111,7 @@ def hand_over(built: Podman, docker: Docker) -> dict[str, str]:
         image("core"),
         image("xds"),
         image("onnx"),
-        built.build_around("consul", consul, "/consul/data"),
+        built.build_around("consul", consul, "/consul/data", user="100:1000"),
         built.build_around("prometheus", prometheus, "/prometheus"),
     ):
         built.hand_over(tag, docker)

@@ -195,14 +195,17 @@ class Podman:
         )
         return done
 
-    def build_around(self, name: str, binary: Path, folder: str) -> str:
-        """An image of one program from outside, on the base, with a folder for its data."""
+    def build_around(self, name: str, binary: Path, folder: str, user: str = "65534:65534") -> str:
+        """An image of one program from outside, on the base, with a folder for its user's data."""
         tag = image(name)
-        if not self.has(tag):
+        built_for = self("image", "inspect", "--format", "{{.Config.User}}", tag, check=False)
+        if built_for.stdout.strip() != user:
             made = self.buildah("from", BASE).stdout.strip()
             self.buildah("copy", "--chmod", "755", made, binary, f"/usr/bin/{name}")
-            self.buildah("run", "--isolation", "chroot", made, "--", "mkdir", "-p", folder)
-            self.buildah("config", "--entrypoint", json.dumps([name]), "--cmd", "", made)
+            for words in (("mkdir", "-p", folder), ("chown", user, folder)):
+                self.buildah("run", "--isolation", "chroot", made, "--", *words)
+            entry = ("--entrypoint", json.dumps([name]), "--cmd", "")
+            self.buildah("config", *entry, "--user", user, made)
             self.buildah("commit", "--quiet", "--rm", "--format", "docker", made, tag)
         return tag
 

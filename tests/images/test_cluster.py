@@ -167,13 +167,28 @@ def test_a_wrong_key_is_named(cluster: Cluster, tmp_path: Path) -> None:
     assert "services.worker: 'stop_grace'" in done.stderr
 
 
-def test_every_service_of_ours_is_strict() -> None:
-    for file, name in (("compose", "proxy"), ("compose", "worker"), ("foreign", "sidecar")):
-        text = (ROOT / f"deploy/docker/{file}.yaml").read_text("utf-8")
-        service = yaml.safe_load(text)["services"][name]
-        assert service["read_only"] is True
-        assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
+def test_every_container_is_strict(cluster: Cluster) -> None:
+    names = cluster.docker("ps", "--format", "{{.Names}}").stdout.split()
+    assert {"test_consul_1", "test_prometheus_1", "test_proxy_1", "test_worker_1"} <= {*names}
+    for name in names:
+        host = cluster.docker.inspect(name, "HostConfig")
+        assert is_strict(host), name
+        pid = cluster.docker.inspect(name, "State.Pid")
+        lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+        said = dict(line.split(":", 1) for line in lines)
+        assert "0" not in said["Uid"].split(), name
+        assert {int(said[each], 16) for each in ("CapEff", "CapPrm", "CapBnd")} == {0}, name
+        assert said["NoNewPrivs"].strip() == "1", name
+
+
+def is_strict(host: dict[str, Any]) -> bool:
+    return (
+        host["ReadonlyRootfs"] is True
+        and host["CapDrop"] == ["ALL"]
+        and host["SecurityOpt"] == ["no-new-privileges:true"]
+        and 0 < host["PidsLimit"] <= 4096
+        and 0 < host["Memory"] <= 8 * 2**30
+    )
 
 
 def test_workers_ask_for_gpus_where_they_shall(cluster: Cluster) -> None:
@@ -255,6 +270,8 @@ def test_a_sidecar_registers_a_foreign_server(cluster: Cluster, tmp_path: Path) 
         assert host == docker.inspect(
             "test_server_1", "NetworkSettings.Networks.test_default.IPAddress"
         )
+        for name in ("test_server_1", "test_sidecar_1"):
+            assert is_strict(docker.inspect(name, "HostConfig")), name
         done = cluster.command(
             *("classify", "--proxy", "http://proxy:12480", "--model", "articles", "--json"),
             "/images/red.png",

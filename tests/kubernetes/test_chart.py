@@ -155,7 +155,7 @@ def test_without_kubernetes_as_registry_pods_get_no_rights(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> None:
+def test_pods_keep_the_level_restricted_and_are_bounded(helm: Helm, values: dict[str, Any]) -> None:
     """kubernetes.io/docs/concepts/security/pod-security-standards, all of its rows."""
     for (kind, name), each in helm.objects(values).items():
         if kind != "Deployment":
@@ -167,6 +167,7 @@ def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> N
             allowed.add("hostPath")  # the values say that it needs another level
         for volume in spec["volumes"]:
             assert volume.keys() - {"name"} <= allowed, name
+            assert volume.get("emptyDir", {"sizeLimit": ""}).keys() == {"sizeLimit"}
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -176,6 +177,17 @@ def test_pods_keep_the_level_restricted(helm: Helm, values: dict[str, Any]) -> N
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert security["readOnlyRootFilesystem"] is True
             assert not any("hostPort" in port for port in container.get("ports", ()))
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_bounds_of_what_a_pod_writes_and_of_what_copies_its_models(helm: Helm) -> None:
+    resources = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
+    source = {"reference": "registry.example/m:1", "sizeLimit": "40Gi", "resources": resources}
+    own = {"tmpSizeLimit": "3Gi", "models": {"initImage": source}}
+    spec = pod(helm.objects({"workers": {"cpu": own}}), "fingerpost-worker-cpu")
+    assert spec["initContainers"][0]["resources"] == resources
+    volumes = {each["name"]: each["emptyDir"] for each in spec["volumes"]}
+    assert volumes == {"tmp": {"sizeLimit": "3Gi"}, "models": {"sizeLimit": "40Gi"}}
 
 
 def test_a_pod_may_live_for_lease_and_longest_request(helm: Helm) -> None:
@@ -217,7 +229,7 @@ def test_a_source_of_models_replaces_the_default_as_a_whole(helm: Helm) -> None:
         for each in pod(objects, "fingerpost-worker-cpu")["volumes"]
         if each["name"] == "models"
     )
-    assert volume == {"name": "models", "emptyDir": {}}
+    assert volume == {"name": "models", "emptyDir": {"sizeLimit": "10Gi"}}
     claim = {"claimName": "fingerpost-models", "readOnly": True}
     volumes = pod(objects, "fingerpost-worker-more")["volumes"]
     assert {"name": "models", "persistentVolumeClaim": claim} in volumes

@@ -37,6 +37,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         cpu(resources={"limits": {"nvidia.com/gpu": "one"}}),
         "nvidia.com~1gpu.*'one' does not match",
     ),
+    "a folder without a bound": (cpu(tmpSizeLimit=""), "/workers/cpu/tmpSizeLimit"),
+    "a folder of a proxy": ({"proxy": {"tmpSizeLimit": "some"}}, "/proxy/tmpSizeLimit"),
+    "more asked for a copy than it may have": (
+        cpu(
+            models={
+                "initImage": {
+                    "reference": "registry.example/m:1",
+                    "resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}},
+                }
+            }
+        ),
+        r"workers\.cpu\.models\.initImage\.resources\.requests\.memory is 2Gi",
+    ),
     "a toleration": (cpu(tolerations=[{"effect": "Never"}]), "/workers/cpu/tolerations/0/effect"),
     "a model": (cpu(only=["../x"]), "/workers/cpu/only/0"),
     "two sources": (

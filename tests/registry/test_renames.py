@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from fingerpost.client import ClientConfig, RoutingConfig, Stats
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.renames import renamed_fields
+from fingerpost.registry import ModelInfo, ModelReference, Snapshot
+from fingerpost.registry.renames import renamed_attributes, renamed_fields
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,26 @@ def test_an_old_name_raises_an_error_with_the_new_one(old, message):
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("record", "old", "new"),
+    [
+        (Config(), "silence_s", "response_timeout_s"),
+        (Config(), "attempts", "retry.attempts"),
+        (ClientConfig(), "no_worker_s", "wait_for_ready_s"),
+        (RoutingConfig(), "far", "hot_cold.outlier_factor"),
+        (Stats(), "silences", "unresponsive"),
+        (ModelReference("digits"), "label", "alias"),
+        (ModelInfo(name="digits", versions=("1",)), "labels", "aliases"),
+        (Snapshot(service="a", instances=(), known=True, index=1, taken_at=0), "kept", "retained"),
+    ],
+)
+def test_an_old_name_is_not_read_either(record, old, new):
+    message = f"^{type(record).__name__}.{old} is called {new} now$"
+    with pytest.raises(AttributeError, match=message):
+        getattr(record, old)
+    assert not hasattr(record, old)
+
+
 def test_everything_else_is_as_in_any_dataclass():
     config = Config(response_timeout_s=2.0)
     assert (config.response_timeout_s, config.retry.attempts) == (2.0, 3)
@@ -93,6 +115,8 @@ def test_mistakes_in_the_table_are_found_when_the_class_is_made():
         renamed_fields(old="retries")(Config)
     with pytest.raises(TypeError, match="not a dataclass"):
         renamed_fields(old="retry")(type("Below", (Config,), {}))
+    with pytest.raises(TypeError, match="still has an attribute 'retry'"):
+        renamed_attributes(retry="retries")(Config)
 
 
 @pytest.mark.shell

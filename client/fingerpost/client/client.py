@@ -66,10 +66,10 @@ class Client(InferMixin, ConnectMixin):
 
     Args:
         sources: where to look up workers: URLs of proxies (`http://` or `https://`), as several
-            arguments or as a list, which are asked in this order; or the URL of one registry, such
+            arguments or as a list, which are asked in this order; or the URL of a registry, such
             as `consul://127.0.0.1:8500`, `zookeeper://HOST:PORT/PATH`, `static://HOST:PORT` or
-            `embedded`; or a `Registry`, which the caller closes. By default the proxy on this
-            machine.
+            `embedded`, or several, whose workers are then one list; or a `Registry`, which the
+            caller closes. By default the proxy on this machine.
         registry: a registry by its URL or as a `Registry`. Here an `http://` URL is one of Consul.
         registry_config: credentials, TLS and more for a registry named by its URL. Its
             `allow_networks` also applies to the workers that proxies name.

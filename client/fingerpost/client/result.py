@@ -10,6 +10,7 @@ import msgspec
 
 from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import FingerpostError
+from fingerpost.registry.renames import renamed_attributes
 
 if TYPE_CHECKING:
     # Not needed to make or encode one, and few use it.
@@ -75,6 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return self.predictions[0]
 
 
+@renamed_attributes(silences="unresponsive")
 @dataclass(slots=True, kw_only=True)
 class Stats:
     """Counters of what a client has done since it was made; they only grow.

@@ -58,8 +58,7 @@ class Source(NamedTuple):
         """The source that a caller names: see `Client`. Does no I/O.
 
         Raises:
-            ConfigurationError: a URL is not valid, or both proxies and a registry are named, or
-                several registries.
+            ConfigurationError: a URL is not valid, or both proxies and a registry are named.
         """
         named: list[str | Registry] = []
         for each in sources:
@@ -71,7 +70,7 @@ class Source(NamedTuple):
             if not (isinstance(source, str) or callable(getattr(source, "watch", None))):
                 raise ConfigurationError(
                     f"{source!r} is not a valid source of workers: use the URL of a proxy or of a "
-                    "registry, a list of proxies' URLs, or a Registry"
+                    "registry, a list of either, or a Registry"
                 )
         if credential is not None and (registry is not None or any(map(_is_registry, named))):
             raise ConfigurationError(
@@ -88,18 +87,22 @@ class Source(NamedTuple):
             proxies = tuple(proxy_url(str(each)) for each in named or (DEFAULT_PROXY,))
             if credential is not None:
                 credential.warn_in_clear(proxies)
-            access = RegistryConfig() if registry_config is None else registry_config
+            settings = RegistryConfig() if registry_config is None else registry_config
             return cls(
                 proxies=proxies,
                 credential=credential,
-                address_policy=access.address_policy(tls),
+                address_policy=settings.address_policy(tls),
                 tls=tls,
-                signatures=open_signatures(access.registration_keys),
+                signatures=open_signatures(settings.registration_keys),
             )
         if len(named) > 1:
-            raise ConfigurationError(
-                "a registry was given beside other URLs: use either one registry or several proxies"
-            )
+            urls = [each for each in named if isinstance(each, str) and _is_registry(each)]
+            if len(urls) < len(named):
+                raise ConfigurationError(
+                    "a registry was given beside other sources: use proxies alone, or URLs of "
+                    "registries alone, with consul:// for Consul"
+                )
+            named = [" ".join(urls)]  # all of them as one, see `open_registry`
         return cls(registry=_open(named[0], registry_config, tls), tls=tls)
 
     def route(self, config: ClientConfig) -> Route:

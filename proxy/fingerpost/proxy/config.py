@@ -89,7 +89,7 @@ class ProxyConfig:
             stalled upload is closed. More lets slow clients hold more connections to workers; 10 s
             is what workers allow, too.
         min_upload_rate: fewest bytes of such a body in a second, on average of each 20 s; a slower
-            upload is closed. 0 is no limit; 500 is what workers allow, too.
+            upload is closed. 0 means no limit; 500 is what workers allow, too.
         lease_s: seconds that a client may use an answer without asking again. A draining worker
             accepts requests for as long, so more makes draining slower; less makes plain clients
             ask more often. With 2 s, a rolling restart waits 2 s for each worker.

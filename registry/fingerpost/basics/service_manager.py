@@ -41,7 +41,7 @@ class ServiceManager:
     No failure to tell it something disturbs the service: it is logged once.
 
     Args:
-        address: the path of its socket; `@name` is an abstract one. None is no service manager.
+        address: the path of its socket; `@name` is an abstract one. None means no service manager.
         watchdog_s: seconds without a sign of life after which it ends this process; None is no
             limit.
 

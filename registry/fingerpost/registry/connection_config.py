@@ -22,7 +22,7 @@ class ConnectionConfig:
         max_connections: most connections at once; a further one is answered with 429 and closed.
             None, the default, is three quarters of the descriptors that the process may have, so
             that files and its own connections have the rest. Each takes some 20 KB.
-        max_per_client: most connections of one address, or of one /64 of IPv6; 0 is no limit.
+        max_per_client: most connections of one address, or of one /64 of IPv6; 0 means no limit.
             None, the default, is half of `max_connections`, so that no single client keeps all
             others out. Behind a load balancer all clients have its address: use 0 there, and the
             balancer's own limit.

@@ -20,6 +20,7 @@ from fingerpost.registry.names import (
     split_reference,
 )
 from fingerpost.registry.old_spellings import warn_old_spelling
+from fingerpost.registry.renames import renamed_attributes
 
 __all__ = [
     "PROTOCOLS",
@@ -61,6 +62,7 @@ def address_in_id(host: str, port: int) -> str:
     return f"{host.replace(':', '-').strip('-')}-{port}"
 
 
+@renamed_attributes(label="alias")
 class ModelReference(msgspec.Struct, frozen=True):
     """The model, and version or alias, that a caller asks for: `flowers@3`, `flowers@stable`."""
 
@@ -78,6 +80,7 @@ class ModelReference(msgspec.Struct, frozen=True):
         return f"{self.model}@{wanted}" if wanted else self.model
 
 
+@renamed_attributes(labels="aliases")
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """A model that an instance serves: its versions, newest first, and the aliases on them.
 

@@ -129,7 +129,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             f"named_metrics.rif={self.rif},named_metrics.slots={self.slots},"
             f"named_metrics.queued_cost={_text(self.queued_cost)},"
             f"named_metrics.latency_per_cost_s={_text(self.latency_per_cost_s)},"
-            f"named_metrics.state={self.state.value},"
+            f"named_metrics.state={self.state:d},"
             f"named_metrics.boot_id={self.boot_id},named_metrics.seq={self.seq},"
             f"named_metrics.expected_s={_text(self.expected_s)},"
             f"named_metrics.alone_s={_text(self.alone_s)}"

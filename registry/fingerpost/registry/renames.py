@@ -1,17 +1,17 @@
-"""Clear errors for settings and arguments whose name has changed."""
+"""Clear errors for settings, arguments and attributes whose name has changed."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from fingerpost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["renamed_arguments", "renamed_fields"]
+__all__ = ["renamed_arguments", "renamed_attributes", "renamed_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +41,44 @@ def renamed_arguments(what: str, **renamed: str) -> Callable[[Callable[P, R]], C
     return decorate
 
 
+class _Renamed:
+    """In a class, an attribute that is there no more: who reads it learns its new name.
+
+    Unlike a `__getattr__` of the class, it makes no other attribute slower.
+    """
+
+    __slots__ = ("_name", "_new")
+
+    def __init__(self, name: str, new: str) -> None:
+        self._name = name
+        self._new = new
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise AttributeError(f"{owner.__name__}.{self._name} is called {self._new} now")
+
+
+def renamed_attributes(**renamed: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator: to read an old attribute raises an `AttributeError` with the new name.
+
+    `hasattr` of an old name is False.
+
+    Args:
+        renamed: old name to new name; a new name may be followed by a space and a remark.
+
+    Raises:
+        TypeError: at decoration, if the class still has an attribute of an old name.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        for old, new in renamed.items():
+            if hasattr(cls, old):
+                raise TypeError(f"{cls.__name__} still has an attribute {old!r}")
+            setattr(cls, old, _Renamed(old, new))
+        return cls
+
+    return decorate
+
+
 def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
     """Class decorator for a dataclass: an old field name raises an error with the new one.
 
@@ -62,7 +100,8 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
         # ConfigurationError: ClientConfig(attempts=...): use
         # ClientConfig(retry=RetryConfig(attempts=...))
 
-    `dataclasses.replace` raises the same error. Type checkers and `inspect.signature` see the
+    `dataclasses.replace` raises the same error, and to read an old name raises an `AttributeError`
+    (see `renamed_attributes`). Type checkers and `inspect.signature` see the
     dataclass's own signature, without the old names.
 
     Args:
@@ -95,7 +134,7 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
             init(self, *args, **settings)
 
         cls.__init__ = checked  # type: ignore[method-assign]
-        return cls
+        return renamed_attributes(**renamed)(cls)
 
     return decorate
 

@@ -7,10 +7,12 @@ from typing import Self
 import msgspec
 
 from fingerpost.registry.instance import Instance, ModelReference
+from fingerpost.registry.renames import renamed_attributes
 
 __all__ = ["Catalog", "Snapshot"]
 
 
+@renamed_attributes(kept="retained")
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One service as the registry had it at one moment.
 

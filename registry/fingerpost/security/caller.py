@@ -14,7 +14,7 @@ BATCH: Final = "batch"
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant may ask of the whole cluster. None is no limit.
+    """What a tenant may ask of the whole cluster. None means no limit.
 
     Attributes:
         models: the models, by name; None is all of them.

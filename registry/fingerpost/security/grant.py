@@ -12,7 +12,7 @@ __all__ = ["NO_LIMITS", "Grant"]
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant's share of one worker: from a verified lease, or `NO_LIMITS`. None is no limit.
+    """A tenant's share of one worker: from a verified lease, or `NO_LIMITS`. None means no limit.
 
     Attributes:
         tenant: whom the work is counted for.

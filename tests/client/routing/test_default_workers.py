@@ -24,7 +24,7 @@ LOADS = {
     "linear, 80%": 0.8,
     "half, 80%": 0.8,
     "flat, 40%": 0.4,
-    "linear, 2 lanes, 70%": 0.7,
+    "linear, 2 batches, 70%": 0.7,
     "linear, sizes, 50%": 0.5,
 }
 

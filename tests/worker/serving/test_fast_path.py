@@ -125,3 +125,31 @@ async def test_the_load_is_refused_by_another_process_and_shown_to_a_page() -> N
         status, headers, _ = await asked(connection, "GET /load HTTP/1.0")
         assert (status, headers["content-type"]) == (200, "application/json")
         assert await is_closed(connection[0])
+
+
+async def test_a_head_that_came_before_has_its_own_length_and_deadline_each_time() -> None:
+    """What was found out by the same fields must not be kept of these numbers."""
+
+    async def ask(body: bytes, left_ms: int, *fields: str, size: int | None = None) -> int:
+        head = post_request(CLASSIFY, b"", f"Fingerpost-Deadline-Ms: {left_ms}", *fields)
+        writer.write(head.replace(b": 0\r\n", b": %d\r\n" % (size or len(body)), 1) + body)
+        return (await read_answer(reader))[0]
+
+    parts = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n%b\r\n' % IMAGE
+        for _ in range(2)
+    )
+    multipart = parts + b"--x--\r\n"
+    async with serving() as rig, raw_connection(rig.port) as (reader, writer):
+        assert [await ask(IMAGE, 20_000 - each) for each in range(4)] == [200] * 4
+        assert await ask(IMAGE, 0) == 504
+        assert await ask(b"", 20_000) == 400
+        assert await ask(IMAGE, 20_000) == 200
+        # Of several images the whole may be larger than of one.
+        kind = "Content-Type: multipart/form-data; boundary=x"
+        assert [await ask(multipart, 20_000, kind) for _ in range(4)] == [200] * 4
+        padded = multipart.replace(IMAGE, IMAGE + bytes(150_000))
+        assert await ask(padded, 20_000, kind) == 200
+        assert rig.backend.seen == 4 + 1 + 2 * 5
+        assert await ask(IMAGE, 20_000) == 200
+        assert await ask(IMAGE, 20_000, size=200_001) == 413

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,8 +18,9 @@ from fingerpost.client.frames import STREAM_TYPE, Ended, FrameDecoder, read_serv
 from fingerpost.errors import BadAnswer
 from fingerpost.security.audit.audit_log import AuditLog
 from fingerpost.security.caller import Caller, Rights
-from fingerpost.security.leases.config import LeaseConfig
+from fingerpost.security.leases.config import LeaseConfig, LeaseRules
 from fingerpost.security.leases.signer import LeaseSigner
+from fingerpost.security.leases.verifier import LeaseVerifier, Permit
 from fingerpost.worker.telemetry.access_log import AccessLog
 from tests.support.colours import encoded
 from tests.support.http import post_request, raw_connection, read_answer
@@ -130,6 +132,52 @@ async def test_a_url_carries_a_lease_and_no_log_shows_it(
     for text in (logged, metrics, caplog.text):
         assert token[-60:] not in text
         assert wrong[-60:] not in text
+
+
+async def test_a_head_that_came_before_is_verified_anew_by_time_key_and_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On one connection, whose heads are the same bytes again and again: see `RepeatedHead`."""
+    keys, late_s = [KEY.public], [0.0]
+    checks = LeaseVerifier(lambda: keys[0], LeaseRules(), lambda: time.time() + late_s[0])
+    asked: list[str] = []
+    original = checks.permit
+
+    def permit(token: str, *rest: Any) -> Permit:
+        asked.append(token)
+        return original(token, *rest)
+
+    monkeypatch.setattr(checks, "permit", permit)
+    token, other, acme = lease(), signed(key=OTHER), signed(sub="acme", max_body_bytes=50)
+
+    async def status(service: str, token: str, body: bytes = IMAGE) -> int:
+        fields = [f"{name}: {value}" for name, value in bearer(token).items()]
+        writer.write(post_request(f"/v1/classify/{service}", body, *fields))
+        return (await read_answer(reader))[0]
+
+    async with serving(leases=checks) as rig, raw_connection(rig.port) as (reader, writer):
+        assert [await status("colours", token) for _ in range(6)] == [200] * 6
+        assert len(asked) == 2  # by the application, and by the first plain request
+        assert await status("colours", token, IMAGE + b"\0") == 200  # another length
+        assert len(asked) == 2
+        # Whatever else comes between on the connection.
+        for each, wanted in (("", 401), (other, 401), (token[:-1], 401), (acme, 413)):
+            assert [await status("colours", each) for _ in range(3)] == [wanted] * 3
+            assert [await status("colours", token) for _ in range(3)] == [200] * 3
+        assert [await status("flowers", token) for _ in range(3)] == [403] * 3
+        asked.clear()
+        assert [await status("colours", token) for _ in range(3)] == [200] * 3
+        keys[0] = KEY.public.having(OTHER.public)
+        assert [await status("colours", token) for _ in range(2)] == [200] * 2
+        assert [await status("colours", other) for _ in range(2)] == [200] * 2
+        keys[0] = OTHER.public
+        assert [await status("colours", token) for _ in range(2)] == [401] * 2
+        keys[0] = KEY.public
+        assert [await status("colours", token) for _ in range(2)] == [200] * 2
+        late_s[0] = 3600.0
+        assert [await status("colours", token) for _ in range(2)] == [401] * 2
+        late_s[0] = 0.0
+        assert await status("colours", token) == 200
 
 
 async def test_the_body_may_be_as_large_as_the_lease_says() -> None:

@@ -51,7 +51,7 @@ class RegistrationConfig:
             reaches the registry.
         weight: the share of requests relative to other workers, 1 to 65535. Twice the weight gets
             twice the requests; 1 is right where all workers are alike.
-        zone: the rack or availability zone, for clients that ask for one. Empty is no zone.
+        zone: the rack or availability zone, for clients that ask for one. Empty means no zone.
         timeout_s: seconds of trying to register with a registry in trouble before the worker gives
             up. More survives longer outages; the election of a registry's leader takes up to 20 s.
         registry_wait_s: seconds to wait for a registry that cannot be reached, at the start and
@@ -93,10 +93,10 @@ class RequestConfig:
         body_timeout_s: longest pause between two pieces of a body, in seconds; a stalled upload is
             closed. More lets slow clients hold more memory; 10 s outlasts some lost packets.
         min_upload_rate: fewest bytes of a body in a second, on average of each 20 s; a slower
-            upload is closed. More frees the memory of slow uploads sooner; 0 is no limit. 500 is
+            upload is closed. More frees the memory of slow uploads sooner; 0 means no limit. 500 is
             Apache's default, too, and any modem's rate is higher.
         max_uploads_per_client: most unfinished bodies of one address, or of one /64 of IPv6; the
-            next is answered with 429; 0 is no limit. More lets one client hold more of
+            next is answered with 429; 0 means no limit. More lets one client hold more of
             `max_in_flight`; the default is a quarter of its default. A load balancer has one
             address: use 0 behind one.
         max_memory_bytes: most bytes of bodies in the whole process, from their arrival to their
@@ -293,7 +293,7 @@ class WorkerConfig:
         zmq: the port for ZeroMQ, and its keys; see `ZmqConfig`. By default there is none.
         uds: the path of a Unix socket to listen on too, for clients on this host: the same
             protocols, limits and errors, and TLS where the port has it. Whoever may enter its
-            folder may connect. None, the default, is no socket.
+            folder may connect. None, the default, means no socket.
         shared_memory: let clients on this host register their shared memory (`/dev/shm`), and have
             inputs read from it and outputs written into it, as Triton does. Off by default: a
             client then reads and writes whatever the worker's user may.

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from fingerpost.client.wire import DEADLINE_HEADER
 from fingerpost.errors import FingerpostError, UnknownModel
 from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
 from fingerpost.registry.cors import allow_pages
@@ -176,6 +177,7 @@ class WorkerService:
             self.app(),
             self._config.connections,
             known=self._fast_path.find,
+            numbers=(DEADLINE_HEADER,),
             prepare=addressed,
             handler_cancellation=True,
             shutdown_timeout=1.0,
@@ -204,7 +206,7 @@ class WorkerService:
         tenants: int | UnsetType = UNSET
         if self._tenants and request is not None:
             flow = flow_of(request)
-            if self._tenants != {flow.tenant}:
+            if len(self._tenants) > 1 or flow.tenant not in self._tenants:
                 tenants = len(self._tenants | {flow.tenant})
                 expected_s, classes = self._forecast_flow(flow, engines)
         return LoadReport(

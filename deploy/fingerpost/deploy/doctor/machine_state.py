@@ -108,7 +108,7 @@ def _quota(root: Path) -> float | None:
         given = _text(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us") or ""
         period = _text(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
     if not (given.isdigit() and period.isdigit() and int(period)):
-        return None  # -1 or `max` is no limit
+        return None  # -1 or `max` means no limit
     return int(given) / int(period)
 
 

@@ -95,7 +95,7 @@ MaxPerClient = Annotated[
     int | None,
     typer.Option(
         "--max-per-client",
-        help="Most connections of one address; by default half of all, 0 is no limit (behind a "
+        help="Most connections of one address; by default half of all, 0 means no limit (behind a "
         "load balancer).",
         show_default=False,
         min=0,

@@ -46,7 +46,7 @@ class NotifySocket:
     """A Unix socket for the messages of processes, while inside `async with`.
 
     Args:
-        watchdog_s: seconds between two signs of life of a process at most; None is no limit.
+        watchdog_s: seconds between two signs of life of a process at most; None means no limit.
         now: the clock, in seconds.
     """
 

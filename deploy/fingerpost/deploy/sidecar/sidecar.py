@@ -40,7 +40,7 @@ class Sidecar:
 
     Args:
         config: see there.
-        manager: is told what the sidecar does; None is no service manager.
+        manager: is told what the sidecar does; None means no service manager.
     """
 
     def __init__(self, config: SidecarConfig, manager: ServiceManager | None = None) -> None:

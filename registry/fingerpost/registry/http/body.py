@@ -51,6 +51,12 @@ class Body:
         self._waiter: asyncio.Future[None] | None = None
         self.total_bytes = 0
 
+    def has_come(self, data: bytes) -> None:
+        """The whole body has arrived, at most as much as may wait: before anybody reads it."""
+        self._pieces.append(data)
+        self._waiting = self.total_bytes = len(data)
+        self._whole = True
+
     def is_eof(self) -> bool:
         """Whether the last byte has arrived."""
         return self._whole

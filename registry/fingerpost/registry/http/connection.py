@@ -1,8 +1,9 @@
 """What a client sends: requests are read here, and given to who answers them.
 
-llhttp, through httptools, reads heads and chunks. A request on a known path goes to its handler;
-any other becomes one of aiohttp, for the application. A body of known length whose end is still to
-come goes past the parser, which would copy it.
+llhttp, through httptools, reads heads and chunks; a head that came before is not read again, see
+`repeated`. A request on a known path goes to its handler; any other becomes one of aiohttp, for the
+application. A body of known length whose end is still to come goes past the parser, which would
+copy it.
 
 No more than 32 KB are parsed in one turn of the event loop, except of a body whose length is known:
 chunks of a byte take 0.5 us each, and 256 KB of them, as much as is read at once, would hold it for
@@ -35,6 +36,7 @@ from fingerpost.registry.http.answers import (
 from fingerpost.registry.http.body import NO_BODY, Body
 from fingerpost.registry.http.head import MAX_HEAD_BYTES, RequestLines, message_of, version_of
 from fingerpost.registry.http.line import ClientLine
+from fingerpost.registry.http.repeated import RepeatedHeads
 from fingerpost.registry.http.request import PlainRequest
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class HttpConnection(ClientLine):
         # The request that is being read.
         self._reader: HttpRequestParser | None = HttpRequestParser(self)  # None: no more is read
         self._lines = RequestLines()
+        self._repeated = RepeatedHeads(context.numbers)
+        self._fresh: bytes | None = None  # begin with a request, whose head is to be parsed
         self._dry_bytes = 0  # of a head, or of a body's framing, since the last event
         self._in_request = False  # or its body, also one that nobody has asked for
         self._body: Body | StreamReader | None = None
@@ -98,6 +102,10 @@ class HttpConnection(ClientLine):
         if self._backlog:
             self._backlog = memoryview(b"".join((self._backlog, data)))
             return
+        if not (self._in_request or self._busy or self._closing):
+            if self._repeat(data):
+                return
+            self._fresh = data
         if self._past_reader and len(data) <= self._body_left:
             self._feed_body(data)
         elif len(data) <= _SLICE_BYTES and not self._past_reader:
@@ -106,6 +114,57 @@ class HttpConnection(ClientLine):
             self._slice(memoryview(data))
         if self._body_left and not self._past_reader and not self._backlog:
             self._past_reader, self._reader = True, HttpRequestParser(self)
+        self._fresh = None
+
+    def _repeat(self, data: bytes) -> bool:
+        """Take a request whose head came before, with what has come of its body; False if not so.
+
+        The parser waits for the next request meanwhile. More than one request is left to it.
+        """
+        found = self._repeated.find(data)
+        if found is None:
+            return False
+        head, head_bytes, headers = found
+        context = self._context
+        length, came = int(headers.get(hdrs.CONTENT_LENGTH, 0)), len(data) - head_bytes
+        if came > length or came > context.read_bytes:
+            return False
+        content = Body(context.read_bytes, self._hold) if length else NO_BODY
+        request = PlainRequest(
+            self,
+            head.method,
+            head.path,
+            headers,
+            head.version,
+            keep_alive=True,
+            content=content,
+            memo=head.memo,
+        )
+        handler = head.handler
+        if handler is None:
+            return not length and self._repeat_answer(request)
+        if came < length:
+            if came:
+                content.feed_data(data[head_bytes:])
+            self._body, self._body_left = content, length - came
+            self._in_request = self._past_reader = True
+            self._dry_bytes = 0
+        elif length:
+            content.has_come(data[head_bytes:])
+        self._add(partial(answer_plain, self, request, handler))
+        return True
+
+    def _repeat_answer(self, request: PlainRequest) -> bool:
+        """Ask for the answer to such a request anew, and send it; False if there is none now."""
+        known = self._context.known
+        try:
+            answer = None if known is None else known(request)
+        except Exception:
+            self._fail()
+            return True
+        if isinstance(answer, bytes):
+            self._add_bytes(answer)
+        return isinstance(answer, bytes)
 
     def _slice(self, data: memoryview) -> None:
         """Parse as much as may be parsed in this turn, and the rest in later ones."""
@@ -152,9 +211,7 @@ class HttpConnection(ClientLine):
             if isinstance(mine, InvalidRequest):
                 self._refuse(mine.message)
             elif isinstance(error, HttpParserCallbackError):
-                logger.exception("a request from %s failed", self.remote)
-                self._end_reading()
-                self._add(partial(answer_failed, self))
+                self._fail()
             else:
                 self._refuse(f"{error}{self._lines.where(data)}")
             return
@@ -181,9 +238,16 @@ class HttpConnection(ClientLine):
             logger.debug("%s sent what is not valid HTTP: %s", self.remote, why)
             self._add(partial(answer_invalid, self, why))
 
+    def _fail(self) -> None:
+        """Answer that this server has a fault, which goes to its log, and close."""
+        logger.exception("a request from %s failed", self.remote)
+        self._end_reading()
+        self._add(partial(answer_failed, self))
+
     def _end_reading(self, error: BaseException | None = None) -> None:
         """Read no more; the body that is being read does not come whole."""
         self._reader = None  # which refers to this connection
+        self._repeated.stop()
         self._backlog = _NOTHING
         self._began_at = None
         self._in_head = self._past_reader = False
@@ -212,6 +276,9 @@ class HttpConnection(ClientLine):
             return
         method, version = reader.get_method().decode(), version_of(reader.get_http_version())
         headers = lines.headers(version)
+        fresh, self._fresh = self._fresh, None
+        if reader.should_upgrade():
+            self._repeated.stop()
         self._in_head, self._began_at = False, None
         length = int(headers.get(hdrs.CONTENT_LENGTH, 0))
         has_body = length > 0 or hdrs.TRANSFER_ENCODING in headers
@@ -233,6 +300,10 @@ class HttpConnection(ClientLine):
                 content=content,
             )
             found = known(request)
+            if found is not None and fresh is not None:
+                self._repeated.add(
+                    fresh, lines, request, None if isinstance(found, bytes) else found
+                )
             if isinstance(found, bytes):
                 self._add_bytes(found)
                 return

@@ -18,7 +18,8 @@ __all__ = ["KnownPaths", "PlainHandler", "ServerContext"]
 PlainHandler = Callable[["PlainRequest"], Awaitable["bytes | web.Response"]]
 
 # Finds the handler of a request on a known path, or the whole answer to one without a body that
-# keeps its connection. None leaves it to the application.
+# keeps its connection. None leaves it to the application. A handler is right for all requests of
+# the connection with the same head, whatever its `numbers`; an answer is asked for each time.
 KnownPaths = Callable[["PlainRequest"], PlainHandler | bytes | None]
 
 
@@ -31,6 +32,8 @@ class ServerContext:
         make_request: makes aiohttp's requests.
         handler: answers them.
         known: finds the paths that go past the application.
+        numbers: names of fields, in small letters, in which a head may have other digits than one
+            before it and still be the same: see `RepeatedHead`.
         cancels: whether a client that goes away cancels its request.
         read_bytes: of a body, that wait for its handler before the client is paused.
     """
@@ -39,5 +42,6 @@ class ServerContext:
     make_request: Callable[..., web.Request]
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     known: KnownPaths | None
+    numbers: frozenset[str]
     cancels: bool
     read_bytes: int

@@ -48,6 +48,8 @@ class PlainRequest:
 
     Attributes:
         raw_path: path and query, as they came.
+        memo: kept for later requests of the connection with the same head, and shared with them.
+            What its handler keeps here must hold whatever the `numbers` of the `ServerContext` are.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class PlainRequest:
         "content_length",
         "headers",
         "keep_alive",
+        "memo",
         "method",
         "raw_path",
         "version",
@@ -73,6 +76,7 @@ class PlainRequest:
         *,
         keep_alive: bool,
         content: Body,
+        memo: dict[Any, Any] | None = None,
     ) -> None:
         self._peer = peer
         self._kept: dict[Any, Any] | None = None
@@ -83,6 +87,7 @@ class PlainRequest:
         self.version = version
         self.keep_alive = keep_alive
         self.content = content
+        self.memo: dict[Any, Any] = {} if memo is None else memo
         length = headers.get(hdrs.CONTENT_LENGTH)
         self.content_length = None if length is None else int(length)
 

@@ -6,14 +6,14 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from fingerpost.registry.http.connection import HttpConnection
 from fingerpost.registry.http.context import ServerContext
 from fingerpost.registry.http.guard import ConnectionGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from fingerpost.registry.connection_config import ConnectionConfig
     from fingerpost.registry.http.context import KnownPaths
@@ -34,6 +34,7 @@ class HttpServer:
         application: aiohttp's server, whose requests and whose handler are used.
         guard: counts the connections.
         known: see `ServerContext`.
+        numbers: likewise, beside `Content-Length`.
         prepare: changes a request before the application gets it.
 
     Attributes:
@@ -47,6 +48,7 @@ class HttpServer:
         guard: ConnectionGuard,
         *,
         known: KnownPaths | None = None,
+        numbers: Iterable[str] = (),
         prepare: Callable[[web.Request], web.Request] | None = None,
     ) -> None:
         handler = cast("_Handler", application.request_handler)
@@ -56,6 +58,7 @@ class HttpServer:
             make_request=cast("Callable[..., web.Request]", application.request_factory),
             handler=handler if prepare is None else lambda each: handler(prepare(each)),
             known=known,
+            numbers=frozenset(each.lower() for each in (hdrs.CONTENT_LENGTH, *numbers)),
             cancels=application.handler_cancellation,
             read_bytes=_READ_BYTES,
         )
@@ -90,7 +93,7 @@ class HttpRunner(web.AppRunner):
 
     Args:
         connections: the limits.
-        known: see `HttpServer`.
+        known, numbers: see `HttpServer`.
         prepare: see `HttpServer`.
         options: see `web.AppRunner`.
     """
@@ -101,12 +104,14 @@ class HttpRunner(web.AppRunner):
         connections: ConnectionConfig,
         *,
         known: KnownPaths | None = None,
+        numbers: Iterable[str] = (),
         prepare: Callable[[web.Request], web.Request] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(app, **options)
         self.guard = ConnectionGuard(connections)
         self._known = known
+        self._numbers = tuple(numbers)
         self._prepare = prepare
 
     async def _make_server(self) -> web.Server:  # what `web.BaseRunner` asks its subclasses for
@@ -115,4 +120,10 @@ class HttpRunner(web.AppRunner):
 
     def _serve(self, application: web.Server) -> HttpServer:
         """The server that makes the connections."""
-        return HttpServer(application, self.guard, known=self._known, prepare=self._prepare)
+        return HttpServer(
+            application,
+            self.guard,
+            known=self._known,
+            numbers=self._numbers,
+            prepare=self._prepare,
+        )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fingerpost.security.keys import PublicKeys
     from fingerpost.security.leases.config import LeaseRules
 
-__all__ = ["LeaseVerifier", "Permit"]
+__all__ = ["LeaseVerifier", "Permit", "Verified"]
 
 # Senders whose wrong signatures are counted; of more than that the oldest are forgotten.
 _MAX_SENDERS: Final = 4096
@@ -63,6 +63,14 @@ class Permit(NamedTuple):
     begins_at: float
     thumbprint: str | None
     kid: str
+
+
+class Verified(NamedTuple):
+    """What was found for a token, for who knows that the token is the same: see `still_holds`."""
+
+    permit: Permit
+    service: str | None
+    keys: PublicKeys
 
 
 class LeaseVerifier:
@@ -105,6 +113,21 @@ class LeaseVerifier:
     def known(self, token: str) -> Permit | None:
         """What a token allows that was verified before, whether it has ended or not; else None."""
         return self._known.get(token)
+
+    def verified(self, permit: Permit, service: str | None) -> Verified | None:
+        """What `permit` has just found for a service; None where it may be another one next time.
+
+        That is a lease that is bound to a certificate.
+        """
+        return Verified(permit, service, self._keys) if permit.thumbprint is None else None
+
+    def still_holds(self, found: Verified, service: str | None) -> bool:
+        """Whether `permit` would find the same again for that token: by its keys, and its time."""
+        return (
+            found.service == service
+            and found.keys is self._read_keys()
+            and self._clock() < found.permit.ends_at
+        )
 
     def permit(
         self,

@@ -26,10 +26,10 @@ def half(size: int) -> float:
 
 
 def learned(
-    line: Callable[[int], float], *, lanes: int = 1, **options: tuple[int, ...]
+    line: Callable[[int], float], *, concurrent: int = 1, **options: tuple[int, ...]
 ) -> BatchSizes:
     latency = LatencyModel()
-    sizes = BatchSizes(BatchingConfig(**options), latency, lanes)  # type: ignore[arg-type]
+    sizes = BatchSizes(BatchingConfig(**options), latency, concurrent)  # type: ignore[arg-type]
     for size in (1, 2, 4, 1, 8, 3) * 10:
         latency.observe(size, line(size))
         sizes.learned()
@@ -37,12 +37,13 @@ def learned(
 
 
 @pytest.mark.parametrize(
-    ("line", "lanes", "images"), [(linear, 1, 1), (linear, 2, 2), (flat, 1, 32), (half, 1, 1.94)]
+    ("line", "concurrent", "images"),
+    [(linear, 1, 1), (linear, 2, 2), (flat, 1, 32), (half, 1, 1.94)],
 )
 def test_the_capacity_is_a_lone_images_time_times_images_a_second(
-    line: Callable[[int], float], lanes: int, images: float
+    line: Callable[[int], float], concurrent: int, images: float
 ) -> None:
-    assert learned(line, lanes=lanes).capacity == pytest.approx(images, rel=0.03)
+    assert learned(line, concurrent=concurrent).capacity == pytest.approx(images, rel=0.03)
 
 
 def test_until_two_sizes_have_run_the_capacity_is_the_largest_batch() -> None:

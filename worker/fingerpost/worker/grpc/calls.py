@@ -8,7 +8,6 @@ that it is one, then that it is for this model.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from fingerpost.worker.grpc.request import call_head
 from fingerpost.worker.grpc.schema.decode import decode_message
 from fingerpost.worker.grpc.status import error_trailer
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
+from fingerpost.worker.serving.deadlines import LONG_S
 from fingerpost.worker.serving.routes import Admitted
 
 if TYPE_CHECKING:
@@ -43,17 +43,30 @@ if TYPE_CHECKING:
     from fingerpost.worker.config import RequestConfig
     from fingerpost.worker.grpc.orca import OrcaReports
     from fingerpost.worker.repository.manager import ModelManager, ServedVersion
+    from fingerpost.worker.serving.admission import Uploading
     from fingerpost.worker.serving.routes import RouteContext
 
     Context: TypeAlias = ServicerContext[Any, Any]
 
-__all__ = ["Answer", "Arrival", "Calls", "Context", "Model", "Simple", "reference_of"]
+__all__ = [
+    "Answer",
+    "Arrival",
+    "Calls",
+    "Context",
+    "Decode",
+    "Model",
+    "Simple",
+    "message_bytes",
+    "reference_of",
+]
 
 logger = logging.getLogger(__name__)
 
+# Decodes the message of a request.
+Decode = Callable[[bytes], Any]
 # Which model a request is for.
 Model = Callable[[Any], ModelReference]
-# Answers a request for a model, of a call with that head.
+# Answers a request for a model, of a call with that head, by a message or its bytes.
 Answer = Callable[[Any, Admitted, CallHead], Awaitable[Any]]
 # Answers a request that is for no model.
 Simple = Callable[[Any, CallHead], Awaitable[Any]]
@@ -80,6 +93,7 @@ class Calls:
         self._context = context
         self._orca = orca
         self._answered = answered
+        self._counters: dict[tuple[str, grpc.StatusCode], Counter] = {}
         self._max_upload_s = max(limits.body_timeout_s, limits.max_bytes / _UPLOAD_PER_S)
 
     def simple(self, path: str, name: str, work: Simple) -> Any:
@@ -104,16 +118,16 @@ class Calls:
                     )
                 return await work(decode_message(name, data), head)
 
-            return await self.finish(context, head, self.caught(path, answer))
+            return await self.finish(context, head, await self.caught(path, answer))
 
         return grpc.unary_unary_rpc_method_handler(handler)
 
-    def inference(self, path: str, name: str, model: Model, answer: Answer) -> Any:
+    def inference(self, path: str, decode: Decode, model: Model, answer: Answer) -> Any:
         """A handler of a unary call for a model.
 
         Args:
             path: of the method.
-            name: of the request's message.
+            decode: makes the request of a message.
             model: which model a request is for.
             answer: returns the answer's message.
         """
@@ -122,17 +136,17 @@ class Calls:
             head = call_head(path, context)
 
             async def respond() -> Any:
-                with contextlib.ExitStack() as upload:
-                    arrival = self.begin(head, upload)
+                arrival = self.begin(head)
+                with arrival.upload:
                     data = await self.receive(head, context)
-                    return await self.answer(arrival, name, data, model, answer)
+                    return await self.answer(arrival, decode, data, model, answer)
 
-            return await self.finish(context, head, self.caught(path, respond))
+            return await self.finish(context, head, await self.caught(path, respond))
 
         return grpc.stream_unary_rpc_method_handler(handler)
 
-    def begin(self, head: CallHead, upload: contextlib.ExitStack) -> Arrival:
-        """Check the metadata of a call; its message counts as an upload until it is admitted.
+    def begin(self, head: CallHead) -> Arrival:
+        """Check the metadata of a call; its message counts as an upload until that is closed.
 
         Raises:
             FingerpostError: it is refused; that is counted and logged here.
@@ -148,8 +162,8 @@ class Calls:
                 context.overloaded(head, error)
             context.observer.refused(head, error)
             raise
-        upload.enter_context(context.admission.uploading())
         ends_at = asyncio.get_running_loop().time() + left_s
+        upload = context.admission.uploading()
         return Arrival(head=head, left_s=left_s, ends_at=ends_at, upload=upload)
 
     async def receive(self, head: CallHead, context: Context) -> bytes:
@@ -159,11 +173,14 @@ class Calls:
             InvalidRequest: there is none, or it does not arrive in time.
             Overloaded: too many unfinished uploads of this client.
         """
+        until = asyncio.get_running_loop().time() + self._max_upload_s
         try:
-            with self._context.memory.upload(head.remote or ""):
-                async with asyncio.timeout(self._max_upload_s):
-                    data: Any = await context.read()
-        except TimeoutError:
+            with (
+                self._context.memory.upload(head.remote or ""),
+                self._context.deadlines.until(until),
+            ):
+                data: Any = await context.read()
+        except DeadlineExceeded:
             raise InvalidRequest(
                 f"the message did not arrive within {self._max_upload_s:g} s"
             ) from None
@@ -172,7 +189,7 @@ class Calls:
         return data
 
     async def answer(
-        self, arrival: Arrival, name: str, data: bytes, model: Model, answer: Answer
+        self, arrival: Arrival, decode: Decode, data: bytes, model: Model, answer: Answer
     ) -> Any:
         """Answer a message for a model; counted, logged and traced as a request of its own."""
         context, held, head = self._context, _Held(), arrival.head
@@ -182,7 +199,7 @@ class Calls:
                 if context.leases is not None:
                     held.grant = context.leases.permit(head, None).grant
                 context.memory.take(held, len(data))
-                request = decode_message(name, data)
+                request = decode(data)
                 reference = model(request)
                 if context.leases is not None:
                     context.leases.permit(head, reference.model)
@@ -217,16 +234,20 @@ class Calls:
         plain = flow is DEFAULT_FLOW and grant is NO_LIMITS
         if not plain:
             tenancy.enter(grant, flow, held.body_bytes)
+        admission.enter()
         try:
-            with admission.count():
-                arrival.upload.close()
-                if left_s >= DEFAULT_DEADLINE_S:
+            arrival.upload.close()
+            if left_s >= DEFAULT_DEADLINE_S:
+                return await answer(admitted)
+            if left_s > LONG_S:
+                with self._context.deadlines.until(ends_at):
                     return await answer(admitted)
-                async with asyncio.timeout_at(ends_at):
-                    return await answer(admitted)
+            async with asyncio.timeout_at(ends_at):
+                return await answer(admitted)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the request was answered") from None
         finally:
+            admission.leave()
             if not plain:
                 tenancy.leave(grant, flow, admitted.images, admitted.body_bytes)
             self._context.memory.give(admitted)  # of regions of shared memory
@@ -241,22 +262,27 @@ class Calls:
             logger.exception("%s failed", path)
             return internal_error()
 
-    async def finish(self, context: Context, head: CallHead, found: Awaitable[Any]) -> bytes:
+    async def finish(self, context: Context, head: CallHead, result: Any) -> bytes:
         """The bytes of an answer, with the load report; or the end of the call with an error.
 
         Args:
-            found: an answer's message, an error, or None at the end of a stream.
+            result: an answer's message or its bytes, an error, or None at the end of a stream.
         """
-        result = await found
         load = self._orca.trailer(self._context.load(head))
         code = status_code(result) if isinstance(result, FingerpostError) else grpc.StatusCode.OK
-        self._answered.labels(head.path.rpartition("/")[2], code.name).inc()
+        self._count(head.path, code)
         if isinstance(result, FingerpostError):
             message, trailer = error_trailer(result)
             await context.abort(code, message, (*trailer, load))
         context.set_trailing_metadata((load,))
-        data: bytes = b"" if result is None else result.SerializeToString()
-        return data
+        return message_bytes(result)
+
+    def _count(self, path: str, code: grpc.StatusCode) -> None:
+        counter = self._counters.get((path, code))
+        if counter is None:
+            counter = self._answered.labels(path.rpartition("/")[2], code.name)
+            self._counters[path, code] = counter
+        counter.inc()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +298,7 @@ class Arrival:
     head: CallHead
     left_s: float
     ends_at: float
-    upload: contextlib.ExitStack
+    upload: Uploading
 
     def again(self) -> Arrival:
         """The same for one of several messages of a call, whose bytes count by themselves."""
@@ -283,6 +309,14 @@ class Arrival:
         else:
             ends_at = asyncio.get_running_loop().time() + left_s
         return Arrival(head=self.head.again(), left_s=left_s, ends_at=ends_at, upload=self.upload)
+
+
+def message_bytes(message: Any) -> bytes:
+    """The bytes of a message, which may be bytes already, or None, which has none."""
+    if isinstance(message, bytes):
+        return message
+    data: bytes = b"" if message is None else message.SerializeToString()
+    return data
 
 
 class _Held:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.worker.grpc.calls import reference_of
+from fingerpost.worker.grpc.infer_message import InferMessages
 from fingerpost.worker.grpc.schema.messages import message_class
 from fingerpost.worker.grpc.tensors import TensorRunner, check_shape, read_list
 from fingerpost.worker.protocols.tensors import each_row, tensor
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fingerpost.registry import ModelReference
     from fingerpost.registry.grpc.call_head import CallHead
     from fingerpost.worker.config import WorkerConfig
+    from fingerpost.worker.grpc.infer_message import InferMessage, PlainForm
     from fingerpost.worker.grpc.shared_memory import GrpcSharedMemory
     from fingerpost.worker.grpc.tensors import Tensor
     from fingerpost.worker.protocols.v2.shared_memory import OutputRegions
@@ -42,9 +44,8 @@ if TYPE_CHECKING:
     from fingerpost.worker.serving.routes import Admitted
     from fingerpost.worker.serving.turns import Turns
 
-__all__ = ["INFER_REQUEST", "OpenInference"]
+__all__ = ["OpenInference"]
 
-INFER_REQUEST: Final = "inference.ModelInferRequest"
 _MAX_OUTPUTS: Final = 16
 _FIELDS: Final = {
     "BOOL": "bool_contents",
@@ -78,20 +79,42 @@ class OpenInference:
         self._turns = turns
         self._shared = shared
         self._response = message_class("inference.ModelInferResponse")
+        self._messages = InferMessages()
 
-    def model(self, request: Any) -> ModelReference:
+    def decode(self, data: bytes) -> InferMessage:
+        """The message of a request. Raises `InvalidRequest` where it is not a valid one."""
+        return self._messages.decode(data)
+
+    def model(self, message: InferMessage) -> ModelReference:
         """The model that a request is for."""
-        return reference_of(request.model_name, request.model_version, self._manager)
+        request, form = message.request, message.form
+        if form is not None and form.reference is not None:
+            return form.reference
+        found = reference_of(request.model_name, request.model_version, self._manager)
+        if form is not None and request.model_name:  # else the default one, which may change
+            form.reference = found
+        return found
 
-    async def answer(self, request: Any, admitted: Admitted, head: CallHead) -> Any:
-        """The `ModelInferResponse` to a request."""
+    async def answer(self, message: InferMessage, admitted: Admitted, head: CallHead) -> Any:
+        """The `ModelInferResponse` to a request, as a message or as its bytes."""
+        request, form = message.request, message.form
+        if form is not None and not isinstance(admitted.served.engine, TaskEngine):
+            return await self._classify(form, message.raw[0], admitted)
         if len(request.id) > MAX_NAME:
             raise InvalidRequest(f"the id has more than {MAX_NAME} characters")
         if len(request.outputs) > _MAX_OUTPUTS:
             raise InvalidRequest(f"the request asks for more than {_MAX_OUTPUTS} outputs")
         with self._shared.outputs(request, head) as places:
-            inputs = await self._inputs(request, await self._shared.inputs(request, head, admitted))
+            shared = await self._shared.inputs(request, head, admitted)
+            inputs = await self._inputs(request, message.raw, shared)
             return await self._run(request, admitted, inputs, places)
+
+    async def _classify(self, form: PlainForm, data: memoryview, admitted: Admitted) -> bytes:
+        what = f"input {form.name[:MAX_NAME]!r}"
+        count = image_count(form.shape, what, most=self._config.batching.max_queue)
+        images = {form.name: strings(data, count, what)}
+        outputs = await self._runner.run(admitted, images, deadline=admitted.deadline)
+        return form.answer(admitted.served, outputs["scores"])
 
     async def _run(
         self, request: Any, admitted: Admitted, inputs: dict[str, Tensor], places: OutputRegions
@@ -145,9 +168,10 @@ class OpenInference:
         response.outputs.add(name=output.name[:MAX_NAME], datatype="BYTES", shape=shape)
         response.raw_output_contents.append(pack_texts([text for row in rows for text in row]))
 
-    async def _inputs(self, request: Any, shared: Mapping[int, memoryview]) -> dict[str, Tensor]:
+    async def _inputs(
+        self, request: Any, raw: list[memoryview], shared: Mapping[int, memoryview]
+    ) -> dict[str, Tensor]:
         """The inputs, of which those with the numbers in `shared` are in regions."""
-        raw = list(request.raw_input_contents)
         count = len(request.inputs) - len(shared)
         if raw and len(raw) != count:
             where = " outside shared memory" if shared else ""
@@ -164,7 +188,7 @@ class OpenInference:
             shape = check_shape(wanted.shape, what)
             data = shared.get(number)
             if data is None and raw:
-                data = memoryview(next(left))
+                data = next(left)
             if data is not None and wanted.HasField("contents"):
                 raise InvalidRequest(
                     f"{what} has both contents and raw_input_contents or a region of shared "

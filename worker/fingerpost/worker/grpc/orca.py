@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.registry.moving_average import ewma, time_weight
-from fingerpost.worker.grpc.schema.messages import message_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,31 @@ _SAMPLE_S: Final = 0.5
 # A report out of band each second is what gRPC's own balancer can use; it asks for one in ten.
 _LEAST_INTERVAL_S: Final = 0.1
 _USUAL_INTERVAL_S: Final = 1.0
+
+# An `OrcaLoadReport` has the same fields each time, so their tags are written once: protobuf takes
+# eight times as long for the map. Numbers are doubles, of wire type 1.
+_RATE: Final = b"\x31"  # rps_fractional = 6
+_UTILIZATION: Final = b"\x49"  # application_utilization = 9
+_METRICS: Final = (
+    "rif",
+    "slots",
+    "state",
+    "expected_s",
+    "alone_s",
+    "queued_cost",
+    "boot_id",
+    "seq",
+)
+
+
+def _entry(name: str) -> bytes:
+    """An entry of the map `named_metrics` = 8, up to its value."""
+    key = b"\x0a%c%b\x11" % (len(name), name.encode())
+    return b"\x42%c%b" % (len(key) + 8, key)
+
+
+_KEYS: Final = tuple(_entry(name) for name in _METRICS)
+_MESSAGE: Final = struct.Struct("<1sd1sd" + "".join(f"{len(key)}sd" for key in _KEYS))
 
 
 class OrcaReports:
@@ -38,7 +63,6 @@ class OrcaReports:
     def __init__(self, load: Callable[[], LoadReport], images: Callable[[], int]) -> None:
         self._load = load
         self._images = images
-        self._class = message_class("xds.data.orca.v3.OrcaLoadReport")
         self._at = self._rate_at = time.monotonic()
         self._counted = images()
         self._per_s = 0.0
@@ -46,8 +70,7 @@ class OrcaReports:
 
     def trailer(self, load: LoadReport) -> tuple[str, bytes]:
         """The trailer of an answer with this load."""
-        found: bytes = self._message(load).SerializeToString()
-        return LOAD_TRAILER, found
+        return LOAD_TRAILER, self._message(load)
 
     def interval_s(self, request: Any) -> float:
         """The pause between two reports out of band, as an `OrcaLoadReportRequest` asks for it."""
@@ -56,10 +79,9 @@ class OrcaReports:
 
     def report(self) -> bytes:
         """This moment's report."""
-        found: bytes = self._message(self._load()).SerializeToString()
-        return found
+        return self._message(self._load())
 
-    def _message(self, load: LoadReport) -> Any:
+    def _message(self, load: LoadReport) -> bytes:
         now = time.monotonic()
         weight = time_weight(now - self._at, 0.02, 0.9)
         self._at = now
@@ -72,14 +94,9 @@ class OrcaReports:
             rate = (images - self._counted) / passed_s
             self._per_s = ewma(self._per_s or rate, rate, time_weight(passed_s, 0.5, 0.9))
             self._rate_at, self._counted = now, images
-        report = self._class(application_utilization=self._utilization, rps_fractional=self._per_s)
-        metrics = report.named_metrics
-        metrics["rif"] = load.rif
-        metrics["slots"] = load.slots
-        metrics["state"] = load.state
-        metrics["expected_s"] = load.expected_s
-        metrics["alone_s"] = load.alone_s
-        metrics["queued_cost"] = load.queued_cost
-        metrics["boot_id"] = load.boot_id
-        metrics["seq"] = load.seq
-        return report
+        return _MESSAGE.pack(
+            *(_RATE, self._per_s, _UTILIZATION, self._utilization),
+            *(_KEYS[0], load.rif, _KEYS[1], load.slots, _KEYS[2], load.state),
+            *(_KEYS[3], load.expected_s, _KEYS[4], load.alone_s),
+            *(_KEYS[5], load.queued_cost, _KEYS[6], load.boot_id, _KEYS[7], load.seq),
+        )

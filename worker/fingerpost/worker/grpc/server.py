@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -16,10 +17,12 @@ from fingerpost.registry.descriptors import descriptor_limit
 from fingerpost.registry.grpc.credentials import server_credentials
 from fingerpost.registry.instance import format_address
 from fingerpost.worker.grpc.calls import Calls
+from fingerpost.worker.grpc.infer_message import INFER_REQUEST
 from fingerpost.worker.grpc.model_control import GrpcModelControl
-from fingerpost.worker.grpc.open_inference import INFER_REQUEST, OpenInference
+from fingerpost.worker.grpc.open_inference import OpenInference
 from fingerpost.worker.grpc.open_inference_info import OpenInferenceInfo
 from fingerpost.worker.grpc.orca import OrcaReports
+from fingerpost.worker.grpc.reflected_pool import ReflectedPool
 from fingerpost.worker.grpc.schema.decode import decode_message
 from fingerpost.worker.grpc.schema.messages import pool, service
 from fingerpost.worker.grpc.shared_memory import GrpcSharedMemory
@@ -90,7 +93,8 @@ class GrpcServer:
         self._add_orca()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, pool=pool())
+        reflected: Any = ReflectedPool(pool())  # a pool for all that reflection does
+        reflection.enable_server_reflection(names, self._server, pool=reflected)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port.
@@ -195,13 +199,14 @@ class GrpcServer:
             },
         )
         methods["ModelInfer"] = self._calls.inference(
-            f"/{name}/ModelInfer", INFER_REQUEST, inference.model, inference.answer
+            f"/{name}/ModelInfer", inference.decode, inference.model, inference.answer
         )
         methods["ModelStreamInfer"] = StreamHandler(
             self._calls,
             self._admission,
             path=f"/{name}/ModelStreamInfer",
             name=INFER_REQUEST,
+            decode=inference.decode,
             model=inference.model,
             answer=inference.answer,
             window=self._config.streams.window,
@@ -219,7 +224,10 @@ class GrpcServer:
             ("Classify", "ClassificationRequest", serving.classify),
         ):
             methods[method] = self._calls.inference(
-                f"/{name}/{method}", f"{package}.{request}", serving.model, answer
+                f"/{name}/{method}",
+                partial(decode_message, f"{package}.{request}"),
+                serving.model,
+                answer,
             )
         self._add(name, methods)
         name = f"{package}.ModelService"

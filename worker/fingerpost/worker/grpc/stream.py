@@ -9,20 +9,23 @@ up. When the worker drains, it answers what it has read, and ends the stream wit
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 from fingerpost.errors import Draining, FingerpostError, Overloaded
+from fingerpost.worker.grpc.calls import message_bytes
+from fingerpost.worker.grpc.infer_message import varint
 from fingerpost.worker.grpc.request import call_head
 from fingerpost.worker.grpc.schema.messages import message_class
 
 if TYPE_CHECKING:
-    from fingerpost.worker.grpc.calls import Answer, Arrival, Calls, Context, Model
+    from fingerpost.worker.grpc.calls import Answer, Arrival, Calls, Context, Decode, Model
     from fingerpost.worker.serving.admission import Admission
 
 __all__ = ["StreamHandler"]
+
+_INFER_RESPONSE_TAG: Final = b"\x12"  # infer_response = 2
 
 
 class StreamHandler:
@@ -33,7 +36,7 @@ class StreamHandler:
         admission: counts the open streams.
         path: of the method.
         name: of the messages that come in.
-        model, answer: see `Calls.inference`.
+        decode, model, answer: see `Calls.inference`.
         window: most requests of a stream at once.
         max_streams: most streams at once.
         idle_timeout_s: a stream that sends nothing for so long is ended.
@@ -46,6 +49,7 @@ class StreamHandler:
         *,
         path: str,
         name: str,
+        decode: Decode,
         model: Model,
         answer: Answer,
         window: int,
@@ -56,6 +60,7 @@ class StreamHandler:
         self._admission = admission
         self._path = path
         self._name = name
+        self._decode = decode
         self._model = model
         self._answer = answer
         self._window = window
@@ -71,21 +76,20 @@ class StreamHandler:
             head = call_head(self._path, context)
 
             async def serve() -> Any:
-                with contextlib.ExitStack() as upload:
-                    arrival = self._calls.begin(head, upload)
-                    upload.close()  # its messages count one by one
-                    if self._open >= self._max_streams:
-                        raise Overloaded(
-                            f"{self._open} streams are open here already: use another worker",
-                            retry_after_s=1.0,
-                        )
-                    self._open += 1
-                    try:
-                        return await self._serve(arrival, context)
-                    finally:
-                        self._open -= 1
+                arrival = self._calls.begin(head)
+                arrival.upload.close()  # its messages count one by one
+                if self._open >= self._max_streams:
+                    raise Overloaded(
+                        f"{self._open} streams are open here already: use another worker",
+                        retry_after_s=1.0,
+                    )
+                self._open += 1
+                try:
+                    return await self._serve(arrival, context)
+                finally:
+                    self._open -= 1
 
-            await self._calls.finish(context, head, self._calls.caught(self._path, serve))
+            await self._calls.finish(context, head, await self._calls.caught(self._path, serve))
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
@@ -141,7 +145,7 @@ class StreamHandler:
 
         async def work() -> Any:
             return await self._calls.answer(
-                arrival.again(), self._name, data, self._model, self._answer
+                arrival.again(), self._decode, data, self._model, self._answer
             )
 
         found = await self._calls.caught(self._path, work)
@@ -150,6 +154,8 @@ class StreamHandler:
             # Triton names the request of an error by its id in an empty response.
             response.infer_response.id = _id_of(self._name, data)
             return response
+        if isinstance(found, bytes):
+            return _INFER_RESPONSE_TAG + varint(len(found)) + found
         return self._response(infer_response=found)
 
     async def _write(
@@ -161,7 +167,7 @@ class StreamHandler:
         """Write the answers in the order of their requests."""
         while (task := await answers.get()) is not None:
             response = await task
-            await context.write(response.SerializeToString())
+            await context.write(message_bytes(response))
             free.release()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.worker.repository.manager import ServedVersion
 
-__all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "deadline_s"]
+__all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "Uploading", "deadline_s"]
 
 # The deadline of a request that has none of its own, in seconds.
 DEFAULT_DEADLINE_S: Final = 600.0
@@ -152,16 +152,16 @@ class Admission:
             )
         return DEFAULT_DEADLINE_S if left_s is None else left_s
 
-    @contextlib.contextmanager
-    def uploading(self) -> Iterator[None]:
-        """Count a request whose model is not known yet inside the `with` block."""
+    def uploading(self) -> Uploading:
+        """Count a request whose model is not known yet, until that is closed."""
         self.uploads += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.uploads -= 1
-            self._update_idle()
+        return Uploading(self)
+
+    def uploaded(self) -> None:
+        """Count one such request less."""
+        self.uploads -= 1
+        self._update_idle()
 
     def admit_body(
         self, request: RequestHead, served: ServedVersion, left_s: float, flow: Flow
@@ -269,6 +269,26 @@ class Admission:
     def _update_idle(self) -> None:
         if not self.rif and not self._streams and not self.uploads:
             self._idle.set()
+
+
+class Uploading:
+    """A request that counts as an upload until `close`, or the end of a `with` block."""
+
+    __slots__ = ("_admission",)
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission: Admission | None = admission
+
+    def close(self) -> None:
+        """Count it no more; does nothing the second time."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.uploaded()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def deadline_s(request: RequestHead) -> float | None:

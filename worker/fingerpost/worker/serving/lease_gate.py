@@ -10,6 +10,7 @@ from aiohttp import hdrs
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import FingerpostError, ImageTooLarge, LeaseExpired, LeaseInvalid
+from fingerpost.registry.http.request import PlainRequest
 from fingerpost.security.audit.audit_log import IMAGE
 from fingerpost.security.tls import peer_certificate
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.request_head import RequestHead
     from fingerpost.security.audit.audit_log import AuditLog
-    from fingerpost.security.leases.verifier import LeaseVerifier, Permit
+    from fingerpost.security.leases.verifier import LeaseVerifier, Permit, Verified
 
 __all__ = ["LeaseGate"]
 
@@ -29,6 +30,9 @@ _SCHEME: Final = "bearer "
 
 class LeaseGate:
     """Finds the lease of an HTTP request, and verifies it.
+
+    Of a head that its connection has sent before, only what may have changed is verified: the time
+    and the keys.
 
     Args:
         verifier: knows the keys.
@@ -52,8 +56,24 @@ class LeaseGate:
             Overloaded: too many wrong ones came from this address.
             ImageTooLarge: the body is larger than the lease allows.
         """
+        memo = request.memo if isinstance(request, PlainRequest) else {}
+        found: Verified | None = memo.get(self)
+        if found is not None and self._verifier.still_holds(found, service):
+            permit = found.permit
+        else:
+            permit = self._verify(request, service)
+            memo[self] = self._verifier.verified(permit, service)
+        most = permit.grant.max_body_bytes
+        if most is not None and (request.content_length or 0) > most:
+            raise ImageTooLarge(
+                f"the body has {request.content_length:,} bytes, over the limit of {most:,} of "
+                "this lease: send less"
+            )
+        return permit
+
+    def _verify(self, request: RequestHead, service: str | None) -> Permit:
         try:
-            permit = self._verifier.permit(
+            return self._verifier.permit(
                 _token(request),
                 service,
                 lambda: _thumbprint(request),
@@ -68,13 +88,6 @@ class LeaseGate:
                     IMAGE, service or "", "refused", source=request.remote or "", detail=what
                 )
             raise
-        most = permit.grant.max_body_bytes
-        if most is not None and (request.content_length or 0) > most:
-            raise ImageTooLarge(
-                f"the body has {request.content_length:,} bytes, over the limit of {most:,} of "
-                "this lease: send less"
-            )
-        return permit
 
     def known(self, request: RequestHead) -> Permit | None:
         """The lease of a request, if an image came with it before; nothing is verified now."""

@@ -74,9 +74,11 @@ class BodyMemory:
         """Count more bytes of a tenant, or fewer; whether there is room is not checked."""
         self.used += count
         if grant is not NO_LIMITS:
-            self._tenants[grant.tenant] += count
-            if not self._tenants[grant.tenant]:
-                del self._tenants[grant.tenant]
+            tenants, name = self._tenants, grant.tenant
+            # Not by what a Counter has of its own, which is in Python.
+            tenants[name] = held = tenants.get(name, 0) + count
+            if not held:
+                tenants.pop(name)
 
     def take(self, held: Held, count: int) -> None:
         """Hold more bytes of a request's body; `give` them back when it is answered.
@@ -104,7 +106,7 @@ class BodyMemory:
         held.body_bytes = 0
 
     def _may_have(self, grant: Grant, count: int, free: int) -> bool:
-        return self._tenants[grant.tenant] + count <= _TIMES_FREE * free
+        return self._tenants.get(grant.tenant, 0) + count <= _TIMES_FREE * free
 
     def _overloaded(self, why: str, limit: str = "") -> Overloaded:
         return Overloaded(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -18,6 +18,7 @@ from fingerpost.registry.http_server import error_response, internal_error
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
+from fingerpost.worker.serving.deadlines import LONG_S, Deadlines
 from fingerpost.worker.serving.fast_path import json_body
 from fingerpost.worker.serving.reference import model_reference
 from fingerpost.worker.telemetry.request import CLIENT_LEFT
@@ -92,6 +93,7 @@ class RouteContext:
         error_forms: learns how each protocol writes its errors.
         tenancy: tells requests apart by tenant and class.
         leases: lets in only requests with a lease; None lets all in.
+        deadlines: ends requests at theirs.
     """
 
     app: web.Application
@@ -105,6 +107,7 @@ class RouteContext:
     error_forms: ErrorForms
     tenancy: Tenancy
     leases: LeaseGate | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
     def overloaded(self, request: RequestHead, error: Overloaded) -> None:
         """Record that a request was refused for overload; see `Admission.overloaded`."""
@@ -154,6 +157,7 @@ class ProtocolRoutes:
         admission, manager = self._context.admission, self._context.manager
         memory, quarantine = self._context.memory, self._context.quarantine
         leases, tenancy = self._context.leases, self._context.tenancy
+        deadlines = self._context.deadlines
 
         async def quarantined(request: Request, admitted: Admitted) -> Answer:
             limit_s = admitted.served.engine.alone_limit_s
@@ -179,6 +183,9 @@ class ProtocolRoutes:
                 try:
                     if left_s >= DEFAULT_DEADLINE_S:  # none of its own: the engine's bound is less
                         return await work(request, admitted)
+                    if left_s >= LONG_S:
+                        with deadlines.until(deadline):
+                            return await work(request, admitted)
                     try:
                         async with asyncio.timeout_at(admitted.deadline):
                             return await work(request, admitted)
@@ -189,7 +196,8 @@ class ProtocolRoutes:
                 finally:
                     admission.leave()
                     if not plain:
-                        more = max(0, admitted.body_bytes - (request.content_length or 0))
+                        more = admitted.body_bytes - (request.content_length or 0)
+                        more = more if more > 0 else 0
                         tenancy.leave(grant, flow, admitted.images, more)
                     memory.give(admitted)
 

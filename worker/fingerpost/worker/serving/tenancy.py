@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from fingerpost.client.wire import CLASS_HEADER
+from fingerpost.registry.http.request import PlainRequest
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow, Flows
 from fingerpost.worker.engine.fairness.limits import TenantLimits
@@ -48,13 +49,18 @@ class Tenancy:
         """The flow of a request.
 
         Raises:
-            InvalidRequest, Forbidden: see `Flows.of`.
+            InvalidRequest, Forbidden: see `Flows.key`.
         """
-        name = request.headers.get(CLASS_HEADER)
-        if name is None and grant is NO_LIMITS:
+        memo = request.memo if isinstance(request, PlainRequest) else {}
+        found: tuple[Grant, tuple[str, int] | None] | None = memo.get(self)
+        if found is None or found[0] is not grant:
+            name = request.headers.get(CLASS_HEADER)
+            plain = name is None and grant is NO_LIMITS
+            found = memo[self] = grant, None if plain else self._flows.key(grant, name)
+        key = found[1]
+        if key is None:
             return DEFAULT_FLOW
-        flow = self._flows.of(grant, name)
-        request[_FLOW] = flow
+        flow = request[_FLOW] = self._flows.at(key, grant)
         return flow
 
     def enter(self, grant: Grant, flow: Flow, body_bytes: int, *, checked: bool = False) -> None:

@@ -17,6 +17,7 @@ from aiohttp import ClientPayloadError, HttpVersion11, hdrs
 from fingerpost.client.frames import STREAM_TYPE
 from fingerpost.client.wire import FRAME_HEADER
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnsupportedImage
+from fingerpost.registry.http.request import PlainRequest
 from fingerpost.worker.serving.multipart import MultipartSplitter, boundary_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Uploads", "check_image_headers", "check_stream_headers", "check_tensor_headers"]
 
+# In a request's memo: the limit of its body.
+_LIMIT: Final = object()
 # From here on a body is used where it was gathered.
 _COPY_BYTES: Final = 1 << 21
 # How precisely a stalled upload is noticed, in seconds.
@@ -51,9 +54,13 @@ def check_image_headers(request: Request, config: WorkerConfig) -> None:
         UnsupportedImage: a Content-Encoding; images are compressed already, and a small body
             could decompress to any size.
     """
-    _check_encoding(request, "the image's bytes")
-    multipart = boundary_of(request.headers.get(hdrs.CONTENT_TYPE, "")) is not None
-    _check_length(request, config.requests.max_bytes if multipart else config.images.max_bytes)
+    memo = request.memo if isinstance(request, PlainRequest) else {}
+    limit: int | None = memo.get(_LIMIT)
+    if limit is None:
+        _check_encoding(request, "the image's bytes")
+        multipart = boundary_of(request.headers.get(hdrs.CONTENT_TYPE, "")) is not None
+        limit = memo[_LIMIT] = config.requests.max_bytes if multipart else config.images.max_bytes
+    _check_length(request, limit)
 
 
 def check_tensor_headers(request: Request, config: WorkerConfig) -> None:
@@ -125,13 +132,8 @@ class Uploads:
         Raises:
             ImageTooLarge, Overloaded: see `read_body`.
         """
-        content, headers = request.content, request.headers
-        if (
-            not content.is_eof()
-            or content.exception() is not None
-            or FRAME_HEADER in headers
-            or boundary_of(headers.get(hdrs.CONTENT_TYPE, "")) is not None
-        ):
+        content = request.content
+        if not content.is_eof() or content.exception() is not None or not _has_one(request):
             return None
         limit, size = _allowed(request, held, self._config.images.max_bytes), content.total_bytes
         _check_size(size, limit)
@@ -248,6 +250,18 @@ class Uploads:
             raise InvalidRequest(f"the body stalled: no byte came for {pause_s:g} s") from None
         except ClientPayloadError as error:
             raise InvalidRequest(f"the body ended before its announced length: {error}") from error
+
+
+def _has_one(request: Request) -> bool:
+    """Whether a body is one image: it is neither multipart nor a frame."""
+    memo = request.memo if isinstance(request, PlainRequest) else {}
+    found: bool | None = memo.get(_has_one)
+    if found is None:
+        headers = request.headers
+        found = FRAME_HEADER not in headers
+        found = found and boundary_of(headers.get(hdrs.CONTENT_TYPE, "")) is None
+        memo[_has_one] = found
+    return found
 
 
 def _allowed(request: Request, held: Held, limit: int) -> int:

@@ -127,8 +127,11 @@ class TenantMetrics:
 
     def answered(self, tenant: str, name: str, images: int) -> None:
         """Count images of requests that have ended; `name` is their class."""
-        key = (self._known(tenant), name)
-        self.images[key] = self.images.get(key, 0) + images
+        key = (tenant, name)
+        if key not in self.images:
+            key = (self._known(tenant), name)
+            self.images.setdefault(key, 0)
+        self.images[key] += images
 
     def refused(self, tenant: str, name: str, limit: str) -> None:
         """Count a refusal, by the tenant's limit; `queue` is the worker's own."""

@@ -83,8 +83,8 @@ class Observer:
 
     def _ended(self, record: RequestRecord) -> None:
         ended = time.monotonic()
-        record.count_bytes()
         counts = self.metrics.of(record.model)
+        record.count_bytes(counts)
         counts.requests(record.status).inc()
         counts.total_seconds.observe(ended - record.started)
         if record.span is not None and self._tracing is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fingerpost.client.wire import TimingsMs
     from fingerpost.errors import FingerpostError
     from fingerpost.registry.request_head import RequestHead
-    from fingerpost.worker.telemetry.metrics import WorkerMetrics
+    from fingerpost.worker.telemetry.metrics import ModelMetrics, WorkerMetrics
 
 __all__ = ["CLIENT_LEFT", "MAX_TRACED_IMAGES", "RequestRecord", "current_request"]
 
@@ -112,19 +112,23 @@ class RequestRecord:
     def image(self, arrived: float, timings: TimingsMs) -> None:
         """Record an image that went through the model and had arrived at `arrived`."""
         self.images += 1
-        self.decode_ms = max(self.decode_ms, timings.decode)
-        self.queue_ms = max(self.queue_ms, timings.queue)
-        self.inference_ms = max(self.inference_ms, timings.inference)
+        if self.images == 1:  # and mostly it is the only one
+            self.decode_ms, self.queue_ms = timings.decode, timings.queue
+            self.inference_ms = timings.inference
+        else:
+            self.decode_ms = max(self.decode_ms, timings.decode)
+            self.queue_ms = max(self.queue_ms, timings.queue)
+            self.inference_ms = max(self.inference_ms, timings.inference)
         if self.span is not None and self.images <= MAX_TRACED_IMAGES:
             self.times.append((arrived, timings))
         if self.request.content.total_bytes - self._counted_bytes >= _BYTES_STEP:
-            self.count_bytes()
+            self.count_bytes(self._metrics.of(self.model))
 
-    def count_bytes(self) -> None:
-        """Add the bytes of the body that arrived since the last call to the metrics."""
+    def count_bytes(self, counts: ModelMetrics) -> None:
+        """Add the bytes of the body that arrived since the last call to those of its model."""
         received = self.request.content.total_bytes
         if received > self._counted_bytes:
-            self._metrics.of(self.model).body_bytes.inc(received - self._counted_bytes)
+            counts.body_bytes.inc(received - self._counted_bytes)
             self._counted_bytes = received
 
     def __enter__(self) -> Self:

@@ -120,19 +120,24 @@ class Flows:
         self._flows: dict[tuple[str, int], Flow] = {}
 
     def of(self, grant: Grant, name: str | None) -> Flow:
-        """The flow of a request.
+        """The flow of a request. Raises the errors of `key`.
 
         Args:
             grant: what its tenant may do here.
             name: the class that it names; None for the first one that the tenant may use.
+        """
+        if name is None and grant is NO_LIMITS:
+            return DEFAULT_FLOW
+        return self.at(self.key(grant, name), grant)
+
+    def key(self, grant: Grant, name: str | None) -> tuple[str, int]:
+        """Tenant and rank of the flow of a request; the arguments are those of `of`.
 
         Raises:
             InvalidRequest: this worker has no such class.
             Forbidden: the tenant may not use it.
         """
         if name is None:
-            if grant is NO_LIMITS:
-                return DEFAULT_FLOW
             known = [each for each in grant.classes or () if each in self._ranks]
             rank = self._ranks[known[0]] if known else 0
             if grant.classes is not None and not known:
@@ -153,14 +158,16 @@ class Flows:
                     f"{', '.join(grant.classes) or '(none)'}"
                 )
             rank = found
-        key = (grant.tenant, rank)
+        return (grant.tenant, rank)
+
+    def at(self, key: tuple[str, int], grant: Grant) -> Flow:
+        """The flow of a `key`, with the weight of a grant."""
         flow = self._flows.get(key)
-        if flow is None:
-            if len(self._flows) >= _MAX_FLOWS:
-                del self._flows[next(iter(self._flows))]
-            plain = rank == 0 and grant.tenant == DEFAULT_TENANT and grant.weight == 1.0
-            flow = DEFAULT_FLOW if plain else Flow(grant.tenant, rank, grant.weight)
-            self._flows[key] = flow
-        elif flow.weight != grant.weight:
-            flow = self._flows[key] = Flow(grant.tenant, rank, grant.weight)
+        if flow is not None and flow.weight == grant.weight:
+            return flow
+        tenant, rank = key
+        if flow is None and len(self._flows) >= _MAX_FLOWS:
+            del self._flows[next(iter(self._flows))]
+        plain = flow is None and rank == 0 and tenant == DEFAULT_TENANT and grant.weight == 1.0
+        flow = self._flows[key] = DEFAULT_FLOW if plain else Flow(tenant, rank, grant.weight)
         return flow

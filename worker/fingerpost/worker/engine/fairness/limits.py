@@ -48,14 +48,21 @@ class TokenBucket:
 
 
 class _Tenant:
-    """What one tenant has taken."""
+    """What one tenant has taken.
 
-    __slots__ = ("bytes", "images", "in_flight")
+    Attributes:
+        grant: the last one, which the buckets are for.
+        plain: it has no limits of its own.
+    """
+
+    __slots__ = ("bytes", "grant", "images", "in_flight", "plain")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.images: TokenBucket | None = None
         self.bytes: TokenBucket | None = None
+        self.grant: Grant | None = None
+        self.plain = False
 
 
 class TenantLimits:
@@ -83,10 +90,13 @@ class TenantLimits:
         Raises:
             Overloaded: a limit is reached, which the error names in `limit`.
         """
-        tenant = self._of(grant, now)
-        if not checked:
-            self._check(tenant, grant, now)
-        self._take(tenant, 1, body_bytes)
+        tenant = self._tenants.get(grant.tenant)
+        if tenant is None or tenant.grant is not grant:
+            tenant = self._of(grant, now)
+        if not tenant.plain or tenant.in_flight < self._in_flight:  # else nothing can be reached
+            if not checked:
+                self._check(tenant, grant, now)
+            self._take(tenant, 1, body_bytes)
         tenant.in_flight += 1
         self._in_flight += 1
 
@@ -101,7 +111,8 @@ class TenantLimits:
         if tenant is not None:
             tenant.in_flight -= 1
             self._in_flight -= 1
-            self._take(tenant, images, body_bytes)
+            if not tenant.plain:
+                self._take(tenant, images, body_bytes)
 
     def wait_s(self, grant: Grant, now: float) -> float:
         """For how many seconds a stream's next image has to wait; 0 if it may come now."""
@@ -138,6 +149,9 @@ class TenantLimits:
             tenant = self._tenants[grant.tenant] = _Tenant()
         tenant.images = _bucket(tenant.images, grant.images_per_s, now)
         tenant.bytes = _bucket(tenant.bytes, grant.bytes_per_s, now)
+        tenant.grant = grant
+        limits = (grant.images_per_s, grant.bytes_per_s, grant.max_in_flight)
+        tenant.plain = limits == (None, None, None)
         return tenant
 
     def _take(self, tenant: _Tenant, images: int, body_bytes: int) -> None:

@@ -20,7 +20,7 @@ from fingerpost.worker.grpc.schema.messages import message_class
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["decode_message"]
+__all__ = ["decode_message", "decode_without"]
 
 # Of 512 images, the most in a request, each an example of TensorFlow has some ten fields.
 _MAX_FIELDS: Final = 1 << 15
@@ -44,10 +44,25 @@ def decode_message(name: str, data: bytes) -> Any:
         InvalidRequest: it is cut short, or otherwise not a valid message, or has more fields or
             packed numbers than any request needs.
     """
+    return decode_without(name, data, 0)[0]
+
+
+def decode_without(name: str, data: bytes, lifted: int) -> tuple[Any, list[memoryview]]:
+    """The message of a class without one of its fields of bytes, and those bytes as views.
+
+    Args:
+        name: the full name of the class.
+        data: the message.
+        lifted: the number of the field; 0 leaves all in.
+
+    Raises:
+        InvalidRequest: see `decode_message`.
+    """
     kind = message_class(name)
+    walk = _Walk(lifted)
     try:
-        _Walk().message(data, 0, len(data), kind.DESCRIPTOR)
-        return kind.FromString(data)
+        walk.top(data, kind.DESCRIPTOR)
+        return kind.FromString(walk.rest(data)), walk.views(data)
     except (DecodeError, IndexError) as error:
         why = "it is cut short" if isinstance(error, IndexError) else str(error)
         raise InvalidRequest(
@@ -59,10 +74,32 @@ def decode_message(name: str, data: bytes) -> Any:
 class _Walk:
     """Counts the fields of a message, and of those within it."""
 
-    def __init__(self) -> None:
+    def __init__(self, lifted: int) -> None:
         self._left = _MAX_FIELDS
+        self._lifted = lifted
+        self._places: list[tuple[int, int, int]] = []  # of tags, and begins and ends of bytes
 
-    def message(self, data: bytes, at: int, end: int, kind: Descriptor) -> None:
+    def top(self, data: bytes, kind: Descriptor) -> None:
+        """Walk over the whole message; what is cut short raises `DecodeError`."""
+        self.message(data, 0, len(data), kind, self._lifted)
+
+    def rest(self, data: bytes) -> bytes:
+        """The message without the fields that are lifted out."""
+        if not self._places:
+            return data
+        pieces, at = [], 0
+        for tag, _, end in self._places:
+            pieces.append(data[at:tag])
+            at = end
+        pieces.append(data[at:])
+        return b"".join(pieces)
+
+    def views(self, data: bytes) -> list[memoryview]:
+        """The bytes of the fields that are lifted out."""
+        whole = memoryview(data)
+        return [whole[begin:end] for _, begin, end in self._places]
+
+    def message(self, data: bytes, at: int, end: int, kind: Descriptor, lifted: int = 0) -> None:
         """Walk over the fields between two places; what is cut short raises `DecodeError`."""
         inner, packed = _fields(kind)
         while at < end:
@@ -72,6 +109,7 @@ class _Walk:
                     f"the message has more than {_MAX_FIELDS:,} fields: send tensors as raw bytes "
                     "(raw_input_contents, tensor_content), and fewer images at a time"
                 )
+            place = at
             tag, at = _varint(data, at)
             number, form = tag >> 3, tag & 7
             if form == _LENGTH:
@@ -85,6 +123,8 @@ class _Walk:
                         f"field {number} has {length:,} bytes of numbers of variable length, over "
                         f"the limit of {_MAX_PACKED_BYTES:,}: send them as raw bytes"
                     )
+                elif number == lifted:
+                    self._places.append((place, at, at + length))
                 at += length
             elif form == _VARINT:
                 _, at = _varint(data, at)
