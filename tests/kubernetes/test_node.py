@@ -197,7 +197,11 @@ def demand(release: Release) -> int:
 
 
 # A server that is not Fingerpost's: any image is red. The image `core` has Python, and no shell.
+# It ends on SIGTERM, after the preStop hook. As PID 1 Python itself ignores it, and would serve on
+# for 30 s, whatever clients still knew.
 _LEGACY = """\
+import signal
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
@@ -219,6 +223,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 ThreadingHTTPServer(("", 9000), Handler).serve_forever()
 """
 
@@ -248,6 +253,8 @@ def test_pods_of_another_server(release: Release, table: Table, picture: Path) -
     load = Load(release.node, release.url, "legacy", picture, RATE)
     release.node.kubectl("rollout", "restart", "deployment/legacy", "-n", SPACE)
     release.settle("deployment/legacy")
+    # The hook's 5 s; then at most a minute until this kubelet removes the rest of a pod, and 10 s
+    # until it says so.
     until_blocking(lambda: len(legacy_pods(release)) == 2, within_s=90, every_s=0.5)
     load.into(row, 10)
     row.check()

@@ -62,6 +62,16 @@ def test_a_proxy_is_started_by_its_socket(cluster: Machines) -> None:
     assert one.property("fingerpost-proxy", "MainPID") not in ("0", first)
 
 
+def test_a_proxy_sees_processes_alone_in_proc(cluster: Machines) -> None:
+    """Those of its own user; a worker sees what frameworks read there."""
+    one = cluster.all[0]
+    pid = one.property("fingerpost-proxy", "MainPID")
+    inside = ("nsenter", "-t", pid, "-m")
+    listed = one.run(*inside, "ls", "/proc").split()
+    assert pid in listed
+    assert not {"cpuinfo", "sys", "net"} & {*listed}
+
+
 def test_a_reload_hands_the_socket_over(cluster: Machines) -> None:
     one = cluster.all[0]
     before = one.property("fingerpost-proxy", "MainPID")

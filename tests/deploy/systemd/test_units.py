@@ -60,15 +60,27 @@ def test_what_every_service_has(unit: str) -> None:
     assert credential.startswith("fingerpost:/etc/fingerpost/credentials/")
 
 
-@pytest.mark.shell
-def test_systemd_takes_them_and_they_are_sandboxed(tmp_path: Path) -> None:
-    """With a program that is here. A machine without systemd has nothing that could judge."""
+@pytest.mark.parametrize("unit", SERVICES)
+def test_workers_alone_see_more_of_proc_than_their_processes(unit: str) -> None:
+    assert settings(unit, "ProtectProc") == ["invisible"]
+    assert settings(unit, "ProcSubset") == ([] if "-worker" in unit else ["pid"])
+
+
+def with_a_program_that_is_here(folder: Path) -> list[str]:
+    """Copies of the units, which systemd can judge where Fingerpost is not installed."""
     units = []
     for path in sorted(FOLDER.iterdir()):
         if path.suffix in (".service", ".socket"):
             text = path.read_text().replace("/opt/fingerpost/bin/fingerpost", sys.executable)
-            (tmp_path / path.name).write_text(text)
-            units.append(str(tmp_path / path.name))
+            (folder / path.name).write_text(text)
+            units.append(str(folder / path.name))
+    return units
+
+
+@pytest.mark.shell
+def test_systemd_takes_them_and_they_are_sandboxed(tmp_path: Path) -> None:
+    """With a program that is here. A machine without systemd has nothing that could judge."""
+    units = with_a_program_that_is_here(tmp_path)
     if tool := shutil.which("systemd-analyze"):
         done = subprocess.run([tool, "verify", *units], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
@@ -77,3 +89,26 @@ def test_systemd_takes_them_and_they_are_sandboxed(tmp_path: Path) -> None:
         done = subprocess.run([*secure, *services], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:]
         assert done.stdout.count("Overall exposure level") == len(services)
+
+
+@pytest.mark.shell
+def test_systemd_takes_the_addresses_that_the_readme_names(tmp_path: Path) -> None:
+    readme = (FOLDER / "README.md").read_text()
+    (shown,) = re.findall(r"^((?: {4}.*\n)*(?: {4}IPAddressDeny=.*\n)(?: {4}.*\n)*)", readme, re.M)
+    drop_in = re.sub(r"^ {4}", "", shown, flags=re.MULTILINE)
+    assert drop_in.startswith("[Service]\n")
+    units = with_a_program_that_is_here(tmp_path)
+    for unit in units:
+        folder = Path(f"{unit}.d")
+        folder.mkdir()
+        section = "[Socket]" if unit.endswith(".socket") else "[Service]"
+        (folder / "addresses.conf").write_text(drop_in.replace("[Service]", section))
+    if tool := shutil.which("systemd-analyze"):
+        done = subprocess.run([tool, "verify", *units], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        services = [each for each in units if each.endswith(".service")]
+        secure = [tool, "security", "--offline=yes", "--no-pager", *services]
+        done = subprocess.run(secure, capture_output=True, text=True)
+        allowed = [line for line in done.stdout.splitlines() if "IPAddressDeny=" in line]
+        assert len(allowed) == len(services)
+        assert all("IP address allow list" in line and "not" not in line for line in allowed)
