@@ -51,6 +51,8 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "worker/transports.py": ("worker",),
     "worker/zmq/": ("worker",),
     "worker/zmq_config.py": ("worker",),
+    "worker/front_end_limits.py": ("worker",),
+    "worker/front_ends/": ("worker",),
     "worker/config.py": ("worker",),
     "worker/backends/": LOADS,
     "worker/backends/caffe.py": ("worker", "model check", "model bench"),

@@ -106,3 +106,9 @@ def test_the_components_for_kustomize_do_what_the_values_do(
         ((ours,), (charts,)) = (containers(each, name) for each in (found, wanted))
         assert (ours["image"], ours["ports"]) == (charts["image"], charts["ports"])
         assert sorted(ours["args"]) == sorted(charts["args"])
+
+
+def test_front_ends_are_an_option_of_workers(helm: Helm) -> None:
+    assert "--front-ends" not in str(helm.objects({}))
+    rendered = str(helm.objects({"workers": {"cpu": {"frontEnds": 3}}}))
+    assert "'--front-ends', '3'" in rendered

@@ -142,6 +142,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         cpu(grpc=True, extraArgs=["--grpc-port=9000"]),
         r"workers\.cpu\.grpc is true, and workers\.cpu\.extraArgs has --grpc-port",
     ),
+    "gRPC with front ends": (
+        cpu(grpc=True, frontEnds=2),
+        r"workers\.cpu\.grpc is true, and workers\.cpu\.frontEnds is 2",
+    ),
+    "no front end": (cpu(frontEnds=0), "/workers/cpu/frontEnds.*minimum: got 0, want 1"),
     "xDS as a number": ({"proxy": {"xds": 12482}}, "/proxy/xds.*got number, want boolean"),
     "xDS twice": (
         {"proxy": {"xds": True, "extraArgs": ["--xds-port", "9000"]}},

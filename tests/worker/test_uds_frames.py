@@ -107,7 +107,8 @@ async def test_memory_that_a_worker_may_still_read_is_not_used_again(short_folde
         model.gate.clear()
         given_up = asyncio.create_task(client.classify(FRAME, "flowers"))
         try:
-            engine: Any = one.worker._require_running().service._manager.engines()[0]
+            side: Any = one.worker._require_running().side
+            engine: Any = side.service._manager.engines()[0]
             await until(engine.running_s)
             given_up.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -144,7 +145,8 @@ async def test_without_the_socket_for_frames_it_is_png(short_folder: Path) -> No
 async def test_a_worker_that_closed_the_socket_is_connected_again(short_folder: Path) -> None:
     async with here(short_folder, Colours()) as one, of(one) as client:
         await client.classify(FRAME, "flowers")
-        frames: Any = one.worker._require_running().service.frames
+        side: Any = one.worker._require_running().side
+        frames: Any = side.service.frames
         for number in list(frames._senders):
             frames._drop(number)
         await client.classify(FRAME, "flowers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_an_answer_is_what_protobuf_writes(shape: tuple[int, ...]) -> None:
         wanted.outputs.add(name="best", datatype="FP32", shape=shape)
         wanted.raw_output_contents.append(scores.tobytes())
         assert form.answer(Served, scores) == wanted.SerializeToString()  # type: ignore[arg-type]
+
+
+def test_a_message_of_nothing_but_fields_is_refused_soon() -> None:
+    data = b"\x1a\x00" * 20_000_000  # of empty ids, which all of protobuf's readers take
+    start = time.thread_time()
+    with pytest.raises(InvalidRequest, match="more than 32,768 fields"):
+        InferMessages().decode(data)
+    assert time.thread_time() - start < 1  # to look at each of them would take 3 s
 
 
 def test_many_forms_are_not_kept() -> None:

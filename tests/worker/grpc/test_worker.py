@@ -128,7 +128,8 @@ async def test_a_call_that_began_before_the_drain_is_answered(registry: str) -> 
         await one.register()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{one.instance.ports['grpc']}") as channel:
             call = channel.stream_unary(INFER)(timeout=20)
-            calls: Any = not_none(one._running).service.context
+            side: Any = not_none(one._running).side
+            calls: Any = side.service.context
             await call.wait_for_connection()
             await asyncio.sleep(0)
             server_sees = until(lambda: calls.admission.uploads == 1)

@@ -17,6 +17,7 @@ from fingerpost.registry.same_host import path_problem
 from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement
 from fingerpost.worker.engine.batching.config import BatchingConfig
+from fingerpost.worker.front_end_limits import check_front_ends
 from fingerpost.worker.images import ImageConfig
 from fingerpost.worker.zmq_config import ZmqConfig
 
@@ -284,6 +285,9 @@ class WorkerConfig:
             `0.0.0.0` serves other machines.
         port: the port to listen on, 0 to 65535. 0, the default, lets the system pick a free one,
             so that many workers fit on one machine.
+        front_ends: processes that take requests and decode images for the one with the models; 1,
+            the default, does all in one process. More feed a GPU that is faster than one process;
+            on a CPU they take from the model what they need.
         grpc_port: the port for gRPC, likewise, which needs the extra `grpc`. None, the default,
             serves none.
         zmq: the port for ZeroMQ, and its keys; see `ZmqConfig`. By default there is none.
@@ -318,6 +322,7 @@ class WorkerConfig:
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     host: str = "127.0.0.1"
     port: int = 0
+    front_ends: int = 1
     grpc_port: int | None = None
     zmq: ZmqConfig = field(default_factory=ZmqConfig)
     uds: str | None = None
@@ -369,6 +374,7 @@ class WorkerConfig:
             raise ConfigurationError(
                 "tls has no certificate to serve with: give --tls-cert and --tls-key"
             )
+        check_front_ends(self)
 
 
 def _check_least(name: str, value: float, least: float) -> None:

@@ -346,6 +346,11 @@ class WorkerService:
         return json_response({"status": status}, status=200 if ready else 503)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
+        text = self.metrics_text()
+        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+    def metrics_text(self) -> bytes:
+        """The metrics, for Prometheus."""
         queued: dict[str, int] = {}
         versions = {}
         for model in self._manager.model_names():
@@ -357,11 +362,10 @@ class WorkerService:
                     self._manager.acquire(ModelReference(info.name, version)) as served,
                 ):
                     queued[info.name] = queued.get(info.name, 0) + served.engine.queued
-        text = self._metrics.render(
+        return self._metrics.render(
             rif=self.admission.rif,
             state=self.admission.state.value,
             body_memory=(self.memory.used, self.memory.most),
             queued=queued,
             versions=versions,
         )
-        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})

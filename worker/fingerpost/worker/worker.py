@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,43 +13,34 @@ from typing import TYPE_CHECKING, Self
 from fingerpost.basics.service_manager import ServiceManager
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
-from fingerpost.registry.access import Callers
-from fingerpost.registry.access.metrics import AccessMetrics
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http_server import bind
 from fingerpost.registry.instance import SCHEME_KEY, address_in_id
 from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
-from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.security.tls import ServerTls
 from fingerpost.worker.address import advertised_host, is_own_address
 from fingerpost.worker.address_check import check_for_tls, warn_of_identity
 from fingerpost.worker.backends.python_object import describe_object, load_object
 from fingerpost.worker.config import WorkerConfig
+from fingerpost.worker.in_process import Parts, serve_in_process
 from fingerpost.worker.models.files import ModelFiles
-from fingerpost.worker.protocols.admin import AdminProtocol
-from fingerpost.worker.protocols.admin_access import AdminAccess
 from fingerpost.worker.registrations import Registrations, wait_for_registry
-from fingerpost.worker.repository.control import ModelControl
-from fingerpost.worker.repository.loader import EngineLoader, check_labels
-from fingerpost.worker.repository.repository import ModelRepository
+from fingerpost.worker.repository.loader import check_labels
 from fingerpost.worker.repository.sources import FixedModel
-from fingerpost.worker.service import WorkerService
-from fingerpost.worker.serving.lease_gate import LeaseGate
-from fingerpost.worker.serving.lease_keys import LeaseKeys
 from fingerpost.worker.serving.malloc import limit_malloc_arenas
 from fingerpost.worker.signed_instances import signed_instances
 from fingerpost.worker.status_line import status_line
 from fingerpost.worker.telemetry.metrics import WorkerMetrics
-from fingerpost.worker.telemetry.observer import Observer
-from fingerpost.worker.threads import decode_pool
-from fingerpost.worker.transports import more_ports, transport_meta
-from fingerpost.worker.uds_transport import unix_socket
+from fingerpost.worker.transports import transport_meta
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from fingerpost.worker.backends.base import Backend
     from fingerpost.worker.backends.python_object import PythonModel
+    from fingerpost.worker.in_process import RequestSide
     from fingerpost.worker.repository.sources import ModelSource
 
 __all__ = ["Worker", "check_labels"]
@@ -83,6 +72,8 @@ class Worker:
         load: makes the backend from a version's files; called in a thread. Mostly
             `load_model`.
         config: see `WorkerConfig`.
+        prepare: called first in each front end, where there are several, such as to start the log
+            there. It is pickled, so it must be a function of a module, or a `partial` of one.
     """
 
     def __init__(
@@ -90,9 +81,12 @@ class Worker:
         models: ModelSource | ModelFiles,
         load: Callable[[ModelFiles], Backend],
         config: WorkerConfig,
+        *,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self._source = FixedModel(models) if isinstance(models, ModelFiles) else models
         self._load = load
+        self._prepare = prepare
         self._config = config
         self._tls = None if config.tls is None else ServerTls(config.tls)
         self._registry = open_registry(
@@ -157,8 +151,8 @@ class Worker:
         Only after the start.
         """
         running, config = self._require_running(), self._config
-        address = address_in_id(running.host, running.ports["http"])
-        own_meta = {"fingerpost": __version__, **running.meta}
+        address = address_in_id(running.host, running.side.ports["http"])
+        own_meta = {"fingerpost": __version__, **running.side.meta, **running.meta}
         if self._tls is not None:
             own_meta[SCHEME_KEY] = "https"
         return tuple(
@@ -166,14 +160,14 @@ class Worker:
                 id=f"{info.name}-{address}-{self._nonce}",
                 service=info.name,
                 host=running.host,
-                ports=running.ports,
+                ports=running.side.ports,
                 models=(info,),
                 weight=config.registration.weight,
                 zone=config.registration.zone,
                 boot_id=self._boot_id,
-                meta=running.repository.meta(info.name) | own_meta,
+                meta=running.side.meta_of(info.name) | own_meta,
             )
-            for info in running.repository.models()
+            for info in running.side.models()
         )
 
     @property
@@ -190,7 +184,7 @@ class Worker:
             RegistryError: the registry refuses access, or cannot be reached for
                 `registration.registry_wait_s`; raised before a model is loaded.
         """
-        config, metrics = self._config, self._metrics
+        config = self._config
         limit_malloc_arenas()
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._registry.aclose)
@@ -205,61 +199,12 @@ class Worker:
                 if config.registry == "embedded"
                 else "",
             )
-            callers = await leaving.enter_async_context(
-                Callers(config.callers, AccessMetrics(metrics.registry))
-            )
-            leases = None
-            if config.leases.required:
-                keys = await leaving.enter_async_context(
-                    LeaseKeys.configured(config.leases, self._registry)
-                )
-                verifier = LeaseVerifier(keys.current, config.leases.rules, time.time)
-                leases = LeaseGate(verifier, metrics.lease_refused, callers.audit)
-            observer = Observer.configured(
-                metrics,
-                os.environ,
-                access_log=config.telemetry.access_log,
-                tracing=config.telemetry.tracing,
-            )
-            leaving.push_async_callback(observer.aclose)
-            decoders = decode_pool(config.models.decode_threads)
-            leaving.push_async_callback(asyncio.to_thread, decoders.shutdown, cancel_futures=True)
-            repository = ModelRepository(
-                self._source,
-                EngineLoader(self._load, config, decoders, metrics),
-                metrics=metrics,
-                poll_s=config.models.poll_s,
-                lease_s=config.drain.lease_s,
-                announce=self._announce,
-            )
-            leaving.push_async_callback(repository.aclose)
             self._service_manager.status("loading and warming up the models")
-            await repository.start()
-            access = _admin_access(config, metrics, callers)
-            service = WorkerService(
-                repository,
-                boot_id=self._boot_id,
-                config=config,
-                metrics=metrics,
-                observer=observer,
-                extra=None if access is None else AdminProtocol(repository, access).add_to,
-                leases=leases,
-            )
-            runner = service.runner()
-            leaving.push_async_callback(runner.cleanup)
-            await runner.setup()
-            await serve(runner, listener, self._tls)
-            ports = {"http": listener.getsockname()[1]}
-            meta = await leaving.enter_async_context(
-                unix_socket(runner, service.frames, config.uds, self._tls)
-            )
-            ports |= await leaving.enter_async_context(
-                more_ports(service, config, metrics, ModelControl(repository), access)
-            )
+            side = await leaving.enter_async_context(self._request_side(listener))
             registrations = Registrations(
                 self._registry,
                 self._registered,
-                healthy=service.engine_healthy,
+                healthy=side.engine_healthy,
                 lease_s=config.drain.lease_s,
             )
             leaving.push_async_callback(registrations.deregister)
@@ -267,12 +212,7 @@ class Worker:
                 renewal = asyncio.create_task(self._signed.renew(registrations.sync))
                 leaving.push_async_callback(_end, renewal)
             self._running = _Running(
-                host=host,
-                ports=ports,
-                meta=meta | self._transport_meta,
-                repository=repository,
-                service=service,
-                registrations=registrations,
+                host=host, side=side, registrations=registrations, meta=self._transport_meta
             )
             self._leaving = leaving.pop_all()
         return self
@@ -293,7 +233,7 @@ class Worker:
         await self._remove_stale_entries()
         await registrations.register(config.timeout_s, unreachable_s=config.registry_wait_s)
         self._metrics.reregistrations.set_function(lambda: registrations.reregistrations)
-        running.service.admission.state = WorkerState.READY
+        running.side.set_state(WorkerState.READY)
         for instance in self.instances:
             logger.info("ready at %s as %s", instance.url, instance.id)
             warn_of_identity(self._tls, instance.service)
@@ -301,16 +241,16 @@ class Worker:
     async def leave(self) -> None:
         """Drain: tell the registry, accept requests for the lease, finish those in flight."""
         running, config = self._require_running(), self._config
-        admission = running.service.admission
+        side = running.side
         logger.info("draining: no new requests after %g s", config.drain.lease_s)
-        admission.state = WorkerState.DRAINING
+        side.set_state(WorkerState.DRAINING)
         await running.registrations.drain("leaving")
         await asyncio.sleep(config.drain.lease_s)
-        admission.refusal = Draining("this worker is leaving: use another one")
-        if not await admission.idle(config.drain.timeout_s):
+        side.refuse(Draining("this worker is leaving: use another one"))
+        if not await side.idle(config.drain.timeout_s):
             logger.warning(
                 "%d requests are still in flight after %g s and will fail",
-                admission.rif,
+                side.load().rif,
                 config.drain.timeout_s,
             )
 
@@ -335,18 +275,35 @@ class Worker:
         async with self:
             # Before this line a signal ends the process at once: no client knows of it yet.
             signals = ShutdownSignals(follow_parent=follow_parent)
-            service = self._require_running().service
+            side = self._require_running().side
             manager.status("registering")
             await signals.cancel_on_signal(self.register())  # a registry in trouble takes minutes
-            async with manager.informed(self._status_line, service.engine_healthy):
-                if service.admission.state is WorkerState.READY:
+            async with manager.informed(self._status_line, side.engine_healthy):
+                if side.state is WorkerState.READY:
                     manager.ready(self._status_line())
                 await signals.wait()
                 manager.stopping("draining")
                 await self.leave()
 
     def _status_line(self) -> str:
-        return status_line(self.instances, self._require_running().service.load())
+        return status_line(self.instances, self._require_running().side.load())
+
+    def _request_side(self, listener: socket.socket) -> AbstractAsyncContextManager[RequestSide]:
+        parts = Parts(
+            config=self._config,
+            source=self._source,
+            load=self._load,
+            registry=self._registry,
+            tls=self._tls,
+            metrics=self._metrics,
+            boot_id=self._boot_id,
+            announce=self._announce,
+        )
+        if self._config.front_ends == 1:
+            return serve_in_process(parts, listener)
+        from fingerpost.worker.front_ends.supervisor import serve_by_front_ends
+
+        return serve_by_front_ends(parts, listener, prepare=self._prepare)
 
     async def _remove_stale_entries(self) -> None:
         """Remove what is left of processes that had this address before; it is not necessary."""
@@ -378,23 +335,11 @@ class _Running:
     """The parts of a worker that has started, and the address that clients are given."""
 
     host: str
-    ports: dict[str, int]
     meta: dict[str, str]
-    repository: ModelRepository
-    service: WorkerService
+    side: RequestSide
     registrations: Registrations
 
 
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _admin_access(
-    config: WorkerConfig, metrics: WorkerMetrics, callers: Callers
-) -> AdminAccess | None:
-    """Who may use the admin API, which is there only with a token or callers."""
-    if not config.has_admin_api:
-        return None
-    names = filter(None, (config.host, config.registration.advertise))
-    return AdminAccess(config.models.admin_token, callers, metrics.admin_denied, names)

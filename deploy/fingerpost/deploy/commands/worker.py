@@ -53,7 +53,8 @@ def worker_command(run: Callable[..., None]) -> Callable[..., None]:
 def _serve(**values: Any) -> None:
     start_logging(values["log_level"], values["log_format"])
     service_manager = ServiceManager.take(os.environ)
-    run_worker(worker(**values), service_manager)
+    log = functools.partial(start_logging, values["log_level"], values["log_format"])
+    run_worker(worker(**values), service_manager, prepare=log)
 
 
 def worker(
@@ -98,6 +99,17 @@ def worker(
     ] = None,
     host: options.Host = "127.0.0.1",
     port: Annotated[int, _option(_NETWORK, "Port to listen on; 0 picks a free one.")] = 0,
+    front_ends: Annotated[
+        int,
+        _option(
+            _NETWORK,
+            "Processes that take requests and decode images for one that runs the models; more "
+            "than 1 feed a GPU that is faster than one process.",
+            metavar="N",
+            min=1,
+            max=64,
+        ),
+    ] = 1,
     grpc_port: Annotated[
         int | None,
         _option(_NETWORK, "Port for gRPC, which is off without; 0: a free one.", metavar="PORT"),
@@ -315,6 +327,7 @@ def worker(
         ),
         host=host,
         port=port,
+        front_ends=front_ends,
         grpc_port=grpc_port,
         zmq=ZmqConfig(port=zmq_port, key=zmq_key, clients=zmq_clients),
         uds=uds,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fingerpost.deploy.without_tls import warn_without_curve, warn_without_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fingerpost.basics.service_manager import ServiceManager
     from fingerpost.worker.backends.devices import Placement
@@ -41,12 +41,18 @@ class PreparedWorker:
     follow_parent: bool = False
 
 
-def run_worker(prepared: PreparedWorker, service_manager: ServiceManager) -> None:
+def run_worker(
+    prepared: PreparedWorker,
+    service_manager: ServiceManager,
+    *,
+    prepare: Callable[[], object] | None = None,
+) -> None:
     """Load the models, register them, and serve them until SIGTERM.
 
     Args:
         prepared: what to serve. Several processes get the arguments of this one.
         service_manager: is told of the start and the end.
+        prepare: see `Worker`.
 
     Raises:
         ConfigurationError: it cannot run.
@@ -76,7 +82,9 @@ def run_worker(prepared: PreparedWorker, service_manager: ServiceManager) -> Non
     from fingerpost.worker.worker import Worker
 
     loading = placement.load_config(prepared.threads)
-    serving = Worker(prepared.source, lambda files: load_model(files, loading), config)
+    serving = Worker(
+        prepared.source, lambda files: load_model(files, loading), config, prepare=prepare
+    )
     raise_descriptor_limit()
     run_main(
         serving.run_until_signal(

@@ -101,7 +101,7 @@ class InferMessages:
     def decode(self, data: bytes) -> InferMessage:
         """The message. Raises `InvalidRequest` as `decode_message` does."""
         at = _only_raw(data)
-        begin = data[:at] if 0 < at <= _MAX_FORM_BYTES else b""
+        begin = data[:at]
         form = self._forms.get(begin)
         if form is None:
             request, raw = decode_without(INFER_REQUEST, data, _RAW_INPUTS)
@@ -117,10 +117,13 @@ class InferMessages:
 
 
 def _only_raw(data: bytes) -> int:
-    """Where the only `raw_input_contents` begins, at the end of a message; 0 for another one."""
+    """Where the only `raw_input_contents` begins, at the end of a message; 0 for another one.
+
+    At most `_MAX_FORM_BYTES` are looked at: how many fields a message may have is told later.
+    """
     at, end = 0, len(data)
     try:
-        while at < end:
+        while at < min(end, _MAX_FORM_BYTES):
             tag = data[at]
             if tag & 7 != _LENGTH_DELIMITED or tag > _RAW_INPUT_TAG:
                 return 0

@@ -79,6 +79,7 @@ class EngineLoader:
         config: the worker's settings.
         decoders: the threads that all engines share for decoding.
         metrics: the worker's metrics.
+        frameworks: whether the models run in this process, so that it imports what they need.
     """
 
     def __init__(
@@ -87,11 +88,14 @@ class EngineLoader:
         config: WorkerConfig,
         decoders: ThreadPoolExecutor,
         metrics: WorkerMetrics,
+        *,
+        frameworks: bool = True,
     ) -> None:
         self._load = load
         self._config = config
         self._decoders = decoders
         self._metrics = metrics
+        self._frameworks = frameworks
         self._first = True
 
     def __call__(self, files: ModelFiles) -> LoadedModel:
@@ -103,7 +107,8 @@ class EngineLoader:
         """
         if self._first:
             self._first = False
-            _import_framework(files)
+            if self._frameworks:
+                _import_framework(files)
             gc.collect()
             gc.freeze()
         try:

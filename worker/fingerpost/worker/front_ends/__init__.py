@@ -1,0 +1,1 @@
+"""Several processes that take requests for one process that runs the models."""
