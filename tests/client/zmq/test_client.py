@@ -175,7 +175,8 @@ async def test_a_deadline_ends_an_image_in_the_worker_too(registry: str) -> None
         await one.register()
         async with Client(registry=registry, config=ZMQ) as client:
             await client.classify(IMAGE, "flowers")
-            service = not_none(one._running).service
+            side: Any = not_none(one._running).side
+            service = side.service
             model.gate.clear()
             with pytest.raises(DeadlineExceeded):
                 await client.classify(IMAGE, "flowers", timeout_s=0.2)
