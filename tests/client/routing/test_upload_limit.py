@@ -73,7 +73,7 @@ def test_uploads_at_the_same_time_count_once():
     for _ in range(10):  # all end together, as shares of one link do
         limit.answered(0.1, 0.0, 0.0, 0.4, worker_s=0.0)
     limit.dispatched(0.1, 5.0)
-    assert limit.ends_at - 5.0 == pytest.approx(0.1 / MB_PER_S, rel=0.05)
+    assert limit.ends_at - 5.0 == pytest.approx(0.1 / MB_PER_S, rel=0.01)
 
 
 def test_images_that_are_cut_off_are_samples_of_a_slower_link():
@@ -86,25 +86,6 @@ def test_images_that_are_cut_off_are_samples_of_a_slower_link():
         limit.late(0.1, 10.0, ends_at, 30.0)
     assert limit.hopeless(0.1, 2.0)
     assert not limit.allows(0.1, 0.5, 30.0)
-
-
-def test_one_image_that_a_stopped_worker_kept_does_not_condemn_the_link():
-    limit = known()
-    limit.dispatched(0.1, 10.0)
-    limit.answered(0.1, 10.0, limit.ends_at, 20.0, worker_s=0.0)
-    assert not limit.hopeless(0.1, 3.0)
-
-
-def test_a_fast_link_that_becomes_slow_is_noticed_within_some_images():
-    limit = UploadLimit()
-    for number in range(5000):
-        limit.dispatched(0.02, number * 0.01)
-        limit.answered(0.02, number * 0.01, limit.ends_at, number * 0.01 + 1e-4, worker_s=0.0)
-    for number in range(40):  # at 1 Mbit/s
-        limit.dispatched(0.02, 100 + number)
-        limit.answered(0.02, 100 + number, limit.ends_at, 100.16 + number, worker_s=0.0)
-    limit.dispatched(0.02, 200.0)
-    assert limit.ends_at - 200.0 == pytest.approx(0.16, rel=0.5)
 
 
 def test_a_slow_model_is_not_a_slow_link():

@@ -8,9 +8,7 @@ from typing import Final
 __all__ = ["UploadLimit"]
 
 _CORRECTION: Final = 0.1  # of an upload's error, by which the queue changes
-# The rate is that of the last seconds in which the link was in use, and the last 200 images.
-_MEMORY_S: Final = 2.0
-_KEEP: Final = 1.0 - 1.0 / 200
+_MEMORY_S: Final = 2.0  # of the link in use
 _FIRST_MB: Final = 1.0
 # Uploads may take so much of the time that is left: those that begin later slow them down.
 _SHARE: Final = 0.5
@@ -59,7 +57,7 @@ class UploadLimit:
         self.ends_at = -inf
         self._known = False
         self._mb = 0.0  # of the images that are not answered
-        self._sent_mb = self._busy_s = 0.0  # of the last images, and of the link
+        self._sent_mb = self._busy_s = 0.0  # of the last seconds that the link was in use
         self._s_per_mb = 0.0
         self._ended_at = -inf
 
@@ -141,8 +139,7 @@ class UploadLimit:
         return least_s if least_s > 0.0 else 0.0
 
     def _sample(self, mb: float, busy_s: float, error_s: float) -> None:
-        busy_s = min(busy_s, max(_MEMORY_S, 2.0 * mb * self._s_per_mb))  # or the worker stood still
-        keep = _KEEP * _MEMORY_S / (_MEMORY_S + busy_s)
+        keep = _MEMORY_S / (_MEMORY_S + busy_s)
         self._sent_mb = self._sent_mb * keep + (mb or _LEAST_MB)
         self._busy_s = self._busy_s * keep + busy_s
         self._s_per_mb = self._busy_s / self._sent_mb

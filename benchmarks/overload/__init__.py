@@ -1,1 +1,0 @@
-"""Clients that send more than their links, or the workers, can take."""
