@@ -20,11 +20,10 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
-from benchmarks.routing import parties
-from benchmarks.routing.parties import NO_WORKERS, Client, Link, Request, Worker
+from benchmarks.routing.parties import NO_WORKERS, Client, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
 from fingerpost.client.routing import Candidate, Outcome, Pick, RetryAt
-from fingerpost.registry import ModelReference
+from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
 from fingerpost.registry.moving_average import ewma
 
 __all__ = ["simulate"]
@@ -49,7 +48,7 @@ class _Simulation:
             for index, speed in enumerate(scenario.speeds)
         ]
         self.capacity = scenario.capacity
-        self.clients = [Client(scenario) for _ in range(scenario.clients)]
+        self.clients = [Client(scenario.routing) for _ in range(scenario.clients)]
         self.waiting: deque[Request] = deque()  # in the order of their deadlines
         self.listed = set(range(len(self.workers)))
         self.listed -= {each.worker for each in scenario.events if each.mode == "joining"}
@@ -80,7 +79,20 @@ class _Simulation:
         heappush(self.heap, (time, self.count, action, argument))
 
     def announce(self) -> None:
-        view = parties.snapshot_of(self.listed, self.count + 1, self.now)
+        instances = tuple(
+            Instance(
+                id=str(index),
+                service="m",
+                host="10.0.0.1",
+                ports={"http": 1 + index},
+                models=(ModelInfo(name="m", versions=("1",)),),
+                boot_id=1,
+            )
+            for index in sorted(self.listed)
+        )
+        view = Snapshot(
+            service="m", instances=instances, known=True, index=self.count + 1, taken_at=self.now
+        )
         for client in self.clients:
             client.balancer.update(view, self.now)
 
@@ -208,19 +220,12 @@ class _Simulation:
             client.line.join(request.born, request)
             return
         balancer, now = request.client.balancer, self.now
-        mb, deadline = request.mb, request.born + self.scenario.timeout_s
-        made = balancer.pick(
-            _MODEL, tried=request.tried, now=now, rng=self.chance, mb=mb, deadline=deadline
-        )
+        made = balancer.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
         waits = isinstance(made, RetryAt) and made.overloaded
-        late = isinstance(made, RetryAt) and made.until == inf
         request.called = False
-        if called and (late or not waits):
+        if called and not waits:
             client.line.done()
             self.wake(client)
-        if late:
-            self.end(request, error=True)
-            return
         if isinstance(made, Pick):
             request.attempts += 1
             request.pick = made
@@ -318,22 +323,21 @@ class _Simulation:
         else:
             worker.rif += 1
             request.queue = max(1.0, worker.rif / worker.slots)
-            link = request.client.link or worker.link
-            link.add(self.now, request.mb, (request, made))
-            self.watch(link)
+            worker.link.add(self.now, request.mb, (request, made))
+            self.watch(worker)
 
-    def watch(self, link: Link) -> None:
+    def watch(self, worker: Worker) -> None:
         """Schedule the end of the next upload, which others that come or end before change."""
-        link.changes += 1
-        ends_at = link.ends_at(self.now)
+        worker.link_changes += 1
+        ends_at = worker.link.ends_at(self.now)
         if ends_at < inf:
-            self.at(ends_at, self.end_upload, (link, link.changes))
+            self.at(ends_at, self.end_upload, (worker, worker.link_changes))
 
     def end_upload(self, argument: Any) -> None:
-        link, number = argument
-        if number == link.changes:
-            arrived = link.end(self.now)
-            self.watch(link)
+        worker, number = argument
+        if number == worker.link_changes:
+            arrived = worker.link.end(self.now)
+            self.watch(worker)
             self.uploaded(arrived)
 
     def uploaded(self, argument: Any) -> None:

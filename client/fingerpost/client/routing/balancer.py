@@ -6,11 +6,8 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.endpoint import Endpoint
-from fingerpost.client.routing.group import Group
 from fingerpost.client.routing.image_size import ImageSize
-from fingerpost.client.routing.outcome import Outcome
 from fingerpost.client.routing.probing import Probing
-from fingerpost.client.routing.retry_at import RetryAt
 from fingerpost.client.routing.slow_start import SlowStart
 from fingerpost.client.routing.sticky import Sticky
 from fingerpost.client.routing.subset import subset
@@ -20,10 +17,11 @@ if TYPE_CHECKING:
     from random import Random
 
     from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.outcome import Outcome
     from fingerpost.client.routing.policy import Policy
     from fingerpost.registry import LoadReport, ModelReference, Snapshot
 
-__all__ = ["Balancer", "Pick"]
+__all__ = ["Balancer", "Pick", "RetryAt"]
 
 # Where all workers are full, they are looked at again after this, if nothing was answered before.
 _LONGEST_S: Final = 1.0
@@ -38,27 +36,12 @@ class Pick:
         trial: it is the one request that decides whether an ejected worker is used again.
     """
 
-    __slots__ = (
-        *("_backlog", "_balancer", "_deadline", "_mb", "_released", "_requests"),
-        *("_upload_ends_at", "at", "endpoint", "trial"),
-    )
+    __slots__ = ("_backlog", "_balancer", "_released", "_requests", "at", "endpoint", "trial")
 
-    def __init__(
-        self,
-        balancer: Balancer,
-        endpoint: Endpoint,
-        at: float,
-        *,
-        trial: bool,
-        mb: float = 0.0,
-        deadline: float = inf,
-    ) -> None:
+    def __init__(self, balancer: Balancer, endpoint: Endpoint, at: float, *, trial: bool) -> None:
         self.endpoint = endpoint
         self.at = at
         self.trial = trial
-        self._mb = mb
-        self._upload_ends_at = endpoint.uploads.ends_at
-        self._deadline = deadline
         self._balancer = balancer
         self._requests = endpoint.requests(at)
         self._backlog = endpoint.backlog
@@ -96,13 +79,6 @@ class Pick:
         if self._released:
             raise RuntimeError(f"a pick of worker {self.endpoint.id} was released twice")
         self._released = True
-        uploads = self.endpoint.uploads
-        if outcome is Outcome.ANSWERED:
-            uploads.answered(self._mb, self.at, self._upload_ends_at, now, worker_s)
-        elif outcome is Outcome.FAILED and now >= self._deadline:
-            uploads.late(self._mb, self.at, self._upload_ends_at, now)
-        else:
-            uploads.ended(self._mb)
         changed = self.endpoint.finished(
             outcome,
             picked_at=self.at,
@@ -122,6 +98,66 @@ class Pick:
             self._balancer.limited()
         if load_report is not None:
             self._balancer.reported(self.endpoint, load_report, now, probed=False)
+
+
+class RetryAt:
+    """Returned by `Balancer.pick` where no worker can be picked before `until` (monotonic seconds).
+
+    Either all workers were tried, and `until` is the present time, or all are overloaded.
+
+    Attributes:
+        until: when to call again, at the latest.
+        overloaded: all are overloaded: requests wait in a line, the oldest first.
+        full: with `overloaded`: some worker has as many requests of this client as it accepts, so
+            that each of their answers may make a place, before `until`.
+    """
+
+    __slots__ = ("full", "overloaded", "until")
+
+    def __init__(self, until: float, *, overloaded: bool = False, full: bool = False) -> None:
+        self.until = until
+        self.overloaded = overloaded
+        self.full = full
+
+
+class _Group:
+    """The endpoints that serve one model reference, and those that are usable until `until`.
+
+    `steady` are the usable ones that are not in their slow start. In panic mode the failing
+    endpoints count as usable.
+    """
+
+    __slots__ = ("endpoints", "steady", "until", "usable")
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        now: float,
+        *,
+        max_ejected_share: float,
+        slow_start: SlowStart,
+    ) -> None:
+        self.endpoints = endpoints
+        self.until = inf
+        usable: list[Endpoint] = []
+        failing: list[Endpoint] = []
+        for endpoint in endpoints:
+            at = endpoint.ejection.usable_from()
+            if at <= now:
+                usable.append(endpoint)
+                continue
+            self.until = min(self.until, at)
+            if endpoint.ejection.failing and endpoint.ejection.overloaded_until <= now:
+                failing.append(endpoint)
+        if len(failing) > max_ejected_share * len(endpoints):
+            usable += failing
+        new = {endpoint.id for endpoint in usable if slow_start.until(endpoint) > now}
+        if new:
+            self.until = min(
+                self.until, *(slow_start.until(each) for each in usable if each.id in new)
+            )
+        self.usable = usable
+        self.steady = [each for each in usable if each.id not in new] if new else usable
 
 
 class Balancer:
@@ -154,7 +190,7 @@ class Balancer:
         self._sticky = Sticky()
         self._image_size = ImageSize()
         self._endpoints: dict[str, Endpoint] = {}
-        self._groups: dict[ModelReference, Group] = {}
+        self._groups: dict[ModelReference, _Group] = {}
         self._limited = False  # whether a worker has refused a request, so that its limit counts
         self._min_interval_s = config.probing.worker_min_interval_s
         self.probing = Probing(config.probing)
@@ -225,8 +261,6 @@ class Balancer:
         now: float,
         rng: Random,
         key: str | None = None,
-        mb: float = 0.0,
-        deadline: float = inf,
     ) -> Pick | RetryAt | None:
         """Assign one request to a worker.
 
@@ -239,8 +273,6 @@ class Balancer:
             now: monotonic seconds.
             rng: the source of randomness.
             key: requests with the same key go to the same worker, as long as it is usable.
-            mb: megabytes of its image; 0 if they are not known.
-            deadline: of the request, in monotonic seconds; see `UploadLimit`.
 
         Returns:
             A `Pick`; a `RetryAt` where the request has to wait (call again then, without
@@ -280,18 +312,12 @@ class Balancer:
                 and not self._slow_start.admits(endpoint, len(pool), now)
             ):
                 endpoint = self._policy.pick(steady, now, rng)
-        if not endpoint.may_upload(mb, deadline, now):
-            allowed = [each for each in pool if each.may_upload(mb, deadline, now)]
-            if not allowed:
-                until = min(each.may_upload_at(mb, deadline, now) for each in pool)
-                return RetryAt(until, overloaded=True, full=until < inf)
-            endpoint = self._policy.pick(allowed, now, rng)
-        trial = endpoint.dispatched(now, mb)
+        trial = endpoint.dispatched(now)
         if trial:
             self.regroup()
-        return Pick(self, endpoint, now, trial=trial, mb=mb, deadline=deadline)
+        return Pick(self, endpoint, now, trial=trial)
 
-    def _full(self, group: Group, now: float) -> RetryAt:
+    def _full(self, group: _Group, now: float) -> RetryAt:
         """Why no worker has a place: all have as many requests of this client as they accept."""
         until = now + _LONGEST_S
         for each in group.endpoints:
@@ -347,7 +373,7 @@ class Balancer:
         ]
         return found[:count]
 
-    def _group(self, reference: ModelReference, now: float) -> Group | None:
+    def _group(self, reference: ModelReference, now: float) -> _Group | None:
         group = self._groups.get(reference)
         if group is not None and now < group.until:
             return group
@@ -360,7 +386,7 @@ class Balancer:
             return None
         if self._client_id is not None:
             endpoints = subset(endpoints, self._client_id, self._config.subset_size)
-        group = self._groups[reference] = Group(
+        group = self._groups[reference] = _Group(
             endpoints,
             now,
             max_ejected_share=self._config.ejection.max_ejected_share,

@@ -9,7 +9,6 @@ from fingerpost.client.routing.ejection import Ejection
 from fingerpost.client.routing.image_size import ImageSize
 from fingerpost.client.routing.outcome import Outcome
 from fingerpost.client.routing.overload_limit import OverloadLimit
-from fingerpost.client.routing.upload_limit import UploadLimit
 from fingerpost.registry.load import WorkerState
 from fingerpost.registry.moving_average import ewma, time_weight
 
@@ -86,7 +85,6 @@ class Endpoint:
         "suspect_until",
         "transfer_s_per_mb",
         "upload_s_per_mb",
-        "uploads",
         "weight",
         "weighted_backlog",
     )
@@ -113,7 +111,6 @@ class Endpoint:
         self.weight = instance.weight
         self.in_flight = 0
         self.ejection = Ejection(config.ejection)
-        self.uploads = UploadLimit()
         self.new_at = new_at
         self.renewed_at = -inf
         self.credit = 0.0
@@ -156,27 +153,8 @@ class Endpoint:
         self._weigh()
         return True
 
-    def may_upload(self, mb: float, deadline: float, now: float) -> bool:
-        """Whether an upload of so many megabytes may begin: see `UploadLimit`."""
-        if not self.uploads.unanswered:
-            return True
-        return self.uploads.allows(mb, deadline - now - self._worker_s(now), now)
-
-    def may_upload_at(self, mb: float, deadline: float, now: float) -> float:
-        """When it may begin that may not now; infinite if it would be too late in any case."""
-        left_s = deadline - now - self._worker_s(now)
-        if self.uploads.hopeless(mb, left_s):
-            return inf
-        return self.uploads.allowed_at(mb, left_s, now)
-
-    def _worker_s(self, now: float) -> float:
-        """What the worker needs for one more image, in seconds, by its last report."""
-        report = self.load_report
-        return 0.0 if report is None else max(0.0, report.expected_s - (now - self.load_report_at))
-
-    def dispatched(self, now: float, mb: float = 0.0) -> bool:
+    def dispatched(self, now: float) -> bool:
         """Count a request that is sent; True if it is the trial that ends an ejection."""
-        self.uploads.dispatched(mb, now)
         self.in_flight += 1
         self.last_sent_at = now
         if now < self.first_sent_at:
