@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import sys
 import time
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 _ENOUGH: Final = 65_536
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _MOST_AT_ONCE: Final = 4096
+# For how long asyncio accepts nothing then (`asyncio.constants.ACCEPT_RETRY_DELAY`), and a little.
+_ACCEPT_AGAIN_S: Final = 1.5
 
 
 def raise_descriptor_limit() -> None:
@@ -84,29 +87,44 @@ class SpareDescriptor:
         self._listener = listener
         self._spare: int | None = os.open(os.devnull, os.O_RDONLY)
         self._log = LogLimit()
+        self._refused_at = -math.inf
         self._loop = asyncio.get_running_loop()
         self._others = self._loop.get_exception_handler()
         self._loop.set_exception_handler(self._on_error)
 
     def close(self) -> None:
-        """Give the descriptor up, and the loop its former handler of errors."""
-        if self._loop.get_exception_handler() == self._on_error:
-            self._loop.set_exception_handler(self._others)
+        """Give the descriptor up, and the loop its former handler of errors.
+
+        The handler may stay for a moment: asyncio's loop starts to accept again on the socket that
+        ran out of descriptors a second before, also where it was closed since, and says so.
+        """
+        if time.monotonic() - self._refused_at < _ACCEPT_AGAIN_S:
+            self._loop.call_later(_ACCEPT_AGAIN_S, self._leave)
+        else:
+            self._leave()
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
 
+    def _leave(self) -> None:
+        if self._loop.get_exception_handler() == self._on_error:
+            self._loop.set_exception_handler(self._others)
+
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error, place = context.get("exception"), context.get("socket")
         mine = place is not None and place.fileno() == self._listener.fileno()
+        closed = self._listener.fileno() < 0
         if mine and isinstance(error, OSError) and error.errno in _EXHAUSTED:
             self._refuse(error)
+        elif closed and "_start_serving" in context["message"]:
+            pass  # nobody is to be accepted any more
         elif self._others is not None:
             self._others(loop, context)
         else:
             loop.default_exception_handler(context)
 
     def _refuse(self, error: OSError) -> None:
+        self._refused_at = time.monotonic()
         if self._spare is not None:
             os.close(self._spare)
         refused = 0
