@@ -9,9 +9,7 @@ from typing import Any
 
 import hcl2
 import pytest
-import typer.main
-
-from fingerpost.deploy import cli
+from tests.support.command_line import commands
 
 _ROOT = Path(__file__).parents[2]
 _JOBS = sorted((_ROOT / "deploy" / "nomad").glob("*.nomad.hcl"))
@@ -99,9 +97,7 @@ def test_the_arguments_are_those_of_the_command(text: str) -> None:
     tasks = [block for kind, block in blocks(hcl2.loads(text)) if kind == "config"]
     (config,) = tasks
     command, *arguments = re.findall(r'"([\w/-]+)"', str(config["args"]))
-    cli.add_commands()
-    group = typer.main.get_command(cli.app)
-    known = {option for each in vars(group)["commands"][command].params for option in each.opts}
+    known = {option for each in commands().commands[command].params for option in each.opts}
     used = {each for each in arguments if each.startswith("--")}
     assert (
         {"--registry", {"worker": "--grpc-port", "proxy": "--xds-port"}[command]} <= used <= known
