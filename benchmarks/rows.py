@@ -98,6 +98,16 @@ ROWS = (
         "server; 16 calls at a time over one connection.",
     ),
     Row(
+        name="front-ends",
+        module="benchmarks.front_ends",
+        results=("front-ends",),
+        title="Front ends",
+        claim="A worker with `--front-ends 2` compared with one process, where the process that "
+        "reads requests is the limit: images of 20 KB over 256 connections, and a model that takes "
+        "128 of them at once and sleeps for 5 ms. On two cores, of which `wrk` and the process "
+        "with the model take a part. What an image costs more is its way to that process.",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),
