@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.consul_cluster import ConsulCluster
 from tests.support.consul_process import ConsulProcess
-from tests.support.kinds import QUICK, forbid_the_world, has_quick_tests, kinds_of
+from tests.support.kinds import QUICK, CoreGuard, has_quick_tests, kinds_of
 from tests.support.parallel import ByGroup, Turns, folder_of, place_of
 from tests.support.warm import install
 
@@ -25,6 +25,7 @@ settings.register_profile("quick", settings.get_profile("tests"), max_examples=2
 settings.load_profile("tests")
 
 _TURNS = pytest.StashKey[Turns]()
+_CORE_GUARD = CoreGuard()
 _GET_CONSUL = Path(__file__).parent.parent / "deploy" / "consul" / "get-consul"
 
 
@@ -83,10 +84,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def _core_alone(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test of a core that opens a socket, starts something, sleeps or needs a framework."""
     if request.node.get_closest_marker("core") is None:
+        _CORE_GUARD.remove()
         yield
     else:
-        with pytest.MonkeyPatch.context() as patch:
-            forbid_the_world(patch)
+        with _CORE_GUARD.guarding():
             yield
 
 

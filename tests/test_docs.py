@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-import typer.core
-import typer.main
+
+from tests.support.command_line import commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -52,17 +52,7 @@ def test_make_targets_exist(page):
     assert not {each for each in named - targets if not each.startswith("bench-")}
 
 
-@pytest.fixture(scope="module")
-def commands():
-    from fingerpost.deploy import cli
-
-    cli.add_commands()
-    group = typer.main.get_command(cli.app)
-    assert isinstance(group, typer.core.TyperGroup)
-    return set(group.commands)
-
-
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page, commands):
+def test_commands_exist(page):
     named = set(_COMMAND.findall((ROOT / page).read_text("utf-8")))
-    assert not named - commands
+    assert not named - set(commands().commands)

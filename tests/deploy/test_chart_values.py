@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 import yaml
+from tests.support.command_line import commands
 
-from fingerpost.deploy import cli
 from fingerpost.registry.version import __version__
 
 _KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -66,9 +65,7 @@ def test_every_option_exists(command: str) -> None:
     folder = _CHART / "templates"
     own = (folder / {"worker": "workers.yaml", "proxy": "proxies.yaml"}[command]).read_text()
     common = (folder / "_helpers.tpl").read_text()
-    cli.add_commands()
-    group = typer.main.get_command(cli.app)
-    known = {option for each in vars(group)["commands"][command].params for option in each.opts}
+    known = {option for each in commands().commands[command].params for option in each.opts}
     used = set(re.findall(r"^ *- (--[a-z-]+)$", own + common, re.MULTILINE))
     assert len(used) > 10
     assert used <= known

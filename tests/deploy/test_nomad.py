@@ -9,9 +9,7 @@ from typing import Any
 
 import hcl2
 import pytest
-import typer.main
-
-from fingerpost.deploy import cli
+from tests.support.command_line import commands
 
 _ROOT = Path(__file__).parents[2]
 _JOBS = sorted((_ROOT / "deploy" / "nomad").glob("*.nomad.hcl"))
@@ -34,9 +32,11 @@ _KNOWN = {
     "check": {"name", "type", "path", "interval", "timeout"},
     "task": {"driver", "kill_signal", "kill_timeout", "config", "resources"},
     "config": {
-        *("image", "network_mode", "readonly_rootfs", "cap_drop", "security_opt", "args", "mount"),
+        *("image", "network_mode", "readonly_rootfs", "cap_drop", "security_opt", "pids_limit"),
+        *("args", "mount"),
     },
-    "mount": {"type", "source", "target", "readonly"},
+    "mount": {"type", "source", "target", "readonly", "tmpfs_options"},
+    "tmpfs_options": {"size"},
     "resources": {"cpu", "memory", "dynamic"},
     "dynamic": {"for_each", "labels", "content"},
     "content": {"count", "static"},
@@ -97,14 +97,13 @@ def test_the_arguments_are_those_of_the_command(text: str) -> None:
     tasks = [block for kind, block in blocks(hcl2.loads(text)) if kind == "config"]
     (config,) = tasks
     command, *arguments = re.findall(r'"([\w/-]+)"', str(config["args"]))
-    cli.add_commands()
-    group = typer.main.get_command(cli.app)
-    known = {option for each in vars(group)["commands"][command].params for option in each.opts}
+    known = {option for each in commands().commands[command].params for option in each.opts}
     used = {each for each in arguments if each.startswith("--")}
     assert (
         {"--registry", {"worker": "--grpc-port", "proxy": "--xds-port"}[command]} <= used <= known
     )
     assert str(config["readonly_rootfs"]).lower() == "true"
+    assert 0 < int(config["pids_limit"]) <= 4096
     assert [str(each).strip('"') for each in config["cap_drop"]] == ["all"]
 
 

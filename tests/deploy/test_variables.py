@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
+from tests.support.command_line import commands
 
-from fingerpost.deploy import cli
 from fingerpost.deploy.credentials import CREDENTIALS
 from fingerpost.deploy.variables import KNOWN, warn_of_unknown
 
@@ -27,8 +26,7 @@ def of_options(command: Any) -> set[str]:
 
 
 def test_all_variables_of_options_are_known() -> None:
-    cli.add_commands()
-    assert of_options(typer.main.get_command(cli.app)) == KNOWN
+    assert of_options(commands()) == KNOWN
     assert set(CREDENTIALS.values()) <= KNOWN
 
 

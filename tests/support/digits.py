@@ -61,10 +61,15 @@ class Digits:
     images: list[Path]
 
 
+def write_model(folder: Path) -> Path:
+    """Write the model to `folder/models/digits`, without images."""
+    place = folder / "models" / "digits"
+    return write_python_model(place, _CLASS, "light:Digits", labels=map(str, range(10)))
+
+
 def write_digits(folder: Path) -> Digits:
     """Write the model to `folder/models/digits`, and 25 images of each digit."""
-    place = folder / "models" / "digits"
-    model = write_python_model(place, _CLASS, "light:Digits", labels=map(str, range(10)))
+    model = write_model(folder)
     images = []
     for digit in range(10):
         (folder / "images" / str(digit)).mkdir(parents=True)

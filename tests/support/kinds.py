@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import functools
 import importlib
 import inspect
@@ -28,7 +29,7 @@ __all__ = [
     "FRAMEWORKS",
     "KINDS",
     "QUICK",
-    "forbid_the_world",
+    "CoreGuard",
     "has_quick_tests",
     "kinds_of",
     "takes_long",
@@ -119,44 +120,68 @@ def takes_long(module: Path) -> bool:
     return bool(_kinds_of_module(module)) or (mark is not None and ".slow" in mark[0])
 
 
-def forbid_the_world(patch: pytest.MonkeyPatch) -> None:
-    """Let fail whatever a core has no business with, in the thread that runs it.
+class CoreGuard:
+    """Lets fail whatever a core has no business with, in the thread that runs a core's test.
 
-    A core starts no other thread: one that runs beside it belongs to something else.
+    A core starts no other thread: one that runs beside it belongs to something else. The guard
+    stays in place from one core's test to the next, which saves most of what it costs.
     """
-    ours = threading.get_ident()
 
-    def forbid(owner: object, name: str, what: str) -> None:
-        real = getattr(owner, name)
+    def __init__(self) -> None:
+        self._patch: pytest.MonkeyPatch | None = None
+        self._guarded: int | None = None
 
-        @functools.wraps(real)
-        def fail(*arguments: Any, **more: Any) -> Any:
-            if threading.get_ident() != ours:
-                return real(*arguments, **more)
-            pytest.fail(f"a test of a core {what}: mark it as another kind")
+    @contextlib.contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Guard what this thread does meanwhile."""
+        if self._patch is None:
+            self._patch = pytest.MonkeyPatch()
+            self._put_in_place(self._patch)
+        self._guarded = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._guarded = None
 
-        patch.setattr(owner, name, fail)
+    def remove(self) -> None:
+        """Leave everything as it was, for a test of another kind."""
+        if self._patch is not None:
+            self._patch.undo()
+            self._patch = None
 
-    forbid(socket.socket, "__init__", "opens a socket")
-    forbid(socket, "socketpair", "opens a socket")
-    forbid(asyncio.BaseEventLoop, "__init__", "makes an event loop")
-    forbid(asyncio, "new_event_loop", "makes an event loop")
-    forbid(subprocess.Popen, "__init__", "starts a process")
-    forbid(os, "fork", "starts a process")
-    forbid(threading.Thread, "start", "starts a thread")
-    forbid(time, "sleep", "sleeps")
+    def _put_in_place(self, patch: pytest.MonkeyPatch) -> None:
+        def forbid(owner: object, name: str, what: str) -> None:
+            real = getattr(owner, name)
 
-    def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def check(name: str, *arguments: Any, **more: Any) -> Any:
-            if threading.get_ident() == ours and name.partition(".")[0] in FRAMEWORKS:
-                pytest.fail(f"a test of a core imports {name}: mark it as another kind")
-            return function(name, *arguments, **more)
+            @functools.wraps(real)
+            def fail(*arguments: Any, **more: Any) -> Any:
+                if threading.get_ident() != self._guarded:
+                    return real(*arguments, **more)
+                pytest.fail(f"a test of a core {what}: mark it as another kind")
 
-        return check
+            patch.setattr(owner, name, fail)
 
-    patch.setattr(builtins, "__import__", checked(builtins.__import__))
-    patch.setattr(importlib, "import_module", checked(importlib.import_module))
+        forbid(socket.socket, "__init__", "opens a socket")
+        forbid(socket, "socketpair", "opens a socket")
+        forbid(asyncio.BaseEventLoop, "__init__", "makes an event loop")
+        forbid(asyncio, "new_event_loop", "makes an event loop")
+        forbid(subprocess.Popen, "__init__", "starts a process")
+        forbid(os, "fork", "starts a process")
+        forbid(threading.Thread, "start", "starts a thread")
+        forbid(time, "sleep", "sleeps")
+
+        def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(function)
+            def check(name: str, *arguments: Any, **more: Any) -> Any:
+                guarded = threading.get_ident() == self._guarded
+                if guarded and name.partition(".")[0] in FRAMEWORKS:
+                    pytest.fail(f"a test of a core imports {name}: mark it as another kind")
+                return function(name, *arguments, **more)
+
+            return check
+
+        patch.setattr(builtins, "__import__", checked(builtins.__import__))
+        patch.setattr(importlib, "import_module", checked(importlib.import_module))
 
 
 @functools.cache

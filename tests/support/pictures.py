@@ -37,7 +37,12 @@ def photo(size: tuple[int, int] = (64, 48), mode: str = "RGB") -> Image.Image:
 
 
 def scene(size: tuple[int, int], seed: int = 0, noise: float = 4) -> Image.Image:
-    """Soft colours, sharp edges at all scales, and a camera's noise."""
+    """Soft colours, sharp edges at all scales, and a camera's noise: a copy of one's own."""
+    return _scene(size, seed, noise).copy()
+
+
+@functools.lru_cache(maxsize=4)  # tests ask for the same one with other parameters
+def _scene(size: tuple[int, int], seed: int, noise: float) -> Image.Image:
     rng = np.random.default_rng(seed)
     soft = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8))
     image = soft.resize(size, Image.Resampling.BICUBIC)

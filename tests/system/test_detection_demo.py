@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
+from tests.support.command_line import invoke
 from tests.support.processes import marked_processes
 
 # The demo as a user starts it, but for a sixth of the training, fewer drawings, and one worker:
@@ -63,13 +64,6 @@ def test_boxes_are_found_judged_and_drawn(tmp_path: Path) -> None:
 
 
 def test_arguments_that_do_not_fit() -> None:
-    from typer.testing import CliRunner
-
-    from fingerpost.deploy import cli
-
-    cli.add_commands()
-    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(
-        cli.app, ["demo", "--task", "detection", "--secure"]
-    )
+    done = invoke("demo", "--task", "detection", "--secure", COLUMNS="200", TERM="dumb")
     assert done.exit_code == 2
     assert "--secure is for --task classification" in done.output

@@ -52,7 +52,7 @@ MANY = [0.0] * 200_001
     ("value", "protocol"),
     [
         (MANY, "form"),
-        ([["x", 0]] * len(MANY), "form"),
+        (b"[%s]" % b",".join([b'["x",0]'] * len(MANY)), "form"),
         ({"labels": MANY, "scores": [1]}, "form"),
         ({"predictions": [{"classes": MANY, "scores": [1]}]}, "tfserving"),
         ({"predictions": [MANY]}, "tfserving"),

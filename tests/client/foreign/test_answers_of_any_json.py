@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from fingerpost.client.foreign.answers import read_predictions
 from fingerpost.client.foreign.boxes import ImageFrame
@@ -72,7 +73,7 @@ NEVER = {
 }  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(value=JSON, protocol=st.sampled_from(PROTOCOLS), known=st.booleans(), logits=st.booleans())
 @example({"labels": {"daisy": 0.2, "rose": 0.8}, "scores": "x"}, "form", False, False)
 def test_predictions_are_labels_with_scores_or_an_error(
@@ -93,7 +94,7 @@ def test_predictions_are_labels_with_scores_or_an_error(
         assert label not in NEVER
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     value=JSON,
     outputs=st.lists(

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.command_line import invoke
 from tests.support.small_disk import small_disk
-from typer.testing import CliRunner
 
-from fingerpost.deploy import cli
 from fingerpost.deploy.doctor import model_checks
 from fingerpost.deploy.doctor.examination import EXIT_ERRORS, exit_status
 from fingerpost.deploy.doctor.finding import Finding, Level, error, note, ok, warning
@@ -213,8 +212,7 @@ def test_a_fault_without_a_remedy_cannot_be_made() -> None:
 
 @pytest.mark.parametrize("command", ["doctor", "join"])
 def test_a_port_that_does_not_exist_is_refused(command: str) -> None:
-    cli.add_commands()
-    done = CliRunner().invoke(cli.app, [command, "--port", "70000"])
+    done = invoke(command, "--port", "70000")
     assert done.exit_code == 2
     said = " ".join(done.output.replace("│", " ").split())
     assert "--port" in said

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from tests.support.command_line import invoke
 
-from fingerpost.deploy import cli
 from fingerpost.deploy.join.plan import MARK, UNIT, JoinPlan, credentials_of
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import RegistryConfig
@@ -90,9 +89,8 @@ def test_a_worker_option_that_does_not_exist_is_refused_first(
 ) -> None:
     # Not where this checkout is, which services may not see.
     monkeypatch.setattr(sys, "executable", "/opt/fingerpost/bin/python")
-    cli.add_commands()
-    arguments = ["join", "consul://127.0.0.1:8500", "--models", "/srv/x", "--", "--max-btch", "64"]
-    done = CliRunner().invoke(cli.app, arguments)
+    join = ("join", "consul://127.0.0.1:8500", "--models", "/srv/x")
+    done = invoke(*join, "--", "--max-btch", "64")
     assert done.exit_code == 2
     assert "Try 'fingerpost worker --help'" in done.output
     assert "No such option: --max-btch" in done.output

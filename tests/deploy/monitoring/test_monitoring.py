@@ -6,7 +6,6 @@ fires and clears, is tried with real programs by tests/monitoring (`make test-mo
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shlex
@@ -17,10 +16,10 @@ from typing import Any
 
 import pytest
 import typer.core
-import typer.main
 import yaml
 from prometheus_client import CollectorRegistry
 from tests.support.certificates import Authority
+from tests.support.command_line import commands
 
 from fingerpost.client import Client
 from fingerpost.client.metrics import ClientMetrics
@@ -162,16 +161,6 @@ def test_each_alert_has_a_runbook_and_a_case(alert: str) -> None:
 
 def test_no_runbook_is_left_over() -> None:
     assert {page.stem for page in RUNBOOKS.glob("Fingerpost*.md")} == set(ALERTS)
-
-
-@functools.cache
-def commands() -> typer.core.TyperGroup:
-    from fingerpost.deploy import cli
-
-    cli.add_commands()
-    group = typer.main.get_command(cli.app)
-    assert isinstance(group, typer.core.TyperGroup)
-    return group
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -15,6 +15,7 @@ from fingerpost.registry import LoadReport, WorkerState
 from fingerpost.worker.grpc.infer_message import INFER_REQUEST, InferMessages, varint
 from fingerpost.worker.grpc.orca import OrcaReports
 from fingerpost.worker.grpc.schema.messages import message_class
+from tests.support.examples import examples
 
 REQUEST = message_class(INFER_REQUEST)
 IMAGE = b"\x03\x00\x00\x00abc"
@@ -104,7 +105,7 @@ def test_another_request_is_not_taken_for_one_of_a_known_form() -> None:
     assert other.request.model_name == "animals"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_what_is_cut_or_changed_is_refused_or_read_as_protobuf_does(data: st.DataObject) -> None:
     messages, whole = InferMessages(), bytearray(plain(id="1").SerializeToString())

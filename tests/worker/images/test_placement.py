@@ -15,6 +15,7 @@ from fingerpost.worker.images import ImageConfig, prepare
 from fingerpost.worker.images.placement import Placement
 from fingerpost.worker.images.preprocess import prepare_placed
 from fingerpost.worker.models.manifest import Filter, Preprocessing, Resize
+from tests.support.examples import examples
 
 ORIENTATIONS = range(1, 9)
 
@@ -45,7 +46,7 @@ def edges(mask: np.ndarray) -> list[float]:
     times=st.integers(1, 4),
     margin=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_a_box_is_where_it_was_drawn(
     orientation: int,
     sides: tuple[int, int],
@@ -109,7 +110,7 @@ def test_every_rule_and_orientation(orientation: int, form: str, rule: Resize) -
     part=st.sampled_from([1, 2]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_mask_is_the_image_that_it_was_made_of(
     orientation: int, sides: tuple[int, int], times: int, margin: int, part: int, seed: int
 ) -> None:

@@ -14,7 +14,7 @@ from fingerpost.security.keys import SigningKey
 from fingerpost.security.signing.trusted_keys import TrustedKeys
 from fingerpost.worker.models import signature as module
 from fingerpost.worker.models.signature import SIGNATURE_FILE, find_signed_model, sign_model
-from tests.support.digits import write_digits
+from tests.support.digits import write_model
 
 KEY = SigningKey.generate()
 KEYS = TrustedKeys(KEY.public, {})
@@ -23,7 +23,7 @@ KEYS = TrustedKeys(KEY.public, {})
 @pytest.fixture
 def version(tmp_path):
     """`models/digits/3`, not signed."""
-    made = write_digits(tmp_path).model
+    made = write_model(tmp_path)
     version = made / "3"
     version.mkdir()
     for each in list(made.iterdir()):

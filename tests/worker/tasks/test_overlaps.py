@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerpost.worker.tasks.overlaps import without_overlaps
+from tests.support.examples import examples
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -36,7 +37,7 @@ def by_definition(
     most=st.integers(1, 30),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_it_keeps_what_the_definition_keeps(
     corners: list[tuple[int, int, int, int]], max_overlap: float, most: int, seed: int
 ) -> None:

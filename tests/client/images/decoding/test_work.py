@@ -46,7 +46,14 @@ def test_no_image_takes_longer_than_an_honest_one(name: str) -> None:
         assert error.status in (413, 415, 422)
 
 
-@pytest.mark.parametrize("name", ALL_REFUSED)
+# To make a tile of 16 megapixels takes a second.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if "16 megapixels" in each else [])
+        for each in ALL_REFUSED
+    ],
+)
 def test_what_multiplies_work_is_refused_before_it_is_decoded(name: str) -> None:
     took_s, error = seconds_of(ALL[name]())
     assert isinstance(error, ALL_REFUSED[name])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
+from tests.support.examples import examples
 
 from fingerpost.client.routing import (
     Balancer,
@@ -105,7 +106,7 @@ FIGURES = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(FIGURES, min_size=2, max_size=20), st.integers(0, 2**32), st.data())
 def test_it_picks_what_its_rule_says_in_plain_words(figures, seed, data):
     count = len(figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fingerpost.worker.backends.base import ItemRunner
 from fingerpost.worker.engine.inference import run
@@ -30,6 +31,9 @@ __all__ = ["BatchResult", "ModelThreads"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# Of runs that are shorter than this, no more than one in so many seconds is learned from, which
+# takes 10 us.
+_LEARN_EVERY_S: Final = 5e-4
 _Run = Callable[[list[Any], "BatchingConfig"], tuple[list[Any], bool]]
 
 
@@ -79,6 +83,7 @@ class ModelThreads:
         self._threads: list[threading.Thread] = []
         self._working = 0
         self._closing = False
+        self._learned_at = -math.inf
         self._calls: deque[Callable[[], None]] = deque()
 
     def wake(self) -> None:
@@ -143,8 +148,11 @@ class ModelThreads:
         jobs = [pending.item for pending in batch.items]
         outcomes, clean = self._run_items([job.item for job in jobs], self._config)
         ended = time.monotonic()
+        learn = clean and ended - min(began, self._learned_at) >= _LEARN_EVERY_S
+        if learn:
+            self._learned_at = ended
         with self._lock:
-            self._batcher.complete(ended, batch, learn=clean)
+            self._batcher.complete(ended, batch, learn=learn)
         return BatchResult(jobs=jobs, outcomes=outcomes, began=began, ended=ended)
 
     def _work(self) -> None:

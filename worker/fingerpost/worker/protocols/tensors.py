@@ -17,7 +17,7 @@ from fingerpost.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -124,11 +124,12 @@ async def classify_all(
     """
     engine, flow = admitted.served.engine, admitted.flow
     admitted.images = len(items)
+    timed = deadline >= admitted.deadline  # by the timer of the route
 
-    async def one(item: Item) -> Outcome:
+    def one(item: Item) -> Awaitable[Outcome]:
         if isinstance(item, np.ndarray):
-            return await engine.infer(item, deadline=deadline, flow=flow)
-        return await engine.classify(item, deadline=deadline, flow=flow)
+            return engine.infer(item, deadline=deadline, flow=flow)
+        return engine.classify(item, deadline=deadline, flow=flow)
 
     async def run() -> Sequence[Outcome | BaseException]:
         if len(items) == 1:
@@ -136,7 +137,9 @@ async def classify_all(
         return await asyncio.gather(*map(one, items), return_exceptions=True)
 
     try:
-        if deadline >= admitted.deadline:  # whose timer the route has
+        if timed and len(items) == 1:
+            return (await one(items[0])).scores[None]
+        if timed:
             outcomes = await run()
         else:
             async with asyncio.timeout_at(deadline):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,8 +21,6 @@ from fingerpost.errors import Overloaded
 from fingerpost.security.grant import NO_LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import RequestConfig
 
@@ -63,7 +61,7 @@ class BodyMemory:
         self.used = 0
         self._tenants: Counter[str] = Counter()  # bytes of those with a lease
         self._most_uploads = config.max_uploads_per_client
-        self._uploads: Counter[str] = Counter()
+        self._uploads: dict[str, int] = {}
 
     def has_room(self, grant: Grant, count: int = 1) -> bool:
         """Whether so many more bytes of a tenant can be held now."""
@@ -116,30 +114,45 @@ class BodyMemory:
             limit=limit,
         )
 
-    @contextmanager
-    def upload(self, client: str) -> Iterator[None]:
+    def upload(self, client: str) -> AbstractContextManager[None]:
         """Count an unfinished body of a client's address inside the `with` block.
 
         Raises:
-            Overloaded: the client has too many of them.
+            Overloaded: the client has too many of them; at the beginning of the block.
         """
         if not self._most_uploads or not client:
-            yield
-            return
-        client = remote_network(client)
-        if self._uploads[client] >= self._most_uploads:
+            return nullcontext()
+        return _Upload(self._uploads, remote_network(client), self._most_uploads)
+
+
+class _Upload(AbstractContextManager[None]):
+    """One unfinished body; a generator would take three times as long.
+
+    Args:
+        counts: how many of them each client has; who has none is not in it.
+    """
+
+    __slots__ = ("_client", "_counts", "_most")
+
+    def __init__(self, counts: dict[str, int], client: str, most: int) -> None:
+        self._counts, self._client, self._most = counts, client, most
+
+    def __enter__(self) -> None:
+        count = self._counts.get(self._client, 0)
+        if count >= self._most:
             raise Overloaded(
-                f"{self._most_uploads} uploads from {client} are unfinished here: finish some of "
+                f"{self._most} uploads from {self._client} are unfinished here: finish some of "
                 "them first, or use another worker",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        self._uploads[client] += 1
-        try:
-            yield
-        finally:
-            self._uploads[client] -= 1
-            if not self._uploads[client]:
-                del self._uploads[client]
+        self._counts[self._client] = count + 1
+
+    def __exit__(self, *_: object) -> None:
+        left = self._counts[self._client] - 1
+        if left:
+            self._counts[self._client] = left
+        else:
+            del self._counts[self._client]
 
 
 def machine_memory() -> int:
