@@ -98,6 +98,16 @@ ROWS = (
         "server; 16 calls at a time over one connection.",
     ),
     Row(
+        name="front-ends",
+        module="benchmarks.front_ends",
+        results=("front-ends",),
+        title="Front ends",
+        claim="A worker with `--front-ends 2` compared with one process, where the process that "
+        "reads requests is the limit: images of 20 KB over 256 connections, and a model that takes "
+        "128 of them at once and sleeps for 5 ms. On two cores, of which `wrk` and the process "
+        "with the model take a part. What an image costs more is its way to that process.",
+    ),
+    Row(
         name="worker",
         module="benchmarks.worker.mobilenet",
         results=("worker-mobilenet",),
@@ -229,6 +239,19 @@ ROWS = (
         "[routing.md](routing.md) has the simulations: more policies, larger clusters, failures "
         "and overload.",
         options=("--rounds", "2", "--seconds", "8"),
+    ),
+    Row(
+        name="overload",
+        module="benchmarks.overload",
+        results=("overload",),
+        title="Overload on slow links",
+        claim="More images than the clients' links carry, or the workers can do, are no harm to "
+        "those that can be answered in time ([why](client.md#what-it-does-by-itself)). Network "
+        "namespaces; 4 clients with slow links, which send JPEGs of 100 KB at random times, at 1, "
+        "2, 4 and 16 times what the cluster can do, each with a deadline of 4 s. First the links "
+        "are the limit, then one worker, and two, which sleep for each image and do half of what "
+        "the links carry.",
+        root=True,
     ),
     Row(
         name="growth",

@@ -103,6 +103,7 @@ job "fingerpost-proxy" {
         readonly_rootfs = true
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
+        pids_limit      = 256
         args = concat([
           "proxy",
           "--registry", var.registry,

@@ -67,6 +67,12 @@ variable "grpc" {
   description = "Whether workers serve gRPC on a further port, which Nomad picks; docs/grpc.md."
 }
 
+variable "options" {
+  type        = list(string)
+  default     = []
+  description = "Further options of fingerpost worker, such as [\"--max-batch\", \"64\"] or [\"--front-ends\", \"4\"]."
+}
+
 variable "datacenters" {
   type        = list(string)
   default     = ["*"]
@@ -131,17 +137,21 @@ job "fingerpost-worker" {
         readonly_rootfs = true
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
+        pids_limit      = 4096
         args = concat([
           "worker",
           "--models", "/models",
           "--registry", var.registry,
           "--host", "${NOMAD_IP_http}",
           "--port", "${NOMAD_PORT_http}",
-        ], var.grpc ? ["--grpc-port", "${NOMAD_PORT_grpc}"] : [])
+        ], var.grpc ? ["--grpc-port", "${NOMAD_PORT_grpc}"] : [], var.options)
 
         mount {
           type   = "tmpfs" # TensorFlow is not imported without
           target = "/tmp"
+          tmpfs_options {
+            size = 1073741824 # bytes; they count as memory of the task
+          }
         }
         mount {
           type     = "bind"

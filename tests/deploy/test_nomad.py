@@ -32,9 +32,11 @@ _KNOWN = {
     "check": {"name", "type", "path", "interval", "timeout"},
     "task": {"driver", "kill_signal", "kill_timeout", "config", "resources"},
     "config": {
-        *("image", "network_mode", "readonly_rootfs", "cap_drop", "security_opt", "args", "mount"),
+        *("image", "network_mode", "readonly_rootfs", "cap_drop", "security_opt", "pids_limit"),
+        *("args", "mount"),
     },
-    "mount": {"type", "source", "target", "readonly"},
+    "mount": {"type", "source", "target", "readonly", "tmpfs_options"},
+    "tmpfs_options": {"size"},
     "resources": {"cpu", "memory", "dynamic"},
     "dynamic": {"for_each", "labels", "content"},
     "content": {"count", "static"},
@@ -101,6 +103,7 @@ def test_the_arguments_are_those_of_the_command(text: str) -> None:
         {"--registry", {"worker": "--grpc-port", "proxy": "--xds-port"}[command]} <= used <= known
     )
     assert str(config["readonly_rootfs"]).lower() == "true"
+    assert 0 < int(config["pids_limit"]) <= 4096
     assert [str(each).strip('"') for each in config["cap_drop"]] == ["all"]
 
 

@@ -193,11 +193,12 @@ def is_strict(host: dict[str, Any]) -> bool:
 
 def test_workers_ask_for_gpus_where_they_shall(cluster: Cluster) -> None:
     more = ("deploy/docker/gpu.yaml",)
-    done = cluster.docker.compose("config", settings=cluster.settings, more=more)
+    settings = {**cluster.settings, "WORKER_OPTIONS": "--max-batch 8"}
+    done = cluster.docker.compose("config", settings=settings, more=more)
     worker = yaml.safe_load(done.stdout)["services"]["worker"]
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-    assert "--devices all" in worker["command"]
+    assert worker["command"].endswith(" --devices all --max-batch 8")
     assert worker["read_only"] is True
 
 
@@ -318,6 +319,23 @@ def test_programs_in_containers_use_the_unix_socket(cluster: Cluster) -> None:
         )
         until_blocking(lambda number=number: len(callers()) == number)
     assert [each.startswith("uid 65532") for each in callers()] == [True, False]
+
+
+def test_front_ends_work_in_a_container_as_strict_as_others(cluster: Cluster) -> None:
+    settings = {**cluster.settings, "WORKER_OPTIONS": "--front-ends 2"}
+    up = ("up", "-d", "--no-deps", "--scale", "worker=1", "worker")
+    cluster.docker.compose(*up, settings=settings)
+    until_blocking(
+        lambda: [each["meta"].get("uds") for each in cluster.known()] == [None],
+        within_s=120,
+        every_s=0.5,
+    )
+    (worker,) = cluster.workers()
+    assert len(cluster.docker("top", worker).stdout.splitlines()) >= 1 + 3, "head, and 3 processes"
+    test_a_real_image_is_answered(cluster)
+    until_blocking(lambda: health(cluster, worker) == "healthy", within_s=60)
+    cluster.docker("stop", "-t", "60", worker)
+    assert cluster.docker.inspect(worker, "State.ExitCode") == 0
 
 
 # A program that knows gRPC and not Fingerpost: it asks for a model, and connects to what xDS tells.

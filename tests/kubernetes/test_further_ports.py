@@ -1,4 +1,4 @@
-"""gRPC on workers and xDS on proxies, as the chart and the components for kustomize have them."""
+"""Further ports as the chart and the components for kustomize have them: gRPC, ZeroMQ, xDS."""
 
 from __future__ import annotations
 
@@ -30,23 +30,26 @@ def containers(objects: Objects, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_grpc_and_xds_are_off_by_default(helm: Helm) -> None:
+def test_they_are_off_by_default(helm: Helm) -> None:
     rendered = helm.render()
-    assert not [each for each in ("grpc", "xds", "8501", "12482") if each in rendered]
+    words = ("grpc", "xds", "zmq", "8501", "8502", "12482")
+    assert not [each for each in words if each in rendered]
 
 
 @pytest.mark.parametrize(
     ("deployment", "service", "name", "port", "image"),
     [
         ("worker-cpu", "workers", "grpc", 8501, "fingerpost:onnx"),
+        ("worker-cpu", "workers", "zmq", 8502, "fingerpost:onnx"),
         ("proxy", "proxy", "xds", 12482, "fingerpost:xds"),
     ],
-    ids=["grpc", "xds"],
+    ids=["grpc", "zmq", "xds"],
 )
 def test_a_further_port_is_served_listed_and_open_to_clients_alone(
     helm: Helm, deployment: str, service: str, name: str, port: int, image: str
 ) -> None:
-    objects = helm.objects(GRPC_AND_XDS)
+    further: dict[str, Any] = {"zmq": {"workers": {"cpu": {"zmq": True}, "other": {}}}}
+    objects = helm.objects(GRPC_AND_XDS | further.get(name, {}))
     (container,) = containers(objects, f"fingerpost-{deployment}")
     assert container["image"] == image
     option = container["args"].index(f"--{name}-port")
@@ -71,6 +74,29 @@ def test_a_pool_has_grpc_or_not_whatever_the_default_is(helm: Helm) -> None:
         (container,) = containers(objects, f"fingerpost-worker-{pool}")
         assert [each["name"] for each in container["ports"]] == ports
         assert ("--grpc-port" in container["args"]) == ("grpc" in ports)
+
+
+def test_keys_of_zeromq_are_mounted_where_it_is_served(helm: Helm) -> None:
+    objects = helm.objects(
+        {
+            "workers": {"cpu": {"zmq": True, "grpc": True}, "other": {}},
+            "zmqKeys": {"secret": "zmq", "clients": "clients.txt"},
+        }
+    )
+    (with_it,) = containers(objects, "fingerpost-worker-cpu")
+    (without,) = containers(objects, "fingerpost-worker-other")
+    folder = "/etc/fingerpost/zmq-keys"
+    keys = ["--zmq-key", f"{folder}/zmq.key", "--zmq-clients", f"{folder}/clients.txt"]
+    option = with_it["args"].index("--zmq-key")
+    assert with_it["args"][option : option + len(keys)] == keys
+    assert {"name": "zmq-keys", "mountPath": folder, "readOnly": True} in with_it["volumeMounts"]
+    volumes = objects["Deployment", "fingerpost-worker-cpu"]["spec"]["template"]["spec"]["volumes"]
+    secret = {"secretName": "zmq", "defaultMode": 0o440}
+    assert {"name": "zmq-keys", "secret": secret} in volumes
+    assert [each["name"] for each in with_it["ports"]] == ["http", "grpc", "zmq"]
+    assert "zmq" not in str(without)
+    policy = objects["NetworkPolicy", "fingerpost-worker"]["spec"]["ingress"]
+    assert [each["ports"][0]["port"] for each in policy] == [8500, 8501, 8502]
 
 
 def test_an_image_that_is_named_stays(helm: Helm) -> None:

@@ -146,6 +146,43 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         cpu(grpc=True, frontEnds=2),
         r"workers\.cpu\.grpc is true, and workers\.cpu\.frontEnds is 2",
     ),
+    "ZeroMQ with front ends": (
+        cpu(zmq=True, frontEnds=2),
+        r"workers\.cpu\.zmq is true, and workers\.cpu\.frontEnds is 2",
+    ),
+    "a socket with front ends": (
+        cpu(frontEnds=2, extraArgs=["--max-batch", "8", "--uds=/run/fingerpost/a.sock"]),
+        r"workers\.cpu\.extraArgs has --uds, and workers\.cpu\.frontEnds is 2",
+    ),
+    "the admin API with front ends": (
+        cpu(
+            frontEnds=2,
+            extraEnv=[
+                {
+                    "name": "FINGERPOST_ADMIN_TOKEN",
+                    "valueFrom": {"secretKeyRef": {"name": "admin", "key": "token"}},
+                }
+            ],
+        ),
+        r"workers\.cpu\.extraEnv has FINGERPOST_ADMIN_TOKEN, and workers\.cpu\.frontEnds is 2",
+    ),
+    "front ends twice": (cpu(extraArgs=["--front-ends", "2"]), "/workers/cpu/extraArgs/0"),
+    "ZeroMQ twice": (
+        cpu(zmq=True, extraArgs=["--zmq-port", "9000"]),
+        r"workers\.cpu\.zmq is true, and workers\.cpu\.extraArgs has --zmq-port",
+    ),
+    "keys of no ZeroMQ": (
+        {"zmqKeys": {"secret": "zmq"}},
+        r"zmqKeys\.secret has an effect only with workers\.NAME\.zmq",
+    ),
+    "clients without keys": (
+        cpu(zmq=True) | {"zmqKeys": {"clients": "clients.txt"}},
+        r"zmqKeys\.clients has an effect only with zmqKeys\.secret",
+    ),
+    "ZeroMQ where clients show certificates": (
+        cpu(zmq=True) | {"tls": {"enabled": True, "mutual": True}},
+        r"workers\.cpu\.zmq is true, and tls\.mutual takes only clients with a certificate",
+    ),
     "no front end": (cpu(frontEnds=0), "/workers/cpu/frontEnds.*minimum: got 0, want 1"),
     "xDS as a number": ({"proxy": {"xds": 12482}}, "/proxy/xds.*got number, want boolean"),
     "xDS twice": (

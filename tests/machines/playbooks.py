@@ -95,7 +95,7 @@ def build_wheelhouse(folder: Path, wheel: Path) -> Path:
     """
     run(
         *_PIP, "download", "--dest", folder / "house", "--python-version", "3.11",
-        "--only-binary", ":all:", f"{wheel}[python,security]", "uv",
+        "--only-binary", ":all:", f"{wheel}[python,security,zmq]", "uv",
     )  # fmt: skip
     (folder / "house" / wheel.name).unlink()
     archive = folder / "wheels.tar"

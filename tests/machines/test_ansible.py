@@ -131,6 +131,14 @@ def version(machine: Machine) -> str:
         ("fingerpost_common_version", "0.2.0", "fingerpost_common_version"),
         ("consul_address", "node-1", "consul_address"),
         ("fingerpost_worker_options", {"grpc_port": 12990}, "needs the extra grpc"),
+        ("fingerpost_worker_options", {"zmq_port": 12690}, "needs the extra zmq"),
+        ("fingerpost_worker_credentials", {"zmq-key": "k"}, "credentials.zmq-key is of use only"),
+        ("fingerpost_worker_options", {"front_ends": 65}, "front_ends is 65: give 1 to 64"),
+        (
+            "fingerpost_worker_options",
+            {"front_ends": 2, "shared_memory": True, "uds": "/run/fingerpost-workers/w.sock"},
+            "fingerpost_worker_options.uds and fingerpost_worker_options.shared_memory",
+        ),
         ("fingerpost_proxy_options", {"xds_port": 12482}, "needs the extra xds"),
     ],
 )

@@ -1,7 +1,7 @@
 """The Ansible collection with all that keeps a cluster safe, on one machine.
 
 Consul denies by default and wants certificates both ways, workers and proxies too; leases are
-signed, and so are registrations; the proxy asks who calls.
+signed, and so are registrations; the proxy asks who calls; ZeroMQ is encrypted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,19 @@ ADDRESS = "10.79.0.1"
 REGISTRY = "consul+https://127.0.0.1:8501"
 TLS = "/etc/consul.d/tls"
 COMMAND = "/opt/fingerpost/bin/fingerpost"
+# One image over ZeroMQ.
+ZEROMQ = """
+import asyncio, sys
+from fingerpost.client import Client, ClientConfig
+from fingerpost.security.tls.config import TlsConfig
+url, ca, cert, key, token, own, workers, image = sys.argv[1:]
+async def main():
+    tls = TlsConfig(ca=ca, cert=cert, key=key, trust_domain="example.org")
+    config = ClientConfig(transport="zmq", zmq_key=own, zmq_workers=workers, wait_for_ready_s=5)
+    async with Client(url, tls=tls, token_file=token, config=config) as client:
+        print("worker", (await client.classify(image, "digits")).address)
+asyncio.run(main())
+"""
 
 
 @dataclass
@@ -94,6 +107,9 @@ def secrets(consul_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Sec
             *(*FINGERPOST, "keys", "init", "--key", folder / f"{name}.key"),
             *("--keys-file", folder / f"{name}-keys.json"),
         )
+    for name in ("worker", "client"):
+        public = run(*FINGERPOST, "keys", "curve", "--key", folder / f"{name}.curve")
+        (folder / f"{name}.public").write_text(public)
     key = run(*FINGERPOST, "caller", "add", "camera", "--callers", folder / "callers.toml")
     (folder / "api-key").write_text(next(word for word in key.split() if word.startswith("fpk_")))
     authority = Authority(folder)
@@ -138,13 +154,14 @@ def site(
         "consul_encrypt": secrets.read("gossip-key"),
         "fingerpost_common_wheel": str(release.wheel),
         "fingerpost_common_wheelhouse": str(wheelhouse),
-        "fingerpost_common_extras": ["python", "security"],
+        "fingerpost_common_extras": ["python", "security", "zmq"],
     }
     with Machines(folder / "machines", 1, layer) as machines:
         (machine,) = machines.all
         for file in (secrets.ca, secrets.client.cert, secrets.client.key):
             machine.copy(file, "/root")
-        machine.copy(secrets.folder / "api-key", "/root")
+        for name in ("api-key", "client.curve", "worker.public"):
+            machine.copy(secrets.folder / name, "/root")
         yield Site(machine, Playbooks(folder / "home", key), secrets, common)
 
 
@@ -188,11 +205,13 @@ def write_whole_inventory(site: Site) -> None:
         {group: [site.machine] for group in groups},
         **site.common,
         fingerpost_worker_registry=REGISTRY,
-        fingerpost_worker_options={"require_lease": True},
+        fingerpost_worker_options={"require_lease": True, "zmq_port": 12690},
         fingerpost_worker_credentials=credentials(secrets, "worker-token")
         | {
             "lease-keys": secrets.read("lease-keys.json"),
             "registration-key": secrets.read("registration.key"),
+            "zmq-key": secrets.read("worker.curve"),
+            "zmq-clients": secrets.read("client.public"),
         },
         fingerpost_worker_doctor_arguments=[
             "--token-file=/root/api-key",
@@ -234,8 +253,24 @@ def test_a_machine_serves_with_all_of_it(site: Site) -> None:
     assert "it asks for a client certificate" in refused
 
 
+def test_zeromq_takes_images_of_the_clients_it_knows(site: Site) -> None:
+    """Its key pair is a credential, as the service's user can read no private key elsewhere."""
+    secrets = site.secrets
+    files = [f"/root/{each.name}" for each in (secrets.ca, secrets.client.cert, secrets.client.key)]
+    python = ("/opt/fingerpost/bin/python3", "-c", ZEROMQ, f"https://{ADDRESS}:12480", *files)
+    public = "/root/worker.public"
+    image = "/root/image.png"
+    said = site.machine.run(*python, "/root/api-key", "/root/client.curve", public, image)
+    assert said.startswith(f"worker {ADDRESS}:")
+    site.machine.run(COMMAND, "keys", "curve", "--key", "/root/stranger.curve")
+    refused = site.machine.run(
+        *(*python, "/root/api-key", "/root/stranger.curve", public, image), check=False
+    )
+    assert "--zmq-clients there" in refused, refused
+
+
 def test_only_root_reads_what_is_secret(site: Site) -> None:
-    for role, secret in (("worker", "registration-key"), ("proxy", "lease-key")):
+    for role, secret in (("worker", "zmq-key"), ("proxy", "lease-key")):
         mode = site.machine.run(
             "stat", "-c", "%a %U", f"/etc/fingerpost/credentials/{role}/{secret}"
         )

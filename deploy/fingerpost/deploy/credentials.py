@@ -36,6 +36,8 @@ CREDENTIALS: Final[Mapping[str, str]] = {
     "tls-cert": "FINGERPOST_TLS_CERT",
     "tls-client-ca": "FINGERPOST_TLS_CLIENT_CA",
     "tls-key": "FINGERPOST_TLS_KEY",
+    "zmq-clients": "FINGERPOST_ZMQ_CLIENTS",
+    "zmq-key": "FINGERPOST_ZMQ_KEY",
 }
 """The environment variable of each credential, by its name."""
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_what_every_service_has(unit: str) -> None:
     assert settings(unit, "EnvironmentFile")[0] == "-/etc/fingerpost/fingerpost.env"
     (credential,) = settings(unit, "LoadCredential")
     assert credential.startswith("fingerpost:/etc/fingerpost/credentials/")
+
+
+@pytest.mark.parametrize("verb", ["try-restart", "stop"])
+def test_the_package_restarts_and_stops_every_service(verb: str) -> None:
+    (line,) = re.findall(rf"systemctl {verb} (.*)$", (FOLDER / "build-deb").read_text(), re.M)
+    patterns = [each for each in shlex.split(line.partition("||")[0]) if "proxy.socket" not in each]
+    instances = [each.replace("@.", "@flowers.") for each in SERVICES]
+    assert [each for each in instances if any(fnmatch(each, one) for one in patterns)] == instances
 
 
 @pytest.mark.parametrize("unit", SERVICES)

@@ -43,9 +43,30 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- $found | uniq | sortAlpha | join "," }}
 {{- end }}
 
-{{- /* Whether a pool of workers serves gRPC. */ -}}
-{{- define "fingerpost.anyGrpc" -}}
-{{- range $name, $pool := .Values.workers }}{{ if not (kindIs "invalid" $pool) }}{{ if dig "grpc" $.Values.workerDefaults.grpc $pool }}yes{{ end }}{{ end }}{{ end }}
+{{- /* Whether a value of a pool of workers is true: root, option. */ -}}
+{{- define "fingerpost.anyPool" -}}
+{{- $option := .option }}
+{{- $default := index .root.Values.workerDefaults $option }}
+{{- range $name, $pool := .root.Values.workers }}{{ if not (kindIs "invalid" $pool) }}{{ if dig $option $default $pool }}yes{{ end }}{{ end }}{{ end }}
+{{- end }}
+
+{{- /* Refuses what several front ends of a worker cannot do: key, pool. */ -}}
+{{- define "fingerpost.checkFrontEnds" -}}
+{{- $key := .key }}
+{{- $count := int .pool.frontEnds }}
+{{- range list "grpc" "zmq" }}
+{{- if index $.pool . }}{{ fail (printf "%s.%s is true, and %s.frontEnds is %d: it needs one process, so leave one of them out" $key . $key $count) }}{{ end }}
+{{- end }}
+{{- range .pool.extraArgs }}
+{{- with regexFind "^--(grpc-port|zmq-port|uds|shared-memory|admin-token-file|callers)(=|$)" . }}
+{{- fail (printf "%s.extraArgs has %s, and %s.frontEnds is %d: it needs one process, so leave one of them out" $key (trimSuffix "=" .) $key $count) }}
+{{- end }}
+{{- end }}
+{{- range .pool.extraEnv }}
+{{- if has .name (list "FINGERPOST_ADMIN_TOKEN" "FINGERPOST_ADMIN_TOKEN_FILE" "FINGERPOST_CALLERS") }}
+{{- fail (printf "%s.extraEnv has %s, and %s.frontEnds is %d: the admin API needs one process, so leave one of them out" $key .name $key $count) }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* The seconds of a duration such as 1h30m. */ -}}
