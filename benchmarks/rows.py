@@ -241,6 +241,19 @@ ROWS = (
         options=("--rounds", "2", "--seconds", "8"),
     ),
     Row(
+        name="overload",
+        module="benchmarks.overload",
+        results=("overload",),
+        title="Overload on slow links",
+        claim="More images than the clients' links carry, or the workers can do, are no harm to "
+        "those that can be answered in time ([why](client.md#what-it-does-by-itself)). Network "
+        "namespaces; 4 clients with slow links, which send JPEGs of 100 KB at random times, at 1, "
+        "2, 4 and 16 times what the cluster can do, each with a deadline of 4 s. First the links "
+        "are the limit, then one worker, and two, which sleep for each image and do half of what "
+        "the links carry.",
+        root=True,
+    ),
+    Row(
         name="growth",
         module="benchmarks.growth",
         results=("growth",),
