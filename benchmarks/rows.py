@@ -95,7 +95,11 @@ ROWS = (
         claim="What a call of gRPC costs a worker with a model that does nothing, compared with a "
         "server of grpcio that reads the message and answers as many bytes: admission, limits, the "
         "message, the engine and the load report against none of them. Processor time of the "
-        "server; 16 calls at a time over one connection.",
+        "server; 16 calls at a time over one connection. grpcio passes on one event after the "
+        "other, so each small image is a batch of its own, and each of the four steps of a call "
+        "runs between grpcio's own work, where it takes some three times as long as in a loop by "
+        "itself. To wait for others to batch with would delay images; to let grpcio read the "
+        "message before the call begins would save it a tenth, and let clients fill the memory.",
     ),
     Row(
         name="front-ends",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXCHANGE_S", "FrontEndService"]
 
-EXCHANGE_S: Final = 5e-4
+EXCHANGE_S: Final = 1e-3
 """Seconds for which what the others have said is used again.
 
 To write and to read the rows takes 15 us, and every answer has a report.
