@@ -95,7 +95,21 @@ ROWS = (
         claim="What a call of gRPC costs a worker with a model that does nothing, compared with a "
         "server of grpcio that reads the message and answers as many bytes: admission, limits, the "
         "message, the engine and the load report against none of them. Processor time of the "
-        "server; 16 calls at a time over one connection.",
+        "server; 16 calls at a time over one connection. grpcio passes on one event after the "
+        "other, so each small image is a batch of its own, and each of the four steps of a call "
+        "runs between grpcio's own work, where it takes some three times as long as in a loop by "
+        "itself. To wait for others to batch with would delay images; to let grpcio read the "
+        "message before the call begins would save it a tenth, and let clients fill the memory.",
+    ),
+    Row(
+        name="front-ends",
+        module="benchmarks.front_ends",
+        results=("front-ends",),
+        title="Front ends",
+        claim="A worker with `--front-ends 2` compared with one process, where the process that "
+        "reads requests is the limit: images of 20 KB over 256 connections, and a model that takes "
+        "128 of them at once and sleeps for 5 ms. On two cores, of which `wrk` and the process "
+        "with the model take a part. What an image costs more is its way to that process.",
     ),
     Row(
         name="worker",
@@ -218,7 +232,9 @@ ROWS = (
         claim="8-bit integers make a network faster, and keep its answers: MobileNetV2, trained on "
         "handwritten digits, made by `fingerpost model quantize` and by TensorFlow's converter. "
         "*Agreement* is the share of 359 held-out images whose best label is that of the "
-        "SavedModel. TensorFlow itself runs no INT8 on a CPU: LiteRT does.",
+        "SavedModel. TensorFlow itself runs no INT8 on a CPU: LiteRT does. The last four columns "
+        "are the parts of what a worker's image costs: samples of its processor time, by the "
+        "library that ran.",
     ),
     Row(
         name="routing",
@@ -229,6 +245,19 @@ ROWS = (
         "[routing.md](routing.md) has the simulations: more policies, larger clusters, failures "
         "and overload.",
         options=("--rounds", "2", "--seconds", "8"),
+    ),
+    Row(
+        name="overload",
+        module="benchmarks.overload",
+        results=("overload",),
+        title="Overload on slow links",
+        claim="More images than the clients' links carry, or the workers can do, are no harm to "
+        "those that can be answered in time ([why](client.md#what-it-does-by-itself)). Network "
+        "namespaces; 4 clients with slow links, which send JPEGs of 100 KB at random times, at 1, "
+        "2, 4 and 16 times what the cluster can do, each with a deadline of 4 s. First the links "
+        "are the limit, then one worker, and two, which sleep for each image and do half of what "
+        "the links carry.",
+        root=True,
     ),
     Row(
         name="growth",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["CLIENTS", "WAYS", "Cluster", "cluster"]
+__all__ = ["CLIENTS", "WAYS", "Cluster", "cluster", "wait_inside"]
 
 CLIENTS = 4
 # How images can reach the workers; the relay and what follows it carry them through the hub.
@@ -144,10 +144,16 @@ class Cluster:
         )
 
     def _wait(self, host: str, url: str) -> None:
-        """Asked from within, because this process stands on no host of the network."""
-        subprocess.run(
-            [*self._network.inside(host), sys.executable, "-c", _WAIT, url], check=True, timeout=120
-        )
+        wait_inside(self._network.inside(host), url)
+
+
+def wait_inside(inside: list[str], url: str) -> None:
+    """Wait until a URL answers; asked from a host, as this process stands on none of them.
+
+    Args:
+        inside: the words before a command that runs there: `Network.inside`.
+    """
+    subprocess.run([*inside, sys.executable, "-c", _WAIT, url], check=True, timeout=120)
 
 
 @contextmanager

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.client.routing import Balancer, Budget, Pick, RoutingConfig, make_policy
+from fingerpost.client.routing import Balancer, Budget, Pick, make_policy
 from fingerpost.client.routing.line import WaitingLine
-from fingerpost.registry import LoadReport, WorkerState
+from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot, WorkerState
 from fingerpost.registry.moving_average import ewma, time_weight
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.serving.oldest_first import OldestFirst
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from benchmarks.routing.scenario import Scenario
 
-__all__ = ["NO_WORKERS", "Client", "Link", "Request", "Worker"]
+__all__ = ["NO_WORKERS", "Client", "Link", "Request", "Worker", "snapshot_of"]
 
 NO_WORKERS: Final[frozenset[str]] = frozenset()
 _LEAST: Final = 0.05  # of a worker's average of its answers
@@ -52,9 +54,13 @@ class Request:
 class Client:
     """The state of one client; in production that of `Dispatcher`, `Service` and `Prober`."""
 
-    __slots__ = ("asked", "balancer", "budget", "line", "mb", "reported_at", "seconds", "timer")
+    __slots__ = (
+        *("asked", "balancer", "budget", "line", "link", "mb", "reported_at", "seconds", "timer"),
+    )
 
-    def __init__(self, config: RoutingConfig) -> None:
+    def __init__(self, scenario: Scenario) -> None:
+        config, mb_per_s = scenario.routing, scenario.client_mb_per_s
+        self.link = Link(mb_per_s) if mb_per_s else None
         self.balancer = Balancer(make_policy(config), config)
         self.budget = Budget(config.retries)
         self.timer = False
@@ -74,15 +80,19 @@ class Client:
 
 
 class Link:
-    """A worker's link, which uploads share evenly, as with TCP."""
+    """The link of a worker, or of a client, which uploads share evenly, as with TCP.
 
-    __slots__ = ("_at", "_count", "_each_mb", "_mb_per_s", "_uploads")
+    Attributes:
+        changes: how often an upload began or ended; counted by the simulation.
+    """
+
+    __slots__ = ("_at", "_count", "_each_mb", "_mb_per_s", "_uploads", "changes")
 
     def __init__(self, mb_per_s: float) -> None:
         self._mb_per_s = mb_per_s
         self._at = self._each_mb = 0.0  # by `_at`, this much of each upload has arrived
         self._uploads: list[tuple[float, int, Any]] = []
-        self._count = 0
+        self._count = self.changes = 0
 
     @property
     def busy(self) -> bool:
@@ -107,6 +117,16 @@ class Link:
         self._go_on(now)
         return heappop(self._uploads)[2]
 
+    def cancel(self, now: float, what: Any) -> bool:
+        """End an upload that is cut off; False if it was none."""
+        left = [each for each in self._uploads if each[2] != what]
+        if len(left) == len(self._uploads):
+            return False
+        self._go_on(now)
+        heapify(left)
+        self._uploads = left
+        return True
+
     def _go_on(self, now: float) -> None:
         if self._uploads:
             self._each_mb += (now - self._at) * self._mb_per_s / len(self._uploads)
@@ -117,7 +137,7 @@ class Worker:
     """A simulated worker: a queue, and the images that it works on."""
 
     __slots__ = (
-        *("batcher", "busy", "factor", "latency", "link", "link_changes", "mb", "mode"),
+        *("batcher", "busy", "factor", "latency", "link", "mb", "mode"),
         "oldest_first",
         *("queue", "rif", "sampled_at", "seq", "slots", "speed"),
     )
@@ -135,7 +155,7 @@ class Worker:
         self.link = Link(mb_per_s)
         self.factor = 1.0
         self.mode = "up"
-        self.busy = self.link_changes = self.rif = self.seq = 0
+        self.busy = self.rif = self.seq = 0
         self.latency = self.mb = self.sampled_at = 0.0
         self.oldest_first = OldestFirst()
         self.queue: deque[Request] = deque()
@@ -181,6 +201,10 @@ class Worker:
         request.retry_after_s = self.oldest_first.refused(waited_s, queue_s, now)
         return True
 
+    def message_s(self, scenario: Scenario) -> float:
+        """Seconds for a message to it, which waits behind the uploads on its link."""
+        return scenario.rtt_s / 2 + (scenario.link_delay_s if self.link.busy else 0.0)
+
     def take(self, limit: int) -> list[Any]:
         """Up to so many images of the queue, without those whose clients have gone."""
         taken: list[Any] = []
@@ -191,3 +215,19 @@ class Worker:
             else:
                 taken.append(argument)
         return taken
+
+
+def snapshot_of(listed: Iterable[int], index: int, now: float) -> Snapshot:
+    """What the registry says while workers of these numbers are listed."""
+    instances = tuple(
+        Instance(
+            id=str(number),
+            service="m",
+            host="10.0.0.1",
+            ports={"http": 1 + number},
+            models=(ModelInfo(name="m", versions=("1",)),),
+            boot_id=1,
+        )
+        for number in sorted(listed)
+    )
+    return Snapshot(service="m", instances=instances, known=True, index=index, taken_at=now)

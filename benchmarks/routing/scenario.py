@@ -56,6 +56,8 @@ class Scenario:
         concurrent_batches: batches that such a worker runs at once, each at full speed.
         size_spread: sigma of a lognormal distribution of image sizes; 0 for equal ones.
         mb_per_s: bandwidth of the workers' links, in turn.
+        client_mb_per_s: bandwidth of each client's link, which is then the only one; 0 for none. An
+            upload there ends at its deadline.
         link_delay_s: the delay of a message to a worker whose link uploads are using.
         antagonists: speeds that each machine changes between, as other programs use it.
         antagonist_s: the average time between such changes.
@@ -78,6 +80,7 @@ class Scenario:
     image_mb: float = 0.5
     size_spread: float = 0.0
     mb_per_s: Sequence[float] = (1000.0,)
+    client_mb_per_s: float = 0.0
     link_delay_s: float = 0.0
     antagonists: Sequence[float] = ()
     antagonist_s: float = 5.0

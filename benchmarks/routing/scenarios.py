@@ -24,6 +24,8 @@ __all__ = [
     "POLICIES",
     "RAMP",
     "SLOWED",
+    "SLOW_LINKS",
+    "SLOW_LINKS_BATCHES",
     "SPREAD",
     "TESTBED",
     "TWO_SLOW",
@@ -120,6 +122,20 @@ LINKS: Final = Scenario(
     warmup_s=6.0,
     timeout_s=100.0,
 )
+# Each client's link of 20 Mbit/s carries 25 images a second; `load` is relative to that, with
+# deadlines of 2 s. In batches an image is 0.2 s at the worker.
+SLOW_LINKS: Final = Scenario(
+    clients=4,
+    speeds=(1.0,),
+    slots=1,
+    service_s=0.01,
+    steady=True,
+    image_mb=0.1,
+    client_mb_per_s=2.5,
+    timeout_s=2.0,
+    duration_s=14.0,
+)
+SLOW_LINKS_BATCHES: Final = replace(SLOW_LINKS, slots=32, batch_s=(0.2, 0.001), service_s=0.2)
 # A sixteenth worker joins fifteen.
 JOINING: Final = Scenario(
     clients=4,

@@ -20,10 +20,11 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
-from benchmarks.routing.parties import NO_WORKERS, Client, Request, Worker
+from benchmarks.routing import parties
+from benchmarks.routing.parties import NO_WORKERS, Client, Link, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
-from fingerpost.client.routing import Candidate, Outcome, Pick, RetryAt
-from fingerpost.registry import Instance, ModelInfo, ModelReference, Snapshot
+from fingerpost.client.routing import Outcome, Pick, RetryAt
+from fingerpost.registry import ModelReference
 from fingerpost.registry.moving_average import ewma
 
 __all__ = ["simulate"]
@@ -48,7 +49,7 @@ class _Simulation:
             for index, speed in enumerate(scenario.speeds)
         ]
         self.capacity = scenario.capacity
-        self.clients = [Client(scenario.routing) for _ in range(scenario.clients)]
+        self.clients = [Client(scenario) for _ in range(scenario.clients)]
         self.waiting: deque[Request] = deque()  # in the order of their deadlines
         self.listed = set(range(len(self.workers)))
         self.listed -= {each.worker for each in scenario.events if each.mode == "joining"}
@@ -79,20 +80,7 @@ class _Simulation:
         heappush(self.heap, (time, self.count, action, argument))
 
     def announce(self) -> None:
-        instances = tuple(
-            Instance(
-                id=str(index),
-                service="m",
-                host="10.0.0.1",
-                ports={"http": 1 + index},
-                models=(ModelInfo(name="m", versions=("1",)),),
-                boot_id=1,
-            )
-            for index in sorted(self.listed)
-        )
-        view = Snapshot(
-            service="m", instances=instances, known=True, index=self.count + 1, taken_at=self.now
-        )
+        view = parties.snapshot_of(self.listed, self.count + 1, self.now)
         for client in self.clients:
             client.balancer.update(view, self.now)
 
@@ -180,14 +168,10 @@ class _Simulation:
         for each in found:
             client.asked.add(each.id)
             asked_at = self.now, each.in_flight
-            self.at(self.now + self.message_s(each), self.probed, (client, each, request, asked_at))
+            message_s = self.workers[int(each.id)].message_s(self.scenario)
+            self.at(self.now + message_s, self.probed, (client, each, request, asked_at))
         self.result.probes += len(found)
         return len(found)
-
-    def message_s(self, to: Candidate) -> float:
-        """Seconds for a message to a worker: it waits behind the uploads on its link."""
-        link = self.workers[int(to.id)].link
-        return self.half_s + (self.scenario.link_delay_s if link.busy else 0.0)
 
     def probed(self, argument: Any) -> None:
         worker = self.workers[int(argument[1].id)]
@@ -220,26 +204,32 @@ class _Simulation:
             client.line.join(request.born, request)
             return
         balancer, now = request.client.balancer, self.now
-        made = balancer.pick(_MODEL, tried=request.tried, now=now, rng=self.chance)
-        waits = isinstance(made, RetryAt) and made.overloaded
+        mb, deadline = request.mb, request.born + self.scenario.timeout_s
+        made = balancer.pick(
+            _MODEL, tried=request.tried, now=now, rng=self.chance, mb=mb, deadline=deadline
+        )
+        late = isinstance(made, RetryAt) and made.until == inf
+        waits = isinstance(made, RetryAt) and made.overloaded and not late
         request.called = False
         if called and not waits:
             client.line.done()
             self.wake(client)
-        if isinstance(made, Pick):
+        if late:
+            self.end(request, error=True)
+        elif isinstance(made, Pick):
             request.attempts += 1
             request.pick = made
             self.result.sent[int(made.endpoint.id)].append(now)
             self.at(now + self.half_s, self.reach, (request, made))
-            return
-        request.tried = NO_WORKERS
-        until = made.until if isinstance(made, RetryAt) else now
-        if waits:
-            client.line.join(request.born, request, again=called)
-            self.at(until, self.wake, client)
-            return
-        wait_s = self.scenario.routing.retries.backoff_s(request.attempts, self.chance)
-        self.at(until + wait_s, self.attempt, request)
+        else:
+            request.tried = NO_WORKERS
+            until = now if made is None else made.until
+            if waits:
+                client.line.join(request.born, request, again=called)
+                self.at(until, self.wake, client)
+            else:
+                wait_s = self.scenario.routing.retries.backoff_s(request.attempts, self.chance)
+                self.at(until + wait_s, self.attempt, request)
 
     def wake(self, client: Client) -> None:
         """There may be a place: let the request that has waited longest try."""
@@ -253,7 +243,16 @@ class _Simulation:
             if not request.done and now < inf:
                 self.end(request, error=True)
                 if request.pick is not None:
-                    request.pick.release(Outcome.FAILED, now=now, rng=self.chance)
+                    cut_off = self.cut_off(request, request.pick)
+                    request.pick.release(Outcome.FAILED, now=now, rng=self.chance, cut_off=cut_off)
+
+    def cut_off(self, request: Request, made: Pick) -> bool:
+        """Whether a request that ends now is in its upload, which ends on a client's link."""
+        link = request.client.link
+        if link is not None and link.cancel(self.now, (request, made)):
+            self.workers[int(made.endpoint.id)].rif -= 1
+            self.watch(link)
+        return request.started < made.at
 
     def end(self, request: Request, *, error: bool) -> None:
         request.done = True
@@ -323,21 +322,22 @@ class _Simulation:
         else:
             worker.rif += 1
             request.queue = max(1.0, worker.rif / worker.slots)
-            worker.link.add(self.now, request.mb, (request, made))
-            self.watch(worker)
+            link = request.client.link or worker.link
+            link.add(self.now, request.mb, (request, made))
+            self.watch(link)
 
-    def watch(self, worker: Worker) -> None:
+    def watch(self, link: Link) -> None:
         """Schedule the end of the next upload, which others that come or end before change."""
-        worker.link_changes += 1
-        ends_at = worker.link.ends_at(self.now)
+        link.changes += 1
+        ends_at = link.ends_at(self.now)
         if ends_at < inf:
-            self.at(ends_at, self.end_upload, (worker, worker.link_changes))
+            self.at(ends_at, self.end_upload, (link, link.changes))
 
     def end_upload(self, argument: Any) -> None:
-        worker, number = argument
-        if number == worker.link_changes:
-            arrived = worker.link.end(self.now)
-            self.watch(worker)
+        link, number = argument
+        if number == link.changes:
+            arrived = link.end(self.now)
+            self.watch(link)
             self.uploaded(arrived)
 
     def uploaded(self, argument: Any) -> None:

@@ -5,6 +5,8 @@ reads it, in short turns. And a worker with the fastest that agrees with the ori
 the held-out digits, against one with the ONNX model of FP32, in turn: JPEGs of 640 KB, and small
 ones, which are decoded in next to no time.
 
+Where the worker's time goes is sampled afterwards, where there is `perf`.
+
 What is compared is processor time for an image, which other load on the machine hardly changes:
 where all cores are busy, it decides the rate.
 """
@@ -15,8 +17,11 @@ import argparse
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -24,6 +29,7 @@ from benchmarks.harness.environments import installed
 from benchmarks.harness.load import post
 from benchmarks.harness.pictures import photo
 from benchmarks.harness.processes import cpu_s
+from benchmarks.harness.profile import shares
 from benchmarks.harness.results import Goal, in_turn, report
 from benchmarks.runtimes.networks import digits, formats, run_by
 from benchmarks.worker.mobilenet import fingerpost
@@ -38,6 +44,9 @@ from fingerpost.worker.tools.bench import (
 )
 from fingerpost.worker.tools.sample_images import image_files
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _BATCHES = (1, 16)
 _AGREEMENT = 0.99
 _ONNX = "ONNX, FP32"
@@ -47,6 +56,13 @@ _NO_VNNI = (
     "VNNI does in one."
 )
 _GAIN = 1.5
+# Of a worker's processor time, by the library that ran: what each part is, in ms an image.
+_PARTS = {
+    "model, ms": ("onnxruntime", "openvino", "tbb", "LiteRt", "litert", "[JIT]"),
+    "decoding, ms": ("libjpeg", "_imaging", "multiarray"),
+    "kernel, ms": ("[kernel",),
+}
+_REST = "Python and the rest, ms"
 
 
 def main() -> int:
@@ -120,8 +136,14 @@ def main() -> int:
         notes.append(
             f"Of {whole:.1f} ms of processor time that {size} take with ONNX in FP32, "
             f"decoding takes {decoding:.1f} and the model {model:.1f}, each alone. A model "
-            f"that took no time would give {whole / (whole - model):.2g} times the rate."
+            f"that took no time would give {whole / (whole - model):.2g} times the rate, and "
+            f"one that takes the {fastest.cpu_ms:.1f} ms of the fastest "
+            f"{whole / (whole - model + fastest.cpu_ms):.2f} times."
         )
+        for name, served in ((first, made[_ONNX]), (second, chosen)):
+            parts = _profile(served, picture, given.worker_seconds)
+            cost = rates[name]["CPU ms/image"]
+            figures[name].update({each: share * cost for each, share in parts.items()})
     if "vnni" not in _instructions():
         notes.append(_NO_VNNI)
     kept = report(
@@ -145,19 +167,39 @@ def main() -> int:
     return 0 if kept else 1
 
 
-def _worker(model: Path, picture: Path, seconds: float) -> dict[str, float]:
-    """A worker under a load of 16 connections: its rate, its latency, and what an image costs."""
+@contextmanager
+def _warm(model: Path, picture: Path) -> Iterator[tuple[str, int]]:
+    """The URL and the process id of a worker that has had some seconds of the load."""
     with fingerpost(model) as url:
         (worker,) = [
             each
             for each in psutil.Process().children(recursive=True)
             if str(model) in each.cmdline()
         ]
-        post(url, picture, connections=16, seconds=3, least=0)  # warm
-        began = cpu_s(worker.pid)
+        post(url, picture, connections=16, seconds=3, least=0)
+        yield url, worker.pid
+
+
+def _worker(model: Path, picture: Path, seconds: float) -> dict[str, float]:
+    """A worker under a load of 16 connections: its rate, its latency, and what an image costs."""
+    with _warm(model, picture) as (url, pid):
+        began = cpu_s(pid)
         load = post(url, picture, connections=16, seconds=seconds)
-        cost = (cpu_s(worker.pid) - began) / load.requests
+        cost = (cpu_s(pid) - began) / load.requests
     return {"images/s": load.per_s, "p50 ms": load.p50_ms, "CPU ms/image": cost * 1000}
+
+
+def _profile(model: Path, picture: Path, seconds: float) -> dict[str, float]:
+    """The share of each part in the worker's processor time, under the same load, by samples."""
+    with _warm(model, picture) as (url, pid), ThreadPoolExecutor(1) as beside:
+        load = beside.submit(post, url, picture, connections=16, seconds=seconds + 1)
+        found = shares(pid, seconds)
+        load.result()
+    parts = dict.fromkeys([*_PARTS, _REST], 0.0) if found else {}
+    for library, share in found.items():
+        part = next((name for name, of in _PARTS.items() if any(x in library for x in of)), _REST)
+        parts[part] += share
+    return parts
 
 
 def _name(each: Measurement, kinds: dict[str, str]) -> str:

@@ -77,7 +77,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Remove the `::` of docstrings, which announces a block of code and is no Markdown."""
+    """Remove the `::` of docstrings, which announces a block of code and is not Markdown."""
     return html.replace("<p>::</p>", "")
 
 

@@ -22,6 +22,7 @@ from fingerpost.client.wire import (
     ResolvedInstance,
     ServiceEntry,
     ServicesAnswer,
+    TimingsMs,
 )
 from fingerpost.errors import FingerpostError, NoWorker, UnknownService
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
@@ -66,6 +67,7 @@ class Worker:
         self.aliases = aliases or {}
         self.server = Server(self._serve)
         self.behave: Handler | None = None
+        self.timings: TimingsMs | None = None
         self.state = WorkerState.READY
         self.requests: list[str] = []
         self.deadlines_ms: list[int] = []
@@ -116,7 +118,7 @@ class Worker:
         answer = ClassifyAnswer(
             model="digits",
             version=self.version,
-            results=(ImageAnswer(name="data", predictions=predictions),),
+            results=(ImageAnswer(name="data", predictions=predictions, timings_ms=self.timings),),
         )
         return web.Response(body=msgspec.json.encode(answer), headers=self.load())
 

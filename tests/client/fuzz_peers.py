@@ -63,7 +63,7 @@ def answer_of(seed: int) -> bytes:
     out = bytearray(rng.choice((*_SOUND, *_SOUND, *_SOUND, *FIXED.values(), *endless)))
     body_at = out.find(b"\r\n\r\n") + 4
     for _ in range(rng.choice((0, 1, 1, 2, 5))):
-        # Mostly in the body, because almost every change of the head is no HTTP any more.
+        # Mostly in the body, because almost every change of the head makes it invalid HTTP.
         start = body_at if rng.random() < 0.8 else 0
         at = rng.randrange(min(start, len(out)), len(out) + 1)
         match rng.randrange(4):

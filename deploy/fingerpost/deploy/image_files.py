@@ -120,7 +120,7 @@ class ImageFiles:
             if path.name.startswith("."):
                 self.hidden += 1
             elif path.is_dir():
-                # As `Path.rglob`, so that a link to a folder above is no endless search.
+                # As `Path.rglob`, so that a link to a folder above makes no endless search.
                 yield from () if path.is_symlink() else self._files(path)
             elif path.is_file():
                 yield path

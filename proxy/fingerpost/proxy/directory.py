@@ -296,7 +296,7 @@ class Directory:
         """Forget the services that vanished long ago, or that were only on disk."""
         listed = catalog.view
         if listed is None or listed.from_disk or catalog.error is not None:
-            return  # an outage is no news about any service
+            return  # an outage says nothing about any service
         present = {*self._present(), *self._kept}
         self._only_on_disk -= set(listed.services)
         vanished = [

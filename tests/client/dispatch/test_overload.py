@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from tests.support.paced import paced_socket
 from tests.support.waiting import until
 
+from fingerpost.client.transport import opener
+from fingerpost.client.wire import TimingsMs
 from fingerpost.errors import DeadlineExceeded, Overloaded
 
 _IMAGE_S = 0.02
@@ -133,3 +136,41 @@ async def test_a_wait_beyond_the_deadline_is_refused_at_once(cluster):
     with pytest.raises(DeadlineExceeded):
         await client.classify(b"1", "digits", timeout_s=10.0)
     assert len(worker.requests) == 1
+
+
+async def test_images_that_a_slow_link_cannot_carry_in_time_are_not_sent(cluster, monkeypatch):
+    """None is held back before one was cut off at its deadline during its upload."""
+    [worker] = await cluster.workers("one")
+    worker.timings = TimingsMs(decode=0.0, queue=0.0, inference=0.0)
+    monkeypatch.setattr(opener, "_socket", lambda info: paced_socket(50_000, *info[:3]))
+    client = await cluster.client(worker)
+
+    async def send(images: int) -> list[str]:
+        calls = (client.classify(bytes(400_000), "digits", timeout_s=1.0) for _ in range(images))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in ends} == {DeadlineExceeded}
+        return [str(each) for each in ends]
+
+    assert not [each for each in await send(4) if "not sent" in each]
+    await send(4)  # of these it learns the link's rate
+    assert [each for each in await send(8) if "not sent" in each]
+
+
+async def test_a_worker_that_takes_no_bytes_is_not_a_slow_link(cluster):
+    [worker] = await cluster.workers("one")
+    gate = asyncio.Event()
+
+    async def asleep(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.pause_reading()
+        await gate.wait()
+        return await worker.answer(request)
+
+    worker.behave = asleep
+    client = await cluster.client(worker)
+    for _ in range(3):
+        calls = (client.classify(bytes(8_000_000), "digits", timeout_s=1.0) for _ in range(4))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in ends} == {DeadlineExceeded}
+        assert not [each for each in ends if "not sent" in str(each)]
+    gate.set()

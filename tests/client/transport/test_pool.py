@@ -18,7 +18,7 @@ from fingerpost.errors import Unreachable
 REPORT = b'{"rif":0,"slots":1,"state":1,"boot_id":1,"seq":1}'
 
 
-class Gate:
+class HeldPeer:
     """Answers every request once it is let go; images in `bodies`, as they came."""
 
     def __init__(self) -> None:
@@ -46,45 +46,45 @@ async def test_many_share_a_few_connections():
 
 
 async def test_who_waits_longest_is_next_and_who_leaves_takes_no_place():
-    gate = Gate()
-    async with Peer(gate) as peer, Sender(connections_per_worker=1) as sender:
+    held = HeldPeer()
+    async with Peer(held) as peer, Sender(connections_per_worker=1) as sender:
         calls = [asyncio.create_task(sender.send(peer.address, b"%d" % n)) for n in range(40)]
-        await until(lambda: gate.bodies)
+        await until(lambda: held.bodies)
         for call in calls[10:30]:
             call.cancel()
-        gate.open.set()
+        held.open.set()
         replies = await asyncio.gather(*calls, return_exceptions=True)
         assert [isinstance(each, asyncio.CancelledError) for each in replies].count(True) == 20
-        assert list(map(int, gate.bodies)) == [*range(10), *range(30, 40)]
+        assert list(map(int, held.bodies)) == [*range(10), *range(30, 40)]
         assert peer.connections == 1
 
 
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_place_that_is_promised_to_one_who_leaves_is_the_next_ones(steps):
     """The first is cancelled, and the second with it, or some steps of the loop later."""
-    gate = Gate()
-    async with Peer(gate) as peer, Sender(connections_per_worker=1) as sender:
+    held = HeldPeer()
+    async with Peer(held) as peer, Sender(connections_per_worker=1) as sender:
         calls = [asyncio.create_task(sender.send(peer.address, b"%d" % n)) for n in range(4)]
-        await until(lambda: gate.bodies)
+        await until(lambda: held.bodies)
         calls[0].cancel()
         for _ in range(steps):
             await asyncio.sleep(0)
         calls[1].cancel()
-        gate.open.set()
+        held.open.set()
         for call in calls[2:]:
             assert (await call).outcome is Outcome.ANSWERED
         assert peer.most_open <= 2  # the peer may learn of the end a moment later
 
 
 async def test_a_question_for_the_load_waits_behind_no_image():
-    gate = Gate()
-    async with Peer(gate) as peer, Sender(connections_per_worker=1) as sender:
+    held = HeldPeer()
+    async with Peer(held) as peer, Sender(connections_per_worker=1) as sender:
         calls = [asyncio.create_task(sender.send(peer.address, b"%d" % n)) for n in range(3)]
-        await until(lambda: gate.bodies)
+        await until(lambda: held.bodies)
         assert (await sender.transport.load(peer.address)).slots == 1
         assert peer.connections == 2
         await until(lambda: peer.open == 1)
-        gate.open.set()
+        held.open.set()
         await asyncio.gather(*calls)
         assert (await sender.transport.load(peer.address)).slots == 1
         assert peer.connections == 2
@@ -136,11 +136,11 @@ async def test_but_only_once(monkeypatch):
 
 
 async def test_idle_connections_are_closed_after_a_while(monkeypatch):
-    gate = Gate()
-    gate.open.set()
+    held = HeldPeer()
+    held.open.set()
     monkeypatch.setattr("fingerpost.client.transport.pool._MAX_IDLE_S", 0.05)
     monkeypatch.setattr("fingerpost.client.transport.pool._EVICT_EVERY_S", 0.01)
-    async with Peer(gate) as peer, Sender() as sender:
+    async with Peer(held) as peer, Sender() as sender:
         await asyncio.gather(*(sender.send(peer.address) for _ in range(5)))
         assert peer.most_open == 5
         while peer.open > 1:  # one is enough, and so is always the same

@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import signal
+import subprocess
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -18,9 +20,14 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from fingerpost.client import Client
+from fingerpost.security.caller import ANYBODY
+from fingerpost.security.keys import SigningKey
+from fingerpost.security.leases.config import LeaseConfig
+from fingerpost.security.leases.signer import LeaseSigner
+from tests.support.leases import lease
 from tests.support.pictures import save
 from tests.support.ports import free_port
-from tests.support.processes import Process, Processes, get_json
+from tests.support.processes import FINGERPOST, Process, Processes, get_json
 from tests.support.sleeper import Sleeper
 from tests.support.waiting import until, until_blocking
 
@@ -43,11 +50,11 @@ class Place:
         self.url = f"http://127.0.0.1:{self.port}"
         self.worker = self.start()
 
-    def start(self) -> Process:
+    def start(self, *options: str) -> Process:
         worker = self.processes.worker(
             self.registry,
             self.model.folder,
-            *("--port", self.port, "--front-ends", 2, "--lease", 0.1),
+            *("--port", self.port, "--front-ends", 2, "--lease", 0.1, *options),
         )
         until_blocking(self.ready, "it is ready", within_s=START_S, every_s=0.1)
         return worker
@@ -163,7 +170,7 @@ async def test_a_front_end_that_is_killed_costs_no_image(place: Place, client: C
 
     async def classify(name: str) -> None:
         nonlocal done
-        result = await client.classify(IMAGES[name], "colours")
+        result = await client.classify(IMAGES[name], "colours", timeout_s=START_S)
         assert result.predictions[0].label == name
         done += 1
 
@@ -199,9 +206,30 @@ def test_sigterm_drains_all_front_ends(place: Place) -> None:
     assert get_json(f"{place.registry}/v1/health/service/colours") == []
 
 
-def test_front_ends_end_with_the_process_that_has_the_models(place: Place) -> None:
+def test_each_front_end_asks_for_a_lease(place: Place, tmp_path: Path) -> None:
+    key = tmp_path / "lease.key"
+    made = [*FINGERPOST, "keys", "init", "--key", str(key), "--registry", place.registry]
+    subprocess.run(made, check=True, timeout=60, capture_output=True)
+    signing = SigningKey.decode(key.read_bytes(), key)
+    signer = LeaseSigner(lambda: signing, LeaseConfig(), time.time)
+    token = signer.sign(ANYBODY, "colours").token
     place.model.pace(0.001)
-    place.worker = place.start()  # on the same port
+    place.worker = place.start("--require-lease")
+    with ExitStack() as stack:
+        connections = [each[0] for each in place.connections(stack).values()]
+        assert len(connections) == 2
+        for connection in connections:
+            for shown, status in ((None, 401), (lease("colours"), 401), (token, 200), (token, 200)):
+                headers = {} if shown is None else {"Authorization": f"Bearer {shown}"}
+                connection.request("POST", "/v1/classify/colours", IMAGES["green"], headers)
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == status, "a lease of another key is none"
+
+
+def test_front_ends_end_with_the_process_that_has_the_models(place: Place) -> None:
+    if not place.ready():
+        place.worker = place.start()  # on the same port
     fronts = place.fronts()
     assert len(fronts) == 2
     place.worker.signal(signal.SIGKILL)

@@ -82,7 +82,7 @@ def messages(ports: Ports) -> Iterator[ZmqRequests]:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """aiohttp logs what is no HTTP with a traceback each; not what this is about."""
+    """aiohttp logs a traceback for each request that is not HTTP, which does not matter here."""
     log = logging.getLogger("aiohttp.server")
     log.disabled = True
     yield

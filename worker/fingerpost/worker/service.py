@@ -57,8 +57,9 @@ __all__ = ["WorkerService"]
 
 # What operators and programs on the worker's host use.
 _NOT_FOR_PAGES: Final = ("/v1/admin", "/v2/repository/models", "/v2/systemsharedmemory")
-# Seconds for which a forecast is used again: the answers of one batch are written together.
-_FORECAST_S: Final = 5e-4
+# Seconds for which a forecast is used again: the answers of one batch are written together, and one
+# takes as long as a fifth of a small image.
+_FORECAST_S: Final = 1e-3
 
 
 class WorkerService:

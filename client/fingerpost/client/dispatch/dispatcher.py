@@ -168,7 +168,13 @@ class Dispatcher:
                 continue
             owed_bytes, unpaid_bytes = unpaid_bytes, None
             pick = service.balancer.pick(
-                call.reference, tried=tried, now=now, rng=self._rng, key=call.sticky
+                call.reference,
+                tried=tried,
+                now=now,
+                rng=self._rng,
+                key=call.sticky,
+                mb=body_bytes / 1e6,
+                deadline=call.deadline,
             )
             waits = isinstance(pick, RetryAt) and pick.overloaded
             if called and not waits:

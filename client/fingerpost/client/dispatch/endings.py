@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from fingerpost.client.routing import Outcome
@@ -37,9 +38,15 @@ def left_out(call: Call, *, wait_s: float, left_s: float) -> DeadlineExceeded:
     """The error of a call before its deadline: until then no worker takes it.
 
     Args:
-        wait_s: until the first worker may be asked again.
+        wait_s: until the first worker may be asked again; infinite if the image would not arrive.
         left_s: until the deadline.
     """
+    if wait_s == inf:
+        return DeadlineExceeded(
+            f"{call.reference}: not sent: with the images that are on their way, it would not "
+            f"arrive before its deadline, which is in {left_s:.3g} s; send fewer at a time, or "
+            "give more time (timeout_s)"
+        )
     last = "" if call.last_error is None else f"; the last one failed: {call.last_error}"
     return DeadlineExceeded(
         f"{call.reference}: not before the deadline, which is in {left_s:.3g} s: all workers have "

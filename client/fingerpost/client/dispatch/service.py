@@ -157,6 +157,7 @@ class Service:
             worker_s=worker_s,
             # Servers that limit rates send no load report, or say so.
             backpressure=reply is not None and reply.report is not None and not rate_limited,
+            cut_off=outcome is Outcome.FAILED and attempt.held_up,
         )
         if reply is not None and reply.report is not None and self._route.own_load:
             self._report(endpoint, reply.report, outcome, now)

@@ -4,7 +4,7 @@ A `Balancer` has an `Endpoint` for each worker of a service, and asks a `Policy`
 those that are usable. Nothing here does I/O: time and randomness are arguments.
 """
 
-from fingerpost.client.routing.balancer import Balancer, Pick, RetryAt
+from fingerpost.client.routing.balancer import Balancer, Pick
 from fingerpost.client.routing.budget import Budget
 from fingerpost.client.routing.config import (
     EjectionConfig,
@@ -30,6 +30,7 @@ from fingerpost.client.routing.policies.round_robin import RoundRobin
 from fingerpost.client.routing.policies.weighted_round_robin import WeightedRoundRobin
 from fingerpost.client.routing.policy import Candidate, Policy
 from fingerpost.client.routing.probing import Probing
+from fingerpost.client.routing.retry_at import RetryAt
 
 __all__ = [
     "C3",

@@ -6,22 +6,25 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.routing.endpoint import Endpoint
+from fingerpost.client.routing.group import Group
 from fingerpost.client.routing.image_size import ImageSize
+from fingerpost.client.routing.outcome import Outcome
 from fingerpost.client.routing.probing import Probing
+from fingerpost.client.routing.retry_at import RetryAt
 from fingerpost.client.routing.slow_start import SlowStart
 from fingerpost.client.routing.sticky import Sticky
 from fingerpost.client.routing.subset import subset
+from fingerpost.client.routing.upload_limit import UploadLimit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from random import Random
 
     from fingerpost.client.routing.config import RoutingConfig
-    from fingerpost.client.routing.outcome import Outcome
     from fingerpost.client.routing.policy import Policy
     from fingerpost.registry import LoadReport, ModelReference, Snapshot
 
-__all__ = ["Balancer", "Pick", "RetryAt"]
+__all__ = ["Balancer", "Pick"]
 
 # Where all workers are full, they are looked at again after this, if nothing was answered before.
 _LONGEST_S: Final = 1.0
@@ -36,12 +39,27 @@ class Pick:
         trial: it is the one request that decides whether an ejected worker is used again.
     """
 
-    __slots__ = ("_backlog", "_balancer", "_released", "_requests", "at", "endpoint", "trial")
+    __slots__ = (
+        *("_backlog", "_balancer", "_mb", "_released", "_requests", "_upload_ends_at", "_uploads"),
+        *("at", "endpoint", "trial"),
+    )
 
-    def __init__(self, balancer: Balancer, endpoint: Endpoint, at: float, *, trial: bool) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        endpoint: Endpoint,
+        at: float,
+        *,
+        trial: bool,
+        mb: float = 0.0,
+    ) -> None:
         self.endpoint = endpoint
         self.at = at
         self.trial = trial
+        self._mb = mb
+        self._uploads = endpoint.uploads
+        if self._uploads is not None:
+            self._upload_ends_at = self._uploads.ends_at
         self._balancer = balancer
         self._requests = endpoint.requests(at)
         self._backlog = endpoint.backlog
@@ -58,6 +76,7 @@ class Pick:
         sent_mb: float = 0.0,
         worker_s: float | None = None,
         backpressure: bool = False,
+        cut_off: bool = False,
     ) -> None:
         """Record how the request ended.
 
@@ -72,6 +91,7 @@ class Pick:
                 the network.
             backpressure: an overloaded worker has no place for one more request, and answers the
                 others; see `OverloadLimit`. Otherwise it is left out for its `Retry-After`.
+            cut_off: its deadline passed during its upload; see `UploadLimit`.
 
         Raises:
             RuntimeError: it was released before, which would leave the count wrong for good.
@@ -79,6 +99,17 @@ class Pick:
         if self._released:
             raise RuntimeError(f"a pick of worker {self.endpoint.id} was released twice")
         self._released = True
+        if cut_off:
+            self._balancer.cut_off(self.endpoint, now)
+        if (uploads := self._uploads) is not None:
+            if outcome is Outcome.ANSWERED:
+                uploads.answered(self._mb, self.at, self._upload_ends_at, now, worker_s)
+            elif cut_off:
+                uploads.late(self._mb, self.at, self._upload_ends_at, now)
+            else:
+                uploads.ended(self._mb)
+        elif self.endpoint.uploads is not None:
+            self.endpoint.uploads.uncounted(now)
         changed = self.endpoint.finished(
             outcome,
             picked_at=self.at,
@@ -98,66 +129,6 @@ class Pick:
             self._balancer.limited()
         if load_report is not None:
             self._balancer.reported(self.endpoint, load_report, now, probed=False)
-
-
-class RetryAt:
-    """Returned by `Balancer.pick` where no worker can be picked before `until` (monotonic seconds).
-
-    Either all workers were tried, and `until` is the present time, or all are overloaded.
-
-    Attributes:
-        until: when to call again, at the latest.
-        overloaded: all are overloaded: requests wait in a line, the oldest first.
-        full: with `overloaded`: some worker has as many requests of this client as it accepts, so
-            that each of their answers may make a place, before `until`.
-    """
-
-    __slots__ = ("full", "overloaded", "until")
-
-    def __init__(self, until: float, *, overloaded: bool = False, full: bool = False) -> None:
-        self.until = until
-        self.overloaded = overloaded
-        self.full = full
-
-
-class _Group:
-    """The endpoints that serve one model reference, and those that are usable until `until`.
-
-    `steady` are the usable ones that are not in their slow start. In panic mode the failing
-    endpoints count as usable.
-    """
-
-    __slots__ = ("endpoints", "steady", "until", "usable")
-
-    def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        now: float,
-        *,
-        max_ejected_share: float,
-        slow_start: SlowStart,
-    ) -> None:
-        self.endpoints = endpoints
-        self.until = inf
-        usable: list[Endpoint] = []
-        failing: list[Endpoint] = []
-        for endpoint in endpoints:
-            at = endpoint.ejection.usable_from()
-            if at <= now:
-                usable.append(endpoint)
-                continue
-            self.until = min(self.until, at)
-            if endpoint.ejection.failing and endpoint.ejection.overloaded_until <= now:
-                failing.append(endpoint)
-        if len(failing) > max_ejected_share * len(endpoints):
-            usable += failing
-        new = {endpoint.id for endpoint in usable if slow_start.until(endpoint) > now}
-        if new:
-            self.until = min(
-                self.until, *(slow_start.until(each) for each in usable if each.id in new)
-            )
-        self.usable = usable
-        self.steady = [each for each in usable if each.id not in new] if new else usable
 
 
 class Balancer:
@@ -190,7 +161,8 @@ class Balancer:
         self._sticky = Sticky()
         self._image_size = ImageSize()
         self._endpoints: dict[str, Endpoint] = {}
-        self._groups: dict[ModelReference, _Group] = {}
+        self._groups: dict[ModelReference, Group] = {}
+        self._uploads: UploadLimit | None = None  # of all endpoints where an upload was cut off
         self._limited = False  # whether a worker has refused a request, so that its limit counts
         self._min_interval_s = config.probing.worker_min_interval_s
         self.probing = Probing(config.probing)
@@ -223,6 +195,14 @@ class Balancer:
     def limited(self) -> None:
         """Note that a worker accepts a limited number of requests."""
         self._limited = True
+
+    def cut_off(self, endpoint: Endpoint, now: float) -> None:
+        """Note that a deadline passed during an upload to a worker: see `UploadLimit`."""
+        uploads = self._uploads
+        if uploads is None or now >= uploads.needed_until:
+            uploads = self._uploads = UploadLimit(now)
+        uploads.cut_off(now)
+        endpoint.uploads = uploads
 
     def regroup(self) -> None:
         """Determine again which endpoints are usable, at the next pick."""
@@ -261,6 +241,8 @@ class Balancer:
         now: float,
         rng: Random,
         key: str | None = None,
+        mb: float = 0.0,
+        deadline: float = inf,
     ) -> Pick | RetryAt | None:
         """Assign one request to a worker.
 
@@ -273,6 +255,8 @@ class Balancer:
             now: monotonic seconds.
             rng: the source of randomness.
             key: requests with the same key go to the same worker, as long as it is usable.
+            mb: megabytes of its image; 0 if they are not known.
+            deadline: of the request, in monotonic seconds; see `UploadLimit`.
 
         Returns:
             A `Pick`; a `RetryAt` where the request has to wait (call again then, without
@@ -312,12 +296,18 @@ class Balancer:
                 and not self._slow_start.admits(endpoint, len(pool), now)
             ):
                 endpoint = self._policy.pick(steady, now, rng)
-        trial = endpoint.dispatched(now)
+        if endpoint.uploads is not None and not endpoint.may_upload(mb, deadline, now):
+            allowed = [each for each in pool if each.may_upload(mb, deadline, now)]
+            if not allowed:
+                until = min(each.may_upload_at(mb, deadline, now) for each in pool)
+                return RetryAt(until, overloaded=True, full=until < inf)
+            endpoint = self._policy.pick(allowed, now, rng)
+        trial = endpoint.dispatched(now, mb)
         if trial:
             self.regroup()
-        return Pick(self, endpoint, now, trial=trial)
+        return Pick(self, endpoint, now, trial=trial, mb=mb)
 
-    def _full(self, group: _Group, now: float) -> RetryAt:
+    def _full(self, group: Group, now: float) -> RetryAt:
         """Why no worker has a place: all have as many requests of this client as they accept."""
         until = now + _LONGEST_S
         for each in group.endpoints:
@@ -373,7 +363,7 @@ class Balancer:
         ]
         return found[:count]
 
-    def _group(self, reference: ModelReference, now: float) -> _Group | None:
+    def _group(self, reference: ModelReference, now: float) -> Group | None:
         group = self._groups.get(reference)
         if group is not None and now < group.until:
             return group
@@ -386,7 +376,7 @@ class Balancer:
             return None
         if self._client_id is not None:
             endpoints = subset(endpoints, self._client_id, self._config.subset_size)
-        group = self._groups[reference] = _Group(
+        group = self._groups[reference] = Group(
             endpoints,
             now,
             max_ejected_share=self._config.ejection.max_ejected_share,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from fingerpost.client.routing.config import RoutingConfig
+    from fingerpost.client.routing.upload_limit import UploadLimit
     from fingerpost.registry import Instance, LoadReport
 
 __all__ = ["Endpoint"]
@@ -85,6 +86,7 @@ class Endpoint:
         "suspect_until",
         "transfer_s_per_mb",
         "upload_s_per_mb",
+        "uploads",
         "weight",
         "weighted_backlog",
     )
@@ -111,6 +113,7 @@ class Endpoint:
         self.weight = instance.weight
         self.in_flight = 0
         self.ejection = Ejection(config.ejection)
+        self.uploads: UploadLimit | None = None
         self.new_at = new_at
         self.renewed_at = -inf
         self.credit = 0.0
@@ -153,8 +156,33 @@ class Endpoint:
         self._weigh()
         return True
 
-    def dispatched(self, now: float) -> bool:
+    def may_upload(self, mb: float, deadline: float, now: float) -> bool:
+        """Whether an upload of so many megabytes may begin: see `UploadLimit`."""
+        uploads = self.uploads
+        if uploads is None:
+            return True
+        if now >= uploads.needed_until:
+            self.uploads = None
+            return True
+        return uploads.allows(mb, deadline - now - self._worker_s(now), now)
+
+    def may_upload_at(self, mb: float, deadline: float, now: float) -> float:
+        """When it may begin that may not now; infinite if it would be too late in any case."""
+        uploads = self.uploads
+        if uploads is None:
+            return now
+        left_s = deadline - now - self._worker_s(now)
+        return inf if uploads.hopeless(mb, left_s) else uploads.allowed_at(mb, left_s, now)
+
+    def _worker_s(self, now: float) -> float:
+        """What the worker needs for one more image, in seconds, by its last report."""
+        report = self.load_report
+        return 0.0 if report is None else max(0.0, report.expected_s - (now - self.load_report_at))
+
+    def dispatched(self, now: float, mb: float = 0.0) -> bool:
         """Count a request that is sent; True if it is the trial that ends an ejection."""
+        if self.uploads is not None:
+            self.uploads.dispatched(mb, now)
         self.in_flight += 1
         self.last_sent_at = now
         if now < self.first_sent_at:

@@ -48,6 +48,7 @@ class Attempt:
             fields. None for an image that is sent as a body.
         informed: an informational answer came, and then no answer: a worker says by it that it
             begins with a suspect image.
+        held_up: it was cancelled while the link still carried bytes of it.
         max_answer_bytes: the largest body of an answer, set from how many labels were asked for.
     """
 
@@ -55,6 +56,7 @@ class Attempt:
         "boot_id",
         "clock",
         "data",
+        "held_up",
         "informed",
         "lead",
         "liveness",
@@ -78,7 +80,7 @@ class Attempt:
         self.mapped_bytes = 0
         self.sent_bytes = 0
         self.sent_at: float | None = None
-        self.informed = False
+        self.informed = self.held_up = False
         self.max_answer_bytes = 1 << 18
 
     @property

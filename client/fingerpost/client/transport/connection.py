@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.client.images.oneshot import OneShot
 from fingerpost.client.transport.answer import AnswerReader
+from fingerpost.client.transport.in_kernel import waits_for_link
 from fingerpost.errors import BadAnswer, ImageError, TlsFailed, Unreachable
 from fingerpost.registry.load import MAX_LOAD_BYTES
 from fingerpost.security.tls.problems import tls_problem
@@ -144,7 +145,9 @@ class Connection:
             self._unfinished = self._sending
             if self._unfinished or not self._reader.keep:
                 self.close()
-        except BaseException:  # cancelled too: nothing can follow half a request
+        except BaseException as error:  # cancelled too: nothing can follow half a request
+            if attempt is not None and isinstance(error, asyncio.CancelledError):
+                attempt.held_up = waits_for_link(self._socket)
             self.close()
             if attempt is not None:
                 attempt.informed = self._reader.informed

@@ -30,13 +30,14 @@ class TlsSocket:
             tickets after the handshake.
     """
 
-    __slots__ = ("_keep", "_tls", "close", "fileno", "setsockopt")
+    __slots__ = ("_keep", "_tls", "close", "fileno", "getsockopt", "setsockopt")
 
     def __init__(self, tls: ssl.SSLSocket, keep: Callable[[ssl.SSLSession | None], None]) -> None:
         self._tls = tls
         self._keep: Callable[[ssl.SSLSession | None], None] | None = keep
         self.fileno = tls.fileno
         self.close = tls.close
+        self.getsockopt = tls.getsockopt
         self.setsockopt = tls.setsockopt
 
     @property

@@ -108,7 +108,7 @@ def test_every_item_leaves_once_and_there_is_one_as_long_as_any_waits(
             here = [each for each in waiting if each.flow is flow]
             assert queue.items.newest(flow) is (here[-1] if here else None)
             assert queue.items.up_to(flow.rank) == sum(e.flow.rank <= flow.rank for e in waiting)
-            assert 0 <= queue.items.ahead(flow) <= len(waiting)
+            assert 0 <= queue.items.ahead(flow) <= queue.items.claimed(flow) <= len(waiting)
 
 
 @given(
@@ -220,6 +220,21 @@ def test_a_burst_of_one_that_takes_less_than_its_share_goes_before_what_others_h
         queue.add(Item(modest))
     assert queue.items.ahead(modest) == 3
     assert [queue.pop().flow for _ in range(4)] == [modest, modest, modest, greedy]
+
+
+def test_items_that_a_new_one_would_pass_have_claimed_their_places() -> None:
+    greedy, modest, third, new = (Flow(name) for name in ("greedy", "modest", "third", "new"))
+    queue = Queue()
+    for _ in range(400):
+        queue.add(Item(greedy))
+    queue.add(Item(third))
+    for _ in range(60):
+        queue.pop()
+    for _ in range(3):
+        queue.add(Item(modest))
+    assert queue.items.ahead(new) == 1
+    assert queue.items.claimed(new) == 3
+    assert queue.items.claimed(greedy) == queue.items.ahead(greedy) == 400 - 59 + 3
 
 
 def test_what_is_known_later_is_charged_later() -> None:

@@ -40,7 +40,7 @@ def test_batch_work_adds_at_most_a_batch_to_interactive_work() -> None:
 
 
 def test_a_tenant_at_ten_times_its_share_is_hardly_seen_by_the_others() -> None:
-    """Their p99 is 58 ms instead of 51 in the long run; without fair queues 1,500."""
+    """Their p99 is 56 ms instead of 51 in the long run; without fair queues 1,600."""
     share = capacity() / 10
     others = [Tenant(name=f"t{number}", rate=0.8 * share) for number in range(9)]
     p99_ms = []
@@ -50,4 +50,4 @@ def test_a_tenant_at_ten_times_its_share_is_hardly_seen_by_the_others() -> None:
         p99_ms.append(quantile_ms(found, 0.99, without="greedy"))
     images = sum(len(each.latencies) for each in found.values())
     assert images / (_SECONDS - _WARM_UP_S) > 0.97 * capacity()
-    assert p99_ms[1] < 1.25 * p99_ms[0], p99_ms
+    assert p99_ms[1] < 1.15 * p99_ms[0], p99_ms

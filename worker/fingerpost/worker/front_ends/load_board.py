@@ -74,6 +74,10 @@ class LoadBoard:
         """Write the requests in flight of one front end."""
         self._cells[number * self._width + _RIF] = rif
 
+    def set_images(self, number: int, images: int) -> None:
+        """Write how many images one front end has answered."""
+        self._cells[number * self._width + _IMAGES] = images
+
     def write(self, number: int, load: LoadReport, images: int) -> None:
         """Write the row of one front end."""
         cells, at = self._cells, number * self._width
@@ -155,21 +159,32 @@ class LoadBoard:
             own: its number is kept, and its state unless another one stalls.
             others: the loads of the others.
         """
-        loads = [own, *others]
-        busiest = max(loads, key=lambda each: each.expected_s)
-        stalled = any(each.state is WorkerState.FAILED for each in others)
+        rif, slots, state, queued_cost = own.rif, own.slots, own.state, own.queued_cost
+        expected_s, alone_s = own.expected_s, own.alone_s
+        latency_per_cost_s = own.latency_per_cost_s
+        for each in others:  # without `max` and `sum`, which would take most of an answer's report
+            rif += each.rif
+            queued_cost += each.queued_cost
+            if each.slots > slots:
+                slots = each.slots
+            if each.latency_per_cost_s > latency_per_cost_s:
+                latency_per_cost_s = each.latency_per_cost_s
+            if each.expected_s > expected_s:
+                expected_s, alone_s = each.expected_s, each.alone_s
+            if each.state is WorkerState.FAILED:
+                state = WorkerState.FAILED
         return LoadReport(
-            rif=sum(each.rif for each in loads),
-            slots=max(each.slots for each in loads),
-            state=WorkerState.FAILED if stalled else own.state,
+            rif=rif,
+            slots=slots,
+            state=state,
             boot_id=own.boot_id,
             seq=own.seq,
-            queued_cost=sum(each.queued_cost for each in loads),
-            latency_per_cost_s=max(each.latency_per_cost_s for each in loads),
-            expected_s=busiest.expected_s,
-            alone_s=busiest.alone_s,
+            queued_cost=queued_cost,
+            latency_per_cost_s=latency_per_cost_s,
+            expected_s=expected_s,
+            alone_s=alone_s,
             tenants=own.tenants,
-            classes=self._merged_classes(loads),
+            classes=self._merged_classes([own, *others]) if self._names else UNSET,
         )
 
     def _merged_classes(self, loads: Sequence[LoadReport]) -> dict[str, ClassLoad] | UnsetType:

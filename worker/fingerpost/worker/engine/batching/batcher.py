@@ -184,7 +184,7 @@ class Batcher(Generic[T]):
         if rank is not None:
             unprepared, ready = self._unprepared.up_to(rank), self._ready.up_to(rank)
         elif flow is not None and flow is not self.order.only:
-            unprepared, ready = self._unprepared.ahead(flow), self._ready.ahead(flow)
+            unprepared, ready = self._unprepared.claimed(flow), self._ready.claimed(flow)
         ahead += unprepared + len(self._preparing) + ready
         predict, size = self._latency.predict, self._config.padded_size
         largest = self.sizes.useful(ahead + 1)

@@ -103,6 +103,7 @@ class FairOrder(Generic[Q]):
 
     Attributes:
         only: the flow of all items; None where there are several, which is when keys are used.
+        virtual: the greatest start tag that was served.
     """
 
     def __init__(self, floors: tuple[float, ...], waiting: Callable[[], Iterable[Q]]) -> None:
@@ -113,7 +114,7 @@ class FairOrder(Generic[Q]):
         self._accounts: dict[Flow, Account] = {}
         self._most_accounts = _IDLE_FLOWS
         self._entered = 0
-        self._virtual = self._usual_s = 0.0
+        self.virtual = self._usual_s = 0.0
         self._number = 0
         self._owed = [0.0] * len(floors)
         self._has_floors = any(floors)
@@ -143,7 +144,7 @@ class FairOrder(Generic[Q]):
         account = self._accounts.get(flow)
         if account is None:
             account = self._open(flow)
-        start, least = account.finish, self._virtual - flow.burst
+        start, least = account.finish, self.virtual - flow.burst
         if start < least:
             start = least
         self._number += 1
@@ -164,14 +165,14 @@ class FairOrder(Generic[Q]):
 
     def served(self, items: Sequence[Q]) -> None:
         """Note that items are served, and no longer in their queue; likewise."""
-        virtual = self._virtual
+        virtual = self.virtual
         for item in items:
             start, account = item.key[1], item.account
             if start > virtual:
                 virtual = start
             if account is not None:
                 account.count -= 1
-        self._virtual = virtual
+        self.virtual = virtual
         if not items:
             return
         if self._has_floors:
@@ -185,7 +186,7 @@ class FairOrder(Generic[Q]):
             self.only = flow
             self._accounts.clear()
             self._owed = [0.0] * len(self._floors)
-            self._virtual = 0.0
+            self.virtual = 0.0
 
     def prepared(self, item: Q, took_s: float) -> None:
         """Count the work of an item's preparation, which is known only now, for the next ones.
@@ -199,7 +200,7 @@ class FairOrder(Generic[Q]):
 
     def new_key(self, flow: Flow) -> Key:
         """The place that a new item of a flow would have."""
-        account, least = self._accounts.get(flow), self._virtual - flow.burst
+        account, least = self._accounts.get(flow), self.virtual - flow.burst
         start = least if account is None else max(least, account.finish)
         return (flow.rank, max(start, 0.0), self._number + 1)
 
@@ -253,7 +254,7 @@ class FairOrder(Generic[Q]):
         """A new account for a flow; those that are idle and lag behind the burst are forgotten."""
         accounts = self._accounts
         if len(accounts) >= self._most_accounts:
-            now = self._virtual
+            now = self.virtual
             self._accounts = accounts = {
                 each: account
                 for each, account in accounts.items()
@@ -362,6 +363,17 @@ class FairQueue(OrderedDict[Q, None]):
         if order.only is flow or flow.rank > order.only.rank:
             return len(self)
         return 0
+
+    def claimed(self, flow: Flow) -> int:
+        """How many items are ahead of a new one of a flow, or are of flows below their share.
+
+        Those that it passes might wait for another run. Simulated, a fourth as many do so then.
+        """
+        order = self._order
+        if order.only is not None:
+            return self.ahead(flow)
+        rank, start, number = order.new_key(flow)
+        return bisect_left(self.keys_, (rank, max(start, order.virtual), number))
 
     def up_to(self, rank: int) -> int:
         """How many items are of a class, or of those that go before it."""

@@ -1,0 +1,1 @@
+"""Clients that send more than their links, or the workers, can take."""
