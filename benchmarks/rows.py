@@ -232,7 +232,9 @@ ROWS = (
         claim="8-bit integers make a network faster, and keep its answers: MobileNetV2, trained on "
         "handwritten digits, made by `fingerpost model quantize` and by TensorFlow's converter. "
         "*Agreement* is the share of 359 held-out images whose best label is that of the "
-        "SavedModel. TensorFlow itself runs no INT8 on a CPU: LiteRT does.",
+        "SavedModel. TensorFlow itself runs no INT8 on a CPU: LiteRT does. The last four columns "
+        "are the parts of what a worker's image costs: samples of its processor time, by the "
+        "library that ran.",
     ),
     Row(
         name="routing",

@@ -84,8 +84,9 @@ if sys.argv[4] == "int8":
     converter.representative_dataset = lambda: (
         [np.asarray(Image.open(each), np.float32)[None]] for each in files
     )
+made = converter.convert()  # before its folder is there: one that is broken off leaves none
 out.mkdir(parents=True)
-(out / "model.tflite").write_bytes(converter.convert())
+(out / "model.tflite").write_bytes(made)
 """
 
 

@@ -136,7 +136,9 @@ def main() -> int:
         notes.append(
             f"Of {whole:.1f} ms of processor time that {size} take with ONNX in FP32, "
             f"decoding takes {decoding:.1f} and the model {model:.1f}, each alone. A model "
-            f"that took no time would give {whole / (whole - model):.2g} times the rate."
+            f"that took no time would give {whole / (whole - model):.2g} times the rate, and "
+            f"one that takes the {fastest.cpu_ms:.1f} ms of the fastest "
+            f"{whole / (whole - model + fastest.cpu_ms):.2f} times."
         )
         for name, served in ((first, made[_ONNX]), (second, chosen)):
             parts = _profile(served, picture, given.worker_seconds)

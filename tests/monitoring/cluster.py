@@ -138,7 +138,7 @@ class Cluster:
         ports = free_ports(11)
         self.registry_port, self.plain_port, self.secure_port, self.lost_port, *ports = ports
         self.no_registry_port, self.first_port, self.second_port, self.leased_port, *ports = ports
-        self.xds_port, self.grpc_port, _ = ports
+        self.xds_port, self.grpc_port, self.zmq_port = ports
         self.registry_url = f"http://127.0.0.1:{self.registry_port}"
         self.plain = f"127.0.0.1:{self.plain_port}"
         self.secure = f"127.0.0.1:{self.secure_port}"
@@ -181,7 +181,7 @@ class Cluster:
         registry = self.registry_url
         self.worker(
             registry, "digits", "--port", self.second_port, "--grpc-port", self.grpc_port,
-            "--max-queue", 2, name="second",
+            "--zmq-port", self.zmq_port, "--max-queue", 2, name="second",
         )  # fmt: skip
         self.worker(f"http://127.0.0.1:{self.wire.port}", "lonely", "--lease", 0, name="lonely")
         self.start_leased()

@@ -25,6 +25,7 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+import zmq
 
 from fingerpost.proxy.xds.messages import message_class
 from tests.monitoring.cluster import Cluster, Load, gray, post, running_cluster
@@ -307,6 +308,14 @@ def ready_by_grpc(port: int) -> None:
         channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=10)
 
 
+def nonsense_by_zmq(port: int) -> None:
+    """Send a worker what is not a message; it disconnects who does."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 1000  # ms
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        dealer.send_multipart([b"", b"nonsense"])
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_faults_fire_and_end(world: World, phase: str) -> None:
     cluster, stack = world.cluster, world.stack
@@ -314,6 +323,7 @@ def test_faults_fire_and_end(world: World, phase: str) -> None:
     url = f"http://{cluster.second}/v1/classify/digits"
     good = Load(lambda: post(url, _GRAY), pause_s=0.1)
     by_grpc = Load(lambda: ready_by_grpc(cluster.grpc_port), pause_s=0.5)
+    by_zmq = Load(lambda: nonsense_by_zmq(cluster.zmq_port), pause_s=0.5)
     wanted = set().union(*(alerts for _, alerts in PHASES[phase]))
     seen: dict[str, float] = {}
     mend = [function(cluster) for function, _ in PHASES[phase]]
@@ -332,6 +342,7 @@ def test_faults_fire_and_end(world: World, phase: str) -> None:
             each()
         good.end()
         by_grpc.end()
+        by_zmq.end()
     mended = time.monotonic()
     try:
         until_blocking(lambda: not stack.firing(), within_s=90, every_s=0.3)
