@@ -186,6 +186,8 @@ def install() -> None:
 
     fork_exec.is_warm = True  # type: ignore[attr-defined]
     subprocess._fork_exec = fork_exec  # type: ignore[attr-defined]
+    # Python 3.13 starts most programs by `posix_spawn` instead, where glibc can close descriptors.
+    subprocess._USE_POSIX_SPAWN = False  # type: ignore[attr-defined]
 
 
 def _imported_with(environment: Any) -> dict[str, str]:
