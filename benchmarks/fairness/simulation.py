@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
+from fingerpost.basics.moving_average import ewma
 from fingerpost.client.routing import Balancer, Endpoint, Outcome, Pick, RoutingConfig, make_policy
 from fingerpost.errors import DeadlineExceeded, Overloaded
 from fingerpost.registry import (
@@ -30,7 +31,6 @@ from fingerpost.registry import (
     WorkerState,
 )
 from fingerpost.registry.load import ClassLoad
-from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow

@@ -18,7 +18,7 @@ from fingerpost.client.wire import ClassifyAnswer, ImageAnswer
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.config import CheckConfig
 from fingerpost.registry.consul.schema.codec import encode_instance
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
 
 __all__ = ["SERVICE", "instance", "register"]
 

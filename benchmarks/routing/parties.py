@@ -7,10 +7,10 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.basics.moving_average import ewma, time_weight
 from fingerpost.client.routing import Balancer, Budget, Pick, make_policy
 from fingerpost.client.routing.line import WaitingLine
 from fingerpost.registry import Instance, LoadReport, ModelInfo, Snapshot, WorkerState
-from fingerpost.registry.moving_average import ewma, time_weight
 from fingerpost.worker.engine.batching.batcher import Batcher
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.serving.oldest_first import OldestFirst

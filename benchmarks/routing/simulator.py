@@ -23,9 +23,9 @@ from typing import Any, Final
 from benchmarks.routing import parties
 from benchmarks.routing.parties import NO_WORKERS, Client, Link, Request, Worker
 from benchmarks.routing.scenario import Event, Result, Scenario
+from fingerpost.basics.moving_average import ewma
 from fingerpost.client.routing import Outcome, Pick, RetryAt
 from fingerpost.registry import ModelReference
-from fingerpost.registry.moving_average import ewma
 
 __all__ = ["simulate"]
 

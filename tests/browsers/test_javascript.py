@@ -18,7 +18,7 @@ from tests.support.colours import LABELS, encoded
 from tests.support.processes import Process, Processes
 from tests.support.python_models import write_python_model
 
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 

@@ -26,7 +26,7 @@ from fingerpost.client.wire import (
 )
 from fingerpost.errors import FingerpostError, NoWorker, UnknownService
 from fingerpost.registry import LOAD_HEADER, Instance, LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

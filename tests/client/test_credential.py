@@ -19,7 +19,7 @@ from tests.support.waiting import until
 from fingerpost.client import Client, ClientConfig, SyncClient
 from fingerpost.client.credential import Credential
 from fingerpost.errors import ConfigurationError, Forbidden, Unauthenticated
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 QUICK = ClientConfig(wait_for_ready_s=0.5, timeout_s=5)
 

@@ -16,7 +16,7 @@ from tests.support.optional import not_none
 
 from fingerpost.client import Client, ClientConfig, JsonAnswer
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 from fingerpost.security.tls import TlsConfig
 
 pytestmark = pytest.mark.shell

@@ -25,7 +25,7 @@ CLUSTER = ("classify", "stream", "bench", "resolve", "status")
 # start with the option, where it is about another process. The longest fitting path counts, and
 # `module:--option` is for the messages about that option alone.
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "registry/browser_guard.py": ("registry",),
+    "registry/http/browser_guard.py": ("registry",),
     "registry/consul/agent.py": ("worker",),
     "registry/consul/draining.py": ("drain", "undrain"),
     "registry/consul/http.py": ("classify", "stream", "bench"),
@@ -33,7 +33,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "registry/embedded/server.py": ("registry",),
     "registry/kubernetes/kubeconfig.py": ("worker", "proxy", "drain", "status"),
     "registry/kubernetes/": ("worker",),
-    "registry/http_server.py": ("worker", "proxy", "registry"),
+    "registry/http/app.py": ("worker", "proxy", "registry"),
     "registry/seaport.py": ("worker", "proxy"),
     "client/route/relay.py": ("proxy",),
     "client/zmq/": ("worker",),
@@ -129,8 +129,8 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "deploy/options/model.py": LOADS,
     "client/dispatch/leases.py": ("classify", "stream", "bench"),
     "client/dispatch/leases.py:--lease-key": ("proxy",),
-    "registry/tls_server.py": ("worker", "proxy", "registry"),
-    "registry/tls_server.py:--tls-ca": ("proxy", "registry"),
+    "registry/http/tls.py": ("worker", "proxy", "registry"),
+    "registry/http/tls.py:--tls-ca": ("proxy", "registry"),
     "worker/address_check.py": ("worker",),
     "worker/address_check.py:--trust-domain": ("proxy", "classify"),
     "worker/engine/fairness/flow.py": ("worker",),

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from tests.proxy.world import World
 
-from fingerpost.registry.cors_config import CorsConfig
+from fingerpost.registry.http.cors_config import CorsConfig
 from fingerpost.registry.version import __version__
 
 APP: Final = "https://app.example"

@@ -13,10 +13,10 @@ from tests.support.hostile import ENDLESS, FIXED, serving_hostile
 from tests.support.rig import serving
 from tests.support.waiting import until
 
+from fingerpost.basics.supervision import UNEXPECTED_ERRORS
 from fingerpost.client.wire import ResolveAnswer
 from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry.load_client import LoadClient
-from fingerpost.registry.supervision import UNEXPECTED_ERRORS
 
 ALL = {**{name: (first, b"") for name, first in FIXED.items()}, **ENDLESS}
 

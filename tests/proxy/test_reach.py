@@ -11,7 +11,7 @@ from tests.proxy.world import World
 from tests.support.ports import free_port
 
 from fingerpost.client.reach import MEASURED_BYTES, reached_body
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 NONCE = "0123456789abcdef" * 2
 

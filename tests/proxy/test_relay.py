@@ -18,7 +18,7 @@ from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import Instance, ModelInfo, RegistryConfig, open_registry
 from fingerpost.registry.config import CheckConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 MB = 1_000_000
 # Answers that are of the protocol as far as a relay can know: it passes them on.

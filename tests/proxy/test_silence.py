@@ -25,7 +25,7 @@ from fingerpost.client.wire import SUSPECT_HEADER, WAITED_HEADER, WORKER_HEADER
 from fingerpost.errors import ConfigurationError
 from fingerpost.proxy import Proxy, ProxyConfig, relayed_body
 from fingerpost.registry import LoadReport, WorkerState
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import Instance, ModelInfo, Snapshot, open_registry
 from fingerpost.registry.config import RegistryConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.registry.watching.snapshot_store import SnapshotStore
 
 AGE_S = 300.0

@@ -103,7 +103,7 @@ async def test_a_worker_without_a_certificate_is_not_named(tmp_path):
 
 
 async def test_handshakes_count_as_connections(tmp_path):
-    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.http.connection_config import ConnectionConfig
 
     async with secure_cluster(tmp_path) as cluster:
         limits = ConnectionConfig(max_per_client=2, headers_timeout_s=0.5)

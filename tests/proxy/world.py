@@ -19,7 +19,7 @@ from fingerpost.registry import (
     WorkerState,
 )
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 __all__ = ["FakeWorker", "World", "instance"]
 

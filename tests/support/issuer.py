@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from joserfc import jwk, jwt
 
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 __all__ = ["Issuer"]
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 
-from fingerpost.registry.shutdown import ShutdownSignals
+from fingerpost.basics.shutdown import ShutdownSignals
 from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker import Worker, WorkerConfig
 from fingerpost.worker.config import LeasesConfig

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from fingerpost.client.wire import TimingsMs
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.telemetry.request import RequestRecord, current_request
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fingerpost.registry import WorkerState
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.security.audit.audit_log import AuditLog
 from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.worker.backends.base import ImageInput

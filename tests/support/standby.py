@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fingerpost.basics.shutdown import ShutdownSignals
 from fingerpost.registry import RegistryConfig
 from fingerpost.registry.config import CheckConfig
-from fingerpost.registry.shutdown import ShutdownSignals
 from fingerpost.worker import Worker, WorkerConfig
 from tests.support.colours import LABELS, SIDE
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fingerpost.registry import WorkerState
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.config import WorkerConfig
 from fingerpost.worker.images import ImageConfig

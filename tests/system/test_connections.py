@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from fingerpost.proxy import Proxy, ProxyConfig
-from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from tests.support.http import is_closed, raw_connection, read_answer
 from tests.support.rig import serving
 
@@ -180,7 +180,7 @@ async def test_too_many_connections_are_refused_and_room_is_used_again(
 
 USED_UP = """
 import asyncio, resource, sys
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
 
 async def main():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.config import (
     DrainConfig,

@@ -25,8 +25,8 @@ from fingerpost.client import Client
 from fingerpost.errors import ConfigurationError, RegistryUnreachable
 from fingerpost.registry import Instance, open_registry
 from fingerpost.registry.embedded.server import EmbeddedRegistry
-from fingerpost.registry.http_server import bind
-from fingerpost.registry.http_server import serve as serve_http
+from fingerpost.registry.http.app import bind
+from fingerpost.registry.http.app import serve as serve_http
 from fingerpost.worker import DrainConfig, Worker, WorkerConfig, serve
 from fingerpost.worker.config import RegistrationConfig
 from tests.support.colours import encoded

@@ -17,7 +17,7 @@ import pytest
 from fingerpost.client import Client, ClientConfig
 from fingerpost.errors import ConfigurationError, LeaseRequired
 from fingerpost.registry import RegistryConfig
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.registry.same_host import host_boot_id
 from fingerpost.security.key_files import save_public_keys
 from fingerpost.worker import WorkerConfig

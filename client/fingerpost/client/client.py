@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from fingerpost.basics.renames import renamed_arguments
 from fingerpost.client.config import ClientConfig
 from fingerpost.client.connect import ConnectMixin
 from fingerpost.client.credential import Credential
@@ -24,7 +25,6 @@ from fingerpost.client.transport.deadlines import DeadlineScheduler
 from fingerpost.client.transports import make_transport
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.registry import ModelReference
-from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.client.routing import RoutingConfig
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.renames import renamed_fields
 
 __all__ = ["ClientConfig", "check_lease"]
 

@@ -16,7 +16,7 @@ from fingerpost.errors import BadAnswer
 from fingerpost.registry import Snapshot
 from fingerpost.registry.address_policy import RejectedEntries, Rejection, RejectionReason
 from fingerpost.registry.names import check_service
-from fingerpost.registry.peer_answer import DECODE_ERRORS, decode_answer
+from fingerpost.registry.peers.answer import DECODE_ERRORS, decode_answer
 from fingerpost.registry.watching.signatures import EntrySignatures, entry_rejection
 
 if TYPE_CHECKING:

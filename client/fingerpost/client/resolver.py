@@ -22,7 +22,7 @@ from fingerpost.errors import (
 from fingerpost.registry import Watch
 from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.names import check_service
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.registry.watching.shared import SharedWatches
 from fingerpost.security.tls import ClientTls
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fingerpost.basics.renames import renamed_attributes
 from fingerpost.client.wire import Prediction, TimingsMs
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.renames import renamed_attributes
 
 if TYPE_CHECKING:
     # Not needed to make or encode one, and few use it.

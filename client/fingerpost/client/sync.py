@@ -12,13 +12,13 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from fingerpost.basics.renames import renamed_arguments
 from fingerpost.client.client import Client
 from fingerpost.client.credential import Secret
 from fingerpost.client.streaming.concurrency import LimitSemaphore
 from fingerpost.client.streaming.options import check_images, keyed
 from fingerpost.client.streaming.window import StreamWindow
 from fingerpost.client.sync_connect import SyncConnectMixin
-from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence

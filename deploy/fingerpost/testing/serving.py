@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.errors import Draining
 from fingerpost.registry import Instance, WorkerState, open_registry
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.testing.backend import FakeBackend, FakeSource
 from fingerpost.worker.engine.engine import Engine
 from fingerpost.worker.registrations import Registrations

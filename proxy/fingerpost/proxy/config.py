@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.errors import ConfigurationError
 from fingerpost.proxy.xds_config import XdsConfig
 from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.connection_config import ConnectionConfig
-from fingerpost.registry.cors_config import CorsConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
+from fingerpost.registry.http.cors_config import CorsConfig
 from fingerpost.registry.names import check_service
-from fingerpost.registry.renames import renamed_fields
 from fingerpost.security.leases.config import LeaseConfig
 from fingerpost.security.tls.config import TlsConfig
 

@@ -8,6 +8,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import (
     FingerpostError,
     InvalidRequest,
@@ -16,7 +17,6 @@ from fingerpost.errors import (
     UnknownService,
 )
 from fingerpost.proxy.vanished import VanishedServices
-from fingerpost.registry.supervision import supervise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

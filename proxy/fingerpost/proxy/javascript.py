@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs, web
 
 if TYPE_CHECKING:
-    from fingerpost.registry.http_server import Handler
+    from fingerpost.registry.http.app import Handler
 
 __all__ = ["add_client"]
 

@@ -7,10 +7,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+from fingerpost.basics.supervision import supervise
 from fingerpost.client.wire import LEASE_PATH, is_foreign
 from fingerpost.errors import ConfigurationError, FingerpostError, RegistryDenied
 from fingerpost.registry.documents import LEASE_KEYS
-from fingerpost.registry.supervision import supervise
 from fingerpost.security.key_files import SigningKeyFile
 from fingerpost.security.keys import PublicKeys
 from fingerpost.security.leases.signer import LeaseSigner

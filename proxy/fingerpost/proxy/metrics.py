@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from fingerpost.basics.supervision import UNEXPECTED_ERRORS
 from fingerpost.proxy.xds_metrics import XdsMetrics
 from fingerpost.registry.access.metrics import AccessMetrics
 from fingerpost.registry.process_metrics import add_process_metrics
-from fingerpost.registry.supervision import UNEXPECTED_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.proxy.directory import Directory

@@ -11,9 +11,9 @@ from fingerpost.client.wire import ServicesAnswer
 from fingerpost.proxy.answers import service_entry
 from fingerpost.proxy.prometheus import target_groups
 from fingerpost.registry.access.callers import may_see
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
+from fingerpost.registry.http.query_parameters import check_parameters
 from fingerpost.registry.names import check_service
-from fingerpost.registry.query_parameters import check_parameters
 
 if TYPE_CHECKING:
     from fingerpost.proxy.directory import Directory

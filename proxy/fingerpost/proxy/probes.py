@@ -8,11 +8,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fingerpost.basics.log_limit import LogLimit
+from fingerpost.basics.supervision import count_unexpected
 from fingerpost.client.wire import INSTANCE_PATH
 from fingerpost.errors import ConnectionRefused, PeerError, TlsFailed
 from fingerpost.proxy.demand import Demand
 from fingerpost.registry.load_client import LoadClient
-from fingerpost.registry.supervision import count_unexpected
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

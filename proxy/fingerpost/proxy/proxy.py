@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
+from fingerpost.basics.supervision import supervise
 from fingerpost.proxy.directory import Directory
 from fingerpost.proxy.holds import StartHolds
 from fingerpost.proxy.javascript import add_client
@@ -20,9 +21,8 @@ from fingerpost.proxy.server import ProxyRunner
 from fingerpost.proxy.xds.start import start_xds
 from fingerpost.registry import format_address, open_registry
 from fingerpost.registry.access import Callers
-from fingerpost.registry.cors import allow_pages
-from fingerpost.registry.http_server import bind, serve
-from fingerpost.registry.supervision import supervise
+from fingerpost.registry.http.app import bind, serve
+from fingerpost.registry.http.cors import allow_pages
 from fingerpost.security.tls import ServerTls
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import msgspec
 
 from fingerpost.errors import InvalidRequest
 from fingerpost.registry import ModelReference
+from fingerpost.registry.http.query_parameters import check_parameters
 from fingerpost.registry.old_spellings import warn_old_spelling
-from fingerpost.registry.query_parameters import check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,11 +31,11 @@ from fingerpost.client.reach import (
     reached_body,
 )
 from fingerpost.errors import InvalidRequest, Overloaded, PeerError, Unauthorized
-from fingerpost.registry.browser_guard import BrowserGuard
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
+from fingerpost.registry.http.browser_guard import BrowserGuard
+from fingerpost.registry.http.query_parameters import check_parameters
 from fingerpost.registry.instance import format_address
-from fingerpost.registry.peer_session import PeerSession, peer_error
-from fingerpost.registry.query_parameters import check_parameters
+from fingerpost.registry.peers.session import PeerSession, peer_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -35,8 +35,8 @@ from fingerpost.errors.retry_after import read_retry_after
 from fingerpost.proxy.relayed_body import RelayedBody
 from fingerpost.proxy.silence import SilenceChecks
 from fingerpost.registry import LOAD_HEADER
-from fingerpost.registry.http_server import error_response
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.http.app import error_response
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.client.foreign.metadata import ForeignModel
 from fingerpost.client.wire import FOREIGN_RELAY_PATH, INFER_RELAY_PATH
 from fingerpost.errors import NoWorker, Unauthorized
-from fingerpost.registry.query_parameters import check_parameters
+from fingerpost.registry.http.query_parameters import check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,9 +31,9 @@ from fingerpost.proxy.query import ResolveQuery
 from fingerpost.proxy.relay_target import relay_target
 from fingerpost.proxy.server import remember
 from fingerpost.registry import LoadReport, ModelReference, WorkerState
-from fingerpost.registry.browser_guard import BrowserGuard
-from fingerpost.registry.http_server import Handler, error_response, json_response, typed_errors
-from fingerpost.registry.query_parameters import check_parameters
+from fingerpost.registry.http.app import Handler, error_response, json_response, typed_errors
+from fingerpost.registry.http.browser_guard import BrowserGuard
+from fingerpost.registry.http.query_parameters import check_parameters
 from fingerpost.security.caller import ANYBODY
 from fingerpost.security.keys import PublicKeys
 

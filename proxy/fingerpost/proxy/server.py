@@ -23,7 +23,7 @@ from fingerpost.registry.http.server import HttpRunner, HttpServer
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.http.connection_config import ConnectionConfig
     from fingerpost.registry.http.guard import ConnectionGuard
 
 __all__ = ["ProxyRunner", "remember"]
@@ -69,7 +69,7 @@ def remember(request: web.Request, *, plain: bool) -> None:
     """
     connection = request.protocol
     plainly = request.keep_alive and not request.can_read_body
-    # What a web page gets names the page, see `fingerpost.registry.cors`.
+    # What a web page gets names the page, see `fingerpost.registry.http.cors`.
     if isinstance(connection, _Connection) and plainly and hdrs.ORIGIN not in request.headers:
         connection.remember(plain=plain)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.basics.renames import renamed_arguments
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.config import CheckConfig, RegistryConfig
 from fingerpost.registry.credentials import Token, mask_password
-from fingerpost.registry.renames import renamed_arguments
 
 if TYPE_CHECKING:
     from fingerpost.registry.base import Registry

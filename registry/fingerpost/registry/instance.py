@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fingerpost.basics.renames import renamed_attributes
 from fingerpost.errors import InvalidInstance
 from fingerpost.registry.names import (
     check_alias,
@@ -20,7 +21,6 @@ from fingerpost.registry.names import (
     split_reference,
 )
 from fingerpost.registry.old_spellings import warn_old_spelling
-from fingerpost.registry.renames import renamed_attributes
 
 __all__ = [
     "PROTOCOLS",

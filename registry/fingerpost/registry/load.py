@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 from fingerpost.errors import BadAnswer, PeerError
-from fingerpost.registry.peer_answer import check_encoding, decode_answer
+from fingerpost.registry.peers.answer import check_encoding, decode_answer
 
 __all__ = [
     "LOAD_HEADER",

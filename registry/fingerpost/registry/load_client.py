@@ -19,7 +19,7 @@ from aiohttp import hdrs
 from fingerpost.errors import BadAnswer, ConnectionRefused, Unreachable
 from fingerpost.registry.instance import is_address
 from fingerpost.registry.load import MAX_LOAD_BYTES, PROBE_TIME_HEADER, read_load_answer
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Gauge, ProcessCollector
 
-from fingerpost.registry.refusals import RefusedConnections
+from fingerpost.registry.http.refusals import RefusedConnections
 from fingerpost.registry.version import __version__
 
 if TYPE_CHECKING:

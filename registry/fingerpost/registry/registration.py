@@ -10,8 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
+from fingerpost.basics.backoff import EQUAL_JITTER, Backoff
 from fingerpost.errors import InvalidInstance, RegistryError
-from fingerpost.registry.backoff import EQUAL_JITTER, Backoff
 
 if TYPE_CHECKING:
     from random import Random

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from fingerpost.basics.backoff import Backoff
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import (
     ConfigurationError,
     FingerpostError,
@@ -26,13 +28,11 @@ from fingerpost.errors import (
     RegistryUnreachable,
 )
 from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
-from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.documents import check_document
 from fingerpost.registry.foreign import FOREIGN_KEYS, foreign_instance
 from fingerpost.registry.instance import SCHEME_KEY, Instance
 from fingerpost.registry.names import check_id, check_service, is_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.supervision import supervise
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.selection import EntrySelection
 from fingerpost.registry.watching.shared import WatchingRegistry

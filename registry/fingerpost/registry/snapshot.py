@@ -6,8 +6,8 @@ from typing import Self
 
 import msgspec
 
+from fingerpost.basics.renames import renamed_attributes
 from fingerpost.registry.instance import Instance, ModelReference
-from fingerpost.registry.renames import renamed_attributes
 
 __all__ = ["Catalog", "Snapshot"]
 

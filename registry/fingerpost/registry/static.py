@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.renames import renamed_arguments
 from fingerpost.errors import ConfigurationError, InvalidInstance, InvalidName
 from fingerpost.registry.address_policy import RejectedEntries
 from fingerpost.registry.documents import check_document
@@ -22,7 +23,6 @@ from fingerpost.registry.instance import (
     format_address,
 )
 from fingerpost.registry.names import check_id, check_service
-from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.shared import WatchingRegistry

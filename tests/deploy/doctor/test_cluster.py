@@ -33,7 +33,7 @@ from fingerpost.proxy import Proxy, ProxyConfig
 from fingerpost.registry import RegistryConfig
 from fingerpost.registry.access import CallersConfig
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind, error_response, serve
+from fingerpost.registry.http.app import bind, error_response, serve
 from fingerpost.security.callers.policy_editor import add_caller
 
 pytestmark = pytest.mark.shell

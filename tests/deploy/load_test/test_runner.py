@@ -24,7 +24,7 @@ from fingerpost.errors import (
     RegistryError,
     UnknownService,
 )
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
 

@@ -22,7 +22,7 @@ from fingerpost.deploy.sidecar.sidecar import Sidecar
 from fingerpost.errors import FingerpostError
 from fingerpost.registry import open_registry
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 SERVER = str(Path(__file__).parents[2] / "support" / "article_server.py")
 RED = encoded("red")

@@ -15,7 +15,7 @@ from joserfc import jwk
 
 from fingerpost.registry.access import issuer_keys
 from fingerpost.registry.access.issuer_keys import IssuerKeys
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.security.callers.schema import IssuerTable
 
 

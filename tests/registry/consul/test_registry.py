@@ -20,7 +20,7 @@ from fingerpost.errors import (
 )
 from fingerpost.registry import ConsulRegistry, WatchConfig
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 INDEX = {"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}
 

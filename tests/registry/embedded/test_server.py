@@ -11,7 +11,7 @@ from tests.support.waiting import until
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.embedded import EmbeddedRegistry, server
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 
 async def test_a_port_in_use_is_named(embedded):

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.app import bind, serve
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.registry.http.context import PlainHandler
 from fingerpost.registry.http.request import PlainRequest
 from fingerpost.registry.http.server import HttpRunner
-from fingerpost.registry.http_server import bind, serve
 
 __all__ = ["Echo"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.registry.http.guard import ConnectionGuard
 
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.http_server import bind, json_response, serve
+from fingerpost.registry.http.app import bind, json_response, serve
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.self_preservation import ProbeResult
 

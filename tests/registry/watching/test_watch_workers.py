@@ -12,7 +12,7 @@ from tests.support.waiting import until
 from fingerpost.errors import RegistryError
 from fingerpost.registry import Instance, LoadReport, ModelInfo, WorkerState
 from fingerpost.registry.address_policy import AddressPolicy, RejectionReason
-from fingerpost.registry.http_server import bind, json_response, serve
+from fingerpost.registry.http.app import bind, json_response, serve
 
 MODELS = (ModelInfo(name="flowers", versions=("1",)),)
 

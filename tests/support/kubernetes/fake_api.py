@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from tests.support.waiting import until
 
 TOKEN = "fake-admin-token"  # noqa: S105

@@ -8,7 +8,7 @@ import pytest
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.access import CallersConfig
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.worker.config import ModelsConfig, RequestConfig, WorkerConfig, ZmqConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.front_ends.limits import config_of_one

@@ -14,8 +14,8 @@ import aiohttp
 import grpc
 import pytest
 
-from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.grpc.status import status_code
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.worker.config import RequestConfig
 from fingerpost.worker.engine.batching.config import BatchingConfig
 from fingerpost.worker.grpc.schema.messages import message_class

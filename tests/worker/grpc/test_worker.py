@@ -15,7 +15,7 @@ import pytest
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import WorkerState
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 from fingerpost.worker import Worker, WorkerConfig
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.config import DrainConfig, ModelsConfig

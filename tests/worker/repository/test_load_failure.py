@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from fingerpost.basics.backoff import Backoff
 from fingerpost.errors import ConfigurationError, UntrustedModel
-from fingerpost.registry.backoff import Backoff
 from fingerpost.security.keys import SigningKey
 from fingerpost.security.signing.trusted_keys import TrustedKeys
 from fingerpost.worker.models.signature import find_signed_model, sign_model

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fingerpost.registry import LoadReport
-from fingerpost.registry.cors_config import CorsConfig
+from fingerpost.registry.http.cors_config import CorsConfig
 from tests.support.colours import encoded
 from tests.support.http import is_closed, post_request, raw_connection, read_answer
 from tests.support.rig import serving

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from fingerpost.registry.cors_config import CorsConfig
+from fingerpost.registry.http.cors_config import CorsConfig
 from tests.support.colours import encoded
 from tests.support.rig import serving
 

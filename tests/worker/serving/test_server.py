@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from fingerpost.registry.connection_config import ConnectionConfig
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from tests.support.colours import encoded
 from tests.support.http import is_closed, post_request, raw_connection, read_answer
 from tests.support.rig import serving

@@ -26,7 +26,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from fingerpost.client.wire import TimingsMs
 from fingerpost.errors import ConfigurationError, ModelFailed
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 from fingerpost.worker.backends.base import LoadConfig
 from fingerpost.worker.backends.loading import load_backend
 from fingerpost.worker.config import DrainConfig, WorkerConfig

@@ -13,8 +13,8 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from fingerpost.registry.connection_config import ConnectionConfig
-from fingerpost.registry.refusals import REFUSED_CONNECTIONS
+from fingerpost.registry.http.connection_config import ConnectionConfig
+from fingerpost.registry.http.refusals import REFUSED_CONNECTIONS
 from fingerpost.worker.config import RequestConfig, StreamConfig
 from fingerpost.worker.zmq import server as server_module
 from tests.support.colours import encoded

@@ -14,7 +14,7 @@ import zmq
 from fingerpost.deploy.curve import curve_key
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.embedded import EmbeddedRegistry
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 from fingerpost.security.curve_keys import CurveKeys, read_public_keys
 from fingerpost.security.tls import TlsConfig
 from fingerpost.worker import Worker, WorkerConfig

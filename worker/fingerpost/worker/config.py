@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry.access.config import CallersConfig
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.connection_config import ConnectionConfig
-from fingerpost.registry.cors_config import CorsConfig
-from fingerpost.registry.renames import renamed_fields
+from fingerpost.registry.http.connection_config import ConnectionConfig
+from fingerpost.registry.http.cors_config import CorsConfig
 from fingerpost.registry.same_host import path_problem
 from fingerpost.security.leases.config import LeaseRules
 from fingerpost.worker.backends.devices import Placement

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fingerpost.registry.access import Callers
 from fingerpost.registry.access.metrics import AccessMetrics
-from fingerpost.registry.http_server import serve
+from fingerpost.registry.http.app import serve
 from fingerpost.security.leases.verifier import LeaseVerifier
 from fingerpost.worker.protocols.admin import AdminProtocol
 from fingerpost.worker.protocols.admin_access import AdminAccess

@@ -8,6 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.backoff import EQUAL_JITTER, Backoff
 from fingerpost.errors import (
     FingerpostError,
     InvalidInstance,
@@ -16,7 +17,6 @@ from fingerpost.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from fingerpost.registry.backoff import EQUAL_JITTER, Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from fingerpost.client.wire import DEADLINE_HEADER
 from fingerpost.errors import FingerpostError, UnknownModel
 from fingerpost.registry import LOAD_HEADER, LoadReport, ModelReference, WorkerState
-from fingerpost.registry.cors import allow_pages
+from fingerpost.registry.http.app import Handler, json_response, typed_errors
+from fingerpost.registry.http.cors import allow_pages
 from fingerpost.registry.http.server import HttpRunner
-from fingerpost.registry.http_server import Handler, json_response, typed_errors
 from fingerpost.registry.load import PROBE_TIME_HEADER, ClassLoad
 from fingerpost.worker.protocols.classify import ClassifyProtocol
 from fingerpost.worker.protocols.infer import InferProtocol
@@ -45,7 +45,7 @@ from fingerpost.worker.telemetry.observer import Observer
 from fingerpost.worker.telemetry.probe_watch import ProbeWatch
 
 if TYPE_CHECKING:
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.engine import Engine
     from fingerpost.worker.engine.fairness.flow import Flow

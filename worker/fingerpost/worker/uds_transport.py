@@ -6,9 +6,9 @@ import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fingerpost.registry.http_server import serve
+from fingerpost.registry.http.app import serve
+from fingerpost.registry.http.unix_listener import UnixListener
 from fingerpost.registry.same_host import FRAMES_SUFFIX, socket_meta
-from fingerpost.registry.unix_listener import UnixListener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

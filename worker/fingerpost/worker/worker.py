@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from fingerpost.basics.service_manager import ServiceManager
+from fingerpost.basics.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.errors import Draining, RegistryError
 from fingerpost.registry import Instance, WorkerState, open_registry
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 from fingerpost.registry.instance import SCHEME_KEY, address_in_id
-from fingerpost.registry.shutdown import ShutdownSignals, end_with_parent
 from fingerpost.registry.version import __version__
 from fingerpost.security.tls import ServerTls
 from fingerpost.worker.address import advertised_host, is_own_address

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.supervision import count_unexpected
 from fingerpost.errors import PeerError, Unreachable
-from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

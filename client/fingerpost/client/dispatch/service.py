@@ -7,6 +7,7 @@ import contextlib
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.moving_average import ewma
 from fingerpost.client.dispatch.prober import Prober
 from fingerpost.client.dispatch.waiting import Waiting
 from fingerpost.client.images.shrink import wanted_size
@@ -14,7 +15,6 @@ from fingerpost.client.routing import Balancer, HedgeDelay, Outcome, make_policy
 from fingerpost.client.wire import RATES
 from fingerpost.errors import BadAnswer
 from fingerpost.registry import LoadReport
-from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fingerpost.basics.backoff import Backoff
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.client.routing.policy import Policy
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.backoff import Backoff
-from fingerpost.registry.renames import renamed_fields
 
 if TYPE_CHECKING:
     from random import Random

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.backoff import Backoff
 from fingerpost.client.routing.outcome import Outcome
-from fingerpost.registry.backoff import Backoff
 
 if TYPE_CHECKING:
     from random import Random

@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.moving_average import ewma, time_weight
 from fingerpost.client.routing.ejection import Ejection
 from fingerpost.client.routing.image_size import ImageSize
 from fingerpost.client.routing.outcome import Outcome
 from fingerpost.client.routing.overload_limit import OverloadLimit
 from fingerpost.registry.load import WorkerState
-from fingerpost.registry.moving_average import ewma, time_weight
 
 if TYPE_CHECKING:
     from random import Random

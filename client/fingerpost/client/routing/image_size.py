@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from fingerpost.registry.moving_average import ewma
+from fingerpost.basics.moving_average import ewma
 
 __all__ = ["ImageSize"]
 

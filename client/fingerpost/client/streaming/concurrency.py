@@ -7,8 +7,8 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from fingerpost.basics.moving_average import ewma
 from fingerpost.client.streaming.limit import AdaptiveLimit
-from fingerpost.registry.moving_average import ewma
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,7 +20,7 @@ from fingerpost.client.tasks.results import (
 )
 from fingerpost.client.tasks.wire import InferAnswer, InferredImage
 from fingerpost.errors import BadAnswer
-from fingerpost.registry.peer_answer import decode_answer
+from fingerpost.registry.peers.answer import decode_answer
 
 if TYPE_CHECKING:
     from fingerpost.client.wire import Prediction

@@ -6,7 +6,7 @@ import asyncio
 from contextvars import Context
 from typing import Final, Protocol
 
-from fingerpost.registry.supervision import count_unexpected
+from fingerpost.basics.supervision import count_unexpected
 
 __all__ = ["CancelScope", "DeadlineScheduler", "DeadlineScope"]
 

@@ -39,7 +39,7 @@ from fingerpost.errors import (
 )
 from fingerpost.registry.instance import split_target
 from fingerpost.registry.load import read_load_answer
-from fingerpost.registry.peer_answer import decode_answer
+from fingerpost.registry.peers.answer import decode_answer
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

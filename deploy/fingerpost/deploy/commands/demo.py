@@ -232,8 +232,8 @@ def _print_table(result: DemoResult) -> None:
 
 
 async def _keep(cluster: LocalCluster) -> None:
+    from fingerpost.basics.shutdown import ShutdownSignals
     from fingerpost.client.source import DEFAULT_PROXY
-    from fingerpost.registry.shutdown import ShutdownSignals
 
     err.print(f"The cluster stays up at {cluster.proxy_url}; Ctrl-C stops it.")
     if cluster.proxy_url != DEFAULT_PROXY:

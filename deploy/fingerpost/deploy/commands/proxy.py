@@ -29,8 +29,8 @@ from fingerpost.registry.config import RegistryConfig
 from fingerpost.security.tls.config import TlsConfig
 
 if TYPE_CHECKING:
+    from fingerpost.basics.shutdown import ShutdownSignals
     from fingerpost.proxy import Proxy
-    from fingerpost.registry.shutdown import ShutdownSignals
 
 __all__ = ["add_to"]
 
@@ -144,9 +144,9 @@ def proxy(
     from fingerpost.proxy.config import ProxyLeasesConfig
     from fingerpost.proxy.xds_config import XdsConfig
     from fingerpost.registry.access import CallersConfig
-    from fingerpost.registry.connection_config import ConnectionConfig
-    from fingerpost.registry.cors_config import CorsConfig
-    from fingerpost.registry.descriptors import raise_descriptor_limit
+    from fingerpost.registry.http.connection_config import ConnectionConfig
+    from fingerpost.registry.http.cors_config import CorsConfig
+    from fingerpost.registry.http.descriptors import raise_descriptor_limit
     from fingerpost.security.leases.config import LeaseConfig
 
     start_logging(log_level, log_format)
@@ -176,7 +176,7 @@ def proxy(
     warn_without_tls("proxy", host, tls, insecure=insecure)
 
     async def run() -> None:
-        from fingerpost.registry.shutdown import ShutdownSignals
+        from fingerpost.basics.shutdown import ShutdownSignals
 
         manager = ServiceManager.take(os.environ)
         listener = inherited_listener(os.environ)

@@ -146,7 +146,7 @@ def register(
     )
 
     async def run() -> None:
-        from fingerpost.registry.shutdown import ShutdownSignals
+        from fingerpost.basics.shutdown import ShutdownSignals
 
         # The server does not inherit it: it cannot speak for the sidecar.
         manager = ServiceManager.take(os.environ)

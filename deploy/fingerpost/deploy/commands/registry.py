@@ -48,13 +48,13 @@ def registry(
 
     It keeps everything in memory; after a restart the workers register again.
     """
-    from fingerpost.registry.descriptors import raise_descriptor_limit
     from fingerpost.registry.embedded import EmbeddedRegistry
+    from fingerpost.registry.http.descriptors import raise_descriptor_limit
 
     start_logging(log_level, log_format)
 
     async def run() -> None:
-        from fingerpost.registry.shutdown import ShutdownSignals
+        from fingerpost.basics.shutdown import ShutdownSignals
 
         embedded = EmbeddedRegistry(
             host,

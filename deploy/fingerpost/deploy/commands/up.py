@@ -83,11 +83,11 @@ def up(
 
     The options of security are passed on to all processes; they share one certificate.
     """
+    from fingerpost.basics.shutdown import ShutdownSignals
     from fingerpost.deploy.local.cluster import LocalCluster, LocalClusterConfig
     from fingerpost.deploy.local.hints import hints
     from fingerpost.deploy.local.security import ClusterSecurity
     from fingerpost.errors import ConfigurationError
-    from fingerpost.registry.shutdown import ShutdownSignals
     from fingerpost.worker.repository.sources import ModelRoot
     from fingerpost.worker.repository.versions.policy import VersionPolicy
 

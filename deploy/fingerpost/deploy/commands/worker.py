@@ -295,8 +295,8 @@ def worker(
     del log_level, log_format  # of the process, and not of the worker
     from fingerpost.registry.access import CallersConfig
     from fingerpost.registry.config import CheckConfig
-    from fingerpost.registry.connection_config import ConnectionConfig
-    from fingerpost.registry.cors_config import CorsConfig
+    from fingerpost.registry.http.connection_config import ConnectionConfig
+    from fingerpost.registry.http.cors_config import CorsConfig
     from fingerpost.security.leases.config import LeaseRules
     from fingerpost.worker.config import (
         DrainConfig,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from fingerpost.client.reach import REACHED_PATH, SpeedMeter, filler, reached_body
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 if TYPE_CHECKING:
     from types import TracebackType

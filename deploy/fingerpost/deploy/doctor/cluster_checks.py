@@ -36,7 +36,7 @@ from fingerpost.registry.consul.registry import ConsulRegistry
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
 from fingerpost.registry.own_address import is_own_address
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.deploy.doctor.finding import Finding, error, ok
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

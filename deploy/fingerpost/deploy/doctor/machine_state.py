@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fingerpost.registry.descriptors import hard_descriptor_limit
+from fingerpost.registry.http.descriptors import hard_descriptor_limit
 
 __all__ = ["MachineState", "read_machine"]
 

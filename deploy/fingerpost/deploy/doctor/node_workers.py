@@ -86,7 +86,7 @@ class NodeWorkers:
         Raises:
             ConfigurationError: a file is not valid, or an address is not one of this machine.
         """
-        from fingerpost.registry.http_server import bind
+        from fingerpost.registry.http.app import bind
         from fingerpost.security.callers.policy_file import read_policy
         from fingerpost.worker.address import advertised_host
         from fingerpost.worker.serving.lease_keys import LeaseKeys

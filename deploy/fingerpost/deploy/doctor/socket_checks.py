@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from fingerpost.deploy.doctor.finding import Finding, error, note, ok, warning
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.http.unix_listener import UnixListener
 from fingerpost.registry.same_host import path_problem
-from fingerpost.registry.unix_listener import UnixListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

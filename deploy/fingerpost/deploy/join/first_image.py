@@ -23,7 +23,7 @@ from fingerpost.errors import (
 )
 from fingerpost.registry import ModelReference, open_registry
 from fingerpost.registry.own_address import is_own_address
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

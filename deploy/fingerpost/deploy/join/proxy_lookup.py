@@ -11,7 +11,7 @@ import msgspec
 
 from fingerpost.client.resolver import proxy_url
 from fingerpost.errors import PeerError, error_from_json
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

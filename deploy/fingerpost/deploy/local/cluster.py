@@ -12,7 +12,7 @@ from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError, NoWorker, RegistryError
 from fingerpost.registry import open_registry
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 from fingerpost.security.tls import ClientTls
 
 if TYPE_CHECKING:

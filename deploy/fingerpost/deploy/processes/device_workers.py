@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, Self
 
 from fingerpost.basics.printable import printable_json
 from fingerpost.basics.service_manager import ServiceManager
+from fingerpost.basics.shutdown import ShutdownSignals
 from fingerpost.deploy.console import err
 from fingerpost.deploy.processes.notify_socket import NotifySocket
 from fingerpost.deploy.processes.supervised import SupervisedProcess
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from fingerpost.basics.backoff import Backoff
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.backoff import Backoff
 
 __all__ = ["SupervisedProcess"]
 

@@ -76,7 +76,7 @@ def run_worker(
     os.environ.update(placement.environment())
     warn_without_tls("worker", config.host, config.tls, insecure=prepared.insecure)
     warn_without_curve(config.host, config.zmq, insecure=prepared.insecure)
-    from fingerpost.registry.descriptors import raise_descriptor_limit
+    from fingerpost.registry.http.descriptors import raise_descriptor_limit
     from fingerpost.worker.eventloop import run_main
     from fingerpost.worker.tasks.loading import load_model
     from fingerpost.worker.worker import Worker

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from fingerpost.errors import Unreachable
 from fingerpost.registry import LOAD_HEADER, LoadReport, WorkerState
-from fingerpost.registry.http_server import bind, error_response, json_response, serve
+from fingerpost.registry.http.app import bind, error_response, json_response, serve
 from fingerpost.registry.instance import format_address
 
 if TYPE_CHECKING:

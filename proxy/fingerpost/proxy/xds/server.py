@@ -15,6 +15,7 @@ from grpc.aio import server as make_server
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.basics.printable import one_line
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import ConfigurationError, FingerpostError
 from fingerpost.proxy.xds.catalog import TYPES, target_of
 from fingerpost.proxy.xds.messages import message_class
@@ -24,9 +25,8 @@ from fingerpost.registry.access.callers import may_see
 from fingerpost.registry.grpc.call_head import CallHead
 from fingerpost.registry.grpc.credentials import server_credentials
 from fingerpost.registry.grpc.status import status_code
-from fingerpost.registry.http_server import bind
+from fingerpost.registry.http.app import bind
 from fingerpost.registry.instance import format_address
-from fingerpost.registry.supervision import supervise
 from fingerpost.security.callers.refusal import NotAllowed
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from aiohttp import hdrs
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.basics.printable import one_line
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import ConfigurationError, Overloaded
 from fingerpost.registry.access.issuer_keys import IssuerKeys
-from fingerpost.registry.supervision import supervise
 from fingerpost.security.attempts import Attempts
 from fingerpost.security.audit.audit_log import AuditLog
 from fingerpost.security.caller import ANYBODY, Caller
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fingerpost.registry.access.config import CallersConfig
     from fingerpost.registry.access.metrics import AccessMetrics
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.security.audit.audit_log import Result
 
 __all__ = ["Callers", "check_model", "may_see"]

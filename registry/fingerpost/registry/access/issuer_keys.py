@@ -23,7 +23,7 @@ import msgspec
 
 from fingerpost.basics.config_file import read_config
 from fingerpost.errors import BadAnswer, ConfigurationError, FingerpostError, Unreachable
-from fingerpost.registry.peer_session import PeerSession, peer_error
+from fingerpost.registry.peers.session import PeerSession, peer_error
 from fingerpost.security.callers.tokens import MAX_JWKS_BYTES, JsonWebKeys
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fingerpost.errors import RegistryDenied
-from fingerpost.registry.peer_answer import DECODE_ERRORS
+from fingerpost.registry.peers.answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.deadline import deadline
 from fingerpost.errors import (
     InvalidInstance,
     RegistryDenied,
@@ -24,7 +25,6 @@ from fingerpost.registry.consul.schema.codec import (
 )
 from fingerpost.registry.consul.schema.health import HealthCheck, decode_failing_check
 from fingerpost.registry.consul.schema.models import LEFT_OUT
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import consul.base
 
 from fingerpost.errors import RegistryError
-from fingerpost.registry.peer_answer import DECODE_ERRORS
+from fingerpost.registry.peers.answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.http import ConsulHttp

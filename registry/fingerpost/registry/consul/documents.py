@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from fingerpost.basics.deadline import deadline
 from fingerpost.errors import RegistryError
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.documents import check_document
 
 if TYPE_CHECKING:

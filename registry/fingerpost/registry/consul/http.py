@@ -19,10 +19,10 @@ from fingerpost.errors import (
     RegistryUnreachable,
     error_from_json,
 )
-from fingerpost.registry.connection_pools import ConnectionPools, Pool
 from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.instance import format_address
-from fingerpost.registry.peer_session import connection_problem
+from fingerpost.registry.peers.pools import ConnectionPools, Pool
+from fingerpost.registry.peers.session import connection_problem
 
 if TYPE_CHECKING:
     from fingerpost.registry.consul.tls import Tls

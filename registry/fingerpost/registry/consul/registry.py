@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.basics.deadline import deadline
+from fingerpost.basics.renames import renamed_arguments
 from fingerpost.errors import (
     ConfigurationError,
     InvalidRequest,
@@ -33,9 +35,7 @@ from fingerpost.registry.consul.schema.codec import decode_catalog, decode_entri
 from fingerpost.registry.consul.schema.url import parse_base_url
 from fingerpost.registry.consul.tls import Tls
 from fingerpost.registry.credentials import Token
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.names import check_id_or_address, check_service
-from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.liveness import LivenessProbe
 from fingerpost.registry.watching.rules import WatchConfig

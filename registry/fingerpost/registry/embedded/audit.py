@@ -21,7 +21,7 @@ from fingerpost.security.tls import peer_certificate
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from fingerpost.registry.http_server import Handler
+    from fingerpost.registry.http.app import Handler
 
 __all__ = ["REGISTERED", "RegistryAudit"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
+from fingerpost.basics.supervision import count_unexpected
 from fingerpost.registry.embedded.state.definitions import CheckDefinition, CheckReport
-from fingerpost.registry.peer_session import PeerSession, connection_problem
-from fingerpost.registry.supervision import count_unexpected
+from fingerpost.registry.peers.session import PeerSession, connection_problem
 from fingerpost.security.tls import ClientTls
 from fingerpost.security.tls.problems import tls_problem
 

@@ -15,7 +15,7 @@ from fingerpost.registry.embedded.state.definitions import (
 )
 
 if TYPE_CHECKING:
-    from fingerpost.registry.http_server import Handler
+    from fingerpost.registry.http.app import Handler
 
 __all__ = ["bad_requests", "blocking", "flag", "unknown_paths", "whole_body"]
 

@@ -14,9 +14,8 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import ConfigurationError, Unauthorized
-from fingerpost.registry.browser_guard import BrowserGuard
-from fingerpost.registry.connection_config import ConnectionConfig
 from fingerpost.registry.embedded.audit import REGISTERED, RegistryAudit
 from fingerpost.registry.embedded.checker import Checker
 from fingerpost.registry.embedded.documents import Documents
@@ -37,17 +36,12 @@ from fingerpost.registry.embedded.state.definitions import (
     parse_service,
 )
 from fingerpost.registry.embedded.state.store import Store
+from fingerpost.registry.http.app import Handler, bind, error_response, json_response, serve
+from fingerpost.registry.http.browser_guard import BrowserGuard
+from fingerpost.registry.http.connection_config import ConnectionConfig
 from fingerpost.registry.http.server import HttpRunner
-from fingerpost.registry.http_server import (
-    Handler,
-    bind,
-    error_response,
-    json_response,
-    serve,
-)
 from fingerpost.registry.instance import format_address
 from fingerpost.registry.process_metrics import add_process_metrics
-from fingerpost.registry.supervision import supervise
 from fingerpost.security.tls import ServerTls, TlsConfig
 
 __all__ = ["DEFAULT_PORT", "EmbeddedRegistry"]

@@ -10,8 +10,8 @@ from aiohttp import ClientPayloadError, HttpVersion11, StreamReader, web
 from aiohttp.http_writer import StreamWriter
 
 from fingerpost.errors import InvalidRequest
+from fingerpost.registry.http.app import error_response, internal_error
 from fingerpost.registry.http.response import response_bytes
-from fingerpost.registry.http_server import error_response, internal_error
 
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage

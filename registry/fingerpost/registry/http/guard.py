@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.basics.remote_network import remote_network
 from fingerpost.errors import Overloaded
-from fingerpost.registry.descriptors import descriptor_limit
-from fingerpost.registry.refusals import REFUSED_CONNECTIONS
+from fingerpost.registry.http.descriptors import descriptor_limit
+from fingerpost.registry.http.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:
-    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.http.connection_config import ConnectionConfig
 
 __all__ = ["REFUSAL", "ConnectionGuard"]
 

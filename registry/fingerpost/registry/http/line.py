@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp.base_protocol import BaseProtocol
 
 from fingerpost.registry.http.guard import REFUSAL
-from fingerpost.registry.unix_listener import client_name
+from fingerpost.registry.http.unix_listener import client_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,7 +15,7 @@ from fingerpost.registry.http.guard import ConnectionGuard
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.http.connection_config import ConnectionConfig
     from fingerpost.registry.http.context import KnownPaths
 
     _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -29,7 +29,7 @@ import msgspec
 
 from fingerpost.errors import InvalidInstance, RegistryError
 from fingerpost.registry.instance import Instance, address_in_id
-from fingerpost.registry.peer_answer import DECODE_ERRORS
+from fingerpost.registry.peers.answer import DECODE_ERRORS
 
 __all__ = [
     "ADDRESS",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fingerpost.basics.deadline import deadline
 from fingerpost.errors import RegistryError
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.documents import check_document
 from fingerpost.registry.kubernetes.codec import LABEL
 from fingerpost.registry.kubernetes.http import AlreadyExists, NotFound
 from fingerpost.registry.kubernetes.resource import CONFIG_MAPS
-from fingerpost.registry.peer_answer import DECODE_ERRORS
+from fingerpost.registry.peers.answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.registry.kubernetes.http import KubernetesHttp

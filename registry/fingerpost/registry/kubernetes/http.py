@@ -17,9 +17,9 @@ from fingerpost.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from fingerpost.registry.connection_pools import ConnectionPools, Pool
-from fingerpost.registry.peer_answer import DECODE_ERRORS
-from fingerpost.registry.peer_session import connection_problem
+from fingerpost.registry.peers.answer import DECODE_ERRORS
+from fingerpost.registry.peers.pools import ConnectionPools, Pool
+from fingerpost.registry.peers.session import connection_problem
 
 if TYPE_CHECKING:
     from fingerpost.registry.kubernetes.access import Access

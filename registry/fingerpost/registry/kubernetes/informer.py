@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from fingerpost.registry.backoff import Backoff
+from fingerpost.basics.backoff import Backoff
 from fingerpost.registry.kubernetes.codec import LeaseEntry, Slice, decode_lease, decode_slice
 from fingerpost.registry.kubernetes.reflector import Reflector
 from fingerpost.registry.kubernetes.state import NamespaceState

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from fingerpost.basics.deadline import deadline
 from fingerpost.errors import ConfigurationError, RegistryError
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.kubernetes.codec import (
     ADDRESS,
     LABEL,

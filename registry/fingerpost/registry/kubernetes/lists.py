@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from fingerpost.registry.deadline import deadline
+from fingerpost.basics.deadline import deadline
 from fingerpost.registry.kubernetes.codec import decode_list
 from fingerpost.registry.kubernetes.http import NotFound
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
+from fingerpost.basics.supervision import count_unexpected
 from fingerpost.errors import FingerpostError, RegistryError, RegistryUnreachable
 from fingerpost.registry.kubernetes.codec import WatchEvent
 from fingerpost.registry.kubernetes.http import Expired
-from fingerpost.registry.supervision import count_unexpected
 
 if TYPE_CHECKING:
     from random import Random
 
-    from fingerpost.registry.backoff import Backoff
+    from fingerpost.basics.backoff import Backoff
     from fingerpost.registry.kubernetes.http import KubernetesHttp
     from fingerpost.registry.kubernetes.lists import Collection
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.deadline import deadline
 from fingerpost.errors import ConfigurationError, InvalidRequest, RegistryError
 from fingerpost.registry.address_policy import AddressPolicy, RejectedEntries
 from fingerpost.registry.config import RegistryConfig
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.engine_check import HttpCheckConfig
 from fingerpost.registry.kubernetes.access import Access, open_access
 from fingerpost.registry.kubernetes.codec import SERVICE, decode_lease, decode_slice

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from fingerpost.basics.backoff import Backoff
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.backoff import Backoff
-from fingerpost.registry.renames import renamed_fields
 from fingerpost.registry.watching.self_preservation import SelfPreservationConfig
 
 if TYPE_CHECKING:

@@ -45,8 +45,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.renames import renamed_fields
 
 if TYPE_CHECKING:
     from fingerpost.registry.instance import Instance

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import msgspec
 
+from fingerpost.basics.supervision import count_unexpected, supervise
 from fingerpost.registry.snapshot import Snapshot
-from fingerpost.registry.supervision import count_unexpected, supervise
 from fingerpost.registry.watching.self_preservation import ProbeResult, SelfPreservation
 from fingerpost.registry.watching.watch import Poll, Watch
 

@@ -33,12 +33,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fingerpost.basics.config_file import read_config
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import FingerpostError, InvalidName
 from fingerpost.registry.address_policy import AddressPolicy
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_service
 from fingerpost.registry.snapshot import Catalog, Snapshot
-from fingerpost.registry.supervision import supervise
 from fingerpost.registry.watching.signatures import entry_rejection
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
+from fingerpost.basics.supervision import count_unexpected, supervise
 from fingerpost.errors import FingerpostError, RegistryError, RegistryUnreachable
-from fingerpost.registry.supervision import count_unexpected, supervise
 from fingerpost.registry.watching.rules import WatchConfig, WatchRules
 
 __all__ = ["Listener", "Load", "Poll", "View", "Watch"]

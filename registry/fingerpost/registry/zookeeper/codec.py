@@ -28,7 +28,7 @@ from fingerpost.errors import InvalidInstance, InvalidName
 from fingerpost.registry.foreign import decode_plain
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_id
-from fingerpost.registry.peer_answer import DECODE_ERRORS
+from fingerpost.registry.peers.answer import DECODE_ERRORS
 
 __all__ = [
     "DRAIN",

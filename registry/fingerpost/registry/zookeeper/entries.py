@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.basics.deadline import deadline
 from fingerpost.errors import RegistryError, RegistryUnreachable
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.instance import Instance, address_in_id
 from fingerpost.registry.names import check_id, check_service, is_service
 from fingerpost.registry.zookeeper.codec import (

@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from fingerpost.basics.deadline import deadline
+from fingerpost.basics.renames import renamed_arguments
 from fingerpost.errors import ConfigurationError, InvalidRequest
 from fingerpost.registry.address_policy import (
     AddressPolicy,
@@ -17,11 +19,9 @@ from fingerpost.registry.address_policy import (
     Rejection,
     RejectionReason,
 )
-from fingerpost.registry.deadline import deadline
 from fingerpost.registry.documents import check_document
 from fingerpost.registry.engine_check import HttpCheckConfig
 from fingerpost.registry.names import check_id_or_address, check_service, is_service
-from fingerpost.registry.renames import renamed_arguments
 from fingerpost.registry.snapshot import Catalog, Snapshot
 from fingerpost.registry.watching.rules import WatchConfig
 from fingerpost.registry.watching.service_watch import ServiceWatch, Store

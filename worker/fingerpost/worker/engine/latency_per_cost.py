@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.basics.moving_average import ewma, time_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ import msgspec
 
 from fingerpost.errors import Draining, FingerpostError
 from fingerpost.registry import WorkerState, open_registry
-from fingerpost.registry.descriptors import raise_descriptor_limit
+from fingerpost.registry.http.descriptors import raise_descriptor_limit
 from fingerpost.security.tls import ServerTls
 from fingerpost.worker.eventloop import run_main
 from fingerpost.worker.front_ends.load_board import LoadBoard

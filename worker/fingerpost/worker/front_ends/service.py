@@ -18,7 +18,7 @@ from fingerpost.worker.serving.admission import Admission
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.front_ends.load_board import LoadBoard
 
 __all__ = ["EXCHANGE_S", "FrontEndService"]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from prometheus_client import generate_latest
 
+from fingerpost.basics.backoff import Backoff
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import LoadReport, ModelInfo, WorkerState
-from fingerpost.registry.backoff import Backoff
 from fingerpost.worker.front_ends.child import ChildProcess
 from fingerpost.worker.front_ends.common_models import common_models
 from fingerpost.worker.front_ends.limits import config_of_one

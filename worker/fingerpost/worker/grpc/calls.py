@@ -25,7 +25,7 @@ from fingerpost.errors import (
 from fingerpost.registry import ModelReference
 from fingerpost.registry.grpc.call_head import CallHead
 from fingerpost.registry.grpc.status import status_code
-from fingerpost.registry.http_server import internal_error
+from fingerpost.registry.http.app import internal_error
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
 from fingerpost.worker.grpc.request import call_head

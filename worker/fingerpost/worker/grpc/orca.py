@@ -6,7 +6,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.basics.moving_average import ewma, time_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from grpc_reflection.v1alpha import reflection
 
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import WorkerState
-from fingerpost.registry.descriptors import descriptor_limit
 from fingerpost.registry.grpc.credentials import server_credentials
+from fingerpost.registry.http.descriptors import descriptor_limit
 from fingerpost.registry.instance import format_address
 from fingerpost.worker.grpc.calls import Calls
 from fingerpost.worker.grpc.infer_message import INFER_REQUEST

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from fingerpost.errors import InvalidName, InvalidRequest
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
+from fingerpost.registry.http.query_parameters import check_parameters
 from fingerpost.registry.names import check_version
 from fingerpost.registry.old_spellings import warn_old_spelling
-from fingerpost.registry.query_parameters import check_parameters
 from fingerpost.worker.repository.control import ModelControl
 from fingerpost.worker.serving.errors import message_error, typed_error
 from fingerpost.worker.serving.routes import ProtocolRoutes
@@ -39,7 +39,7 @@ from fingerpost.worker.serving.routes import ProtocolRoutes
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from fingerpost.registry.http_server import Handler
+    from fingerpost.registry.http.app import Handler
     from fingerpost.worker.protocols.admin_access import AdminAccess
     from fingerpost.worker.repository.repository import ModelRepository
     from fingerpost.worker.serving.routes import RouteContext

@@ -16,7 +16,7 @@ from aiohttp import hdrs
 
 from fingerpost.basics.printable import one_line
 from fingerpost.errors import FingerpostError, Overloaded, Unauthorized
-from fingerpost.registry.browser_guard import BrowserGuard
+from fingerpost.registry.http.browser_guard import BrowserGuard
 from fingerpost.security.attempts import Attempts
 from fingerpost.security.caller import Caller
 from fingerpost.security.callers.refusal import Refusal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from fingerpost.registry.access import Callers
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
 
 __all__ = ["AdminAccess"]
 

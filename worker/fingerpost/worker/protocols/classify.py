@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from fingerpost.client.wire import ClassifyAnswer, ErrorBody, ImageAnswer
 from fingerpost.errors import FingerpostError, InvalidRequest, WrongTask
-from fingerpost.registry.query_parameters import check_parameters
+from fingerpost.registry.http.query_parameters import check_parameters
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.serving.errors import typed_error

@@ -19,7 +19,7 @@ from fingerpost.worker.tasks.items import part_text
 
 if TYPE_CHECKING:
     from fingerpost.client.wire import TimingsMs
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.engine.fairness.flow import Flow
     from fingerpost.worker.images import ImageConfig

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from fingerpost.errors import ImageTooLarge, InvalidRequest, UnknownModel
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
 from fingerpost.worker.engine.outcome import top_labels
 from fingerpost.worker.models.status import VersionState, VersionStatus
 from fingerpost.worker.models.tasks import Task

@@ -19,7 +19,7 @@ from fingerpost.worker.serving.tenancy import flow_of
 if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
     from fingerpost.registry.http.request import Request
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.repository.manager import ServedVersion
 
 __all__ = ["DEFAULT_DEADLINE_S", "Admission", "Check", "Uploading", "deadline_s"]

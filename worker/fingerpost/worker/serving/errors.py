@@ -12,7 +12,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry.http_server import ErrorForm
+    from fingerpost.registry.http.app import ErrorForm
 
 __all__ = ["ErrorForms", "message_error", "typed_error"]
 

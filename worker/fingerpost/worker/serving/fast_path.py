@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
     from fingerpost.registry.http.context import PlainHandler
     from fingerpost.registry.http.request import PlainRequest
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
 
 __all__ = ["Answer", "FastPath", "json_body"]
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from fingerpost.client.wire import FRAME_HEADER
 from fingerpost.errors import ImageTooLarge, InvalidFrame, InvalidRequest
-from fingerpost.registry.unix_listener import client_name
+from fingerpost.registry.http.unix_listener import client_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

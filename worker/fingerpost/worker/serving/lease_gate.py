@@ -17,7 +17,7 @@ from fingerpost.security.tls import peer_certificate
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.security.audit.audit_log import AuditLog
     from fingerpost.security.leases.verifier import LeaseVerifier, Permit, Verified
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Self
 
+from fingerpost.basics.supervision import supervise
 from fingerpost.errors import FingerpostError
 from fingerpost.registry.documents import LEASE_KEYS
-from fingerpost.registry.supervision import supervise
 from fingerpost.security.key_files import PublicKeysFile
 from fingerpost.security.keys import PublicKeys
 

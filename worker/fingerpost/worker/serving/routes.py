@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from fingerpost.client.wire import SUSPECT_HEADER
 from fingerpost.errors import DeadlineExceeded, FingerpostError, InvalidRequest, Overloaded
 from fingerpost.registry import LOAD_HEADER
-from fingerpost.registry.http_server import error_response, internal_error
+from fingerpost.registry.http.app import error_response, internal_error
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW
 from fingerpost.worker.serving.admission import DEFAULT_DEADLINE_S
@@ -25,9 +25,9 @@ from fingerpost.worker.telemetry.request import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from fingerpost.registry import LoadReport, ModelReference
+    from fingerpost.registry.http.app import ErrorForm, Handler
     from fingerpost.registry.http.request import Request
-    from fingerpost.registry.http_server import ErrorForm, Handler
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.security.grant import Grant
     from fingerpost.security.leases.verifier import Permit
     from fingerpost.worker.engine.fairness.flow import Flow

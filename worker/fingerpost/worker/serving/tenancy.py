@@ -14,7 +14,7 @@ from fingerpost.worker.engine.fairness.flow import DEFAULT_FLOW, Flow, Flows
 from fingerpost.worker.engine.fairness.limits import TenantLimits
 
 if TYPE_CHECKING:
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.security.grant import Grant
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.telemetry.metrics import WorkerMetrics

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.telemetry.metrics import WorkerMetrics
     from fingerpost.worker.telemetry.tracing import Tracing
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fingerpost.client.wire import TimingsMs
     from fingerpost.errors import FingerpostError
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.telemetry.metrics import ModelMetrics, WorkerMetrics
 
 __all__ = ["CLIENT_LEFT", "MAX_TRACED_IMAGES", "RequestRecord", "current_request"]

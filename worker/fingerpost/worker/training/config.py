@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from fingerpost.basics.renames import renamed_fields
 from fingerpost.errors import ConfigurationError, InvalidName
 from fingerpost.registry.names import check_service
-from fingerpost.registry.renames import renamed_fields
 
 __all__ = [
     "IMAGENET",

@@ -26,9 +26,9 @@ from fingerpost.client.zmq.messages import (
 from fingerpost.client.zmq.reader import SocketReader
 from fingerpost.errors import ConfigurationError, FingerpostError, InvalidRequest, Overloaded
 from fingerpost.registry import ModelReference
-from fingerpost.registry.descriptors import descriptor_limit
+from fingerpost.registry.http.app import internal_error
+from fingerpost.registry.http.descriptors import descriptor_limit
 from fingerpost.registry.http.guard import ConnectionGuard
-from fingerpost.registry.http_server import internal_error
 from fingerpost.registry.instance import format_address
 from fingerpost.security.grant import NO_LIMITS
 from fingerpost.worker.protocols.streams.link import StreamOrder

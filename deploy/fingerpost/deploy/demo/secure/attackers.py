@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from fingerpost.errors import FingerpostError
-from fingerpost.registry.peer_session import connection_problem
+from fingerpost.registry.peers.session import connection_problem
 from fingerpost.security.caller import ANYBODY
 from fingerpost.security.callers.api_keys import make_key
 from fingerpost.security.keys import SigningKey

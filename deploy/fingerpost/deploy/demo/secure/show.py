@@ -213,7 +213,7 @@ def _print(result: SecureResult) -> None:
 
 
 async def _keep(cluster: SecureCluster, service: str) -> None:
-    from fingerpost.registry.shutdown import ShutdownSignals
+    from fingerpost.basics.shutdown import ShutdownSignals
 
     files, proxy = cluster.files, cluster.local.proxy_url
     tls = f"--tls-ca {files.ca} --tls-cert {files.camera.cert} --tls-key {files.camera.key}"

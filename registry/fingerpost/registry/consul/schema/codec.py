@@ -47,7 +47,7 @@ from fingerpost.registry.consul.schema.models import (
 from fingerpost.registry.foreign import foreign_instance
 from fingerpost.registry.instance import Instance
 from fingerpost.registry.names import check_id, check_service, is_service
-from fingerpost.registry.peer_answer import DECODE_ERRORS
+from fingerpost.registry.peers.answer import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from fingerpost.registry.config import CheckConfig

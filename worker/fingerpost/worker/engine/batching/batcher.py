@@ -41,8 +41,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from fingerpost.basics.moving_average import ewma
 from fingerpost.errors import DeadlineExceeded, Overloaded
-from fingerpost.registry.moving_average import ewma
 from fingerpost.worker.engine.batching.batch import Batch, Pending, Stage
 from fingerpost.worker.engine.batching.batch_sizes import BatchSizes
 from fingerpost.worker.engine.batching.choice import choose

@@ -27,7 +27,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from fingerpost.registry.moving_average import ewma
+from fingerpost.basics.moving_average import ewma
 from fingerpost.worker.engine.batching.cost_share import CostShare
 
 if TYPE_CHECKING:

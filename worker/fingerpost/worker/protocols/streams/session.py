@@ -20,7 +20,7 @@ from fingerpost.client.frames import Ended
 from fingerpost.client.wire import ErrorBody
 from fingerpost.errors import DeadlineExceeded, FingerpostError, ImageTooLarge, LeaseExpired
 from fingerpost.registry import WorkerState
-from fingerpost.registry.http_server import internal_error
+from fingerpost.registry.http.app import internal_error
 from fingerpost.worker.models.tasks import Task
 from fingerpost.worker.protocols.classify import image_answer, wrong_task
 from fingerpost.worker.protocols.stream_result import task_result

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.errors import UnknownPath
 from fingerpost.registry import WorkerState
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
 from fingerpost.registry.version import __version__
 from fingerpost.worker.models.status import VersionState
 from fingerpost.worker.serving.errors import message_error

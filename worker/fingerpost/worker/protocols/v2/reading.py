@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.config import WorkerConfig
     from fingerpost.worker.protocols.long_json import LongJson
     from fingerpost.worker.protocols.tensors import Item

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from fingerpost.errors import ImageTooLarge, InvalidRequest, Unauthorized
-from fingerpost.registry.http_server import json_response
+from fingerpost.registry.http.app import json_response
 from fingerpost.registry.own_address import is_own_address
 from fingerpost.worker.protocols.json_values import decode_json
 from fingerpost.worker.protocols.v2.binary import MAX_NAME
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from fingerpost.registry.request_head import RequestHead
+    from fingerpost.registry.http.request_head import RequestHead
     from fingerpost.worker.protocols.v2.messages import InferRequest, RequestedInput
     from fingerpost.worker.protocols.v2.shared_regions import Region, SharedRegions
     from fingerpost.worker.serving.memory import BodyMemory, Held

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fingerpost.basics.backoff import Backoff
 from fingerpost.errors import InvalidRequest, UnknownModel
-from fingerpost.registry.backoff import Backoff
 from fingerpost.registry.instance import ModelInfo
 from fingerpost.registry.names import check_alias
 from fingerpost.worker.models.status import VersionState, VersionStatus

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from fingerpost.basics.log_limit import LogLimit
-from fingerpost.registry.refusals import REFUSED_CONNECTIONS
+from fingerpost.registry.http.refusals import REFUSED_CONNECTIONS
 
 if TYPE_CHECKING:
     import socket

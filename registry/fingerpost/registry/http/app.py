@@ -21,7 +21,7 @@ from fingerpost.errors import (
     MethodNotAllowed,
     UnknownPath,
 )
-from fingerpost.registry.descriptors import SpareDescriptor
+from fingerpost.registry.http.descriptors import SpareDescriptor
 from fingerpost.registry.instance import format_address
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class _Site(web.SockSite):
         self._spare = SpareDescriptor(self._sock)
 
     async def _start_tls(self, tls: ServerTls) -> None:
-        from fingerpost.registry.tls_server import TlsConnections
+        from fingerpost.registry.http.tls import TlsConnections
 
         await web.BaseSite.start(self)
         server: Any = self._runner.server

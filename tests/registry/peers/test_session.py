@@ -10,7 +10,7 @@ import pytest
 from tests.support.ports import free_port
 
 from fingerpost.errors import BadAnswer, ConnectionRefused, PeerError, Unreachable
-from fingerpost.registry.peer_session import PeerSession, connection_problem, peer_error
+from fingerpost.registry.peers.session import PeerSession, connection_problem, peer_error
 
 
 async def failure(url: str) -> PeerError:

@@ -31,7 +31,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from fingerpost.errors import BadAnswer, ConnectionRefused, TlsFailed, Unreachable
 from fingerpost.registry.address_policy import never_allowed
-from fingerpost.registry.peer_answer import check_encoding
+from fingerpost.registry.peers.answer import check_encoding
 from fingerpost.security.tls.problems import tls_problem
 
 if TYPE_CHECKING:

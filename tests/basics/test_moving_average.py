@@ -2,7 +2,7 @@
 
 import pytest
 
-from fingerpost.registry.moving_average import ewma, time_weight
+from fingerpost.basics.moving_average import ewma, time_weight
 
 
 def test_an_average_moves_by_the_weight_of_each_sample():

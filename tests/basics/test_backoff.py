@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fingerpost.registry.backoff import EQUAL_JITTER, FULL_JITTER, Backoff
+from fingerpost.basics.backoff import EQUAL_JITTER, FULL_JITTER, Backoff
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs, web
 
 from fingerpost.errors import Unauthorized
-from fingerpost.registry.cors_config import ANY
-from fingerpost.registry.http_server import error_response
+from fingerpost.registry.http.app import error_response
+from fingerpost.registry.http.cors_config import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fingerpost.registry.cors_config import CorsConfig
-    from fingerpost.registry.http_server import Handler
+    from fingerpost.registry.http.app import Handler
+    from fingerpost.registry.http.cors_config import CorsConfig
 
 __all__ = ["allow_pages"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import aiohttp
 
-from fingerpost.registry.peer_session import LimitedConnector
+from fingerpost.registry.peers.session import LimitedConnector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fingerpost.errors import InvalidRequest
-from fingerpost.registry.query_parameters import check_parameters
+from fingerpost.registry.http.query_parameters import check_parameters
 
 
 def test_known_ones_pass() -> None:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fingerpost.basics.log_limit import LogLimit
 from fingerpost.errors import Misdirected
-from fingerpost.registry.refusals import REFUSED_CONNECTIONS
-from fingerpost.registry.unix_listener import client_name
+from fingerpost.registry.http.refusals import REFUSED_CONNECTIONS
+from fingerpost.registry.http.unix_listener import client_name
 
 if TYPE_CHECKING:
-    from fingerpost.registry.connection_config import ConnectionConfig
+    from fingerpost.registry.http.connection_config import ConnectionConfig
     from fingerpost.security.tls import ServerTls
 
 __all__ = ["TlsConnections"]

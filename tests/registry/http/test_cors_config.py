@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.cors_config import CorsConfig
+from fingerpost.registry.http.cors_config import CorsConfig
 
 APP = "https://app.example"
 

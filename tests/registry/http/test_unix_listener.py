@@ -13,8 +13,8 @@ import pytest
 from tests.support.rights import kept_out
 
 from fingerpost.errors import ConfigurationError
+from fingerpost.registry.http.unix_listener import UnixListener
 from fingerpost.registry.same_host import file_id
-from fingerpost.registry.unix_listener import UnixListener
 
 pytestmark = pytest.mark.shell
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from fingerpost.basics.renames import renamed_attributes, renamed_fields
 from fingerpost.client import ClientConfig, RoutingConfig, Stats
 from fingerpost.errors import ConfigurationError
 from fingerpost.registry import ModelInfo, ModelReference, Snapshot
-from fingerpost.registry.renames import renamed_attributes, renamed_fields
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def test_type_checkers_see_the_real_signature(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "from dataclasses import dataclass\n"
-        "from fingerpost.registry.renames import renamed_fields\n"
+        "from fingerpost.basics.renames import renamed_fields\n"
         '@renamed_fields(old="new")\n'
         "@dataclass(frozen=True, slots=True, kw_only=True)\n"
         "class Config:\n"

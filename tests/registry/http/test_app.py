@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from fingerpost.errors import ConfigurationError
-from fingerpost.registry.http_server import bind, serve
+from fingerpost.registry.http.app import bind, serve
 
 pytestmark = pytest.mark.shell
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fingerpost.registry.supervision import UNEXPECTED_ERRORS, count_unexpected, supervise
+from fingerpost.basics.supervision import UNEXPECTED_ERRORS, count_unexpected, supervise
 
 
 async def test_it_begins_again_and_is_counted(caplog):

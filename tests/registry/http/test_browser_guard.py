@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fingerpost.registry.browser_guard import BrowserGuard
+from fingerpost.registry.http.browser_guard import BrowserGuard
 
 GUARD = BrowserGuard.of(["Registry.internal"])
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.shell
 
 PROCESS = """
 import asyncio, collections, itertools, {loop} as loop
-from fingerpost.registry.shutdown import ShutdownSignals
+from fingerpost.basics.shutdown import ShutdownSignals
 
 async def main():
     signals = ShutdownSignals()
