@@ -42,6 +42,14 @@ def _lines(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines()
 
 
+def test_programs_of_users_see_the_types_of_every_package() -> None:
+    """What a package without the mark says is `Any` to them, and so is all that it decorates."""
+    packages = [each for room in ROOMS for each in (ROOT / room / "fingerpost").iterdir()]
+    packages = [each for each in packages if each.is_dir() and each.name != "__pycache__"]
+    assert {"basics", "security", *ROOMS} <= {each.name for each in packages}
+    assert not [each.name for each in packages if not (each / "py.typed").is_file()]
+
+
 def test_modules_hold_one_noun():
     sizes = {
         path.relative_to(ROOT).as_posix(): len(_lines(path))
