@@ -71,8 +71,8 @@ def test_client_proxy_and_registry_work_without_one(bare: Path) -> None:
         "print(sorted(p.parent.name for p in root.glob('*/py.typed')))"
     )
     done = run(bare / "python", "-c", code)
-    roots = ["client", "deploy", "errors", "proxy", "registry", "testing", "worker"]
-    assert done.stdout.strip() == str(roots), done
+    rooms = ["basics", "client", "deploy", "errors", "proxy", "registry", "security"]
+    assert done.stdout.strip() == str([*rooms, "testing", "worker"]), done
     assert run(bare / "fingerpost", "--help").returncode == 0
 
 
