@@ -206,32 +206,31 @@ def test_who_comes_back_has_saved_up_a_burst_and_who_was_just_served_is_not_forg
     assert order.count("c") == BURST + 6
 
 
-def test_a_burst_of_one_that_takes_less_than_its_share_goes_before_what_others_have_waiting() -> (
-    None
-):
-    greedy, modest, third = Flow("greedy"), Flow("modest"), Flow("third")
+def beside(greedy: Flow, modest: Flow) -> Queue:
+    """A queue that has served 60 of 400 items of one flow; then 3 of another one have come."""
     queue = Queue()
     for _ in range(400):
         queue.add(Item(greedy))
-    queue.add(Item(third))
+    queue.add(Item(Flow("third")))
     for _ in range(60):
         queue.pop()
     for _ in range(3):
         queue.add(Item(modest))
+    return queue
+
+
+def test_a_burst_of_one_that_takes_less_than_its_share_goes_before_what_others_have_waiting() -> (
+    None
+):
+    greedy, modest = Flow("greedy"), Flow("modest")
+    queue = beside(greedy, modest)
     assert queue.items.ahead(modest) == 3
     assert [queue.pop().flow for _ in range(4)] == [modest, modest, modest, greedy]
 
 
 def test_items_that_a_new_one_would_pass_have_claimed_their_places() -> None:
-    greedy, modest, third, new = (Flow(name) for name in ("greedy", "modest", "third", "new"))
-    queue = Queue()
-    for _ in range(400):
-        queue.add(Item(greedy))
-    queue.add(Item(third))
-    for _ in range(60):
-        queue.pop()
-    for _ in range(3):
-        queue.add(Item(modest))
+    greedy, modest, new = Flow("greedy"), Flow("modest"), Flow("new")
+    queue = beside(greedy, modest)
     assert queue.items.ahead(new) == 1
     assert queue.items.claimed(new) == 3
     assert queue.items.claimed(greedy) == queue.items.ahead(greedy) == 400 - 59 + 3
